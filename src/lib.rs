@@ -1,1 +1,19 @@
-//! haggle
+//! haggle trains language models to negotiate, serves them, and profiles itself down to the kernel.
+//!
+//! The way in: `main` -> `cli` -> `train` -> `infer` -> `model` -> `ops` -> `device`. Modules use only what lies
+//! below them; `negotiate` knows no device.
+//!
+//! **Letters for shapes**, the same everywhere: `B` sequences, `T` tokens, `N` packed tokens, `C` width, `H` query
+//! heads, `Hk` key/value heads, `D` head dim, `F` MLP width, `V` vocabulary, `L` layers, `P` pages, `S` slots a page,
+//! `G` rollouts a prompt, `K` candidates a rollout. Written `[B, T, H, D]`, outermost first, row-major; a jagged axis
+//! with its offsets: `[N, C] by cu_seqlens [B+1]`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod device;
+pub mod error;
+pub mod negotiate;
+pub mod noise;
+pub mod ops;
+
+pub use error::{Error, Result};

@@ -1,1 +1,3 @@
+//! The `haggle` binary.
+
 fn main() {}

@@ -1,0 +1,248 @@
+//! Typed memory: buffers, and the views that ops take.
+
+use std::fmt;
+use std::ops::Range;
+
+/// The number types a buffer can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// bfloat16: storage only, arithmetic is in f32.
+    Bf16,
+    /// 32-bit signed integer (token ids, offsets, positions).
+    I32,
+    /// 64-bit unsigned integer (noise keys).
+    U64,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::Bf16 => 2,
+            DType::F32 | DType::I32 => 4,
+            DType::U64 => 8,
+        }
+    }
+
+    /// The name used in messages and in safetensors headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::I32 => "i32",
+            DType::U64 => "u64",
+        }
+    }
+}
+
+/// A Rust number type that has a [`DType`].
+pub trait Element: bytemuck::Pod + Default {
+    /// Its tag.
+    const DTYPE: DType;
+}
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for half::bf16 {
+    const DTYPE: DType = DType::Bf16;
+}
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+impl Element for u64 {
+    const DTYPE: DType = DType::U64;
+}
+
+/// One cache line: the alignment of every host buffer.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+const GUARD: Line = Line([0xA5; 64]);
+
+enum Storage {
+    Host(Vec<Line>),
+}
+
+/// Memory of one number type on one device, zeroed at birth, 64-byte aligned, with a guard line behind it.
+pub struct Buffer {
+    dtype: DType,
+    len: usize,
+    storage: Storage,
+}
+
+impl Buffer {
+    pub(super) fn host(dtype: DType, len: usize) -> Buffer {
+        let lines = (len * dtype.size()).div_ceil(64);
+        let mut storage = vec![Line([0; 64]); lines + 1];
+        storage[lines] = GUARD;
+        Buffer { dtype, len, storage: Storage::Host(storage) }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its number type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Size in bytes, without the guard.
+    pub fn size_bytes(&self) -> usize {
+        self.len * self.dtype.size()
+    }
+
+    /// All of it, to read.
+    pub fn view(&self) -> View<'_> {
+        View { buffer: self, start: 0, len: self.len }
+    }
+
+    /// Part of it, to read.
+    pub fn at(&self, range: Range<usize>) -> View<'_> {
+        self.view().at(range)
+    }
+
+    /// All of it, to write.
+    pub fn view_mut(&mut self) -> ViewMut<'_> {
+        let len = self.len;
+        ViewMut { buffer: self, start: 0, len }
+    }
+
+    /// Part of it, to write.
+    pub fn at_mut(&mut self, range: Range<usize>) -> ViewMut<'_> {
+        assert!(range.start <= range.end && range.end <= self.len, "view {range:?} outside a buffer of {}", self.len);
+        ViewMut { buffer: self, start: range.start, len: range.len() }
+    }
+
+    /// False when something wrote behind the buffer's end. Tests ask after every op.
+    pub fn guard_intact(&self) -> bool {
+        match &self.storage {
+            Storage::Host(lines) => lines.last().is_some_and(|l| l.0 == GUARD.0),
+        }
+    }
+
+    fn bytes(&self) -> *const u8 {
+        match &self.storage {
+            Storage::Host(lines) => lines.as_ptr().cast(),
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer[{} {}]", self.len, self.dtype.name())
+    }
+}
+
+/// Part of a [`Buffer`], to read.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    buffer: &'a Buffer,
+    start: usize,
+    len: usize,
+}
+
+impl<'a> View<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its number type.
+    pub fn dtype(&self) -> DType {
+        self.buffer.dtype
+    }
+
+    /// Part of this view.
+    pub fn at(self, range: Range<usize>) -> View<'a> {
+        assert!(range.start <= range.end && range.end <= self.len, "view {range:?} outside a view of {}", self.len);
+        View { buffer: self.buffer, start: self.start + range.start, len: range.len() }
+    }
+
+    /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
+    pub(crate) fn host<T: Element>(&self) -> &'a [T] {
+        assert_eq!(T::DTYPE, self.buffer.dtype, "view read as another type");
+        // SAFETY: the storage is 64-byte aligned, lives as long as 'a, holds `buffer.len` initialised elements of
+        // this type (checked above), and start + len <= buffer.len by construction.
+        unsafe { std::slice::from_raw_parts(self.buffer.bytes().cast::<T>().add(self.start), self.len) }
+    }
+}
+
+/// Part of a [`Buffer`], to write.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    buffer: &'a mut Buffer,
+    start: usize,
+    len: usize,
+}
+
+impl<'a> ViewMut<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True when there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its number type.
+    pub fn dtype(&self) -> DType {
+        self.buffer.dtype
+    }
+
+    /// The same view for a shorter while, so that one view serves several calls.
+    pub fn reborrow(&mut self) -> ViewMut<'_> {
+        ViewMut { buffer: self.buffer, start: self.start, len: self.len }
+    }
+
+    /// Part of this view.
+    pub fn at(self, range: Range<usize>) -> ViewMut<'a> {
+        assert!(range.start <= range.end && range.end <= self.len, "view {range:?} outside a view of {}", self.len);
+        ViewMut { start: self.start + range.start, len: range.len(), buffer: self.buffer }
+    }
+
+    /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
+    pub(crate) fn host_mut<T: Element>(&mut self) -> &mut [T] {
+        assert_eq!(T::DTYPE, self.buffer.dtype, "view written as another type");
+        let bytes = match &mut self.buffer.storage {
+            Storage::Host(lines) => lines.as_mut_ptr().cast::<u8>(),
+        };
+        // SAFETY: as for `View::host`; the exclusive borrow of the buffer makes this the only view of it.
+        unsafe { std::slice::from_raw_parts_mut(bytes.cast::<T>().add(self.start), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_reads_and_writes_its_own_part() {
+        let mut b = Buffer::host(DType::F32, 10);
+        b.at_mut(3..6).host_mut::<f32>().copy_from_slice(&[1.0, 2.0, 3.0]);
+        assert_eq!(b.at(2..7).host::<f32>(), &[0.0, 1.0, 2.0, 3.0, 0.0]);
+        assert!(b.guard_intact());
+    }
+
+    #[test]
+    #[should_panic(expected = "outside")]
+    fn a_view_outside_the_buffer_is_refused() {
+        Buffer::host(DType::I32, 4).at(2..5);
+    }
+}

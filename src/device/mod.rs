@@ -1,0 +1,85 @@
+//! Devices and the memory on them.
+//!
+//! A [`Device`] owns the threads (or, later, the stream) that ops run on; a [`Buffer`] is memory of one number
+//! type on one device; a [`View`] or [`ViewMut`] borrows part of one. Ops take views and nothing else, so what
+//! stands above this module never sees a host slice. One of the two places with `unsafe` (the other is `ops`).
+
+mod buffer;
+pub mod cpu;
+
+pub use buffer::{Buffer, DType, Element, View, ViewMut};
+
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// Where ops run. Cloning is cheap and names the same device.
+#[derive(Clone)]
+pub enum Device {
+    /// Native Rust on this machine's cores.
+    Cpu(Arc<cpu::Cpu>),
+}
+
+impl Device {
+    /// Opens a device by name (`auto`, `cpu`) with `threads` CPU threads (0: all cores).
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a name this build does not know or a GPU that is not there.
+    pub fn open(name: &str, threads: usize) -> Result<Device> {
+        match name {
+            "auto" | "cpu" => Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)))),
+            gpu if gpu == "cuda" || gpu.starts_with("cuda:") => Err(Error::Device {
+                device: name.into(),
+                what: "this build has no CUDA device; use --device cpu".into(),
+            }),
+            _ => Err(Error::Device { device: name.into(), what: "unknown; use auto or cpu".into() }),
+        }
+    }
+
+    /// The device's name as a user would type it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Device::Cpu(_) => "cpu",
+        }
+    }
+
+    /// A buffer of `len` zeros. Allocation happens here and nowhere else: ops allocate nothing.
+    pub fn zeros(&self, dtype: DType, len: usize) -> Buffer {
+        match self {
+            Device::Cpu(_) => Buffer::host(dtype, len),
+        }
+    }
+
+    /// A buffer that holds `data`.
+    pub fn upload<T: Element>(&self, data: &[T]) -> Buffer {
+        let mut buffer = self.zeros(T::DTYPE, data.len());
+        self.write(buffer.view_mut(), data);
+        buffer
+    }
+
+    /// Copies host data into a view of the same type and length.
+    ///
+    /// # Panics
+    /// If type or length differ: that is a bug of the caller, not of its data.
+    pub fn write<T: Element>(&self, mut to: ViewMut, data: &[T]) {
+        match self {
+            Device::Cpu(_) => to.host_mut::<T>().copy_from_slice(data),
+        }
+    }
+
+    /// Copies a view to host memory of the same type and length.
+    ///
+    /// # Panics
+    /// If type or length differ.
+    pub fn read<T: Element>(&self, from: View, data: &mut [T]) {
+        match self {
+            Device::Cpu(_) => data.copy_from_slice(from.host::<T>()),
+        }
+    }
+
+    /// A view's contents as a new host vector.
+    pub fn to_vec<T: Element>(&self, from: View) -> Vec<T> {
+        let mut data = vec![T::default(); from.len()];
+        self.read(from, &mut data);
+        data
+    }
+}

@@ -1,0 +1,106 @@
+//! The library's one error type: each variant is a fact with its fields.
+//!
+//! The binary prints one line (`Display`) and exits with [`Error::exit_code`].
+
+use std::path::PathBuf;
+
+/// What went wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An op was given buffers that do not fit its shape letters.
+    #[error("{op}: {rule}: want {want}, got {got}")]
+    Shape {
+        /// The op's stem.
+        op: &'static str,
+        /// Which rule was broken, in the op's own letters.
+        rule: &'static str,
+        /// The size the rule asks for.
+        want: usize,
+        /// The size that came.
+        got: usize,
+    },
+    /// A buffer holds another number type than the op takes.
+    #[error("{op}: {tensor} must be {want}, is {got}")]
+    DType {
+        /// The op's stem.
+        op: &'static str,
+        /// The tensor's name.
+        tensor: &'static str,
+        /// The type the op takes.
+        want: &'static str,
+        /// The type that came.
+        got: &'static str,
+    },
+    /// A file or folder could not be read or written.
+    #[error("{path}: {what}", path = .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What failed, and what to do.
+        what: String,
+    },
+    /// A data file (products, ids, checkpoint parts) holds something it must not.
+    #[error("{path}: {what}", path = .path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// The record and what is wrong with it.
+        what: String,
+    },
+    /// A weight is missing, misnamed or of another shape.
+    #[error("weight `{name}`: want {want}, got {got}")]
+    Weight {
+        /// The tensor's name in the file.
+        name: String,
+        /// What the config asks for.
+        want: String,
+        /// What the file holds.
+        got: String,
+    },
+    /// The configuration or the command line cannot be used; every problem at once, a line each.
+    #[error("{}", .problems.join("\n"))]
+    Config {
+        /// One line each: file, line, key, what to do.
+        problems: Vec<String>,
+    },
+    /// The device asked for is not there or cannot do this.
+    #[error("device {device}: {what}")]
+    Device {
+        /// The device as the user named it.
+        device: String,
+        /// What is missing and what to do.
+        what: String,
+    },
+    /// Training cannot go on (non-finite loss or gradient, too many skipped steps).
+    #[error("training stopped: {what}")]
+    Training {
+        /// Step, quantity, what to do.
+        what: String,
+    },
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Exit code by kind: 2 usage, 3 data, 4 device, 5 training; 1 is left to what is none of these.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config { .. } => 2,
+            Error::Io { .. } | Error::Data { .. } | Error::Weight { .. } => 3,
+            Error::Device { .. } => 4,
+            Error::Training { .. } => 5,
+            Error::Shape { .. } | Error::DType { .. } => 1,
+        }
+    }
+
+    /// An [`Error::Io`] from a path and whatever failed there.
+    pub fn io(path: impl Into<PathBuf>, what: impl ToString) -> Error {
+        Error::Io { path: path.into(), what: what.to_string() }
+    }
+
+    /// An [`Error::Data`] from a file and what is wrong in it.
+    pub fn data(path: impl Into<PathBuf>, what: impl ToString) -> Error {
+        Error::Data { path: path.into(), what: what.to_string() }
+    }
+}

@@ -1,0 +1,172 @@
+//! Causal grouped-query attention: packed for training, paged for rollout and serving.
+//!
+//! The score matrix never exists. Every query walks its keys in chunks of [`CHUNK`], counted from the start of its
+//! sequence, and merges the chunks in order (online softmax); packed and paged walk the same chunks with the same
+//! arithmetic, so a token's bits are the same in training and in decode. A page holds one chunk.
+//! Source: Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// Keys walked at a time, and slots of a page (S).
+pub const CHUNK: usize = 32;
+
+/// Heads of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heads {
+    /// Query heads H.
+    pub q: usize,
+    /// Key/value heads Hk; H is a multiple.
+    pub kv: usize,
+    /// Head dim D.
+    pub dim: usize,
+    /// Factor of the scores, usually 1 / sqrt(D).
+    pub scale: f32,
+}
+
+/// `o = softmax(scale q k^T) v`, causal inside each sequence; q, o `[N, H, D]`, k, v `[N, Hk, D]`, all packed by
+/// cu_seqlens `[B + 1]` i32; lse `[N, H]` is saved for backward.
+pub fn attn_fwd(
+    dev: &Device,
+    q: View,
+    k: View,
+    v: View,
+    cu_seqlens: View,
+    mut o: ViewMut,
+    mut lse: ViewMut,
+    heads: Heads,
+) -> Result<()> {
+    let n = lse.len() / heads.q;
+    want("attn_fwd", "q [N, H, D]", q.len(), n * heads.q * heads.dim)?;
+    want("attn_fwd", "o [N, H, D]", o.len(), n * heads.q * heads.dim)?;
+    want("attn_fwd", "k [N, Hk, D]", k.len(), n * heads.kv * heads.dim)?;
+    want("attn_fwd", "v [N, Hk, D]", v.len(), n * heads.kv * heads.dim)?;
+    want("attn_fwd", "H % Hk", heads.q % heads.kv, 0)?;
+    match dev {
+        Device::Cpu(cpu) => {
+            let cu = cu_seqlens.host();
+            cpu::attn::attn_fwd(cpu, q.host(), k.host(), v.host(), cu, o.host_mut(), lse.host_mut(), heads)
+        }
+    }
+    Ok(())
+}
+
+/// `dq = `, `dk = `, `dv = ` the gradients of [`attn_fwd`]; no float atomics: one order of every sum.
+pub fn attn_bwd(
+    dev: &Device,
+    d_o: View,
+    q: View,
+    k: View,
+    v: View,
+    o: View,
+    lse: View,
+    cu_seqlens: View,
+    mut dq: ViewMut,
+    mut dk: ViewMut,
+    mut dv: ViewMut,
+    heads: Heads,
+) -> Result<()> {
+    let n = lse.len() / heads.q;
+    for (rule, got) in
+        [("do [N, H, D]", d_o.len()), ("q [N, H, D]", q.len()), ("o [N, H, D]", o.len()), ("dq [N, H, D]", dq.len())]
+    {
+        want("attn_bwd", rule, got, n * heads.q * heads.dim)?;
+    }
+    for (rule, got) in
+        [("k [N, Hk, D]", k.len()), ("v [N, Hk, D]", v.len()), ("dk [N, Hk, D]", dk.len()), ("dv [N, Hk, D]", dv.len())]
+    {
+        want("attn_bwd", rule, got, n * heads.kv * heads.dim)?;
+    }
+    match dev {
+        Device::Cpu(cpu) => cpu::attn::attn_bwd(
+            cpu,
+            d_o.host(),
+            q.host(),
+            k.host(),
+            v.host(),
+            o.host(),
+            lse.host(),
+            cu_seqlens.host(),
+            dq.host_mut(),
+            dk.host_mut(),
+            dv.host_mut(),
+            heads,
+        ),
+    }
+    Ok(())
+}
+
+/// Where rows of a paged call live: row r is position `pos[r]` of the sequence whose pages are row `seq[r]` of
+/// `table [B, max_pages]` (all i32).
+#[derive(Clone, Copy)]
+pub struct Paged<'a> {
+    /// `[N]` row of the page table.
+    pub seq: View<'a>,
+    /// `[N]` position in the sequence.
+    pub pos: View<'a>,
+    /// `[B, max_pages]` page numbers.
+    pub table: View<'a>,
+    /// Columns of the page table.
+    pub max_pages: usize,
+}
+
+/// Elements of `n_pages` pages of keys or of values of one layer.
+pub fn pages_len(n_pages: usize, heads: Heads) -> usize {
+    n_pages * CHUNK * heads.kv * heads.dim
+}
+
+/// Writes the keys and values `[N, Hk, D]` of new rows into their pages; the layout inside a page is the device's.
+pub fn kv_append(
+    dev: &Device,
+    k: View,
+    v: View,
+    at: Paged,
+    mut k_pages: ViewMut,
+    mut v_pages: ViewMut,
+    heads: Heads,
+) -> Result<()> {
+    want("kv_append", "k [N, Hk, D]", k.len(), at.pos.len() * heads.kv * heads.dim)?;
+    want("kv_append", "v [N, Hk, D]", v.len(), at.pos.len() * heads.kv * heads.dim)?;
+    want("kv_append", "seq [N]", at.seq.len(), at.pos.len())?;
+    match dev {
+        Device::Cpu(cpu) => {
+            let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
+            cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages.host_mut(), v_pages.host_mut(), heads)
+        }
+    }
+    Ok(())
+}
+
+/// Attention of rows over their sequences' pages, keys `0..=pos` each: decode, and prefill of any chunking.
+/// q, o `[N, H, D]`. Bit for bit what [`attn_fwd`] gives the same token.
+pub fn attn_decode(
+    dev: &Device,
+    q: View,
+    k_pages: View,
+    v_pages: View,
+    at: Paged,
+    mut o: ViewMut,
+    heads: Heads,
+) -> Result<()> {
+    want("attn_decode", "q [N, H, D]", q.len(), at.pos.len() * heads.q * heads.dim)?;
+    want("attn_decode", "o [N, H, D]", o.len(), q.len())?;
+    want("attn_decode", "seq [N]", at.seq.len(), at.pos.len())?;
+    match dev {
+        Device::Cpu(cpu) => {
+            let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
+            cpu::attn::attn_decode(cpu, q.host(), k_pages.host(), v_pages.host(), at, o.host_mut(), heads)
+        }
+    }
+    Ok(())
+}
+
+/// Copies page `from` onto page `to` in one layer's pages (copy on write of a shared, half-full page).
+pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, heads: Heads) -> Result<()> {
+    let page = pages_len(1, heads);
+    want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
+    match dev {
+        Device::Cpu(_) => pages.host_mut::<f32>().copy_within(from * page..(from + 1) * page, to * page),
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Rows by index: token embedding, and gathering the rows that carry a loss.
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// `x[n] = table[ids[n]]`; ids `[N]` i32 in `0..V`, table `[V, C]`, x `[N, C]`. Also gathers rows of activations.
+pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
+    want("embed_fwd", "x [N, C]", x.len(), ids.len() * dim)?;
+    want("embed_fwd", "table [V, C]", table.len() % dim, 0)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::embed::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim),
+    }
+    Ok(())
+}
+
+/// `dtable[ids[n]] += dx[n]`, rows added in the order of n; shapes as in [`embed_fwd`]. Also scatters rows back.
+pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: usize) -> Result<()> {
+    want("embed_bwd", "dx [N, C]", dx.len(), ids.len() * dim)?;
+    want("embed_bwd", "dtable [V, C]", dtable.len() % dim, 0)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::embed::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim),
+    }
+    Ok(())
+}
+
+/// `x = value` everywhere; f32.
+pub fn fill(dev: &Device, mut x: ViewMut, value: f32) {
+    match dev {
+        Device::Cpu(_) => x.host_mut::<f32>().fill(value),
+    }
+}
+
+/// `y = x`; both of one length, f32.
+pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
+    want("copy", "y [N]", y.len(), x.len())?;
+    match dev {
+        Device::Cpu(_) => y.host_mut::<f32>().copy_from_slice(x.host()),
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Matrix products. Weights are stored `[out, in]`, as in Hugging Face files.
+//!
+//! Each output element is one chain of fused multiply-adds over K in ascending order, started from zero, or from
+//! what stands in C when accumulating (so a residual add costs nothing). The chain is the same for every M.
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// Whether a product replaces its output or is added to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// `c = a b`
+    Set,
+    /// `c += a b`
+    Add,
+}
+
+/// `c = a b^T` or `c += a b^T`; a `[M, K]`, b `[N, K]`, c `[M, N]`. The forward of a linear layer. Row rule in M.
+pub fn gemm_nt(
+    dev: &Device,
+    a: View,
+    b: View,
+    mut c: ViewMut,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) -> Result<()> {
+    check("gemm_nt", a, b, &c, m, n, k)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::gemm::gemm_nt(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+    }
+    Ok(())
+}
+
+/// `c = a b` or `c += a b`; a `[M, K]`, b `[K, N]`, c `[M, N]`. The gradient of a linear layer's input. Row rule in M.
+pub fn gemm_nn(
+    dev: &Device,
+    a: View,
+    b: View,
+    mut c: ViewMut,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) -> Result<()> {
+    check("gemm_nn", a, b, &c, m, n, k)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::gemm::gemm_nn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+    }
+    Ok(())
+}
+
+/// `c = a^T b` or `c += a^T b`; a `[K, M]`, b `[K, N]`, c `[M, N]`. The gradient of a linear layer's weight
+/// (K counts tokens).
+pub fn gemm_tn(
+    dev: &Device,
+    a: View,
+    b: View,
+    mut c: ViewMut,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) -> Result<()> {
+    check("gemm_tn", a, b, &c, m, n, k)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::gemm::gemm_tn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+    }
+    Ok(())
+}
+
+fn check(op: &'static str, a: View, b: View, c: &ViewMut, m: usize, n: usize, k: usize) -> Result<()> {
+    want(op, "a has M K elements", a.len(), m * k)?;
+    want(op, "b has N K elements", b.len(), n * k)?;
+    want(op, "c has M N elements", c.len(), m * n)
+}

@@ -1,0 +1,100 @@
+//! The language-model head fused with the log-probability of the taken token: the `[N, V]` logits never exist.
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// f32 elements of the workspace the two ops need for a vocabulary of V: a bounded block of rows, whatever N is.
+pub fn linear_logprob_workspace(dev: &Device, vocab: usize) -> usize {
+    match dev {
+        Device::Cpu(_) => cpu::logprob::ROWS * vocab,
+    }
+}
+
+/// With `z = inv_temperature * x w^T`: logprob `[N]` = `z[target] - lse(z)`, lse `[N]`, entropy `[N]` of softmax(z);
+/// x `[N, C]`, w `[V, C]`, target `[N]` i32. Row rule in N, and the bits [`super::sample::sample`] returns.
+pub fn linear_logprob_fwd(
+    dev: &Device,
+    x: View,
+    w: View,
+    target: View,
+    mut logprob: ViewMut,
+    mut lse: ViewMut,
+    mut entropy: ViewMut,
+    mut workspace: ViewMut,
+    dim: usize,
+    inv_temperature: f32,
+) -> Result<()> {
+    let n = target.len();
+    want("linear_logprob_fwd", "x [N, C]", x.len(), n * dim)?;
+    want("linear_logprob_fwd", "w [V, C]", w.len() % dim, 0)?;
+    want("linear_logprob_fwd", "logprob [N]", logprob.len(), n)?;
+    want("linear_logprob_fwd", "lse [N]", lse.len(), n)?;
+    want("linear_logprob_fwd", "entropy [N]", entropy.len(), n)?;
+    want("linear_logprob_fwd", "workspace", workspace.len(), linear_logprob_workspace(dev, w.len() / dim))?;
+    match dev {
+        Device::Cpu(cpu) => cpu::logprob::linear_logprob_fwd(
+            cpu,
+            x.host(),
+            w.host(),
+            target.host(),
+            logprob.host_mut(),
+            lse.host_mut(),
+            entropy.host_mut(),
+            workspace.host_mut(),
+            dim,
+            inv_temperature,
+        ),
+    }
+    Ok(())
+}
+
+/// `dx = `, `dw += ` the gradients of [`linear_logprob_fwd`] given dlogprob `[N]` and dentropy `[N]`.
+/// The logits are computed again, block by block.
+pub fn linear_logprob_bwd(
+    dev: &Device,
+    dlogprob: View,
+    dentropy: View,
+    x: View,
+    w: View,
+    target: View,
+    lse: View,
+    entropy: View,
+    mut dx: ViewMut,
+    mut dw: ViewMut,
+    mut workspace: ViewMut,
+    dim: usize,
+    inv_temperature: f32,
+) -> Result<()> {
+    let n = target.len();
+    for (rule, got) in [
+        ("dlogprob [N]", dlogprob.len()),
+        ("dentropy [N]", dentropy.len()),
+        ("lse [N]", lse.len()),
+        ("entropy [N]", entropy.len()),
+    ] {
+        want("linear_logprob_bwd", rule, got, n)?;
+    }
+    want("linear_logprob_bwd", "x [N, C]", x.len(), n * dim)?;
+    want("linear_logprob_bwd", "dx [N, C]", dx.len(), n * dim)?;
+    want("linear_logprob_bwd", "dw [V, C]", dw.len(), w.len())?;
+    want("linear_logprob_bwd", "workspace", workspace.len(), linear_logprob_workspace(dev, w.len() / dim))?;
+    match dev {
+        Device::Cpu(cpu) => cpu::logprob::linear_logprob_bwd(
+            cpu,
+            dlogprob.host(),
+            dentropy.host(),
+            x.host(),
+            w.host(),
+            target.host(),
+            lse.host(),
+            entropy.host(),
+            dx.host_mut(),
+            dw.host_mut(),
+            workspace.host_mut(),
+            dim,
+            inv_temperature,
+        ),
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! RMSNorm, over rows or, with rows = tokens x heads, per head (the q/k norm of Qwen3).
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// `y = x * rstd * w`, `rstd = 1 / sqrt(mean_c(x^2) + eps)`; x, y `[N, C]`, w `[C]`, rstd `[N]` (saved for backward).
+///
+/// Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
+pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: ViewMut, eps: f32) -> Result<()> {
+    let (n, c) = (rstd.len(), w.len());
+    want("rmsnorm_fwd", "x [N, C]", x.len(), n * c)?;
+    want("rmsnorm_fwd", "y [N, C]", y.len(), n * c)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::norm::rmsnorm_fwd(cpu, x.host(), w.host(), y.host_mut(), rstd.host_mut(), eps),
+    }
+    Ok(())
+}
+
+/// `dx += ` and `dw += ` the gradients of [`rmsnorm_fwd`]; dy, x, dx `[N, C]`, w, dw `[C]`, rstd `[N]`.
+pub fn rmsnorm_bwd(
+    dev: &Device,
+    dy: View,
+    x: View,
+    w: View,
+    rstd: View,
+    mut dx: ViewMut,
+    mut dw: ViewMut,
+) -> Result<()> {
+    let (n, c) = (rstd.len(), w.len());
+    want("rmsnorm_bwd", "x [N, C]", x.len(), n * c)?;
+    want("rmsnorm_bwd", "dy [N, C]", dy.len(), n * c)?;
+    want("rmsnorm_bwd", "dx [N, C]", dx.len(), n * c)?;
+    want("rmsnorm_bwd", "dw [C]", dw.len(), c)?;
+    match dev {
+        Device::Cpu(cpu) => {
+            cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), dx.host_mut(), dw.host_mut())
+        }
+    }
+    Ok(())
+}

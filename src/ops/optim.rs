@@ -1,0 +1,46 @@
+//! The optimizer's ops.
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// Sum of squares of g `[N]`, in a fixed order; written to out `[1]`. NaN and infinity come through.
+pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut) -> Result<()> {
+    want("grad_norm", "out [1]", out.len(), 1)?;
+    match dev {
+        Device::Cpu(cpu) => out.host_mut::<f32>()[0] = cpu::optim::sum_squares(cpu, g.host()),
+    }
+    Ok(())
+}
+
+/// Parameters of [`adamw_step`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Factor of the gradient: clipping.
+    pub grad_scale: f32,
+    /// Number of this step, from 1: bias correction.
+    pub step: u64,
+}
+
+/// One AdamW update of w `[N]` with its gradient g and moments m, v, all `[N]`.
+///
+/// Source: Loshchilov and Hutter 2017, arXiv:1711.05101, alg. 2.
+pub fn adamw_step(dev: &Device, g: View, mut w: ViewMut, mut m: ViewMut, mut v: ViewMut, how: AdamW) -> Result<()> {
+    want("adamw_step", "w [N]", w.len(), g.len())?;
+    want("adamw_step", "m [N]", m.len(), g.len())?;
+    want("adamw_step", "v [N]", v.len(), g.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::optim::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how),
+    }
+    Ok(())
+}

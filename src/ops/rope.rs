@@ -1,0 +1,57 @@
+//! Rotary position embedding, the half-split layout of Hugging Face Qwen models.
+
+use super::want;
+use crate::device::{Device, View, ViewMut, cpu};
+use crate::error::Result;
+
+/// Rotates x `[N, H, D]` in place by the angles of `positions [N]` (i32): with `d < D/2`,
+/// `x[d], x[d + D/2] = x[d] cos - x[d + D/2] sin, x[d + D/2] cos + x[d] sin`.
+///
+/// `table [T, D]` holds for each position `cos [D/2]` then `sin [D/2]`; see [`table`].
+/// Source: Su et al. 2021, arXiv:2104.09864, eq. 34.
+pub fn rope_fwd(
+    dev: &Device,
+    mut x: ViewMut,
+    positions: View,
+    table: View,
+    n_heads: usize,
+    head_dim: usize,
+) -> Result<()> {
+    want("rope_fwd", "x [N, H, D]", x.len(), positions.len() * n_heads * head_dim)?;
+    match dev {
+        Device::Cpu(cpu) => cpu::rope::rope(cpu, x.host_mut(), positions.host(), table.host(), n_heads, head_dim, 1.0),
+    }
+    Ok(())
+}
+
+/// Rotates the gradient back, in place: the transpose of [`rope_fwd`].
+pub fn rope_bwd(
+    dev: &Device,
+    mut dx: ViewMut,
+    positions: View,
+    table: View,
+    n_heads: usize,
+    head_dim: usize,
+) -> Result<()> {
+    want("rope_bwd", "dx [N, H, D]", dx.len(), positions.len() * n_heads * head_dim)?;
+    match dev {
+        Device::Cpu(cpu) => {
+            cpu::rope::rope(cpu, dx.host_mut(), positions.host(), table.host(), n_heads, head_dim, -1.0)
+        }
+    }
+    Ok(())
+}
+
+/// The angles' cosines and sines, `[T, D]`, computed in f64: angle = position * theta^(-2d/D).
+pub fn table(max_positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
+    let half = head_dim / 2;
+    let mut table = vec![0f32; max_positions * head_dim];
+    for pos in 0..max_positions {
+        for d in 0..half {
+            let angle = pos as f64 * theta.powf(-2.0 * d as f64 / head_dim as f64);
+            table[pos * head_dim + d] = angle.cos() as f32;
+            table[pos * head_dim + half + d] = angle.sin() as f32;
+        }
+    }
+    table
+}
