@@ -71,6 +71,14 @@ pub enum Error {
         /// What is missing and what to do.
         what: String,
     },
+    /// A reply was submitted for a side that is not to speak.
+    #[error("no turn for the {side}: {state}")]
+    Turn {
+        /// The side.
+        side: &'static str,
+        /// Whose turn it is instead.
+        state: &'static str,
+    },
     /// Training cannot go on (non-finite loss or gradient, too many skipped steps).
     #[error("training stopped: {what}")]
     Training {
@@ -90,7 +98,7 @@ impl Error {
             Error::Io { .. } | Error::Data { .. } | Error::Weight { .. } => 3,
             Error::Device { .. } => 4,
             Error::Training { .. } => 5,
-            Error::Shape { .. } | Error::DType { .. } => 1,
+            Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,
         }
     }
 

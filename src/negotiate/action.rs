@@ -1,0 +1,91 @@
+//! The five actions and their text: `[BUY] $M (1x code)`, `[SELL] ...`, `[DEAL] ...`, `[REJECT]`, `[QUIT]`.
+//!
+//! The one idea: what the other side sees is always the canonical rendering of a parsed action, never raw text.
+
+use super::money::Cents;
+use super::reply::Malformed;
+use serde::{Deserialize, Serialize};
+
+/// What a side does in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "cents")]
+pub enum Action {
+    /// The buyer offers a price.
+    Buy(Cents),
+    /// The seller offers a price.
+    Sell(Cents),
+    /// Accepts the other side's standing offer at exactly its price.
+    Deal(Cents),
+    /// Turns the standing offer down without a new one.
+    Reject,
+    /// Leaves; the episode ends without a deal.
+    Quit,
+}
+
+impl Action {
+    /// The word in brackets.
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Buy(_) => "BUY",
+            Action::Sell(_) => "SELL",
+            Action::Deal(_) => "DEAL",
+            Action::Reject => "REJECT",
+            Action::Quit => "QUIT",
+        }
+    }
+
+    /// The price named by the action, if it names one.
+    pub fn price(self) -> Option<Cents> {
+        match self {
+            Action::Buy(p) | Action::Sell(p) | Action::Deal(p) => Some(p),
+            Action::Reject | Action::Quit => None,
+        }
+    }
+
+    /// The canonical text with the item's code: `[BUY] $7.07 (1x books)`.
+    pub fn render(self, code: &str) -> String {
+        match self.price() {
+            Some(price) => format!("[{}] {} (1x {code})", self.word(), price.compact()),
+            None => format!("[{}]", self.word()),
+        }
+    }
+}
+
+/// Parses the last bracketed capital word of a text and what it needs behind it. Never panics.
+pub fn parse_last(text: &str, code: &str) -> Result<Action, Malformed> {
+    let (word, rest) = last_bracket(text).ok_or(Malformed::NoAction)?;
+    match word {
+        "REJECT" => Ok(Action::Reject),
+        "QUIT" => Ok(Action::Quit),
+        "BUY" => Ok(Action::Buy(parse_price(rest, code)?)),
+        "SELL" => Ok(Action::Sell(parse_price(rest, code)?)),
+        "DEAL" => Ok(Action::Deal(parse_price(rest, code)?)),
+        _ => Err(Malformed::UnknownAction),
+    }
+}
+
+/// The last `[WORD]` of ASCII capitals, and the text behind it.
+fn last_bracket(text: &str) -> Option<(&str, &str)> {
+    let mut end = text.len();
+    while let Some(open) = text[..end].rfind('[') {
+        let after = &text[open + 1..];
+        if let Some(close) = after.find(']') {
+            let word = &after[..close];
+            if !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase()) {
+                return Some((word, &after[close + 1..]));
+            }
+        }
+        end = open;
+    }
+    None
+}
+
+/// ` $M (1x code)`: one space, a price above zero, the item in parentheses.
+fn parse_price(rest: &str, code: &str) -> Result<Cents, Malformed> {
+    let rest = rest.strip_prefix(' ').filter(|r| r.starts_with('$')).ok_or(Malformed::NoPrice)?;
+    let (price, item) = rest.split_once(' ').ok_or(Malformed::WrongItem)?;
+    let price = Cents::parse(price).filter(|p| p.0 > 0).ok_or(Malformed::BadPrice)?;
+    let inside = item.strip_prefix('(').and_then(|i| i.split_once(')')).ok_or(Malformed::WrongItem)?.0;
+    let named = inside.strip_prefix("1x ").or_else(|| inside.strip_prefix("1 ")).ok_or(Malformed::WrongItem)?;
+    if named == code { Ok(price) } else { Err(Malformed::WrongItem) }
+}

@@ -1,0 +1,121 @@
+//! One product: its public description and list price, the seller's cost, the buyer's budget.
+//!
+//! The one idea: everything private follows from the published prices by one rule, so a scenario needs no sampling:
+//! list L = max(list, highest), cost C = lowest, budget B = 0.8 L rounded down to the cent.
+
+use super::money::Cents;
+use super::protocol::Side;
+use serde::{Deserialize, Serialize};
+
+/// The smallest list price accepted: below it a budget grid has no distinct prices.
+pub const MIN_LIST: Cents = Cents(10);
+
+/// Whether a deal can pay both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scenario {
+    /// Mutual interest: budget at or above cost. Equality counts here, as in the data set's own evaluator.
+    #[serde(rename = "mi")]
+    MutualInterest,
+    /// Conflicting interest: budget below cost; the buyer should walk away.
+    #[serde(rename = "ci")]
+    ConflictingInterest,
+}
+
+impl Scenario {
+    /// `mi` or `ci`, as in summaries.
+    pub fn key(self) -> &'static str {
+        match self {
+            Scenario::MutualInterest => "mi",
+            Scenario::ConflictingInterest => "ci",
+        }
+    }
+}
+
+/// A product to negotiate over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Product {
+    /// `{category}_{n}`, n counted from 1 in the category's file.
+    pub code: String,
+    /// Category as published, for example `home-kitchen`.
+    pub category: String,
+    /// Full title.
+    pub title: String,
+    /// Description, or features where the description is missing or short; may be empty.
+    pub description: String,
+    /// List price shown to both sides.
+    pub list: Cents,
+    /// Seller's cost: private to the seller, and the regulator's floor.
+    pub cost: Cents,
+    /// Buyer's budget: private to the buyer.
+    pub budget: Cents,
+}
+
+impl Product {
+    /// A product from its prices: `list` is already max(list, highest).
+    /// Requires `MIN_LIST <= list`, `0 < cost <= list`; the loader checks and names the record.
+    pub fn new(code: &str, category: &str, title: &str, description: &str, list: Cents, cost: Cents) -> Product {
+        Product {
+            code: code.into(),
+            category: category.into(),
+            title: title.into(),
+            description: description.into(),
+            list,
+            cost,
+            budget: Cents(list.0 * 4 / 5),
+        }
+    }
+
+    /// Mutual interest when the budget covers the cost, else conflicting interest.
+    pub fn scenario(&self) -> Scenario {
+        if self.budget >= self.cost { Scenario::MutualInterest } else { Scenario::ConflictingInterest }
+    }
+
+    /// The number `side` must keep to itself: the buyer's budget, the seller's cost.
+    pub fn private(&self, side: Side) -> Cents {
+        match side {
+            Side::Buyer => self.budget,
+            Side::Seller => self.cost,
+        }
+    }
+
+    /// The category's first word (`tools` of `tools-home-improvement`): the item code of the compact style.
+    pub fn category_word(&self) -> &str {
+        self.category.split('-').next().unwrap_or(&self.category)
+    }
+
+    /// A short ASCII name for the compact style: the title up to its first separator, then whole words up to 32 characters.
+    pub fn short_name(&self) -> String {
+        let head = self.title.split([',', '(', '|', ':', '–', '—', ';', '[']).next().unwrap_or("");
+        let head = head.split(" - ").next().unwrap_or(head);
+        let ascii: String = head.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+        let mut name = String::new();
+        for word in ascii.split_whitespace() {
+            if !name.is_empty() && name.len() + 1 + word.len() > 32 {
+                break;
+            }
+            if !name.is_empty() {
+                name.push(' ');
+            }
+            name.push_str(word);
+        }
+        name.truncate(32);
+        if name.is_empty() { "item".into() } else { name }
+    }
+
+    /// Whether the product belongs to the held-out test set: FNV-1a 64 of `haggle split 1`, code and title, modulo 7, is zero.
+    /// The rule looks at one product alone, so adding products to a folder never moves another one.
+    pub fn is_held_out(&self) -> bool {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in format!("haggle split 1\n{}\n{}", self.code, self.title).bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        // The low bits of FNV mix least; fold the high half in before the remainder.
+        (hash ^ (hash >> 32)).is_multiple_of(7)
+    }
+}
+
+/// Splits products into (train, test) by [`Product::is_held_out`], keeping their order.
+pub fn split(products: &[Product]) -> (Vec<Product>, Vec<Product>) {
+    let (test, train): (Vec<Product>, Vec<Product>) = products.iter().cloned().partition(Product::is_held_out);
+    (train, test)
+}
