@@ -10,10 +10,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod credit;
 pub mod device;
 pub mod error;
 pub mod negotiate;
 pub mod noise;
 pub mod ops;
+pub mod train;
 
 pub use error::{Error, Result};

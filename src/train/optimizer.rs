@@ -1,0 +1,300 @@
+//! AdamW over the flat weights: warm-up, decay schedule, clipping by global norm, and what happens on a NaN.
+//!
+//! The one idea: a step is applied whole or not at all. When the loss or the gradient's norm is not finite, weights,
+//! moments and step count stay as they are, the skip is counted and named, and a configured number of skips in a row
+//! ends the run.
+
+use crate::device::{Buffer, DType, Device, View, ViewMut};
+use crate::error::{Error, Result};
+use crate::ops;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// How the learning rate falls after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Stays at its peak.
+    #[default]
+    Constant,
+    /// Falls in a straight line to the final share.
+    Linear,
+    /// Falls along half a cosine to the final share (Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5).
+    Cosine,
+}
+
+/// The optimizer's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hyper {
+    /// Peak learning rate.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f32,
+    /// Updates over which the learning rate rises linearly to its peak.
+    pub warmup_steps: u64,
+    /// How it falls afterwards.
+    pub schedule: Schedule,
+    /// Learning rate at the end, as a share of the peak.
+    pub final_lr_ratio: f32,
+    /// Largest global gradient norm; a longer gradient is scaled down to it. 0 turns clipping off.
+    pub max_grad_norm: f32,
+    /// Skipped updates in a row after which training stops.
+    pub max_skipped_steps: u64,
+}
+
+impl Default for Hyper {
+    fn default() -> Hyper {
+        Hyper {
+            lr: 3e-4,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            warmup_steps: 5,
+            schedule: Schedule::Constant,
+            final_lr_ratio: 0.1,
+            max_grad_norm: 1.0,
+            max_skipped_steps: 5,
+        }
+    }
+}
+
+impl Hyper {
+    /// Learning rate of update `step` (from 1) of `total_steps`.
+    pub fn lr_at(&self, step: u64, total_steps: u64) -> f32 {
+        if step <= self.warmup_steps {
+            return self.lr * step as f32 / self.warmup_steps as f32;
+        }
+        let span = total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let done = ((step - self.warmup_steps) as f64 / span).min(1.0);
+        let floor = self.final_lr_ratio as f64;
+        let share = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => 1.0 - (1.0 - floor) * done,
+            Schedule::Cosine => floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+        };
+        (self.lr as f64 * share) as f32
+    }
+}
+
+/// A part of the flat weights, and whether it decays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Elements of the flat buffer.
+    pub range: Range<usize>,
+    /// True for matrices; norms' gains and biases do not decay.
+    pub decays: bool,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Update {
+    /// The weights moved.
+    Applied {
+        /// Global norm of the gradient before clipping.
+        grad_norm: f32,
+        /// Learning rate of this update.
+        lr: f32,
+    },
+    /// Nothing moved.
+    Skipped {
+        /// What was not finite: `loss` or `gradient`.
+        what: &'static str,
+    },
+}
+
+/// AdamW's state for one flat weight buffer of N elements.
+pub struct Optimizer {
+    /// Its settings.
+    pub hyper: Hyper,
+    /// Updates the schedule is stretched over.
+    pub total_steps: u64,
+    /// Updates applied.
+    pub step: u64,
+    /// Updates skipped since the start.
+    pub skipped: u64,
+    /// Updates skipped in a row, up to now.
+    pub skipped_in_a_row: u64,
+    /// First moments `[N]`.
+    pub m: Buffer,
+    /// Second moments `[N]`.
+    pub v: Buffer,
+    parts: Vec<Part>,
+    norm: Buffer,
+}
+
+impl Optimizer {
+    /// A fresh optimizer for weights cut into `parts`, which lie end to end from 0 to N.
+    pub fn new(dev: &Device, parts: impl IntoIterator<Item = Part>, hyper: Hyper, total_steps: u64) -> Optimizer {
+        let parts = merge(parts);
+        let n = parts.last().map_or(0, |p| p.range.end);
+        Optimizer {
+            hyper,
+            total_steps,
+            step: 0,
+            skipped: 0,
+            skipped_in_a_row: 0,
+            m: dev.zeros(DType::F32, n),
+            v: dev.zeros(DType::F32, n),
+            parts,
+            norm: dev.zeros(DType::F32, 1),
+        }
+    }
+
+    /// Bytes it holds on the device.
+    pub fn size_bytes(&self) -> usize {
+        self.m.size_bytes() + self.v.size_bytes() + self.norm.size_bytes()
+    }
+
+    /// Global norm of grads `[N]`.
+    pub fn grad_norm(&mut self, dev: &Device, grads: View) -> Result<f32> {
+        ops::optim::grad_norm(dev, grads, self.norm.view_mut())?;
+        let mut squares = [0f32];
+        dev.read(self.norm.view(), &mut squares);
+        Ok(squares[0].sqrt())
+    }
+
+    /// One update of weights `[N]` from grads `[N]`, whose loss was `loss`; skipped when either is not finite.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
+    pub fn update(&mut self, dev: &Device, mut weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
+        let grad_norm = self.grad_norm(dev, grads)?;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return self.skip(if loss.is_finite() { "gradient" } else { "loss" });
+        }
+        let longest = self.hyper.max_grad_norm;
+        let grad_scale = if longest > 0.0 && grad_norm > longest { longest / grad_norm } else { 1.0 };
+        self.step += 1;
+        self.skipped_in_a_row = 0;
+        let lr = self.hyper.lr_at(self.step, self.total_steps);
+        let Hyper { beta1, beta2, eps, weight_decay, .. } = self.hyper;
+        for Part { range, decays } in &self.parts {
+            let weight_decay = if *decays { weight_decay } else { 0.0 };
+            let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step: self.step };
+            let (m, v) = (self.m.at_mut(range.clone()), self.v.at_mut(range.clone()));
+            let w = weights.reborrow().at(range.clone());
+            ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, how)?;
+        }
+        Ok(Update::Applied { grad_norm, lr })
+    }
+
+    fn skip(&mut self, what: &'static str) -> Result<Update> {
+        self.skipped += 1;
+        self.skipped_in_a_row += 1;
+        if self.skipped_in_a_row >= self.hyper.max_skipped_steps.max(1) {
+            return Err(Error::Training {
+                what: format!(
+                    "the {what} was not finite in {} updates in a row, the last after update {}; \
+                     lower optim.lr, or resume from an earlier checkpoint",
+                    self.skipped_in_a_row, self.step
+                ),
+            });
+        }
+        Ok(Update::Skipped { what })
+    }
+}
+
+/// Joins neighbours of one kind, so that an update is a few long runs.
+fn merge(parts: impl IntoIterator<Item = Part>) -> Vec<Part> {
+    let mut merged: Vec<Part> = Vec::new();
+    for part in parts {
+        match merged.last_mut() {
+            Some(last) if last.decays == part.decays && last.range.end == part.range.start => {
+                last.range.end = part.range.end;
+            }
+            _ => merged.push(part),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dev() -> Device {
+        Device::open("cpu", 1).unwrap()
+    }
+
+    fn two_parts() -> [Part; 2] {
+        [Part { range: 0..3, decays: true }, Part { range: 3..5, decays: false }]
+    }
+
+    #[test]
+    fn the_first_update_moves_by_the_learning_rate_and_only_matrices_decay() {
+        let dev = dev();
+        let hyper = Hyper { lr: 0.1, warmup_steps: 0, weight_decay: 0.5, max_grad_norm: 0.0, ..Hyper::default() };
+        let mut opt = Optimizer::new(&dev, two_parts(), hyper, 10);
+        let mut w = dev.upload(&[1f32; 5]);
+        let g = dev.upload(&[2f32, -2.0, 0.5, 2.0, -2.0]);
+        let update = opt.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
+        let norm = (4f32 * 4.0 + 0.25).sqrt();
+        assert_eq!(update, Update::Applied { grad_norm: norm, lr: 0.1 });
+        // m / sqrt(v) is the sign at the first update; decay takes lr * wd * w = 0.05.
+        for (got, want) in dev.to_vec::<f32>(w.view()).iter().zip([0.85, 1.05, 0.85, 0.9, 1.1]) {
+            assert!((got - want).abs() < 1e-6, "got {got}, want {want}");
+        }
+    }
+
+    #[test]
+    fn a_long_gradient_is_scaled_to_the_limit() {
+        let dev = dev();
+        let hyper = Hyper { max_grad_norm: 1.0, warmup_steps: 0, beta1: 0.0, ..Hyper::default() };
+        let mut opt = Optimizer::new(&dev, two_parts(), hyper, 10);
+        let mut w = dev.upload(&[0f32; 5]);
+        let g = dev.upload(&[3f32, 4.0, 0.0, 0.0, 0.0]);
+        opt.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
+        assert_eq!(dev.to_vec::<f32>(opt.m.view()), [0.6, 0.8, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_changes_nothing_and_too_many_stop_the_run() {
+        let dev = dev();
+        let mut opt = Optimizer::new(&dev, two_parts(), Hyper { max_skipped_steps: 3, ..Hyper::default() }, 10);
+        let mut w = dev.upload(&[1f32; 5]);
+        let good = dev.upload(&[1f32; 5]);
+        let bad = dev.upload(&[1f32, f32::NAN, 1.0, 1.0, 1.0]);
+        assert_eq!(opt.update(&dev, w.view_mut(), bad.view(), 0.0).unwrap(), Update::Skipped { what: "gradient" });
+        let nan_loss = opt.update(&dev, w.view_mut(), good.view(), f32::NAN).unwrap();
+        assert_eq!(nan_loss, Update::Skipped { what: "loss" });
+        assert_eq!(dev.to_vec::<f32>(w.view()), [1.0; 5]);
+        assert_eq!(dev.to_vec::<f32>(opt.m.view()), [0.0; 5]);
+        assert_eq!((opt.step, opt.skipped), (0, 2));
+        // a good step forgives
+        assert!(matches!(opt.update(&dev, w.view_mut(), good.view(), 0.0).unwrap(), Update::Applied { .. }));
+        let mut last = Ok(Update::Skipped { what: "" });
+        for _ in 0..3 {
+            last = opt.update(&dev, w.view_mut(), bad.view(), 0.0);
+        }
+        let message = last.unwrap_err().to_string();
+        assert!(message.contains("gradient was not finite in 3 updates in a row"), "{message}");
+    }
+
+    #[test]
+    fn the_schedule_warms_up_and_falls_to_its_floor() {
+        let hyper = Hyper { lr: 1.0, warmup_steps: 4, schedule: Schedule::Cosine, ..Hyper::default() };
+        assert_eq!(hyper.lr_at(1, 14), 0.25);
+        assert_eq!(hyper.lr_at(4, 14), 1.0);
+        assert!((hyper.lr_at(9, 14) - 0.55).abs() < 1e-6);
+        assert!((hyper.lr_at(14, 14) - 0.1).abs() < 1e-6);
+        assert!((hyper.lr_at(99, 14) - 0.1).abs() < 1e-6);
+        let linear = Hyper { schedule: Schedule::Linear, ..hyper };
+        assert!((linear.lr_at(9, 14) - 0.55).abs() < 1e-6);
+        assert_eq!(Hyper { schedule: Schedule::Constant, ..hyper }.lr_at(14, 14), 1.0);
+    }
+
+    #[test]
+    fn neighbours_of_one_kind_are_merged() {
+        let part = |range, decays| Part { range, decays };
+        let parts = merge([part(0..3, true), part(3..4, true), part(4..6, false), part(6..9, true)]);
+        assert_eq!(parts, [part(0..4, true), part(4..6, false), part(6..9, true)]);
+    }
+}
