@@ -225,14 +225,14 @@ fn naive_move(sight: &Sight<'_>) -> Play {
 fn naive_opening(noise: Noise) -> u32 {
     let at = |counter, choices: &[u32]| choices[noise.below(counter, choices.len())];
     if noise.uniform(9) < 0.82 {
-        at(10, &[80, 85, 85, 90, 90, 95, 100])
+        at(10, &[80, 80, 85, 85, 90, 95, 100])
     } else {
         at(11, &[40, 45, 50, 55, 60, 65, 70, 75, 75])
     }
 }
 
 fn patient(sight: &Sight<'_>) -> Play {
-    let percent = 45 + 5 * sight.turn;
+    let percent = 50 + 5 * sight.turn;
     let planned = sight.episode.card(Side::Buyer).price_at_most(percent);
     if let Some((ask, level)) = sight.affordable().filter(|a| a.0 <= planned || sight.last_turn) {
         return sight.accept(ask, level);

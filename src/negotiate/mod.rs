@@ -7,6 +7,7 @@ pub mod action;
 pub mod buyers;
 pub mod card;
 pub mod episode;
+pub mod folder;
 pub mod money;
 pub mod play;
 pub mod product;
@@ -15,6 +16,7 @@ pub mod protocol;
 pub mod reasons;
 pub mod regulator;
 pub mod reply;
+pub mod reward;
 pub mod sellers;
 pub mod teacher_seller;
 

@@ -181,8 +181,11 @@ fn walk_chance(sight: &Sight) -> f32 {
         _ => 0.5,
     };
     let stalled = if sight.stalls >= 2 { 0.15 * (sight.stalls - 1) as f32 } else { 0.0 };
-    let now = matches!(sight.bid, Some((Level::FarBelow, _, _)));
-    if now { f32::max(far, stalled) } else { stalled * 0.5 }
+    match sight.bid {
+        Some((Level::FarBelow, Move::Up, _)) => far * 0.5,
+        Some((Level::FarBelow, _, _)) => f32::max(far, stalled),
+        _ => stalled * 0.5,
+    }
 }
 
 /// Ten-point steps down from the last ask.
