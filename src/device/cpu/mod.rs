@@ -8,6 +8,7 @@ pub mod embed;
 pub mod gemm;
 pub mod logprob;
 pub mod loss;
+pub mod math;
 pub mod norm;
 pub mod optim;
 pub mod pool;
@@ -15,16 +16,23 @@ pub mod rope;
 pub mod sample;
 pub mod swiglu;
 
-/// The CPU as a device: its threads.
+/// The CPU as a device: its threads, and the vectors they use.
 pub struct Cpu {
     /// The threads ops run on.
     pub pool: pool::Pool,
+    /// The instruction set loops are compiled for; bits do not depend on it.
+    pub isa: math::Isa,
 }
 
 impl Cpu {
     /// A CPU device with `threads` threads (0: all cores).
     pub fn new(threads: usize) -> Cpu {
+        Cpu::with_isa(threads, math::Isa::detect())
+    }
+
+    /// A CPU device that uses `isa`, or less where this machine has less.
+    pub fn with_isa(threads: usize, isa: math::Isa) -> Cpu {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Cpu { pool: pool::Pool::new(if threads == 0 { cores } else { threads }) }
+        Cpu { pool: pool::Pool::new(if threads == 0 { cores } else { threads }), isa: isa.or_less() }
     }
 }
