@@ -1,0 +1,218 @@
+//! The configuration: one TOML, one struct a section, every key with a default, a unit and a doc line.
+//!
+//! The one idea: each section lists its keys once, in `fields()`; reading, checking, overriding and printing all walk that
+//! list. What it does not do: it opens no model and no product folder, so what depends on them (a prompt longer than the
+//! context) is checked where they are opened.
+
+mod check;
+mod fields;
+mod print;
+mod read;
+
+pub use fields::{Field, Slot};
+pub use read::Override;
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::path::Path;
+
+/// A whole configuration. The top level holds what is no section's.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// Seeds everything random.
+    pub seed: u64,
+    /// Where ops run: `auto`, `cpu`, `cuda:N`.
+    pub device: String,
+    /// CPU threads; 0 is all cores.
+    pub threads: usize,
+    /// Which weights.
+    pub model: ModelConfig,
+    /// Which products.
+    pub products: ProductsConfig,
+    /// The rules of the game.
+    pub game: GameConfig,
+    /// How episodes are sampled for training.
+    pub rollout: RolloutConfig,
+    /// Credit and loss.
+    pub grpo: GrpoConfig,
+    /// The optimizer.
+    pub optim: OptimConfig,
+    /// The inference engine's sizes.
+    pub engine: EngineConfig,
+    /// Evaluation on held-out products.
+    pub eval: EvalConfig,
+    /// The run directory.
+    pub run: RunConfig,
+}
+
+/// Which weights play the two sides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelConfig {
+    /// The buyer's starting weights: `embedded` or a folder.
+    pub base: String,
+    /// The frozen seller: `base` (the buyer's starting weights), `embedded` or a folder.
+    pub seller: String,
+}
+
+/// Which products are bargained over.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProductsConfig {
+    /// `embedded` or a folder of AmazonHistoryPrice files.
+    pub path: String,
+    /// At most this many of the training products; 0 is all.
+    pub limit: usize,
+}
+
+/// The rules of the game.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GameConfig {
+    /// Turns a side.
+    pub turns: usize,
+    /// `compact` or `paper`.
+    pub prompt_style: String,
+}
+
+/// How episodes are sampled for training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RolloutConfig {
+    /// Products (groups) a step.
+    pub products_per_step: usize,
+    /// Rollouts a product, `G`.
+    pub group_size: usize,
+    /// The buyer's sampling temperature.
+    pub temperature: f32,
+    /// The buyer's top-k; 0 is off.
+    pub top_k: usize,
+    /// The buyer's top-p; 1 is off.
+    pub top_p: f32,
+    /// The buyer's min-p; 0 is off.
+    pub min_p: f32,
+    /// The frozen seller's temperature.
+    pub seller_temperature: f32,
+    /// Tokens a reply may have; a longer one is malformed.
+    pub max_reply_tokens: usize,
+}
+
+/// Credit and loss.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GrpoConfig {
+    /// Steps: one batch of rollouts each.
+    pub steps: usize,
+    /// Divide advantages by the group's standard deviation.
+    pub advantage_std: bool,
+    /// The ratio is clipped below at 1 minus this.
+    pub clip_low: f32,
+    /// The ratio is clipped above at 1 plus this.
+    pub clip_high: f32,
+    /// Weight of the KL term to the reference; 0 is off.
+    pub kl: f32,
+    /// Weight of the entropy bonus; 0 is off.
+    pub entropy: f32,
+    /// Optimizer steps taken on one batch of rollouts.
+    pub optimizer_steps_per_batch: usize,
+    /// Leave groups whose rewards are all equal out of the batch.
+    pub skip_constant_groups: bool,
+    /// Tokens packed into one forward and backward.
+    pub micro_batch_tokens: usize,
+}
+
+/// The optimizer: AdamW with warm-up.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OptimConfig {
+    /// Peak learning rate.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the square root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Optimizer steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// Gradients are scaled down to this norm.
+    pub grad_clip: f32,
+    /// `constant`, `linear` or `cosine` after the warm-up.
+    pub schedule: String,
+    /// Non-finite steps in a row after which training stops.
+    pub max_bad_steps: usize,
+}
+
+/// The inference engine's sizes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EngineConfig {
+    /// KV pages; 0 sizes them for the batch.
+    pub pages: usize,
+    /// Rows (tokens) of one forward.
+    pub max_rows: usize,
+}
+
+/// Evaluation on held-out products.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EvalConfig {
+    /// Rollouts a product and buyer.
+    pub rollouts: usize,
+    /// Candidates of the best-of-n baseline.
+    pub best_of: usize,
+    /// Held-out products used; 0 is all.
+    pub products: usize,
+    /// The counterparty.
+    pub seller: String,
+}
+
+/// The run directory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunConfig {
+    /// Where the run is written; `auto` is the next free `runs/NNN`.
+    pub out: String,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// Newest checkpoints kept.
+    pub keep: usize,
+}
+
+impl Config {
+    /// Reads a file (none: all defaults), applies overrides in order, checks everything at once.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read; [`Error::Config`] with a line for every problem.
+    pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<Config> {
+        let Some(path) = file else { return Config::parse("", "", overrides) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::io(path, format!("cannot read the config ({e}); give a file to --config")))?;
+        Config::parse(&path.display().to_string(), &text, overrides)
+    }
+
+    /// The same from a text that `name` names in messages.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with a line for every problem.
+    pub fn parse(name: &str, text: &str, overrides: &[Override]) -> Result<Config> {
+        let mut config = Config::default();
+        let mut found = read::Found::default();
+        read::read_text(&mut config, name, text, &mut found);
+        for one in overrides {
+            read::read_override(&mut config, one, &mut found);
+        }
+        check::check(&config, &mut found);
+        if found.problems.is_empty() { Ok(config) } else { Err(Error::Config { problems: found.problems }) }
+    }
+
+    /// The keys in which two configs differ and that change a run's bits: `key: this, not that`. Threads, the run's place
+    /// and how often it is saved are left out.
+    pub fn differences(&self, other: &Config) -> Vec<String> {
+        let (mine, theirs) = (self.values(), other.values());
+        mine.into_iter()
+            .zip(theirs)
+            .filter(|((key, a), (_, b))| a != b && !FREE_ON_RESUME.contains(&key.as_str()))
+            .map(|((key, a), (_, b))| format!("{key}: {a}, not {b}"))
+            .collect()
+    }
+}
+
+/// Keys that do not change a run's bits.
+const FREE_ON_RESUME: [&str; 4] = ["threads", "run.out", "run.checkpoint_every", "run.keep"];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Combinations of keys that cannot work, each named with what to change.
+
+use super::Config;
+use super::read::Found;
+
+/// Notes every impossible combination.
+pub fn check(config: &Config, found: &mut Found) {
+    check_rollout(config, found);
+    check_grpo(config, found);
+}
+
+fn check_rollout(config: &Config, found: &mut Found) {
+    let rollout = &config.rollout;
+    if rollout.group_size == 1 {
+        found.problem(
+            "rollout.group_size",
+            "a group of 1 has a mean-centred advantage of 0 and teaches nothing; use 2 or more",
+        );
+    }
+    let whole = "training needs the probability under the whole softmax";
+    if rollout.top_k != 0 {
+        found.problem("rollout.top_k", &format!("{whole}; set 0 (eval and chat may cut it)"));
+    }
+    if rollout.top_p != 1.0 {
+        found.problem("rollout.top_p", &format!("{whole}; set 1.0 (eval and chat may cut it)"));
+    }
+    if rollout.min_p != 0.0 {
+        found.problem("rollout.min_p", &format!("{whole}; set 0.0 (eval and chat may cut it)"));
+    }
+}
+
+fn check_grpo(config: &Config, found: &mut Found) {
+    let grpo = &config.grpo;
+    let rollouts = config.rollout.products_per_step * config.rollout.group_size;
+    if grpo.optimizer_steps_per_batch > rollouts {
+        found.problem(
+            "grpo.optimizer_steps_per_batch",
+            &format!(
+                "{} steps on a batch of {rollouts} rollouts; use at most that many",
+                grpo.optimizer_steps_per_batch
+            ),
+        );
+    }
+    if grpo.micro_batch_tokens < config.rollout.max_reply_tokens {
+        found.problem("grpo.micro_batch_tokens", "is below rollout.max_reply_tokens, so no episode fits; raise it");
+    }
+}

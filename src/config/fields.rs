@@ -1,0 +1,366 @@
+//! The table: each section's keys with unit, doc line and bounds, and their defaults.
+//!
+//! The one idea: a `Field` borrows the struct's own slot, so one list serves reading, printing and documentation.
+
+use super::*;
+
+/// One key: its name, unit, doc line, and the slot it fills.
+pub struct Field<'a> {
+    /// The key inside its section.
+    pub key: &'static str,
+    /// The unit, empty where there is none.
+    pub unit: &'static str,
+    /// One line for the user.
+    pub doc: &'static str,
+    /// Where the value lives and what it may be.
+    pub slot: Slot<'a>,
+}
+
+/// A borrowed value and its bounds (both ends allowed).
+pub enum Slot<'a> {
+    /// `true` or `false`.
+    Switch(&'a mut bool),
+    /// A whole number, at least the second field.
+    Count(&'a mut usize, usize),
+    /// A seed: any whole number from 0 to 2^63 - 1.
+    Seed(&'a mut u64),
+    /// A number in a range.
+    Real(&'a mut f32, Bounds),
+    /// One of a list of words.
+    Choice(&'a mut String, &'static [&'static str]),
+    /// A path or a name.
+    Text(&'a mut String),
+}
+
+/// The range of a number.
+#[derive(Debug, Clone, Copy)]
+pub enum Bounds {
+    /// Greater than zero.
+    Positive,
+    /// Zero or more.
+    NotNegative,
+    /// From the first to the second, both included.
+    Within(f32, f32),
+    /// From 0 up to but not including 1.
+    BelowOne,
+}
+
+impl Bounds {
+    /// Whether a number is inside.
+    pub fn holds(self, x: f32) -> bool {
+        x.is_finite()
+            && match self {
+                Bounds::Positive => x > 0.0,
+                Bounds::NotNegative => x >= 0.0,
+                Bounds::Within(low, high) => (low..=high).contains(&x),
+                Bounds::BelowOne => (0.0..1.0).contains(&x),
+            }
+    }
+}
+
+impl std::fmt::Display for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Bounds::Positive => write!(f, "above 0"),
+            Bounds::NotNegative => write!(f, "0 or more"),
+            Bounds::Within(low, high) => write!(f, "from {low} to {high}"),
+            Bounds::BelowOne => write!(f, "at least 0 and below 1"),
+        }
+    }
+}
+
+/// What may stand as a counterparty in an evaluation.
+pub const SELLERS: [&str; 10] =
+    ["base", "conceder", "linear", "boulware", "tit_for_tat", "random", "begging", "insulting", "unyielding", "all"];
+
+fn field<'a>(key: &'static str, unit: &'static str, doc: &'static str, slot: Slot<'a>) -> Field<'a> {
+    Field { key, unit, doc, slot }
+}
+
+use Bounds::*;
+use Slot::*;
+
+impl Config {
+    /// Every section with its fields, in the order of the file; the top level's name is empty.
+    pub fn sections(&mut self) -> Vec<(&'static str, Vec<Field<'_>>)> {
+        let top = vec![
+            field("seed", "", "Seeds everything random: weights, products' order, sampling.", Seed(&mut self.seed)),
+            field("device", "", "Where ops run: auto, cpu, cuda:N.", Text(&mut self.device)),
+            field(
+                "threads",
+                "threads",
+                "CPU threads; 0 is all cores. Never changes a result.",
+                Count(&mut self.threads, 0),
+            ),
+        ];
+        vec![
+            ("", top),
+            ("model", self.model.fields()),
+            ("products", self.products.fields()),
+            ("game", self.game.fields()),
+            ("rollout", self.rollout.fields()),
+            ("grpo", self.grpo.fields()),
+            ("optim", self.optim.fields()),
+            ("engine", self.engine.fields()),
+            ("eval", self.eval.fields()),
+            ("run", self.run.fields()),
+        ]
+    }
+}
+
+impl ModelConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field(
+                "base",
+                "",
+                "The buyer's starting weights: embedded, or a Hugging Face folder.",
+                Text(&mut self.base),
+            ),
+            field(
+                "seller",
+                "",
+                "The frozen seller: base (the weights above), embedded, or a folder.",
+                Text(&mut self.seller),
+            ),
+        ]
+    }
+}
+
+impl ProductsConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field(
+                "path",
+                "",
+                "embedded (the generated catalog), or a folder of AmazonHistoryPrice files.",
+                Text(&mut self.path),
+            ),
+            field("limit", "products", "At most this many training products; 0 is all.", Count(&mut self.limit, 0)),
+        ]
+    }
+}
+
+impl GameConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field(
+                "turns",
+                "turns a side",
+                "Turns after which an episode ends without a deal.",
+                Count(&mut self.turns, 1),
+            ),
+            field(
+                "prompt_style",
+                "",
+                "compact (the tiny model's) or paper (full instructions, for chat models).",
+                Choice(&mut self.prompt_style, &["compact", "paper"]),
+            ),
+        ]
+    }
+}
+
+impl RolloutConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field("products_per_step", "products", "Groups a step.", Count(&mut self.products_per_step, 1)),
+            field(
+                "group_size",
+                "rollouts",
+                "Rollouts a product; the advantage is taken inside the group.",
+                Count(&mut self.group_size, 1),
+            ),
+            field("temperature", "", "The buyer's sampling temperature.", Real(&mut self.temperature, Positive)),
+            field("top_k", "tokens", "The buyer's top-k; 0 is off, as training needs.", Count(&mut self.top_k, 0)),
+            field(
+                "top_p",
+                "probability",
+                "The buyer's top-p; 1 is off, as training needs.",
+                Real(&mut self.top_p, Within(0.0, 1.0)),
+            ),
+            field(
+                "min_p",
+                "probability",
+                "The buyer's min-p; 0 is off, as training needs.",
+                Real(&mut self.min_p, BelowOne),
+            ),
+            field(
+                "seller_temperature",
+                "",
+                "The frozen seller's sampling temperature; 0 is greedy.",
+                Real(&mut self.seller_temperature, NotNegative),
+            ),
+            field(
+                "max_reply_tokens",
+                "tokens",
+                "Longest reply; one that reaches it is malformed.",
+                Count(&mut self.max_reply_tokens, 1),
+            ),
+        ]
+    }
+}
+
+impl GrpoConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field("steps", "steps", "Batches of rollouts trained on.", Count(&mut self.steps, 1)),
+            field(
+                "advantage_std",
+                "",
+                "Divide advantages by the group's standard deviation.",
+                Switch(&mut self.advantage_std),
+            ),
+            field(
+                "clip_low",
+                "",
+                "The ratio is clipped below at 1 - clip_low.",
+                Real(&mut self.clip_low, Within(0.0, 1.0)),
+            ),
+            field(
+                "clip_high",
+                "",
+                "The ratio is clipped above at 1 + clip_high.",
+                Real(&mut self.clip_high, NotNegative),
+            ),
+            field(
+                "kl",
+                "",
+                "Weight of the KL term to the starting weights; 0 is off.",
+                Real(&mut self.kl, NotNegative),
+            ),
+            field("entropy", "", "Weight of the entropy bonus; 0 is off.", Real(&mut self.entropy, NotNegative)),
+            field(
+                "optimizer_steps_per_batch",
+                "steps",
+                "Optimizer steps on one batch of rollouts; above 1 the ratio leaves 1.",
+                Count(&mut self.optimizer_steps_per_batch, 1),
+            ),
+            field(
+                "skip_constant_groups",
+                "",
+                "Leave out groups whose rewards are all equal.",
+                Switch(&mut self.skip_constant_groups),
+            ),
+            field(
+                "micro_batch_tokens",
+                "tokens",
+                "Tokens packed into one forward and backward.",
+                Count(&mut self.micro_batch_tokens, 64),
+            ),
+        ]
+    }
+}
+
+impl OptimConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field("lr", "", "Peak learning rate.", Real(&mut self.lr, Positive)),
+            field("beta1", "", "Decay of the first moment.", Real(&mut self.beta1, BelowOne)),
+            field("beta2", "", "Decay of the second moment.", Real(&mut self.beta2, BelowOne)),
+            field("eps", "", "Added to the root of the second moment.", Real(&mut self.eps, Positive)),
+            field("weight_decay", "", "Decoupled weight decay.", Real(&mut self.weight_decay, NotNegative)),
+            field("warmup_steps", "steps", "Optimizer steps of linear warm-up.", Count(&mut self.warmup_steps, 0)),
+            field(
+                "grad_clip",
+                "",
+                "Gradients are scaled down to this global norm.",
+                Real(&mut self.grad_clip, Positive),
+            ),
+            field(
+                "schedule",
+                "",
+                "Learning rate after the warm-up.",
+                Choice(&mut self.schedule, &["constant", "linear", "cosine"]),
+            ),
+            field(
+                "max_bad_steps",
+                "steps",
+                "Non-finite steps in a row after which training stops.",
+                Count(&mut self.max_bad_steps, 1),
+            ),
+        ]
+    }
+}
+
+impl EngineConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field("pages", "pages", "KV pages; 0 sizes them for the batch.", Count(&mut self.pages, 0)),
+            field("max_rows", "tokens", "Rows of one forward of the engine.", Count(&mut self.max_rows, 1)),
+        ]
+    }
+}
+
+impl EvalConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field("rollouts", "rollouts", "Rollouts a product and buyer.", Count(&mut self.rollouts, 1)),
+            field("best_of", "rollouts", "Candidates of the best-of-n baseline.", Count(&mut self.best_of, 1)),
+            field("products", "products", "Held-out products used; 0 is all.", Count(&mut self.products, 0)),
+            field(
+                "seller",
+                "",
+                "The counterparty of the final table: base is the frozen seller.",
+                Choice(&mut self.seller, &SELLERS),
+            ),
+        ]
+    }
+}
+
+impl RunConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            field("out", "", "The run directory; auto is the next free runs/NNN.", Text(&mut self.out)),
+            field("checkpoint_every", "steps", "Steps between checkpoints.", Count(&mut self.checkpoint_every, 1)),
+            field("keep", "checkpoints", "Newest checkpoints kept.", Count(&mut self.keep, 1)),
+        ]
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            seed: 1,
+            device: "auto".into(),
+            threads: 0,
+            model: ModelConfig { base: "embedded".into(), seller: "base".into() },
+            products: ProductsConfig { path: "embedded".into(), limit: 0 },
+            game: GameConfig { turns: 6, prompt_style: "compact".into() },
+            rollout: RolloutConfig {
+                products_per_step: 16,
+                group_size: 8,
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+                min_p: 0.0,
+                seller_temperature: 1.0,
+                max_reply_tokens: 64,
+            },
+            grpo: GrpoConfig {
+                steps: 60,
+                advantage_std: false,
+                clip_low: 0.2,
+                clip_high: 0.2,
+                kl: 0.0,
+                entropy: 0.0,
+                optimizer_steps_per_batch: 1,
+                skip_constant_groups: false,
+                micro_batch_tokens: 8192,
+            },
+            optim: OptimConfig {
+                lr: 3e-4,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.0,
+                warmup_steps: 5,
+                grad_clip: 1.0,
+                schedule: "constant".into(),
+                max_bad_steps: 3,
+            },
+            engine: EngineConfig { pages: 0, max_rows: 2048 },
+            eval: EvalConfig { rollouts: 4, best_of: 8, products: 0, seller: "base".into() },
+            run: RunConfig { out: "auto".into(), checkpoint_every: 10, keep: 2 },
+        }
+    }
+}

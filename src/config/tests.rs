@@ -1,0 +1,101 @@
+//! What the config refuses, in one message, and that what it prints it reads back.
+
+use super::*;
+
+fn set(text: &str) -> Override {
+    let (key, value) = text.split_once('=').unwrap();
+    Override { origin: format!("--set {text}"), key: key.into(), value: value.into() }
+}
+
+fn problems(text: &str, sets: &[&str]) -> Vec<String> {
+    let sets: Vec<Override> = sets.iter().map(|s| set(s)).collect();
+    match Config::parse("c.toml", text, &sets) {
+        Err(Error::Config { problems }) => problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn printed_config_reads_back_the_same() {
+    let mut config = Config::default();
+    config.optim.lr = 1.25e-7;
+    config.model.base = "a \"quoted\" folder\\".into();
+    for docs in [false, true] {
+        assert_eq!(Config::parse("printed", &config.to_toml(docs), &[]).unwrap(), config);
+    }
+}
+
+#[test]
+fn every_key_has_a_doc_line_and_default_passes_the_checks() {
+    let mut config = Config::parse("", "", &[]).unwrap();
+    for (section, fields) in config.sections() {
+        for field in fields {
+            assert!(field.doc.ends_with('.'), "{section}.{}", field.key);
+        }
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_with_file_line_and_key() {
+    let text = "sed = 3\n[grpo]\nsteps = \"many\"\nclip_low = 2.0\n\n[rollout]\ngroup_size = 1\ntop_k = 5\nlr = 1.0\n[optm]\nlr = 1\n";
+    let found = problems(text, &["run.keep=0", "grpo.stepz=3"]);
+    let want = [
+        "c.toml:1: sed: unknown key; did you mean seed?",
+        "c.toml:3: grpo.steps: must be a whole number, 1 or more",
+        "c.toml:4: grpo.clip_low: must be a number from 0 to 1, is 2.0",
+        "c.toml:9: rollout.lr: unknown key; did you mean optim.lr?",
+        "c.toml:10: [optm]: unknown section; did you mean [optim]?",
+        "--set run.keep=0: run.keep: must be a whole number, 1 or more",
+        "--set grpo.stepz=3: grpo.stepz: unknown key; did you mean grpo.steps?",
+        "c.toml:7: rollout.group_size: a group of 1",
+        "c.toml:8: rollout.top_k: training needs",
+    ];
+    assert_eq!(found.len(), want.len(), "{found:#?}");
+    for (got, want) in found.iter().zip(want) {
+        assert!(got.starts_with(want), "got {got}\nwant {want}");
+    }
+}
+
+#[test]
+fn sections_may_be_inline_and_dotted() {
+    let config = Config::parse("c", "grpo = { steps = 3 }\nrun.keep = 7\n", &[]).unwrap();
+    assert_eq!((config.grpo.steps, config.run.keep), (3, 7));
+    let found = problems("grpo = { steps = 3,\n stepz = 4 }\n", &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn text_that_is_not_toml_names_its_line() {
+    let found = problems("seed = 1\n[grpo\nsteps = 3\n", &[]);
+    assert!(found.len() == 1 && found[0].starts_with("c.toml:2: not TOML"), "{found:?}");
+}
+
+#[test]
+fn overrides_take_bare_words_numbers_and_win_over_the_file() {
+    let sets = [set("model.base=/some/dir"), set("grpo.steps=9"), set("optim.lr=1"), set("products.path=\"x y\"")];
+    let config = Config::parse("c", "[grpo]\nsteps = 3\n", &sets).unwrap();
+    assert_eq!(config.model.base, "/some/dir");
+    assert_eq!((config.grpo.steps, config.optim.lr), (9, 1.0));
+    assert_eq!(config.products.path, "x y");
+}
+
+#[test]
+fn numbers_that_are_no_numbers_are_refused() {
+    for bad in
+        ["optim.lr=nan", "optim.lr=inf", "optim.lr=-1", "optim.lr=0", "seed=-1", "threads=1.5", "rollout.top_p=2"]
+    {
+        assert_eq!(problems("", &[bad]).len(), 1, "{bad}");
+    }
+    assert_eq!(problems("", &["threads=99999999999999"]).len(), 1);
+}
+
+#[test]
+fn differences_leave_out_what_changes_no_bits() {
+    let a = Config::default();
+    let mut b = a.clone();
+    b.threads = 7;
+    b.run.keep = 9;
+    assert!(a.differences(&b).is_empty());
+    b.grpo.kl = 0.5;
+    assert_eq!(b.differences(&a), ["grpo.kl: 0.5, not 0.0"]);
+}
