@@ -1,3 +1,4 @@
 //! Training: rollout, credit, loss, backward, update; and what a run leaves on disk.
 
 pub mod optimizer;
+pub mod tensorboard;
