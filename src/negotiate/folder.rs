@@ -55,7 +55,7 @@ fn load_file(file: &Path) -> Result<Vec<Product>> {
 }
 
 /// One record as a product, or what is wrong with it.
-fn parse_record(record: &Value, stem: &str, index: usize) -> std::result::Result<Product, String> {
+pub(crate) fn parse_record(record: &Value, stem: &str, index: usize) -> std::result::Result<Product, String> {
     if !record.is_object() {
         return Err(format!("want an object, got {}", kind(record)));
     }

@@ -6,6 +6,8 @@
 pub mod action;
 pub mod buyers;
 pub mod card;
+pub mod catalog;
+mod catalog_words;
 pub mod episode;
 pub mod folder;
 pub mod money;
