@@ -1,4 +1,6 @@
 //! Training: rollout, credit, loss, backward, update; and what a run leaves on disk.
 
+pub mod checkpoint;
 pub mod optimizer;
+pub mod run_dir;
 pub mod tensorboard;

@@ -1,0 +1,355 @@
+//! Checkpoints: a Hugging Face folder, and beside it in `haggle/` all that a run needs to go on bit for bit.
+//!
+//! ```text
+//! step-000010/config.json model.safetensors tokenizer.json ...   what transformers loads
+//! step-000010/haggle/state.json             the step, the logs' lengths, a checksum of every file
+//! step-000010/haggle/optimizer.safetensors  AdamW's moments
+//! step-000010/haggle/config.toml            the resolved config
+//! ```
+//!
+//! The one idea: a checkpoint appears by one rename, after every byte of it is on disk, and only then does `latest` name it.
+//! Noise is counter-based and the order of products a function of the step, so the step is the whole data and RNG cursor.
+
+use super::optimizer::Optimizer;
+use super::run_dir::{UNFINISHED, sync_dir, write_atomically};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Version of haggle that wrote it.
+    pub haggle: String,
+    /// Training steps done: the cursor of data and noise.
+    pub step: u64,
+    /// Optimizer updates applied.
+    pub updates: u64,
+    /// Optimizer updates skipped.
+    pub skipped: u64,
+    /// Optimizer updates skipped in a row.
+    pub skipped_in_a_row: u64,
+    /// Length of metrics.jsonl.
+    pub metrics_bytes: u64,
+    /// Length of episodes.jsonl.
+    pub episodes_bytes: u64,
+    /// CRC-32C of the starting weights, which are the reference too.
+    pub base_crc: u32,
+    /// CRC-32C of the frozen seller's weights.
+    pub seller_crc: u32,
+    /// CRC-32C of every file of the checkpoint but this one.
+    #[serde(default)]
+    pub files: BTreeMap<String, u32>,
+}
+
+const STATE: &str = "haggle/state.json";
+const MOMENTS: &str = "haggle/optimizer.safetensors";
+const CONFIG: &str = "haggle/config.toml";
+
+/// Saves a checkpoint under `run/checkpoints` and points `run/latest` to it; then removes all but the newest `keep`.
+/// `write_model` writes the Hugging Face folder into the path it is given.
+///
+/// # Errors
+/// Whatever fails, the checkpoints saved before are still there and `latest` names one of them.
+pub fn save(
+    run: &Path,
+    keep: usize,
+    dev: &Device,
+    optimizer: &Optimizer,
+    state: State,
+    config_toml: &str,
+    write_model: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let all = run.join("checkpoints");
+    let name = format!("step-{:06}", state.step);
+    let unfinished = all.join(format!("{UNFINISHED}{name}"));
+    remove_dir(&unfinished)?;
+    let written = write_all(&unfinished, dev, optimizer, state, config_toml, write_model);
+    if let Err(e) = written {
+        let _ = fs::remove_dir_all(&unfinished); // gives the space back
+        return Err(e);
+    }
+    let target = all.join(&name);
+    if target.exists() {
+        // Left by a run killed between its rename and `latest`; `latest` names an older one.
+        remove_dir(&target)?;
+    }
+    fs::rename(&unfinished, &target).map_err(|e| Error::io(&target, format!("cannot rename: {e}")))?;
+    sync_dir(&all)?;
+    write_atomically(&run.join("latest"), format!("{name}\n").as_bytes())?;
+    remove_old(&all, keep)?;
+    Ok(target)
+}
+
+fn write_all(
+    at: &Path,
+    dev: &Device,
+    optimizer: &Optimizer,
+    mut state: State,
+    config_toml: &str,
+    write_model: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let own = at.join("haggle");
+    fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
+    write_model(at)?;
+    write_moments(&at.join(MOMENTS), dev, optimizer)?;
+    write_file(&at.join(CONFIG), config_toml.as_bytes())?;
+    for file in files_below(at)? {
+        let path = at.join(&file);
+        let handle = File::open(&path).and_then(|f| f.sync_all());
+        handle.map_err(|e| Error::io(&path, format!("cannot write to disk: {e}")))?;
+        let crc = crc_of(&path)?;
+        state.files.insert(file, crc);
+    }
+    let text = serde_json::to_vec_pretty(&state).map_err(|e| Error::data(at, e))?;
+    write_atomically(&at.join(STATE), &text)?;
+    sync_dir(at)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(|e| Error::io(path, format!("cannot write: {e}")))
+}
+
+fn write_moments(path: &Path, dev: &Device, optimizer: &Optimizer) -> Result<()> {
+    let moments = [("m", dev.to_vec::<f32>(optimizer.m.view())), ("v", dev.to_vec::<f32>(optimizer.v.view()))];
+    let mut views = Vec::new();
+    for (name, data) in &moments {
+        let view = TensorView::new(Dtype::F32, vec![data.len()], bytemuck::cast_slice(data));
+        views.push((*name, view.map_err(|e| Error::data(path, e))?));
+    }
+    let bytes = safetensors::serialize(views, None).map_err(|e| Error::data(path, e))?;
+    write_file(path, &bytes)
+}
+
+/// The checkpoint that `run/latest` names; `None` when the run has saved none yet.
+pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
+    let pointer = run.join("latest");
+    match fs::read_to_string(&pointer) {
+        Ok(name) => {
+            let at = run.join("checkpoints").join(name.trim());
+            if at.join(STATE).is_file() {
+                Ok(Some(at))
+            } else {
+                Err(Error::data(&pointer, format!("names `{}`, which is no checkpoint", name.trim())))
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(&pointer, e)),
+    }
+}
+
+/// Reads a checkpoint's state and checks every file against its checksum.
+///
+/// # Errors
+/// [`Error::Data`] naming the file that is missing or damaged.
+pub fn open(at: &Path) -> Result<State> {
+    let path = at.join(STATE);
+    let text = fs::read(&path).map_err(|e| Error::io(&path, format!("cannot read the checkpoint: {e}")))?;
+    let state: State = serde_json::from_slice(&text).map_err(|e| Error::data(&path, e))?;
+    for (file, crc) in &state.files {
+        let path = at.join(file);
+        if crc_of(&path)? != *crc {
+            let what = "does not match its checksum in haggle/state.json: it was damaged or changed; \
+                        point `latest` to another checkpoint";
+            return Err(Error::data(&path, what));
+        }
+    }
+    Ok(state)
+}
+
+/// The config a checkpoint was trained with, as TOML text, and the path it stands at.
+pub fn config_toml(at: &Path) -> Result<(PathBuf, String)> {
+    let path = at.join(CONFIG);
+    let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    Ok((path, text))
+}
+
+/// Puts a checkpoint's moments and counts back into an optimizer of the same size.
+pub fn restore_optimizer(at: &Path, state: &State, dev: &Device, optimizer: &mut Optimizer) -> Result<()> {
+    let path = at.join(MOMENTS);
+    let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| Error::data(&path, e))?;
+    for (name, buffer) in [("m", &mut optimizer.m), ("v", &mut optimizer.v)] {
+        let tensor = tensors.tensor(name).map_err(|e| Error::data(&path, e))?;
+        if tensor.dtype() != Dtype::F32 || tensor.data().len() != buffer.size_bytes() {
+            let what = format!("`{name}` holds {} bytes, the model needs {}", tensor.data().len(), buffer.size_bytes());
+            return Err(Error::data(&path, what));
+        }
+        let data: Vec<f32> = tensor.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
+        dev.write(buffer.view_mut(), &data);
+    }
+    optimizer.step = state.updates;
+    optimizer.skipped = state.skipped;
+    optimizer.skipped_in_a_row = state.skipped_in_a_row;
+    Ok(())
+}
+
+fn crc_of(path: &Path) -> Result<u32> {
+    fs::read(path).map(|b| crc32c::crc32c(&b)).map_err(|e| Error::io(path, format!("cannot read: {e}")))
+}
+
+/// Relative paths of all files below a folder, sorted.
+fn files_below(at: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![at.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
+            let path = entry.map_err(|e| Error::io(&folder, e))?.path();
+            match path.strip_prefix(at) {
+                _ if path.is_dir() => folders.push(path),
+                Ok(relative) => files.push(relative.to_string_lossy().into_owned()),
+                Err(_) => {}
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, format!("cannot remove: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Removes all but the newest `keep` checkpoints, and what killed saves left. Best effort: a checkpoint too many is no
+/// reason to stop a run.
+fn remove_old(all: &Path, keep: usize) -> Result<()> {
+    let entries = fs::read_dir(all).map_err(|e| Error::io(all, e))?;
+    let names: Vec<String> =
+        entries.filter_map(|e| e.ok()).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let step = |name: &String| name.strip_prefix("step-").and_then(|n| n.parse::<u64>().ok());
+    let mut steps: Vec<(u64, &String)> = names.iter().filter_map(|n| step(n).map(|s| (s, n))).collect();
+    steps.sort();
+    let old = steps.iter().take(steps.len().saturating_sub(keep.max(1))).map(|(_, name)| *name);
+    for name in names.iter().filter(|n| n.starts_with(UNFINISHED)).chain(old) {
+        let _ = fs::remove_dir_all(all.join(name));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::optimizer::{Hyper, Part};
+
+    fn optimizer(dev: &Device) -> Optimizer {
+        let mut o = Optimizer::new(dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10);
+        dev.write(o.m.view_mut(), &[1f32, 2.0, 3.0, 4.0]);
+        dev.write(o.v.view_mut(), &[5f32, 6.0, 7.0, 8.0]);
+        o
+    }
+
+    fn state(step: u64) -> State {
+        State {
+            haggle: "0".into(),
+            step,
+            updates: step,
+            skipped: 1,
+            skipped_in_a_row: 0,
+            metrics_bytes: 10,
+            episodes_bytes: 20,
+            base_crc: 1,
+            seller_crc: 2,
+            files: BTreeMap::new(),
+        }
+    }
+
+    fn save_step(run: &Path, step: u64, write_model: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let dev = Device::open("cpu", 1)?;
+        save(run, 2, &dev, &optimizer(&dev), state(step), "seed = 1\n", write_model)
+    }
+
+    fn model(at: &Path) -> Result<()> {
+        write_file(&at.join("model.safetensors"), b"weights")
+    }
+
+    fn entries(at: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_saved_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(latest(dir.path()).unwrap(), None);
+        save_step(dir.path(), 3, model).unwrap();
+        let at = latest(dir.path()).unwrap().unwrap();
+        let back = open(&at).unwrap();
+        assert_eq!(State { files: BTreeMap::new(), ..back.clone() }, state(3));
+        assert_eq!(config_toml(&at).unwrap().1, "seed = 1\n");
+        let dev = Device::open("cpu", 1).unwrap();
+        let mut fresh = Optimizer::new(&dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10);
+        restore_optimizer(&at, &back, &dev, &mut fresh).unwrap();
+        assert_eq!(dev.to_vec::<f32>(fresh.m.view()), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(dev.to_vec::<f32>(fresh.v.view()), [5.0, 6.0, 7.0, 8.0]);
+        assert_eq!((fresh.step, fresh.skipped), (3, 1));
+        let mut other = Optimizer::new(&dev, [Part { range: 0..5, decays: true }], Hyper::default(), 10);
+        let message = restore_optimizer(&at, &back, &dev, &mut other).unwrap_err().to_string();
+        assert!(message.contains("holds 16 bytes, the model needs 20"), "{message}");
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [1, 2, 3] {
+            save_step(dir.path(), step, model).unwrap();
+        }
+        assert_eq!(entries(&dir.path().join("checkpoints")), ["step-000002", "step-000003"]);
+        assert!(latest(dir.path()).unwrap().unwrap().ends_with("step-000003"));
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_the_last_good_one_and_gives_the_space_back() {
+        let dir = tempfile::tempdir().unwrap();
+        save_step(dir.path(), 1, model).unwrap();
+        let full = |at: &Path| {
+            model(at)?;
+            // /dev/full takes nothing: "no space left on device".
+            fs::write("/dev/full", b"x").map_err(|e| Error::io(at.join("tokenizer.json"), e))
+        };
+        let message = save_step(dir.path(), 2, full).unwrap_err().to_string();
+        assert!(message.contains("No space left"), "{message}");
+        assert_eq!(entries(&dir.path().join("checkpoints")), ["step-000001"]);
+        assert!(open(&latest(dir.path()).unwrap().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_kill_between_any_two_acts_of_a_save_leaves_a_whole_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        save_step(dir.path(), 1, model).unwrap();
+        let all = dir.path().join("checkpoints");
+        // killed while writing: an unfinished folder
+        fs::create_dir_all(all.join(".unfinished-step-000002/haggle")).unwrap();
+        fs::write(all.join(".unfinished-step-000002/model.safetensors"), b"wei").unwrap();
+        assert!(latest(dir.path()).unwrap().unwrap().ends_with("step-000001"));
+        // killed between the rename and `latest`: a whole folder that nothing names
+        fs::create_dir_all(all.join("step-000002")).unwrap();
+        fs::write(all.join("step-000002/model.safetensors"), b"other").unwrap();
+        assert!(latest(dir.path()).unwrap().unwrap().ends_with("step-000001"));
+        // the resumed run saves step 2 again
+        save_step(dir.path(), 2, model).unwrap();
+        let at = latest(dir.path()).unwrap().unwrap();
+        assert_eq!(fs::read(at.join("model.safetensors")).unwrap(), b"weights");
+        assert_eq!(entries(&all), ["step-000001", "step-000002"]);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = save_step(dir.path(), 1, model).unwrap();
+        fs::write(at.join("model.safetensors"), b"weighty").unwrap();
+        let message = open(&at).unwrap_err().to_string();
+        assert!(message.contains("model.safetensors") && message.contains("checksum"), "{message}");
+        fs::remove_file(at.join("haggle/state.json")).unwrap();
+        let message = latest(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("names `step-000001`, which is no checkpoint"), "{message}");
+    }
+}

@@ -1,0 +1,248 @@
+//! A run directory: one place on disk that holds everything a run says, locked while the run lives.
+//!
+//! ```text
+//! RUN/config.toml        the resolved config
+//! RUN/metrics.jsonl      one row a step; what was measured rather than computed stands under `time/`
+//! RUN/episodes.jsonl     every dialogue
+//! RUN/checkpoints/step-N a Hugging Face folder and `haggle/`; `RUN/latest` names the newest whole one
+//! RUN/lock               held by the live run
+//! ```
+//!
+//! The one idea: a file is either appended to by whole lines and cut back on resume, or replaced whole by a rename.
+
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Begins the name of what is being written and has not been renamed yet.
+pub const UNFINISHED: &str = ".unfinished-";
+
+/// A run directory that this process holds.
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Makes a new run directory (parents too), locks it and writes its config.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be made or written, is locked by a live run, or already holds something.
+    pub fn create(path: &Path, config_toml: &str) -> Result<RunDir> {
+        fs::create_dir_all(path).map_err(|e| Error::io(path, format!("cannot make the run directory: {e}")))?;
+        if path.join("lock").exists() {
+            RunDir::lock(path)?;
+        }
+        if let Some(name) = first_entry(path)? {
+            let what = if path.join("config.toml").exists() {
+                "already holds a run; continue it with --resume, or name another directory with --out".into()
+            } else {
+                format!("is not empty (`{name}`); name another directory with --out")
+            };
+            return Err(Error::io(path, what));
+        }
+        let run = RunDir { path: path.into(), _lock: RunDir::lock(path)? };
+        write_atomically(&path.join("config.toml"), config_toml.as_bytes())?;
+        Ok(run)
+    }
+
+    /// Locks an existing run directory to continue it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it holds no run, is locked by a live run, or is not writable.
+    pub fn reopen(path: &Path) -> Result<RunDir> {
+        if !path.join("config.toml").is_file() {
+            return Err(Error::io(path, "holds no run to resume (no config.toml); start one without --resume"));
+        }
+        Ok(RunDir { path: path.into(), _lock: RunDir::lock(path)? })
+    }
+
+    /// The first of `parent/001`, `parent/002`, ... that does not exist.
+    pub fn next_free(parent: &Path) -> PathBuf {
+        (1..).map(|n| parent.join(format!("{n:03}"))).find(|p| !p.exists()).unwrap_or_else(|| parent.join("001"))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A log of the run, cut back to its first `keep` bytes and open for appending.
+    pub fn log(&self, name: &str, keep: u64) -> Result<Log> {
+        Log::open(&self.path.join(name), keep)
+    }
+
+    fn lock(path: &Path) -> Result<File> {
+        let file = path.join("lock");
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
+        let mut lock = options.map_err(|e| Error::io(&file, format!("cannot write in the run directory: {e}")))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                let _ = lock.read_to_string(&mut owner);
+                let what = format!("in use by a live run (process {}); wait for it or stop it", owner.trim());
+                return Err(Error::io(path, what));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io(&file, format!("cannot lock: {e}"))),
+        }
+        let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        written.map_err(|e| Error::io(&file, format!("cannot write in the run directory: {e}")))?;
+        Ok(lock)
+    }
+}
+
+/// The name of something in a directory that a run has not left by being killed at birth.
+fn first_entry(path: &Path) -> Result<Option<String>> {
+    let entries = fs::read_dir(path).map_err(|e| Error::io(path, e))?;
+    let names = entries.filter_map(|e| e.ok()).map(|e| e.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|n| n != "lock" && !n.starts_with(UNFINISHED)).min())
+}
+
+/// A file of JSON lines that only grows.
+pub struct Log {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Log {
+    /// Opens (or makes) a log and cuts it back to its first `keep` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the file is shorter than that: something else wrote it.
+    pub fn open(path: &Path, keep: u64) -> Result<Log> {
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = options.map_err(|e| Error::io(path, format!("cannot open: {e}")))?;
+        let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        if length < keep {
+            let what = format!("is {length} bytes long, the checkpoint recorded {keep}; restore it or start a new run");
+            return Err(Error::data(path, what));
+        }
+        let cut = file.set_len(keep).and_then(|()| file.seek(SeekFrom::Start(keep)));
+        cut.map_err(|e| Error::io(path, format!("cannot cut back: {e}")))?;
+        Ok(Log { file, path: path.into(), bytes: keep })
+    }
+
+    /// Appends one row.
+    pub fn append(&mut self, row: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(row).map_err(|e| Error::data(&self.path, e))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|e| Error::io(&self.path, format!("cannot append: {e}")))?;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until every row is on disk; returns the log's length in bytes.
+    pub fn sync(&mut self) -> Result<u64> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, format!("cannot write to disk: {e}")))?;
+        Ok(self.bytes)
+    }
+}
+
+/// Replaces a file whole: written beside it, on disk, then renamed.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::io(path, "is no file name"));
+    };
+    let temporary = parent.join(format!("{UNFINISHED}{}", name.to_string_lossy()));
+    let written = File::create(&temporary).and_then(|mut f| {
+        f.write_all(bytes)?;
+        f.sync_all()
+    });
+    let renamed = written.and_then(|()| fs::rename(&temporary, path));
+    if let Err(e) = renamed {
+        let _ = fs::remove_file(&temporary);
+        return Err(Error::io(path, format!("cannot write: {e}")));
+    }
+    sync_dir(parent)
+}
+
+/// Waits until a directory's entries are on disk.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io(path, format!("cannot write to disk: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_live_run_keeps_others_out_and_a_finished_one_must_be_resumed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/run");
+        let run = RunDir::create(&path, "seed = 1\n").unwrap();
+        for refused in [RunDir::create(&path, ""), RunDir::reopen(&path)] {
+            let message = refused.err().unwrap().to_string();
+            assert!(message.contains("in use by a live run"), "{message}");
+            assert!(message.contains(&std::process::id().to_string()), "{message}");
+        }
+        drop(run);
+        let message = RunDir::create(&path, "").err().unwrap().to_string();
+        assert!(message.contains("already holds a run; continue it with --resume"), "{message}");
+        assert!(RunDir::reopen(&path).is_ok());
+        assert_eq!(fs::read_to_string(path.join("config.toml")).unwrap(), "seed = 1\n");
+    }
+
+    #[test]
+    fn a_foreign_or_unwritable_place_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.txt"), "mine").unwrap();
+        let message = RunDir::create(dir.path(), "").err().unwrap().to_string();
+        assert!(message.contains("is not empty (`thesis.txt`)"), "{message}");
+        assert!(!dir.path().join("lock").exists(), "left a file in a foreign directory");
+        let message = RunDir::create(&dir.path().join("thesis.txt/run"), "").err().unwrap().to_string();
+        assert!(message.contains("cannot make the run directory"), "{message}");
+        let message = RunDir::reopen(dir.path()).err().unwrap().to_string();
+        assert!(message.contains("holds no run to resume"), "{message}");
+    }
+
+    #[test]
+    fn a_directory_left_by_a_run_killed_at_birth_can_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("lock"), "12345\n").unwrap();
+        fs::write(dir.path().join(".unfinished-config.toml"), "see").unwrap();
+        assert!(RunDir::create(dir.path(), "").is_ok());
+    }
+
+    #[test]
+    fn a_log_is_cut_back_to_what_the_checkpoint_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut log = Log::open(&path, 0).unwrap();
+        log.append(&json!({"step": 1})).unwrap();
+        let kept = log.sync().unwrap();
+        log.append(&json!({"step": 2})).unwrap();
+        let mut log = Log::open(&path, kept).unwrap();
+        log.append(&json!({"step": 3})).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":3}\n");
+        let message = Log::open(&path, 1000).err().unwrap().to_string();
+        assert!(message.contains("the checkpoint recorded 1000"), "{message}");
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_the_old_file_stays() {
+        // /dev/full takes nothing: every write fails with "no space left on device".
+        let mut log =
+            Log { file: OpenOptions::new().write(true).open("/dev/full").unwrap(), path: "x".into(), bytes: 0 };
+        assert!(log.append(&json!({"step": 1})).unwrap_err().to_string().contains("No space left"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("latest");
+        write_atomically(&path, b"old").unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join(".unfinished-latest")).unwrap();
+        assert!(write_atomically(&path, b"new").unwrap_err().to_string().contains("No space left"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn the_next_free_directory_is_counted_up() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(RunDir::next_free(dir.path()), dir.path().join("001"));
+        fs::create_dir(dir.path().join("001")).unwrap();
+        assert_eq!(RunDir::next_free(dir.path()), dir.path().join("002"));
+    }
+}
