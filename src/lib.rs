@@ -17,6 +17,7 @@ pub mod error;
 pub mod negotiate;
 pub mod noise;
 pub mod ops;
+pub mod text;
 pub mod train;
 
 pub use error::{Error, Result};

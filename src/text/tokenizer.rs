@@ -1,0 +1,159 @@
+//! Byte-level BPE in the Hugging Face file format.
+//!
+//! Digits are split one by one, so that a price is spelled as the model must learn to spell it. Grid percentages, action
+//! words and line heads are single tokens ([`WORDS`]): added, not special, found in any text. The special tokens
+//! ([`SPECIALS`]) mark roles and ends and come from the chat template only: [`Tokenizer::encode`] treats content that
+//! spells one as plain text, so no product title and no reply can forge a turn. (A Hugging Face tokenizer does the same
+//! with `split_special_tokens=True`; on text without such spellings both agree either way.)
+
+use crate::error::{Error, Result};
+use std::path::Path;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::{AddedToken, PreTokenizerWrapper};
+
+/// The special tokens of our own tokenizers, ids 0 to 4.
+pub const SPECIALS: [&str; 5] = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"];
+/// Strings that are one token in our own tokenizers, beside the percentages 0, 5 .. 100.
+pub const WORDS: [&str; 9] =
+    ["Thought:", "\nTalk:", "\nAction:", " [BUY]", " [SELL]", " [DEAL]", " [REJECT]", " [QUIT]", " (1x"];
+/// Tokens of the embedded model's vocabulary (V).
+pub const VOCAB: usize = 2048;
+
+/// A tokenizer: text to ids and back.
+#[derive(Clone)]
+pub struct Tokenizer {
+    /// Finds special tokens: for the template's own text.
+    marked: tokenizers::Tokenizer,
+    /// Takes special tokens for plain text: for content.
+    plain: tokenizers::Tokenizer,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer[{}]", self.vocab())
+    }
+}
+
+impl Tokenizer {
+    /// Learns a vocabulary of `vocab` tokens from texts. The same texts give the same tokenizer, whatever their order of
+    /// arrival in threads: merges are chosen by count, then by the pair's ids.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the texts hold too few different words for `vocab` merges.
+    pub fn train(texts: &[String], vocab: usize) -> Result<Tokenizer> {
+        let words = words();
+        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
+        let split: [PreTokenizerWrapper; 2] = [Digits::new(true).into(), byte_level().into()];
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(split.into())));
+        tokenizer.with_decoder(Some(byte_level()));
+        let trainer = BpeTrainer::builder()
+            .show_progress(false)
+            .vocab_size(vocab.saturating_sub(words.len()))
+            .min_frequency(2)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(SPECIALS.iter().map(|s| AddedToken::from(*s, true)).collect())
+            .build();
+        let pieces = texts.iter().flat_map(|t| without(t, &words));
+        tokenizer.train(&mut TrainerWrapper::from(trainer), pieces).map_err(|e| Error::data("tokenizer", e))?;
+        let added: Vec<AddedToken> =
+            words.iter().map(|w| AddedToken::from(w.as_str(), false).normalized(false)).collect();
+        tokenizer.add_tokens(&added);
+        let got = tokenizer.get_vocab_size(true);
+        if got != vocab {
+            return Err(Error::data("tokenizer", format!("the texts give {got} tokens, {vocab} were asked for")));
+        }
+        Ok(Tokenizer::from_inner(tokenizer))
+    }
+
+    fn from_inner(mut marked: tokenizers::Tokenizer) -> Tokenizer {
+        // Fields of a loaded file that change ids behind our back: none is wanted in a transcript.
+        let _ = marked.with_truncation(None);
+        marked.with_padding(None);
+        marked.set_encode_special_tokens(false);
+        let mut plain = marked.clone();
+        plain.set_encode_special_tokens(true);
+        Tokenizer { marked, plain }
+    }
+
+    /// The tokenizer of a `tokenizer.json`; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the bytes are no tokenizer.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Tokenizer> {
+        let inner =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::data(path, format!("no tokenizer: {e}")))?;
+        Ok(Tokenizer::from_inner(inner))
+    }
+
+    /// The text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the tokenizer cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        self.marked.to_string(true).map_err(|e| Error::data("tokenizer.json", e))
+    }
+
+    /// Number of tokens, added ones included: every id is below it.
+    pub fn vocab(&self) -> usize {
+        self.marked.get_vocab_size(true)
+    }
+
+    /// The id of a token by its exact content.
+    pub fn id(&self, token: &str) -> Option<i32> {
+        self.marked.token_to_id(token).map(|id| id as i32)
+    }
+
+    /// Ids of content: spellings of special tokens are plain text.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the tokenizer itself fails (a broken file).
+    pub fn encode(&self, text: &str) -> Result<Vec<i32>> {
+        ids(&self.plain, text)
+    }
+
+    /// Ids of text that a chat template wrote: spellings of special tokens are special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the tokenizer itself fails (a broken file).
+    pub fn encode_marked(&self, text: &str) -> Result<Vec<i32>> {
+        ids(&self.marked, text)
+    }
+
+    /// The text of ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an id outside the vocabulary.
+    pub fn decode(&self, ids: &[i32]) -> Result<String> {
+        let vocab = self.vocab();
+        if let Some(id) = ids.iter().find(|id| **id < 0 || **id as usize >= vocab) {
+            return Err(Error::data("ids", format!("token id {id} is outside the vocabulary of {vocab}")));
+        }
+        let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+        self.marked.decode(&ids, false).map_err(|e| Error::data("ids", e))
+    }
+}
+
+fn ids(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<i32>> {
+    let encoding = tokenizer.encode_fast(text, false).map_err(|e| Error::data("tokenizer", e))?;
+    Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+}
+
+fn byte_level() -> ByteLevel {
+    ByteLevel::new(false, false, true)
+}
+
+/// [`WORDS`] and the percentages.
+fn words() -> Vec<String> {
+    let percents = (0..=100).step_by(5).map(|p| format!(" {p}%"));
+    WORDS.iter().map(|w| w.to_string()).chain(percents).collect()
+}
+
+/// The pieces of a text between words that are tokens of their own, so that no merge is spent on their insides.
+fn without<'a>(text: &'a str, words: &[String]) -> Vec<&'a str> {
+    let cut = |pieces: Vec<&'a str>, word: &String| pieces.into_iter().flat_map(|p| p.split(word.as_str())).collect();
+    words.iter().fold(vec![text], cut)
+}

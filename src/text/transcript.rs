@@ -1,0 +1,147 @@
+//! One side's token ids of one episode: append-only.
+//!
+//! The one idea: this is the only place where an episode's ids are put together, and it can only append. What was
+//! encoded or sampled stays as it is, so the ids of turn n are a prefix of those of turn n + 1, the cache of the engine
+//! stays valid, and the training forward sees the very ids that were sampled.
+
+use super::chat::Chat;
+#[cfg(any(test, debug_assertions))]
+use super::chat::{Message, Role};
+use crate::error::Result;
+use std::ops::Range;
+
+/// One side's ids, which of them it sampled, and their logprobs when sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcript {
+    ids: Vec<i32>,
+    sampled: Vec<bool>,
+    logprobs: Vec<f32>,
+    /// First id of the reply being sampled.
+    reply: usize,
+    #[cfg(any(test, debug_assertions))]
+    messages: Vec<Message>,
+}
+
+impl Transcript {
+    /// A transcript that holds the system prompt.
+    ///
+    /// # Errors
+    /// As [`super::Tokenizer::encode`].
+    pub fn new(chat: &Chat, system: &str) -> Result<Transcript> {
+        let ids = chat.open(system)?;
+        Ok(Transcript {
+            sampled: vec![false; ids.len()],
+            logprobs: vec![0.0; ids.len()],
+            reply: 0,
+            ids,
+            #[cfg(any(test, debug_assertions))]
+            messages: vec![Message::new(Role::System, system)],
+        })
+    }
+
+    /// Appends what the side hears and the head of its reply. Returns the range of the new ids: what an engine that has
+    /// seen all ids before must be fed. A reply that was cut short is ended here, by a token that carries no loss.
+    ///
+    /// # Errors
+    /// As [`super::Tokenizer::encode`].
+    pub fn push_incoming(&mut self, chat: &Chat, text: &str) -> Result<Range<usize>> {
+        let start = self.ids.len();
+        let after_reply = (self.reply > 0).then(|| self.ids.last() == Some(&chat.end()));
+        #[cfg(any(test, debug_assertions))]
+        self.note_reply(chat)?;
+        let new = chat.incoming(text, after_reply)?;
+        self.append(&new, false, None);
+        self.reply = self.ids.len();
+        #[cfg(any(test, debug_assertions))]
+        {
+            self.messages.push(Message::new(Role::User, text));
+            debug_assert!(self.agrees(chat), "the ids are not the rendered conversation");
+        }
+        Ok(start..self.ids.len())
+    }
+
+    /// Appends sampled ids of the reply, the token that ends it included, with their logprobs.
+    ///
+    /// # Panics
+    /// When there are not as many logprobs as ids.
+    pub fn push_sampled(&mut self, ids: &[i32], logprobs: &[f32]) {
+        assert_eq!(ids.len(), logprobs.len(), "each sampled id has its logprob");
+        self.append(ids, true, Some(logprobs));
+    }
+
+    fn append(&mut self, ids: &[i32], sampled: bool, logprobs: Option<&[f32]>) {
+        self.ids.extend_from_slice(ids);
+        self.sampled.resize(self.ids.len(), sampled);
+        match logprobs {
+            Some(l) => self.logprobs.extend_from_slice(l),
+            None => self.logprobs.resize(self.ids.len(), 0.0),
+        }
+    }
+
+    /// All ids, `[T]`.
+    pub fn ids(&self) -> &[i32] {
+        &self.ids
+    }
+
+    /// `[T]`: true where the id was sampled by this side. The loss mask.
+    pub fn sampled(&self) -> &[bool] {
+        &self.sampled
+    }
+
+    /// `[T]`: the logprob a sampled id had when it was sampled, 0 elsewhere.
+    pub fn logprobs(&self) -> &[f32] {
+        &self.logprobs
+    }
+
+    /// The ids of the reply being sampled, or of the last one.
+    pub fn reply(&self) -> &[i32] {
+        &self.ids[self.reply..]
+    }
+
+    /// Number of ids.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Never true: the system prompt stands at the beginning.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// The check of the append-only rule: the conversation is kept as text, too, and rendered by the template.
+#[cfg(any(test, debug_assertions))]
+impl Transcript {
+    fn note_reply(&mut self, chat: &Chat) -> Result<()> {
+        if self.reply > 0 {
+            self.messages.push(Message::new(Role::Assistant, chat.reply_text(self.reply())?));
+        }
+        Ok(())
+    }
+
+    /// True when the ids decode to what the template renders, and the rendering begins with the one before it.
+    pub fn agrees(&self, chat: &Chat) -> bool {
+        let rendered = chat.render(&self.messages, true).unwrap_or_default();
+        let before = match self.messages.len() {
+            0..=2 => String::new(),
+            n => chat.render(&self.messages[..n - 2], true).unwrap_or_default(),
+        };
+        let decoded = chat.tokenizer.decode(&self.ids).unwrap_or_default();
+        !rendered.is_empty() && rendered == decoded && rendered.starts_with(&before) && rendered == self.pieced(chat)
+    }
+
+    fn pieced(&self, chat: &Chat) -> String {
+        let [first, system_to_user, user_to_reply, reply_to_user] = chat.pieces();
+        let mut text = String::from(first);
+        for (i, m) in self.messages.iter().enumerate() {
+            text.push_str(match (m.role, i) {
+                (Role::User, 1) => system_to_user,
+                (Role::User, _) => reply_to_user,
+                (Role::Assistant, _) => user_to_reply,
+                (Role::System, _) => "",
+            });
+            text.push_str(&m.content);
+        }
+        text + user_to_reply
+    }
+}

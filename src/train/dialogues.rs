@@ -1,0 +1,158 @@
+//! The supervised stream: endless dialogues of scripted players, as packed training sequences.
+//!
+//! The one idea: dialogue `i` of a stream is a function of (seed, i) alone, so a run needs no data on disk and resumes by
+//! a counter. A dialogue gives the seller's view, and the buyer's too when the buyer is the naive teacher: the buyer is
+//! shown naive play only, the seller every kind of opponent. Prices, names and categories are varied so that what is
+//! learned is to copy from the card, not to know the catalog.
+
+use crate::error::Result;
+use crate::negotiate::{Buyer, Cents, Episode, Product, Rules, Seller, Side, Style, catalog, play, prompts};
+use crate::noise::Noise;
+use crate::text::{Chat, Transcript};
+use std::sync::Arc;
+
+/// Products behind a stream, before variation.
+const PRODUCTS: usize = 8_000;
+/// The catalog seed of a stream; never the embedded catalog's.
+const CATALOG: u64 = 0x5eed_ca7a;
+
+/// A stream of dialogues.
+pub struct Dialogues {
+    products: Vec<Product>,
+    noise: Noise,
+    rules: Rules,
+}
+
+/// One view of one dialogue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// Whose view.
+    pub side: Side,
+    /// The ids, `[T]`.
+    pub ids: Vec<i32>,
+    /// `[T]`: true where the side's own reply stands, the token that ends it included.
+    pub own: Vec<bool>,
+}
+
+impl Dialogues {
+    /// The stream of a seed.
+    ///
+    /// # Errors
+    /// None that a user can cause; the generated catalog is checked like a published one.
+    pub fn new(seed: u64) -> Result<Dialogues> {
+        let products = catalog::products(PRODUCTS, CATALOG)?.into_iter().filter(|p| !p.is_held_out()).collect();
+        Ok(Dialogues { products, noise: Noise::new(seed, 0x6469_616c), rules: Rules::default() })
+    }
+
+    /// The product of dialogue `index`: a catalog product with varied prices, name and category.
+    fn product(&self, noise: Noise) -> Product {
+        let pick = |counter| &self.products[noise.below(counter, self.products.len())];
+        let mut p = pick(0).clone();
+        if noise.uniform(1) < 0.5 {
+            p.list = varied_list(p.list, noise);
+            let share = pick(2).cost.0 as f64 / pick(2).list.0 as f64 + 0.1 * (noise.uniform_f64(3) - 0.5);
+            p.cost = Cents(((p.list.0 as f64 * share.clamp(0.05, 0.98)) as i64).max(1));
+            if p.list.0 >= 2_500 && noise.uniform(4) < 0.3 {
+                p.cost = Cents((p.cost.0 / 100).max(1) * 100);
+            }
+        }
+        if noise.uniform(5) < 0.3 {
+            p.title = salad(&[pick(6), pick(7)], noise.child(8));
+        }
+        if noise.uniform(9) < 0.1 {
+            p.category = pick(10).category.clone();
+        }
+        Product::new(&p.code, &p.category, &p.title, &p.description, p.list, p.cost)
+    }
+
+    /// The scripted game of dialogue `index`.
+    pub fn episode(&self, index: u64) -> (Buyer, Episode) {
+        let noise = self.noise.child(index);
+        let buyer = opponent(noise);
+        let product = Arc::new(self.product(noise.child(1)));
+        (buyer, play(buyer, Seller::Teacher, &product, self.rules, noise.child(2)))
+    }
+
+    /// The training sequences of dialogue `index`: one or two views.
+    ///
+    /// # Errors
+    /// As [`Transcript::new`].
+    pub fn sequences(&self, chat: &Chat, index: u64) -> Result<Vec<Sequence>> {
+        let (buyer, episode) = self.episode(index);
+        let sides: &[Side] = if buyer == Buyer::Naive { &[Side::Buyer, Side::Seller] } else { &[Side::Seller] };
+        let spoke = |side: &Side| episode.turns_of(*side).next().is_some();
+        sides.iter().copied().filter(spoke).map(|side| sequence(chat, &episode, side)).collect()
+    }
+}
+
+/// Six in ten dialogues have the naive buyer, the others one that the seller should know and the buyer should not copy.
+fn opponent(noise: Noise) -> Buyer {
+    match noise.uniform(0) {
+        u if u < 0.6 => Buyer::Naive,
+        u if u < 0.8 => Buyer::Explorer,
+        u if u < 0.9 => Buyer::OgNarrator,
+        u if u < 0.96 => Buyer::Patient,
+        u if u < 0.98 => Buyer::FixedConcession,
+        _ => Buyer::Lowballer,
+    }
+}
+
+/// A list price within a factor of three, with an ending of its own.
+fn varied_list(list: Cents, noise: Noise) -> Cents {
+    let factor = (1.1 * (2.0 * noise.uniform_f64(20) - 1.0)).exp();
+    let dollars = ((list.0 as f64 * factor / 100.0) as i64).clamp(3, 9_999);
+    let ending = match noise.below(21, 5) {
+        0 | 1 => 99,
+        2 => 0,
+        3 => 95,
+        _ => noise.below(22, 100) as i64,
+    };
+    Cents(dollars * 100 + ending)
+}
+
+/// A name in another shape: the words of two names shuffled together, some replaced by numbers or made up.
+fn salad(products: &[&Product; 2], noise: Noise) -> String {
+    let mut words: Vec<&str> = products.iter().flat_map(|p| p.title.split(' ')).collect();
+    let n = 1 + noise.below(0, 8);
+    let mut name: Vec<String> = Vec::new();
+    for i in 0..n.min(words.len()) as u64 {
+        let word = words.swap_remove(noise.below(3 * i + 1, words.len()));
+        name.push(match noise.below(3 * i + 2, 10) {
+            0 => noise.below(3 * i + 3, 1_000).to_string(),
+            1 => word.chars().rev().collect(),
+            2 => word.to_uppercase(),
+            _ => word.into(),
+        });
+    }
+    name.join(" ")
+}
+
+/// Texts to learn a vocabulary from: both views of dialogues, and prompts of both styles.
+pub fn corpus(seed: u64, n_dialogues: usize) -> Result<Vec<String>> {
+    let stream = Dialogues::new(seed)?;
+    let paper = Rules { style: Style::Paper, ..Rules::default() };
+    let mut texts = Vec::new();
+    for index in 0..n_dialogues as u64 {
+        let (_, episode) = stream.episode(index);
+        for side in [Side::Buyer, Side::Seller] {
+            texts.push(episode.system_prompt(side));
+            texts.extend(episode.dialogue(side).into_iter().flat_map(|(heard, said)| [heard.into(), said.into()]));
+            if index % 8 == 0 {
+                texts.push(prompts::system(episode.product(), side, paper, prompts::Persona::Neutral));
+            }
+        }
+    }
+    Ok(texts)
+}
+
+/// One side's view as ids, with its own replies marked.
+fn sequence(chat: &Chat, episode: &Episode, side: Side) -> Result<Sequence> {
+    let mut transcript = Transcript::new(chat, &episode.system_prompt(side))?;
+    for (incoming, reply) in episode.dialogue(side) {
+        transcript.push_incoming(chat, incoming)?;
+        let mut ids = chat.tokenizer.encode(reply)?;
+        ids.push(chat.end());
+        transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+    }
+    Ok(Sequence { side, ids: transcript.ids().to_vec(), own: transcript.sampled().to_vec() })
+}
