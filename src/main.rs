@@ -1,3 +1,5 @@
-//! The `haggle` binary.
+//! The `haggle` binary: everything is in the library's `cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    haggle::cli::main()
+}

@@ -1,0 +1,169 @@
+//! The command line: one file a command; this one parses, dispatches, and turns errors into a line and an exit code.
+//!
+//! The one idea: a command is a clap struct and a function `run(&args, &globals) -> Result<Exit>`. Config keys given as
+//! options (`--steps`, `--seed`) are overrides like `--set`, so they pass the same checks.
+
+pub mod config;
+pub mod doctor;
+pub mod out;
+
+use crate::config::{Config, Override};
+use crate::error::{Error, Result};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All was done.
+    Done,
+    /// Ctrl-C: what was done is saved.
+    Interrupted,
+}
+
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+#[derive(Parser)]
+#[command(name = "haggle", version, about = "Trains language models to negotiate, and shows what they learned", after_help = EXAMPLES)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    globals: Globals,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  haggle train                                   train the embedded buyer against the embedded seller
+  haggle eval --model runs/001 --products DIR    hold a trained buyer against a folder of products
+  haggle chat --model runs/001                   play the seller yourself
+
+Exit codes: 0 done, 2 usage or config, 3 data or files, 4 device, 5 training stopped, 130 interrupted (saved)";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the resolved config as TOML, every key with its unit and what it does
+    Config(config::ConfigArgs),
+    /// Say what this machine has, and test the ops on it
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Options every command takes.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Globals {
+    /// The run directory (default: the next free runs/NNN)
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    pub out: Option<PathBuf>,
+    /// Seeds everything random
+    #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
+    pub seed: Option<u64>,
+    /// Where to run: auto, cpu, cuda:N
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
+    pub device: Option<String>,
+    /// CPU threads, 0 is all cores; never changes a result
+    #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
+    pub threads: Option<usize>,
+    /// Override one config key; repeatable
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", help_heading = "Everywhere")]
+    pub sets: Vec<String>,
+    /// Read the config from a TOML file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
+    pub config: Option<PathBuf>,
+    /// Print JSON for machines
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub json: bool,
+}
+
+impl Globals {
+    /// The config of this call: the file, then `--set`, then options. `flags` are the command's own: `(option, key, value)`.
+    ///
+    /// # Errors
+    /// Everything wrong with the config, at once.
+    pub fn resolve(&self, flags: &[(&str, &str, Option<String>)]) -> Result<Config> {
+        Config::load(self.config.as_deref(), &self.overrides(flags)?)
+    }
+
+    /// The overrides of this call, in the order they apply.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming every `--set` that is not `key=value`.
+    pub fn overrides(&self, flags: &[(&str, &str, Option<String>)]) -> Result<Vec<Override>> {
+        let (mut all, mut problems) = (Vec::new(), Vec::new());
+        for text in &self.sets {
+            match text.split_once('=') {
+                Some((key, value)) => {
+                    all.push(Override { origin: format!("--set {text}"), key: key.trim().into(), value: value.into() })
+                }
+                None => problems.push(format!("--set {text}: must be key=value, for example --set grpo.steps=10")),
+            }
+        }
+        let out = self.out.as_ref().map(|path| quoted(&path.display().to_string()));
+        let own = [
+            ("--out", "run.out", out),
+            ("--seed", "seed", self.seed.map(|n| n.to_string())),
+            ("--device", "device", self.device.as_deref().map(quoted)),
+            ("--threads", "threads", self.threads.map(|n| n.to_string())),
+        ];
+        for (option, key, value) in own.iter().chain(flags) {
+            let Some(value) = value else { continue };
+            all.push(Override { origin: format!("{option} {value}"), key: (*key).into(), value: value.clone() });
+        }
+        if problems.is_empty() { Ok(all) } else { Err(Error::Config { problems }) }
+    }
+}
+
+/// A text as a TOML string, so that a path `1` stays a path.
+pub fn quoted(text: &str) -> String {
+    toml_edit::Value::from(text).to_string()
+}
+
+/// Parses, dispatches, reports.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let at = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+        let what = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+        eprintln!("haggle: a bug in haggle{at}: {what}; please report it with the command line you used");
+    }));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if !e.use_stderr() => {
+            out::print(&e.to_string());
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => {
+            eprintln!("haggle: {}", usage_line(&e));
+            return ExitCode::from(2);
+        }
+    };
+    match dispatch(&cli) {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(e) => {
+            e.to_string().lines().for_each(|line| eprintln!("haggle: {line}"));
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<Exit> {
+    let globals = &cli.globals;
+    match &cli.command {
+        Command::Config(args) => config::run(args, globals),
+        Command::Doctor(args) => doctor::run(args, globals),
+    }
+}
+
+/// Clap's message as one line: what was wrong, its tip, and where the help is.
+fn usage_line(e: &clap::Error) -> String {
+    if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "name a command: train, eval, chat, score, init, config, doctor or report; see haggle --help".into();
+    }
+    let text = e.to_string();
+    let wanted =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let said: Vec<&str> = wanted.take_while(|line| !line.starts_with("Usage:")).collect();
+    format!("{}; see --help", said.join("; ").trim_start_matches("error: "))
+}
