@@ -6,8 +6,10 @@
 
 mod buffer;
 pub mod cpu;
+mod mapped;
 
 pub use buffer::{Buffer, DType, Element, View, ViewMut};
+pub use mapped::map_file;
 
 use crate::error::{Error, Result};
 use std::sync::Arc;

@@ -1,0 +1,194 @@
+//! The buffers a forward and a backward write, sized once for the most tokens a call may bring.
+
+use super::{ModelConfig, Plan};
+use crate::device::{Buffer, Device, View, ViewMut};
+use crate::ops::logprob::linear_logprob_workspace;
+
+/// What activations are for; each use holds only the buffers it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Packed forward and backward: every layer's intermediates are kept.
+    Train,
+    /// Packed forward only: logprobs and entropies.
+    Score,
+    /// Paged forward: logits of the rows that sample.
+    Decode,
+}
+
+/// One layer's intermediates, all `[N, ..]`.
+pub(super) struct LayerActs {
+    /// Residual stream before attention `[N, C]`; kept when training.
+    pub x_attn: Buffer,
+    pub attn_rstd: Buffer,
+    pub attn_h: Buffer,
+    /// Queries and keys before their norm.
+    pub q_raw: Buffer,
+    pub k_raw: Buffer,
+    pub q_rstd: Buffer,
+    pub k_rstd: Buffer,
+    pub q: Buffer,
+    pub k: Buffer,
+    pub v: Buffer,
+    pub o: Buffer,
+    pub lse: Buffer,
+    /// Residual stream before the MLP `[N, C]`; kept when training.
+    pub x_mlp: Buffer,
+    pub mlp_rstd: Buffer,
+    pub mlp_h: Buffer,
+    pub gate: Buffer,
+    pub up: Buffer,
+    pub s: Buffer,
+}
+
+/// Gradients of one layer's intermediates; all layers share them.
+pub(super) struct Grads {
+    pub dx: Buffer,
+    pub dh: Buffer,
+    pub dq_raw: Buffer,
+    pub dk_raw: Buffer,
+    pub dq: Buffer,
+    pub dk: Buffer,
+    pub dv: Buffer,
+    pub d_o: Buffer,
+    pub dgate: Buffer,
+    pub dup: Buffer,
+    pub ds: Buffer,
+    pub dx_out: Buffer,
+    pub dh_out: Buffer,
+}
+
+/// What is computed for the rows that carry a loss or sample, `[M, ..]`.
+pub(super) struct OutActs {
+    pub x: Buffer,
+    pub rstd: Buffer,
+    pub h: Buffer,
+    pub logprob: Buffer,
+    pub lse: Buffer,
+    pub entropy: Buffer,
+    pub logits: Buffer,
+    pub workspace: Buffer,
+}
+
+/// Every intermediate of one model on one device.
+pub struct Activations {
+    /// Most tokens N of a call.
+    pub max_tokens: usize,
+    /// Most rows M of a call that carry a loss or sample.
+    pub max_out: usize,
+    /// What they are for.
+    pub for_use: Use,
+    /// Rows M of the last forward.
+    pub(super) n_out: usize,
+    pub(super) vocab: usize,
+    /// The residual stream `[N, C]`.
+    pub(super) x: Buffer,
+    /// One a layer when training, else one for all.
+    pub(super) layers: Vec<LayerActs>,
+    pub(super) out: OutActs,
+    pub(super) grads: Option<Grads>,
+}
+
+impl Activations {
+    /// Buffers for at most `max_tokens` tokens, `max_out` of which carry a loss (or, when decoding, sample).
+    pub fn new(dev: &Device, c: &ModelConfig, max_tokens: usize, max_out: usize, for_use: Use) -> Activations {
+        Activations::planned(&mut Plan::on(dev), c, max_tokens, max_out, for_use)
+    }
+
+    /// The same, through a plan.
+    pub fn planned(plan: &mut Plan, c: &ModelConfig, max_tokens: usize, max_out: usize, for_use: Use) -> Activations {
+        let group = match for_use {
+            Use::Train => "activations (train)",
+            Use::Score => "activations (score)",
+            Use::Decode => "activations (decode)",
+        };
+        let kept = if for_use == Use::Train { c.num_hidden_layers } else { 1 };
+        let x = plan.f32(group, "x", max_tokens * c.hidden_size);
+        let layers = (0..kept).map(|l| layer_acts(plan, group, c, max_tokens, l, for_use)).collect();
+        let out = out_acts(plan, group, c, max_out, for_use);
+        let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out));
+        Activations { max_tokens, max_out, for_use, n_out: 0, vocab: c.vocab_size, x, layers, out, grads }
+    }
+
+    /// Logprob `[M]` of each target of the last packed forward.
+    pub fn logprob(&self) -> View<'_> {
+        self.out.logprob.at(0..self.n_out)
+    }
+
+    /// Entropy `[M]` of each row's distribution in the last packed forward.
+    pub fn entropy(&self) -> View<'_> {
+        self.out.entropy.at(0..self.n_out)
+    }
+
+    /// Logits `[M, V]` of the last paged forward.
+    pub fn logits(&self) -> View<'_> {
+        self.out.logits.at(0..self.n_out * self.vocab)
+    }
+
+    /// The same, to sample from (sampling scales them in place).
+    pub fn logits_mut(&mut self) -> ViewMut<'_> {
+        self.out.logits.at_mut(0..self.n_out * self.vocab)
+    }
+}
+
+fn layer_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize, l: usize, for_use: Use) -> LayerActs {
+    let (width, f, h, hk) = (c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads);
+    let kept = if for_use == Use::Train { n * width } else { 0 };
+    let mut b = |name: &str, len: usize| plan.f32(group, format!("layers.{l}.{name}"), len);
+    LayerActs {
+        x_attn: b("x_attn", kept),
+        attn_rstd: b("attn_rstd", n),
+        attn_h: b("attn_h", n * width),
+        q_raw: b("q_raw", n * c.q_dim()),
+        k_raw: b("k_raw", n * c.kv_dim()),
+        q_rstd: b("q_rstd", n * h),
+        k_rstd: b("k_rstd", n * hk),
+        q: b("q", n * c.q_dim()),
+        k: b("k", n * c.kv_dim()),
+        v: b("v", n * c.kv_dim()),
+        o: b("o", n * c.q_dim()),
+        lse: b("lse", n * h),
+        x_mlp: b("x_mlp", kept),
+        mlp_rstd: b("mlp_rstd", n),
+        mlp_h: b("mlp_h", n * width),
+        gate: b("gate", n * f),
+        up: b("up", n * f),
+        s: b("s", n * f),
+    }
+}
+
+fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for_use: Use) -> OutActs {
+    let (packed, logits, workspace) = match for_use {
+        Use::Train | Use::Score => (m, 0, linear_logprob_workspace(plan.device(), c.vocab_size)),
+        Use::Decode => (0, m * c.vocab_size, 0),
+    };
+    let mut b = |name: &str, len: usize| plan.f32(group, format!("out.{name}"), len);
+    OutActs {
+        x: b("x", m * c.hidden_size),
+        rstd: b("rstd", m),
+        h: b("h", m * c.hidden_size),
+        logprob: b("logprob", packed),
+        lse: b("lse", packed),
+        entropy: b("entropy", packed),
+        logits: b("logits", logits),
+        workspace: b("workspace", workspace),
+    }
+}
+
+fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Grads {
+    let mut b = |name: &str, len: usize| plan.f32("gradients of activations", name, len);
+    Grads {
+        dx: b("dx", n * c.hidden_size),
+        dh: b("dh", n * c.hidden_size),
+        dq_raw: b("dq_raw", n * c.q_dim()),
+        dk_raw: b("dk_raw", n * c.kv_dim()),
+        dq: b("dq", n * c.q_dim()),
+        dk: b("dk", n * c.kv_dim()),
+        dv: b("dv", n * c.kv_dim()),
+        d_o: b("do", n * c.q_dim()),
+        dgate: b("dgate", n * c.intermediate_size),
+        dup: b("dup", n * c.intermediate_size),
+        ds: b("ds", n * c.intermediate_size),
+        dx_out: b("dx_out", m * c.hidden_size),
+        dh_out: b("dh_out", m * c.hidden_size),
+    }
+}

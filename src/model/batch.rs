@@ -1,0 +1,277 @@
+//! What goes into a forward: packed sequences for training, paged rows for decode. Device buffers sized once.
+
+use super::{ModelConfig, Plan};
+use crate::device::{Buffer, Device, View};
+use crate::error::{Error, Result};
+use crate::ops::{attn::Paged, want};
+
+/// Sequences packed one after another on the host, before they are written to a [`PackedBatch`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Packing {
+    /// Token ids `[N]`.
+    pub ids: Vec<i32>,
+    /// Position of each token in its sequence `[N]`.
+    pub positions: Vec<i32>,
+    /// Where sequences begin and end `[B + 1]`; empty before the first.
+    pub cu_seqlens: Vec<i32>,
+    /// Row whose hidden state predicts the target `[M]`.
+    pub loss_rows: Vec<i32>,
+    /// The token predicted there `[M]`.
+    pub targets: Vec<i32>,
+}
+
+impl Packing {
+    /// Removes all sequences, keeping the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.positions.clear();
+        self.cu_seqlens.clear();
+        self.loss_rows.clear();
+        self.targets.clear();
+    }
+
+    /// Appends a sequence. Token i, for i from 1, carries loss when `loss(i)`: row i - 1 predicts it.
+    pub fn push(&mut self, ids: &[i32], loss: impl Fn(usize) -> bool) {
+        let start = self.ids.len() as i32;
+        if self.cu_seqlens.is_empty() {
+            self.cu_seqlens.push(0);
+        }
+        self.ids.extend_from_slice(ids);
+        self.positions.extend(0..ids.len() as i32);
+        self.cu_seqlens.push(self.ids.len() as i32);
+        for i in (1..ids.len()).filter(|i| loss(*i)) {
+            self.loss_rows.push(start + i as i32 - 1);
+            self.targets.push(ids[i]);
+        }
+    }
+}
+
+/// Packed sequences on the device: ids, positions `[N]`, cu_seqlens `[B + 1]`, loss_rows, targets `[M]`, all i32.
+pub struct PackedBatch {
+    ids: Buffer,
+    positions: Buffer,
+    cu_seqlens: Buffer,
+    loss_rows: Buffer,
+    targets: Buffer,
+    n_tokens: usize,
+    n_seqs: usize,
+    n_loss: usize,
+    vocab: usize,
+    max_positions: usize,
+}
+
+impl PackedBatch {
+    /// Room for `max_tokens` tokens in any number of sequences, `max_loss` of them carrying loss.
+    pub fn new(dev: &Device, c: &ModelConfig, max_tokens: usize, max_loss: usize) -> PackedBatch {
+        PackedBatch::planned(&mut Plan::on(dev), c, max_tokens, max_loss)
+    }
+
+    /// The same, through a plan.
+    pub fn planned(plan: &mut Plan, c: &ModelConfig, max_tokens: usize, max_loss: usize) -> PackedBatch {
+        let mut b = |name: &str, len| plan.i32("batch", name, len);
+        PackedBatch {
+            ids: b("ids", max_tokens),
+            positions: b("positions", max_tokens),
+            cu_seqlens: b("cu_seqlens", max_tokens + 1),
+            loss_rows: b("loss_rows", max_loss),
+            targets: b("targets", max_loss),
+            n_tokens: 0,
+            n_seqs: 0,
+            n_loss: 0,
+            vocab: c.vocab_size,
+            max_positions: c.max_position_embeddings,
+        }
+    }
+
+    /// Writes sequences to the device, replacing what was there.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they do not fit, or when an id, position or row lies outside its range.
+    pub fn set(&mut self, dev: &Device, p: &Packing) -> Result<()> {
+        let n = p.ids.len();
+        at_most("N <= max_tokens", n, self.ids.len())?;
+        at_most("B <= max_tokens", p.cu_seqlens.len(), self.cu_seqlens.len())?;
+        at_most("M <= max_loss", p.loss_rows.len(), self.loss_rows.len())?;
+        want("model", "positions [N]", p.positions.len(), n)?;
+        want("model", "targets [M]", p.targets.len(), p.loss_rows.len())?;
+        want("model", "cu_seqlens ends at N", p.cu_seqlens.last().map_or(0, |e| *e as usize), n)?;
+        below("ids < V", &p.ids, self.vocab)?;
+        below("targets < V", &p.targets, self.vocab)?;
+        below("positions < max_position_embeddings", &p.positions, self.max_positions)?;
+        below("loss_rows < N", &p.loss_rows, n)?;
+        write(dev, &mut self.ids, &p.ids);
+        write(dev, &mut self.positions, &p.positions);
+        write(dev, &mut self.cu_seqlens, &p.cu_seqlens);
+        write(dev, &mut self.loss_rows, &p.loss_rows);
+        write(dev, &mut self.targets, &p.targets);
+        (self.n_tokens, self.n_seqs, self.n_loss) = (n, p.cu_seqlens.len().saturating_sub(1), p.loss_rows.len());
+        Ok(())
+    }
+
+    /// Tokens N.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Rows M that carry loss.
+    pub fn n_loss(&self) -> usize {
+        self.n_loss
+    }
+
+    pub(super) fn ids(&self) -> View<'_> {
+        self.ids.at(0..self.n_tokens)
+    }
+
+    pub(super) fn positions(&self) -> View<'_> {
+        self.positions.at(0..self.n_tokens)
+    }
+
+    pub(super) fn cu_seqlens(&self) -> View<'_> {
+        self.cu_seqlens.at(0..self.n_seqs + 1)
+    }
+
+    pub(super) fn loss_rows(&self) -> View<'_> {
+        self.loss_rows.at(0..self.n_loss)
+    }
+
+    pub(super) fn targets(&self) -> View<'_> {
+        self.targets.at(0..self.n_loss)
+    }
+}
+
+/// Rows of a paged forward on the device, all i32: ids, positions, seq `[N]` (row of the page table), the page table
+/// `[B, max_pages]`, logit_rows `[M]` (rows whose logits are wanted).
+pub struct PagedRows {
+    ids: Buffer,
+    positions: Buffer,
+    seq: Buffer,
+    table: Buffer,
+    logit_rows: Buffer,
+    n_rows: usize,
+    n_seqs: usize,
+    n_logits: usize,
+    max_pages: usize,
+    vocab: usize,
+    max_positions: usize,
+}
+
+impl PagedRows {
+    /// Room for `max_rows` rows of `max_seqs` sequences of `max_pages` pages each; `max_logits` rows give logits.
+    pub fn new(
+        dev: &Device,
+        c: &ModelConfig,
+        max_rows: usize,
+        max_seqs: usize,
+        max_pages: usize,
+        max_logits: usize,
+    ) -> PagedRows {
+        PagedRows::planned(&mut Plan::on(dev), c, max_rows, max_seqs, max_pages, max_logits)
+    }
+
+    /// The same, through a plan.
+    pub fn planned(
+        plan: &mut Plan,
+        c: &ModelConfig,
+        max_rows: usize,
+        max_seqs: usize,
+        max_pages: usize,
+        max_logits: usize,
+    ) -> PagedRows {
+        let mut b = |name: &str, len| plan.i32("rows", name, len);
+        PagedRows {
+            ids: b("ids", max_rows),
+            positions: b("positions", max_rows),
+            seq: b("seq", max_rows),
+            table: b("page table", max_seqs * max_pages),
+            logit_rows: b("logit_rows", max_logits),
+            n_rows: 0,
+            n_seqs: 0,
+            n_logits: 0,
+            max_pages,
+            vocab: c.vocab_size,
+            max_positions: c.max_position_embeddings,
+        }
+    }
+
+    /// Writes rows to the device, replacing what was there; `table` is `[n_seqs, max_pages]`, unused entries any
+    /// valid page.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they do not fit, or when an id, position, row or sequence lies outside its range.
+    pub fn set(
+        &mut self,
+        dev: &Device,
+        ids: &[i32],
+        positions: &[i32],
+        seq: &[i32],
+        table: &[i32],
+        logit_rows: &[i32],
+    ) -> Result<()> {
+        let (n, n_seqs) = (ids.len(), table.len() / self.max_pages);
+        at_most("N <= max_rows", n, self.ids.len())?;
+        at_most("M <= max_logits", logit_rows.len(), self.logit_rows.len())?;
+        at_most("page table fits", table.len(), self.table.len())?;
+        want("model", "positions [N]", positions.len(), n)?;
+        want("model", "seq [N]", seq.len(), n)?;
+        want("model", "page table [B, max_pages]", table.len() % self.max_pages, 0)?;
+        below("ids < V", ids, self.vocab)?;
+        below("positions < max_position_embeddings", positions, self.max_positions)?;
+        below("positions < max_pages S", positions, self.max_pages * crate::ops::attn::CHUNK)?;
+        below("seq < B", seq, n_seqs)?;
+        below("logit_rows < N", logit_rows, n)?;
+        write(dev, &mut self.ids, ids);
+        write(dev, &mut self.positions, positions);
+        write(dev, &mut self.seq, seq);
+        write(dev, &mut self.table, table);
+        write(dev, &mut self.logit_rows, logit_rows);
+        (self.n_rows, self.n_seqs, self.n_logits) = (n, n_seqs, logit_rows.len());
+        Ok(())
+    }
+
+    /// Rows N.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Rows M that give logits.
+    pub fn n_logits(&self) -> usize {
+        self.n_logits
+    }
+
+    pub(super) fn ids(&self) -> View<'_> {
+        self.ids.at(0..self.n_rows)
+    }
+
+    pub(super) fn positions(&self) -> View<'_> {
+        self.positions.at(0..self.n_rows)
+    }
+
+    pub(super) fn logit_rows(&self) -> View<'_> {
+        self.logit_rows.at(0..self.n_logits)
+    }
+
+    pub(super) fn at(&self) -> Paged<'_> {
+        Paged {
+            seq: self.seq.at(0..self.n_rows),
+            pos: self.positions(),
+            table: self.table.at(0..self.n_seqs * self.max_pages),
+            max_pages: self.max_pages,
+        }
+    }
+}
+
+fn write(dev: &Device, to: &mut Buffer, data: &[i32]) {
+    dev.write(to.at_mut(0..data.len()), data);
+}
+
+fn at_most(rule: &'static str, got: usize, most: usize) -> Result<()> {
+    if got <= most { Ok(()) } else { Err(Error::Shape { op: "model", rule, want: most, got }) }
+}
+
+/// Every entry in `0..end`; the error shows the first that is not.
+fn below(rule: &'static str, entries: &[i32], end: usize) -> Result<()> {
+    match entries.iter().find(|e| **e < 0 || **e as usize >= end) {
+        None => Ok(()),
+        Some(e) => Err(Error::Shape { op: "model", rule, want: end, got: *e as usize }),
+    }
+}

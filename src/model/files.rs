@@ -1,0 +1,220 @@
+//! Weights on disk: Hugging Face folders of `config.json` and safetensors, one file or shards with an index.
+//!
+//! Files are mapped, and every name and shape is checked before a byte is taken. Saving is atomic: a kill at any
+//! moment leaves the old file or the new one.
+
+use super::{ModelConfig, TensorSpec, Weights};
+use crate::device::{Device, map_file};
+use crate::error::{Error, Result};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const HEAD: &str = "lm_head.weight";
+const EMBED: &str = "model.embed_tokens.weight";
+
+impl Weights {
+    /// Loads a Hugging Face folder; bf16 and f16 tensors are widened to f32.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for what cannot be read, [`Error::Data`] for a config or file that is not what it should be,
+    /// [`Error::Weight`] for the first tensor that is missing, extra, of another shape or type, or not finite.
+    pub fn load(dev: &Device, dir: &Path) -> Result<Weights> {
+        let config = ModelConfig::read(&dir.join("config.json"))?;
+        let paths = weight_files(dir)?;
+        let maps = paths.iter().map(|p| map_file(p)).collect::<Result<Vec<_>>>()?;
+        let files = paths.iter().zip(&maps).map(|(p, m)| open(p, m)).collect::<Result<Vec<_>>>()?;
+        from_files(dev, config, &files)
+    }
+
+    /// Loads from memory: the text of a `config.json` and the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// As [`Weights::load`]; `name` stands for the path in messages.
+    pub fn from_bytes(dev: &Device, name: &str, config: &str, safetensors: &[u8]) -> Result<Weights> {
+        let config = ModelConfig::parse(config).map_err(|what| Error::data(name, what))?;
+        from_files(dev, config, &[open(Path::new(name), safetensors)?])
+    }
+
+    /// Saves `model.safetensors` (f32), `config.json` and `generation_config.json` into `dir`, which is made if
+    /// absent. Each file is written beside itself, synced, and renamed; the weights come last.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path and what the system said (no space, no permission).
+    pub fn save(&self, dev: &Device, dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        write_atomic(&dir.join("config.json"), |f| f.write_all(self.config.to_json().as_bytes()))?;
+        write_atomic(&dir.join("generation_config.json"), |f| f.write_all(self.config.generation_json().as_bytes()))?;
+        write_atomic(&dir.join(SINGLE), |f| self.write_safetensors(dev, f))
+    }
+
+    /// Writes the parameters as a safetensors file, tensor by tensor: no second copy of the model exists.
+    ///
+    /// # Errors
+    /// Whatever `to` says.
+    pub fn write_safetensors(&self, dev: &Device, to: &mut dyn Write) -> io::Result<()> {
+        let mut header = Map::new();
+        header.insert("__metadata__".into(), json!({ "format": "pt" }));
+        let mut offset = 0;
+        for spec in &self.layout.specs {
+            let end = offset + 4 * spec.len();
+            let entry = json!({ "dtype": "F32", "shape": spec.shape, "data_offsets": [offset, end] });
+            header.insert(spec.name.clone(), entry);
+            offset = end;
+        }
+        let mut header = Value::Object(header).to_string();
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        to.write_all(&(header.len() as u64).to_le_bytes())?;
+        to.write_all(header.as_bytes())?;
+        for spec in &self.layout.specs {
+            let data = dev.to_vec::<f32>(self.data.at(spec.range()));
+            to.write_all(bytemuck::cast_slice(&data))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file so that a kill at any moment leaves the old one or the new one: beside it, synced, renamed.
+///
+/// # Errors
+/// [`Error::Io`]; the half-written file is removed.
+pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let written = File::create(&part).and_then(|file| {
+        let mut buffered = BufWriter::new(file);
+        fill(&mut buffered)?;
+        buffered.into_inner().map_err(|e| e.into_error())?.sync_all()
+    });
+    let done = written.and_then(|()| std::fs::rename(&part, path));
+    let done = done.and_then(|()| match path.parent() {
+        Some(dir) if dir != Path::new("") => File::open(dir)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    });
+    done.map_err(|e| {
+        let _ = std::fs::remove_file(&part);
+        Error::io(path, format!("cannot save: {e}"))
+    })
+}
+
+/// A safetensors file opened in memory.
+struct Opened<'a> {
+    path: PathBuf,
+    tensors: SafeTensors<'a>,
+}
+
+fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Opened<'a>> {
+    let broken = |e| Error::data(path, format!("truncated or corrupted safetensors file: {e}"));
+    Ok(Opened { path: path.into(), tensors: SafeTensors::deserialize(bytes).map_err(broken)? })
+}
+
+/// The safetensors files of a folder: the single one, or those its index names.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    if dir.join(SINGLE).exists() {
+        return Ok(vec![dir.join(SINGLE)]);
+    }
+    let path = dir.join(INDEX);
+    if !path.exists() {
+        return Err(Error::io(dir, format!("holds neither {SINGLE} nor {INDEX}")));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    let index: Value = serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("not JSON: {e}")))?;
+    let map = index.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| Error::data(&path, "has no object `weight_map`"))?;
+    let mut files = BTreeSet::new();
+    for (tensor, file) in map {
+        match file.as_str().filter(|f| !f.is_empty() && Path::new(f).file_name() == Some(f.as_ref())) {
+            Some(file) => files.insert(dir.join(file)),
+            None => return Err(Error::data(&path, format!("weight_map: `{tensor}`: {file} is no file name"))),
+        };
+    }
+    Ok(files.into_iter().collect())
+}
+
+fn from_files(dev: &Device, config: ModelConfig, files: &[Opened]) -> Result<Weights> {
+    let layout = super::Layout::new(&config);
+    let mut found: BTreeMap<String, TensorView> = BTreeMap::new();
+    for file in files {
+        for (name, tensor) in file.tensors.iter() {
+            if found.insert(name.to_string(), tensor).is_some() {
+                return Err(Error::data(&file.path, format!("tensor `{name}` stands in an earlier file too")));
+            }
+        }
+    }
+    for spec in &layout.specs {
+        check(spec, found.get(&spec.name), config.tie_word_embeddings)?;
+    }
+    for (name, tensor) in &found {
+        let tied_head = config.tie_word_embeddings && name == HEAD;
+        if layout.find(name).is_none() && !tied_head {
+            let (name, want) = (name.clone(), "no such tensor in this architecture".into());
+            return Err(Error::Weight { name, want, got: describe(tensor) });
+        }
+    }
+    check_tied_head(&found, config.tie_word_embeddings)?;
+    let mut w = Weights::zeros(dev, config);
+    for spec in &w.layout.specs {
+        let data = widen(&found[&spec.name]);
+        check_finite(spec, &data)?;
+        dev.write(w.data.at_mut(spec.range()), &data);
+    }
+    w.version = 1;
+    Ok(w)
+}
+
+fn check(spec: &TensorSpec, tensor: Option<&TensorView>, tied: bool) -> Result<()> {
+    let untied_head = if !tied && spec.name == HEAD { " (tie_word_embeddings is false)" } else { "" };
+    let want = format!("{:?}{untied_head}", spec.shape);
+    let wrong = |got: String| Err(Error::Weight { name: spec.name.clone(), want: want.clone(), got });
+    match tensor {
+        None => wrong("no such tensor in the file".into()),
+        Some(t) if t.shape() != spec.shape => wrong(describe(t)),
+        Some(t) if !matches!(t.dtype(), Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
+            let (name, want) = (spec.name.clone(), "F32, BF16 or F16".into());
+            Err(Error::Weight { name, want, got: format!("{:?}", t.dtype()) })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn describe(t: &TensorView) -> String {
+    format!("{:?} {:?}", t.dtype(), t.shape())
+}
+
+/// A tied model's file may hold the head; then it must be the embedding.
+fn check_tied_head(found: &BTreeMap<String, TensorView>, tied: bool) -> Result<()> {
+    match (found.get(HEAD), found.get(EMBED)) {
+        (Some(head), Some(embed)) if tied && (head.dtype() != embed.dtype() || head.data() != embed.data()) => {
+            let want = format!("absent or equal to {EMBED} (tie_word_embeddings is true)");
+            Err(Error::Weight { name: HEAD.into(), want, got: "other values".into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_finite(spec: &TensorSpec, data: &[f32]) -> Result<()> {
+    match data.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(i) => {
+            let got = format!("{} at element {i}", data[i]);
+            Err(Error::Weight { name: spec.name.clone(), want: "finite values".into(), got })
+        }
+    }
+}
+
+/// The values as f32. The bytes may lie unaligned, and the format is little-endian.
+fn widen(t: &TensorView) -> Vec<f32> {
+    let (pairs, quads) = (t.data().as_chunks::<2>().0, t.data().as_chunks::<4>().0);
+    match t.dtype() {
+        Dtype::BF16 => pairs.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::F16 => pairs.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        _ => quads.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    }
+}

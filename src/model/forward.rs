@@ -1,0 +1,182 @@
+//! The forward: a list of ops, read beside [`super::backward`].
+//!
+//! Packed (training, scoring) and paged (decode) run the same ops in the same order on a row and differ only in
+//! where attention finds its keys; so a token's logprob has the same bits in both.
+
+use super::activations::LayerActs;
+use super::{Activations, KvPages, LayerIds, PackedBatch, PagedRows, Use, Weights};
+use crate::device::{Buffer, Device, View};
+use crate::error::{Error, Result};
+use crate::ops::attn::{attn_decode, attn_fwd, kv_append};
+use crate::ops::embed::{copy, embed_fwd};
+use crate::ops::gemm::{Store, gemm_nt};
+use crate::ops::logprob::linear_logprob_fwd;
+use crate::ops::norm::rmsnorm_fwd;
+use crate::ops::rope::rope_fwd;
+use crate::ops::swiglu::swiglu_fwd;
+use crate::ops::want;
+
+/// Logprob and entropy of every target of packed sequences, at `softmax(inv_temperature * logits)`; see
+/// [`Activations::logprob`], [`Activations::entropy`]. With [`Use::Train`], keeps what backward needs.
+///
+/// # Errors
+/// [`Error::Shape`] when the batch does not fit the activations, or they were made for another use.
+pub fn forward(
+    dev: &Device,
+    w: &Weights,
+    batch: &PackedBatch,
+    acts: &mut Activations,
+    inv_temperature: f32,
+) -> Result<()> {
+    let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
+    acts.begin(n, m, acts.for_use != Use::Decode)?;
+    let keep = acts.for_use == Use::Train;
+    embed_fwd(dev, batch.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
+    for (l, ids) in w.layout.layers.iter().enumerate() {
+        let a = &mut acts.layers[if keep { l } else { 0 }];
+        if keep {
+            copy(dev, acts.x.at(0..n * c), a.x_attn.at_mut(0..n * c))?;
+        }
+        project_qkv(dev, w, ids, &acts.x, a, batch.positions())?;
+        attend_packed(dev, w, batch, a)?;
+        project_out(dev, w, ids, &mut acts.x, a, n)?;
+        if keep {
+            copy(dev, acts.x.at(0..n * c), a.x_mlp.at_mut(0..n * c))?;
+        }
+        mlp(dev, w, ids, &mut acts.x, a, n)?;
+    }
+    gather_and_norm(dev, w, batch.loss_rows(), acts, n)?;
+    let (head, o) = (w.get(w.layout.head), &mut acts.out);
+    linear_logprob_fwd(
+        dev,
+        o.h.at(0..m * c),
+        head,
+        batch.targets(),
+        o.logprob.at_mut(0..m),
+        o.lse.at_mut(0..m),
+        o.entropy.at_mut(0..m),
+        o.workspace.view_mut(),
+        c,
+        inv_temperature,
+    )
+}
+
+/// Logits of the wanted rows, see [`Activations::logits`]; appends the keys and values of all rows to their pages.
+///
+/// # Errors
+/// [`Error::Shape`] when the rows do not fit the activations, or they were made for another use.
+pub fn forward_paged(
+    dev: &Device,
+    w: &Weights,
+    rows: &PagedRows,
+    kv: &mut KvPages,
+    acts: &mut Activations,
+) -> Result<()> {
+    let (n, m, c) = (rows.n_rows(), rows.n_logits(), w.config.hidden_size);
+    acts.begin(n, m, acts.for_use == Use::Decode)?;
+    embed_fwd(dev, rows.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
+    for (l, ids) in w.layout.layers.iter().enumerate() {
+        let a = &mut acts.layers[0];
+        project_qkv(dev, w, ids, &acts.x, a, rows.positions())?;
+        attend_paged(dev, w, rows, kv, l, a)?;
+        project_out(dev, w, ids, &mut acts.x, a, n)?;
+        mlp(dev, w, ids, &mut acts.x, a, n)?;
+    }
+    gather_and_norm(dev, w, rows.logit_rows(), acts, n)?;
+    let (v, head, o) = (acts.vocab, w.get(w.layout.head), &mut acts.out);
+    gemm_nt(dev, o.h.at(0..m * c), head, o.logits.at_mut(0..m * v), m, v, c, Store::Set)
+}
+
+impl Activations {
+    fn begin(&mut self, n: usize, m: usize, right_use: bool) -> Result<()> {
+        want("forward", "activations made for this use", right_use as usize, 1)?;
+        for (rule, got, most) in
+            [("N <= max_tokens of the activations", n, self.max_tokens), ("M <= max_out", m, self.max_out)]
+        {
+            if got > most {
+                return Err(Error::Shape { op: "forward", rule, want: most, got });
+            }
+        }
+        self.n_out = m;
+        Ok(())
+    }
+}
+
+/// Residual stream -> normed, rotated queries and keys, and values.
+fn project_qkv(
+    dev: &Device,
+    w: &Weights,
+    ids: &LayerIds,
+    x: &Buffer,
+    a: &mut LayerActs,
+    positions: View,
+) -> Result<()> {
+    let (n, cfg) = (positions.len(), &w.config);
+    let (c, q, kv, eps) = (cfg.hidden_size, cfg.q_dim(), cfg.kv_dim(), cfg.rms_norm_eps);
+    let (h, hk, d) = (cfg.num_attention_heads, cfg.num_key_value_heads, cfg.head_dim);
+    let x = x.at(0..n * c);
+    rmsnorm_fwd(dev, x, w.get(ids.attn_norm), a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n), eps)?;
+    let x = a.attn_h.at(0..n * c);
+    gemm_nt(dev, x, w.get(ids.q), a.q_raw.at_mut(0..n * q), n, q, c, Store::Set)?;
+    gemm_nt(dev, x, w.get(ids.k), a.k_raw.at_mut(0..n * kv), n, kv, c, Store::Set)?;
+    gemm_nt(dev, x, w.get(ids.v), a.v.at_mut(0..n * kv), n, kv, c, Store::Set)?;
+    let (q_raw, k_raw) = (a.q_raw.at(0..n * q), a.k_raw.at(0..n * kv));
+    rmsnorm_fwd(dev, q_raw, w.get(ids.q_norm), a.q.at_mut(0..n * q), a.q_rstd.at_mut(0..n * h), eps)?;
+    rmsnorm_fwd(dev, k_raw, w.get(ids.k_norm), a.k.at_mut(0..n * kv), a.k_rstd.at_mut(0..n * hk), eps)?;
+    rope_fwd(dev, a.q.at_mut(0..n * q), positions, w.rope.view(), h, d)?;
+    rope_fwd(dev, a.k.at_mut(0..n * kv), positions, w.rope.view(), hk, d)
+}
+
+fn attend_packed(dev: &Device, w: &Weights, batch: &PackedBatch, a: &mut LayerActs) -> Result<()> {
+    let (n, q, kv, heads) = (batch.n_tokens(), w.config.q_dim(), w.config.kv_dim(), w.config.heads());
+    attn_fwd(
+        dev,
+        a.q.at(0..n * q),
+        a.k.at(0..n * kv),
+        a.v.at(0..n * kv),
+        batch.cu_seqlens(),
+        a.o.at_mut(0..n * q),
+        a.lse.at_mut(0..n * heads.q),
+        heads,
+    )
+}
+
+fn attend_paged(
+    dev: &Device,
+    w: &Weights,
+    rows: &PagedRows,
+    pages: &mut KvPages,
+    layer: usize,
+    a: &mut LayerActs,
+) -> Result<()> {
+    let (n, q, kv, heads) = (rows.n_rows(), w.config.q_dim(), w.config.kv_dim(), w.config.heads());
+    let (k_pages, v_pages) = (&mut pages.k[layer], &mut pages.v[layer]);
+    let (k, v, at) = (a.k.at(0..n * kv), a.v.at(0..n * kv), rows.at());
+    kv_append(dev, k, v, at, k_pages.view_mut(), v_pages.view_mut(), heads)?;
+    attn_decode(dev, a.q.at(0..n * q), k_pages.view(), v_pages.view(), at, a.o.at_mut(0..n * q), heads)
+}
+
+/// Residual stream += attention's output, projected.
+fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &LayerActs, n: usize) -> Result<()> {
+    let (c, q) = (w.config.hidden_size, w.config.q_dim());
+    gemm_nt(dev, a.o.at(0..n * q), w.get(ids.o), x.at_mut(0..n * c), n, c, q, Store::Add)
+}
+
+/// Residual stream += MLP of the normed residual stream.
+fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerActs, n: usize) -> Result<()> {
+    let (c, f, eps) = (w.config.hidden_size, w.config.intermediate_size, w.config.rms_norm_eps);
+    rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n), eps)?;
+    let h = a.mlp_h.at(0..n * c);
+    gemm_nt(dev, h, w.get(ids.gate), a.gate.at_mut(0..n * f), n, f, c, Store::Set)?;
+    gemm_nt(dev, h, w.get(ids.up), a.up.at_mut(0..n * f), n, f, c, Store::Set)?;
+    swiglu_fwd(dev, a.gate.at(0..n * f), a.up.at(0..n * f), a.s.at_mut(0..n * f))?;
+    gemm_nt(dev, a.s.at(0..n * f), w.get(ids.down), x.at_mut(0..n * c), n, c, f, Store::Add)
+}
+
+/// The rows that carry a loss or sample, gathered, then the final norm: of these rows only.
+fn gather_and_norm(dev: &Device, w: &Weights, rows: View, acts: &mut Activations, n: usize) -> Result<()> {
+    let (m, c, eps) = (rows.len(), w.config.hidden_size, w.config.rms_norm_eps);
+    let o = &mut acts.out;
+    embed_fwd(dev, rows, acts.x.at(0..n * c), o.x.at_mut(0..m * c), c)?;
+    rmsnorm_fwd(dev, o.x.at(0..m * c), w.get(w.layout.norm), o.h.at_mut(0..m * c), o.rstd.at_mut(0..m), eps)
+}

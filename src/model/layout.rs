@@ -1,0 +1,151 @@
+//! Where each parameter lies in the one flat buffer that holds them all; gradients and moments lie alike.
+
+use super::ModelConfig;
+use crate::device::{Buffer, View, ViewMut};
+use std::ops::Range;
+
+/// Tensors start at multiples of this many elements: a cache line of f32. The gaps stay zero.
+const ALIGN: usize = 16;
+
+/// One parameter tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSpec {
+    /// Its name in Hugging Face files.
+    pub name: String,
+    /// Its shape; matrices are `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Its first element in the flat buffer.
+    pub offset: usize,
+    /// Weight decay applies: true for matrices, false for norms.
+    pub decay: bool,
+}
+
+impl TensorSpec {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True when it has no elements; no model has such a tensor.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its elements in the flat buffer.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// Names one tensor of a [`Layout`]: an index into its specs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorId(pub usize);
+
+/// The tensors of one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerIds {
+    /// Norm before attention `[C]`.
+    pub attn_norm: TensorId,
+    /// Query projection `[H D, C]`.
+    pub q: TensorId,
+    /// Key projection `[Hk D, C]`.
+    pub k: TensorId,
+    /// Value projection `[Hk D, C]`.
+    pub v: TensorId,
+    /// Output projection `[C, H D]`.
+    pub o: TensorId,
+    /// Norm of each query head `[D]`.
+    pub q_norm: TensorId,
+    /// Norm of each key head `[D]`.
+    pub k_norm: TensorId,
+    /// Norm before the MLP `[C]`.
+    pub mlp_norm: TensorId,
+    /// Gate projection `[F, C]`.
+    pub gate: TensorId,
+    /// Up projection `[F, C]`.
+    pub up: TensorId,
+    /// Down projection `[C, F]`.
+    pub down: TensorId,
+}
+
+/// Every tensor of a model and its place.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// All tensors, in ascending offset.
+    pub specs: Vec<TensorSpec>,
+    /// Token embedding `[V, C]`.
+    pub embed: TensorId,
+    /// The layers, first to last.
+    pub layers: Vec<LayerIds>,
+    /// Final norm `[C]`.
+    pub norm: TensorId,
+    /// Head `[V, C]`: the embedding itself when tied.
+    pub head: TensorId,
+    /// Elements of the flat buffer, gaps included.
+    pub len: usize,
+}
+
+impl Layout {
+    /// The layout of a model.
+    pub fn new(c: &ModelConfig) -> Layout {
+        let mut b = Builder::default();
+        let (width, f, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
+        let embed = b.add("model.embed_tokens.weight".into(), &[c.vocab_size, width]);
+        let layers = (0..c.num_hidden_layers)
+            .map(|l| {
+                let mut add = |name: &str, shape: &[usize]| b.add(format!("model.layers.{l}.{name}.weight"), shape);
+                LayerIds {
+                    attn_norm: add("input_layernorm", &[width]),
+                    q: add("self_attn.q_proj", &[q, width]),
+                    k: add("self_attn.k_proj", &[kv, width]),
+                    v: add("self_attn.v_proj", &[kv, width]),
+                    o: add("self_attn.o_proj", &[width, q]),
+                    q_norm: add("self_attn.q_norm", &[c.head_dim]),
+                    k_norm: add("self_attn.k_norm", &[c.head_dim]),
+                    mlp_norm: add("post_attention_layernorm", &[width]),
+                    gate: add("mlp.gate_proj", &[f, width]),
+                    up: add("mlp.up_proj", &[f, width]),
+                    down: add("mlp.down_proj", &[width, f]),
+                }
+            })
+            .collect();
+        let norm = b.add("model.norm.weight".into(), &[width]);
+        let head = if c.tie_word_embeddings { embed } else { b.add("lm_head.weight".into(), &[c.vocab_size, width]) };
+        Layout { specs: b.specs, embed, layers, norm, head, len: b.len }
+    }
+
+    /// Parameters of the model, without the gaps.
+    pub fn n_params(&self) -> usize {
+        self.specs.iter().map(TensorSpec::len).sum()
+    }
+
+    /// The tensor of that name.
+    pub fn find(&self, name: &str) -> Option<TensorId> {
+        self.specs.iter().position(|s| s.name == name).map(TensorId)
+    }
+
+    /// A tensor in a flat buffer of this layout, to read.
+    pub fn of<'a>(&self, flat: &'a Buffer, id: TensorId) -> View<'a> {
+        flat.at(self.specs[id.0].range())
+    }
+
+    /// A tensor in a flat buffer of this layout, to write.
+    pub fn of_mut<'a>(&self, flat: &'a mut Buffer, id: TensorId) -> ViewMut<'a> {
+        flat.at_mut(self.specs[id.0].range())
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    specs: Vec<TensorSpec>,
+    len: usize,
+}
+
+impl Builder {
+    fn add(&mut self, name: String, shape: &[usize]) -> TensorId {
+        let spec = TensorSpec { name, shape: shape.to_vec(), offset: self.len, decay: shape.len() > 1 };
+        self.len = (self.len + spec.len()).next_multiple_of(ALIGN);
+        self.specs.push(spec);
+        TensorId(self.specs.len() - 1)
+    }
+}

@@ -1,0 +1,27 @@
+//! The language model: the Qwen3 architecture (grouped-query attention, q/k norm, RoPE, RMSNorm, SwiGLU, tied or
+//! untied head) as two lists of ops, [`forward`] and [`backward`], over buffers sized once.
+//!
+//! Nothing here sees a host slice of a tensor or knows a device by name; there is no tape: each line of `forward`
+//! has its lines in `backward`, in reverse.
+
+mod activations;
+pub mod backward;
+mod batch;
+pub mod config;
+mod files;
+pub mod forward;
+pub mod kv;
+mod layout;
+pub mod plan;
+pub mod weights;
+
+pub use activations::{Activations, Use};
+pub use backward::backward;
+pub use batch::{PackedBatch, Packing, PagedRows};
+pub use config::ModelConfig;
+pub use files::write_atomic;
+pub use forward::{forward, forward_paged};
+pub use kv::KvPages;
+pub use layout::{LayerIds, Layout, TensorId, TensorSpec};
+pub use plan::Plan;
+pub use weights::Weights;

@@ -1,0 +1,205 @@
+//! The row rule over the whole model: a token's logprob has the same bits sampled one at a time from pages and
+//! computed over packed sequences, however prompts were cut into chunks, sequences batched and pages laid out.
+
+#![allow(clippy::unwrap_used)]
+
+use haggle::device::{DType, Device};
+use haggle::model::{
+    Activations, KvPages, ModelConfig, PackedBatch, Packing, PagedRows, Use, Weights, forward, forward_paged,
+};
+use haggle::noise::Noise;
+use haggle::ops::sample::{Sampling, sample};
+
+const MAX_PAGES: usize = 5;
+const VOCAB: usize = 97;
+
+fn config(tied: bool) -> ModelConfig {
+    let mut c = ModelConfig::tiny(VOCAB);
+    (c.hidden_size, c.num_hidden_layers, c.head_dim, c.intermediate_size) = (48, 3, 16, 80);
+    (c.max_position_embeddings, c.tie_word_embeddings) = (160, tied);
+    c
+}
+
+/// Larger than a new model's weights, so that distributions are far from even.
+fn weights(dev: &Device, tied: bool) -> Weights {
+    let mut w = Weights::init(dev, config(tied), 5);
+    let bigger: Vec<f32> = dev.to_vec::<f32>(w.data.view()).iter().map(|x| x * 6.0).collect();
+    dev.write(w.data.view_mut(), &bigger);
+    w
+}
+
+struct Player {
+    dev: Device,
+    w: Weights,
+    rows: PagedRows,
+    kv: KvPages,
+    acts: Activations,
+    table: Vec<i32>,
+}
+
+/// One row of a paged call.
+#[derive(Clone, Copy)]
+struct Row {
+    seq: usize,
+    pos: usize,
+    id: i32,
+}
+
+/// Rows of positions `range` of a sequence.
+fn rows_of(seq: usize, ids: &[i32], range: std::ops::Range<usize>) -> Vec<Row> {
+    range.map(|pos| Row { seq, pos, id: ids[pos] }).collect()
+}
+
+impl Player {
+    /// Three sequences whose pages lie scattered when `stride` is not 1.
+    fn new(tied: bool, stride: usize, threads: usize) -> Player {
+        let dev = Device::open("cpu", threads).unwrap();
+        let w = weights(&dev, tied);
+        let n_pages = 3 * MAX_PAGES + 1;
+        let table = (0..3 * MAX_PAGES).map(|i| ((i * stride + 1) % n_pages) as i32).collect();
+        let rows = PagedRows::new(&dev, &w.config, 200, 3, MAX_PAGES, 200);
+        let kv = KvPages::new(&dev, &w.config, n_pages);
+        let acts = Activations::new(&dev, &w.config, 200, 200, Use::Decode);
+        Player { dev, w, rows, kv, acts, table }
+    }
+
+    /// Feeds rows; all give logits `[N, V]`.
+    fn feed(&mut self, rows: &[Row]) -> Vec<f32> {
+        let column = |f: fn(&Row) -> i32| -> Vec<i32> { rows.iter().map(f).collect() };
+        let (ids, pos, seq) = (column(|r| r.id), column(|r| r.pos as i32), column(|r| r.seq as i32));
+        let all: Vec<i32> = (0..rows.len() as i32).collect();
+        self.rows.set(&self.dev, &ids, &pos, &seq, &self.table, &all).unwrap();
+        forward_paged(&self.dev, &self.w, &self.rows, &mut self.kv, &mut self.acts).unwrap();
+        self.dev.to_vec(self.acts.logits())
+    }
+
+    /// Samples one token from the logits of row `row` of the last feed.
+    fn draw(&mut self, row: usize, seq: usize, pos: usize, temperature: f32) -> (i32, f32) {
+        let dev = &self.dev;
+        let (t, k) = (dev.upload(&[temperature]), dev.upload(&[0i32]));
+        let (p, min_p) = (dev.upload(&[1f32]), dev.upload(&[0f32]));
+        let key = dev.upload(&[11u64, seq as u64, pos as u64]);
+        let how =
+            Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: min_p.view(), key: key.view() };
+        let (mut token, mut logprob) = (dev.zeros(DType::I32, 1), dev.zeros(DType::F32, 1));
+        let logits = self.acts.logits_mut().at(row * VOCAB..(row + 1) * VOCAB);
+        sample(dev, logits, how, token.view_mut(), logprob.view_mut(), VOCAB).unwrap();
+        (dev.to_vec::<i32>(token.view())[0], dev.to_vec::<f32>(logprob.view())[0])
+    }
+}
+
+fn prompts() -> Vec<Vec<i32>> {
+    let noise = Noise::new(3, 3);
+    let prompt = |s: usize, len: usize| (0..len).map(|i| noise.below((s * 1000 + i) as u64, VOCAB) as i32).collect();
+    vec![prompt(0, 1), prompt(1, 33), prompt(2, 70)]
+}
+
+/// Logprobs of every token but the first of each sequence, by the packed forward.
+fn packed(dev: &Device, w: &Weights, seqs: &[Vec<i32>], for_use: Use, temperature: f32) -> Vec<Vec<f32>> {
+    let mut packing = Packing::default();
+    seqs.iter().for_each(|s| packing.push(s, |_| true));
+    let (n, m) = (packing.ids.len() + 3, packing.targets.len() + 1);
+    let mut batch = PackedBatch::new(dev, &w.config, n, m);
+    batch.set(dev, &packing).unwrap();
+    let mut acts = Activations::new(dev, &w.config, n, m, for_use);
+    forward(dev, w, &batch, &mut acts, 1.0 / temperature).unwrap();
+    let all = dev.to_vec::<f32>(acts.logprob());
+    let mut end = 0;
+    let mut take = |s: &Vec<i32>| {
+        end += s.len() - 1;
+        all[end + 1 - s.len()..end].to_vec()
+    };
+    seqs.iter().map(&mut take).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+fn sampled_logprobs_equal_the_packed_forward(tied: bool, stride: usize, threads: usize, temperature: f32) {
+    let mut player = Player::new(tied, stride, threads);
+    let mut seqs = prompts();
+    let prompt_lens: Vec<usize> = seqs.iter().map(Vec::len).collect();
+    let mut drawn: Vec<Vec<f32>> = vec![vec![]; 3];
+    // Prompts but for their last token: the second whole, the third in two chunks; the first is one token long.
+    player.feed(&[rows_of(1, &seqs[1], 0..32), rows_of(2, &seqs[2], 0..40)].concat());
+    player.feed(&rows_of(2, &seqs[2], 40..69));
+    for step in 0..50 {
+        // Sequences pause at different steps, so a row shares its call with ever other rows.
+        let live: Vec<usize> = (0..3).filter(|s| (step + s) % 3 != 2 || step > 30).collect();
+        let rows: Vec<Row> =
+            live.iter().flat_map(|&s| rows_of(s, &seqs[s], seqs[s].len() - 1..seqs[s].len())).collect();
+        player.feed(&rows);
+        for (row, &s) in live.iter().enumerate() {
+            let (token, logprob) = player.draw(row, s, seqs[s].len(), temperature);
+            seqs[s].push(token);
+            drawn[s].push(logprob);
+        }
+    }
+    for for_use in [Use::Train, Use::Score] {
+        let trained = packed(&player.dev, &player.w, &seqs, for_use, temperature);
+        for s in 0..3 {
+            assert!(drawn[s].len() > 20 && drawn[s].iter().any(|l| *l < -0.5));
+            assert_eq!(bits(&drawn[s]), bits(&trained[s][prompt_lens[s] - 1..]), "sequence {s} {for_use:?}");
+        }
+    }
+}
+
+#[test]
+fn sampled_logprobs_equal_the_packed_forward_tied() {
+    sampled_logprobs_equal_the_packed_forward(true, 1, 1, 1.0);
+}
+
+#[test]
+fn sampled_logprobs_equal_the_packed_forward_untied_scattered_pages_warm() {
+    sampled_logprobs_equal_the_packed_forward(false, 7, 2, 0.7);
+}
+
+#[test]
+fn logits_do_not_depend_on_how_a_prompt_is_cut() {
+    let seq = &prompts()[2];
+    let whole = Player::new(true, 1, 2).feed(&rows_of(0, seq, 0..seq.len()));
+    for chunk in [1, 7, 32, 33, 69] {
+        let mut player = Player::new(true, 7, 1);
+        for start in (0..seq.len()).step_by(chunk) {
+            let end = seq.len().min(start + chunk);
+            let got = player.feed(&rows_of(1, seq, start..end));
+            assert_eq!(bits(&got), bits(&whole[start * VOCAB..end * VOCAB]), "chunk of {chunk} at {start}");
+        }
+    }
+}
+
+#[test]
+fn logprobs_do_not_depend_on_what_is_packed_beside() {
+    let dev = Device::open("cpu", 2).unwrap();
+    let w = weights(&dev, true);
+    let together = packed(&dev, &w, &prompts(), Use::Score, 1.0);
+    let mut backwards = prompts();
+    backwards.reverse();
+    let backwards = packed(&dev, &w, &backwards, Use::Train, 1.0);
+    for s in 0..3 {
+        let alone = packed(&Device::open("cpu", 1).unwrap(), &w, &prompts()[s..s + 1], Use::Score, 1.0);
+        assert_eq!(bits(&together[s]), bits(&alone[0]), "sequence {s} alone");
+        assert_eq!(bits(&together[s]), bits(&backwards[2 - s]), "sequence {s} in another order");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let dev = Device::open("cpu", 1).unwrap();
+    let w = weights(&dev, true);
+    let mut batch = PackedBatch::new(&dev, &w.config, 8, 8);
+    let mut set = |ids: &[i32]| {
+        let mut packing = Packing::default();
+        packing.push(ids, |_| true);
+        batch.set(&dev, &packing).map_err(|e| e.to_string())
+    };
+    assert!(set(&[1; 9]).unwrap_err().contains("max_tokens"));
+    assert!(set(&[1, 97]).unwrap_err().contains("ids < V"));
+    assert!(set(&[1, -1]).unwrap_err().contains("ids < V"));
+    assert!(set(&[1; 8]).is_ok());
+    let mut small = Activations::new(&dev, &w.config, 7, 8, Use::Train);
+    assert!(forward(&dev, &w, &batch, &mut small, 1.0).unwrap_err().to_string().contains("max_tokens"));
+    let mut decode = Activations::new(&dev, &w.config, 8, 8, Use::Decode);
+    assert!(forward(&dev, &w, &batch, &mut decode, 1.0).unwrap_err().to_string().contains("this use"));
+}
