@@ -51,10 +51,10 @@ pub enum Malformed {
 pub fn parse(text: &str, code: &str) -> Result<Reply, Malformed> {
     let body = text.trim_start().strip_prefix("Thought:").ok_or(Malformed::NoThought)?;
     let (thought, rest) = body.split_once("\nTalk:").ok_or(Malformed::NoTalk)?;
-    let (talk, action) = rest.split_once("\nAction:").ok_or(Malformed::NoAction)?;
     if thought.contains("\nAction:") {
         return Err(Malformed::NoTalk);
     }
+    let (talk, action) = rest.split_once("\nAction:").ok_or(Malformed::NoAction)?;
     if talk.contains("Thought:") {
         return Err(Malformed::ThoughtInTalk);
     }
