@@ -6,6 +6,7 @@
 pub mod config;
 pub mod doctor;
 pub mod out;
+pub mod report;
 
 use crate::config::{Config, Override};
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Say what this machine has, and test the ops on it
     Doctor(doctor::DoctorArgs),
+    /// Rebuild a run's report.html from its files
+    Report(report::ReportArgs),
 }
 
 /// Options every command takes.
@@ -153,6 +156,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
     match &cli.command {
         Command::Config(args) => config::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
+        Command::Report(args) => report::run(args, globals),
     }
 }
 

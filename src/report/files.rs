@@ -1,0 +1,128 @@
+//! Reading a run directory: metrics, the final table, sample dialogues.
+
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// What a run left on disk, as far as it got.
+pub struct RunFiles {
+    /// The directory.
+    pub dir: PathBuf,
+    /// `config.toml`, as text.
+    pub config: String,
+    /// `metrics.jsonl`: an object a step.
+    pub metrics: Vec<Map<String, Value>>,
+    /// `summary.json`: the final table; empty before the run ends.
+    pub summary: Vec<Map<String, Value>>,
+    /// `differences.json`: paired differences; empty before the run ends.
+    pub differences: Vec<Map<String, Value>>,
+    /// `samples.jsonl`: dialogues before and after training.
+    pub samples: Vec<Sample>,
+}
+
+/// One dialogue of `samples.jsonl`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sample {
+    /// `before` or `after` training.
+    pub when: String,
+    /// The product's code.
+    pub code: String,
+    /// The product's title.
+    #[serde(default)]
+    pub title: String,
+    /// `mi` or `ci`.
+    #[serde(default)]
+    pub scenario: String,
+    /// List price, seller's cost, buyer's budget, in cents.
+    pub list: i64,
+    /// The seller's cost in cents.
+    pub cost: i64,
+    /// The buyer's budget in cents.
+    pub budget: i64,
+    /// The turns in order.
+    pub turns: Vec<SampleTurn>,
+    /// How it ended.
+    pub outcome: Value,
+    /// The buyer's reward.
+    pub reward: f64,
+}
+
+/// One turn of a sample.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SampleTurn {
+    /// `buyer` or `seller`.
+    pub side: String,
+    /// Private reasoning.
+    #[serde(default)]
+    pub thought: String,
+    /// What the other side heard.
+    #[serde(default)]
+    pub talk: String,
+    /// The action as text.
+    pub action: String,
+    /// The regulator's reason, when it stepped in.
+    #[serde(default)]
+    pub intervention: Option<String>,
+}
+
+impl RunFiles {
+    /// Reads a run directory. Only `metrics.jsonl` must be there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when this is no run directory; [`Error::Data`] naming file and line of what cannot be parsed.
+    pub fn read(dir: &Path) -> Result<RunFiles> {
+        let metrics = dir.join("metrics.jsonl");
+        if !metrics.is_file() {
+            return Err(Error::io(dir, "is not a run directory: it holds no metrics.jsonl; give the --out of a train"));
+        }
+        Ok(RunFiles {
+            dir: dir.into(),
+            config: std::fs::read_to_string(dir.join("config.toml")).unwrap_or_default(),
+            metrics: read_lines(&metrics)?,
+            summary: read_list(&dir.join("summary.json"))?,
+            differences: read_list(&dir.join("differences.json"))?,
+            samples: read_lines(&dir.join("samples.jsonl"))?,
+        })
+    }
+
+    /// The points `(step, value)` of a metric, finite ones only.
+    pub fn curve(&self, key: &str) -> Vec<(f64, f64)> {
+        let point = |row: &Map<String, Value>| Some((row.get("step")?.as_f64()?, row.get(key)?.as_f64()?));
+        self.metrics.iter().filter_map(point).filter(|(_, y)| y.is_finite()).collect()
+    }
+
+    /// A number of the final table: `reward` of `trained` in `all`.
+    pub fn final_value(&self, buyer: &str, key: &str) -> Option<f64> {
+        let is = |row: &Map<String, Value>, key: &str, want: &str| row.get(key).and_then(Value::as_str) == Some(want);
+        let row = self.summary.iter().find(|row| is(row, "buyer", buyer) && is(row, "scenario", "all"))?;
+        row.get(key)?.as_f64()
+    }
+}
+
+/// Reads a file of JSON lines; none when it is not there. A torn last line (a killed run) is left out.
+fn read_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
+    let Some(text) = read_if_there(path)? else { return Ok(Vec::new()) };
+    let mut rows = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        match serde_json::from_str(line) {
+            Ok(row) => rows.push(row),
+            Err(_) if !text.ends_with('\n') && number + 1 == text.lines().count() => break,
+            Err(e) => return Err(Error::data(path, format!("line {}: {e}", number + 1))),
+        }
+    }
+    Ok(rows)
+}
+
+fn read_list(path: &Path) -> Result<Vec<Map<String, Value>>> {
+    let Some(text) = read_if_there(path)? else { return Ok(Vec::new()) };
+    serde_json::from_str(&text).map_err(|e| Error::data(path, format!("is not a list of objects: {e}")))
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path, e)),
+    }
+}

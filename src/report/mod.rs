@@ -1,0 +1,35 @@
+//! The report of a run: `report.html`, one self-contained page, and `curve.svg`, its first picture alone.
+//!
+//! The one idea: it is built from the run directory's files and nothing else, so `haggle report RUN` rebuilds it at any
+//! time, from a run that was killed too. Curves are inline SVG; the page loads nothing.
+
+mod curves;
+mod files;
+mod page;
+
+pub use files::RunFiles;
+
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Writes `report.html` and `curve.svg` of a run directory; returns the page's path.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Data`] naming the file that cannot be read or written.
+pub fn write(run_dir: &Path) -> Result<PathBuf> {
+    let files = RunFiles::read(run_dir)?;
+    save(run_dir.join("curve.svg"), &curves::headline(&files)?)?;
+    save(run_dir.join("report.html"), &page::page(&files)?)
+}
+
+/// Writes whole or not at all: a new file beside, then a rename.
+fn save(path: PathBuf, text: &str) -> Result<PathBuf> {
+    let beside = path.with_extension("tmp");
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, &path))
+        .map_err(|e| Error::io(&path, format!("cannot write the report: {e}")))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests;

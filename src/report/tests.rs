@@ -1,0 +1,79 @@
+//! The report stands alone, shows what the run holds, and survives a killed run.
+
+use super::*;
+use std::fs;
+
+fn run_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (1..=30)
+        .map(|s| {
+            format!(
+                "{{\"step\":{s},\"reward/mean\":{},\"deal_rate\":0.5,\"rollout/logprob_max_abs_diff\":0.0}}\n",
+                s as f64 / 60.0
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("metrics.jsonl"), rows).unwrap();
+    fs::write(dir.path().join("config.toml"), "seed = 1\n[model]\nbase = \"<b>\"\n").unwrap();
+    fs::write(
+        dir.path().join("summary.json"),
+        r#"[{"buyer":"untrained","seller":"base","scenario":"all","n":10,"reward":-0.1,"reward_ci95":[-0.2,0.0]},
+            {"buyer":"trained","seller":"base","scenario":"all","n":10,"reward":0.25,"reward_ci95":[0.2,0.3]}]"#,
+    )
+    .unwrap();
+    let sample = |when: &str, talk: &str| {
+        format!(
+            r#"{{"when":"{when}","code":"books_1","title":"A <script> & more","scenario":"mi","list":2000,"cost":1000,"budget":1600,
+            "turns":[{{"side":"buyer","thought":"bid 55%","talk":"{talk}","action":"[BUY] $8.80 (1x books)"}}],
+            "outcome":{{"kind":"deal","price":1299}},"reward":0.5}}"#
+        )
+        .replace('\n', " ")
+    };
+    let samples = format!("{}\n{}\n", sample("before", "I take it."), sample("after", "Too dear."));
+    fs::write(dir.path().join("samples.jsonl"), samples).unwrap();
+    dir
+}
+
+#[test]
+fn the_page_holds_curves_table_and_dialogues_and_loads_nothing() {
+    let dir = run_dir();
+    let path = write(dir.path()).unwrap();
+    let html = fs::read_to_string(path).unwrap();
+    assert_eq!(html.matches("<svg").count(), 3, "reward, deal rate, logprob difference");
+    for wanted in [
+        "0.250 [0.200, 0.300]",
+        "A &lt;script&gt; &amp; more",
+        "I take it.",
+        "Too dear.",
+        "deal at $12.99",
+        "&lt;b&gt;",
+    ] {
+        assert!(html.contains(wanted), "{wanted}");
+    }
+    for loads in ["<script", "src=", "href=", "@import", "url("] {
+        assert!(!html.contains(loads), "{loads}");
+    }
+    let curve = fs::read_to_string(dir.path().join("curve.svg")).unwrap();
+    assert!(curve.starts_with("<svg") && curve.contains("trained, held out"));
+}
+
+#[test]
+fn a_torn_last_line_is_left_out_and_a_broken_one_is_named() {
+    let dir = run_dir();
+    let path = dir.path().join("metrics.jsonl");
+    fs::write(&path, "{\"step\":1,\"reward/mean\":0.5}\n{\"step\":2,\"rew").unwrap();
+    assert_eq!(RunFiles::read(dir.path()).unwrap().curve("reward/mean"), [(1.0, 0.5)]);
+    write(dir.path()).unwrap();
+    fs::write(&path, "{\"step\":1}\nnonsense\n{\"step\":3}\n").unwrap();
+    let message = write(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("metrics.jsonl: line 2"), "{message}");
+}
+
+#[test]
+fn a_run_without_steps_still_has_a_page_and_another_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = write(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("not a run directory"), "{message}");
+    fs::write(dir.path().join("metrics.jsonl"), "").unwrap();
+    write(dir.path()).unwrap();
+}
