@@ -1,0 +1,190 @@
+//! Matrix products on the CPU.
+//!
+//! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, its rows of A into
+//! tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers while it walks K in ascending
+//! order. K is walked in blocks of [`KC`]; between blocks the tile of C goes through memory, which keeps each
+//! element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns) multiplied.
+//! Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod pack;
+mod portable;
+
+use super::Cpu;
+use super::math::Isa;
+use super::pool::Shared;
+use crate::ops::gemm::Store;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// K walked between two visits to memory of a tile of C.
+pub(crate) const KC: usize = 512;
+/// Floats from row to row of a packed tile of A; odd in cache lines, so that rows do not share cache sets.
+pub(crate) const A_STRIDE: usize = KC + 16;
+/// Columns of B a task packs at a time.
+const NC: usize = 128;
+/// Rows of A that a task walks at least, if there are as many: what packing B costs is spread over them.
+const MC: usize = 256;
+/// Multiply-adds below which waking another thread costs more than it brings.
+const INLINE: usize = 1 << 18;
+
+/// `c += a b` on one tile: `kc` steps, packed tile of A, packed panel of B, tile of C, floats between rows of C, and
+/// whether C is read first (else the chain starts from zero).
+pub(crate) type Tile = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+
+/// The microkernels of one instruction set.
+pub(crate) struct Kernels {
+    /// Rows of a tile at most.
+    pub mr: usize,
+    /// Columns of a tile.
+    pub nr: usize,
+    /// By rows - 1, for A packed `[mr, A_STRIDE]`.
+    pub rows: &'static [Tile],
+    /// By rows - 1, for A packed `[kc, mr]`.
+    pub cols: &'static [Tile],
+    /// Packs a panel of B that is stored `[N, K]`: `(b, k, n_cols, kc, panel)` writes `panel [kc, nr]`.
+    pub transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32),
+}
+
+fn kernels(isa: Isa) -> &'static Kernels {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &avx512::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &avx2::KERNELS,
+        _ => &portable::KERNELS,
+    }
+}
+
+/// One product, `c [m, n]`.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    a: &'a [f32],
+    /// A is stored `[K, M]` rather than `[M, K]`.
+    a_by_k: bool,
+    b: &'a [f32],
+    /// B is stored `[K, N]` rather than `[N, K]`.
+    b_by_k: bool,
+    c: Shared<f32>,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+}
+
+/// See [`crate::ops::gemm::gemm_nt`].
+pub fn gemm_nt(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+    run(cpu, Product { a, a_by_k: false, b, b_by_k: false, c: Shared::new(c), m, n, k, store });
+}
+
+/// See [`crate::ops::gemm::gemm_nn`].
+pub fn gemm_nn(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+    run(cpu, Product { a, a_by_k: false, b, b_by_k: true, c: Shared::new(c), m, n, k, store });
+}
+
+/// See [`crate::ops::gemm::gemm_tn`].
+pub fn gemm_tn(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+    run(cpu, Product { a, a_by_k: true, b, b_by_k: true, c: Shared::new(c), m, n, k, store });
+}
+
+fn run(cpu: &Cpu, p: Product) {
+    assert!(p.a.len() == p.m * p.k && p.b.len() == p.n * p.k && p.c.len() == p.m * p.n, "gemm: sizes");
+    if p.m == 0 || p.n == 0 {
+        return;
+    }
+    let kernels = kernels(cpu.isa);
+    let threads = if p.m * p.n * p.k < INLINE { 1 } else { cpu.pool.threads() };
+    let (rows, cols) = split(p.m, p.n, kernels, threads);
+    let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
+    cpu.pool.run(down * across, |task| {
+        let (i, j) = (task / across * rows, task % across * cols);
+        block(&p, kernels, i..p.m.min(i + rows), j..p.n.min(j + cols));
+    });
+}
+
+/// Rows and columns of the blocks of C: about equal blocks, their number a multiple of `threads` where possible.
+fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize) {
+    let panels = n.div_ceil(kernels.nr);
+    let mut across = n.div_ceil(NC);
+    let mut down = if threads == 1 { 1 } else { (m / MC).max(1) };
+    if (down * across) % threads != 0 {
+        if m >= threads * MC {
+            down = down.next_multiple_of(threads);
+        } else {
+            across = across.next_multiple_of(threads).min(panels);
+        }
+    }
+    let rows = m.div_ceil(down).next_multiple_of(kernels.mr);
+    (rows, panels.div_ceil(across) * kernels.nr)
+}
+
+thread_local! {
+    /// Packed A and B of the task at hand; allocated by a thread's first product.
+    static SCRATCH: RefCell<pack::Scratch> = const { RefCell::new(pack::Scratch::empty()) };
+}
+
+/// One block of C.
+fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let (a, b) = scratch.get();
+        let mut load = p.store == Store::Add;
+        // A product over nothing is one empty block: it stores zeros, or what was there.
+        for k0 in (0..p.k.max(1)).step_by(KC) {
+            let kc = KC.min(p.k - k0);
+            for j0 in cols.clone().step_by(NC) {
+                let cols = j0..cols.end.min(j0 + NC);
+                pack::pack_b(p, kernels, k0, kc, cols.clone(), b);
+                let tiles = rows.len().div_ceil(kernels.mr);
+                for t in 0..tiles {
+                    // Tiles of about equal height: a thin last one would waste a panel's loads.
+                    let (top, end) = (rows.len() * t / tiles, rows.len() * (t + 1) / tiles);
+                    let rows = rows.start + top..rows.start + end;
+                    pack::pack_a(p, kernels, k0, kc, rows.clone(), a);
+                    tile_row(p, kernels, kc, rows, cols.clone(), a, b, load);
+                }
+            }
+            load = true;
+        }
+    });
+}
+
+/// The tiles of one row of tiles.
+fn tile_row(
+    p: &Product,
+    kernels: &Kernels,
+    kc: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    a: &[f32],
+    b: &[f32],
+    load: bool,
+) {
+    let nr = kernels.nr;
+    let tile = if p.a_by_k { kernels.cols[rows.len() - 1] } else { kernels.rows[rows.len() - 1] };
+    for (j, panel) in cols.clone().step_by(nr).zip(b.chunks(kc.max(1) * nr)) {
+        // SAFETY: in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
+        let c = unsafe { p.c.ptr().add(rows.start * p.n + j) };
+        if j + nr <= cols.end {
+            // SAFETY: packed A holds kc steps of rows.len() rows, the panel kc nr floats, and the tile is inside C.
+            unsafe { tile(kc, a.as_ptr(), panel.as_ptr(), c, p.n, load) };
+            continue;
+        }
+        // The last columns: through a tile of its own.
+        let (width, mut edge) = (cols.end - j, [0f32; pack::MAX_MR * pack::MAX_NR]);
+        for i in 0..rows.len() {
+            // SAFETY: row i of this tile of C, which is this task's alone.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };
+            edge[i * nr..][..width].copy_from_slice(c);
+        }
+        // SAFETY: as above, and edge holds mr nr floats.
+        unsafe { tile(kc, a.as_ptr(), panel.as_ptr(), edge.as_mut_ptr(), nr, load) };
+        for i in 0..rows.len() {
+            // SAFETY: as above.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };
+            c.copy_from_slice(&edge[i * nr..][..width]);
+        }
+    }
+}
