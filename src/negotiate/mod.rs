@@ -9,6 +9,7 @@ pub mod card;
 pub mod catalog;
 mod catalog_words;
 pub mod episode;
+pub mod export;
 pub mod folder;
 pub mod metrics;
 pub mod money;
