@@ -66,18 +66,12 @@ pub fn parse_last(text: &str, code: &str) -> Result<Action, Malformed> {
 
 /// The last `[WORD]` of ASCII capitals, and the text behind it.
 fn last_bracket(text: &str) -> Option<(&str, &str)> {
-    let mut end = text.len();
-    while let Some(open) = text[..end].rfind('[') {
+    text.rmatch_indices('[').find_map(|(open, _)| {
         let after = &text[open + 1..];
-        if let Some(close) = after.find(']') {
-            let word = &after[..close];
-            if !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase()) {
-                return Some((word, &after[close + 1..]));
-            }
-        }
-        end = open;
-    }
-    None
+        let length = after.bytes().take_while(u8::is_ascii_uppercase).count();
+        let rest = after[length..].strip_prefix(']')?;
+        (length > 0).then_some((&after[..length], rest))
+    })
 }
 
 /// ` $M (1x code)`: one space, a price above zero, the item in parentheses.

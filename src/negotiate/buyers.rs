@@ -155,7 +155,7 @@ impl<'a> Sight<'a> {
 
 /// Share of budget planned for turn `t` of `turns` (Xia et al. 2024): 0.5 B to B, linear.
 fn og_share(t: u32, turns: u32) -> f64 {
-    0.5 + 0.5 * f64::from(t.min(turns) - 1) / f64::from(turns.max(2) - 1)
+    0.5 + 0.5 * f64::from(t.min(turns).saturating_sub(1)) / f64::from(turns.max(2) - 1)
 }
 
 fn og_narrator(sight: &Sight<'_>) -> Play {
@@ -170,8 +170,8 @@ fn og_narrator(sight: &Sight<'_>) -> Play {
         return sight.quit();
     }
     let talk = if sight.turn == 1 { OPENING } else { RAISE };
-    let thought = format!("bid {}%", (share * 100.0).round());
-    Play { thought, talk: talk[sight.noise.below(90, talk.len())], action: Action::Buy(planned) }
+    let talk = talk[sight.noise.below(90, talk.len())];
+    Play { thought: "next on the schedule".into(), talk, action: Action::Buy(planned) }
 }
 
 fn fixed_concession(sight: &Sight<'_>) -> Play {
