@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod doctor;
+pub mod init;
 pub mod out;
 pub mod report;
 
@@ -48,6 +49,8 @@ Exit codes: 0 done, 2 usage or config, 3 data or files, 4 device, 5 training sto
 enum Command {
     /// Print the resolved config as TOML, every key with its unit and what it does
     Config(config::ConfigArgs),
+    /// Make a new model folder: random weights, or supervised on generated dialogues
+    Init(init::InitArgs),
     /// Say what this machine has, and test the ops on it
     Doctor(doctor::DoctorArgs),
     /// Rebuild a run's report.html from its files
@@ -155,6 +158,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
     let globals = &cli.globals;
     match &cli.command {
         Command::Config(args) => config::run(args, globals),
+        Command::Init(args) => init::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
         Command::Report(args) => report::run(args, globals),
     }

@@ -3,5 +3,7 @@
 pub mod checkpoint;
 pub mod dialogues;
 pub mod optimizer;
+pub mod probe;
 pub mod run_dir;
+pub mod sft;
 pub mod tensorboard;

@@ -1,0 +1,152 @@
+//! `haggle init`: a new model folder, random or supervised on generated dialogues.
+
+use super::{Exit, Globals, out};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::{ModelConfig, write_atomic};
+use crate::text::tokenizer::VOCAB;
+use crate::text::{Chat, Tokenizer};
+use crate::train::dialogues;
+use crate::train::probe::{Probe, probe};
+use crate::train::sft::{Row, Supervision, Trainer};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+/// Dialogues the vocabulary is learned from, and the seed of their stream.
+const CORPUS: (usize, u64) = (4_000, 1);
+/// Dialogues a probe looks at.
+const PROBED: u64 = 256;
+
+/// Options of `haggle init`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  haggle init --preset tiny --out base                          tokenizer and random weights
+  haggle init --preset tiny --supervised --out base --seed 1    the recipe of the embedded model
+  haggle init --preset tiny --supervised --tokens 2000000 --out quick")]
+pub struct InitArgs {
+    /// The model's shape
+    #[arg(long, value_name = "NAME", default_value = "tiny", value_parser = ["tiny"])]
+    preset: String,
+    /// Train it on generated dialogues of both roles
+    #[arg(long)]
+    supervised: bool,
+    /// Tokens to train on
+    #[arg(long, value_name = "N", default_value_t = Supervision::default().tokens)]
+    tokens: u64,
+    /// Tokens of a batch
+    #[arg(long, value_name = "N", default_value_t = Supervision::default().batch_tokens)]
+    batch_tokens: usize,
+    /// Most tokens of one forward and backward
+    #[arg(long, value_name = "N", default_value_t = Supervision::default().micro_tokens)]
+    micro_tokens: usize,
+    /// Peak learning rate
+    #[arg(long, value_name = "X", default_value_t = Supervision::default().optim.lr)]
+    lr: f32,
+}
+
+/// Makes the folder.
+pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
+    let config = globals.resolve(&[])?;
+    let dir = globals
+        .out
+        .as_deref()
+        .ok_or_else(|| Error::Config { problems: vec!["init needs --out DIR: the folder to make".into()] })?;
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(Error::io(dir, "is not empty; name another directory with --out"));
+    }
+    let dev = Device::open(&config.device, config.threads)?;
+    let how = supervision(args, config.seed);
+    let chat = Chat::ours(Tokenizer::train(&dialogues::corpus(CORPUS.1, CORPUS.0)?, VOCAB)?)?;
+    let mut trainer = Trainer::new(&dev, shape(&chat), how);
+    save(&mut trainer, &chat, &dev, dir)?;
+    let found = if args.supervised { Some(supervise(&mut trainer, &chat, &dev, dir)?) } else { None };
+    save(&mut trainer, &chat, &dev, dir)?;
+    record(args, &how, found, dir)?;
+    let params = trainer.weights.layout.n_params();
+    match (globals.json, found) {
+        (true, _) => out::line(&json!({ "out": dir, "parameters": params, "probe": found }).to_string()),
+        (false, Some(p)) => out::line(&format!("{}: {params} parameters\n{}", dir.display(), table(&p))),
+        (false, None) => out::line(&format!("{}: {params} parameters, random", dir.display())),
+    }
+    Ok(Exit::Done)
+}
+
+fn supervision(args: &InitArgs, seed: u64) -> Supervision {
+    let mut how = Supervision {
+        seed,
+        tokens: args.tokens,
+        batch_tokens: args.batch_tokens.max(1),
+        micro_tokens: args.micro_tokens.max(1),
+        ..Supervision::default()
+    };
+    how.optim.lr = args.lr;
+    how
+}
+
+/// The tiny shape around a tokenizer's vocabulary and special tokens.
+fn shape(chat: &Chat) -> ModelConfig {
+    let mut config = ModelConfig::tiny(chat.tokenizer.vocab());
+    config.eos_token_ids = vec![chat.end() as u32];
+    config.pad_token_id = chat.tokenizer.id("<|pad|>").map(|id| id as u32);
+    config
+}
+
+/// Trains, showing progress; saves on the way so that a kill leaves the last weights.
+fn supervise(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Result<Probe> {
+    let bar = ProgressBar::new(trainer.how.tokens);
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} tokens  {msg}  {elapsed}<{eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let path = dir.join("haggle/sft.jsonl");
+    let mut log = std::fs::File::create(&path).map_err(|e| Error::io(&path, e))?;
+    let (start, mut saved, mut mean) = (Instant::now(), Instant::now(), None::<f64>);
+    trainer.run(chat, |row: &Row, trainer| {
+        mean = Some(mean.map_or(row.loss, |m| 0.98 * m + 0.02 * row.loss));
+        let rate = row.tokens as f64 / start.elapsed().as_secs_f64();
+        bar.set_position(row.tokens.min(trainer.how.tokens));
+        bar.set_message(format!("loss {:.4}  {rate:.0} tok/s", mean.unwrap_or(row.loss)));
+        let text = serde_json::to_string(row).map_err(|e| Error::data(&path, e))?;
+        writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
+        if saved.elapsed().as_secs() >= 60 {
+            let found = probe(trainer, chat, trainer.how.seed, PROBED / 4)?;
+            bar.suspend(|| eprintln!("{} tokens, {rate:.0} tok/s: {}", row.tokens, table(&found).replace('\n', "  ")));
+            save(trainer, chat, dev, dir)?;
+            saved = Instant::now();
+        }
+        Ok(true)
+    })?;
+    bar.finish();
+    probe(trainer, chat, trainer.how.seed, PROBED)
+}
+
+fn save(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Result<()> {
+    trainer.weights.save(dev, dir)?;
+    for (name, text) in chat.files(trainer.weights.config.max_position_embeddings)? {
+        write_atomic(&dir.join(name), |f| f.write_all(text.as_bytes()))?;
+    }
+    std::fs::create_dir_all(dir.join("haggle")).map_err(|e| Error::io(dir.join("haggle"), e))
+}
+
+/// `haggle/init.json`: what made the folder.
+fn record(args: &InitArgs, how: &Supervision, found: Option<Probe>, dir: &Path) -> Result<()> {
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let made = json!({
+        "command": format!("haggle {}", command.join(" ")),
+        "version": env!("CARGO_PKG_VERSION"),
+        "preset": args.preset,
+        "supervised": args.supervised.then_some(how),
+        "probe": found,
+    });
+    write_atomic(&dir.join("haggle/init.json"), |f| f.write_all(format!("{made:#}\n").as_bytes()))
+}
+
+fn table(p: &Probe) -> String {
+    format!(
+        "loss: buyer {:.4}, seller {:.4}\nright price: bid {:.4}, ask {:.4}, deal {:.4} (greedy {:.4})\nright form {:.5}",
+        p.loss_buyer, p.loss_seller, p.bid_price, p.ask_price, p.deal_price, p.price_greedy, p.form
+    )
+}

@@ -1,0 +1,130 @@
+//! How well a model under supervision knows its part: teacher-forced, on dialogues it never trained on.
+//!
+//! The one idea: form and prices are copied, so each has one right spelling; the probability of that spelling is the
+//! share of sampled replies that would get it right at temperature 1. Words of thought and talk are a choice and are
+//! held against the teacher by their loss alone.
+
+use super::dialogues::{Dialogues, Sequence};
+use super::sft::Trainer;
+use crate::error::Result;
+use crate::negotiate::Side;
+use crate::text::Chat;
+use serde::Serialize;
+
+/// Dialogues of a probe are taken from this number of their stream on: training never comes here.
+const FROM: u64 = 1 << 40;
+
+/// What a probe found. Probabilities are means over replies.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Default)]
+pub struct Probe {
+    /// Mean -logprob of the buyer's own tokens.
+    pub loss_buyer: f64,
+    /// Mean -logprob of the seller's own tokens.
+    pub loss_seller: f64,
+    /// Probability of the right price after `[BUY]`, given thought and talk.
+    pub bid_price: f64,
+    /// Probability of the right price after `[SELL]`.
+    pub ask_price: f64,
+    /// Probability of the right price after `[DEAL]`.
+    pub deal_price: f64,
+    /// Share of prices whose every token is the likeliest beyond doubt (probability above one half).
+    pub price_greedy: f64,
+    /// Probability of all of a reply's form: line heads, item, end.
+    pub form: f64,
+}
+
+/// Probes a model on `n` dialogues of the stream of `seed`.
+///
+/// # Errors
+/// As [`Trainer::score`].
+pub fn probe(trainer: &mut Trainer, chat: &Chat, seed: u64, n: u64) -> Result<Probe> {
+    let stream = Dialogues::new(seed)?;
+    let mut sequences = Vec::new();
+    for index in FROM..FROM + n {
+        sequences.extend(stream.sequences(chat, index)?);
+    }
+    let scored = trainer.score(&sequences)?;
+    let marks = Marks::new(chat);
+    let mut sums = Sums::default();
+    for (s, logprobs) in sequences.iter().zip(&scored) {
+        sums.side[(s.side == Side::Seller) as usize].extend(logprobs.iter().map(|l| -*l as f64));
+        for reply in replies(s, logprobs, chat.end()) {
+            sums.reply(&reply, &marks);
+        }
+    }
+    Ok(sums.means())
+}
+
+/// The tokens that mark a reply's parts.
+struct Marks {
+    heads: Vec<Option<i32>>,
+    priced: [Option<i32>; 3],
+    item: Option<i32>,
+    end: Option<i32>,
+}
+
+impl Marks {
+    fn new(chat: &Chat) -> Marks {
+        let id = |t: &str| chat.tokenizer.id(t);
+        Marks {
+            heads: ["Thought:", "\nTalk:", "\nAction:"].map(id).to_vec(),
+            priced: [" [BUY]", " [SELL]", " [DEAL]"].map(id),
+            item: id(" (1x"),
+            end: Some(chat.end()),
+        }
+    }
+}
+
+/// A reply's ids with their logprobs.
+type Scored = Vec<(i32, f64)>;
+
+fn replies(s: &Sequence, logprobs: &[f32], end: i32) -> Vec<Scored> {
+    let own = s.ids.iter().zip(&s.own).filter(|(_, own)| **own).map(|(id, _)| *id);
+    let scored: Scored = own.zip(logprobs.iter().map(|l| *l as f64)).collect();
+    scored.split_inclusive(|(id, _)| *id == end).map(<[_]>::to_vec).collect()
+}
+
+#[derive(Default)]
+struct Sums {
+    side: [Vec<f64>; 2],
+    price: [Vec<f64>; 3],
+    greedy: Vec<f64>,
+    form: Vec<f64>,
+}
+
+impl Sums {
+    fn reply(&mut self, reply: &Scored, marks: &Marks) {
+        let mut form = 0.0;
+        let (mut price, mut item): (Option<(usize, f64, bool)>, bool) = (None, false);
+        for (id, logprob) in reply {
+            let id = Some(*id);
+            item |= id == marks.item && price.is_some();
+            if item || id == marks.end || marks.heads.contains(&id) {
+                form += logprob;
+            } else if let Some((_, sum, sure)) = &mut price {
+                *sum += logprob;
+                *sure &= *logprob > 0.5f64.ln();
+            } else if let Some(kind) = marks.priced.iter().position(|w| *w == id) {
+                price = Some((kind, 0.0, true));
+            }
+        }
+        self.form.push(form.exp());
+        if let Some((kind, sum, sure)) = price {
+            self.price[kind].push(sum.exp());
+            self.greedy.push(sure as u8 as f64);
+        }
+    }
+
+    fn means(&self) -> Probe {
+        let mean = |v: &Vec<f64>| v.iter().sum::<f64>() / v.len().max(1) as f64;
+        Probe {
+            loss_buyer: mean(&self.side[0]),
+            loss_seller: mean(&self.side[1]),
+            bid_price: mean(&self.price[0]),
+            ask_price: mean(&self.price[1]),
+            deal_price: mean(&self.price[2]),
+            price_greedy: mean(&self.greedy),
+            form: mean(&self.form),
+        }
+    }
+}

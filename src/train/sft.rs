@@ -1,0 +1,244 @@
+//! Supervised training of a base model on generated dialogues.
+//!
+//! The one idea: the stream of dialogues is endless and a function of its seed, so a run is (config, seed, tokens) and
+//! nothing else; no token is seen twice. A batch is cut into micro-batches that fit the caches; their gradients add up
+//! in order. Loss: mean over the batch's own tokens of -logprob.
+
+use super::dialogues::{Dialogues, Sequence};
+use super::optimizer::{Hyper, Optimizer, Part, Schedule, Update};
+use crate::device::{Buffer, DType, Device};
+use crate::error::Result;
+use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Use, Weights};
+use crate::ops::embed::fill;
+use crate::text::Chat;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// What a supervised run is, beside the model's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Supervision {
+    /// Seeds weights and dialogues.
+    pub seed: u64,
+    /// Tokens to train on, the other side's included; the run ends with the batch that reaches it.
+    pub tokens: u64,
+    /// Tokens of a batch: it is closed by the first dialogue that reaches this.
+    pub batch_tokens: usize,
+    /// Most tokens of one forward and backward.
+    pub micro_tokens: usize,
+    /// The optimizer.
+    pub optim: Hyper,
+}
+
+impl Default for Supervision {
+    fn default() -> Supervision {
+        let optim = Hyper {
+            lr: 3e-3,
+            beta2: 0.98,
+            weight_decay: 0.01,
+            warmup_steps: 100,
+            schedule: Schedule::Cosine,
+            final_lr_ratio: 0.02,
+            ..Hyper::default()
+        };
+        Supervision { seed: 1, tokens: 30_000_000, batch_tokens: 8_192, micro_tokens: 4_096, optim }
+    }
+}
+
+impl Supervision {
+    /// Updates the schedule is stretched over: batches overshoot their size by less than a dialogue.
+    fn total_steps(&self) -> u64 {
+        self.tokens.div_ceil(self.batch_tokens as u64)
+    }
+}
+
+/// One row of a supervised run's log.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Row {
+    /// Updates so far.
+    pub step: u64,
+    /// Tokens so far.
+    pub tokens: u64,
+    /// Mean -logprob of the batch's own tokens, in nats.
+    pub loss: f64,
+    /// Learning rate of the update.
+    pub lr: f32,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f32,
+}
+
+/// A batch on the host: micro-batches, and how many tokens carry loss.
+struct Batch {
+    micro: Vec<Packing>,
+    tokens: u64,
+    n_loss: usize,
+}
+
+/// A model under supervision, with every buffer it needs.
+pub struct Trainer {
+    /// The model.
+    pub weights: Weights,
+    /// What is trained, and for how long.
+    pub how: Supervision,
+    dev: Device,
+    optimizer: Optimizer,
+    grads: Buffer,
+    acts: Activations,
+    batch: PackedBatch,
+    dlogprob: Buffer,
+    dentropy: Buffer,
+    tokens: u64,
+}
+
+impl Trainer {
+    /// A freshly initialised model of `config` and what trains it.
+    pub fn new(dev: &Device, config: ModelConfig, how: Supervision) -> Trainer {
+        let weights = Weights::init(dev, config, how.seed);
+        let parts = weights.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
+        let parts = padded(parts.collect(), weights.layout.len);
+        let c = &weights.config;
+        let n = how.micro_tokens;
+        Trainer {
+            dev: dev.clone(),
+            optimizer: Optimizer::new(dev, parts, how.optim, how.total_steps()),
+            grads: weights.zeros_like(dev),
+            acts: Activations::new(dev, c, n, n, Use::Train),
+            batch: PackedBatch::new(dev, c, n, n),
+            dlogprob: dev.zeros(DType::F32, n),
+            dentropy: dev.zeros(DType::F32, n),
+            tokens: 0,
+            how,
+            weights,
+        }
+    }
+
+    /// Trains to the end; `on_row` hears of every update and may look at the weights; false ends the run early.
+    ///
+    /// # Errors
+    /// [`crate::Error::Training`] when too many updates in a row are not finite, [`crate::Error::Shape`] when a
+    /// dialogue is longer than `micro_tokens` or than the context.
+    pub fn run(&mut self, chat: &Chat, mut on_row: impl FnMut(&Row, &mut Trainer) -> Result<bool>) -> Result<()> {
+        let (stream, how) = (Dialogues::new(self.how.seed)?, self.how);
+        std::thread::scope(|scope| {
+            let (to, batches) = sync_channel(4);
+            scope.spawn(move || {
+                let mut next = 0;
+                // Ends when the receiver is gone or a dialogue cannot be encoded; the receiver hears of the latter.
+                while to.send(next_batch(&stream, chat, &mut next, &how)).is_ok() {}
+            });
+            self.consume(batches, &mut on_row)
+        })
+    }
+
+    fn consume(
+        &mut self,
+        batches: Receiver<Result<Batch>>,
+        on_row: &mut impl FnMut(&Row, &mut Trainer) -> Result<bool>,
+    ) -> Result<()> {
+        while self.tokens < self.how.tokens {
+            let Ok(batch) = batches.recv() else { return Ok(()) };
+            let row = self.step(&batch?)?;
+            if !on_row(&row, self)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// One update from one batch.
+    fn step(&mut self, batch: &Batch) -> Result<Row> {
+        fill(&self.dev, self.grads.view_mut(), 0.0);
+        let weight = 1.0 / batch.n_loss as f32;
+        let mut sum = 0.0;
+        for micro in &batch.micro {
+            self.batch.set(&self.dev, micro)?;
+            let m = self.batch.n_loss();
+            model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
+            sum += self.dev.to_vec::<f32>(self.acts.logprob()).iter().map(|l| -*l as f64).sum::<f64>();
+            fill(&self.dev, self.dlogprob.at_mut(0..m), -weight);
+            let (dlogprob, dentropy) = (self.dlogprob.at(0..m), self.dentropy.at(0..m));
+            let (w, acts, grads) = (&self.weights, &mut self.acts, &mut self.grads);
+            model::backward(&self.dev, w, &self.batch, acts, dlogprob, dentropy, grads, 1.0)?;
+        }
+        self.tokens += batch.tokens;
+        let loss = sum * weight as f64;
+        let update = self.optimizer.update(&self.dev, self.weights.data.view_mut(), self.grads.view(), loss as f32)?;
+        self.weights.version += 1;
+        let (grad_norm, lr) = match update {
+            Update::Applied { grad_norm, lr } => (grad_norm, lr),
+            Update::Skipped { .. } => (f32::NAN, 0.0),
+        };
+        Ok(Row { step: self.optimizer.step, tokens: self.tokens, loss, lr, grad_norm })
+    }
+
+    /// Logprobs of the own tokens of sequences, one list a sequence.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when a sequence is longer than `micro_tokens` or than the context.
+    pub fn score(&mut self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
+        let mut scored = Vec::new();
+        for group in groups(sequences, self.how.micro_tokens) {
+            let packing = pack(&sequences[group.clone()]);
+            self.batch.set(&self.dev, &packing)?;
+            model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
+            let logprobs = self.dev.to_vec::<f32>(self.acts.logprob());
+            let mut rest = &logprobs[..];
+            for s in &sequences[group] {
+                let (own, more) = rest.split_at(s.own.iter().filter(|o| **o).count());
+                scored.push(own.to_vec());
+                rest = more;
+            }
+        }
+        Ok(scored)
+    }
+}
+
+/// Parts end to end: the gaps of the layout (always zero) join the tensor before them.
+fn padded(mut parts: Vec<Part>, len: usize) -> Vec<Part> {
+    for i in 0..parts.len() {
+        parts[i].range.end = parts.get(i + 1).map_or(len, |next| next.range.start);
+    }
+    parts
+}
+
+/// The batch that begins with dialogue `next`, which moves to the first dialogue behind it.
+fn next_batch(stream: &Dialogues, chat: &Chat, next: &mut u64, how: &Supervision) -> Result<Batch> {
+    let mut sequences = Vec::new();
+    let mut tokens = 0;
+    while tokens < how.batch_tokens {
+        for s in stream.sequences(chat, *next)? {
+            tokens += s.ids.len();
+            sequences.push(s);
+        }
+        *next += 1;
+    }
+    let micro: Vec<Packing> =
+        groups(&sequences, how.micro_tokens).into_iter().map(|group| pack(&sequences[group])).collect();
+    let n_loss = micro.iter().map(|m| m.targets.len()).sum();
+    Ok(Batch { micro, tokens: tokens as u64, n_loss })
+}
+
+/// Neighbours that fit one micro-batch; a sequence that fits none is a group of its own, refused where it is set.
+fn groups(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut size = 0;
+    for (i, s) in sequences.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if size + s.ids.len() <= most => group.end = i + 1,
+            _ => {
+                groups.push(i..i + 1);
+                size = 0;
+            }
+        }
+        size += s.ids.len();
+    }
+    groups
+}
+
+fn pack(sequences: &[Sequence]) -> Packing {
+    let mut packing = Packing::default();
+    for s in sequences {
+        packing.push(&s.ids, |i| s.own[i]);
+    }
+    packing
+}
