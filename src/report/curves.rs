@@ -1,4 +1,4 @@
-//! The curves: each panel is one small SVG of up to four metrics over steps.
+//! The curves: each panel is one small SVG of up to six metrics over steps.
 
 use super::files::RunFiles;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ const fn panel(title: &'static str, note: &'static str, lines: &'static [(&'stat
 }
 
 /// All panels of the page, in order.
-pub const PANELS: [Panel; 16] = [
+pub const PANELS: [Panel; 18] = [
     panel(
         "Reward",
         "Mean over the step's episodes; the second line leaves out the -1 of rule breaks.",
@@ -54,17 +54,29 @@ pub const PANELS: [Panel; 16] = [
     panel("Turns", "Length of an episode.", &[("turns", "turns")]),
     panel("Entropy", "Of the policy, per token, in nats.", &[("policy/entropy", "entropy")]),
     panel("Gradient norm", "Before clipping.", &[("grad_norm", "norm")]),
-    panel("Speed", "Sampled tokens a second of rollout.", &[("speed/tokens_per_s", "tokens/s")]),
+    panel(
+        "Speed",
+        "Tokens a second: sampled in the rollout, trained in the update.",
+        &[("time/sampled_tokens_per_s", "sampled"), ("time/trained_tokens_per_s", "trained")],
+    ),
     panel(
         "Time of a step",
         "Seconds.",
         &[
-            ("time/rollout_s", "rollout"),
+            ("time/prefill_s", "prefill"),
+            ("time/decode_s", "decode"),
+            ("time/environment_s", "environment"),
             ("time/forward_s", "forward"),
             ("time/backward_s", "backward"),
             ("time/optimizer_s", "optimizer"),
         ],
     ),
+    panel(
+        "Memory",
+        "The most this process ever held, in bytes; flat once every buffer is sized.",
+        &[("time/peak_memory_bytes", "peak")],
+    ),
+    panel("Skipped updates", "Updates whose loss or gradient was not finite.", &[("updates_skipped_total", "skipped")]),
     panel(
         "Rollout against training",
         "Largest difference of a token's logprob; must be 0.",
@@ -169,17 +181,20 @@ fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &[(f64, &
     }
     for (line, color) in lines.iter().zip(COLORS) {
         chart.draw_series(LineSeries::new(line.points.iter().copied(), color.mix(0.25)))?;
-        chart
-            .draw_series(LineSeries::new(line.smooth.iter().copied(), color.stroke_width(2)))?
-            .label(line.label.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(2)));
+        chart.draw_series(LineSeries::new(line.smooth.iter().copied(), color.stroke_width(2)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .label_font(("sans-serif", 12, &INK))
-        .draw()?;
+    legend(area, lines)?;
+    Ok(())
+}
+
+/// The lines' names in a row above the chart, where they cover nothing.
+fn legend(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line]) -> Drawn {
+    let mut x = 56;
+    for (line, color) in lines.iter().zip(COLORS) {
+        area.draw(&PathElement::new([(x, 13), (x + 14, 13)], color.stroke_width(3)))?;
+        area.draw(&Text::new(line.label.clone(), (x + 18, 7), ("sans-serif", 12).into_font().color(&INK)))?;
+        x += 30 + 7 * line.label.chars().count() as i32;
+    }
     Ok(())
 }
 

@@ -1,0 +1,283 @@
+//! The bargaining table of `haggle chat`: what the person sees, and how a typed line becomes a reply.
+//!
+//! The one idea: a person is held to the same protocol as a model, but is told and asked again instead of being punished.
+
+use super::typed::{self, Typed};
+use crate::error::{Error, Result};
+use crate::negotiate::{Action, Cents, Episode, Outcome, Side, Turn, protocol, reply, reward};
+use std::io::{BufRead, Write};
+
+/// One chat: the episode, who the person is, and what is shown.
+pub struct Table<'a> {
+    /// The game.
+    pub episode: Episode,
+    /// The person's side.
+    pub person: Side,
+    /// Show the other side's private thoughts.
+    pub show_thoughts: bool,
+    /// Where lines come from.
+    pub input: &'a mut dyn BufRead,
+    /// Where the game is shown.
+    pub screen: &'a mut dyn Write,
+}
+
+impl Table<'_> {
+    /// Plays to the end; `opponent` gives the other side's replies. Returns the outcome, none when the input ended first.
+    ///
+    /// # Errors
+    /// What the opponent or the terminal refuse.
+    pub fn play(&mut self, opponent: &mut dyn FnMut(&Episode) -> Result<String>) -> Result<Option<Outcome>> {
+        self.introduce()?;
+        while let Some(side) = self.episode.next_side() {
+            let text = if side == self.person {
+                match self.ask()? {
+                    Some(text) => text,
+                    None => {
+                        self.show("The input ended; nobody bought anything.")?;
+                        return Ok(None);
+                    }
+                }
+            } else {
+                opponent(&self.episode)?
+            };
+            let turn = self.episode.submit(side, &text)?.clone();
+            if side != self.person {
+                self.hear(&turn)?;
+            }
+        }
+        self.conclude()?;
+        Ok(self.episode.outcome())
+    }
+
+    fn show(&mut self, text: &str) -> Result<()> {
+        writeln!(self.screen, "{text}").map_err(|e| Error::io("stdout", e))
+    }
+
+    fn introduce(&mut self) -> Result<()> {
+        let product = self.episode.product();
+        let (own, aim) = match self.person {
+            Side::Seller => (format!("Your cost: {}", product.cost.compact()), "sell above it, as dear as you can"),
+            Side::Buyer => (format!("Your budget: {}", product.budget.compact()), "buy below it, as cheap as you can"),
+        };
+        let title = format!("{}  (list price {})", product.title, product.list.compact());
+        let about: String = product.description.chars().take(300).collect();
+        let turns = self.episode.rules().max_turns;
+        self.show(&title)?;
+        if !about.trim().is_empty() {
+            self.show(about.trim())?;
+        }
+        self.show(&format!(
+            "You are the {}. {own}: {aim}. {turns} turns a side; the buyer opens.",
+            self.person.name()
+        ))?;
+        self.show(HELP)
+    }
+
+    /// Reads lines until one is a legal reply; none at the end of the input.
+    fn ask(&mut self) -> Result<Option<String>> {
+        let mut said: Vec<String> = Vec::new();
+        loop {
+            let prompt = format!("[{}/{}] {}", self.episode.turn(), self.episode.rules().max_turns, self.choices());
+            write!(self.screen, "{prompt} > ")
+                .and_then(|()| self.screen.flush())
+                .map_err(|e| Error::io("stdout", e))?;
+            let mut line = String::new();
+            if self.input.read_line(&mut line).map_err(|e| Error::io("stdin", e))? == 0 {
+                self.show("")?;
+                return Ok(None);
+            }
+            let (action, talk) = match self.action(typed::parse(&line)) {
+                Ok(Some(chosen)) => chosen,
+                Ok(None) => continue,
+                Err(Aside::Say(talk)) => {
+                    said.push(talk);
+                    self.show("(said; now an action: offer PRICE, deal, reject or quit)")?;
+                    continue;
+                }
+                Err(Aside::Tell(what)) => {
+                    self.show(&what)?;
+                    continue;
+                }
+            };
+            said.extend((!talk.is_empty()).then_some(talk));
+            return Ok(Some(reply::render("", &plain(&said.join(" ")), action, self.episode.code())));
+        }
+    }
+
+    fn choices(&self) -> String {
+        let standing = self.episode.standing(self.person.other()).filter(|p| self.allowed(Action::Deal(*p)).is_ok());
+        let deal = standing.map(|p| format!(" | deal ({})", p.compact()));
+        format!("offer PRICE{} | reject | quit", deal.unwrap_or_default())
+    }
+
+    fn action(&self, typed: Typed) -> std::result::Result<Option<(Action, String)>, Aside> {
+        let (action, talk) = match typed {
+            Typed::Nothing => return Ok(None),
+            Typed::Help => return Err(Aside::Tell(HELP.into())),
+            Typed::Talk(talk) => return Err(Aside::Say(talk)),
+            Typed::BadPrice(word) => {
+                return Err(Aside::Tell(format!("`{word}` is no price; write offer 45 or offer 19.99")));
+            }
+            Typed::Offer(price, talk) if self.person == Side::Seller => (Action::Sell(price), talk),
+            Typed::Offer(price, talk) => (Action::Buy(price), talk),
+            Typed::Reject(talk) => (Action::Reject, talk),
+            Typed::Quit => (Action::Quit, String::new()),
+            Typed::Deal(talk) => match self.episode.standing(self.person.other()) {
+                Some(price) => (Action::Deal(price), talk),
+                None => return Err(Aside::Tell("there is no offer to accept yet".into())),
+            },
+        };
+        self.allowed(action).map_err(Aside::Tell)?;
+        Ok(Some((action, talk)))
+    }
+
+    /// Whether the person may do this now: the protocol's rules, and its own limit.
+    fn allowed(&self, action: Action) -> std::result::Result<(), String> {
+        let first = self.episode.turns_of(self.person).next().is_none();
+        protocol::check(self.person, action, first, self.episode.standing(self.person.other()))
+            .map_err(|why| format!("not now: {why}"))?;
+        let product = self.episode.product();
+        match (self.person, action.price()) {
+            (Side::Seller, Some(price)) if price < product.cost => {
+                Err(format!("{} is below your cost of {}", price.compact(), product.cost.compact()))
+            }
+            (Side::Buyer, Some(price)) if price > product.budget => {
+                Err(format!("{} is above your budget of {}", price.compact(), product.budget.compact()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, turn: &Turn) -> Result<()> {
+        let side = turn.side.name();
+        if let Some(thought) = turn.thought.as_deref().filter(|t| self.show_thoughts && !t.is_empty()) {
+            self.show(&format!("{side} thinks: {thought}"))?;
+        }
+        let action =
+            turn.action.map(|a| spoken(a, turn.side)).unwrap_or_else(|| "says nothing that is an offer".into());
+        let talk = if turn.talk.is_empty() { String::new() } else { format!("\"{}\" and ", turn.talk) };
+        self.show(&format!("{side}: {talk}{action}"))
+    }
+
+    fn conclude(&mut self) -> Result<()> {
+        let Some(outcome) = self.episode.outcome() else { return Ok(()) };
+        let product = self.episode.product().clone();
+        let ending = match outcome {
+            Outcome::Deal { price, .. } => format!("Sold at {}.", price.compact()),
+            Outcome::Quit { by } if by == self.person => "You left; no deal.".into(),
+            Outcome::Quit { by } => format!("The {} left; no deal.", by.name()),
+            Outcome::Deadlock => "The turns are over; no deal.".into(),
+            Outcome::Overshoot { price } => {
+                format!("The buyer named {}, above its budget, and loses.", price.compact())
+            }
+            Outcome::Violation { why } => format!("The buyer broke the rules ({why}) and loses."),
+        };
+        self.show(&ending)?;
+        self.show(&format!(
+            "Buyer's budget {}, seller's cost {}; the buyer's reward is {:+.2} (from -1 to 1).",
+            product.budget.compact(),
+            product.cost.compact(),
+            reward::reward(&product, outcome)
+        ))
+    }
+}
+
+/// A line that is no reply.
+enum Aside {
+    /// Words kept for the reply.
+    Say(String),
+    /// Something the person must know.
+    Tell(String),
+}
+
+const HELP: &str = "\
+Type  offer PRICE  (or just the price), deal, reject or quit; words behind it are said aloud.
+Any other line is said with your next action. help shows this again.";
+
+fn spoken(action: Action, side: Side) -> String {
+    match (action, side) {
+        (Action::Buy(price) | Action::Sell(price), Side::Buyer) => format!("bids {}", price.compact()),
+        (Action::Buy(price) | Action::Sell(price), Side::Seller) => format!("asks {}", price.compact()),
+        (Action::Deal(price), _) => format!("accepts {}", price.compact()),
+        (Action::Reject, _) => "turns it down".into(),
+        (Action::Quit, _) => "leaves".into(),
+    }
+}
+
+/// Talk that cannot be taken for the parts of a reply.
+fn plain(talk: &str) -> String {
+    ["Thought:", "Talk:", "Action:"].iter().fold(talk.to_string(), |text, mark| text.replace(mark, ""))
+}
+
+/// The price that ended the game.
+pub fn price_of(outcome: Outcome) -> Option<Cents> {
+    match outcome {
+        Outcome::Deal { price, .. } | Outcome::Overshoot { price } => Some(price),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::{Buyer, Persona, Product, Rules, Seller};
+    use crate::noise::Noise;
+    use std::sync::Arc;
+
+    fn play(person: Side, typed: &str) -> (Option<Outcome>, String) {
+        let product = Product::new("books_1", "books", "A Book", "Long.", Cents(2000), Cents(1000));
+        let mut screen = Vec::new();
+        let mut input = typed.as_bytes();
+        let mut table = Table {
+            episode: Episode::new(Arc::new(product), Rules::default(), Persona::Neutral),
+            person,
+            show_thoughts: false,
+            input: &mut input,
+            screen: &mut screen,
+        };
+        let noise = Noise::new(1, 1);
+        let outcome = table
+            .play(&mut |episode| {
+                Ok(match person {
+                    Side::Seller => Buyer::OgNarrator.reply(episode, noise),
+                    Side::Buyer => Seller::Linear.reply(episode, noise),
+                })
+            })
+            .unwrap();
+        (outcome, String::from_utf8(screen).unwrap())
+    }
+
+    #[test]
+    fn a_person_sells_and_hears_no_thought() {
+        let (outcome, screen) = play(Side::Seller, "It is quite new.\noffer 19 my price\noffer 18\ndeal\n");
+        assert!(matches!(outcome, Some(Outcome::Deal { by: Side::Seller, .. })), "{screen}");
+        assert!(
+            screen.contains("Your cost: $10") && screen.contains("buyer: ") && screen.contains("Sold at"),
+            "{screen}"
+        );
+        assert!(!screen.contains("thinks"), "{screen}");
+        let before_the_end = &screen[..screen.find("Sold at").unwrap()];
+        assert!(!before_the_end.contains("$16"), "the budget was shown: {screen}");
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_told_and_asked_again() {
+        let (outcome, screen) = play(Side::Seller, "offer 5\noffer x\nsell\nquit\n");
+        assert_eq!(outcome, Some(Outcome::Quit { by: Side::Seller }));
+        assert!(screen.contains("$5 is below your cost of $10") && screen.contains("`x` is no price"), "{screen}");
+        let (outcome, screen) = play(Side::Buyer, "deal\nquit\noffer 99\noffer 8 Thought: hm\nAction: [DEAL]\nquit\n");
+        assert_eq!(outcome, Some(Outcome::Quit { by: Side::Buyer }));
+        for told in
+            ["there is no offer to accept yet", "not now: the buyer's first action", "$99 is above your budget of $16"]
+        {
+            assert!(screen.contains(told), "{told}: {screen}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_input_ends_the_chat() {
+        let (outcome, screen) = play(Side::Seller, "offer 19\n");
+        assert_eq!(outcome, None);
+        assert!(screen.contains("The input ended"), "{screen}");
+    }
+}
