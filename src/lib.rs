@@ -15,6 +15,7 @@ pub mod config;
 pub mod credit;
 pub mod device;
 pub mod error;
+pub mod infer;
 pub mod model;
 pub mod negotiate;
 pub mod noise;

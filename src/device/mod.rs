@@ -4,6 +4,7 @@
 //! type on one device; a [`View`] or [`ViewMut`] borrows part of one. Ops take views and nothing else, so what
 //! stands above this module never sees a host slice. One of the two places with `unsafe` (the other is `ops`).
 
+pub mod alloc;
 mod buffer;
 pub mod cpu;
 mod mapped;

@@ -1,0 +1,94 @@
+//! The rows of one forward, as host arrays of fixed capacity.
+
+use super::seq::Seq;
+
+/// Rows to run, rows to sample from, pages to copy first.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// `[N]` tokens.
+    pub ids: Vec<i32>,
+    /// `[N]` their positions.
+    pub positions: Vec<i32>,
+    /// `[N]` their sequences' slots: rows of the page table.
+    pub slots: Vec<i32>,
+    /// Decode rows stand first; how many.
+    pub n_decode: usize,
+    /// `[M]` rows to sample from; one row may serve several sequences with the same prompt.
+    pub logit_rows: Vec<i32>,
+    /// `[M]` the slots that sample.
+    pub samples: Vec<u32>,
+    /// `[M]`, see [`crate::ops::sample::Sampling`].
+    pub temperature: Vec<f32>,
+    /// `[M]`
+    pub top_k: Vec<i32>,
+    /// `[M]`
+    pub top_p: Vec<f32>,
+    /// `[M]`
+    pub min_p: Vec<f32>,
+    /// `[M, 3]` seed, stream, position of the token to be sampled.
+    pub key: Vec<u64>,
+    /// Page copies (from, to), in order, before anything else.
+    pub copies: Vec<(u32, u32)>,
+    /// `[max_seqs, table_width]` pages of the slots; only rows of slots in the batch are up to date.
+    pub tables: Vec<i32>,
+    table_width: usize,
+}
+
+impl Batch {
+    pub fn new(max_rows: usize, max_seqs: usize, table_width: usize, n_pages: usize) -> Batch {
+        Batch {
+            ids: Vec::with_capacity(max_rows),
+            positions: Vec::with_capacity(max_rows),
+            slots: Vec::with_capacity(max_rows),
+            n_decode: 0,
+            logit_rows: Vec::with_capacity(max_seqs),
+            samples: Vec::with_capacity(max_seqs),
+            temperature: Vec::with_capacity(max_seqs),
+            top_k: Vec::with_capacity(max_seqs),
+            top_p: Vec::with_capacity(max_seqs),
+            min_p: Vec::with_capacity(max_seqs),
+            key: Vec::with_capacity(3 * max_seqs),
+            copies: Vec::with_capacity(max_seqs.max(n_pages)),
+            tables: vec![0; max_seqs * table_width],
+            table_width,
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.positions.clear();
+        self.slots.clear();
+        self.n_decode = 0;
+        self.logit_rows.clear();
+        self.samples.clear();
+        self.temperature.clear();
+        self.top_k.clear();
+        self.top_p.clear();
+        self.min_p.clear();
+        self.key.clear();
+        self.copies.clear();
+    }
+
+    pub fn row(&mut self, slot: usize, pos: usize, id: i32) {
+        self.ids.push(id);
+        self.positions.push(pos as i32);
+        self.slots.push(slot as i32);
+    }
+
+    /// The sequence in `slot` samples its next token from `row`.
+    pub fn sample(&mut self, slot: usize, row: usize, seq: &Seq) {
+        self.logit_rows.push(row as i32);
+        self.samples.push(slot as u32);
+        self.temperature.push(seq.sampling.temperature);
+        self.top_k.push(seq.sampling.top_k as i32);
+        self.top_p.push(seq.sampling.top_p);
+        self.min_p.push(seq.sampling.min_p);
+        self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
+    }
+
+    /// Writes a slot's pages into its row of the page table.
+    pub fn table(&mut self, slot: usize, pages: &[u32]) {
+        let row = &mut self.tables[slot * self.table_width..][..pages.len()];
+        row.iter_mut().zip(pages).for_each(|(to, page)| *to = *page as i32);
+    }
+}

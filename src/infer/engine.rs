@@ -1,0 +1,271 @@
+//! The engine: sequences in, finished turns out, one forward a step.
+//!
+//! What a sequence samples is a function of the weights, its tokens, its [`Sampling`] and its [`NoiseKey`] alone. Not
+//! of what else runs, when it was added, how its prompt was cut into chunks, which pages it got or lost, or how many
+//! threads work: so says the row rule of `ops`, and so say the tests. The engine waits for nobody: a caller adds and
+//! extends sequences whenever it likes, and a finished turn is handed out after the step that ended it.
+
+use super::schedule::Schedule;
+use super::seq::{NoiseKey, Sampling, SeqId, State, Turn};
+use super::slate::Slate;
+use super::stats::Stats;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::{ModelConfig, Plan, Weights};
+use crate::ops::attn::CHUNK;
+use std::time::Instant;
+
+/// Sizes of an engine. Results never depend on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Pages of [`CHUNK`] tokens.
+    pub max_pages: usize,
+    /// Rows of one forward.
+    pub max_rows: usize,
+    /// Sequences held at a time, waiting ones included.
+    pub max_seqs: usize,
+    /// Share the pages of equal prefixes.
+    pub prefix_reuse: bool,
+}
+
+impl EngineConfig {
+    /// Sizes that hold `max_seqs` sequences of `max_tokens` each without preemption.
+    pub fn sized_for(max_seqs: usize, max_tokens: usize) -> EngineConfig {
+        let max_pages = max_seqs * (max_tokens.div_ceil(CHUNK) + 1);
+        EngineConfig { max_pages, max_rows: 1024.max(max_seqs), max_seqs, prefix_reuse: true }
+    }
+}
+
+/// One model's sequences, their pages, and the buffers of a step.
+pub struct Engine {
+    schedule: Schedule,
+    slate: Slate,
+    /// Slots whose finished turn was not handed out yet.
+    finished: Vec<u32>,
+    births: u64,
+    version: Option<u64>,
+    context: usize,
+    vocab: usize,
+}
+
+impl Engine {
+    /// An engine for models of the shape `model`. Everything is allocated here.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a size is zero.
+    pub fn new(dev: &Device, model: &ModelConfig, config: EngineConfig) -> Result<Engine> {
+        Engine::planned(&mut Plan::on(dev), model, config)
+    }
+
+    /// The same, through a plan.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn planned(plan: &mut Plan, model: &ModelConfig, config: EngineConfig) -> Result<Engine> {
+        let EngineConfig { max_pages, max_rows, max_seqs, prefix_reuse } = config;
+        let sizes = [("max_pages", max_pages), ("max_rows", max_rows), ("max_seqs", max_seqs)];
+        let zero = sizes.iter().filter(|(_, n)| *n == 0);
+        let problems: Vec<_> = zero.map(|(key, _)| format!("engine: {key} must be 1 or more")).collect();
+        if !problems.is_empty() {
+            return Err(Error::Config { problems });
+        }
+        let context = model.max_position_embeddings;
+        let width = context.div_ceil(CHUNK).min(max_pages);
+        Ok(Engine {
+            schedule: Schedule::new(max_pages, max_rows, max_seqs, width, prefix_reuse),
+            slate: Slate::planned(plan, model, config, width),
+            finished: Vec::with_capacity(max_seqs),
+            births: 0,
+            version: None,
+            context,
+            vocab: model.vocab_size,
+        })
+    }
+
+    /// Adds a sequence; its first turn starts with the next step that has pages for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`], by name: an empty prompt, a token outside the vocabulary, a prompt that leaves no room in
+    /// the context, one whose turn could never fit the page pool, more sequences than `max_seqs`, a bad `sampling`.
+    pub fn add(&mut self, prompt: &[i32], sampling: Sampling, key: NoiseKey) -> Result<SeqId> {
+        sampling.check()?;
+        if prompt.is_empty() {
+            return refuse("the prompt is empty: there is nothing to sample from".into());
+        }
+        self.check(prompt, 0, sampling)?;
+        let slot = self.free_slot()?;
+        let seq = &mut self.schedule.seqs[slot as usize];
+        seq.ids.clear();
+        seq.ids.extend_from_slice(prompt);
+        (seq.cached, seq.prompt, seq.sampling, seq.key) = (0, prompt.len(), sampling, key);
+        seq.begin_turn(self.context);
+        Ok(self.enter(slot))
+    }
+
+    /// Appends incoming tokens to a sequence whose turn is finished, and starts its next turn.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as for [`Engine::add`].
+    ///
+    /// # Panics
+    /// If `id` was released or its turn is not finished.
+    pub fn extend(&mut self, id: SeqId, incoming: &[i32]) -> Result<()> {
+        let slot = self.slot(id);
+        let seq = &self.schedule.seqs[slot];
+        assert!(seq.state != State::Running, "extend: the turn is not finished");
+        self.check(incoming, seq.ids.len(), seq.sampling)?;
+        self.finished.retain(|s| *s as usize != slot);
+        let seq = &mut self.schedule.seqs[slot];
+        seq.ids.extend_from_slice(incoming);
+        seq.begin_turn(self.context);
+        Ok(())
+    }
+
+    /// A second sequence with the same tokens, turn and pages, sampled from here on with its own `sampling` and `key`.
+    /// A finished turn is handed out for the first sequence only.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as for [`Engine::add`].
+    ///
+    /// # Panics
+    /// If `id` was released.
+    pub fn fork(&mut self, id: SeqId, sampling: Sampling, key: NoiseKey) -> Result<SeqId> {
+        sampling.check()?;
+        let from = self.slot(id);
+        self.check(&[], self.schedule.seqs[from].ids.len(), sampling)?;
+        let slot = self.free_slot()?;
+        self.schedule.fork(from, slot as usize);
+        let seq = &mut self.schedule.seqs[slot as usize];
+        (seq.sampling, seq.key) = (sampling, key);
+        seq.reserve(self.context);
+        Ok(self.enter(slot))
+    }
+
+    /// Gives back a sequence's pages and its slot.
+    ///
+    /// # Panics
+    /// If `id` was released before.
+    pub fn release(&mut self, id: SeqId) {
+        let slot = self.slot(id);
+        self.schedule.drop_pages(slot);
+        self.schedule.seqs[slot].state = State::Free;
+        self.schedule.order.retain(|s| *s as usize != slot);
+        self.finished.retain(|s| *s as usize != slot);
+    }
+
+    /// One forward over everything runnable, and one token for every sequence whose tokens have all been run. False
+    /// when there was nothing to do. Pages filled under another version of the weights are run again.
+    ///
+    /// # Errors
+    /// What the ops refuse; the engine then forgets all pages and can go on.
+    pub fn step(&mut self, weights: &Weights) -> Result<bool> {
+        if self.version.replace(weights.version) != Some(weights.version) {
+            self.schedule.drop_all();
+        }
+        let start = Instant::now();
+        if !self.schedule.next() {
+            debug_assert!(self.n_running() == 0, "sequences are running and none can go on");
+            return Ok(false);
+        }
+        if let Err(e) = self.slate.run(weights, &self.schedule.batch) {
+            self.schedule.drop_all();
+            return Err(e);
+        }
+        let batch = &self.schedule.batch;
+        for (i, slot) in batch.samples.iter().enumerate() {
+            let seq = &mut self.schedule.seqs[*slot as usize];
+            if seq.take(self.slate.token[i], self.slate.logprob[i], self.context) {
+                self.finished.push(*slot);
+            }
+        }
+        self.schedule.account(start.elapsed().as_secs_f64());
+        Ok(true)
+    }
+
+    /// A finished turn that was not handed out yet, those of earlier steps first. Its sequence stays, with its
+    /// pages, until it is extended or released.
+    pub fn next_finished(&mut self) -> Option<Turn<'_>> {
+        if self.finished.is_empty() {
+            return None;
+        }
+        let slot = self.finished.remove(0);
+        let seq = &self.schedule.seqs[slot as usize];
+        let truncated = seq.state == State::Finished { truncated: true };
+        let id = SeqId { slot, birth: seq.birth };
+        Some(Turn { seq: id, ids: &seq.ids[seq.turn..], logprobs: &seq.logprobs, truncated })
+    }
+
+    /// All tokens of a sequence so far.
+    ///
+    /// # Panics
+    /// If `id` was released.
+    pub fn ids(&self, id: SeqId) -> &[i32] {
+        &self.schedule.seqs[self.slot(id)].ids
+    }
+
+    /// Sequences that wait for the engine and not for their caller.
+    pub fn n_running(&self) -> usize {
+        self.schedule.seqs.iter().filter(|s| s.state == State::Running).count()
+    }
+
+    /// Pages held by sequences and by the prefix cache.
+    pub fn pages_used(&self) -> usize {
+        self.schedule.pages.used()
+    }
+
+    /// Pages held by the prefix cache.
+    pub fn pages_cached(&self) -> usize {
+        self.schedule.prefix.len()
+    }
+
+    /// What was done since the last call; the peak of pages is of the engine's whole life.
+    pub fn take_stats(&mut self) -> Stats {
+        let pages_peak = self.schedule.pages.peak();
+        Stats { pages_peak, ..std::mem::take(&mut self.schedule.stats) }
+    }
+
+    fn slot(&self, id: SeqId) -> usize {
+        let seq = &self.schedule.seqs[id.slot as usize];
+        assert!(seq.birth == id.birth && seq.state != State::Free, "sequence {id:?} was released");
+        id.slot as usize
+    }
+
+    fn free_slot(&self) -> Result<u32> {
+        let seqs = &self.schedule.seqs;
+        match seqs.iter().position(|s| s.state == State::Free) {
+            Some(slot) => Ok(slot as u32),
+            None => refuse(format!("the engine holds max_seqs = {} sequences already", seqs.len())),
+        }
+    }
+
+    fn enter(&mut self, slot: u32) -> SeqId {
+        self.births += 1;
+        self.schedule.order.push(slot);
+        self.schedule.seqs[slot as usize].birth = self.births;
+        SeqId { slot, birth: self.births }
+    }
+
+    /// Whether `new` tokens after `held` ones can be run, and a turn after them.
+    fn check(&self, new: &[i32], held: usize, sampling: Sampling) -> Result<()> {
+        let (n, context) = (held + new.len(), self.context);
+        if let Some((at, id)) = new.iter().enumerate().find(|(_, id)| **id < 0 || **id as usize >= self.vocab) {
+            return refuse(format!("token {id} at position {} is outside the vocabulary of {}", held + at, self.vocab));
+        }
+        if n >= context {
+            return refuse(format!(
+                "a prompt of {n} tokens leaves no room in the context of {context} (max_position_embeddings)"
+            ));
+        }
+        // The last token of a turn is not run in it.
+        let (longest, pool) = (context.min(n + sampling.max_new_tokens) - 1, self.schedule.pages.len());
+        if longest.div_ceil(CHUNK) > pool {
+            let longest = longest + 1;
+            return refuse(format!("a turn of up to {longest} tokens can never fit {pool} pages of {CHUNK} tokens"));
+        }
+        Ok(())
+    }
+}
+
+fn refuse<T>(problem: String) -> Result<T> {
+    Err(Error::Config { problems: vec![problem] })
+}

@@ -1,0 +1,18 @@
+//! Inference: paged key/value memory, prefix reuse, continuous batching, sampling.
+//!
+//! Way in: [`Engine`]. The same engine plays the rollouts of training and answers in serving.
+
+mod batch;
+mod engine;
+mod pages;
+mod prefix;
+mod schedule;
+mod seq;
+mod slate;
+mod stats;
+
+pub use engine::{Engine, EngineConfig};
+pub use pages::Pages;
+pub use prefix::{Hit, Prefix};
+pub use seq::{NoiseKey, Sampling, SeqId, Turn};
+pub use stats::Stats;

@@ -1,0 +1,24 @@
+//! What an engine has done, counted since its birth or the last `take`.
+
+/// Counts and times of an engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stats {
+    /// Forwards.
+    pub steps: u64,
+    /// Rows of prompts, of incoming turns and of recomputed sequences.
+    pub rows_prefill: u64,
+    /// Rows of tokens that had just been sampled.
+    pub rows_decode: u64,
+    /// Tokens sampled.
+    pub sampled_tok: u64,
+    /// Prompt tokens that were not run because the prefix cache held them.
+    pub prefix_reused_tok: u64,
+    /// The most pages held at a time.
+    pub pages_peak: usize,
+    /// Times a sequence lost its pages to another.
+    pub preemptions: u64,
+    /// Seconds in prefill rows: each step's time, shared out by rows.
+    pub prefill_s: f64,
+    /// Seconds in decode rows, sampling included.
+    pub decode_s: f64,
+}
