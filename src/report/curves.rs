@@ -159,8 +159,12 @@ type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &[(f64, &str)]) -> Drawn {
     let (xs, ys) = ranges(lines, marks);
     let last = xs.end;
-    let mut chart =
-        ChartBuilder::on(area).margin(8).x_label_area_size(30).y_label_area_size(48).build_cartesian_2d(xs, ys)?;
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_top(26)
+        .x_label_area_size(30)
+        .y_label_area_size(48)
+        .build_cartesian_2d(xs, ys)?;
     chart
         .configure_mesh()
         .x_desc("step")
