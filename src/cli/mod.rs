@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod init;
 pub mod out;
 pub mod report;
+pub mod score;
 
 use crate::config::{Config, Override};
 use crate::error::{Error, Result};
@@ -56,6 +57,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Rebuild a run's report.html from its files
     Report(report::ReportArgs),
+    /// Print the logprob of every token of given id sequences
+    Score(score::ScoreArgs),
 }
 
 /// Options every command takes.
@@ -162,6 +165,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Init(args) => init::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
         Command::Report(args) => report::run(args, globals),
+        Command::Score(args) => score::run(args, globals),
     }
 }
 
