@@ -6,6 +6,7 @@
 use haggle::device::cpu::{Cpu, math::Isa, pool::Shared};
 use haggle::device::{Buffer, DType, Device, View, ViewMut};
 use haggle::noise::Noise;
+use haggle::ops::attn::{CHUNK, Heads, Paged, attn_bwd, attn_decode, attn_fwd, pages_len};
 use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use std::hint::black_box;
 use std::io::Write;
@@ -59,6 +60,8 @@ fn main() {
     println!("{:<22} {:<26} {:>10} {:>17} {:>12} {:>6}", "op", "shape", "median us", "p10..p90", "rate", "peak");
     bench.peaks();
     bench.gemm();
+    bench.attn();
+    bench.attn_decode();
 }
 
 /// Times `call`: samples of at least 200 us each, for about 0.3 s.
@@ -189,6 +192,57 @@ impl Bench {
             let t =
                 time(|| gemm(&dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set).expect("shapes are right"));
             self.row(op, &format!("M {m} N {n} K {k}"), Work::Flops(2.0 * (m * n * k) as f64), t);
+        }
+    }
+
+    /// 64 packed sequences of 192 tokens: 4 D operations a pair of query and visible key forward, 10 D backward.
+    fn attn(&mut self) {
+        if !self.wants("attn_fwd") && !self.wants("attn_bwd") {
+            return;
+        }
+        let (b, t) = (64, 192);
+        for (h, hk, d) in [(4, 2, 32), (16, 8, 128)] {
+            let (dev, n) = (self.dev.clone(), b * t);
+            let heads = Heads { q: h, kv: hk, dim: d, scale: 1.0 / (d as f32).sqrt() };
+            let cu: Vec<i32> = (0..=b).map(|i| (i * t) as i32).collect();
+            let cu = dev.upload(&cu);
+            let [q, d_o] = [noise(&dev, n * h * d), noise(&dev, n * h * d)];
+            let [k, v] = [noise(&dev, n * hk * d), noise(&dev, n * hk * d)];
+            let [mut o, mut dq] = [dev.zeros(DType::F32, n * h * d), dev.zeros(DType::F32, n * h * d)];
+            let [mut dk, mut dv] = [dev.zeros(DType::F32, n * hk * d), dev.zeros(DType::F32, n * hk * d)];
+            let mut lse = dev.zeros(DType::F32, n * h);
+            let (q, k, v, cu) = (q.view(), k.view(), v.view(), cu.view());
+            let fwd = time(|| attn_fwd(&dev, q, k, v, cu, o.view_mut(), lse.view_mut(), heads).expect("shapes"));
+            let bwd = time(|| {
+                let (dq, dk, dv) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
+                attn_bwd(&dev, d_o.view(), q, k, v, o.view(), lse.view(), cu, dq, dk, dv, heads).expect("shapes");
+            });
+            let (shape, pairs) = (format!("{b} x {t}, H {h} Hk {hk} D {d}"), (b * t * (t + 1) / 2 * h) as f64);
+            self.row("attn_fwd", &shape, Work::Flops(4.0 * d as f64 * pairs), fwd);
+            self.row("attn_bwd", &shape, Work::Flops(10.0 * d as f64 * pairs), bwd);
+        }
+    }
+
+    /// One token of each of 64 sequences of 160 keys, and 64 prompts of 128 tokens at once.
+    fn attn_decode(&mut self) {
+        if !self.wants("attn_decode") {
+            return;
+        }
+        let (dev, b, max_pages) = (self.dev.clone(), 64, 6);
+        let heads = Heads { q: 4, kv: 2, dim: 32, scale: 0.176_776_7 };
+        let pages = noise(&dev, pages_len(b * max_pages, heads));
+        let table = dev.upload(&(0..(b * max_pages) as i32).collect::<Vec<_>>());
+        for (name, from, upto) in [("decode 64, 160 keys", 159, 160), ("prefill 64 x 128", 0, 4 * CHUNK)] {
+            let rows: Vec<(i32, i32)> = (0..b).flat_map(|s| (from..upto).map(move |p| (s as i32, p as i32))).collect();
+            let seq = dev.upload(&rows.iter().map(|r| r.0).collect::<Vec<_>>());
+            let pos = dev.upload(&rows.iter().map(|r| r.1).collect::<Vec<_>>());
+            let (q, mut o) = (noise(&dev, rows.len() * 128), dev.zeros(DType::F32, rows.len() * 128));
+            let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
+            let t = time(|| {
+                attn_decode(&dev, q.view(), pages.view(), pages.view(), at, o.view_mut(), heads).expect("shapes")
+            });
+            let pairs: i32 = rows.iter().map(|r| (r.1 + 1) * 4).sum();
+            self.row("attn_decode", name, Work::Flops(4.0 * 32.0 * pairs as f64), t);
         }
     }
 }

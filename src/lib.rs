@@ -21,6 +21,7 @@ pub mod model;
 pub mod negotiate;
 pub mod noise;
 pub mod ops;
+pub mod oracle;
 pub mod report;
 pub mod text;
 pub mod train;

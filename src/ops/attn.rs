@@ -7,10 +7,13 @@
 
 use super::want;
 use crate::device::{Device, View, ViewMut, cpu};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Keys walked at a time, and slots of a page (S).
 pub const CHUNK: usize = 32;
+
+/// The widest head the ops take.
+pub const MAX_DIM: usize = 256;
 
 /// Heads of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +28,27 @@ pub struct Heads {
     pub scale: f32,
 }
 
+impl Heads {
+    /// `Ok` when the ops take these heads.
+    fn check(self, op: &'static str) -> Result<()> {
+        for (rule, got) in [("H >= 1", self.q), ("Hk >= 1", self.kv), ("D >= 1", self.dim)] {
+            want(op, rule, got.min(1), 1)?;
+        }
+        want(op, "H % Hk", self.q % self.kv, 0)?;
+        match self.dim {
+            d if d > MAX_DIM => Err(Error::Shape { op, rule: "D at most", want: MAX_DIM, got: d }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `Ok` when offsets rise from 0 to N.
+fn check_cu(op: &'static str, cu: &[i32], n: usize) -> Result<()> {
+    want(op, "cu_seqlens [B + 1] from 0", cu.first().map_or(usize::MAX, |x| *x as usize), 0)?;
+    want(op, "cu_seqlens ascends", cu.windows(2).filter(|w| w[0] > w[1]).count(), 0)?;
+    want(op, "cu_seqlens ends at N", cu.last().map_or(0, |x| *x as usize), n)
+}
+
 /// `o = softmax(scale q k^T) v`, causal inside each sequence; q, o `[N, H, D]`, k, v `[N, Hk, D]`, all packed by
 /// cu_seqlens `[B + 1]` i32; lse `[N, H]` is saved for backward.
 pub fn attn_fwd(
@@ -37,15 +61,17 @@ pub fn attn_fwd(
     mut lse: ViewMut,
     heads: Heads,
 ) -> Result<()> {
+    heads.check("attn_fwd")?;
     let n = lse.len() / heads.q;
+    want("attn_fwd", "lse [N, H]", lse.len(), n * heads.q)?;
     want("attn_fwd", "q [N, H, D]", q.len(), n * heads.q * heads.dim)?;
     want("attn_fwd", "o [N, H, D]", o.len(), n * heads.q * heads.dim)?;
     want("attn_fwd", "k [N, Hk, D]", k.len(), n * heads.kv * heads.dim)?;
     want("attn_fwd", "v [N, Hk, D]", v.len(), n * heads.kv * heads.dim)?;
-    want("attn_fwd", "H % Hk", heads.q % heads.kv, 0)?;
     match dev {
         Device::Cpu(cpu) => {
             let cu = cu_seqlens.host();
+            check_cu("attn_fwd", cu, n)?;
             cpu::attn::attn_fwd(cpu, q.host(), k.host(), v.host(), cu, o.host_mut(), lse.host_mut(), heads)
         }
     }
@@ -67,7 +93,9 @@ pub fn attn_bwd(
     mut dv: ViewMut,
     heads: Heads,
 ) -> Result<()> {
+    heads.check("attn_bwd")?;
     let n = lse.len() / heads.q;
+    want("attn_bwd", "lse [N, H]", lse.len(), n * heads.q)?;
     for (rule, got) in
         [("do [N, H, D]", d_o.len()), ("q [N, H, D]", q.len()), ("o [N, H, D]", o.len()), ("dq [N, H, D]", dq.len())]
     {
@@ -79,20 +107,13 @@ pub fn attn_bwd(
         want("attn_bwd", rule, got, n * heads.kv * heads.dim)?;
     }
     match dev {
-        Device::Cpu(cpu) => cpu::attn::attn_bwd(
-            cpu,
-            d_o.host(),
-            q.host(),
-            k.host(),
-            v.host(),
-            o.host(),
-            lse.host(),
-            cu_seqlens.host(),
-            dq.host_mut(),
-            dk.host_mut(),
-            dv.host_mut(),
-            heads,
-        ),
+        Device::Cpu(cpu) => {
+            let cu = cu_seqlens.host();
+            check_cu("attn_bwd", cu, n)?;
+            let (dq, dk, dv) = (dq.host_mut(), dk.host_mut(), dv.host_mut());
+            let (q, k, v, o, lse) = (q.host(), k.host(), v.host(), o.host(), lse.host());
+            cpu::attn::attn_bwd(cpu, d_o.host(), q, k, v, o, lse, cu, dq, dk, dv, heads)
+        }
     }
     Ok(())
 }
@@ -126,6 +147,7 @@ pub fn kv_append(
     mut v_pages: ViewMut,
     heads: Heads,
 ) -> Result<()> {
+    heads.check("kv_append")?;
     want("kv_append", "k [N, Hk, D]", k.len(), at.pos.len() * heads.kv * heads.dim)?;
     want("kv_append", "v [N, Hk, D]", v.len(), at.pos.len() * heads.kv * heads.dim)?;
     want("kv_append", "seq [N]", at.seq.len(), at.pos.len())?;
@@ -149,6 +171,7 @@ pub fn attn_decode(
     mut o: ViewMut,
     heads: Heads,
 ) -> Result<()> {
+    heads.check("attn_decode")?;
     want("attn_decode", "q [N, H, D]", q.len(), at.pos.len() * heads.q * heads.dim)?;
     want("attn_decode", "o [N, H, D]", o.len(), q.len())?;
     want("attn_decode", "seq [N]", at.seq.len(), at.pos.len())?;

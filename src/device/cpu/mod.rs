@@ -9,6 +9,7 @@ pub mod gemm;
 pub mod logprob;
 pub mod loss;
 pub mod math;
+mod mm;
 pub mod norm;
 pub mod optim;
 pub mod pool;

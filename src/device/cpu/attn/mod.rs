@@ -1,0 +1,95 @@
+//! Causal grouped-query attention on the CPU.
+//!
+//! A tile is [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
+//! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles.
+//! In decode a tile would be one query wide; there lanes are the keys of a page ([`pages`]). Both forms do the same
+//! arithmetic per query: scores are chains over d, sums of a chunk are the tree of [`tree`], `o` is a chain over keys.
+
+mod bwd;
+mod fwd;
+mod pages;
+
+pub use bwd::attn_bwd;
+pub use fwd::attn_fwd;
+pub use pages::{Paged, attn_decode, kv_append};
+
+use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use std::mem::MaybeUninit;
+
+/// Scores of a tile or of a few decode rows.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Scores([[f32; CHUNK]; CHUNK]);
+
+/// One number for each query of a tile.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Queries([f32; CHUNK]);
+
+/// Room on the stack for `[D, CHUNK]` or `[CHUNK, D]`.
+#[repr(align(64))]
+struct Room(MaybeUninit<[f32; CHUNK * MAX_DIM]>);
+
+impl Room {
+    /// Its first `len` elements, zeroed; the rest costs nothing.
+    #[inline(always)]
+    fn zeroed(&mut self, len: usize) -> &mut [f32] {
+        assert!(len <= CHUNK * MAX_DIM);
+        let to = self.0.as_mut_ptr().cast::<f32>();
+        // SAFETY: `len` elements are inside the room and initialised here.
+        unsafe {
+            to.write_bytes(0, len);
+            std::slice::from_raw_parts_mut(to, len)
+        }
+    }
+}
+
+/// The sum of 32 addends: halves added to each other, 16, 8, 4, 2, 1. The one order of a chunk's sum.
+#[inline(always)]
+fn tree(mut p: [f32; CHUNK]) -> f32 {
+    let mut half = CHUNK / 2;
+    while half > 0 {
+        for j in 0..half {
+            p[j] += p[j + half];
+        }
+        half /= 2;
+    }
+    p[0]
+}
+
+/// Where tile number `slot` lies: (first row of its sequence, its first row in it, its rows), or none.
+///
+/// Sequence s owns slots from `cu[s] / CHUNK + s` on: never fewer than it has tiles, so that no list of tiles is
+/// needed; spare slots are none.
+fn tile_at(cu: &[i32], slot: usize) -> Option<(usize, usize, usize)> {
+    let first = |s: usize| cu[s] as usize / CHUNK + s;
+    let (mut low, mut high) = (0, cu.len() - 1);
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if first(middle) <= slot { low = middle } else { high = middle }
+    }
+    let (start, end) = (cu[low] as usize, cu[low + 1] as usize);
+    let tile = (slot - first(low)) * CHUNK;
+    (tile < end - start).then(|| (start, tile, CHUNK.min(end - start - tile)))
+}
+
+/// Number of tile slots, see [`tile_at`].
+fn n_slots(cu: &[i32]) -> usize {
+    cu[cu.len() - 1] as usize / CHUNK + cu.len() - 1
+}
+
+/// `to [D, CHUNK] = ` rows of `from` (`stride` apart) turned; lanes from `rows` on are 0.
+#[inline(always)]
+fn turn(from: &[f32], stride: usize, rows: usize, dim: usize, to: &mut [f32]) {
+    for d in 0..dim {
+        let to = &mut to[d * CHUNK..][..CHUNK];
+        for j in 0..CHUNK {
+            to[j] = if j < rows { from[j * stride + d] } else { 0.0 };
+        }
+    }
+}
+
+/// Elements between a token's q and the next token's, and the same for k.
+fn strides(heads: Heads) -> (usize, usize) {
+    (heads.q * heads.dim, heads.kv * heads.dim)
+}

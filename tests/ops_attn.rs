@@ -1,0 +1,260 @@
+//! Attention: forward, backward and pages against the oracle, and the row rule between them.
+
+mod support;
+
+use haggle::device::Device;
+use haggle::ops::attn::*;
+use haggle::oracle;
+use support::*;
+
+fn heads(q: usize, kv: usize, dim: usize) -> Heads {
+    Heads { q, kv, dim, scale: 1.0 / (dim as f32).sqrt() }
+}
+
+/// One packed batch: sequence lengths and heads.
+struct Case {
+    lens: Vec<usize>,
+    heads: Heads,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Case {
+    fn new(lens: &[usize], heads: Heads) -> Case {
+        let n: usize = lens.iter().sum();
+        let (h, hk) = (n * heads.q * heads.dim, n * heads.kv * heads.dim);
+        // Scores of a few units: the softmax is neither flat nor a single key.
+        let q = normal(h, 1).iter().map(|x| x * 2.0).collect();
+        Case { lens: lens.to_vec(), heads, q, k: normal(hk, 2), v: normal(hk, 3) }
+    }
+
+    fn n(&self) -> usize {
+        self.lens.iter().sum()
+    }
+
+    fn cu(&self) -> Vec<i32> {
+        let mut cu = vec![0];
+        self.lens.iter().for_each(|l| cu.push(cu[cu.len() - 1] + *l as i32));
+        cu
+    }
+
+    fn o_dims(&self) -> [usize; 3] {
+        [self.n(), self.heads.q, self.heads.dim]
+    }
+
+    fn kv_dims(&self) -> [usize; 3] {
+        [self.n(), self.heads.kv, self.heads.dim]
+    }
+
+    /// o and lse.
+    fn forward(&self, dev: &Device) -> (Vec<f32>, Vec<f32>) {
+        let (mut o, mut lse) = (poisoned(dev, self.q.len()), poisoned(dev, self.n() * self.heads.q));
+        let (q, k, v, cu) = (dev.upload(&self.q), dev.upload(&self.k), dev.upload(&self.v), dev.upload(&self.cu()));
+        let (o_to, lse_to) = (o.view_mut(), lse.view_mut());
+        attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o_to, lse_to, self.heads).unwrap();
+        (take(dev, &o), take(dev, &lse))
+    }
+
+    /// dq, dk, dv.
+    fn backward(&self, dev: &Device, d_o: &[f32]) -> [Vec<f32>; 3] {
+        let (o, lse) = self.forward(dev);
+        let up = |x: &[f32]| dev.upload(x);
+        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), up(&lse));
+        let cu = dev.upload(&self.cu());
+        let mut d = [poisoned(dev, self.q.len()), poisoned(dev, self.k.len()), poisoned(dev, self.v.len())];
+        let [dq, dk, dv] = &mut d;
+        attn_bwd(
+            dev,
+            d_o.view(),
+            q.view(),
+            k.view(),
+            v.view(),
+            o.view(),
+            lse.view(),
+            cu.view(),
+            dq.view_mut(),
+            dk.view_mut(),
+            dv.view_mut(),
+            self.heads,
+        )
+        .unwrap();
+        d.each_ref().map(|b| take(dev, b))
+    }
+
+    /// o by way of pages, rows in calls of `step(i)` positions of each sequence; pages start full of NaN and are
+    /// handed out from the last to the first.
+    fn paged(&self, dev: &Device, step: impl Fn(usize) -> usize) -> Vec<f32> {
+        let max_pages = self.lens.iter().max().unwrap().div_ceil(CHUNK);
+        let n_pages = max_pages * self.lens.len();
+        let table: Vec<i32> = (0..n_pages as i32).rev().collect();
+        let mut k_pages = poisoned(dev, pages_len(n_pages, self.heads));
+        let mut v_pages = poisoned(dev, pages_len(n_pages, self.heads));
+        let (cu, table) = (self.cu(), dev.upload(&table));
+        let (mut done, mut o, mut call) = (vec![0; self.lens.len()], vec![f32::NAN; self.q.len()], 0);
+        while done != self.lens {
+            let mut rows = Vec::new();
+            for s in 0..self.lens.len() {
+                let upto = self.lens[s].min(done[s] + step(call + s));
+                rows.extend((done[s]..upto).map(|p| (s as i32, p as i32)));
+                done[s] = upto;
+            }
+            let pick = |x: &[f32], width: usize| -> Vec<f32> {
+                let row = |r: &(i32, i32)| &x[(cu[r.0 as usize] + r.1) as usize * width..][..width];
+                rows.iter().flat_map(row).copied().collect()
+            };
+            let (h, hk) = (self.heads.q * self.heads.dim, self.heads.kv * self.heads.dim);
+            let (q, k, v) =
+                (dev.upload(&pick(&self.q, h)), dev.upload(&pick(&self.k, hk)), dev.upload(&pick(&self.v, hk)));
+            let seq = dev.upload(&rows.iter().map(|r| r.0).collect::<Vec<_>>());
+            let pos = dev.upload(&rows.iter().map(|r| r.1).collect::<Vec<_>>());
+            let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
+            let mut out = poisoned(dev, rows.len() * h);
+            kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), self.heads).unwrap();
+            attn_decode(dev, q.view(), k_pages.view(), v_pages.view(), at, out.view_mut(), self.heads).unwrap();
+            assert!(k_pages.guard_intact() && v_pages.guard_intact());
+            for (r, out) in rows.iter().zip(take(dev, &out).chunks(h)) {
+                o[(cu[r.0 as usize] + r.1) as usize * h..][..h].copy_from_slice(out);
+            }
+            call += 1;
+        }
+        o
+    }
+}
+
+/// Odd sizes, one row, one column, more heads than a walk takes, the widest head; with the floors of forward and
+/// backward: the longer the chains of D (and of queries times heads, for keys), the higher.
+fn cases_and_floors() -> Vec<(Case, f64, f64)> {
+    cases().into_iter().zip(FLOORS).map(|(case, (fwd, bwd))| (case, fwd, bwd)).collect()
+}
+
+const FLOORS: [(f64, f64); 8] = [
+    (3.5e-9, 1e-9),
+    (9.2e-8, 4.1e-7),
+    (2.2e-7, 3.8e-7),
+    (3.0e-7, 4.2e-7),
+    (7.0e-7, 5.8e-7),
+    (4.7e-7, 2.0e-6),
+    (7.2e-7, 8.0e-7),
+    (9.0e-7, 1.7e-6),
+];
+
+fn cases() -> Vec<Case> {
+    vec![
+        Case::new(&[1], heads(1, 1, 1)),
+        Case::new(&[5], heads(3, 1, 7)),
+        Case::new(&[33, 1, 32], heads(2, 2, 33)),
+        Case::new(&[0, 64, 31, 0], heads(4, 2, 32)),
+        Case::new(&[97, 40], heads(4, 2, 64)),
+        Case::new(&[70], heads(18, 1, 48)),
+        Case::new(&[45], heads(2, 1, 128)),
+        Case::new(&[39], heads(2, 1, MAX_DIM)),
+    ]
+}
+
+#[test]
+fn attn_fwd_matches_the_oracle() {
+    for (case, floor, _) in cases_and_floors() {
+        let (o, lse) = case.forward(&cpu(2));
+        let (want_o, want_lse) =
+            oracle::attn::attn_fwd(&wide(&case.q), &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
+        near("attn_fwd o", &case.o_dims(), &want_o, &o, floor);
+        near("attn_fwd lse", &case.o_dims()[..2], &want_lse, &lse, floor);
+    }
+}
+
+#[test]
+fn attn_bwd_matches_the_oracle() {
+    for (case, _, floor) in cases_and_floors() {
+        let d_o = normal(case.q.len(), 4);
+        let [dq, dk, dv] = case.backward(&cpu(2), &d_o);
+        let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
+        let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+        near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, floor);
+        if case.n() > 1 {
+            near("attn_bwd dq", &case.o_dims(), &want_q, &dq, floor);
+            near("attn_bwd dk", &case.kv_dims(), &want_k, &dk, floor);
+        }
+    }
+}
+
+#[test]
+fn attn_decode_has_the_bits_of_attn_fwd_in_any_chunking() {
+    let dev = cpu(2);
+    for case in cases() {
+        let (want, _) = case.forward(&dev);
+        same("attn_decode", "one token a call", &case.o_dims(), &want, &case.paged(&dev, |_| 1));
+        same("attn_decode", "all at once", &case.o_dims(), &want, &case.paged(&dev, |_| usize::MAX / 2));
+        same("attn_decode", "chunks of 13", &case.o_dims(), &want, &case.paged(&dev, |_| 13));
+        same("attn_decode", "mixed prefill and decode", &case.o_dims(), &want, &case.paged(&dev, |i| 1 + i * 7 % 40));
+    }
+}
+
+#[test]
+fn attn_fwd_sequence_alone_equals_sequence_in_batch() {
+    let dev = cpu(2);
+    let all = Case::new(&[50, 33, 97], heads(4, 2, 32));
+    let (o, lse) = all.forward(&dev);
+    let (cu, h, hk) = (all.cu(), 4 * 32, 2 * 32);
+    for s in 0..3 {
+        let (a, b) = (cu[s] as usize, cu[s + 1] as usize);
+        let (q, k, v) = (all.q[a * h..b * h].to_vec(), all.k[a * hk..b * hk].to_vec(), all.v[a * hk..b * hk].to_vec());
+        let one = Case { lens: vec![b - a], heads: all.heads, q, k, v };
+        let (o_one, lse_one) = one.forward(&dev);
+        same("attn_fwd", "alone", &one.o_dims(), &o[a * h..b * h], &o_one);
+        same("attn_fwd lse", "alone", &one.o_dims()[..2], &lse[a * 4..b * 4], &lse_one);
+    }
+}
+
+#[test]
+fn attn_bits_depend_on_no_thread_and_no_vector_width() {
+    for case in [Case::new(&[33, 70], heads(4, 2, 32)), Case::new(&[41], heads(3, 1, 20))] {
+        let d_o = normal(case.q.len(), 4);
+        let mut first = None;
+        for (name, dev) in devices() {
+            for _ in 0..2 {
+                let got = (case.forward(&dev), case.backward(&dev, &d_o), case.paged(&dev, |i| 1 + i % 9));
+                let ((o, lse), d, paged) = first.get_or_insert_with(|| got.clone());
+                same("attn_fwd", &name, &case.o_dims(), o, &got.0.0);
+                same("attn_fwd lse", &name, &case.o_dims()[..2], lse, &got.0.1);
+                same("attn_decode", &name, &case.o_dims(), paged, &got.2);
+                for i in 0..3 {
+                    let dims = if i == 0 { case.o_dims() } else { case.kv_dims() };
+                    same("attn_bwd", &name, &dims, &d[i], &got.1[i]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attn_keys_far_apart_and_equal_keys() {
+    // Scores that differ by hundreds: the new maximum shrinks everything before it to nothing. Equal keys: the mean.
+    let mut case = Case::new(&[80], heads(1, 1, 4));
+    case.q.fill(1.0);
+    for (row, k) in case.k.chunks_mut(4).enumerate() {
+        k.fill(if row < 40 { row as f32 * 50.0 } else { 0.0 });
+    }
+    let dev = cpu(1);
+    let (o, _) = case.forward(&dev);
+    let q = wide(&case.q);
+    let (want, _) = oracle::attn::attn_fwd(&q, &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
+    near("attn_fwd o", &case.o_dims(), &want, &o, 1e-7);
+    case.k.fill(0.5);
+    let (o, lse) = case.forward(&dev);
+    let mean = |d: usize| case.v.iter().skip(d).step_by(4).map(|x| *x as f64).sum::<f64>() / 80.0;
+    near("attn_fwd o", &[4], &(0..4).map(mean).collect::<Vec<_>>(), &o[79 * 4..], 4e-7);
+    assert!((lse[79] - (1.0 + 80f32.ln())).abs() < 1e-6);
+}
+
+#[test]
+fn kv_copy_page_copies_one_page() {
+    let (dev, heads) = (cpu(1), heads(2, 1, 3));
+    let page = pages_len(1, heads);
+    let start = normal(3 * page, 7);
+    let mut pages = dev.upload(&start);
+    kv_copy_page(&dev, pages.view_mut(), 2, 0, heads).unwrap();
+    let got = take(&dev, &pages);
+    assert_eq!(got[..page], start[2 * page..]);
+    assert_eq!(got[page..], start[page..]);
+}

@@ -1,0 +1,102 @@
+//! What the tests of the ops share: noise, poisoned outputs, devices, and comparison with the oracle.
+//! Each test file uses its part.
+#![allow(dead_code)]
+
+use haggle::device::cpu::{Cpu, math::Isa};
+use haggle::device::{Buffer, Device};
+use haggle::noise::Noise;
+use std::sync::Arc;
+
+/// A CPU device of `threads` threads.
+pub fn cpu(threads: usize) -> Device {
+    Device::Cpu(Arc::new(Cpu::new(threads)))
+}
+
+/// Every device the same bits must come from, by name; the plainest first.
+pub fn devices() -> Vec<(String, Device)> {
+    let mut all = Vec::new();
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        for threads in [1, 2] {
+            all.push((format!("{isa:?}, {threads} threads"), Device::Cpu(Arc::new(Cpu::with_isa(threads, isa)))));
+        }
+    }
+    all
+}
+
+/// `len` normal numbers of stream `stream`.
+pub fn normal(len: usize, stream: u64) -> Vec<f32> {
+    let noise = Noise::new(11, stream);
+    (0..len as u64).map(|i| noise.normal(i) as f32).collect()
+}
+
+/// `len` indices in `0..n`.
+pub fn indices(len: usize, n: usize, stream: u64) -> Vec<i32> {
+    let noise = Noise::new(12, stream);
+    (0..len as u64).map(|i| noise.below(i, n) as i32).collect()
+}
+
+/// The same numbers in f64.
+pub fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| *x as f64).collect()
+}
+
+/// A buffer of `len` NaN: what an op writes with `=` must not need its output's past.
+pub fn poisoned(dev: &Device, len: usize) -> Buffer {
+    dev.upload(&vec![f32::NAN; len])
+}
+
+/// The contents of an output, after a look at its guard.
+#[track_caller]
+pub fn take(dev: &Device, buffer: &Buffer) -> Vec<f32> {
+    assert!(buffer.guard_intact(), "the op wrote behind its output");
+    dev.to_vec(buffer.view())
+}
+
+/// Row-major coordinate of element `at` of a tensor of `dims`.
+pub fn coordinate(mut at: usize, dims: &[usize]) -> Vec<usize> {
+    let mut out = vec![0; dims.len()];
+    for (to, dim) in out.iter_mut().zip(dims).rev() {
+        (*to, at) = (at % dim, at / dim);
+    }
+    out
+}
+
+/// Holds `got` to the oracle. An error counts relative to the largest number of the tensor; `floor` is the largest
+/// one measured when the test was written, twice of it fails.
+#[track_caller]
+pub fn near(stem: &str, dims: &[usize], want: &[f64], got: &[f32], floor: f64) {
+    assert_eq!(want.len(), got.len(), "{stem} {dims:?}: number of elements");
+    let scale = want.iter().fold(0f64, |m, x| m.max(x.abs())).max(1e-30);
+    let error = |i: usize| (got[i] as f64 - want[i]).abs() / scale;
+    let worst = (0..got.len()).map(error).fold(0.0, |m: f64, e| if e > m || e.is_nan() { e } else { m });
+    println!("{stem} {dims:?}: worst {worst:.2e} of floor {floor:.2e}");
+    if let Some(i) = (0..got.len()).find(|i| error(*i) > 2.0 * floor || error(*i).is_nan()) {
+        let at = coordinate(i, dims);
+        panic!(
+            "{stem} {dims:?}: at {at:?} got {}, want {} (error {:.2e}, floor {floor:.2e})",
+            got[i],
+            want[i],
+            error(i)
+        );
+    }
+}
+
+/// The same bits everywhere.
+#[track_caller]
+pub fn same(stem: &str, what: &str, dims: &[usize], want: &[f32], got: &[f32]) {
+    assert_eq!(want.len(), got.len(), "{stem} {dims:?}, {what}: number of elements");
+    if let Some(i) = (0..got.len()).find(|i| got[*i].to_bits() != want[*i].to_bits()) {
+        let at = coordinate(i, dims);
+        panic!("{stem} {dims:?}, {what}: at {at:?} got {:?}, want {:?}", got[i], want[i]);
+    }
+}
+
+/// The op's refusal names the op and its rule.
+#[track_caller]
+pub fn refused<T>(result: haggle::Result<T>, op: &str, rule: &str) {
+    match result {
+        Err(haggle::Error::Shape { op: o, rule: r, .. }) if o == op && r.contains(rule) => {}
+        Err(other) => panic!("{op}: refused otherwise: {other}"),
+        Ok(_) => panic!("{op}: took a wrong {rule}"),
+    }
+}
