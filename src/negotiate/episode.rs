@@ -208,6 +208,21 @@ impl Episode {
     /// Plays `side`'s reply: parses it, checks legality, regulates a seller, ends the episode where the rules say so.
     /// Any text is a valid input. Fails only when it is not `side`'s turn.
     pub fn submit(&mut self, side: Side, raw: &str) -> Result<&Turn> {
+        let parsed = reply::parse(raw, self.code());
+        self.submit_parsed(side, raw, parsed)
+    }
+
+    /// Plays a reply that was cut off at its token limit: malformed, whatever it says.
+    pub fn submit_cut(&mut self, side: Side, raw: &str) -> Result<&Turn> {
+        self.submit_parsed(side, raw, Err(reply::Malformed::TooLong))
+    }
+
+    fn submit_parsed(
+        &mut self,
+        side: Side,
+        raw: &str,
+        parsed: std::result::Result<Reply, reply::Malformed>,
+    ) -> Result<&Turn> {
         if self.next_side() != Some(side) {
             let state = if self.outcome.is_some() { "the episode is over" } else { "it is the other side's turn" };
             return Err(Error::Turn { side: side.name(), state });
@@ -224,7 +239,6 @@ impl Episode {
             intervention: None,
             redactions: 0,
         };
-        let parsed = reply::parse(raw, self.code());
         turn.thought = parsed.as_ref().ok().map(|r| r.thought.clone());
         match side {
             Side::Buyer => self.play_buyer(&mut turn, parsed),

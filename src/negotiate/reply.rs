@@ -45,6 +45,9 @@ pub enum Malformed {
     /// A second `Thought:` line inside the talk.
     #[error("a thought inside the talk")]
     ThoughtInTalk,
+    /// The reply was cut off at its token limit.
+    #[error("the reply is longer than its token limit")]
+    TooLong,
 }
 
 /// Parses a reply for the item `code`. The last action of the action part wins.

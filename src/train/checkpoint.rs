@@ -46,6 +46,30 @@ pub struct State {
     pub files: BTreeMap<String, u32>,
 }
 
+impl State {
+    /// The state of a run that has not begun; `crcs` are those of the starting weights and of the seller's.
+    pub fn start(crcs: [u32; 2]) -> State {
+        State {
+            haggle: env!("CARGO_PKG_VERSION").into(),
+            step: 0,
+            updates: 0,
+            skipped: 0,
+            skipped_in_a_row: 0,
+            metrics_bytes: 0,
+            episodes_bytes: 0,
+            base_crc: crcs[0],
+            seller_crc: crcs[1],
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over the optimizer's counts.
+    pub fn note(&mut self, optimizer: &Optimizer) {
+        (self.updates, self.skipped) = (optimizer.step, optimizer.skipped);
+        self.skipped_in_a_row = optimizer.skipped_in_a_row;
+    }
+}
+
 const STATE: &str = "haggle/state.json";
 const MOMENTS: &str = "haggle/optimizer.safetensors";
 const CONFIG: &str = "haggle/config.toml";

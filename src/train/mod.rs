@@ -1,9 +1,16 @@
 //! Training: rollout, credit, loss, backward, update; and what a run leaves on disk.
 
+pub mod base;
 pub mod checkpoint;
 pub mod dialogues;
+pub mod eval;
+pub mod learner;
+pub mod metrics;
 pub mod optimizer;
 pub mod probe;
+pub mod rl;
+pub mod rollout;
 pub mod run_dir;
+pub mod setup;
 pub mod sft;
 pub mod tensorboard;

@@ -1,0 +1,68 @@
+//! Opening a model by name: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
+
+use super::checkpoint;
+use crate::device::Device;
+use crate::embedded;
+use crate::error::{Error, Result};
+use crate::model::Weights;
+use crate::text::Chat;
+use std::path::{Path, PathBuf};
+
+/// A model and the text side it speaks through.
+pub struct Base {
+    /// The weights.
+    pub weights: Weights,
+    /// Tokenizer and chat template.
+    pub chat: Chat,
+}
+
+/// Opens a model by name.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Data`] or [`Error::Weight`] naming the file or tensor at fault.
+pub fn open(dev: &Device, name: &str) -> Result<Base> {
+    if name == embedded::NAME {
+        return Ok(Base { weights: embedded::weights(dev)?, chat: embedded::chat()? });
+    }
+    let folder = folder(Path::new(name))?;
+    let base = Base { weights: Weights::load(dev, &folder)?, chat: Chat::load(&folder)? };
+    let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
+    if vocab > rows {
+        let what = format!("the tokenizer has {vocab} tokens, the model's embedding {rows} rows");
+        return Err(Error::data(folder, what));
+    }
+    Ok(base)
+}
+
+/// The folder that holds the weights: the path itself, or the latest checkpoint of a run directory.
+pub fn folder(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Err(Error::io(path, "no such folder; give a Hugging Face folder or a run directory"));
+    }
+    if path.join("config.json").is_file() {
+        return Ok(path.into());
+    }
+    match checkpoint::latest(path)? {
+        Some(at) => Ok(at),
+        None => {
+            let what =
+                "holds no model: neither config.json (a Hugging Face folder) nor `latest` (a run with a checkpoint)";
+            Err(Error::io(path, what))
+        }
+    }
+}
+
+/// CRC-32C of all parameters: says whether two models are the same.
+pub fn crc(dev: &Device, weights: &Weights) -> u32 {
+    crc32c::crc32c(bytemuck::cast_slice(&dev.to_vec::<f32>(weights.data.view())))
+}
+
+/// Writes a Hugging Face folder.
+pub fn save(dev: &Device, weights: &Weights, chat: &Chat, folder: &Path) -> Result<()> {
+    weights.save(dev, folder)?;
+    for (name, text) in chat.files(weights.config.max_position_embeddings)? {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, format!("cannot write: {e}")))?;
+    }
+    Ok(())
+}

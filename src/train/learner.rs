@@ -1,0 +1,350 @@
+//! The learner: episodes with advantages in, an optimizer update out.
+//!
+//! The one idea: every buffer is sized once, so an update allocates nothing on the device however the batch is cut.
+//! Episodes are packed whole into micro-batches by a token budget; the weight of a token is one over all trained tokens of
+//! the update (token mean), so the cut changes nothing but the order of sums.
+
+use super::optimizer::{Optimizer, Part, Update};
+use crate::device::{Buffer, Device, alloc};
+use crate::error::Result;
+use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
+use crate::ops;
+use crate::ops::loss::{POLICY_SUMS, PolicyLoss};
+use crate::text::Transcript;
+use std::ops::Range;
+use std::time::Instant;
+
+/// An episode to learn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample<'a> {
+    /// The trained side's tokens, with the logprobs they had when sampled.
+    pub transcript: &'a Transcript,
+    /// The advantage of each sampled token.
+    pub advantage: f32,
+}
+
+impl Sample<'_> {
+    /// Number of trained tokens.
+    pub fn n_trained(&self) -> usize {
+        self.transcript.sampled().iter().filter(|s| **s).count()
+    }
+}
+
+/// What a batch of updates did.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Learned {
+    /// Means over updates of what [`POLICY_SUMS`] names; the last one a maximum.
+    pub sums: [f32; POLICY_SUMS.len()],
+    /// Largest |training logprob - rollout logprob| over all trained tokens, before the first update.
+    pub logprob_max_abs_diff: f32,
+    /// Global gradient norm before clipping, mean over applied updates.
+    pub grad_norm: f32,
+    /// Learning rate of the last applied update.
+    pub lr: f32,
+    /// Updates applied.
+    pub applied: u32,
+    /// Updates skipped because something was not finite.
+    pub skipped: u32,
+    /// What was not finite in the last skipped update.
+    pub not_finite: Option<&'static str>,
+    /// Trained tokens.
+    pub trained_tok: usize,
+    /// Tokens run through forward and backward.
+    pub packed_tok: usize,
+    /// Seconds in forwards (the check and the reference included).
+    pub forward_s: f64,
+    /// Seconds in loss and backward.
+    pub backward_s: f64,
+    /// Seconds in the optimizer.
+    pub optimizer_s: f64,
+}
+
+/// How a learner is sized and what it minimises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Learning {
+    /// Tokens N of a micro-batch; at least the model's context, so that any episode fits.
+    pub micro_batch_tok: usize,
+    /// Clip, KL and entropy.
+    pub loss: PolicyLoss,
+    /// Sampling temperature of the rollout.
+    pub temperature: f32,
+    /// Optimizer updates a batch.
+    pub updates: usize,
+}
+
+/// The trained weights, their optimizer, and every buffer of an update.
+pub struct Learner {
+    dev: Device,
+    how: Learning,
+    /// The trained weights.
+    pub weights: Weights,
+    /// Their optimizer.
+    pub optimizer: Optimizer,
+    grads: Buffer,
+    acts: Activations,
+    batch: PackedBatch,
+    tokens: TokenBuffers,
+    host: Host,
+}
+
+/// What the loss reads and writes for each trained token, `[M]` each.
+struct TokenBuffers {
+    old: Buffer,
+    reference: Buffer,
+    advantage: Buffer,
+    weight: Buffer,
+    dlogprob: Buffer,
+    dentropy: Buffer,
+    sums: Buffer,
+}
+
+/// The same on the host, filled episode by episode.
+struct Host {
+    packing: Packing,
+    old: Vec<f32>,
+    advantage: Vec<f32>,
+    weight: Vec<f32>,
+    logprob: Vec<f32>,
+}
+
+impl Learner {
+    /// A learner of `weights` through a plan.
+    pub fn planned(plan: &mut Plan, weights: Weights, optimizer: Optimizer, how: Learning) -> Learner {
+        let c = weights.config.clone();
+        let n = how.micro_batch_tok.max(c.max_position_embeddings);
+        let how = Learning { micro_batch_tok: n, ..how };
+        let grads = plan.f32("gradients", "weights", weights.layout.len);
+        let acts = Activations::planned(plan, &c, n, n, Use::Train);
+        let batch = PackedBatch::planned(plan, &c, n, n);
+        let mut b = |name: &str, len| plan.f32("loss", name, len);
+        let tokens = TokenBuffers {
+            old: b("old", n),
+            reference: b("reference", n),
+            advantage: b("advantage", n),
+            weight: b("weight", n),
+            dlogprob: b("dlogprob", n),
+            dentropy: b("dentropy", n),
+            sums: b("sums", POLICY_SUMS.len()),
+        };
+        Learner { dev: plan.device().clone(), how, weights, optimizer, grads, acts, batch, tokens, host: Host::new(n) }
+    }
+
+    /// Learns from a batch: `updates` optimizer steps, each on its share of the episodes, in order; the ratio is taken to
+    /// the logprobs stored in the transcripts. `reference` is read when there is a KL penalty.
+    ///
+    /// # Errors
+    /// [`crate::Error::Training`] when too many updates in a row were not finite.
+    pub fn learn(&mut self, samples: &[Sample], reference: Option<&Weights>) -> Result<Learned> {
+        let mut learned = Learned::default();
+        let shares = shares(samples.len(), self.how.updates);
+        let checked: Vec<Vec<Sample>> = shares.iter().map(|s| sorted(&samples[s.clone()])).collect();
+        for share in checked.iter().skip(1) {
+            // Later shares are compared now, before the first update moves the weights.
+            for micro in micro_batches(share, self.how.micro_batch_tok) {
+                self.pack(&share[micro], 1.0)?;
+                self.forward(None, &mut learned)?;
+                self.compare(&mut learned);
+            }
+        }
+        for (i, share) in checked.iter().enumerate() {
+            self.update(share, reference, i == 0, &mut learned)?;
+        }
+        let applied = learned.applied.max(1) as f32;
+        learned.grad_norm /= applied;
+        for sum in &mut learned.sums[..POLICY_SUMS.len() - 1] {
+            *sum /= shares.len().max(1) as f32;
+        }
+        Ok(learned)
+    }
+
+    /// One optimizer update on one share of the batch.
+    fn update(
+        &mut self,
+        share: &[Sample],
+        reference: Option<&Weights>,
+        first: bool,
+        learned: &mut Learned,
+    ) -> Result<()> {
+        let trained: usize = share.iter().map(Sample::n_trained).sum();
+        if trained == 0 {
+            return Ok(());
+        }
+        ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0);
+        let mut sums = [0f32; POLICY_SUMS.len()];
+        for micro in micro_batches(share, self.how.micro_batch_tok) {
+            alloc::assert_no_alloc("a micro-batch", || {
+                self.pack(&share[micro], 1.0 / trained as f32)?;
+                self.forward(reference, learned)?;
+                if first {
+                    self.compare(learned);
+                }
+                self.backward(&mut sums, learned)
+            })?;
+            learned.packed_tok += self.batch.n_tokens();
+        }
+        learned.trained_tok += trained;
+        for (i, (total, sum)) in learned.sums.iter_mut().zip(sums).enumerate() {
+            *total = if i + 1 == POLICY_SUMS.len() { total.max(sum) } else { *total + sum };
+        }
+        let start = Instant::now();
+        let w = &mut self.weights;
+        match self.optimizer.update(&self.dev, w.data.view_mut(), self.grads.view(), sums[0])? {
+            Update::Applied { grad_norm, lr } => {
+                w.version += 1;
+                learned.applied += 1;
+                learned.grad_norm += grad_norm;
+                learned.lr = lr;
+            }
+            Update::Skipped { what } => {
+                learned.skipped += 1;
+                learned.not_finite = Some(what);
+            }
+        }
+        learned.optimizer_s += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Writes episodes to the device.
+    fn pack(&mut self, samples: &[Sample], weight: f32) -> Result<()> {
+        let host = &mut self.host;
+        host.clear();
+        for sample in samples {
+            let (sampled, logprobs) = (sample.transcript.sampled(), sample.transcript.logprobs());
+            host.packing.push(sample.transcript.ids(), |i| sampled[i]);
+            let trained = (1..sampled.len()).filter(|i| sampled[*i]);
+            host.old.extend(trained.map(|i| logprobs[i]));
+            host.advantage.resize(host.old.len(), sample.advantage);
+        }
+        let m = host.old.len();
+        host.weight.resize(m, weight);
+        host.logprob.resize(m, 0.0);
+        self.batch.set(&self.dev, &host.packing)?;
+        let t = &mut self.tokens;
+        for (buffer, data) in
+            [(&mut t.old, &host.old), (&mut t.advantage, &host.advantage), (&mut t.weight, &host.weight)]
+        {
+            self.dev.write(buffer.at_mut(0..m), data);
+        }
+        Ok(())
+    }
+
+    /// Logprobs of the packed episodes under the weights, and before that under the reference when there is one.
+    fn forward(&mut self, reference: Option<&Weights>, learned: &mut Learned) -> Result<()> {
+        let start = Instant::now();
+        let m = self.batch.n_loss();
+        if let Some(reference) = reference {
+            model::forward(&self.dev, reference, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
+            ops::embed::copy(&self.dev, self.acts.logprob(), self.tokens.reference.at_mut(0..m))?;
+        }
+        model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
+        learned.forward_s += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Compares the forward's logprobs with those of the rollout.
+    fn compare(&mut self, learned: &mut Learned) {
+        self.dev.read(self.acts.logprob(), &mut self.host.logprob);
+        for (a, b) in self.host.logprob.iter().zip(&self.host.old) {
+            let difference = (a - b).abs();
+            // A NaN must not pass for equal.
+            if difference.is_nan() || difference > learned.logprob_max_abs_diff {
+                learned.logprob_max_abs_diff = difference;
+            }
+        }
+    }
+
+    /// Loss and gradients of the packed episodes; adds to `grads` and `sums`.
+    fn backward(&mut self, sums: &mut [f32; POLICY_SUMS.len()], learned: &mut Learned) -> Result<()> {
+        let start = Instant::now();
+        let (m, t) = (self.batch.n_loss(), &mut self.tokens);
+        ops::loss::policy_loss(
+            &self.dev,
+            self.acts.logprob(),
+            t.old.at(0..m),
+            t.reference.at(0..m),
+            t.advantage.at(0..m),
+            t.weight.at(0..m),
+            self.acts.entropy(),
+            t.dlogprob.at_mut(0..m),
+            t.dentropy.at_mut(0..m),
+            t.sums.view_mut(),
+            self.how.loss,
+        )?;
+        model::backward(
+            &self.dev,
+            &self.weights,
+            &self.batch,
+            &mut self.acts,
+            t.dlogprob.at(0..m),
+            t.dentropy.at(0..m),
+            &mut self.grads,
+            1.0 / self.how.temperature,
+        )?;
+        let mut micro = [0f32; POLICY_SUMS.len()];
+        self.dev.read(t.sums.view(), &mut micro);
+        for (i, (total, sum)) in sums.iter_mut().zip(micro).enumerate() {
+            *total = if i + 1 == POLICY_SUMS.len() { total.max(sum) } else { *total + sum };
+        }
+        learned.backward_s += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+impl Host {
+    fn new(n: usize) -> Host {
+        let (whole, reals) = (|n| Vec::with_capacity(n), || Vec::with_capacity(n));
+        let packing = Packing {
+            ids: whole(n),
+            positions: whole(n),
+            cu_seqlens: whole(n + 1),
+            loss_rows: whole(n),
+            targets: whole(n),
+        };
+        Host { packing, old: reals(), advantage: reals(), weight: reals(), logprob: reals() }
+    }
+
+    fn clear(&mut self) {
+        self.packing.clear();
+        for part in [&mut self.old, &mut self.advantage, &mut self.weight, &mut self.logprob] {
+            part.clear();
+        }
+    }
+}
+
+/// The optimizer's parts of a model, end to end: the gaps of the layout (always zero) join the tensor before them.
+pub fn parts(weights: &Weights) -> Vec<Part> {
+    let specs = &weights.layout.specs;
+    let end = |i: usize| specs.get(i + 1).map_or(weights.layout.len, |next| next.offset);
+    specs.iter().enumerate().map(|(i, s)| Part { range: s.offset..end(i), decays: s.decay }).collect()
+}
+
+/// `n` episodes cut into `updates` shares of nearly the same number, in order; no share is empty.
+fn shares(n: usize, updates: usize) -> Vec<Range<usize>> {
+    let updates = updates.clamp(1, n.max(1));
+    (0..updates).map(|i| i * n / updates..(i + 1) * n / updates).filter(|r| !r.is_empty()).collect()
+}
+
+/// Longest first, then in order: a fixed order that packs well.
+fn sorted<'a>(samples: &[Sample<'a>]) -> Vec<Sample<'a>> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by_key(|s| std::cmp::Reverse(s.transcript.len()));
+    sorted
+}
+
+/// Runs of whole episodes of at most `budget` tokens.
+fn micro_batches(samples: &[Sample], budget: usize) -> Vec<Range<usize>> {
+    let mut cuts = vec![];
+    let (mut start, mut tokens) = (0, 0);
+    for (i, sample) in samples.iter().enumerate() {
+        let n = sample.transcript.len();
+        if tokens + n > budget && i > start {
+            cuts.push(start..i);
+            (start, tokens) = (i, 0);
+        }
+        tokens += n;
+    }
+    if start < samples.len() {
+        cuts.push(start..samples.len());
+    }
+    cuts
+}

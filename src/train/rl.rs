@@ -1,0 +1,326 @@
+//! GRPO, end to end: rollout -> credit -> loss -> backward -> update, again and again, with nothing lost on the way.
+//!
+//! The one idea: [`Trainer::step`] is the algorithm on one screen, and a function of (config, weights, moments, step)
+//! alone; so a run that was killed goes on to the same bits. Everything slow says so through [`Event`]s; nothing prints.
+//!
+//! Source: Shao et al. 2024, arXiv:2402.03300 (GRPO); Liu et al. 2026, arXiv:2604.09855 (the game).
+
+use super::base;
+use super::checkpoint::{self, State};
+use super::eval::{self, Report};
+use super::learner::{self, Learner, Sample};
+use super::metrics::{self, EpisodeLine, Metrics, StepFacts};
+use super::optimizer::Optimizer;
+use super::rollout::{self, Job, Played, Player, Voice};
+use super::run_dir::{Log, RunDir};
+use super::setup::Setup;
+use crate::config::Config;
+use crate::credit::advantage::{GroupAdvantage, group_advantage};
+use crate::error::{Error, Result};
+use crate::infer::Engine;
+use crate::model::plan::PlanRow;
+use crate::model::{Plan, Weights};
+use crate::negotiate::Persona;
+use crate::negotiate::metrics::EpisodeFacts;
+use crate::noise::Noise;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What a run tells while it goes on.
+pub enum Event<'a> {
+    /// Everything is open and allocated; steps begin.
+    Ready {
+        /// The run directory.
+        run: &'a Path,
+        /// Every buffer.
+        plan: &'a Plan,
+        /// Steps done before (resumed).
+        step: u64,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// Episodes of the step's rollout have ended.
+    Rollout {
+        /// The step, from 1.
+        step: u64,
+        /// Episodes ended.
+        done: usize,
+        /// Episodes of the step.
+        of: usize,
+    },
+    /// A step is done; its row of metrics.
+    Step(&'a Metrics),
+    /// A checkpoint is on disk.
+    Saved(&'a Path),
+    /// Episodes of the final evaluation have ended.
+    Evaluation {
+        /// The buyer.
+        buyer: &'a str,
+        /// The seller.
+        seller: &'a str,
+        /// Episodes ended.
+        done: usize,
+        /// Episodes of this pair.
+        of: usize,
+    },
+}
+
+/// How a run ended.
+pub struct Finished {
+    /// The run directory.
+    pub run: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// The final table; `None` when it was interrupted, and then it can be resumed.
+    pub report: Option<Report>,
+}
+
+/// Streams of noise below the run's seed.
+const ORDER: u64 = 1;
+const ROLLOUT: u64 = 2;
+
+/// Trains as a config says, in the run directory `run`, and evaluates at the end. `resume` continues a run from its
+/// latest checkpoint (from its beginning when it has none); `stop`, once true, saves and ends the run after the present
+/// step.
+///
+/// # Errors
+/// Everything that can go wrong, by name; the last checkpoint is whole whatever happens.
+pub fn run(
+    config: &Config,
+    run: &Path,
+    resume: bool,
+    stop: &AtomicBool,
+    events: &mut dyn FnMut(Event),
+) -> Result<Finished> {
+    let setup = Setup::open(config)?;
+    let (mut trainer, plan) = Trainer::new(&setup, false)?;
+    let toml = config.to_toml(true);
+    let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &toml)? };
+    let mut state = trainer.restore(&setup, dir.path(), resume)?;
+    let mut metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
+    let mut episodes = dir.log("episodes.jsonl", state.episodes_bytes)?;
+    let steps = config.grpo.steps as u64;
+    events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps });
+    while state.step < steps {
+        let stopping = stop.load(Ordering::Relaxed);
+        if !stopping {
+            let row = trainer.step(&setup, state.step + 1, &mut episodes, events)?;
+            metrics.append(&row)?;
+            state.step += 1;
+            events(Event::Step(&row));
+        }
+        let due = state.step.is_multiple_of(config.run.checkpoint_every as u64) || state.step == steps;
+        if due || stopping {
+            trainer.save(&setup, dir.path(), &toml, &mut state, &mut metrics, &mut episodes, events)?;
+        }
+        if stopping {
+            return Ok(Finished { run: dir.path().into(), step: state.step, report: None });
+        }
+    }
+    let weights = trainer.into_weights();
+    let report = eval::after_training(&setup, &weights, &mut |buyer, seller, done, of| {
+        events(Event::Evaluation { buyer, seller, done, of })
+    })?;
+    report.write(dir.path())?;
+    Ok(Finished { run: dir.path().into(), step: state.step, report: Some(report) })
+}
+
+/// Every buffer a run would allocate.
+///
+/// # Errors
+/// As [`Setup::open`].
+pub fn plan(config: &Config) -> Result<Plan> {
+    Ok(Trainer::new(&Setup::open(config)?, true)?.1)
+}
+
+/// The learner, and the two engines that play.
+pub struct Trainer {
+    /// The trained weights, their optimizer, and the buffers of an update.
+    pub learner: Learner,
+    buyer: Engine,
+    seller: Engine,
+}
+
+impl Trainer {
+    /// A trainer at step 0, and the plan of its buffers. With `dry` nothing large is allocated and it cannot be used.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a size is zero.
+    pub fn new(setup: &Setup, dry: bool) -> Result<(Trainer, Plan)> {
+        let dev = &setup.dev;
+        let mut plan = if dry { Plan::dry(dev) } else { Plan::on(dev) };
+        let mut weights = Weights::zeros(dev, setup.base.weights.config.clone());
+        weights.copy_from(dev, &setup.base.weights)?;
+        let updates = setup.config.grpo.steps * setup.config.grpo.optimizer_steps_per_batch;
+        let optimizer = Optimizer::new(dev, learner::parts(&weights), setup.hyper(), updates as u64);
+        let seller = &setup.seller.weights;
+        for (group, name, bytes) in [
+            ("weights", "trained", weights.data.size_bytes()),
+            ("weights", "reference", setup.base.weights.data.size_bytes()),
+            ("weights", "frozen seller", seller.data.size_bytes()),
+            ("optimizer", "moments", optimizer.size_bytes()),
+        ] {
+            plan.rows.push(PlanRow { group, name: name.into(), bytes });
+        }
+        let buyer = Engine::planned(&mut plan, &weights.config, setup.engine_config(&weights.config))?;
+        let seller = Engine::planned(&mut plan, &seller.config, setup.engine_config(&seller.config))?;
+        let learner = Learner::planned(&mut plan, weights, optimizer, setup.learning());
+        Ok((Trainer { learner, buyer, seller }, plan))
+    }
+
+    /// One step of GRPO; appends the step's episodes to their log and returns its row of metrics.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when too many updates in a row were not finite; what the ops and the disk say.
+    pub fn step(&mut self, setup: &Setup, step: u64, log: &mut Log, events: &mut dyn FnMut(Event)) -> Result<Metrics> {
+        let began = Instant::now();
+        let (grpo, group) = (&setup.config.grpo, setup.config.rollout.group_size);
+        let jobs = jobs(setup, step);
+        let rollout = self.rollout(setup, &jobs, &mut |done| events(Event::Rollout { step, done, of: jobs.len() }))?;
+        let facts: Vec<EpisodeFacts> = rollout.played.iter().map(|p| EpisodeFacts::of(&p.episode)).collect();
+        let rewards: Vec<f32> = facts.iter().map(|f| f.reward as f32).collect();
+        let mut advantage = vec![0.0; rewards.len()];
+        let how = GroupAdvantage { divide_by_std: grpo.advantage_std };
+        let constant_groups = group_advantage(&rewards, group, how, &mut advantage);
+        let samples = samples(&rollout.played, &advantage, group, grpo.skip_constant_groups);
+        let with_kl = grpo.kl > 0.0;
+        let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
+        for (i, (played, advantage)) in rollout.played.iter().zip(&advantage).enumerate() {
+            log.append(&EpisodeLine::new(step, i, group, played, *advantage))?;
+        }
+        let skipped_total = self.learner.optimizer.skipped;
+        let (rollout, facts, learned) = (&rollout, &facts[..], &learned);
+        Ok(metrics::row(&StepFacts { step, rollout, facts, constant_groups, learned, skipped_total, with_kl, began }))
+    }
+
+    fn rollout(&mut self, setup: &Setup, jobs: &[Job], progress: &mut dyn FnMut(usize)) -> Result<rollout::Rollout> {
+        let mut buyer = Player::Model(Voice {
+            weights: &self.learner.weights,
+            engine: &mut self.buyer,
+            chat: &setup.base.chat,
+            sampling: setup.buyer_sampling(&setup.base.chat),
+        });
+        let mut seller = Player::Model(Voice {
+            weights: &setup.seller.weights,
+            engine: &mut self.seller,
+            chat: &setup.seller.chat,
+            sampling: setup.seller_sampling(),
+        });
+        rollout::play(jobs, &mut buyer, &mut seller, jobs.len(), progress)
+    }
+
+    /// Puts a trainer where a run's latest checkpoint stands, or at step 0.
+    fn restore(&mut self, setup: &Setup, run: &Path, resume: bool) -> Result<State> {
+        let crcs = [base::crc(&setup.dev, &setup.base.weights), base::crc(&setup.dev, &setup.seller.weights)];
+        let Some(at) = checkpoint::latest(run)?.filter(|_| resume) else { return Ok(State::start(crcs)) };
+        let state = checkpoint::open(&at)?;
+        let (path, toml) = checkpoint::config_toml(&at)?;
+        let theirs = Config::parse(&path.display().to_string(), &toml, &[])?;
+        let mut problems: Vec<String> = setup.config.differences(&theirs);
+        for (key, mine, saved) in [("model.base", crcs[0], state.base_crc), ("model.seller", crcs[1], state.seller_crc)]
+        {
+            if mine != saved {
+                problems.push(format!("{key}: names other weights than those the run began with"));
+            }
+        }
+        if !problems.is_empty() {
+            let head = format!("{}: is a checkpoint of another config; resume with its own:", at.display());
+            problems.insert(0, head);
+            return Err(Error::Config { problems });
+        }
+        let saved = base::open(&setup.dev, &at.display().to_string())?.weights;
+        let l = &mut self.learner;
+        l.weights.copy_from(&setup.dev, &saved)?;
+        checkpoint::restore_optimizer(&at, &state, &setup.dev, &mut l.optimizer)?;
+        Ok(state)
+    }
+
+    fn save(
+        &self,
+        setup: &Setup,
+        run: &Path,
+        toml: &str,
+        state: &mut State,
+        metrics: &mut Log,
+        episodes: &mut Log,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let (l, dev) = (&self.learner, &setup.dev);
+        state.metrics_bytes = metrics.sync()?;
+        state.episodes_bytes = episodes.sync()?;
+        state.note(&l.optimizer);
+        let write_model = |at: &Path| base::save(dev, &l.weights, &setup.base.chat, at);
+        let keep = setup.config.run.keep;
+        let at = checkpoint::save(run, keep, dev, &l.optimizer, state.clone(), toml, write_model)?;
+        events(Event::Saved(&at));
+        Ok(())
+    }
+
+    /// The trained weights; the buffers are given back.
+    pub fn into_weights(self) -> Weights {
+        self.learner.weights
+    }
+}
+
+/// The episodes of a step: its products, `group_size` rollouts each, groups first.
+fn jobs(setup: &Setup, step: u64) -> Vec<Job> {
+    let r = &setup.config.rollout;
+    let noise = Noise::new(setup.config.seed, ROLLOUT).child(step);
+    let chosen = order(setup.config.seed, step, r.products_per_step, setup.train.len());
+    let job = |(slot, product): (usize, usize), g: usize| Job {
+        product: setup.train[product].clone(),
+        rules: setup.rules,
+        persona: Persona::Neutral,
+        noise: noise.child(slot as u64).child(g as u64),
+    };
+    chosen.into_iter().enumerate().flat_map(|p| (0..r.group_size).map(move |g| job(p, g))).collect()
+}
+
+/// Indices of a step's products: an endless row of shuffles of all `n`, cut into steps. A function of its arguments.
+fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
+    let mut epoch: Option<(u64, Vec<usize>)> = None;
+    let first = (step - 1) * per_step as u64;
+    let at = |place: u64| -> usize {
+        let which = place / n as u64;
+        if epoch.as_ref().is_none_or(|e| e.0 != which) {
+            epoch = Some((which, shuffled(Noise::new(seed, ORDER).child(which), n)));
+        }
+        epoch.as_ref().map_or(0, |e| e.1[(place % n as u64) as usize])
+    };
+    (first..first + per_step as u64).map(at).collect()
+}
+
+/// `0..n` in a random order (Fisher and Yates 1938).
+fn shuffled(noise: Noise, n: usize) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        all.swap(i, noise.below(i as u64, i + 1));
+    }
+    all
+}
+
+/// The episodes to learn from; without constant groups when `skip_constant`.
+fn samples<'a>(played: &'a [Played], advantage: &[f32], group: usize, skip_constant: bool) -> Vec<Sample<'a>> {
+    let teaches = |i: usize| advantage[i / group * group..][..group].iter().any(|a| *a != 0.0);
+    let chosen = played.iter().zip(advantage).enumerate().filter(|(i, _)| !skip_constant || teaches(*i));
+    chosen.filter_map(|(_, (p, a))| p.buyer.as_ref().map(|transcript| Sample { transcript, advantage: *a })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_product_comes_once_an_epoch_and_a_step_is_a_function_of_its_number() {
+        let steps: Vec<usize> = (1..=7).flat_map(|s| order(3, s, 4, 14)).collect();
+        for epoch in steps.chunks(14) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort();
+            assert_eq!(sorted, (0..14).collect::<Vec<_>>());
+        }
+        assert_ne!(steps[..14], steps[14..]);
+        assert_eq!(order(3, 5, 4, 14), steps[16..20]);
+        assert_eq!(order(3, 1, 5, 2).len(), 5);
+    }
+}

@@ -1,0 +1,154 @@
+//! What a config names, opened: device, models, products, rules.
+//!
+//! The one idea: everything a user can get wrong is found here, before a run directory is made or a step is taken.
+
+use super::base::{self, Base};
+use super::learner::Learning;
+use super::optimizer::{Hyper, Schedule};
+use crate::config::Config;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::infer::{EngineConfig, Sampling};
+use crate::model::ModelConfig;
+use crate::negotiate::{Product, Rules, Style, catalog, folder, split};
+use crate::ops::attn::CHUNK;
+use crate::ops::loss::PolicyLoss;
+use crate::text::Chat;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A config and what it names.
+pub struct Setup {
+    /// The config.
+    pub config: Config,
+    /// The device.
+    pub dev: Device,
+    /// The weights the buyer starts from; also the untrained buyer and the reference of the KL penalty.
+    pub base: Base,
+    /// The frozen seller.
+    pub seller: Base,
+    /// Products to train on.
+    pub train: Vec<Arc<Product>>,
+    /// Products held out for evaluation.
+    pub held_out: Vec<Arc<Product>>,
+    /// The rules of the game.
+    pub rules: Rules,
+}
+
+/// Version of the starting weights, apart from every version the trained weights take: engines cache by version.
+pub const BASE_VERSION: u64 = u64::MAX;
+
+impl Setup {
+    /// Opens what a config names.
+    ///
+    /// # Errors
+    /// Whatever is missing or wrong, named.
+    pub fn open(config: &Config) -> Result<Setup> {
+        let dev = Device::open(&config.device, config.threads)?;
+        let mut base = base::open(&dev, &config.model.base)?;
+        base.weights.version = BASE_VERSION;
+        let seller = match config.model.seller.as_str() {
+            "base" => base::open(&dev, &config.model.base)?,
+            other => base::open(&dev, other)?,
+        };
+        let (train, held_out) = products(config)?;
+        let rules = rules(config);
+        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules })
+    }
+
+    /// Rollouts of a step, which is also how many episodes run at a time.
+    pub fn episodes_a_step(&self) -> usize {
+        self.config.rollout.products_per_step * self.config.rollout.group_size
+    }
+
+    /// How the buyer is sampled.
+    pub fn buyer_sampling(&self, chat: &Chat) -> Sampling {
+        let r = &self.config.rollout;
+        let plain = Sampling::plain(r.temperature, r.max_reply_tokens, chat.end());
+        Sampling { top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, ..plain }
+    }
+
+    /// How the frozen seller is sampled.
+    pub fn seller_sampling(&self) -> Sampling {
+        let r = &self.config.rollout;
+        Sampling::plain(r.seller_temperature, r.max_reply_tokens, self.seller.chat.end())
+    }
+
+    /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole
+    /// context. Episodes that grow beyond lose pages and are run again to the same bits.
+    pub fn engine_config(&self, model: &ModelConfig) -> EngineConfig {
+        let (context, live) = (model.max_position_embeddings, self.episodes_a_step());
+        let whole = context.div_ceil(CHUNK) + 1;
+        let pages = if self.config.engine.pages > 0 { self.config.engine.pages } else { live * whole.div_ceil(2) };
+        EngineConfig {
+            max_pages: pages.max(whole),
+            max_rows: self.config.engine.max_rows,
+            max_seqs: live,
+            prefix_reuse: true,
+        }
+    }
+
+    /// How the learner learns.
+    pub fn learning(&self) -> Learning {
+        let g = &self.config.grpo;
+        let loss = PolicyLoss { clip_low: g.clip_low, clip_high: g.clip_high, kl: g.kl, entropy: g.entropy };
+        Learning {
+            micro_batch_tok: g.micro_batch_tokens,
+            loss,
+            temperature: self.config.rollout.temperature,
+            updates: g.optimizer_steps_per_batch,
+        }
+    }
+
+    /// The optimizer's settings.
+    pub fn hyper(&self) -> Hyper {
+        let o = &self.config.optim;
+        Hyper {
+            lr: o.lr,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: o.weight_decay,
+            warmup_steps: o.warmup_steps as u64,
+            schedule: match o.schedule.as_str() {
+                "linear" => Schedule::Linear,
+                "cosine" => Schedule::Cosine,
+                _ => Schedule::Constant,
+            },
+            max_grad_norm: o.grad_clip,
+            max_skipped_steps: o.max_bad_steps as u64,
+            ..Hyper::default()
+        }
+    }
+}
+
+/// The rules a config sets.
+pub fn rules(config: &Config) -> Rules {
+    let style = if config.game.prompt_style == "paper" { Style::Paper } else { Style::Compact };
+    Rules { max_turns: config.game.turns as u32, style }
+}
+
+/// Training and held-out products of a config.
+///
+/// # Errors
+/// [`Error::Data`] when one of the two is empty, and what [`folder::load`] says.
+pub fn products(config: &Config) -> Result<(Vec<Arc<Product>>, Vec<Arc<Product>>)> {
+    let path = &config.products.path;
+    let all = if path == "embedded" { catalog::embedded()? } else { folder::load(Path::new(path))? };
+    let (train, held_out) = split(&all);
+    for (kind, set) in [("training", &train), ("held-out", &held_out)] {
+        if set.is_empty() {
+            let what = format!("{} products leave none for the {kind} set (one in seven is held out)", all.len());
+            return Err(Error::data(path, what));
+        }
+    }
+    Ok((spread(train, config.products.limit), spread(held_out, config.eval.products)))
+}
+
+/// At most `n` of a list, evenly spread over it so that every category keeps its share; 0 is all.
+fn spread(list: Vec<Product>, n: usize) -> Vec<Arc<Product>> {
+    let n = if n == 0 { list.len() } else { n.min(list.len()) };
+    let len = list.len();
+    let mut list: Vec<Option<Product>> = list.into_iter().map(Some).collect();
+    (0..n).filter_map(|i| list[i * len / n].take()).map(Arc::new).collect()
+}

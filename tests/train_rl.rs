@@ -1,0 +1,119 @@
+//! GRPO end to end on a small config: the same bits whoever runs it, exact logprobs, resume, interruption.
+
+use haggle::config::{Config, Override};
+use haggle::train::rl::{self, Event, Finished};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A config of seconds, with overrides `key=value`.
+fn config(overrides: &[&str]) -> Config {
+    let small = [
+        "rollout.products_per_step=3",
+        "rollout.group_size=4",
+        "grpo.steps=3",
+        "grpo.micro_batch_tokens=1024",
+        "run.checkpoint_every=1",
+        "eval.products=3",
+        "eval.rollouts=2",
+        "eval.best_of=2",
+        "threads=1",
+    ];
+    let base = std::env::var("HAGGLE_TEST_BASE").map(|b| format!("model.base={b}")).ok();
+    let all = small.iter().chain(overrides).map(|s| s.to_string()).chain(base);
+    let parsed: Vec<Override> = all
+        .map(|text| {
+            let (key, value) = text.split_once('=').unwrap();
+            Override { origin: text.clone(), key: key.into(), value: value.into() }
+        })
+        .collect();
+    Config::load(None, &parsed).unwrap()
+}
+
+fn train(config: &Config, run: &Path, resume: bool) -> Finished {
+    rl::run(config, run, resume, &AtomicBool::new(false), &mut |_| ()).unwrap()
+}
+
+/// The rows of metrics.jsonl without what was measured.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let row = |line: &str| haggle::train::metrics::without_times(&serde_json::from_str(line).unwrap());
+    text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect()
+}
+
+/// Everything of a run that must have the same bits.
+fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<(String, Vec<u8>)> =
+        ["episodes.jsonl", "latest", "summary.json", "differences.json", "samples.jsonl"]
+            .map(|name| (name.to_string(), fs::read(run.join(name)).unwrap()))
+            .into();
+    let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
+    for name in ["model.safetensors", "config.json", "tokenizer.json", "haggle/optimizer.safetensors"] {
+        all.push((name.to_string(), fs::read(latest.join(name)).unwrap()));
+    }
+    all.push(("metrics.jsonl".into(), metrics(run).join("\n").into_bytes()));
+    all
+}
+
+fn assert_same_bits(a: &Path, b: &Path) {
+    for ((name, x), (_, y)) in bits(a).into_iter().zip(bits(b)) {
+        assert!(x == y, "{name} differs between {} and {}", a.display(), b.display());
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_bits_with_one_thread_and_with_two() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    train(&config(&[]), &one, false);
+    train(&config(&["threads=2"]), &two, false);
+    assert_same_bits(&one, &two);
+    assert_eq!(metrics(&one).len(), 3);
+    let other = dir.path().join("other");
+    train(&config(&["seed=2"]), &other, false);
+    assert_ne!(metrics(&one), metrics(&other));
+}
+
+#[test]
+fn rollout_and_training_logprobs_are_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    train(&config(&["grpo.optimizer_steps_per_batch=2", "grpo.kl=0.01", "rollout.temperature=0.8"]), dir.path(), false);
+    for line in metrics(dir.path()) {
+        let row: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(row["rollout/logprob_max_abs_diff"], 0.0, "{line}");
+        assert!(row["policy/trained_tokens"].as_u64().unwrap() > 100, "{line}");
+        assert!(row["policy/kl"].as_f64().unwrap() >= 0.0, "{line}");
+        // two updates a batch: the second one is off policy
+        assert!(row["policy/ratio_max_dev"].as_f64().unwrap() > 0.0, "{line}");
+    }
+}
+
+#[test]
+fn an_interrupted_run_is_saved_and_goes_on_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let config = config(&["run.checkpoint_every=2"]);
+    train(&config, &whole, false);
+    let stop = AtomicBool::new(false);
+    let finished = rl::run(&config, &cut, false, &stop, &mut |event| {
+        if let Event::Step(_) = event {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let finished = finished.unwrap();
+    assert!(finished.report.is_none() && finished.step == 1);
+    assert!(train(&config, &cut, true).report.is_some());
+    assert_same_bits(&whole, &cut);
+}
+
+#[test]
+fn a_checkpoint_of_another_config_is_refused_by_key() {
+    let dir = tempfile::tempdir().unwrap();
+    train(&config(&["grpo.steps=1"]), dir.path(), false);
+    let other = config(&["grpo.steps=1", "optim.lr=0.5", "rollout.group_size=2", "threads=2"]);
+    let message = rl::run(&other, dir.path(), true, &AtomicBool::new(false), &mut |_| ()).err().unwrap().to_string();
+    for key in ["optim.lr", "rollout.group_size", "another config"] {
+        assert!(message.contains(key), "{message}");
+    }
+    assert!(!message.contains("threads"), "{message}");
+}
