@@ -1,5 +1,7 @@
 //! Pages: shared, copied, given back, fought over.
 
+#![allow(clippy::unwrap_used)]
+
 mod engine_common;
 
 use engine_common::{CONTEXT, TurnBits, sized, tokens, weights};

@@ -1,5 +1,7 @@
 //! What a sequence samples depends on nothing but its weights, tokens, sampling and noise: bit for bit.
 
+#![allow(clippy::unwrap_used)]
+
 mod engine_common;
 
 use engine_common::{Episode, Played, episodes, packed_logprobs, play, play_on, sized, weights};

@@ -1,6 +1,6 @@
 //! A small model and a way to play episodes on an engine, for the engine's tests.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling, SeqId, Stats};

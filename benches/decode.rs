@@ -1,0 +1,74 @@
+//! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
+//!
+//! `cargo bench --bench decode -- [CASE] [--threads N] [--repeat R] [--rows N] [--json]`. Tokens are sampled tokens;
+//! the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8 prompts with 8 rollouts each.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Options, Workload, head_flops, measure, row_flops};
+use haggle::device::{Device, cpu::Cpu};
+use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use haggle::model::{ModelConfig, Weights};
+use haggle::noise::Noise;
+use std::sync::Arc;
+
+const SEQS: usize = 64;
+const PROMPT: usize = 128;
+const NEW: usize = 64;
+
+fn main() {
+    let o = Options::parse();
+    let cpu = Arc::new(Cpu::new(o.threads));
+    let dev = Device::Cpu(cpu.clone());
+    let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
+    for (name, prompts) in [("decode_distinct", SEQS), ("decode_groups", 8)] {
+        let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };
+        let mut engine = Engine::new(&dev, &w.config, config).unwrap();
+        let mut round = 0;
+        let work = Workload { name, tokens: SEQS * NEW, flops: flops(&w.config, prompts) };
+        measure(&o, &cpu, work, || {
+            round += 1;
+            w.version += 1;
+            play(&mut engine, &w, prompts, round);
+        });
+        let stats = engine.take_stats();
+        if !o.json && stats.steps > 0 {
+            let n = round as f64;
+            println!(
+                "    a round: {} steps, {} prefill rows in {:.1} ms, {} decode rows in {:.1} ms",
+                stats.steps / round,
+                stats.rows_prefill / round,
+                stats.prefill_s * 1e3 / n,
+                stats.rows_decode / round,
+                stats.decode_s * 1e3 / n
+            );
+        }
+    }
+}
+
+/// Of the rows that must be run: each prompt once, each sampled token but the last of its sequence.
+fn flops(c: &ModelConfig, prompts: usize) -> f64 {
+    let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(c, pos)).sum::<f64>();
+    let decode = rows(PROMPT..PROMPT + NEW - 1) + NEW as f64 * head_flops(c);
+    prompts as f64 * rows(0..PROMPT) + SEQS as f64 * decode
+}
+
+fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64) {
+    let sampling = Sampling::plain(1.0, NEW, -1);
+    for s in 0..SEQS {
+        let noise = Noise::new(round, (s % prompts) as u64);
+        let prompt: Vec<i32> = (0..PROMPT as u64).map(|i| noise.below(i, w.config.vocab_size) as i32).collect();
+        engine.add(&prompt, sampling, NoiseKey { seed: round, stream: s as u64 }).unwrap();
+    }
+    let mut sampled = 0;
+    while engine.step(w).unwrap() {
+        while let Some(turn) = engine.next_finished() {
+            let seq = turn.seq;
+            sampled += turn.ids.len();
+            engine.release(seq);
+        }
+    }
+    assert_eq!(sampled, SEQS * NEW);
+}
