@@ -4,7 +4,7 @@
 //! product.
 
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Weights;
 use crate::text::Chat;
 use std::path::Path;

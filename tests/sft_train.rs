@@ -4,7 +4,7 @@ use haggle::device::Device;
 use haggle::model::ModelConfig;
 use haggle::negotiate::{Buyer, Scenario, Side};
 use haggle::text::{Chat, Tokenizer};
-use haggle::train::dialogues::{self, Dialogues};
+use haggle::train::dialogues::{self, Dialogues, Marks, Part};
 use haggle::train::probe::probe;
 use haggle::train::sft::{Row, Supervision, Trainer};
 use std::sync::OnceLock;
@@ -87,14 +87,21 @@ fn a_dialogue_is_a_function_of_seed_and_number() {
 }
 
 #[test]
-fn the_buyer_is_shown_naive_play_only_and_the_seller_all_of_it() {
+fn the_buyer_imitates_naive_play_only_and_the_seller_answers_all_of_it() {
     let stream = Dialogues::new(1).unwrap();
     let (mut conflicts, mut others) = (0, 0);
     for index in 0..1_000 {
         let (buyer, episode) = stream.episode(index);
         let sequences = stream.sequences(chat(), index).unwrap();
-        let sides: Vec<Side> = sequences.iter().map(|s| s.side).collect();
-        assert_eq!(sides.contains(&Side::Buyer), buyer == Buyer::Naive);
+        for s in &sequences {
+            assert_eq!(s.imitated, s.side == Side::Seller || buyer == Buyer::Naive);
+            let carries = |i: usize| s.weight[i] > 0.0;
+            assert!((0..s.ids.len()).all(|i| if s.imitated {
+                carries(i) == s.own[i]
+            } else {
+                s.own[i] || !carries(i)
+            }));
+        }
         conflicts += (episode.product().scenario() == Scenario::ConflictingInterest) as u32;
         others += (buyer != Buyer::Naive) as u32;
     }
@@ -114,6 +121,21 @@ fn loss_falls_on_own_replies_and_their_ends_only() {
             assert!(s.ids.len() <= 500, "{} tokens", s.ids.len());
         }
     }
+}
+
+#[test]
+fn the_parts_of_a_reply_are_told_apart() {
+    let marks = Marks::new(chat());
+    let t = &chat().tokenizer;
+    let mut reply = t.encode("Thought: bid 55%\nTalk: I pay $9 now.\nAction: [BUY] $7.07 (1x books)").unwrap();
+    reply.push(chat().end());
+    let of = |part: fn(&Part) -> bool| {
+        let ids: Vec<i32> = reply.iter().zip(marks.parts(&reply)).filter(|(_, p)| part(p)).map(|(id, _)| *id).collect();
+        t.decode(&ids).unwrap()
+    };
+    assert_eq!(of(|p| *p == Part::Price(0)), " $7.07");
+    assert_eq!(of(|p| *p == Part::Choice), " bid 55% I pay $9 now. [BUY]");
+    assert_eq!(of(|p| *p == Part::Form), "Thought:\nTalk:\nAction: (1x books)<|end|>");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The supervised stream: endless dialogues of scripted players, as packed training sequences.
 //!
 //! The one idea: dialogue `i` of a stream is a function of (seed, i) alone, so a run needs no data on disk and resumes by
-//! a counter. A dialogue gives the seller's view, and the buyer's too when the buyer is the naive teacher: the buyer is
-//! shown naive play only, the seller every kind of opponent. Prices, names and categories are varied so that what is
+//! a counter. The seller imitates the teacher against every kind of opponent. The buyer imitates the naive teacher only;
+//! from other buyers' views it learns what is no choice: form, and the price that belongs to a stated percentage. So it
+//! starts naive and yet spells a low bid as well as a high one. Prices, names and categories are varied so that what is
 //! learned is to copy from the card, not to know the catalog.
 
 use crate::error::Result;
@@ -15,6 +16,9 @@ use std::sync::Arc;
 const PRODUCTS: usize = 8_000;
 /// The catalog seed of a stream; never the embedded catalog's.
 const CATALOG: u64 = 0x5eed_ca7a;
+
+/// Weight of a price's tokens in the loss: copying is what takes longest to learn.
+const PRICE_WEIGHT: f32 = 4.0;
 
 /// A stream of dialogues.
 pub struct Dialogues {
@@ -32,6 +36,10 @@ pub struct Sequence {
     pub ids: Vec<i32>,
     /// `[T]`: true where the side's own reply stands, the token that ends it included.
     pub own: Vec<bool>,
+    /// `[T]`: weight of a token in the loss; 0 outside own replies.
+    pub weight: Vec<f32>,
+    /// The side imitates the whole reply; else its form and prices alone.
+    pub imitated: bool,
 }
 
 impl Dialogues {
@@ -73,15 +81,21 @@ impl Dialogues {
         (buyer, play(buyer, Seller::Teacher, &product, self.rules, noise.child(2)))
     }
 
-    /// The training sequences of dialogue `index`: one or two views.
+    /// The training sequences of dialogue `index`: the seller's view, and the buyer's unless it bids off its card.
     ///
     /// # Errors
     /// As [`Transcript::new`].
     pub fn sequences(&self, chat: &Chat, index: u64) -> Result<Vec<Sequence>> {
         let (buyer, episode) = self.episode(index);
-        let sides: &[Side] = if buyer == Buyer::Naive { &[Side::Buyer, Side::Seller] } else { &[Side::Seller] };
-        let spoke = |side: &Side| episode.turns_of(*side).next().is_some();
-        sides.iter().copied().filter(spoke).map(|side| sequence(chat, &episode, side)).collect()
+        let marks = Marks::new(chat);
+        let mut views = Vec::new();
+        if buyer != Buyer::OgNarrator {
+            views.push(sequence(chat, &marks, &episode, Side::Buyer, buyer == Buyer::Naive)?);
+        }
+        if episode.turns_of(Side::Seller).next().is_some() {
+            views.push(sequence(chat, &marks, &episode, Side::Seller, true)?);
+        }
+        Ok(views)
     }
 }
 
@@ -145,14 +159,69 @@ pub fn corpus(seed: u64, n_dialogues: usize) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// One side's view as ids, with its own replies marked.
-fn sequence(chat: &Chat, episode: &Episode, side: Side) -> Result<Sequence> {
+/// One side's view as ids, with its own replies marked and weighed.
+fn sequence(chat: &Chat, marks: &Marks, episode: &Episode, side: Side, imitated: bool) -> Result<Sequence> {
     let mut transcript = Transcript::new(chat, &episode.system_prompt(side))?;
+    let mut weight = Vec::new();
     for (incoming, reply) in episode.dialogue(side) {
         transcript.push_incoming(chat, incoming)?;
+        weight.resize(transcript.len(), 0.0);
         let mut ids = chat.tokenizer.encode(reply)?;
         ids.push(chat.end());
         transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+        weight.extend(marks.parts(&ids).map(|part| match part {
+            Part::Choice if imitated => 1.0,
+            Part::Choice => 0.0,
+            Part::Form => 1.0,
+            Part::Price(_) => PRICE_WEIGHT,
+        }));
     }
-    Ok(Sequence { side, ids: transcript.ids().to_vec(), own: transcript.sampled().to_vec() })
+    Ok(Sequence { side, ids: transcript.ids().to_vec(), own: transcript.sampled().to_vec(), weight, imitated })
+}
+
+/// What a token of a reply is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Thought, talk, and which action: what the side decides.
+    Choice,
+    /// Line heads, item, end: the same in every reply.
+    Form,
+    /// The price behind `[BUY]` (0), `[SELL]` (1) or `[DEAL]` (2): fixed by the card or by the standing offer.
+    Price(usize),
+}
+
+/// The tokens that tell a reply's parts.
+pub struct Marks {
+    heads: [Option<i32>; 3],
+    priced: [Option<i32>; 3],
+    item: Option<i32>,
+    end: i32,
+}
+
+impl Marks {
+    /// The marks of a tokenizer of ours.
+    pub fn new(chat: &Chat) -> Marks {
+        let id = |token: &str| chat.tokenizer.id(token);
+        Marks {
+            heads: ["Thought:", "\nTalk:", "\nAction:"].map(id),
+            priced: [" [BUY]", " [SELL]", " [DEAL]"].map(id),
+            item: id(" (1x"),
+            end: chat.end(),
+        }
+    }
+
+    /// The part each token of a reply belongs to.
+    pub fn parts<'a>(&'a self, reply: &'a [i32]) -> impl Iterator<Item = Part> + 'a {
+        let mut kind = None;
+        let mut item = false;
+        reply.iter().map(move |id| {
+            item |= kind.is_some() && Some(*id) == self.item;
+            if item || *id == self.end || self.heads.contains(&Some(*id)) {
+                return Part::Form;
+            }
+            let part = kind.map_or(Part::Choice, Part::Price);
+            kind = kind.or_else(|| self.priced.iter().position(|w| *w == Some(*id)));
+            part
+        })
+    }
 }

@@ -4,7 +4,7 @@
 //! share of sampled replies that would get it right at temperature 1. Words of thought and talk are a choice and are
 //! held against the teacher by their loss alone.
 
-use super::dialogues::{Dialogues, Sequence};
+use super::dialogues::{Dialogues, Marks, Part, Sequence};
 use super::sft::Trainer;
 use crate::error::Result;
 use crate::negotiate::Side;
@@ -47,7 +47,9 @@ pub fn probe(trainer: &mut Trainer, chat: &Chat, seed: u64, n: u64) -> Result<Pr
     let marks = Marks::new(chat);
     let mut sums = Sums::default();
     for (s, logprobs) in sequences.iter().zip(&scored) {
-        sums.side[(s.side == Side::Seller) as usize].extend(logprobs.iter().map(|l| -*l as f64));
+        if s.imitated {
+            sums.side[(s.side == Side::Seller) as usize].extend(logprobs.iter().map(|l| -*l as f64));
+        }
         for reply in replies(s, logprobs, chat.end()) {
             sums.reply(&reply, &marks);
         }
@@ -55,33 +57,13 @@ pub fn probe(trainer: &mut Trainer, chat: &Chat, seed: u64, n: u64) -> Result<Pr
     Ok(sums.means())
 }
 
-/// The tokens that mark a reply's parts.
-struct Marks {
-    heads: Vec<Option<i32>>,
-    priced: [Option<i32>; 3],
-    item: Option<i32>,
-    end: Option<i32>,
-}
-
-impl Marks {
-    fn new(chat: &Chat) -> Marks {
-        let id = |t: &str| chat.tokenizer.id(t);
-        Marks {
-            heads: ["Thought:", "\nTalk:", "\nAction:"].map(id).to_vec(),
-            priced: [" [BUY]", " [SELL]", " [DEAL]"].map(id),
-            item: id(" (1x"),
-            end: Some(chat.end()),
-        }
-    }
-}
-
-/// A reply's ids with their logprobs.
-type Scored = Vec<(i32, f64)>;
+/// A reply's ids, and their logprobs.
+type Scored = (Vec<i32>, Vec<f64>);
 
 fn replies(s: &Sequence, logprobs: &[f32], end: i32) -> Vec<Scored> {
     let own = s.ids.iter().zip(&s.own).filter(|(_, own)| **own).map(|(id, _)| *id);
-    let scored: Scored = own.zip(logprobs.iter().map(|l| *l as f64)).collect();
-    scored.split_inclusive(|(id, _)| *id == end).map(<[_]>::to_vec).collect()
+    let scored: Vec<(i32, f64)> = own.zip(logprobs.iter().map(|l| *l as f64)).collect();
+    scored.split_inclusive(|(id, _)| *id == end).map(|reply| reply.iter().copied().unzip()).collect()
 }
 
 #[derive(Default)]
@@ -93,19 +75,17 @@ struct Sums {
 }
 
 impl Sums {
-    fn reply(&mut self, reply: &Scored, marks: &Marks) {
+    fn reply(&mut self, (ids, logprobs): &Scored, marks: &Marks) {
         let mut form = 0.0;
-        let (mut price, mut item): (Option<(usize, f64, bool)>, bool) = (None, false);
-        for (id, logprob) in reply {
-            let id = Some(*id);
-            item |= id == marks.item && price.is_some();
-            if item || id == marks.end || marks.heads.contains(&id) {
-                form += logprob;
-            } else if let Some((_, sum, sure)) = &mut price {
-                *sum += logprob;
-                *sure &= *logprob > 0.5f64.ln();
-            } else if let Some(kind) = marks.priced.iter().position(|w| *w == id) {
-                price = Some((kind, 0.0, true));
+        let mut price: Option<(usize, f64, bool)> = None;
+        for (part, logprob) in marks.parts(ids).zip(logprobs) {
+            match part {
+                Part::Choice => {}
+                Part::Form => form += logprob,
+                Part::Price(kind) => {
+                    let (_, sum, sure) = price.unwrap_or((kind, 0.0, true));
+                    price = Some((kind, sum + logprob, sure && *logprob > 0.5f64.ln()));
+                }
             }
         }
         self.form.push(form.exp());

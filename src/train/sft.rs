@@ -2,7 +2,7 @@
 //!
 //! The one idea: the stream of dialogues is endless and a function of its seed, so a run is (config, seed, tokens) and
 //! nothing else; no token is seen twice. A batch is cut into micro-batches that fit the caches; their gradients add up
-//! in order. Loss: mean over the batch's own tokens of -logprob.
+//! in order. Loss: the weighted mean of -logprob over the batch's tokens that carry weight.
 
 use super::dialogues::{Dialogues, Sequence};
 use super::optimizer::{Hyper, Optimizer, Part, Schedule, Update};
@@ -41,7 +41,7 @@ impl Default for Supervision {
             final_lr_ratio: 0.02,
             ..Hyper::default()
         };
-        Supervision { seed: 1, tokens: 30_000_000, batch_tokens: 8_192, micro_tokens: 4_096, optim }
+        Supervision { seed: 1, tokens: 30_000_000, batch_tokens: 4_096, micro_tokens: 2_304, optim }
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Row {
     pub step: u64,
     /// Tokens so far.
     pub tokens: u64,
-    /// Mean -logprob of the batch's own tokens, in nats.
+    /// Weighted mean -logprob of the batch's tokens, in nats.
     pub loss: f64,
     /// Learning rate of the update.
     pub lr: f32,
@@ -67,11 +67,16 @@ pub struct Row {
     pub grad_norm: f32,
 }
 
-/// A batch on the host: micro-batches, and how many tokens carry loss.
+/// A batch on the host.
 struct Batch {
-    micro: Vec<Packing>,
+    micro: Vec<Micro>,
     tokens: u64,
-    n_loss: usize,
+}
+
+/// A micro-batch: packed sequences, and the loss weight of each target.
+struct Micro {
+    packing: Packing,
+    weight: Vec<f32>,
 }
 
 /// A model under supervision, with every buffer it needs.
@@ -148,20 +153,21 @@ impl Trainer {
     /// One update from one batch.
     fn step(&mut self, batch: &Batch) -> Result<Row> {
         fill(&self.dev, self.grads.view_mut(), 0.0);
-        let weight = 1.0 / batch.n_loss as f32;
-        let mut sum = 0.0;
+        let total: f64 = batch.micro.iter().flat_map(|m| &m.weight).map(|w| *w as f64).sum();
+        let mut loss = 0.0;
         for micro in &batch.micro {
-            self.batch.set(&self.dev, micro)?;
+            self.batch.set(&self.dev, &micro.packing)?;
             let m = self.batch.n_loss();
             model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
-            sum += self.dev.to_vec::<f32>(self.acts.logprob()).iter().map(|l| -*l as f64).sum::<f64>();
-            fill(&self.dev, self.dlogprob.at_mut(0..m), -weight);
+            let logprobs = self.dev.to_vec::<f32>(self.acts.logprob());
+            loss -= logprobs.iter().zip(&micro.weight).map(|(l, w)| *l as f64 * *w as f64).sum::<f64>() / total;
+            let dlogprob: Vec<f32> = micro.weight.iter().map(|w| (-*w as f64 / total) as f32).collect();
+            self.dev.write(self.dlogprob.at_mut(0..m), &dlogprob);
             let (dlogprob, dentropy) = (self.dlogprob.at(0..m), self.dentropy.at(0..m));
             let (w, acts, grads) = (&self.weights, &mut self.acts, &mut self.grads);
             model::backward(&self.dev, w, &self.batch, acts, dlogprob, dentropy, grads, 1.0)?;
         }
         self.tokens += batch.tokens;
-        let loss = sum * weight as f64;
         let update = self.optimizer.update(&self.dev, self.weights.data.view_mut(), self.grads.view(), loss as f32)?;
         self.weights.version += 1;
         let (grad_norm, lr) = match update {
@@ -178,7 +184,7 @@ impl Trainer {
     pub fn score(&mut self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
         let mut scored = Vec::new();
         for group in groups(sequences, self.how.micro_tokens) {
-            let packing = pack(&sequences[group.clone()]);
+            let packing = pack(&sequences[group.clone()], |s, i| s.own[i]).packing;
             self.batch.set(&self.dev, &packing)?;
             model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
             let logprobs = self.dev.to_vec::<f32>(self.acts.logprob());
@@ -212,10 +218,9 @@ fn next_batch(stream: &Dialogues, chat: &Chat, next: &mut u64, how: &Supervision
         }
         *next += 1;
     }
-    let micro: Vec<Packing> =
-        groups(&sequences, how.micro_tokens).into_iter().map(|group| pack(&sequences[group])).collect();
-    let n_loss = micro.iter().map(|m| m.targets.len()).sum();
-    Ok(Batch { micro, tokens: tokens as u64, n_loss })
+    let micro = groups(&sequences, how.micro_tokens);
+    let micro = micro.into_iter().map(|group| pack(&sequences[group], |s, i| s.weight[i] > 0.0)).collect();
+    Ok(Batch { micro, tokens: tokens as u64 })
 }
 
 /// Neighbours that fit one micro-batch; a sequence that fits none is a group of its own, refused where it is set.
@@ -235,10 +240,11 @@ fn groups(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
     groups
 }
 
-fn pack(sequences: &[Sequence]) -> Packing {
-    let mut packing = Packing::default();
+fn pack(sequences: &[Sequence], carries: impl Fn(&Sequence, usize) -> bool) -> Micro {
+    let (mut packing, mut weight) = (Packing::default(), Vec::new());
     for s in sequences {
-        packing.push(&s.ids, |i| s.own[i]);
+        packing.push(&s.ids, |i| carries(s, i));
+        weight.extend((1..s.ids.len()).filter(|i| carries(s, *i)).map(|i| s.weight[i]));
     }
-    packing
+    Micro { packing, weight }
 }
