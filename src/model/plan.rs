@@ -2,6 +2,7 @@
 //!
 //! What is printed is what is allocated: there is no second formula.
 
+use super::{Layout, ModelConfig};
 use crate::device::{Buffer, DType, Device};
 use std::fmt;
 
@@ -42,7 +43,7 @@ impl Plan {
 
     /// A buffer of `len` zeros, noted under `group` and `name`.
     pub fn buffer(&mut self, group: &'static str, name: impl Into<String>, dtype: DType, len: usize) -> Buffer {
-        self.rows.push(PlanRow { group, name: name.into(), bytes: len * dtype.size() });
+        self.note(group, &name.into(), dtype, len);
         self.dev.zeros(dtype, if self.dry { 0 } else { len })
     }
 
@@ -54,6 +55,24 @@ impl Plan {
     /// A buffer of `len` zeros, i32.
     pub fn i32(&mut self, group: &'static str, name: impl Into<String>, len: usize) -> Buffer {
         self.buffer(group, name, DType::I32, len)
+    }
+
+    /// Notes what a trained model needs beside activations: weights, gradients, two moments, the rotary table.
+    pub fn note_trained(&mut self, c: &ModelConfig) {
+        self.note_frozen(c);
+        for name in ["gradients", "first moments", "second moments"] {
+            self.note("model (trained)", name, DType::F32, Layout::new(c).len);
+        }
+    }
+
+    /// Notes what a model needs that is only run: weights and the rotary table.
+    pub fn note_frozen(&mut self, c: &ModelConfig) {
+        self.note("model", "weights", DType::F32, Layout::new(c).len);
+        self.note("model", "rotary table", DType::F32, c.max_position_embeddings * c.head_dim);
+    }
+
+    fn note(&mut self, group: &'static str, name: &str, dtype: DType, len: usize) {
+        self.rows.push(PlanRow { group, name: name.into(), bytes: len * dtype.size() });
     }
 
     /// Bytes of all buffers.
@@ -91,4 +110,31 @@ impl fmt::Display for Plan {
 
 fn mib(bytes: usize) -> f64 {
     bytes as f64 / (1 << 20) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Activations, KvPages, Use};
+
+    #[test]
+    fn a_dry_plan_counts_what_a_real_one_allocates() {
+        let dev = Device::open("cpu", 1).unwrap();
+        let c = ModelConfig::tiny(64);
+        let build = |mut plan: Plan| {
+            plan.note_trained(&c);
+            Activations::planned(&mut plan, &c, 40, 10, Use::Train);
+            Activations::planned(&mut plan, &c, 8, 3, Use::Decode);
+            let kv = KvPages::planned(&mut plan, &c, 5);
+            let bytes: usize = kv.k.iter().chain(&kv.v).map(Buffer::size_bytes).sum();
+            (plan, bytes)
+        };
+        let ((dry, none), (real, kv_bytes)) = (build(Plan::dry(&dev)), build(Plan::on(&dev)));
+        assert_eq!(dry.rows, real.rows);
+        assert_eq!((none, kv_bytes), (0, 2 * 4 * 5 * 32 * 64 * 4));
+        assert!(dry.groups().contains(&("kv pages", kv_bytes)));
+        assert_eq!(dry.total_bytes(), dry.groups().iter().map(|g| g.1).sum::<usize>());
+        let table = dry.to_string();
+        assert!(table.contains("layers.3.gate") && table.contains(&dry.total_bytes().to_string()), "{table}");
+    }
 }
