@@ -127,14 +127,16 @@ fn loss_falls_on_own_replies_and_their_ends_only() {
 fn the_parts_of_a_reply_are_told_apart() {
     let marks = Marks::new(chat());
     let t = &chat().tokenizer;
-    let mut reply = t.encode("Thought: bid 55%\nTalk: I pay $9 now.\nAction: [BUY] $7.07 (1x books)").unwrap();
+    let mut reply =
+        t.encode("Thought: over, bid 55% $7.07\nTalk: I pay $9 now.\nAction: [BUY] $7.07 (1x books)").unwrap();
     reply.push(chat().end());
     let of = |part: fn(&Part) -> bool| {
         let ids: Vec<i32> = reply.iter().zip(marks.parts(&reply)).filter(|(_, p)| part(p)).map(|(id, _)| *id).collect();
         t.decode(&ids).unwrap()
     };
     assert_eq!(of(|p| *p == Part::Price(0)), " $7.07");
-    assert_eq!(of(|p| *p == Part::Choice), " bid 55% I pay $9 now. [BUY]");
+    assert_eq!(of(|p| *p == Part::Price(3)), " $7.07");
+    assert_eq!(of(|p| *p == Part::Choice), " over, bid 55% I pay $9 now. [BUY]");
     assert_eq!(of(|p| *p == Part::Form), "Thought:\nTalk:\nAction: (1x books)<|end|>");
 }
 

@@ -146,7 +146,7 @@ fn record(args: &InitArgs, how: &Supervision, found: Option<Probe>, dir: &Path) 
 
 fn table(p: &Probe) -> String {
     format!(
-        "loss: buyer {:.4}, seller {:.4}\nright price: bid {:.4}, ask {:.4}, deal {:.4} (greedy {:.4})\nright form {:.5}",
-        p.loss_buyer, p.loss_seller, p.bid_price, p.ask_price, p.deal_price, p.price_greedy, p.form
+        "loss: buyer {:.4}, seller {:.4}\nright price: thought {:.4}, bid {:.4}, ask {:.4}, deal {:.4} (greedy {:.4})\nright form {:.5}",
+        p.loss_buyer, p.loss_seller, p.thought_price, p.bid_price, p.ask_price, p.deal_price, p.price_greedy, p.form
     )
 }

@@ -116,14 +116,19 @@ impl<'a> Sight<'a> {
         let card = self.episode.card(Side::Buyer);
         let percent = card.rows.iter().rev().find(|row| row.0 <= percent).unwrap_or(&card.rows[0]).0;
         let talks = if self.turn == 1 { &OPENING } else { &RAISE };
-        let action = Action::Buy(card.price_at_most(percent));
-        Play { thought: format!("bid {percent}%"), talk: talks[self.noise.below(90, talks.len())], action }
+        let price = card.price_at_most(percent);
+        let action = Action::Buy(price);
+        Play {
+            thought: format!("bid {percent}% {}", price.compact()),
+            talk: talks[self.noise.below(90, talks.len())],
+            action,
+        }
     }
 
     /// Accepts the standing ask.
     fn accept(&self, ask: Cents, level: Level) -> Play {
         let talk = AGREE[self.noise.below(91, AGREE.len())];
-        Play { thought: format!("accept {}", level.words()), talk, action: Action::Deal(ask) }
+        Play { thought: format!("accept {} {}", level.words(), ask.compact()), talk, action: Action::Deal(ask) }
     }
 
     fn quit(&self) -> Play {

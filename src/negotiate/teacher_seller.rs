@@ -209,11 +209,13 @@ fn steps(habits: &Habits, sight: &Sight, noise: Noise) -> i32 {
 fn write(episode: &Episode, lead: &str, choice: Choice, noise: Noise) -> String {
     let card = episode.card(Side::Seller);
     let at = |percent: i32| Action::Sell(card.price_at_most(percent as u32));
+    let priced =
+        |verb: &str, percent: i32| format!("{lead}{verb} {percent}% {}", card.price_at_most(percent as u32).compact());
     let (thought, talks, action): (String, &[&str], Action) = match choice {
-        Choice::Open(p) => (format!("{lead}ask {p}%"), &NEUTRAL, at(p)),
-        Choice::Ask(p) => (format!("{lead}ask {p}%"), &LOWER, at(p)),
-        Choice::Hold(p) => (format!("{lead}hold {p}%"), &STAY, at(p)),
-        Choice::Accept(p, price) => (format!("{lead}accept {p}%"), &THANKS, Action::Deal(price)),
+        Choice::Open(p) => (priced("ask", p), &NEUTRAL, at(p)),
+        Choice::Ask(p) => (priced("ask", p), &LOWER, at(p)),
+        Choice::Hold(p) => (priced("hold", p), &STAY, at(p)),
+        Choice::Accept(p, price) => (format!("{lead}accept {p}% {}", price.compact()), &THANKS, Action::Deal(price)),
         Choice::Walk => (format!("{lead}walk"), &LEAVE, Action::Quit),
     };
     reply::render(&thought, talks[noise.below(7, talks.len())], action, episode.code())

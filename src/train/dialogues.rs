@@ -179,6 +179,9 @@ fn sequence(chat: &Chat, marks: &Marks, episode: &Episode, side: Side, imitated:
     Ok(Sequence { side, ids: transcript.ids().to_vec(), own: transcript.sampled().to_vec(), weight, imitated })
 }
 
+/// The kind of a price in a thought.
+const THOUGHT: usize = 3;
+
 /// What a token of a reply is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -186,13 +189,15 @@ pub enum Part {
     Choice,
     /// Line heads, item, end: the same in every reply.
     Form,
-    /// The price behind `[BUY]` (0), `[SELL]` (1) or `[DEAL]` (2): fixed by the card or by the standing offer.
+    /// The price behind `[BUY]` (0), `[SELL]` (1), `[DEAL]` (2), or behind a percentage in the thought (3): fixed by the
+    /// card or by the standing offer.
     Price(usize),
 }
 
 /// The tokens that tell a reply's parts.
 pub struct Marks {
     heads: [Option<i32>; 3],
+    percents: Vec<Option<i32>>,
     priced: [Option<i32>; 3],
     item: Option<i32>,
     end: i32,
@@ -204,6 +209,7 @@ impl Marks {
         let id = |token: &str| chat.tokenizer.id(token);
         Marks {
             heads: ["Thought:", "\nTalk:", "\nAction:"].map(id),
+            percents: (0..=100).step_by(5).map(|p| id(&format!(" {p}%"))).collect(),
             priced: [" [BUY]", " [SELL]", " [DEAL]"].map(id),
             item: id(" (1x"),
             end: chat.end(),
@@ -212,15 +218,20 @@ impl Marks {
 
     /// The part each token of a reply belongs to.
     pub fn parts<'a>(&'a self, reply: &'a [i32]) -> impl Iterator<Item = Part> + 'a {
-        let mut kind = None;
-        let mut item = false;
+        let (mut kind, mut item) = (None, false);
         reply.iter().map(move |id| {
-            item |= kind.is_some() && Some(*id) == self.item;
-            if item || *id == self.end || self.heads.contains(&Some(*id)) {
+            let id = Some(*id);
+            item |= kind.is_some() && id == self.item;
+            if item || id == Some(self.end) {
+                return Part::Form;
+            }
+            if self.heads.contains(&id) {
+                kind = None;
                 return Part::Form;
             }
             let part = kind.map_or(Part::Choice, Part::Price);
-            kind = kind.or_else(|| self.priced.iter().position(|w| *w == Some(*id)));
+            let named = self.priced.iter().position(|w| *w == id);
+            kind = kind.or(named).or(self.percents.contains(&id).then_some(THOUGHT));
             part
         })
     }

@@ -27,7 +27,9 @@ pub struct Probe {
     pub ask_price: f64,
     /// Probability of the right price after `[DEAL]`.
     pub deal_price: f64,
-    /// Share of prices whose every token is the likeliest beyond doubt (probability above one half).
+    /// Probability of the right price after a percentage in the thought.
+    pub thought_price: f64,
+    /// Share of prices behind an action whose every token is the likeliest beyond doubt (probability above one half).
     pub price_greedy: f64,
     /// Probability of all of a reply's form: line heads, item, end.
     pub form: f64,
@@ -69,7 +71,7 @@ fn replies(s: &Sequence, logprobs: &[f32], end: i32) -> Vec<Scored> {
 #[derive(Default)]
 struct Sums {
     side: [Vec<f64>; 2],
-    price: [Vec<f64>; 3],
+    price: [Vec<f64>; 4],
     greedy: Vec<f64>,
     form: Vec<f64>,
 }
@@ -77,21 +79,21 @@ struct Sums {
 impl Sums {
     fn reply(&mut self, (ids, logprobs): &Scored, marks: &Marks) {
         let mut form = 0.0;
-        let mut price: Option<(usize, f64, bool)> = None;
+        let mut prices = [None::<(f64, bool)>; 4];
         for (part, logprob) in marks.parts(ids).zip(logprobs) {
             match part {
                 Part::Choice => {}
                 Part::Form => form += logprob,
                 Part::Price(kind) => {
-                    let (_, sum, sure) = price.unwrap_or((kind, 0.0, true));
-                    price = Some((kind, sum + logprob, sure && *logprob > 0.5f64.ln()));
+                    let (sum, sure) = prices[kind].unwrap_or((0.0, true));
+                    prices[kind] = Some((sum + logprob, sure && *logprob > 0.5f64.ln()));
                 }
             }
         }
         self.form.push(form.exp());
-        if let Some((kind, sum, sure)) = price {
-            self.price[kind].push(sum.exp());
-            self.greedy.push(sure as u8 as f64);
+        for (kind, price) in prices.iter().enumerate() {
+            self.price[kind].extend(price.map(|p| p.0.exp()));
+            self.greedy.extend(price.filter(|_| kind < 3).map(|p| p.1 as u8 as f64));
         }
     }
 
@@ -103,6 +105,7 @@ impl Sums {
             bid_price: mean(&self.price[0]),
             ask_price: mean(&self.price[1]),
             deal_price: mean(&self.price[2]),
+            thought_price: mean(&self.price[3]),
             price_greedy: mean(&self.greedy),
             form: mean(&self.form),
         }
