@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::{ModelConfig, write_atomic};
 use crate::text::tokenizer::VOCAB;
 use crate::text::{Chat, Tokenizer};
-use crate::train::dialogues;
+use crate::train::dialogues::{self, Dialogues};
 use crate::train::probe::{Probe, probe};
 use crate::train::sft::{Row, Supervision, Trainer};
 use clap::Args;
@@ -27,7 +27,8 @@ const PROBED: u64 = 256;
 Examples:
   haggle init --preset tiny --out base                          tokenizer and random weights
   haggle init --preset tiny --supervised --out base --seed 1    the recipe of the embedded model
-  haggle init --preset tiny --supervised --tokens 2000000 --out quick")]
+  haggle init --preset tiny --supervised --tokens 2000000 --out quick
+  haggle init --preset tiny --out base --dialogues 1000         and dialogues for tools/check_transformers.py")]
 pub struct InitArgs {
     /// The model's shape
     #[arg(long, value_name = "NAME", default_value = "tiny", value_parser = ["tiny"])]
@@ -47,6 +48,9 @@ pub struct InitArgs {
     /// Peak learning rate
     #[arg(long, value_name = "X", default_value_t = Supervision::default().optim.lr)]
     lr: f32,
+    /// Also write so many of the dialogues, with messages and ids, to haggle/dialogues.jsonl
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    dialogues: u64,
 }
 
 /// Makes the folder.
@@ -67,6 +71,7 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     let found = if args.supervised { Some(supervise(&mut trainer, &chat, &dev, dir)?) } else { None };
     save(&mut trainer, &chat, &dev, dir)?;
     record(args, &how, found, dir)?;
+    write_dialogues(&chat, how.seed, args.dialogues, dir)?;
     let params = trainer.weights.layout.n_params();
     match (globals.json, found) {
         (true, _) => out::line(&json!({ "out": dir, "parameters": params, "probe": found }).to_string()),
@@ -142,6 +147,24 @@ fn record(args: &InitArgs, how: &Supervision, found: Option<Probe>, dir: &Path) 
         "probe": found,
     });
     write_atomic(&dir.join("haggle/init.json"), |f| f.write_all(format!("{made:#}\n").as_bytes()))
+}
+
+/// What `tools/check_transformers.py` holds against the reference library.
+fn write_dialogues(chat: &Chat, seed: u64, n: u64, dir: &Path) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let stream = Dialogues::new(seed)?;
+    let mut lines = String::new();
+    for index in 0..n {
+        let (_, episode) = stream.episode(index);
+        for s in stream.sequences(chat, index)? {
+            let messages = dialogues::messages(&episode, s.side);
+            lines.push_str(&json!({ "messages": messages, "ids": s.ids }).to_string());
+            lines.push('\n');
+        }
+    }
+    write_atomic(&dir.join("haggle/dialogues.jsonl"), |f| f.write_all(lines.as_bytes()))
 }
 
 fn table(p: &Probe) -> String {

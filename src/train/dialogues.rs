@@ -9,7 +9,7 @@
 use crate::error::Result;
 use crate::negotiate::{Buyer, Cents, Episode, Product, Rules, Seller, Side, Style, catalog, play, prompts};
 use crate::noise::Noise;
-use crate::text::{Chat, Transcript};
+use crate::text::{Chat, Message, Role, Transcript};
 use std::sync::Arc;
 
 /// Products behind a stream, before variation.
@@ -97,6 +97,13 @@ impl Dialogues {
         }
         Ok(views)
     }
+}
+
+/// A view of an episode as a chat model's messages.
+pub fn messages(episode: &Episode, side: Side) -> Vec<Message> {
+    let turns = episode.dialogue(side).into_iter();
+    let said = turns.flat_map(|(heard, said)| [Message::new(Role::User, heard), Message::new(Role::Assistant, said)]);
+    std::iter::once(Message::new(Role::System, episode.system_prompt(side))).chain(said).collect()
 }
 
 /// Six in ten dialogues have the naive buyer, the others one that the seller should know and the buyer should not copy.
