@@ -9,7 +9,7 @@ mod fields;
 mod print;
 mod read;
 
-pub use fields::{Field, Slot};
+pub use fields::{Field, SELLERS, Slot};
 pub use read::Override;
 
 use crate::error::{Error, Result};

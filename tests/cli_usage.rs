@@ -10,7 +10,7 @@ fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")
 }
 
-const COMMANDS: [&str; 4] = ["config", "doctor", "init", "report"];
+const COMMANDS: [&str; 8] = ["train", "eval", "chat", "score", "init", "config", "doctor", "report"];
 
 #[test]
 fn help_of_every_command_shows_examples() {

@@ -52,11 +52,9 @@ fn print(report: &Map<String, Value>, as_json: bool) {
     if as_json {
         return out::line(&Value::Object(report.clone()).to_string());
     }
-    let width = report.keys().map(String::len).max().unwrap_or(0);
-    for (key, value) in report {
-        let text = value.as_str().map_or_else(|| value.to_string(), String::from);
-        out::line(&format!("{key:width$}  {text}"));
-    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), String::from);
+    let rows: Vec<(&str, String)> = report.iter().map(|(key, value)| (key.as_str(), text(value))).collect();
+    out::print(&out::pairs(&rows));
 }
 
 fn machine(device: &Device) -> Map<String, Value> {
@@ -164,7 +162,7 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
 }
 
 /// Billions of multiply-adds (counted as two) a second in a square product, over `span`.
-fn gemm_gflops(device: &Device, span: Duration) -> Result<f64> {
+pub fn gemm_gflops(device: &Device, span: Duration) -> Result<f64> {
     let n = 512;
     let (a, b) = (device.upload(&numbers(8, n * n)), device.upload(&numbers(9, n * n)));
     let mut c = device.zeros(DType::F32, n * n);

@@ -6,15 +6,20 @@
 pub mod chat;
 pub mod config;
 pub mod doctor;
+mod dry_run;
+pub mod eval;
 pub mod init;
 pub mod out;
+pub mod progress;
 pub mod report;
 pub mod score;
+pub mod tables;
+pub mod train;
 
 use crate::config::{Config, Override};
 use crate::error::{Error, Result};
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// How a command that did not fail ended.
@@ -49,6 +54,12 @@ Exit codes: 0 done, 2 usage or config, 3 data or files, 4 device, 5 training sto
 
 #[derive(Subcommand)]
 enum Command {
+    /// Train a buyer against a frozen seller
+    Train(train::TrainArgs),
+    /// Hold a model against sellers on held-out products
+    Eval(eval::EvalArgs),
+    /// Bargain with a model yourself
+    Chat(chat::ChatArgs),
     /// Print the resolved config as TOML, every key with its unit and what it does
     Config(config::ConfigArgs),
     /// Make a new model folder: random weights, or supervised on generated dialogues
@@ -96,6 +107,16 @@ impl Globals {
         Config::load(self.config.as_deref(), &self.overrides(flags)?)
     }
 
+    /// The same for a command that opens a trained model: without `--config`, the config its run was made with.
+    ///
+    /// # Errors
+    /// As [`Globals::resolve`].
+    pub fn resolve_for(&self, model: &Path, flags: &[(&str, &str, Option<String>)]) -> Result<Config> {
+        let own = ["config.toml", "haggle/config.toml"].map(|name| model.join(name));
+        let file = self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()));
+        Config::load(file.as_deref(), &self.overrides(flags)?)
+    }
+
     /// The overrides of this call, in the order they apply.
     ///
     /// # Errors
@@ -134,7 +155,9 @@ pub fn quoted(text: &str) -> String {
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         let at = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("unknown").replace('\n', " ");
+        let text = info.payload().downcast_ref::<&str>().copied();
+        let text = text.or(info.payload().downcast_ref::<String>().map(String::as_str));
+        let what = text.unwrap_or("unknown").replace('\n', " ");
         eprintln!("haggle: a bug in haggle{at}: {what}; please report it with the command line you used");
     }));
     let cli = match Cli::try_parse() {
@@ -161,6 +184,9 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<Exit> {
     let globals = &cli.globals;
     match &cli.command {
+        Command::Train(args) => train::run(args, globals),
+        Command::Eval(args) => eval::run(args, globals),
+        Command::Chat(args) => chat::run(args, globals),
         Command::Config(args) => config::run(args, globals),
         Command::Init(args) => init::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),

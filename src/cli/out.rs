@@ -33,6 +33,12 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Names and what they are, aligned.
+pub fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    rows.iter().map(|(name, what)| format!("{name:width$}  {what}\n")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

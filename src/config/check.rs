@@ -19,13 +19,13 @@ fn check_rollout(config: &Config, found: &mut Found) {
     }
     let whole = "training needs the probability under the whole softmax";
     if rollout.top_k != 0 {
-        found.problem("rollout.top_k", &format!("{whole}; set 0 (eval and chat may cut it)"));
+        found.problem("rollout.top_k", &format!("{whole}; set 0"));
     }
     if rollout.top_p != 1.0 {
-        found.problem("rollout.top_p", &format!("{whole}; set 1.0 (eval and chat may cut it)"));
+        found.problem("rollout.top_p", &format!("{whole}; set 1.0 (chat takes --top-p)"));
     }
     if rollout.min_p != 0.0 {
-        found.problem("rollout.min_p", &format!("{whole}; set 0.0 (eval and chat may cut it)"));
+        found.problem("rollout.min_p", &format!("{whole}; set 0.0"));
     }
 }
 

@@ -2,3 +2,112 @@
 
 pub mod table;
 pub mod typed;
+mod voice;
+
+use super::{Exit, Globals, out, quoted};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::infer::Sampling;
+use crate::negotiate::{Episode, Outcome, Persona, Product, Side, reward};
+use crate::noise::Noise;
+use crate::train::base;
+use crate::train::setup;
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use table::Table;
+use voice::Speaker;
+
+/// Options of `haggle chat`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  haggle chat --model runs/001                     sell to the trained buyer
+  haggle chat --as buyer                           buy from the embedded seller
+  haggle chat --model runs/001 --seed 4            another product
+  haggle chat --model runs/001 --products DIR --product books_12 --show-thoughts
+  printf 'offer 45\\ndeal\\n' | haggle chat --model runs/001
+
+In the chat: offer 45 (or just 45), deal, reject, quit; words behind it, or on lines before it, are said aloud.")]
+pub struct ChatArgs {
+    /// Run directory, checkpoint or model folder of the other side (default: the embedded model)
+    #[arg(long, value_name = "RUN|DIR", default_value = "embedded")]
+    model: PathBuf,
+    /// The side you play
+    #[arg(long = "as", value_name = "SIDE", value_parser = ["seller", "buyer"], default_value = "seller")]
+    side: String,
+    /// Folder of AmazonHistoryPrice files (default: what the run trained on)
+    #[arg(long, value_name = "DIR")]
+    products: Option<PathBuf>,
+    /// The product's code, such as books_12 (default: a held-out one, by --seed)
+    #[arg(long, value_name = "CODE")]
+    product: Option<String>,
+    /// Show what the model thinks before it speaks
+    #[arg(long)]
+    show_thoughts: bool,
+    /// The model's sampling temperature, 0 is greedy (default: as trained)
+    #[arg(long, value_name = "X")]
+    temperature: Option<f32>,
+    /// Sample from the likeliest tokens that hold this probability
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    top_p: f32,
+}
+
+/// Plays one game.
+///
+/// # Errors
+/// Everything wrong with config, model, products or the product's code.
+pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
+    let products = args.products.as_ref().map(|p| quoted(&p.display().to_string()));
+    let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
+    let dev = crate::device::Device::open(&config.device, config.threads)?;
+    let model = base::open(&dev, &args.model.display().to_string())?;
+    let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
+    let product = choose(&config, args.product.as_deref())?;
+    let episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
+    let sampling = sampling(args, &config, person, model.chat.end());
+    let mut speaker = Speaker::new(&dev, &model, sampling, Noise::new(config.seed, CHAT))?;
+    let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
+        (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
+    let mut table =
+        Table { episode, person, show_thoughts: args.show_thoughts, input: &mut input, screen: &mut screen };
+    let outcome = table.play(&mut |episode| speaker.reply(episode, person.other()))?;
+    if globals.json {
+        print_json(&table.episode, outcome)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Stream of noise below the seed.
+const CHAT: u64 = 4;
+
+fn sampling(args: &ChatArgs, config: &Config, person: Side, end: i32) -> Sampling {
+    let rollout = &config.rollout;
+    let as_trained = if person == Side::Seller { rollout.temperature } else { rollout.seller_temperature };
+    let temperature = args.temperature.unwrap_or(as_trained);
+    Sampling { top_p: args.top_p, ..Sampling::plain(temperature, rollout.max_reply_tokens, end) }
+}
+
+/// The product of a code, or a held-out one by the seed.
+fn choose(config: &Config, code: Option<&str>) -> Result<Arc<Product>> {
+    let (train, held_out) = setup::products(config)?;
+    let Some(code) = code else {
+        return Ok(held_out[Noise::new(config.seed, CHAT).below(0, held_out.len())].clone());
+    };
+    let found = held_out.iter().chain(&train).find(|product| product.code == code);
+    let near = || held_out.first().map(|p| p.code.clone()).unwrap_or_default();
+    found.cloned().ok_or_else(|| {
+        Error::data(Path::new(&config.products.path), format!("holds no product `{code}`; codes look like {}", near()))
+    })
+}
+
+fn print_json(episode: &Episode, outcome: Option<Outcome>) -> Result<()> {
+    let product = episode.product();
+    let value = json!({
+        "product": product.code, "list": product.list, "cost": product.cost, "budget": product.budget,
+        "turns": episode.turns(), "outcome": outcome, "reward": outcome.map(|o| reward::reward(product, o)),
+    });
+    out::line(&value.to_string());
+    Ok(())
+}

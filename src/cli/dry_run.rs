@@ -1,0 +1,152 @@
+//! `haggle train --dry-run`: what a run would be. The config, every buffer, and estimates of tokens, work and time.
+//!
+//! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
+//! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
+
+use super::{Exit, doctor, out};
+use crate::config::Config;
+use crate::error::Result;
+use crate::model::ModelConfig;
+use crate::negotiate::{Buyer, Product, Seller, Side, play};
+use crate::noise::Noise;
+use crate::text::{Chat, Transcript};
+use crate::train::rl;
+use crate::train::setup::Setup;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Dialogues played to count tokens.
+const PLAYED: usize = 32;
+
+/// Prints all of it.
+///
+/// # Errors
+/// Everything that a real run would refuse before its first step.
+pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
+    let setup = Setup::open(config)?;
+    let plan = rl::plan(config)?;
+    let work = Work::of(&setup)?;
+    let gflops = doctor::gemm_gflops(&setup.dev, Duration::from_millis(500))?;
+    let least_s = (work.step_flops * config.grpo.steps as f64 + work.eval_flops) / gflops / 1e9;
+    if as_json {
+        let groups: serde_json::Map<_, _> =
+            plan.groups().into_iter().map(|(g, bytes)| (g.into(), json!(bytes))).collect();
+        let report = json!({
+            "config": config, "plan_bytes": groups, "total_bytes": plan.total_bytes(),
+            "parameters": work.parameters, "train_products": setup.train.len(), "held_out_products": setup.held_out.len(),
+            "tokens_a_step": work.step_tok.round(), "trained_tokens_a_step": work.trained_tok.round(),
+            "flops_a_step": work.step_flops.round(), "eval_flops": work.eval_flops.round(), "gemm_gflops": gflops,
+            "time_at_least_s": least_s,
+        });
+        out::line(&report.to_string());
+        return Ok(Exit::Done);
+    }
+    out::print(&format!("{}\n# memory plan\n\n{plan}\n# estimates\n\n", config.to_toml(false)));
+    let rows = [
+        ("model", format!("{} parameters", work.parameters)),
+        ("products", format!("{} to train on, {} held out", setup.train.len(), setup.held_out.len())),
+        (
+            "episodes",
+            format!(
+                "{} a step, {} in {} steps",
+                setup.episodes_a_step(),
+                setup.episodes_a_step() * config.grpo.steps,
+                config.grpo.steps
+            ),
+        ),
+        (
+            "tokens",
+            format!(
+                "about {:.0} a step through both models, {:.0} of them trained on",
+                work.step_tok, work.trained_tok
+            ),
+        ),
+        (
+            "work",
+            format!(
+                "about {:.1} GFLOP a step, {:.1} GFLOP in the final evaluation",
+                work.step_flops / 1e9,
+                work.eval_flops / 1e9
+            ),
+        ),
+        (
+            "time",
+            format!("at least {} at the {gflops:.1} GFLOP/s of a large matrix product measured here", span(least_s)),
+        ),
+        ("run", config.run.out.clone()),
+    ];
+    out::print(&out::pairs(&rows));
+    out::line("\nNothing was started.");
+    Ok(Exit::Done)
+}
+
+/// Estimates of a run.
+struct Work {
+    parameters: usize,
+    /// Tokens of a step's episodes, both sides.
+    step_tok: f64,
+    /// Tokens packed for the update: the buyer's whole transcripts.
+    trained_tok: f64,
+    step_flops: f64,
+    eval_flops: f64,
+}
+
+impl Work {
+    fn of(setup: &Setup) -> Result<Work> {
+        let buyer_tok = mean_tokens(&setup.train, setup, Side::Buyer, &setup.base.chat)?;
+        let seller_tok = mean_tokens(&setup.train, setup, Side::Seller, &setup.seller.chat)?;
+        let forward = |model: &ModelConfig, tok: f64| tok * flops_a_token(model, tok);
+        let (buyer, seller) = (&setup.base.weights.config, &setup.seller.weights.config);
+        let episodes = setup.episodes_a_step() as f64;
+        let playing = forward(buyer, buyer_tok) + forward(seller, seller_tok);
+        let eval = &setup.config.eval;
+        let models = (setup.held_out.len() * (eval.rollouts.max(eval.best_of) + eval.rollouts)) as f64;
+        let scripted = (setup.held_out.len() * eval.rollouts) as f64;
+        Ok(Work {
+            parameters: setup.base.weights.layout.n_params(),
+            step_tok: episodes * (buyer_tok + seller_tok),
+            trained_tok: episodes * buyer_tok,
+            // Backward is two forwards' worth of products.
+            step_flops: episodes * (playing + 3.0 * forward(buyer, buyer_tok)),
+            eval_flops: models * playing + scripted * forward(seller, seller_tok),
+        })
+    }
+}
+
+/// FLOPs of one token's forward in a sequence of `tok` tokens: two a weight of every matrix, four a head element of every
+/// earlier key (half of them on average).
+fn flops_a_token(model: &ModelConfig, tok: f64) -> f64 {
+    let (c, f) = (model.hidden_size as f64, model.intermediate_size as f64);
+    let (q, kv) = (model.q_dim() as f64, model.kv_dim() as f64);
+    let layer = 2.0 * c * (2.0 * q + 2.0 * kv + 3.0 * f) + 4.0 * q * tok / 2.0;
+    model.num_hidden_layers as f64 * layer + 2.0 * c * model.vocab_size as f64
+}
+
+/// Mean tokens of a side's whole transcript, over dialogues of scripted players.
+fn mean_tokens(products: &[Arc<Product>], setup: &Setup, side: Side, chat: &Chat) -> Result<f64> {
+    let n = PLAYED.min(products.len());
+    let mut total = 0;
+    for i in 0..n {
+        let product = &products[i * products.len() / n];
+        let noise = Noise::new(setup.config.seed, i as u64);
+        let episode = play(Buyer::Naive, Seller::Teacher, product, setup.rules, noise);
+        let mut transcript = Transcript::new(chat, &episode.system_prompt(side))?;
+        for (heard, said) in episode.dialogue(side) {
+            transcript.push_incoming(chat, heard)?;
+            let mut ids = chat.tokenizer.encode(said)?;
+            ids.push(chat.end());
+            transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+        }
+        total += transcript.len();
+    }
+    Ok(total as f64 / n.max(1) as f64)
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}

@@ -1,0 +1,70 @@
+//! `haggle eval`: a model against sellers on held-out products, beside the baselines.
+
+use super::progress::Live;
+use super::{Exit, Globals, out, quoted, tables};
+use crate::error::{Error, Result};
+use crate::train::setup::Setup;
+use crate::train::{base, eval};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Options of `haggle eval`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  haggle eval --model runs/001                                    the run's own products, held-out part
+  haggle eval --model runs/001 --products DIR --seller all        every scripted seller and persona too
+  haggle eval --model DIR --products DIR --seller boulware --rollouts 8 --json
+  haggle eval --model runs/001 --set eval.products=20             fewer products")]
+pub struct EvalArgs {
+    /// Run directory, checkpoint or model folder
+    #[arg(long, value_name = "RUN|DIR")]
+    model: PathBuf,
+    /// Folder of AmazonHistoryPrice files (default: what the run trained on)
+    #[arg(long, value_name = "DIR")]
+    products: Option<PathBuf>,
+    /// The counterparty; base is the frozen seller model
+    #[arg(long, value_name = "NAME", value_parser = crate::config::SELLERS.to_vec())]
+    seller: Option<String>,
+    /// Rollouts a product and buyer
+    #[arg(long, value_name = "N")]
+    rollouts: Option<usize>,
+}
+
+/// Evaluates and prints the rows; with `--out`, writes them there too.
+///
+/// # Errors
+/// Everything wrong with config, model or products.
+pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
+    let flags = [
+        ("--products", "products.path", args.products.as_ref().map(|p| quoted(&p.display().to_string()))),
+        ("--seller", "eval.seller", args.seller.as_deref().map(quoted)),
+        ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
+    ];
+    let config = globals.resolve_for(&args.model, &flags)?;
+    let setup = Setup::open(&config)?;
+    let model = base::open(&setup.dev, &args.model.display().to_string())?;
+    let mut live = Live::new();
+    let report = eval::evaluate(&setup, ("trained", &model.weights, &model.chat), &mut |buyer, seller, done, of| {
+        live.evaluation(buyer, seller, done, of);
+    });
+    live.end();
+    let report = report?;
+    if let Some(folder) = &globals.out {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, format!("cannot be made: {e}")))?;
+        report.write(folder)?;
+    }
+    let rows = report.table.rows();
+    if globals.json {
+        let text = serde_json::to_string_pretty(&rows).map_err(|e| Error::data("rows", e))?;
+        out::line(&text);
+    } else {
+        out::print(&format!(
+            "{}\n{}\n\n{}",
+            tables::rows(&rows),
+            tables::LEGEND,
+            tables::differences(&report.differences)
+        ));
+    }
+    Ok(Exit::Done)
+}

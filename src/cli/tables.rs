@@ -1,0 +1,64 @@
+//! The final tables: buyers on held-out products with 95 % intervals, and paired differences.
+
+use super::out;
+use crate::negotiate::metrics::Row;
+use crate::train::eval::Difference;
+
+/// The rows of buyers; one block a seller.
+pub fn rows(rows: &[Row]) -> String {
+    let head =
+        "buyer|seller|case|n|reward|no penalty|deals|bargained|1st bid|over|broken|fixed|rising|as thought|reasons";
+    let mut cells: Vec<Vec<String>> = vec![head.split('|').map(String::from).collect()];
+    for row in rows.iter().filter(|row| row.n > 0) {
+        cells.push(vec![
+            row.buyer.clone(),
+            row.seller.clone(),
+            row.scenario.clone(),
+            row.n.to_string(),
+            format!("{:+.3} ±{:.3}", row.reward, row.reward_ci95),
+            format!("{:+.3}", row.reward_without_penalties),
+            format!("{:.2} ±{:.2}", row.deal_rate, row.deal_rate_ci95),
+            share(row.bargained_ratio),
+            share(row.first_offer_ratio),
+            format!("{:.1} %", 100.0 * row.overshoot_rate),
+            format!("{:.1} %", 100.0 * row.format_error_rate),
+            format!("{:.2}", row.interventions),
+            share(row.monotone_bid_share),
+            share(row.thought_action_agreement),
+            format!("{:.2}", row.reason_rate),
+        ]);
+    }
+    out::columns(&cells)
+}
+
+/// What the columns mean, under the table.
+pub const LEGEND: &str = "\
+± is the 95 % interval over products. case: mi, the budget covers the cost; ci, it does not. no penalty: -1 counted as 0.
+over: named a price above budget. broken: broke format or protocol. fixed: regulator's corrections of the seller an episode.
+rising: episodes whose bids never fell. as thought: bids at the price the thought names. reasons: replies that gave one.";
+
+/// Paired differences of reward.
+pub fn differences(all: &[Difference]) -> String {
+    let mut cells = vec![["difference of reward", "seller", "case", "products", "mean"].map(String::from).to_vec()];
+    for one in all {
+        let certain = if one.mean - one.ci95 > 0.0 {
+            "  above 0"
+        } else if one.mean + one.ci95 < 0.0 {
+            "  below 0"
+        } else {
+            "  unclear"
+        };
+        cells.push(vec![
+            format!("{} - {}", one.buyer, one.minus),
+            one.seller.clone(),
+            one.scenario.to_string(),
+            one.n.to_string(),
+            format!("{:+.3} ±{:.3}{certain}", one.mean, one.ci95),
+        ]);
+    }
+    out::columns(&cells)
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |x| format!("{x:.2}"))
+}

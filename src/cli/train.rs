@@ -1,0 +1,197 @@
+//! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
+
+use super::progress::Live;
+use super::{Exit, Globals, dry_run, out, quoted, tables};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::train::metrics::Metrics;
+use crate::train::rl::{self, Event, Finished};
+use crate::train::run_dir::RunDir;
+use crate::train::tensorboard;
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Where runs go without `--out`.
+const RUNS: &str = "runs";
+
+/// Options of `haggle train`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  haggle train                                          the embedded buyer, seller and catalog; runs/001
+  haggle train --products AmazonHistoryPrice --seed 2 --out runs/real
+  haggle train --steps 5 --set rollout.group_size=4     a short look
+  haggle train --resume --out runs/real                 go on after Ctrl-C or a kill
+  haggle train --dry-run                                config, memory plan, estimates; starts nothing")]
+pub struct TrainArgs {
+    /// Folder of AmazonHistoryPrice files (default: the embedded catalog)
+    #[arg(long, value_name = "DIR")]
+    products: Option<PathBuf>,
+    /// Model folder or run directory to start from (default: the embedded model)
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Steps to train
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Continue the run in --out (default: the newest in runs/)
+    #[arg(long)]
+    resume: bool,
+    /// Print the config, the memory plan and estimates, and start nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
+}
+
+/// Trains.
+///
+/// # Errors
+/// Everything wrong with config, products, models, run directory; training that cannot go on.
+pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
+    let mut config = resolve(args, globals)?;
+    if config.run.out == "auto" {
+        config.run.out = RunDir::next_free(Path::new(RUNS)).display().to_string();
+    }
+    if args.dry_run {
+        return dry_run::print(&config, globals.json);
+    }
+    let run_dir = PathBuf::from(&config.run.out);
+    let stop = on_interrupt(&run_dir)?;
+    let mut live = Live::new();
+    let mut log = None;
+    let mut trouble = None;
+    let finished = rl::run(&config, &run_dir, args.resume, &stop.asked, &mut |event| {
+        live.hear(&event);
+        stop.at(&event);
+        if let Err(e) = tensor_log(&event, &mut log) {
+            trouble.get_or_insert(e);
+        }
+    });
+    live.end();
+    let finished = finished?;
+    if let Some(e) = trouble {
+        eprintln!("haggle: the TensorBoard events are not complete: {e}");
+    }
+    conclude(&finished, globals.json)
+}
+
+fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| quoted(&p.display().to_string()));
+    let flags = [
+        ("--products", "products.path", path(&args.products)),
+        ("--model", "model.base", path(&args.model)),
+        ("--steps", "grpo.steps", args.steps.map(|n| n.to_string())),
+    ];
+    if !args.resume {
+        return globals.resolve(&flags);
+    }
+    let run = match &globals.out {
+        Some(out) => out.clone(),
+        None => newest(Path::new(RUNS))?,
+    };
+    let own = run.join("config.toml");
+    if !own.is_file() {
+        return Err(Error::io(&run, "holds no run to resume (no config.toml); name one with --out, or drop --resume"));
+    }
+    let mut overrides = globals.overrides(&flags)?;
+    overrides.push(crate::config::Override {
+        origin: "--out".into(),
+        key: "run.out".into(),
+        value: quoted(&run.display().to_string()),
+    });
+    Config::load(Some(globals.config.as_deref().unwrap_or(&own)), &overrides)
+}
+
+/// The run of the highest number.
+fn newest(runs: &Path) -> Result<PathBuf> {
+    let nothing = || Error::io(runs, "holds no run to resume; name one with --out");
+    let entries = std::fs::read_dir(runs).map_err(|_| nothing())?;
+    let numbered = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let number: u64 = path.file_name()?.to_str()?.parse().ok()?;
+        path.join("config.toml").is_file().then_some((number, path))
+    });
+    numbered.max().map(|(_, path)| path).ok_or_else(nothing)
+}
+
+/// What Ctrl-C does: the first asks the run to stop after its step; the second, or one in the evaluation, leaves at once.
+struct Interrupt {
+    asked: Arc<AtomicBool>,
+    trained: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Notes where the run is.
+    fn at(&self, event: &Event) {
+        if matches!(event, Event::Evaluation { .. }) {
+            self.trained.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn on_interrupt(run: &Path) -> Result<Interrupt> {
+    let stop = Interrupt { asked: Arc::new(AtomicBool::new(false)), trained: Arc::new(AtomicBool::new(false)) };
+    let (asked, trained, resume) = (stop.asked.clone(), stop.trained.clone(), how_to_resume(run));
+    let handler = move || {
+        if trained.load(Ordering::Relaxed) || asked.swap(true, Ordering::Relaxed) {
+            eprintln!("\nhaggle: left; the last checkpoint is whole; {resume}");
+            std::process::exit(super::INTERRUPTED.into());
+        }
+        eprintln!("\nhaggle: finishing the step, then saving (Ctrl-C again leaves at once)");
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::io("SIGINT", format!("cannot be caught: {e}")))?;
+    Ok(stop)
+}
+
+fn how_to_resume(run: &Path) -> String {
+    format!("go on with: haggle train --resume --out {}", run.display())
+}
+
+/// Mirrors metrics.jsonl as TensorBoard events. On a resume the file is made anew, so that no step stands in it twice.
+fn tensor_log(event: &Event, log: &mut Option<tensorboard::EventWriter>) -> Result<()> {
+    match event {
+        Event::Ready { run, .. } => {
+            let dir = run.join("tensorboard");
+            let old = dir.join(tensorboard::FILE_NAME);
+            if old.exists() {
+                std::fs::remove_file(&old).map_err(|e| Error::io(&old, e))?;
+            }
+            let writer = log.insert(tensorboard::EventWriter::open(&dir, now_s())?);
+            crate::report::RunFiles::read(run)?.metrics.iter().try_for_each(|row| write_row(writer, row))
+        }
+        Event::Step(row) => log.as_mut().map_or(Ok(()), |writer| write_row(writer, row)),
+        _ => Ok(()),
+    }
+}
+
+fn write_row(writer: &mut tensorboard::EventWriter, row: &Metrics) -> Result<()> {
+    let step = row.get("step").and_then(|step| step.as_u64()).unwrap_or(0);
+    let numbers = row.iter().filter(|(key, _)| *key != "step");
+    writer.scalars(now_s(), step, numbers.filter_map(|(key, value)| Some((key.as_str(), value.as_f64()?))))
+}
+
+fn now_s() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0.0, |time| time.as_secs_f64())
+}
+
+fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
+    let page = crate::report::write(&finished.run)?;
+    let Some(report) = &finished.report else {
+        eprintln!("haggle: saved at step {}; {}", finished.step, how_to_resume(&finished.run));
+        return Ok(Exit::Interrupted);
+    };
+    let rows = report.table.rows();
+    if as_json {
+        let summary =
+            json!({ "run": finished.run, "report": page, "summary": rows, "differences": report.differences });
+        out::line(&summary.to_string());
+    } else {
+        out::print(&format!("\n{}\n{}\n", tables::rows(&rows), tables::LEGEND));
+        out::print(&format!("\n{}\n", tables::differences(&report.differences)));
+        out::line(&format!("checkpoint  haggle chat --model {}", finished.run.display()));
+        out::line(&format!("report      {}", page.display()));
+    }
+    Ok(Exit::Done)
+}
