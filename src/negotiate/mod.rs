@@ -31,7 +31,7 @@ pub use card::{Card, Level, Move};
 pub use episode::{Episode, Outcome, Turn};
 pub use metrics::{EpisodeFacts, Row};
 pub use money::Cents;
-pub use play::play;
+pub use play::{play, play_as};
 pub use product::{Product, Scenario, split};
 pub use prompts::Persona;
 pub use protocol::{Rules, Side, Style, Violation};

@@ -11,7 +11,19 @@ use std::sync::Arc;
 
 /// Plays one episode to its end. The same arguments give the same episode.
 pub fn play(buyer: Buyer, seller: Seller, product: &Arc<Product>, rules: Rules, noise: Noise) -> Episode {
-    let mut episode = Episode::new(product.clone(), rules, Persona::Neutral);
+    play_as(Persona::Neutral, buyer, seller, product, rules, noise)
+}
+
+/// The same with a persona in the seller's prompt.
+pub fn play_as(
+    persona: Persona,
+    buyer: Buyer,
+    seller: Seller,
+    product: &Arc<Product>,
+    rules: Rules,
+    noise: Noise,
+) -> Episode {
+    let mut episode = Episode::new(product.clone(), rules, persona);
     while let Some(side) = episode.next_side() {
         let text = match side {
             Side::Buyer => buyer.reply(&episode, noise),

@@ -100,7 +100,7 @@ impl Seller {
         open - (open - last) * t.powf(exponent)
     }
 
-    fn talks(self) -> [&'static str; 3] {
+    pub(super) fn talks(self) -> [&'static str; 3] {
         match self {
             Seller::Begging => {
                 ["Please, I need this money.", "My family depends on it, please.", "I beg you, pay a bit more."]

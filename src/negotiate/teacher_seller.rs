@@ -9,9 +9,11 @@ use super::action::Action;
 use super::card::{Level, Move};
 use super::episode::Episode;
 use super::money::Cents;
+use super::prompts::Persona;
 use super::protocol::Side;
 use super::reasons::{self, Reason};
 use super::reply;
+use super::sellers::Seller;
 use crate::noise::Noise;
 
 /// How hard a seller bargains; spoken in its first thought and kept.
@@ -23,6 +25,8 @@ pub enum Mood {
     Fair,
     /// Concedes readily.
     Easy,
+    /// Hardly moves; only the unyielding persona has it.
+    Iron,
 }
 
 impl Mood {
@@ -32,11 +36,12 @@ impl Mood {
             Mood::Firm => "firm",
             Mood::Fair => "fair",
             Mood::Easy => "easy",
+            Mood::Iron => "iron",
         }
     }
 
     fn said_in(thought: &str) -> Option<Mood> {
-        [Mood::Firm, Mood::Fair, Mood::Easy].into_iter().find(|m| thought.contains(m.word()))
+        [Mood::Firm, Mood::Fair, Mood::Easy, Mood::Iron].into_iter().find(|m| thought.contains(m.word()))
     }
 
     fn habits(self) -> Habits {
@@ -44,6 +49,7 @@ impl Mood {
             Mood::Firm => Habits { open: [1.0, 0.7], time: 0.45, echo: 0.35, more: 0.2, last_ask: 30, patience: 10 },
             Mood::Fair => Habits { open: [0.6, 0.35], time: 0.7, echo: 0.55, more: 0.4, last_ask: 20, patience: 0 },
             Mood::Easy => Habits { open: [0.2, 0.1], time: 0.85, echo: 0.7, more: 0.6, last_ask: 10, patience: -10 },
+            Mood::Iron => Habits { open: [1.0, 1.0], time: 0.2, echo: 0.15, more: 0.05, last_ask: 60, patience: 30 },
         }
     }
 }
@@ -94,7 +100,8 @@ const LEAVE: [&str; 2] = ["This goes nowhere, goodbye.", "I will sell to others.
 pub fn reply(episode: &Episode, noise: Noise) -> String {
     let noise = noise.child(2 * u64::from(episode.turn()) + 1);
     let first = episode.turns_of(Side::Seller).next();
-    let mood = first.and_then(|t| t.thought.as_deref()).and_then(Mood::said_in).unwrap_or(pick_mood(noise));
+    let mood =
+        first.and_then(|t| t.thought.as_deref()).and_then(Mood::said_in).unwrap_or(pick_mood(episode.persona(), noise));
     let sight = look(episode);
     let choice = decide(mood, &sight, noise);
     let opening = if first.is_none() { format!("{}, ", mood.word()) } else { String::new() };
@@ -106,11 +113,23 @@ pub fn reply(episode: &Episode, noise: Noise) -> String {
     write(episode, &format!("{opening}{heard}"), choice, noise)
 }
 
-fn pick_mood(noise: Noise) -> Mood {
-    match noise.uniform(0) {
-        u if u < 0.25 => Mood::Firm,
-        u if u < 0.75 => Mood::Fair,
+fn pick_mood(persona: Persona, noise: Noise) -> Mood {
+    match (persona, noise.uniform(0)) {
+        (Persona::Unyielding, _) => Mood::Iron,
+        (Persona::Insulting, _) => Mood::Firm,
+        (_, u) if u < 0.25 => Mood::Firm,
+        (_, u) if u < 0.75 => Mood::Fair,
         _ => Mood::Easy,
+    }
+}
+
+/// What a persona says, whatever it does.
+fn persona_talk(persona: Persona) -> Option<[&'static str; 3]> {
+    match persona {
+        Persona::Neutral => None,
+        Persona::Begging => Some(Seller::Begging.talks()),
+        Persona::Insulting => Some(Seller::Insulting.talks()),
+        Persona::Unyielding => Some(Seller::Unyielding.talks()),
     }
 }
 
@@ -218,5 +237,7 @@ fn write(episode: &Episode, lead: &str, choice: Choice, noise: Noise) -> String 
         Choice::Accept(p, price) => (format!("{lead}accept {p}% {}", price.compact()), &THANKS, Action::Deal(price)),
         Choice::Walk => (format!("{lead}walk"), &LEAVE, Action::Quit),
     };
+    let manner = persona_talk(episode.persona());
+    let talks = manner.as_ref().map_or(talks, |m| &m[..]);
     reply::render(&thought, talks[noise.below(7, talks.len())], action, episode.code())
 }

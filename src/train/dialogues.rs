@@ -7,7 +7,7 @@
 //! learned is to copy from the card, not to know the catalog.
 
 use crate::error::Result;
-use crate::negotiate::{Buyer, Cents, Episode, Product, Rules, Seller, Side, Style, catalog, play, prompts};
+use crate::negotiate::{Buyer, Cents, Episode, Product, Rules, Seller, Side, Style, catalog, play_as, prompts};
 use crate::noise::Noise;
 use crate::text::{Chat, Message, Role, Transcript};
 use std::sync::Arc;
@@ -78,10 +78,11 @@ impl Dialogues {
         let noise = self.noise.child(index);
         let buyer = opponent(noise);
         let product = Arc::new(self.product(noise.child(1)));
-        (buyer, play(buyer, Seller::Teacher, &product, self.rules, noise.child(2)))
+        (buyer, play_as(persona(noise), buyer, Seller::Teacher, &product, self.rules, noise.child(2)))
     }
 
-    /// The training sequences of dialogue `index`: the seller's view, and the buyer's unless it bids off its card.
+    /// The training sequences of dialogue `index`: the seller's view, and the buyer's unless it bids off its card or the seller
+    /// plays a persona, which buyers are to meet unprepared.
     ///
     /// # Errors
     /// As [`Transcript::new`].
@@ -89,7 +90,7 @@ impl Dialogues {
         let (buyer, episode) = self.episode(index);
         let marks = Marks::new(chat);
         let mut views = Vec::new();
-        if buyer != Buyer::OgNarrator {
+        if buyer != Buyer::OgNarrator && episode.persona() == prompts::Persona::Neutral {
             views.push(sequence(chat, &marks, &episode, Side::Buyer, buyer == Buyer::Naive)?);
         }
         if episode.turns_of(Side::Seller).next().is_some() {
@@ -115,6 +116,16 @@ fn opponent(noise: Noise) -> Buyer {
         u if u < 0.96 => Buyer::Patient,
         u if u < 0.98 => Buyer::FixedConcession,
         _ => Buyer::Lowballer,
+    }
+}
+
+/// One dialogue in ten has a seller with a persona in its prompt.
+fn persona(noise: Noise) -> prompts::Persona {
+    match noise.uniform(1) {
+        u if u < 0.035 => prompts::Persona::Begging,
+        u if u < 0.07 => prompts::Persona::Insulting,
+        u if u < 0.1 => prompts::Persona::Unyielding,
+        _ => prompts::Persona::Neutral,
     }
 }
 
