@@ -1,32 +1,35 @@
 //! The microkernel in AVX2 and FMA: 6 rows of 16 columns, twelve accumulators of sixteen registers.
 
-use super::{A_STRIDE, Kernels, Tile, pack};
+use super::{Kernels, Tile, pack};
 use std::arch::x86_64::*;
 
 const MR: usize = 6;
 const NR: usize = 16;
 
-pub(super) static KERNELS: Kernels = Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose };
+pub(super) static KERNELS: Kernels =
+    Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: copy::<MR>, copy_b: copy::<NR> };
 
 macro_rules! tiles {
-    ($row:expr, $step:expr; $($m:literal)*) => { [$(tile::<$m, { $row }, { $step }>),*] };
+    ($by_step:literal; $($m:literal)*) => { [$(tile::<$m, $by_step>),*] };
 }
-static ROWS: [Tile; MR] = tiles!(A_STRIDE, 1; 1 2 3 4 5 6);
-static COLS: [Tile; MR] = tiles!(1, MR; 1 2 3 4 5 6);
+static ROWS: [Tile; MR] = tiles!(false; 1 2 3 4 5 6);
+static COLS: [Tile; MR] = tiles!(true; 1 2 3 4 5 6);
 
-/// One tile; element (i, q) of A stands at `i ROW + q STEP`.
+/// One tile; element (i, q) of A stands at `i lda + q`, or at `q MR + i` when `BY_STEP`.
 ///
 /// # Safety
 /// As [`Tile`] says, on a machine with AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
+unsafe fn tile<const M: usize, const BY_STEP: bool>(
     kc: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
     load: bool,
 ) {
+    let (row, step) = if BY_STEP { (1, MR) } else { (lda, 1) };
     // SAFETY: rows of C, and steps below kc of the packed operands, as the caller promises.
     unsafe {
         let mut acc = [[_mm256_setzero_ps(); 2]; M];
@@ -38,7 +41,7 @@ unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
         for q in 0..kc {
             let (b0, b1) = (_mm256_loadu_ps(b.add(q * NR)), _mm256_loadu_ps(b.add(q * NR + 8)));
             for i in 0..M {
-                let x = _mm256_set1_ps(*a.add(i * ROW + q * STEP));
+                let x = _mm256_set1_ps(*a.add(i * row + q * step));
                 acc[i] = [_mm256_fmadd_ps(x, b0, acc[i][0]), _mm256_fmadd_ps(x, b1, acc[i][1])];
             }
         }
@@ -55,4 +58,12 @@ unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
 unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe { pack::transpose(b, ld, width, kc, panel, NR) }
+}
+
+/// # Safety
+/// As [`pack::copy`], on a machine with AVX2.
+#[target_feature(enable = "avx2")]
+unsafe fn copy<const W: usize>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { pack::copy::<W>(from, ld, width, kc, to) }
 }

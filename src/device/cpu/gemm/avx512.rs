@@ -1,33 +1,38 @@
 //! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers.
 
-use super::{A_STRIDE, Kernels, Tile, pack};
+use super::{Kernels, Tile, pack};
 use std::arch::x86_64::*;
 
 const MR: usize = 14;
 const NR: usize = 32;
+/// Floats a step of a packed tile of A by steps: a whole register.
+const STEP: usize = 16;
 
-pub(super) static KERNELS: Kernels = Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose };
+pub(super) static KERNELS: Kernels =
+    Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: copy::<1>, copy_b: copy::<2> };
 
 macro_rules! tiles {
-    ($row:expr, $step:expr; $($m:literal)*) => { [$(tile::<$m, { $row }, { $step }>),*] };
+    ($by_step:literal; $($m:literal)*) => { [$(tile::<$m, $by_step>),*] };
 }
-static ROWS: [Tile; MR] = tiles!(A_STRIDE, 1; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static COLS: [Tile; MR] = tiles!(1, MR; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static ROWS: [Tile; MR] = tiles!(false; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static COLS: [Tile; MR] = tiles!(true; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
-/// One tile; element (i, q) of A stands at `i ROW + q STEP`.
+/// One tile; element (i, q) of A stands at `i lda + q`, or at `q STEP + i` when `BY_STEP`.
 ///
 /// # Safety
 /// As [`Tile`] says, on a machine with AVX-512 F.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
+unsafe fn tile<const M: usize, const BY_STEP: bool>(
     kc: usize,
-    a: *const f32,
-    b: *const f32,
+    mut a: *const f32,
+    lda: usize,
+    mut b: *const f32,
     c: *mut f32,
     ldc: usize,
     load: bool,
 ) {
-    // SAFETY: rows of C, and steps below kc of the packed operands, as the caller promises.
+    let (row, step) = if BY_STEP { (1, STEP) } else { (lda, 1) };
+    // SAFETY: rows of C, and steps below kc of A and of the panel, as the caller promises.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); 2]; M];
         if load {
@@ -35,16 +40,54 @@ unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
                 acc[i] = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + 16))];
             }
         }
-        for q in 0..kc {
-            let (b0, b1) = (_mm512_loadu_ps(b.add(q * NR)), _mm512_loadu_ps(b.add(q * NR + 16)));
-            for i in 0..M {
-                let x = _mm512_set1_ps(*a.add(i * ROW + q * STEP));
-                acc[i] = [_mm512_fmadd_ps(x, b0, acc[i][0]), _mm512_fmadd_ps(x, b1, acc[i][1])];
-            }
+        // Two steps a turn: 5 % faster than one, measured.
+        for _ in 0..kc / 2 {
+            fma_step(&mut acc, a, row, b);
+            fma_step(&mut acc, a.add(step), row, b.add(NR));
+            (a, b) = (a.add(2 * step), b.add(2 * NR));
+        }
+        if kc % 2 == 1 {
+            fma_step(&mut acc, a, row, b);
         }
         for i in 0..M {
             _mm512_storeu_ps(c.add(i * ldc), acc[i][0]);
             _mm512_storeu_ps(c.add(i * ldc + 16), acc[i][1]);
+        }
+    }
+}
+
+/// # Safety
+/// `a` holds M floats, `row` apart, `b` a step of the panel; the machine has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn fma_step<const M: usize>(acc: &mut [[__m512; 2]; M], a: *const f32, row: usize, b: *const f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+        for i in 0..M {
+            let x = _mm512_set1_ps(*a.add(i * row));
+            acc[i] = [_mm512_fmadd_ps(x, b0, acc[i][0]), _mm512_fmadd_ps(x, b1, acc[i][1])];
+        }
+    }
+}
+
+/// As [`pack::copy`] into rows of `16 V` floats.
+///
+/// # Safety
+/// As there, on a machine with AVX-512 F.
+#[target_feature(enable = "avx512f")]
+unsafe fn copy<const V: usize>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+    let mut masks = [0u16; V];
+    for v in 0..V {
+        masks[v] = (0xFFFFu32 >> 16usize.saturating_sub(width.saturating_sub(16 * v))) as u16;
+    }
+    for q in 0..kc {
+        for v in 0..V {
+            // SAFETY: the mask lets through lanes below `width` of step q only; `to` holds kc rows of 16 V floats.
+            unsafe {
+                let x = _mm512_maskz_loadu_ps(masks[v], from.wrapping_add(q * ld + 16 * v));
+                _mm512_storeu_ps(to.add((q * V + v) * 16), x);
+            }
         }
     }
 }

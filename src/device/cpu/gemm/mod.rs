@@ -1,7 +1,7 @@
 //! Matrix products on the CPU.
 //!
-//! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, its rows of A into
-//! tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers while it walks K in ascending
+//! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, its rows of A, where
+//! they cannot be read in place, into tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers while it walks K in ascending
 //! order. K is walked in blocks of [`KC`]; between blocks the tile of C goes through memory, which keeps each
 //! element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns) multiplied.
 //! Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
@@ -22,7 +22,7 @@ use std::ops::Range;
 
 /// K walked between two visits to memory of a tile of C.
 pub(crate) const KC: usize = 512;
-/// Floats from row to row of a packed tile of A; odd in cache lines, so that rows do not share cache sets.
+/// Floats from row to row of a tile of A packed by rows; odd in cache lines, so that rows do not share cache sets.
 pub(crate) const A_STRIDE: usize = KC + 16;
 /// Columns of B a task packs at a time.
 const NC: usize = 128;
@@ -31,9 +31,11 @@ const MC: usize = 256;
 /// Multiply-adds below which waking another thread costs more than it brings.
 const INLINE: usize = 1 << 18;
 
-/// `c += a b` on one tile: `kc` steps, packed tile of A, packed panel of B, tile of C, floats between rows of C, and
-/// whether C is read first (else the chain starts from zero).
-pub(crate) type Tile = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+/// `c += a b` on one tile: `kc` steps, A and the floats from row to row of it, packed panel of B, C and the floats from
+/// row to row of it, and whether C is read first (else the chain starts from zero).
+pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
+/// Packs `(from, ld, width, kc, to)`.
+pub(crate) type Pack = unsafe fn(*const f32, usize, usize, usize, *mut f32);
 
 /// The microkernels of one instruction set.
 pub(crate) struct Kernels {
@@ -41,12 +43,16 @@ pub(crate) struct Kernels {
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
-    /// By rows - 1, for A packed `[mr, A_STRIDE]`.
+    /// By rows - 1, for A by rows.
     pub rows: &'static [Tile],
-    /// By rows - 1, for A packed `[kc, mr]`.
+    /// By rows - 1, for A packed by steps.
     pub cols: &'static [Tile],
-    /// Packs a panel of B that is stored `[N, K]`: `(b, k, n_cols, kc, panel)` writes `panel [kc, nr]`.
-    pub transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32),
+    /// [`pack::transpose`] to `nr` columns: a panel of B that is stored `[N, K]`.
+    pub transpose: Pack,
+    /// [`pack::copy`] to the steps that `cols` reads: a tile of A that is stored `[K, M]`.
+    pub copy_a: Pack,
+    /// [`pack::copy`] to `nr` columns: a panel of B that is stored `[K, N]`.
+    pub copy_b: Pack,
 }
 
 fn kernels(isa: Isa) -> &'static Kernels {
@@ -142,7 +148,7 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
                     // Tiles of about equal height: a thin last one would waste a panel's loads.
                     let (top, end) = (rows.len() * t / tiles, rows.len() * (t + 1) / tiles);
                     let rows = rows.start + top..rows.start + end;
-                    pack::pack_a(p, kernels, k0, kc, rows.clone(), a);
+                    let a = pack::pack_a(p, kernels, k0, kc, rows.clone(), a);
                     tile_row(p, kernels, kc, rows, cols.clone(), a, b, load);
                 }
             }
@@ -158,7 +164,7 @@ fn tile_row(
     kc: usize,
     rows: Range<usize>,
     cols: Range<usize>,
-    a: &[f32],
+    (a, lda): (&[f32], usize),
     b: &[f32],
     load: bool,
 ) {
@@ -168,8 +174,8 @@ fn tile_row(
         // SAFETY: in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
         let c = unsafe { p.c.ptr().add(rows.start * p.n + j) };
         if j + nr <= cols.end {
-            // SAFETY: packed A holds kc steps of rows.len() rows, the panel kc nr floats, and the tile is inside C.
-            unsafe { tile(kc, a.as_ptr(), panel.as_ptr(), c, p.n, load) };
+            // SAFETY: A holds kc steps of rows.len() rows, the panel kc nr floats, and the tile is inside C.
+            unsafe { tile(kc, a.as_ptr(), lda, panel.as_ptr(), c, p.n, load) };
             continue;
         }
         // The last columns: through a tile of its own.
@@ -180,7 +186,7 @@ fn tile_row(
             edge[i * nr..][..width].copy_from_slice(c);
         }
         // SAFETY: as above, and edge holds mr nr floats.
-        unsafe { tile(kc, a.as_ptr(), panel.as_ptr(), edge.as_mut_ptr(), nr, load) };
+        unsafe { tile(kc, a.as_ptr(), lda, panel.as_ptr(), edge.as_mut_ptr(), nr, load) };
         for i in 0..rows.len() {
             // SAFETY: as above.
             let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };

@@ -1,28 +1,30 @@
 //! The microkernel in plain Rust: 16 columns, in lanes that LLVM turns into the target's vectors.
 
-use super::{A_STRIDE, Kernels, Tile, pack};
+use super::{Kernels, Tile, pack};
 
 const MR: usize = 4;
 const NR: usize = 16;
 
-pub(super) static KERNELS: Kernels = Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose };
+pub(super) static KERNELS: Kernels =
+    Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: pack::copy::<MR>, copy_b: pack::copy::<NR> };
 
-static ROWS: [Tile; MR] =
-    [tile::<1, A_STRIDE, 1>, tile::<2, A_STRIDE, 1>, tile::<3, A_STRIDE, 1>, tile::<4, A_STRIDE, 1>];
-static COLS: [Tile; MR] = [tile::<1, 1, MR>, tile::<2, 1, MR>, tile::<3, 1, MR>, tile::<4, 1, MR>];
+static ROWS: [Tile; MR] = [tile::<1, false>, tile::<2, false>, tile::<3, false>, tile::<4, false>];
+static COLS: [Tile; MR] = [tile::<1, true>, tile::<2, true>, tile::<3, true>, tile::<4, true>];
 
-/// One tile; element (i, q) of A stands at `i ROW + q STEP`.
+/// One tile; element (i, q) of A stands at `i lda + q`, or at `q MR + i` when `BY_STEP`.
 ///
 /// # Safety
 /// As [`Tile`] says.
-unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
+unsafe fn tile<const M: usize, const BY_STEP: bool>(
     kc: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
     load: bool,
 ) {
+    let (row, step) = if BY_STEP { (1, MR) } else { (lda, 1) };
     let mut acc = [[0f32; NR]; M];
     for i in 0..M {
         if load {
@@ -35,7 +37,7 @@ unsafe fn tile<const M: usize, const ROW: usize, const STEP: usize>(
         let b = unsafe { b.add(q * NR).cast::<[f32; NR]>().read_unaligned() };
         for i in 0..M {
             // SAFETY: as above.
-            let x = unsafe { *a.add(i * ROW + q * STEP) };
+            let x = unsafe { *a.add(i * row + q * step) };
             for j in 0..NR {
                 acc[i][j] = x.mul_add(b[j], acc[i][j]);
             }
