@@ -2,9 +2,11 @@
 //! chunking, the threads or the vector width.
 
 use haggle::device::cpu::{Cpu, math::Isa};
-use haggle::device::{Device, View};
+use haggle::device::{DType, Device, View};
 use haggle::noise::Noise;
 use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
+use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
+use haggle::ops::sample::{Sampling, sample};
 use std::sync::Arc;
 
 fn device(threads: usize, isa: Isa) -> Device {
@@ -109,6 +111,166 @@ fn gemm_nt_row_alone_equals_row_in_any_chunk() {
             let part = &a[start * k..][..rows * k];
             let part = product(&dev, gemm_nt, part, &b, &vec![0.0; rows * n], [rows, n, k], Store::Set);
             same(&format!("rows {start}.. by {chunk}"), &part, &whole[start * n..][..rows * n]);
+        }
+    }
+}
+
+const C: usize = 40;
+const V: usize = 301;
+
+fn targets(n: usize) -> Vec<i32> {
+    (0..n).map(|i| (i * 37 % V) as i32).collect()
+}
+
+/// logprob, lse, entropy of rows.
+fn head(dev: &Device, x: &[f32], w: &[f32], target: &[i32], inv_temperature: f32) -> Vec<f32> {
+    let n = target.len();
+    let (x, w, target) = (dev.upload(x), dev.upload(w), dev.upload(target));
+    let zeros = |len| dev.zeros(DType::F32, len);
+    let (mut lp, mut lse, mut h) = (zeros(n), zeros(n), zeros(n));
+    let mut work = zeros(linear_logprob_workspace(dev, V));
+    let (x, w, t, out) = (x.view(), w.view(), target.view(), (lp.view_mut(), lse.view_mut(), h.view_mut()));
+    linear_logprob_fwd(dev, x, w, t, out.0, out.1, out.2, work.view_mut(), C, inv_temperature).unwrap();
+    assert!(work.guard_intact());
+    [lp, lse, h].iter().flat_map(|b| dev.to_vec::<f32>(b.view())).collect()
+}
+
+#[test]
+fn linear_logprob_fwd_row_alone_equals_row_in_batch_on_every_device() {
+    let n = 700;
+    let (x, w, target) = (noise(n * C, 10), noise(V * C, 11), targets(n));
+    let want = head(&device(1, Isa::Portable), &x, &w, &target, 1.25);
+    for (name, dev) in devices() {
+        same(&name, &head(&dev, &x, &w, &target, 1.25), &want);
+    }
+    let dev = device(2, Isa::detect());
+    for r in [0, 1, 13, 63, 64, 511, 512, 699] {
+        let alone = head(&dev, &x[r * C..][..C], &w, &target[r..=r], 1.25);
+        same(&format!("row {r}"), &alone, &[want[r], want[n + r], want[2 * n + r]]);
+    }
+}
+
+#[test]
+fn linear_logprob_bwd_has_the_same_bits_on_every_device() {
+    let n = 700;
+    let (x, w, target) = (noise(n * C, 12), noise(V * C, 13), targets(n));
+    let (dlp, dh, dw0) = (noise(n, 14), noise(n, 15), noise(V * C, 16));
+    let run = |dev: &Device| {
+        let fwd = head(dev, &x, &w, &target, 0.8);
+        let [x, w, dlp, dh] = [&x, &w, &dlp, &dh].map(|v| dev.upload(v));
+        let (t, lse, h) = (dev.upload(&target), dev.upload(&fwd[n..2 * n]), dev.upload(&fwd[2 * n..]));
+        let (mut dx, mut dw) = (dev.upload(&vec![f32::NAN; n * C]), dev.upload(&dw0));
+        let mut work = dev.zeros(DType::F32, linear_logprob_workspace(dev, V));
+        let (a, b) = ((dlp.view(), dh.view(), x.view(), w.view()), (t.view(), lse.view(), h.view()));
+        let (c, d) = ((dx.view_mut(), dw.view_mut()), work.view_mut());
+        linear_logprob_bwd(dev, a.0, a.1, a.2, a.3, b.0, b.1, b.2, c.0, c.1, d, C, 0.8).unwrap();
+        [dev.to_vec::<f32>(dx.view()), dev.to_vec(dw.view())].concat()
+    };
+    let want = run(&device(1, Isa::Portable));
+    assert!(want.iter().all(|x| x.is_finite()));
+    for (name, dev) in devices() {
+        same(&name, &run(&dev), &want);
+    }
+}
+
+/// temperature, top_k, top_p, min_p
+type Filters = (f32, i32, f32, f32);
+
+/// Tokens and logprobs of rows, all sampled alike, row r at position `at + r`.
+fn draw(dev: &Device, logits: &[f32], vocab: usize, how: Filters, at: u64) -> (Vec<i32>, Vec<f32>) {
+    let n = logits.len() / vocab;
+    let (t, k) = (dev.upload(&vec![how.0; n]), dev.upload(&vec![how.1; n]));
+    let (p, m) = (dev.upload(&vec![how.2; n]), dev.upload(&vec![how.3; n]));
+    let key = dev.upload(&(0..n as u64).flat_map(|r| [9, 4, at + r]).collect::<Vec<u64>>());
+    let how = Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: m.view(), key: key.view() };
+    let (mut z, mut token, mut lp) = (dev.upload(logits), dev.zeros(DType::I32, n), dev.zeros(DType::F32, n));
+    sample(dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), vocab).unwrap();
+    (dev.to_vec(token.view()), dev.to_vec(lp.view()))
+}
+
+const FILTERS: [Filters; 7] = [
+    (1.0, 0, 1.0, 0.0),
+    (0.0, 0, 1.0, 0.0),
+    (0.7, 5, 1.0, 0.0),
+    (1.5, 0, 0.6, 0.0),
+    (1.0, 0, 1.0, 0.2),
+    (0.9, 40, 0.9, 0.05),
+    (1.0, 0, 0.0, 2.0),
+];
+
+#[test]
+fn sample_row_alone_equals_row_in_batch_on_every_device() {
+    let (n, plain) = (90, device(1, Isa::Portable));
+    let logits = noise(n * V, 20);
+    for how in FILTERS {
+        let want = draw(&plain, &logits, V, how, 0);
+        for (name, dev) in devices() {
+            let got = draw(&dev, &logits, V, how, 0);
+            assert_eq!(got.0, want.0, "{how:?} on {name}");
+            same(&format!("{how:?} on {name}"), &got.1, &want.1);
+            for r in [0, 1, 17, 89] {
+                let alone = draw(&dev, &logits[r * V..][..V], V, how, r as u64);
+                assert_eq!((alone.0[0], alone.1[0].to_bits()), (want.0[r], want.1[r].to_bits()), "{how:?} row {r}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sample_returns_the_bits_of_linear_logprob_fwd() {
+    let (n, dev) = (50, device(2, Isa::detect()));
+    let (x, w) = (noise(n * C, 21), noise(V * C, 22));
+    for temperature in [1.0f32, 0.7, 1.9] {
+        let logits = product(&dev, gemm_nt, &x, &w, &vec![0.0; n * V], [n, V, C], Store::Set);
+        let (token, logprob) = draw(&dev, &logits, V, (temperature, 0, 1.0, 0.0), 0);
+        same("logprob", &logprob, &head(&dev, &x, &w, &token, 1.0 / temperature)[..n]);
+    }
+}
+
+#[test]
+fn sample_draws_all_of_what_the_filters_keep_and_nothing_else() {
+    // Eight values, each eight times over: ties everywhere.
+    let row: Vec<f32> = (0..64).map(|i| ((i * 5) % 8) as f32 * 0.4).collect();
+    let mut order: Vec<usize> = (0..64).collect();
+    order.sort_by(|a, b| row[*b].total_cmp(&row[*a]).then(a.cmp(b)));
+    let total: f64 = row.iter().map(|z| (*z as f64).exp()).sum();
+    let kept = |how: Filters| -> Vec<usize> {
+        let mut before = 0.0;
+        let mut kept = Vec::new();
+        for (rank, &i) in order.iter().enumerate() {
+            let p = (row[i] as f64).exp() / total;
+            let likeliest = (row[order[0]] as f64).exp() / total;
+            let in_k = how.1 == 0 || rank < how.1 as usize;
+            if in_k && (how.2 >= 1.0 || before < how.2 as f64) && p >= how.3 as f64 * likeliest {
+                kept.push(i);
+            }
+            before += p;
+        }
+        kept.sort_unstable();
+        kept
+    };
+    let dev = device(2, Isa::detect());
+    for how in [(1.0, 0, 1.0, 0.0), (1.0, 1, 1.0, 0.0), (1.0, 11, 1.0, 0.0), (1.0, 0, 0.5, 0.0), (1.0, 0, 1.0, 0.5)] {
+        for how in [how, (1.0, how.1, 0.83, how.3), (1.0, 29, how.2, 0.1)] {
+            let drawn = draw(&dev, &row.repeat(6000), 64, how, 0).0;
+            let mut drawn: Vec<usize> = drawn.into_iter().map(|t| t as usize).collect();
+            drawn.sort_unstable();
+            drawn.dedup();
+            assert_eq!(drawn, kept(how), "{how:?}");
+        }
+    }
+}
+
+#[test]
+fn sample_of_broken_logits_gives_a_token_and_says_nan() {
+    let dev = device(2, Isa::detect());
+    let mut one_nan = noise(V, 30);
+    one_nan[77] = f32::NAN;
+    for logits in [one_nan, vec![f32::NAN; V], vec![f32::NEG_INFINITY; V], vec![f32::INFINITY; V]] {
+        for how in FILTERS {
+            let (token, logprob) = draw(&dev, &logits, V, how, 3);
+            assert!((0..V as i32).contains(&token[0]), "{how:?}: {token:?}");
+            assert!(logprob[0].is_nan(), "{how:?}: {logprob:?}");
         }
     }
 }

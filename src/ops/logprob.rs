@@ -7,7 +7,7 @@ use crate::error::Result;
 /// f32 elements of the workspace the two ops need for a vocabulary of V: a bounded block of rows, whatever N is.
 pub fn linear_logprob_workspace(dev: &Device, vocab: usize) -> usize {
     match dev {
-        Device::Cpu(_) => cpu::logprob::ROWS * vocab,
+        Device::Cpu(_) => cpu::logprob::block_rows(vocab) * vocab,
     }
 }
 

@@ -1,22 +1,45 @@
-//! The fused head and log-probability on the CPU.
+//! The fused head and log-probability on the CPU: logits of a block of rows, then each row's sums or gradient.
 
+use super::math::{Isa, exp};
+use super::pool::Shared;
+use super::softmax::softmax_sums;
 use super::{Cpu, gemm};
 use crate::ops::gemm::Store;
 
-/// Rows whose logits exist at a time.
-pub const ROWS: usize = 64;
+/// Logits that exist at a time, about; in f32 elements. They stay in the second-level cache.
+const BLOCK: usize = 1 << 18;
+/// Logits a task works on, about.
+const TASK: usize = 1 << 13;
 
-/// (max, sum of exp(z - max), sum of exp(z - max) z) of a row of scaled logits: the one order of these sums,
-/// shared with sampling.
-pub fn softmax_sums(z: &[f32]) -> (f32, f32, f32) {
-    let max = z.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    let (mut sum, mut dot) = (0f32, 0f32);
-    for &v in z {
-        let p = (v - max).exp();
-        sum += p;
-        dot = p.mul_add(v, dot);
-    }
-    (max, sum, dot)
+/// Rows whose logits exist at a time. Results do not depend on it.
+pub fn block_rows(vocab: usize) -> usize {
+    (BLOCK / vocab.max(1)).clamp(64, 512)
+}
+
+/// Calls `row(r, z)` for every row of `z [n_rows, V]`, in parallel.
+fn each_row(cpu: &Cpu, z: &mut [f32], vocab: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
+    let n_rows = z.len() / vocab;
+    let rows = (TASK / vocab).max(1);
+    let z = Shared::new(z);
+    cpu.pool.run(n_rows.div_ceil(rows), |task| {
+        for r in task * rows..n_rows.min((task + 1) * rows) {
+            // SAFETY: each row belongs to one task.
+            row(r, unsafe { z.part(r * vocab, vocab) });
+        }
+    });
+}
+
+/// (lse, entropy, logprob of `target`) of a row of raw logits, which is scaled in place.
+fn row_logprob(isa: Isa, z: &mut [f32], inv_temperature: f32, target: usize) -> (f32, f32, f32) {
+    let (max, sum, dot) = isa.run(
+        #[inline(always)]
+        || {
+            z.iter_mut().for_each(|z| *z *= inv_temperature);
+            softmax_sums(z)
+        },
+    );
+    let lse = max + sum.ln();
+    (lse, lse - dot / sum, z[target] - lse)
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].
@@ -33,21 +56,23 @@ pub fn linear_logprob_fwd(
     inv_temperature: f32,
 ) {
     let v = w.len() / dim;
-    for start in (0..target.len()).step_by(ROWS) {
-        let rows = ROWS.min(target.len() - start);
-        gemm::gemm_nt(cpu, &x[start * dim..][..rows * dim], w, &mut workspace[..rows * v], rows, v, dim, Store::Set);
-        for r in 0..rows {
-            let z = &mut workspace[r * v..][..v];
-            z.iter_mut().for_each(|z| *z *= inv_temperature);
-            let (max, sum, dot) = softmax_sums(z);
-            lse[start + r] = max + sum.ln();
-            logprob[start + r] = z[target[start + r] as usize] - lse[start + r];
-            entropy[start + r] = lse[start + r] - dot / sum;
-        }
+    let (logprob, lse, entropy) = (Shared::new(logprob), Shared::new(lse), Shared::new(entropy));
+    for start in (0..target.len()).step_by(block_rows(v)) {
+        let rows = block_rows(v).min(target.len() - start);
+        let z = &mut workspace[..rows * v];
+        gemm::gemm_nt(cpu, &x[start * dim..][..rows * dim], w, z, rows, v, dim, Store::Set);
+        each_row(cpu, z, v, |r, z| {
+            let n = start + r;
+            let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target[n] as usize);
+            // SAFETY: element n of each belongs to the task of row n.
+            unsafe { (lse.part(n, 1)[0], entropy.part(n, 1)[0], logprob.part(n, 1)[0]) = (l, h, p) };
+        });
     }
 }
 
-/// See [`crate::ops::logprob::linear_logprob_bwd`].
+/// See [`crate::ops::logprob::linear_logprob_bwd`]. With p = softmax(z), H its entropy:
+/// `dz = dlogprob (1[target] - p) - dentropy p (log p + H)`, `dx = dz w`, `dw += dz^T x`, all times the inverse
+/// temperature.
 pub fn linear_logprob_bwd(
     cpu: &Cpu,
     dlogprob: &[f32],
@@ -64,21 +89,29 @@ pub fn linear_logprob_bwd(
     inv_temperature: f32,
 ) {
     let v = w.len() / dim;
-    for start in (0..target.len()).step_by(ROWS) {
-        let rows = ROWS.min(target.len() - start);
-        let x = &x[start * dim..][..rows * dim];
-        gemm::gemm_nt(cpu, x, w, &mut workspace[..rows * v], rows, v, dim, Store::Set);
-        for r in 0..rows {
-            let (n, z) = (start + r, &mut workspace[r * v..][..v]);
-            for (j, z) in z.iter_mut().enumerate() {
-                let log_p = *z * inv_temperature - lse[n];
-                let p = log_p.exp();
-                let hit = if j == target[n] as usize { dlogprob[n] } else { 0.0 };
-                *z = inv_temperature * (hit - p * dlogprob[n] - dentropy[n] * p * (log_p + entropy[n]));
-            }
-        }
-        let dz = &workspace[..rows * v];
+    for start in (0..target.len()).step_by(block_rows(v)) {
+        let rows = block_rows(v).min(target.len() - start);
+        let (x, dz) = (&x[start * dim..][..rows * dim], &mut workspace[..rows * v]);
+        gemm::gemm_nt(cpu, x, w, dz, rows, v, dim, Store::Set);
+        each_row(cpu, dz, v, |r, z| {
+            let n = start + r;
+            row_gradient(cpu.isa, z, inv_temperature, dlogprob[n], dentropy[n], lse[n], entropy[n]);
+            z[target[n] as usize] += inv_temperature * dlogprob[n];
+        });
         gemm::gemm_nn(cpu, dz, w, &mut dx[start * dim..][..rows * dim], rows, dim, v, Store::Set);
         gemm::gemm_tn(cpu, dz, x, dw, v, dim, rows, Store::Add);
     }
+}
+
+/// From raw logits to their gradient, but for the target's own term.
+fn row_gradient(isa: Isa, z: &mut [f32], inv_temperature: f32, dlogprob: f32, dentropy: f32, lse: f32, entropy: f32) {
+    isa.run(
+        #[inline(always)]
+        || {
+            for z in z.iter_mut() {
+                let log_p = *z * inv_temperature - lse;
+                *z = -inv_temperature * exp(log_p) * dentropy.mul_add(log_p + entropy, dlogprob);
+            }
+        },
+    );
 }

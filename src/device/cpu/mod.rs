@@ -15,6 +15,7 @@ pub mod optim;
 pub mod pool;
 pub mod rope;
 pub mod sample;
+pub mod softmax;
 pub mod swiglu;
 
 /// The CPU as a device: its threads, and the vectors they use.

@@ -17,7 +17,6 @@ use super::Cpu;
 use super::math::Isa;
 use super::pool::Shared;
 use crate::ops::gemm::Store;
-use std::cell::RefCell;
 use std::ops::Range;
 
 /// K walked between two visits to memory of a tile of C.
@@ -127,34 +126,28 @@ fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize
     (rows, panels.div_ceil(across) * kernels.nr)
 }
 
-thread_local! {
-    /// Packed A and B of the task at hand; allocated by a thread's first product.
-    static SCRATCH: RefCell<pack::Scratch> = const { RefCell::new(pack::Scratch::empty()) };
-}
-
 /// One block of C.
 fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let (a, b) = scratch.get();
-        let mut load = p.store == Store::Add;
-        // A product over nothing is one empty block: it stores zeros, or what was there.
-        for k0 in (0..p.k.max(1)).step_by(KC) {
-            let kc = KC.min(p.k - k0);
-            for j0 in cols.clone().step_by(NC) {
-                let cols = j0..cols.end.min(j0 + NC);
-                pack::pack_b(p, kernels, k0, kc, cols.clone(), b);
-                let tiles = rows.len().div_ceil(kernels.mr);
-                for t in 0..tiles {
-                    // Tiles of about equal height: a thin last one would waste a panel's loads.
-                    let (top, end) = (rows.len() * t / tiles, rows.len() * (t + 1) / tiles);
-                    let rows = rows.start + top..rows.start + end;
-                    let a = pack::pack_a(p, kernels, k0, kc, rows.clone(), a);
-                    tile_row(p, kernels, kc, rows, cols.clone(), a, b, load);
-                }
+    let mut scratch = pack::Scratch::new();
+    let (a, b) = scratch.get();
+    // A product over nothing is one empty block: it stores zeros, or what was there.
+    for k0 in (0..p.k.max(1)).step_by(KC) {
+        let kc = KC.min(p.k - k0);
+        for j0 in cols.clone().step_by(NC) {
+            let cols = j0..cols.end.min(j0 + NC);
+            // SAFETY: inside B, at most NC columns and KC steps.
+            unsafe { pack::pack_b(p, kernels, k0, kc, cols.clone(), b) };
+            let tiles = rows.len().div_ceil(kernels.mr);
+            for t in 0..tiles {
+                // Tiles of about equal height: a thin last one would waste a panel's loads.
+                let (top, end) = (rows.len() * t / tiles, rows.len() * (t + 1) / tiles);
+                let rows = rows.start + top..rows.start + end;
+                // SAFETY: inside A, at most mr rows and KC steps.
+                let a = unsafe { pack::pack_a(p, kernels, k0, kc, rows.clone(), a) };
+                tile_row(p, kernels, kc, rows, cols.clone(), a, b, k0 > 0 || p.store == Store::Add);
             }
-            load = true;
         }
-    });
+    }
 }
 
 /// The tiles of one row of tiles.
@@ -164,18 +157,18 @@ fn tile_row(
     kc: usize,
     rows: Range<usize>,
     cols: Range<usize>,
-    (a, lda): (&[f32], usize),
-    b: &[f32],
+    (a, lda): (*const f32, usize),
+    b: *const f32,
     load: bool,
 ) {
     let nr = kernels.nr;
     let tile = if p.a_by_k { kernels.cols[rows.len() - 1] } else { kernels.rows[rows.len() - 1] };
-    for (j, panel) in cols.clone().step_by(nr).zip(b.chunks(kc.max(1) * nr)) {
-        // SAFETY: in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
-        let c = unsafe { p.c.ptr().add(rows.start * p.n + j) };
+    for j in cols.clone().step_by(nr) {
+        // SAFETY: the panel of column j; in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
+        let (panel, c) = unsafe { (b.add((j - cols.start) * kc), p.c.ptr().add(rows.start * p.n + j)) };
         if j + nr <= cols.end {
             // SAFETY: A holds kc steps of rows.len() rows, the panel kc nr floats, and the tile is inside C.
-            unsafe { tile(kc, a.as_ptr(), lda, panel.as_ptr(), c, p.n, load) };
+            unsafe { tile(kc, a, lda, panel, c, p.n, load) };
             continue;
         }
         // The last columns: through a tile of its own.
@@ -186,7 +179,7 @@ fn tile_row(
             edge[i * nr..][..width].copy_from_slice(c);
         }
         // SAFETY: as above, and edge holds mr nr floats.
-        unsafe { tile(kc, a.as_ptr(), lda, panel.as_ptr(), edge.as_mut_ptr(), nr, load) };
+        unsafe { tile(kc, a, lda, panel, edge.as_mut_ptr(), nr, load) };
         for i in 0..rows.len() {
             // SAFETY: as above.
             let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };

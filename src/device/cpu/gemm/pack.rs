@@ -1,6 +1,7 @@
 //! Packing: the operands in the order in which a microkernel reads them.
 
 use super::{A_STRIDE, KC, Kernels, NC, Product};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Rows of the tallest tile of any instruction set.
@@ -10,60 +11,66 @@ const MAX_STEP: usize = 16;
 /// Columns of the widest.
 pub(super) const MAX_NR: usize = 32;
 
-#[derive(Clone, Copy)]
+/// Room for one packed tile of A and the packed panels of one block of B: on the stack, never initialised.
 #[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// Room for one packed tile of A and the packed panels of one block of B.
-pub(super) struct Scratch(Vec<Line>);
+pub(super) struct Scratch {
+    a: MaybeUninit<[f32; MAX_STEP * A_STRIDE]>,
+    b: MaybeUninit<[f32; NC * KC]>,
+}
 
 impl Scratch {
-    pub(super) const fn empty() -> Scratch {
-        Scratch(Vec::new())
+    pub(super) const fn new() -> Scratch {
+        Scratch { a: MaybeUninit::uninit(), b: MaybeUninit::uninit() }
     }
 
-    /// (A, B); allocates the first time.
-    pub(super) fn get(&mut self) -> (&mut [f32], &mut [f32]) {
-        let (a, b) = (MAX_STEP * A_STRIDE, NC * KC);
-        self.0.resize((a + b) / 16, Line([0.0; 16]));
-        // SAFETY: a Line is 16 floats.
-        let floats = unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast::<f32>(), a + b) };
-        floats.split_at_mut(a)
+    /// Where A and B go.
+    pub(super) fn get(&mut self) -> (*mut f32, *mut f32) {
+        (self.a.as_mut_ptr().cast(), self.b.as_mut_ptr().cast())
     }
 }
 
 /// Steps `k0..k0 + kc` of `rows` of A as a microkernel reads them, and the floats from row to row: in place where
 /// possible, else packed into `to`, `[mr, A_STRIDE]` or, for A stored `[K, M]`, by steps.
-pub(super) fn pack_a<'a>(
-    p: &Product<'a>,
+///
+/// # Safety
+/// The range is inside A, of at most `mr` rows and `KC` steps; `to` is the A of a [`Scratch`].
+pub(super) unsafe fn pack_a(
+    p: &Product,
     kernels: &Kernels,
     k0: usize,
     kc: usize,
     rows: Range<usize>,
-    to: &'a mut [f32],
-) -> (&'a [f32], usize) {
-    if p.a_by_k {
-        // SAFETY: steps k0..k0 + kc of A hold columns `rows`; `to` holds MAX_STEP A_STRIDE >= kc step floats.
-        unsafe { (kernels.copy_a)(p.a.as_ptr().add(k0 * p.m + rows.start), p.m, rows.len(), kc, to.as_mut_ptr()) };
-        return (to, 0);
+    to: *mut f32,
+) -> (*const f32, usize) {
+    // SAFETY: inside A, and inside `to`, which holds MAX_STEP A_STRIDE >= kc step, mr A_STRIDE floats.
+    unsafe {
+        if p.a_by_k {
+            (kernels.copy_a)(p.a.as_ptr().add(k0 * p.m + rows.start), p.m, rows.len(), kc, to);
+            return (to, 0);
+        }
+        let from = p.a.as_ptr().add(rows.start * p.k + k0);
+        // Rows a multiple of 4 KiB apart share their cache sets, of 8 or 12 lines each.
+        if p.k % 1024 != 0 {
+            return (from, p.k);
+        }
+        for i in 0..rows.len() {
+            to.add(i * A_STRIDE).copy_from_nonoverlapping(from.add(i * p.k), kc);
+        }
+        (to, A_STRIDE)
     }
-    // Rows a multiple of 4 KiB apart share their cache sets, of 8 or 12 lines each.
-    if p.k % 1024 != 0 {
-        return (&p.a[rows.start * p.k + k0..], p.k);
-    }
-    for (i, to) in rows.zip(to.chunks_exact_mut(A_STRIDE)) {
-        to[..kc].copy_from_slice(&p.a[i * p.k + k0..][..kc]);
-    }
-    (to, A_STRIDE)
 }
 
 /// Packs `cols` of B over `k0..k0 + kc` into panels `[kc, nr]`, the last one filled up with zeros.
-pub(super) fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize, cols: Range<usize>, to: &mut [f32]) {
-    let nr = kernels.nr;
-    for (j, panel) in cols.clone().step_by(nr).zip(to.chunks_exact_mut(kc.max(1) * nr)) {
-        let (width, panel) = (nr.min(cols.end - j), panel.as_mut_ptr());
-        // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; the panel holds kc nr floats.
+///
+/// # Safety
+/// The range is inside B, of at most `NC` columns and `KC` steps; `to` is the B of a [`Scratch`].
+pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize, cols: Range<usize>, to: *mut f32) {
+    for j in cols.clone().step_by(kernels.nr) {
+        let width = kernels.nr.min(cols.end - j);
+        // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; NC is a multiple of nr, so `to` holds
+        // kc nr floats for each panel.
         unsafe {
+            let panel = to.add((j - cols.start) * kc);
             if p.b_by_k {
                 (kernels.copy_b)(p.b.as_ptr().add(k0 * p.n + j), p.n, width, kc, panel);
             } else {

@@ -1,0 +1,77 @@
+//! The sums of a softmax row, in the one order that the head and sampling share.
+//!
+//! Element i belongs to lane i % 16; each lane adds its elements in ascending order; the lanes are added as a tree
+//! of halves. So the bits depend on the row alone, and sixteen lanes are one vector where there is AVX-512.
+//! All functions are `#[inline(always)]`: they are compiled for the vectors of the caller, see [`Isa::run`].
+//!
+//! [`Isa::run`]: super::math::Isa::run
+
+use super::math::exp;
+
+/// Lanes of a sum.
+pub const LANES: usize = 16;
+
+/// Maximum, sum of `exp(z - max)`, and sum of `exp(z - max) z` of a row. NaN makes the sums NaN.
+#[inline(always)]
+pub fn softmax_sums(z: &[f32]) -> (f32, f32, f32) {
+    let max = row_max(z);
+    let (mut sum, mut dot) = ([0f32; LANES], [0f32; LANES]);
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            let p = exp(chunk[l] - max);
+            sum[l] += p;
+            dot[l] = p.mul_add(chunk[l], dot[l]);
+        }
+    }
+    for l in 0..rest.len() {
+        let p = exp(rest[l] - max);
+        sum[l] += p;
+        dot[l] = p.mul_add(rest[l], dot[l]);
+    }
+    (max, tree(sum), tree(dot))
+}
+
+/// Largest element, NaN aside.
+#[inline(always)]
+pub fn row_max(z: &[f32]) -> f32 {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            max[l] = chunk[l].max(max[l]);
+        }
+    }
+    for l in 0..rest.len() {
+        max[l] = rest[l].max(max[l]);
+    }
+    max.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b))
+}
+
+/// Sum of `f(i)` over `0..n`.
+#[inline(always)]
+pub fn lane_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut sum = [0f32; LANES];
+    for start in (0..n / LANES * LANES).step_by(LANES) {
+        for l in 0..LANES {
+            sum[l] += f(start + l);
+        }
+    }
+    for i in n / LANES * LANES..n {
+        sum[i % LANES] += f(i);
+    }
+    tree(sum)
+}
+
+/// Sum of the lanes.
+#[inline(always)]
+pub fn tree(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
