@@ -1,6 +1,6 @@
 //! Rows by index: token embedding, and gathering the rows that carry a loss.
 
-use super::want;
+use super::{below, want};
 use crate::device::{Device, View, ViewMut, cpu};
 use crate::error::Result;
 
@@ -9,7 +9,10 @@ pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usiz
     want("embed_fwd", "x [N, C]", x.len(), ids.len() * dim)?;
     want("embed_fwd", "table [V, C]", table.len() % dim, 0)?;
     match dev {
-        Device::Cpu(cpu) => cpu::embed::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim),
+        Device::Cpu(cpu) => {
+            below("embed_fwd", "ids below V", ids.host(), table.len() / dim)?;
+            cpu::embed::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim)
+        }
     }
     Ok(())
 }
@@ -19,7 +22,10 @@ pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: us
     want("embed_bwd", "dx [N, C]", dx.len(), ids.len() * dim)?;
     want("embed_bwd", "dtable [V, C]", dtable.len() % dim, 0)?;
     match dev {
-        Device::Cpu(cpu) => cpu::embed::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim),
+        Device::Cpu(cpu) => {
+            below("embed_bwd", "ids below V", ids.host(), dtable.len() / dim)?;
+            cpu::embed::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim)
+        }
     }
     Ok(())
 }

@@ -23,3 +23,11 @@ use crate::error::{Error, Result};
 pub(crate) fn want(op: &'static str, rule: &'static str, got: usize, want: usize) -> Result<()> {
     if got == want { Ok(()) } else { Err(Error::Shape { op, rule, want, got }) }
 }
+
+/// `Ok` when every index of a host slice lies in `0..n`.
+pub(crate) fn below(op: &'static str, rule: &'static str, indices: &[i32], n: usize) -> Result<()> {
+    match indices.iter().find(|i| **i < 0 || **i as usize >= n) {
+        Some(i) => Err(Error::Shape { op, rule, want: n, got: *i as usize }),
+        None => Ok(()),
+    }
+}

@@ -1,6 +1,6 @@
 //! Rotary position embedding, the half-split layout of Hugging Face Qwen models.
 
-use super::want;
+use super::{below, want};
 use crate::device::{Device, View, ViewMut, cpu};
 use crate::error::Result;
 
@@ -17,9 +17,13 @@ pub fn rope_fwd(
     n_heads: usize,
     head_dim: usize,
 ) -> Result<()> {
+    want("rope_fwd", "D is even", head_dim % 2, 0)?;
     want("rope_fwd", "x [N, H, D]", x.len(), positions.len() * n_heads * head_dim)?;
     match dev {
-        Device::Cpu(cpu) => cpu::rope::rope(cpu, x.host_mut(), positions.host(), table.host(), n_heads, head_dim, 1.0),
+        Device::Cpu(cpu) => {
+            below("rope_fwd", "positions below T", positions.host(), table.len() / head_dim)?;
+            cpu::rope::rope(cpu, x.host_mut(), positions.host(), table.host(), n_heads, head_dim, 1.0)
+        }
     }
     Ok(())
 }
@@ -33,9 +37,11 @@ pub fn rope_bwd(
     n_heads: usize,
     head_dim: usize,
 ) -> Result<()> {
+    want("rope_bwd", "D is even", head_dim % 2, 0)?;
     want("rope_bwd", "dx [N, H, D]", dx.len(), positions.len() * n_heads * head_dim)?;
     match dev {
         Device::Cpu(cpu) => {
+            below("rope_bwd", "positions below T", positions.host(), table.len() / head_dim)?;
             cpu::rope::rope(cpu, dx.host_mut(), positions.host(), table.host(), n_heads, head_dim, -1.0)
         }
     }

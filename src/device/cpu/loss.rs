@@ -1,8 +1,9 @@
 //! Policy losses on the CPU.
 
+use super::math;
 use crate::ops::loss::PolicyLoss;
 
-/// See [`crate::ops::loss::policy_loss`].
+/// See [`crate::ops::loss::policy_loss`]. One thread, rows in order, sums in f64; NaN comes through.
 pub fn policy_loss(
     logprob: &[f32],
     old: &[f32],
@@ -18,16 +19,18 @@ pub fn policy_loss(
     let mut s = [0f64; 6];
     for i in 0..logprob.len() {
         let (a, w) = (advantage[i], weight[i]);
-        let r = (logprob[i] - old[i]).exp();
-        let clipped = r.clamp(1.0 - how.clip_low, 1.0 + how.clip_high);
-        let stops = clipped * a < r * a;
-        let pg = -(r * a).min(clipped * a);
+        let r = math::exp(logprob[i] - old[i]);
+        let (low, high) = (1.0 - how.clip_low, 1.0 + how.clip_high);
+        // The clipped side is the smaller one: it counts, and its gradient is 0. NaN is neither: it counts as it is.
+        let stops = if a > 0.0 { r > high } else { a < 0.0 && r < low };
+        let bounded = if a > 0.0 { high } else { low };
+        let pg = if stops { -bounded * a } else { -r * a };
         let mut d = if stops { 0.0 } else { -r * a };
         let mut kl = 0.0;
         if how.kl > 0.0 {
             let x = reference[i] - logprob[i];
-            kl = x.exp() - x - 1.0;
-            d += how.kl * (1.0 - x.exp());
+            kl = math::exp(x) - x - 1.0;
+            d += how.kl * (1.0 - math::exp(x));
         }
         dlogprob[i] = w * d;
         dentropy[i] = -w * how.entropy;
@@ -37,7 +40,9 @@ pub fn policy_loss(
         s[2] += w * kl;
         s[3] += w * h;
         s[4] += if stops { w } else { 0.0 };
-        s[5] = s[5].max((r as f64 - 1.0).abs());
+        let deviation = (r as f64 - 1.0).abs();
+        // Not f64::max, which drops NaN.
+        s[5] = if deviation > s[5] || deviation.is_nan() { deviation } else { s[5] };
     }
     for (to, from) in sums.iter_mut().zip(s) {
         *to = from as f32;

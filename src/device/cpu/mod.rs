@@ -37,4 +37,20 @@ impl Cpu {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         Cpu { pool: pool::Pool::new(if threads == 0 { cores } else { threads }), isa: isa.or_less() }
     }
+
+    /// Calls `body(first, n)` for parts of `n_rows` rows of `width` elements, compiled for this machine's vectors.
+    /// The parts depend on the shape alone. Mark the closure `#[inline(always)]`.
+    fn rows(&self, n_rows: usize, width: usize, body: impl Fn(usize, usize) + Sync) {
+        let part = (PART / width.max(1)).max(1);
+        self.pool.run(n_rows.div_ceil(part), |task| {
+            let first = task * part;
+            self.isa.run(
+                #[inline(always)]
+                || body(first, part.min(n_rows - first)),
+            )
+        });
+    }
 }
+
+/// Elements worth a task of their own: some microseconds of simple work.
+const PART: usize = 1 << 13;

@@ -1,19 +1,30 @@
 //! Rotary position embedding on the CPU.
 
 use super::Cpu;
+use super::pool::Shared;
 
 /// Rotates by `sign` times the angle; see [`crate::ops::rope`].
-pub fn rope(_cpu: &Cpu, x: &mut [f32], positions: &[i32], table: &[f32], n_heads: usize, head_dim: usize, sign: f32) {
-    let half = head_dim / 2;
-    for (row, &pos) in positions.iter().enumerate() {
-        let (cos, sin) = table[pos as usize * head_dim..][..head_dim].split_at(half);
-        for head in 0..n_heads {
-            let (a, b) = x[(row * n_heads + head) * head_dim..][..head_dim].split_at_mut(half);
-            for d in 0..half {
-                let (u, v, s) = (a[d], b[d], sin[d] * sign);
-                a[d] = u * cos[d] - v * s;
-                b[d] = v * cos[d] + u * s;
+pub fn rope(cpu: &Cpu, x: &mut [f32], positions: &[i32], table: &[f32], n_heads: usize, head_dim: usize, sign: f32) {
+    let (half, width) = (head_dim / 2, n_heads * head_dim);
+    let x = Shared::new(x);
+    cpu.rows(
+        positions.len(),
+        width,
+        #[inline(always)]
+        |first, rows| {
+            for row in first..first + rows {
+                let (cos, sin) = table[positions[row] as usize * head_dim..][..head_dim].split_at(half);
+                // SAFETY: each row is one task's.
+                let x = unsafe { x.part(row * width, width) };
+                for x in x.chunks_exact_mut(head_dim) {
+                    let (a, b) = x.split_at_mut(half);
+                    for d in 0..half {
+                        let (u, v, s) = (a[d], b[d], sin[d] * sign);
+                        a[d] = u * cos[d] - v * s;
+                        b[d] = v * cos[d] + u * s;
+                    }
+                }
             }
-        }
-    }
+        },
+    );
 }

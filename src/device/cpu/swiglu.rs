@@ -1,19 +1,42 @@
 //! SwiGLU on the CPU.
 
-use super::Cpu;
+use super::pool::Shared;
+use super::{Cpu, math};
 
 /// See [`crate::ops::swiglu::swiglu_fwd`].
-pub fn swiglu_fwd(_cpu: &Cpu, gate: &[f32], up: &[f32], h: &mut [f32]) {
-    for i in 0..gate.len() {
-        h[i] = gate[i] / (1.0 + (-gate[i]).exp()) * up[i];
-    }
+pub fn swiglu_fwd(cpu: &Cpu, gate: &[f32], up: &[f32], h: &mut [f32]) {
+    let h = Shared::new(h);
+    cpu.rows(
+        gate.len(),
+        1,
+        #[inline(always)]
+        |first, n| {
+            // SAFETY: each part is one task's.
+            let h = unsafe { h.part(first, n) };
+            let (gate, up) = (&gate[first..][..n], &up[first..][..n]);
+            for i in 0..n {
+                h[i] = gate[i] / (1.0 + math::exp(-gate[i])) * up[i];
+            }
+        },
+    );
 }
 
-/// See [`crate::ops::swiglu::swiglu_bwd`].
-pub fn swiglu_bwd(_cpu: &Cpu, dh: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
-    for i in 0..gate.len() {
-        let s = 1.0 / (1.0 + (-gate[i]).exp());
-        dup[i] = dh[i] * gate[i] * s;
-        dgate[i] = dh[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
-    }
+/// See [`crate::ops::swiglu::swiglu_bwd`]. `silu'(g) = s (1 + g (1 - s))` with `s = sigmoid(g)`.
+pub fn swiglu_bwd(cpu: &Cpu, dh: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    let (dgate, dup) = (Shared::new(dgate), Shared::new(dup));
+    cpu.rows(
+        gate.len(),
+        1,
+        #[inline(always)]
+        |first, n| {
+            // SAFETY: each part is one task's.
+            let (dgate, dup) = unsafe { (dgate.part(first, n), dup.part(first, n)) };
+            let (dh, gate, up) = (&dh[first..][..n], &gate[first..][..n], &up[first..][..n]);
+            for i in 0..n {
+                let s = 1.0 / (1.0 + math::exp(-gate[i]));
+                dup[i] = dh[i] * (gate[i] * s);
+                dgate[i] = dh[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+            }
+        },
+    );
 }

@@ -94,7 +94,7 @@ impl Call<'_> {
             while row + n < end
                 && seq[row + n] == seq[row]
                 && pos[row + n] == pos[row] + n as i32
-                && pos[row + n] as usize % CHUNK != 0
+                && !(pos[row + n] as usize).is_multiple_of(CHUNK)
             {
                 n += 1;
             }

@@ -1,0 +1,222 @@
+//! rmsnorm, rope, swiglu, embed: against the oracle, and the row rule.
+
+mod support;
+
+use haggle::device::Device;
+use haggle::ops::embed::*;
+use haggle::ops::norm::*;
+use haggle::ops::rope::*;
+use haggle::ops::swiglu::*;
+use haggle::oracle;
+use support::*;
+
+/// Rows and columns: one of each, odd ones, a head, the tiny width, more than one task, the widest.
+const SHAPES: [[usize; 2]; 8] = [[1, 1], [1, 7], [5, 1], [3, 33], [700, 32], [130, 128], [3, 1000], [2, 8192]];
+
+const EPS: f32 = 1e-6;
+
+fn rmsnorm(dev: &Device, x: &[f32], w: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let (mut y, mut rstd) = (poisoned(dev, x.len()), poisoned(dev, x.len() / w.len()));
+    rmsnorm_fwd(dev, dev.upload(x).view(), dev.upload(w).view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
+    (take(dev, &y), take(dev, &rstd))
+}
+
+/// dx and dw, added to what stands there.
+fn rmsnorm_back(dev: &Device, dy: &[f32], x: &[f32], w: &[f32], dx: &[f32], dw: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let rstd = dev.upload(&rmsnorm(dev, x, w).1);
+    let (mut dx, mut dw) = (dev.upload(dx), dev.upload(dw));
+    let (dy, x, w) = (dev.upload(dy), dev.upload(x), dev.upload(w));
+    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
+    (take(dev, &dx), take(dev, &dw))
+}
+
+fn rope(dev: &Device, x: &[f32], pos: &[i32], dims: [usize; 2], back: bool) -> Vec<f32> {
+    let (mut x, pos, table) = (dev.upload(x), dev.upload(pos), dev.upload(&table(512, dims[1], 1e4)));
+    let turn = if back { rope_bwd } else { rope_fwd };
+    turn(dev, x.view_mut(), pos.view(), table.view(), dims[0], dims[1]).unwrap();
+    take(dev, &x)
+}
+
+fn swiglu(dev: &Device, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut h = poisoned(dev, gate.len());
+    swiglu_fwd(dev, dev.upload(gate).view(), dev.upload(up).view(), h.view_mut()).unwrap();
+    take(dev, &h)
+}
+
+fn swiglu_back(dev: &Device, dh: &[f32], gate: &[f32], up: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let (mut dgate, mut dup) = (poisoned(dev, gate.len()), poisoned(dev, gate.len()));
+    let (dh, gate, up) = (dev.upload(dh), dev.upload(gate), dev.upload(up));
+    swiglu_bwd(dev, dh.view(), gate.view(), up.view(), dgate.view_mut(), dup.view_mut()).unwrap();
+    (take(dev, &dgate), take(dev, &dup))
+}
+
+fn embed(dev: &Device, ids: &[i32], rows: &[f32], dim: usize) -> Vec<f32> {
+    let mut x = poisoned(dev, ids.len() * dim);
+    embed_fwd(dev, dev.upload(ids).view(), dev.upload(rows).view(), x.view_mut(), dim).unwrap();
+    take(dev, &x)
+}
+
+fn embed_back(dev: &Device, ids: &[i32], dx: &[f32], start: &[f32], dim: usize) -> Vec<f32> {
+    let mut dtable = dev.upload(start);
+    embed_bwd(dev, dev.upload(ids).view(), dev.upload(dx).view(), dtable.view_mut(), dim).unwrap();
+    take(dev, &dtable)
+}
+
+fn plus(a: &[f32], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| *a as f64 + b).collect()
+}
+
+#[test]
+fn rmsnorm_matches_the_oracle() {
+    let dev = cpu(2);
+    for [n, c] in SHAPES {
+        let (x, w, dy) = (normal(n * c, 1), normal(c, 2), normal(n * c, 3));
+        let (y, rstd) = rmsnorm(&dev, &x, &w);
+        let (want_y, want_rstd) = oracle::norm::rmsnorm_fwd(&wide(&x), &wide(&w), EPS as f64);
+        near("rmsnorm_fwd y", &[n, c], &want_y, &y, 1.3e-7);
+        near("rmsnorm_fwd rstd", &[n], &want_rstd, &rstd, 1.1e-7);
+        let (dx0, dw0) = (normal(n * c, 4), normal(c, 5));
+        let (dx, dw) = rmsnorm_back(&dev, &dy, &x, &w, &dx0, &dw0);
+        let (want_dx, want_dw) = oracle::norm::rmsnorm_bwd(&wide(&dy), &wide(&x), &wide(&w), EPS as f64);
+        near("rmsnorm_bwd dx", &[n, c], &plus(&dx0, &want_dx), &dx, 2.0e-7);
+        near("rmsnorm_bwd dw", &[c], &plus(&dw0, &want_dw), &dw, 1.8e-7);
+    }
+}
+
+#[test]
+fn rmsnorm_of_zeros_is_zero() {
+    let (y, rstd) = rmsnorm(&cpu(1), &[0.0; 40], &[1.0; 20]);
+    assert_eq!(y, [0.0; 40]);
+    near("rmsnorm_fwd rstd", &[2], &[1e3; 2], &rstd, 1e-7);
+}
+
+#[test]
+fn rope_matches_the_oracle_and_turns_back() {
+    let dev = cpu(2);
+    for (n, h, d) in [(1, 1, 2), (5, 3, 6), (300, 4, 32), (9, 2, 128)] {
+        let (x, pos) = (normal(n * h * d, 1), indices(n, 512, 2));
+        let y = rope(&dev, &x, &pos, [h, d], false);
+        near("rope_fwd", &[n, h, d], &oracle::rope::rope_fwd(&wide(&x), &pos, h, d, 1e4), &y, 6e-8);
+        let back = rope(&dev, &x, &pos, [h, d], true);
+        near("rope_bwd", &[n, h, d], &oracle::rope::rope_bwd(&wide(&x), &pos, h, d, 1e4), &back, 6e-8);
+        near("rope_bwd of rope_fwd", &[n, h, d], &wide(&x), &rope(&dev, &y, &pos, [h, d], true), 1e-7);
+    }
+}
+
+#[test]
+fn swiglu_matches_the_oracle() {
+    let dev = cpu(2);
+    for n in [1, 7, 33, 30_000] {
+        let gate: Vec<f32> = normal(n, 1).iter().map(|x| x * 4.0).collect();
+        let (up, dh) = (normal(n, 2), normal(n, 3));
+        near(
+            "swiglu_fwd",
+            &[n],
+            &oracle::swiglu::swiglu_fwd(&wide(&gate), &wide(&up)),
+            &swiglu(&dev, &gate, &up),
+            1e-7,
+        );
+        let (dgate, dup) = swiglu_back(&dev, &dh, &gate, &up);
+        let (want_dgate, want_dup) = oracle::swiglu::swiglu_bwd(&wide(&dh), &wide(&gate), &wide(&up));
+        near("swiglu_bwd dgate", &[n], &want_dgate, &dgate, 3.8e-7);
+        near("swiglu_bwd dup", &[n], &want_dup, &dup, 1e-7);
+    }
+    // Far out on both sides nothing overflows.
+    assert_eq!(swiglu(&dev, &[-200.0, 200.0, 0.0], &[3.0; 3]), [0.0, 600.0, 0.0]);
+}
+
+#[test]
+fn embed_matches_the_oracle() {
+    let dev = cpu(2);
+    for (n, v, c) in [(1, 1, 1), (7, 3, 5), (900, 11, 33), (40, 2000, 128)] {
+        let (ids, rows, dx) = (indices(n, v, 1), normal(v * c, 2), normal(n * c, 3));
+        let want = oracle::embed::embed_fwd(&ids, &wide(&rows), c);
+        near("embed_fwd", &[n, c], &want, &embed(&dev, &ids, &rows, c), 1e-30);
+        let want = oracle::embed::embed_bwd(&ids, &wide(&dx), v, c);
+        near("embed_bwd", &[v, c], &plus(&rows, &want), &embed_back(&dev, &ids, &dx, &rows, c), 2e-7);
+    }
+}
+
+#[test]
+fn rows_alone_equal_rows_in_batch() {
+    let dev = cpu(2);
+    let (n, c) = (300, 96);
+    let (x, up, w, pos) = (normal(n * c, 1), normal(n * c, 2), normal(c, 3), indices(n, 512, 4));
+    let ids = indices(n, n, 5);
+    let all = [
+        rmsnorm(&dev, &x, &w).0,
+        rope(&dev, &x, &pos, [3, 32], false),
+        swiglu(&dev, &x, &up),
+        embed(&dev, &ids, &x, c),
+    ];
+    for (first, rows) in [(0, 1), (299, 1), (17, 5), (100, 150)] {
+        let part = first * c..(first + rows) * c;
+        let pos = &pos[first..first + rows];
+        let alone = [
+            rmsnorm(&dev, &x[part.clone()], &w).0,
+            rope(&dev, &x[part.clone()], pos, [3, 32], false),
+            swiglu(&dev, &x[part.clone()], &up[part.clone()]),
+            embed(&dev, &ids[first..first + rows], &x, c),
+        ];
+        for (op, i) in ["rmsnorm_fwd", "rope_fwd", "swiglu_fwd", "embed_fwd"].iter().zip(0..) {
+            same(op, "alone", &[rows, c], &all[i][part.clone()], &alone[i]);
+        }
+    }
+}
+
+#[test]
+fn bits_depend_on_no_thread_and_no_vector_width() {
+    let (n, c) = (333, 130);
+    let (x, up, dy, w, pos) = (normal(n * c, 1), normal(n * c, 2), normal(n * c, 6), normal(c, 3), indices(n, 512, 4));
+    let ids = indices(n, 50, 5);
+    let mut first: Option<Vec<(&str, Vec<f32>)>> = None;
+    for (name, dev) in devices() {
+        let (y, rstd) = rmsnorm(&dev, &x, &w);
+        let (dx, dw) = rmsnorm_back(&dev, &dy, &x, &w, &up, &w);
+        let (dgate, dup) = swiglu_back(&dev, &dy, &x, &up);
+        let got = vec![
+            ("rmsnorm_fwd y", y),
+            ("rmsnorm_fwd rstd", rstd),
+            ("rmsnorm_bwd dx", dx),
+            ("rmsnorm_bwd dw", dw),
+            ("rope_fwd", rope(&dev, &x, &pos, [13, 10], false)),
+            ("swiglu_fwd", swiglu(&dev, &x, &up)),
+            ("swiglu_bwd dgate", dgate),
+            ("swiglu_bwd dup", dup),
+            ("embed_bwd", embed_back(&dev, &ids, &dy, &x[..50 * c], c)),
+        ];
+        let want = first.get_or_insert_with(|| got.clone());
+        for ((op, got), (_, want)) in got.iter().zip(want) {
+            same(op, &name, &[got.len()], want, got);
+        }
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let dev = cpu(1);
+    let (a, b) = (dev.zeros(haggle::device::DType::F32, 12), dev.zeros(haggle::device::DType::F32, 5));
+    let (ids, mut y, mut r) = (dev.upload(&[0i32, 1, 7]), poisoned(&dev, 12), poisoned(&dev, 3));
+    let w = a.at(0..4);
+    refused(rmsnorm_fwd(&dev, b.view(), w, y.view_mut(), r.view_mut(), EPS), "rmsnorm_fwd", "x [N, C]");
+    refused(rmsnorm_fwd(&dev, a.view(), w, y.at_mut(0..9), r.view_mut(), EPS), "rmsnorm_fwd", "y [N, C]");
+    let mut dw = poisoned(&dev, 3);
+    let rstd = a.at(0..3);
+    refused(rmsnorm_bwd(&dev, a.view(), a.view(), w, rstd, y.view_mut(), dw.view_mut()), "rmsnorm_bwd", "dw [C]");
+    refused(rmsnorm_bwd(&dev, b.view(), a.view(), w, rstd, y.view_mut(), dw.view_mut()), "rmsnorm_bwd", "dy [N, C]");
+    refused(rope_fwd(&dev, y.view_mut(), ids.view(), a.view(), 1, 6), "rope_fwd", "x [N, H, D]");
+    refused(rope_fwd(&dev, y.view_mut(), ids.view(), a.view(), 1, 4), "rope_fwd", "positions");
+    refused(rope_fwd(&dev, y.at_mut(0..9), ids.view(), a.view(), 1, 3), "rope_fwd", "D is even");
+    refused(rope_bwd(&dev, y.view_mut(), ids.view(), a.view(), 1, 6), "rope_bwd", "dx [N, H, D]");
+    refused(swiglu_fwd(&dev, a.view(), b.view(), y.view_mut()), "swiglu_fwd", "up [N, F]");
+    refused(swiglu_fwd(&dev, b.view(), b.view(), y.view_mut()), "swiglu_fwd", "h [N, F]");
+    let (mut z, a12) = (poisoned(&dev, 12), a.view());
+    refused(swiglu_bwd(&dev, b.view(), a12, a12, y.view_mut(), z.view_mut()), "swiglu_bwd", "dh [N, F]");
+    refused(swiglu_bwd(&dev, a12, a12, a12, y.at_mut(0..5), z.view_mut()), "swiglu_bwd", "dgate [N, F]");
+    refused(embed_fwd(&dev, ids.view(), a.view(), y.view_mut(), 5), "embed_fwd", "x [N, C]");
+    refused(embed_fwd(&dev, ids.view(), b.view(), y.view_mut(), 4), "embed_fwd", "table [V, C]");
+    refused(embed_fwd(&dev, ids.view(), a.view(), y.view_mut(), 4), "embed_fwd", "ids below V");
+    refused(embed_bwd(&dev, ids.view(), a.view(), z.view_mut(), 4), "embed_bwd", "ids below V");
+    refused(copy(&dev, b.view(), z.view_mut()), "copy", "y [N]");
+    assert!(take(&dev, &y).iter().all(|x| x.is_nan()), "a refused op has written");
+}
