@@ -30,7 +30,7 @@ const MC: usize = 256;
 /// Multiply-adds below which waking another thread costs more than it brings.
 const INLINE: usize = 1 << 18;
 
-/// `c += a b` on one tile: `kc` steps, A and the floats from row to row of it, packed panel of B, C and the floats from
+/// `c += a b` on one tile: `kc` steps, A and the floats from row to row of it, packed panel of B (64-byte aligned), C and the floats from
 /// row to row of it, and whether C is read first (else the chain starts from zero).
 pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
 /// Packs `(from, ld, width, kc, to)`.
