@@ -39,21 +39,22 @@ rising: episodes whose bids never fell. as thought: bids at the price the though
 
 /// Paired differences of reward.
 pub fn differences(all: &[Difference]) -> String {
-    let mut cells = vec![["difference of reward", "seller", "case", "products", "mean"].map(String::from).to_vec()];
+    let mut cells = vec![["difference of reward", "seller", "case", "products", "mean", ""].map(String::from).to_vec()];
     for one in all {
         let certain = if one.mean - one.ci95 > 0.0 {
-            "  above 0"
+            "above 0"
         } else if one.mean + one.ci95 < 0.0 {
-            "  below 0"
+            "below 0"
         } else {
-            "  unclear"
+            "unclear"
         };
         cells.push(vec![
             format!("{} - {}", one.buyer, one.minus),
             one.seller.clone(),
             one.scenario.to_string(),
             one.n.to_string(),
-            format!("{:+.3} ±{:.3}{certain}", one.mean, one.ci95),
+            format!("{:+.3} ±{:.3}", one.mean, one.ci95),
+            certain.to_string(),
         ]);
     }
     out::columns(&cells)

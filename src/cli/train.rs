@@ -50,6 +50,7 @@ pub struct TrainArgs {
 /// Everything wrong with config, products, models, run directory; training that cannot go on.
 pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     let mut config = resolve(args, globals)?;
+    rooted(&mut config);
     if config.run.out == "auto" {
         config.run.out = RunDir::next_free(Path::new(RUNS)).display().to_string();
     }
@@ -74,6 +75,15 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         eprintln!("haggle: the TensorBoard events are not complete: {e}");
     }
     conclude(&finished, globals.json)
+}
+
+/// Makes the folders a config names absolute, so that the run can be resumed and evaluated from anywhere.
+fn rooted(config: &mut Config) {
+    for name in [&mut config.products.path, &mut config.model.base, &mut config.model.seller] {
+        if !["embedded", "base"].contains(&name.as_str()) {
+            *name = std::path::absolute(&*name).map_or_else(|_| name.clone(), |path| path.display().to_string());
+        }
+    }
 }
 
 fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {

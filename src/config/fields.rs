@@ -69,9 +69,23 @@ impl std::fmt::Display for Bounds {
     }
 }
 
-/// What may stand as a counterparty in an evaluation.
-pub const SELLERS: [&str; 10] =
-    ["base", "conceder", "linear", "boulware", "tit_for_tat", "random", "begging", "insulting", "unyielding", "all"];
+/// What may stand as a counterparty in an evaluation: the seller model, the same with a persona in its prompt, scripts, all.
+pub const SELLERS: [&str; 14] = [
+    "base",
+    "base_begging",
+    "base_insulting",
+    "base_unyielding",
+    "teacher",
+    "conceder",
+    "linear",
+    "boulware",
+    "tit_for_tat",
+    "random",
+    "begging",
+    "insulting",
+    "unyielding",
+    "all",
+];
 
 fn field<'a>(key: &'static str, unit: &'static str, doc: &'static str, slot: Slot<'a>) -> Field<'a> {
     Field { key, unit, doc, slot }
