@@ -258,3 +258,41 @@ fn kv_copy_page_copies_one_page() {
     assert_eq!(got[..page], start[2 * page..]);
     assert_eq!(got[page..], start[page..]);
 }
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let dev = cpu(1);
+    let (h, n) = (heads(2, 1, 4), 3);
+    let (q, k, short) = (dev.upload(&normal(n * 8, 1)), dev.upload(&normal(n * 4, 2)), dev.upload(&normal(5, 3)));
+    let (mut o, mut lse, cu) = (poisoned(&dev, n * 8), poisoned(&dev, n * 2), dev.upload(&[0i32, 3]));
+    let (q, k, short) = (q.view(), k.view(), short.view());
+    let mut fwd = |q, k, v, cu: &[i32], heads| {
+        attn_fwd(&dev, q, k, v, dev.upload(cu).view(), o.view_mut(), lse.view_mut(), heads)
+    };
+    refused(fwd(short, k, k, &[0, 3], h), "attn_fwd", "q [N, H, D]");
+    refused(fwd(q, short, k, &[0, 3], h), "attn_fwd", "k [N, Hk, D]");
+    refused(fwd(q, k, short, &[0, 3], h), "attn_fwd", "v [N, Hk, D]");
+    refused(fwd(q, k, k, &[0, 2], h), "attn_fwd", "ends at N");
+    refused(fwd(q, k, k, &[1, 3], h), "attn_fwd", "from 0");
+    refused(fwd(q, k, k, &[], h), "attn_fwd", "from 0");
+    refused(fwd(q, k, k, &[0, 2, 1, 3], h), "attn_fwd", "ascends");
+    refused(fwd(q, k, k, &[0, 3], Heads { kv: 0, ..h }), "attn_fwd", "Hk >= 1");
+    refused(fwd(q, k, k, &[0, 3], Heads { kv: 3, ..h }), "attn_fwd", "H % Hk");
+    refused(fwd(q, k, k, &[0, 3], Heads { dim: MAX_DIM + 1, ..h }), "attn_fwd", "D at most");
+    assert!(take(&dev, &o).iter().all(|x| x.is_nan()), "a refused op has written");
+    let (lse, mut dq, mut dk, mut dv) = (lse.view(), poisoned(&dev, 24), poisoned(&dev, 12), poisoned(&dev, 11));
+    let (dq, dk) = (dq.view_mut(), dk.view_mut());
+    refused(attn_bwd(&dev, q, q, k, k, q, lse, cu.view(), dq, dk, dv.view_mut(), h), "attn_bwd", "dv [N, Hk, D]");
+    let (seq, pos) = (dev.upload(&[0i32; 3]), dev.upload(&[0i32, 1, 2]));
+    let at = Paged { seq: seq.view(), pos: pos.view(), table: seq.at(0..1), max_pages: 1 };
+    let (mut pages, mut v_pages) = (poisoned(&dev, pages_len(1, h)), poisoned(&dev, pages_len(1, h)));
+    let (to, v_to) = (pages.view_mut(), v_pages.view_mut());
+    refused(kv_append(&dev, short, k, at, to, v_to, h), "kv_append", "k [N, Hk, D]");
+    let mut decode = |q, at| attn_decode(&dev, q, pages.view(), v_pages.view(), at, o.view_mut(), h);
+    refused(decode(short, at), "attn_decode", "q [N, H, D]");
+    refused(decode(q, Paged { seq: seq.at(0..2), ..at }), "attn_decode", "seq [N]");
+    let far = dev.upload(&[0i32, 1, 32]);
+    refused(decode(q, Paged { pos: far.view(), ..at }), "attn_decode", "the page of the row");
+    let no_page = dev.upload(&[1i32]);
+    refused(decode(q, Paged { table: no_page.view(), ..at }), "attn_decode", "the page of the row");
+}

@@ -132,6 +132,18 @@ pub struct Paged<'a> {
     pub max_pages: usize,
 }
 
+/// `Ok` when each row's own page is in its sequence's part of the table, and is a page.
+fn check_pages(op: &'static str, at: cpu::attn::Paged, n_pages: usize) -> Result<()> {
+    let (seq, pos, table, max_pages) = at;
+    let page_of = |row: usize| {
+        let (seq, page) = (usize::try_from(seq[row]).ok()?, usize::try_from(pos[row]).ok()? / CHUNK);
+        let page = if page < max_pages { *table.get(seq * max_pages + page)? } else { -1 };
+        (0..n_pages as i32).contains(&page).then_some(())
+    };
+    let good = (0..pos.len()).filter(|row| page_of(*row).is_some()).count();
+    want(op, "the page of the row is in the table and in the pool", good, pos.len())
+}
+
 /// Elements of `n_pages` pages of keys or of values of one layer.
 pub fn pages_len(n_pages: usize, heads: Heads) -> usize {
     n_pages * CHUNK * heads.kv * heads.dim
@@ -151,9 +163,12 @@ pub fn kv_append(
     want("kv_append", "k [N, Hk, D]", k.len(), at.pos.len() * heads.kv * heads.dim)?;
     want("kv_append", "v [N, Hk, D]", v.len(), at.pos.len() * heads.kv * heads.dim)?;
     want("kv_append", "seq [N]", at.seq.len(), at.pos.len())?;
+    want("kv_append", "values as many pages as keys", v_pages.len(), k_pages.len())?;
+    let n_pages = k_pages.len() / pages_len(1, heads);
     match dev {
         Device::Cpu(cpu) => {
             let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
+            check_pages("kv_append", at, n_pages)?;
             cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages.host_mut(), v_pages.host_mut(), heads)
         }
     }
@@ -175,9 +190,12 @@ pub fn attn_decode(
     want("attn_decode", "q [N, H, D]", q.len(), at.pos.len() * heads.q * heads.dim)?;
     want("attn_decode", "o [N, H, D]", o.len(), q.len())?;
     want("attn_decode", "seq [N]", at.seq.len(), at.pos.len())?;
+    want("attn_decode", "values as many pages as keys", v_pages.len(), k_pages.len())?;
+    let n_pages = k_pages.len() / pages_len(1, heads);
     match dev {
         Device::Cpu(cpu) => {
             let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
+            check_pages("attn_decode", at, n_pages)?;
             cpu::attn::attn_decode(cpu, q.host(), k_pages.host(), v_pages.host(), at, o.host_mut(), heads)
         }
     }

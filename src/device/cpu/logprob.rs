@@ -39,7 +39,7 @@ fn row_logprob(isa: Isa, z: &mut [f32], inv_temperature: f32, target: usize) -> 
         },
     );
     let lse = max + sum.ln();
-    (lse, lse - dot / sum, z[target] - lse)
+    (lse, sum.ln() - dot / sum, z[target] - lse)
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].

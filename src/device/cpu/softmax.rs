@@ -11,7 +11,8 @@ use super::math::exp;
 /// Lanes of a sum.
 pub const LANES: usize = 16;
 
-/// Maximum, sum of `exp(z - max)`, and sum of `exp(z - max) z` of a row. NaN makes the sums NaN.
+/// Maximum, sum of `exp(z - max)`, and sum of `exp(z - max) (z - max)` of a row: the distance and not z, for entropy is
+/// small beside z. NaN makes the sums NaN.
 #[inline(always)]
 pub fn softmax_sums(z: &[f32]) -> (f32, f32, f32) {
     let max = row_max(z);
@@ -19,15 +20,17 @@ pub fn softmax_sums(z: &[f32]) -> (f32, f32, f32) {
     let (chunks, rest) = z.as_chunks::<LANES>();
     for chunk in chunks {
         for l in 0..LANES {
-            let p = exp(chunk[l] - max);
+            let below = chunk[l] - max;
+            let p = exp(below);
             sum[l] += p;
-            dot[l] = p.mul_add(chunk[l], dot[l]);
+            dot[l] = p.mul_add(below, dot[l]);
         }
     }
     for l in 0..rest.len() {
-        let p = exp(rest[l] - max);
+        let below = rest[l] - max;
+        let p = exp(below);
         sum[l] += p;
-        dot[l] = p.mul_add(rest[l], dot[l]);
+        dot[l] = p.mul_add(below, dot[l]);
     }
     (max, tree(sum), tree(dot))
 }

@@ -1,0 +1,290 @@
+//! gemm, linear_logprob and sample: against the oracle; sampling against its distribution. Their row rule stands in
+//! `row_rule_gemm.rs`.
+
+mod support;
+
+use haggle::device::{DType, Device, View, ViewMut};
+use haggle::ops::gemm::*;
+use haggle::ops::logprob::*;
+use haggle::ops::sample::{Sampling, sample};
+use haggle::oracle;
+use haggle::oracle::sample::Row;
+use support::*;
+
+type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
+type Product = fn(&[f64], &[f64], usize, usize, usize) -> Vec<f64>;
+
+const GEMMS: [(&str, Gemm, Product); 3] = [
+    ("gemm_nt", gemm_nt, oracle::gemm::gemm_nt),
+    ("gemm_nn", gemm_nn, oracle::gemm::gemm_nn),
+    ("gemm_tn", gemm_tn, oracle::gemm::gemm_tn),
+];
+
+#[test]
+fn gemm_matches_the_oracle() {
+    let dev = cpu(2);
+    // M, N, K: ones, odd, one row, one column, a thin and a long sum; with the floor: longer sums, larger errors.
+    let shapes = [
+        ([1, 1, 1], 5.7e-8),
+        ([1, 65, 33], 1.6e-7),
+        ([37, 1, 19], 1.2e-7),
+        ([13, 47, 1], 2.9e-8),
+        ([65, 130, 128], 3.7e-7),
+        ([9, 33, 3000], 1.9e-6),
+    ];
+    for ([m, n, k], floor) in shapes {
+        let (a, b, c) = (normal(m * k, 1), normal(n * k, 2), normal(m * n, 3));
+        for (name, gemm, want) in GEMMS {
+            let (a_buffer, b_buffer) = (dev.upload(&a), dev.upload(&b));
+            let (mut set, mut add) = (poisoned(&dev, m * n), dev.upload(&c));
+            gemm(&dev, a_buffer.view(), b_buffer.view(), set.view_mut(), m, n, k, Store::Set).unwrap();
+            gemm(&dev, a_buffer.view(), b_buffer.view(), add.view_mut(), m, n, k, Store::Add).unwrap();
+            let want = want(&wide(&a), &wide(&b), m, n, k);
+            near(name, &[m, n, k], &want, &take(&dev, &set), floor);
+            let want: Vec<f64> = want.iter().zip(&c).map(|(w, c)| w + *c as f64).collect();
+            near(name, &[m, n, k], &want, &take(&dev, &add), floor);
+        }
+    }
+}
+
+/// Inputs of the head: rows, vocabulary, width, 1 / temperature.
+struct Head {
+    dims: [usize; 3],
+    inv: f32,
+    x: Vec<f32>,
+    w: Vec<f32>,
+    target: Vec<i32>,
+}
+
+impl Head {
+    fn all() -> Vec<(Head, f64)> {
+        // With the floor of backward.
+        let cases = [
+            ([1, 1, 1], 1.0, 1e-7),
+            ([1, 50, 7], 1.0, 3.2e-7),
+            ([70, 33, 5], 0.7, 4.5e-7),
+            ([3, 2048, 128], 1.25, 1.4e-6),
+            ([150, 257, 64], 1.0, 1.4e-6),
+        ];
+        let head = |([n, v, c], inv, floor): ([usize; 3], f32, f64)| {
+            let x = normal(n * c, 1).iter().map(|x| x / (c as f32).sqrt()).collect();
+            let w = normal(v * c, 2).iter().map(|x| x * 3.0).collect();
+            (Head { dims: [n, v, c], inv, x, w, target: indices(n, v, 3) }, floor)
+        };
+        cases.map(head).into_iter().collect()
+    }
+
+    /// logprob, lse, entropy.
+    fn forward(&self, dev: &Device) -> [Vec<f32>; 3] {
+        let [n, v, c] = self.dims;
+        let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, n)];
+        let mut space = poisoned(dev, linear_logprob_workspace(dev, v));
+        let (x, w, target) = (dev.upload(&self.x), dev.upload(&self.w), dev.upload(&self.target));
+        let [lp, lse, h] = &mut out;
+        let (lp, lse, h) = (lp.view_mut(), lse.view_mut(), h.view_mut());
+        linear_logprob_fwd(dev, x.view(), w.view(), target.view(), lp, lse, h, space.view_mut(), c, self.inv).unwrap();
+        take(dev, &space);
+        out.each_ref().map(|b| take(dev, b))
+    }
+}
+
+#[test]
+fn linear_logprob_fwd_matches_the_oracle() {
+    for (head, _) in Head::all() {
+        let [n, _, c] = head.dims;
+        let got = head.forward(&cpu(2));
+        let (x, w) = (wide(&head.x), wide(&head.w));
+        let want = oracle::logprob::linear_logprob_fwd(&x, &w, &head.target, c, head.inv as f64);
+        near("linear_logprob_fwd logprob", &[n], &want.0, &got[0], 2.2e-7);
+        near("linear_logprob_fwd lse", &[n], &want.1, &got[1], 1.8e-7);
+        near("linear_logprob_fwd entropy", &[n], &want.2, &got[2], 6.8e-7);
+    }
+}
+
+#[test]
+fn linear_logprob_bwd_matches_the_oracle() {
+    let dev = cpu(2);
+    for (head, floor) in Head::all().into_iter().skip(1) {
+        let [n, v, c] = head.dims;
+        let [_, lse, h] = head.forward(&dev);
+        let (d_lp, d_h, dw0) = (normal(n, 4), normal(n, 5), normal(v * c, 6));
+        let (mut dx, mut dw) = (poisoned(&dev, n * c), dev.upload(&dw0));
+        let mut space = poisoned(&dev, linear_logprob_workspace(&dev, v));
+        let [x, w, lse, h] = [&head.x, &head.w, &lse, &h].map(|x| dev.upload(x));
+        let (d_lp_buffer, d_h_buffer, target) = (dev.upload(&d_lp), dev.upload(&d_h), dev.upload(&head.target));
+        linear_logprob_bwd(
+            &dev,
+            d_lp_buffer.view(),
+            d_h_buffer.view(),
+            x.view(),
+            w.view(),
+            target.view(),
+            lse.view(),
+            h.view(),
+            dx.view_mut(),
+            dw.view_mut(),
+            space.view_mut(),
+            c,
+            head.inv,
+        )
+        .unwrap();
+        take(&dev, &space);
+        let (x, w) = (wide(&head.x), wide(&head.w));
+        let (want_dx, want_dw) =
+            oracle::logprob::linear_logprob_bwd(&wide(&d_lp), &wide(&d_h), &x, &w, &head.target, c, head.inv as f64);
+        let want_dw: Vec<f64> = want_dw.iter().zip(&dw0).map(|(a, b)| a + *b as f64).collect();
+        near("linear_logprob_bwd dx", &[n, c], &want_dx, &take(&dev, &dx), floor);
+        near("linear_logprob_bwd dw", &[v, c], &want_dw, &take(&dev, &dw), floor);
+    }
+}
+
+#[test]
+fn linear_logprob_far_logits() {
+    // Logits of thousands: the softmax is one token, nothing overflows.
+    let (dev, x, w) = (cpu(1), vec![100.0f32], vec![-50.0, 50.0, 49.0]);
+    let head = Head { dims: [1, 3, 1], inv: 1.0, x, w, target: vec![1] };
+    let got = head.forward(&dev);
+    assert_eq!(got, [vec![0.0], vec![5000.0], vec![0.0]]);
+    let head = Head { target: vec![0], ..head };
+    assert_eq!(head.forward(&dev)[0], [-10000.0]);
+}
+
+/// Tokens and logprobs of `n` draws from one row of logits.
+fn draw(dev: &Device, logits: &[f32], n: usize, how: Row) -> (Vec<usize>, Vec<f32>) {
+    let mut z = dev.upload(&logits.repeat(n));
+    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 100, i % 100]).collect();
+    let (mut token, mut logprob) = (dev.upload(&vec![-1i32; n]), poisoned(dev, n));
+    let [temperature, top_p, min_p] = [how.temperature, how.top_p, how.min_p].map(|x| dev.upload(&vec![x as f32; n]));
+    let (top_k, key) = (dev.upload(&vec![how.top_k as i32; n]), dev.upload(&key));
+    let sampling = Sampling {
+        temperature: temperature.view(),
+        top_k: top_k.view(),
+        top_p: top_p.view(),
+        min_p: min_p.view(),
+        key: key.view(),
+    };
+    sample(dev, z.view_mut(), sampling, token.view_mut(), logprob.view_mut(), logits.len()).unwrap();
+    assert!(z.guard_intact() && token.guard_intact());
+    let token: Vec<i32> = dev.to_vec(token.view());
+    (token.iter().map(|t| *t as usize).collect(), take(dev, &logprob))
+}
+
+const ALL: Row = Row { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
+
+/// Rows of logits: odd sizes around the lanes, ties, one token, far tails.
+fn rows() -> Vec<Vec<f32>> {
+    let scaled = |n, s: f32| normal(n, n as u64).iter().map(|x| x * s).collect();
+    vec![
+        vec![0.5],
+        scaled(5, 1.0),
+        scaled(33, 2.0),
+        scaled(100, 0.5),
+        vec![1.0; 24],
+        (0..40).map(|i| (i % 4) as f32).collect(),
+    ]
+}
+
+/// Every kind of filter, and some together.
+const FILTERS: [Row; 8] = [
+    ALL,
+    Row { temperature: 0.6, ..ALL },
+    Row { temperature: 1.7, ..ALL },
+    Row { top_k: 3, ..ALL },
+    Row { top_p: 0.63, ..ALL },
+    Row { min_p: 0.21, ..ALL },
+    Row { top_k: 7, top_p: 0.81, min_p: 0.051, temperature: 0.9 },
+    Row { temperature: 0.0, ..ALL },
+];
+
+#[test]
+fn sample_draws_the_oracle_s_distribution() {
+    let dev = cpu(2);
+    const N: usize = 8_000;
+    for logits in rows() {
+        for how in FILTERS {
+            let (want, log_p) = oracle::sample::sample(&wide(&logits), how);
+            let (token, logprob) = draw(&dev, &logits, N, how);
+            let mut counts = vec![0usize; logits.len()];
+            for (t, lp) in token.iter().zip(&logprob) {
+                counts[*t] += 1;
+                assert!(
+                    (*lp as f64 - log_p[*t]).abs() < 2e-6,
+                    "sample {how:?}: logprob {lp} of {t}, want {}",
+                    log_p[*t]
+                );
+            }
+            // Chi-square over the tokens expected at least five times, the rest as one; the noise is fixed, so this
+            // passes always or never. Four and a half standard deviations: one false alarm in 10^5.
+            let (mut chi, mut cells, mut rest) = (0.0, 0.0, (0.0, 0.0));
+            for (count, p) in counts.iter().zip(&want) {
+                assert!(
+                    *count == 0 || *p > 0.0,
+                    "sample {how:?} of {} tokens: drew what no filter keeps",
+                    logits.len()
+                );
+                let (count, expected) = (*count as f64, p * N as f64);
+                if expected >= 5.0 {
+                    chi += (count - expected).powi(2) / expected;
+                    cells += 1.0;
+                } else {
+                    rest = (rest.0 + count, rest.1 + expected);
+                }
+            }
+            let degrees: f64 = cells - 1.0;
+            let limit = degrees + 4.5 * (2.0 * degrees).sqrt() + 1e-9;
+            assert!(chi <= limit, "sample {how:?} of {} tokens: chi-square {chi}, limit {limit}", logits.len());
+            assert!((rest.0 - rest.1).abs() <= 5.0 + 4.5 * rest.1.sqrt(), "sample {how:?}: the rare ones {rest:?}");
+        }
+    }
+}
+
+#[test]
+fn sample_greedy_takes_the_first_of_the_likeliest() {
+    let (token, logprob) = draw(&cpu(1), &[0.0, 2.0, 2.0, -1.0], 3, Row { temperature: 0.0, ..ALL });
+    assert_eq!(token, [1, 1, 1]);
+    let want = 2.0 - (1f64 + 2.0 * 2f64.exp() + (-1f64).exp()).ln();
+    near("sample logprob", &[3], &[want; 3], &logprob, 2.3e-7);
+}
+
+#[test]
+fn sample_top_k_of_ties_keeps_the_lower_ids() {
+    let (token, _) = draw(&cpu(1), &[1.0; 20], 2000, Row { top_k: 3, ..ALL });
+    assert!((0..3).all(|t| token.contains(&t)) && token.iter().all(|t| *t < 3));
+}
+
+#[test]
+fn sample_of_nan_stays_in_the_vocabulary_and_says_nan() {
+    let dev = cpu(1);
+    for how in FILTERS {
+        let (token, logprob) = draw(&dev, &[0.0, f32::NAN, 1.0], 20, how);
+        assert!(token.iter().all(|t| *t < 3) && logprob.iter().all(|lp| lp.is_nan()), "{how:?}");
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let dev = cpu(1);
+    let (a, b, mut c) = (dev.zeros(DType::F32, 12), dev.zeros(DType::F32, 11), poisoned(&dev, 12));
+    for (name, gemm, _) in GEMMS {
+        refused(gemm(&dev, b.view(), a.view(), c.view_mut(), 3, 3, 4, Store::Set), name, "a has M K");
+        refused(gemm(&dev, a.view(), b.view(), c.at_mut(0..9), 3, 3, 4, Store::Set), name, "b has");
+        refused(gemm(&dev, a.view(), a.view(), c.view_mut(), 3, 3, 4, Store::Set), name, "c has M N");
+    }
+    let (mut lp, mut lse, mut h) = (poisoned(&dev, 3), poisoned(&dev, 3), poisoned(&dev, 2));
+    let (target, mut space) = (dev.upload(&[0i32, 1, 2]), poisoned(&dev, linear_logprob_workspace(&dev, 3)));
+    let mut fwd = |x: View, h: ViewMut, space: ViewMut| {
+        linear_logprob_fwd(&dev, x, a.view(), target.view(), lp.view_mut(), lse.view_mut(), h, space, 4, 1.0)
+    };
+    refused(fwd(b.view(), h.view_mut(), space.view_mut()), "linear_logprob_fwd", "x [N, C]");
+    refused(fwd(a.view(), h.view_mut(), space.view_mut()), "linear_logprob_fwd", "entropy [N]");
+    let mut three = poisoned(&dev, 3);
+    refused(fwd(a.view(), three.view_mut(), space.at_mut(0..1)), "linear_logprob_fwd", "workspace");
+    let (k, f, mut token) = (dev.upload(&[0i32; 3]), dev.upload(&[1f32; 3]), dev.upload(&[0i32; 3]));
+    let key = dev.zeros(DType::U64, 8);
+    let how = Sampling { temperature: f.view(), top_k: k.view(), top_p: f.view(), min_p: f.view(), key: key.view() };
+    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4), "sample", "key [N, 3]");
+    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 5), "sample", "logits [N, V]");
+    refused(sample(&dev, c.view_mut(), how, token.view_mut(), h.view_mut(), 4), "sample", "logprob [N]");
+    let how = Sampling { top_p: f.at(0..2), ..how };
+    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4), "sample", "top_p [N]");
+}
