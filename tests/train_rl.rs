@@ -9,18 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A config of seconds, with overrides `key=value`.
 fn config(overrides: &[&str]) -> Config {
     let small = [
-        "rollout.products_per_step=3",
+        "rollout.products_per_step=2",
         "rollout.group_size=4",
         "grpo.steps=3",
         "grpo.micro_batch_tokens=1024",
         "run.checkpoint_every=1",
-        "eval.products=3",
-        "eval.rollouts=2",
+        "eval.products=2",
+        "eval.rollouts=1",
         "eval.best_of=2",
         "threads=1",
     ];
-    let base = std::env::var("HAGGLE_TEST_BASE").map(|b| format!("model.base={b}")).ok();
-    let all = small.iter().chain(overrides).map(|s| s.to_string()).chain(base);
+    let all = small.iter().chain(overrides).map(|s| s.to_string());
     let parsed: Vec<Override> = all
         .map(|text| {
             let (key, value) = text.split_once('=').unwrap();

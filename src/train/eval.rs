@@ -12,7 +12,7 @@ use crate::infer::Engine;
 use crate::model::Weights;
 use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
 use crate::negotiate::sellers::SELLERS;
-use crate::negotiate::{Buyer, Persona, Product, Rules, Scenario, Seller};
+use crate::negotiate::{Buyer, Persona, Product, Rules, Scenario, Seller, export};
 use crate::noise::Noise;
 use crate::text::Chat;
 use serde::Serialize;
@@ -206,10 +206,26 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// Dialogues before and after training, a line each.
     pub samples: Vec<Value>,
+    /// The episodes behind the first seller's rows.
+    pub kept: Vec<Kept>,
+}
+
+/// The episodes of one buyer against one seller.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The buyer's name.
+    pub buyer: String,
+    /// The seller's name.
+    pub seller: String,
+    /// True when the buyer is a model.
+    pub model: bool,
+    /// The episodes, `rollouts` a product, products first.
+    pub played: Vec<Played>,
 }
 
 impl Report {
-    /// Writes `summary.json`, `differences.json` and `samples.jsonl` into a folder.
+    /// Writes `summary.json`, `differences.json`, `samples.jsonl` and, for the AmazonHistoryPrice evaluator, the first
+    /// seller's episodes as `evaluator/*.jsonl` into a folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let broken = |e: serde_json::Error| Error::data(folder, e);
         let summary = serde_json::to_string_pretty(&self.table.rows()).map_err(broken)?;
@@ -217,7 +233,14 @@ impl Report {
         write_atomically(&folder.join("summary.json"), summary.as_bytes())?;
         write_atomically(&folder.join("differences.json"), differences.as_bytes())?;
         let lines: String = self.samples.iter().map(|line| format!("{line}\n")).collect();
-        write_atomically(&folder.join("samples.jsonl"), lines.as_bytes())
+        write_atomically(&folder.join("samples.jsonl"), lines.as_bytes())?;
+        let own = folder.join("evaluator");
+        std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
+        for Kept { buyer, seller, played, .. } in &self.kept {
+            let path = own.join(export::file_name(buyer, seller));
+            export::write(&path, buyer, seller, played.iter().map(|p| &p.episode))?;
+        }
+        Ok(())
     }
 }
 
@@ -229,8 +252,7 @@ const EVAL: u64 = 3;
 /// Hears `(buyer, seller, episodes ended, episodes of the pair)`.
 pub type Progress<'a> = dyn FnMut(&str, &str, usize, usize) + 'a;
 
-/// Plays every entrant against every opponent on the held-out products; the first opponent's first dialogues with a
-/// model are kept as samples under the model's name.
+/// Plays every entrant against every opponent on the held-out products; the episodes with the first opponent are kept.
 ///
 /// # Errors
 /// What the engines refuse: a prompt that does not fit the context, by the product's name.
@@ -239,36 +261,37 @@ pub fn compete(
     entrants: &[Entrant],
     opponents: &[Opponent],
     progress: &mut Progress,
-) -> Result<(Table, Vec<(String, Vec<Played>)>)> {
+) -> Result<(Table, Vec<Kept>)> {
     let (mut table, mut kept) = (Table::default(), Vec::new());
+    let rollouts = setup.config.eval.rollouts;
     for (i, opponent) in opponents.iter().enumerate() {
+        let seller = opponent.key();
         for entrant in entrants {
             let played = meet(setup, entrant, *opponent, progress)?;
-            let (facts, rollouts) = (facts(&played), setup.config.eval.rollouts);
-            match entrant {
-                Entrant::Script(buyer) => table.add(buyer.key(), &opponent.key(), facts),
-                Entrant::Model { name, best_of, .. } => {
-                    let each = rollouts.max(*best_of);
-                    table.add(name, &opponent.key(), first_of(&facts, each, rollouts));
-                    if *best_of > 0 {
-                        let best = self::best_of(&facts, each, *best_of);
-                        table.add(&format!("best_of_{best_of}"), &opponent.key(), best);
-                    }
-                    if i == 0 {
-                        kept.push((name.to_string(), spread(played, each)));
-                    }
-                }
+            let (buyer, best_of) = match *entrant {
+                Entrant::Script(buyer) => (buyer.key(), 0),
+                Entrant::Model { name, best_of, .. } => (name, best_of),
+            };
+            let (facts, each) = (facts(&played), rollouts.max(best_of));
+            table.add(buyer, &seller, first_of(&facts, each, rollouts));
+            if best_of > 0 {
+                table.add(&format!("best_of_{best_of}"), &seller, self::best_of(&facts, each, best_of));
+            }
+            if i == 0 {
+                let model = matches!(entrant, Entrant::Model { .. });
+                let played = first_of(&played, each, rollouts);
+                kept.push(Kept { buyer: buyer.into(), seller: seller.clone(), model, played });
             }
         }
     }
     Ok((table, kept))
 }
 
-/// The first rollout of products evenly spread over the list.
-fn spread(played: Vec<Played>, each: usize) -> Vec<Played> {
+/// The first rollouts of a few products, evenly spread over them.
+fn few(played: &[Played], each: usize) -> impl Iterator<Item = &Played> {
     let products = played.len() / each.max(1);
     let n = SAMPLES.min(products);
-    (0..n).map(|i| played[i * products / n * each].clone()).collect()
+    (0..n).map(move |i| &played[i * products / n * each])
 }
 
 /// All episodes of one entrant against one opponent.
@@ -332,11 +355,12 @@ pub fn evaluate(setup: &Setup, model: (&str, &Weights, &Chat), progress: &mut Pr
     let best = format!("best_of_{best_of}");
     let baselines = ["untrained", best.as_str(), "og_narrator"];
     let differences = baselines.iter().flat_map(|b| table.differences(name, b)).collect();
-    let lines = |(who, played): &(String, Vec<Played>)| -> Vec<Value> {
-        let when = if who == "untrained" { "before" } else { "after" };
-        played.iter().map(|p| sample_line(when, p)).collect()
+    let lines = |of: &Kept| -> Vec<Value> {
+        let when = if of.buyer == "untrained" { "before" } else { "after" };
+        few(&of.played, setup.config.eval.rollouts).map(|p| sample_line(when, p)).collect()
     };
-    Ok(Report { differences, samples: kept.iter().flat_map(lines).collect(), table })
+    let samples = kept.iter().filter(|k| k.model).flat_map(lines).collect();
+    Ok(Report { differences, samples, table, kept })
 }
 
 #[cfg(test)]

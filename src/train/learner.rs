@@ -85,6 +85,8 @@ pub struct Learner {
     batch: PackedBatch,
     tokens: TokenBuffers,
     host: Host,
+    /// A micro-batch has run: what ops size on first use is sized.
+    warm: bool,
 }
 
 /// What the loss reads and writes for each trained token, `[M]` each.
@@ -126,7 +128,18 @@ impl Learner {
             dentropy: b("dentropy", n),
             sums: b("sums", POLICY_SUMS.len()),
         };
-        Learner { dev: plan.device().clone(), how, weights, optimizer, grads, acts, batch, tokens, host: Host::new(n) }
+        Learner {
+            dev: plan.device().clone(),
+            how,
+            weights,
+            optimizer,
+            grads,
+            acts,
+            batch,
+            tokens,
+            host: Host::new(n),
+            warm: false,
+        }
     }
 
     /// Learns from a batch: `updates` optimizer steps, each on its share of the episodes, in order; the ratio is taken to
@@ -172,14 +185,15 @@ impl Learner {
         ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0);
         let mut sums = [0f32; POLICY_SUMS.len()];
         for micro in micro_batches(share, self.how.micro_batch_tok) {
-            alloc::assert_no_alloc("a micro-batch", || {
-                self.pack(&share[micro], 1.0 / trained as f32)?;
-                self.forward(reference, learned)?;
-                if first {
-                    self.compare(learned);
-                }
-                self.backward(&mut sums, learned)
-            })?;
+            let counted = alloc::count();
+            self.pack(&share[micro], 1.0 / trained as f32)?;
+            self.forward(reference, learned)?;
+            if first {
+                self.compare(learned);
+            }
+            self.backward(&mut sums, learned)?;
+            debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
+            self.warm = true;
             learned.packed_tok += self.batch.n_tokens();
         }
         learned.trained_tok += trained;

@@ -1,7 +1,7 @@
 //! What a step leaves on disk: a row of `metrics.jsonl`, and a line of `episodes.jsonl` for each episode.
 //!
-//! The one idea: every key is computed and the same bits on any machine of one kind, except those under `time/`, which are
-//! measured there (seconds, tokens a second, peak memory).
+//! The one idea: every key is a result, the same bits on any machine of one kind, except those under `time/`, which measure
+//! the work (seconds, tokens a second, tokens run and reused, pages, peak memory).
 
 use super::learner::Learned;
 use super::rollout::{Played, Rollout};
@@ -88,9 +88,6 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
         ("rollout/constant_groups", json!(s.constant_groups)),
         ("rollout/buyer_tokens", json!(rollout.buyer.sampled_tok)),
         ("rollout/seller_tokens", json!(rollout.seller.sampled_tok)),
-        ("rollout/prefill_tokens", json!(rollout.buyer.rows_prefill + rollout.seller.rows_prefill)),
-        ("rollout/reused_tokens", json!(rollout.buyer.prefix_reused_tok + rollout.seller.prefix_reused_tok)),
-        ("rollout/pages_peak", json!([rollout.buyer.pages_peak, rollout.seller.pages_peak])),
         ("policy/loss", json!(loss)),
         ("policy/pg_loss", json!(pg_loss)),
         ("policy/kl", json!(s.with_kl.then_some(kl))),
@@ -127,6 +124,13 @@ fn times(row: &mut Metrics, s: &StepFacts) {
         ("trained_tokens_per_s", l.packed_tok as f64 / (l.forward_s + l.backward_s + l.optimizer_s).max(1e-9)),
     ] {
         row.insert(format!("time/{key}"), json!(value));
+    }
+    // Work, not results: a resumed run begins with empty caches.
+    for (key, of) in [("buyer", &rollout.buyer), ("seller", &rollout.seller)] {
+        row.insert(format!("time/{key}_prefill_tokens"), json!(of.rows_prefill));
+        row.insert(format!("time/{key}_reused_tokens"), json!(of.prefix_reused_tok));
+        row.insert(format!("time/{key}_preemptions"), json!(of.preemptions));
+        row.insert(format!("time/{key}_pages_peak"), json!(of.pages_peak));
     }
     row.insert("time/peak_memory_bytes".into(), json!(peak_memory_bytes()));
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RUN/config.toml        the resolved config
-//! RUN/metrics.jsonl      one row a step; what was measured rather than computed stands under `time/`
+//! RUN/metrics.jsonl      one row a step; what measures the work, not its result, stands under `time/`
 //! RUN/episodes.jsonl     every dialogue
 //! RUN/checkpoints/step-N a Hugging Face folder and `haggle/`; `RUN/latest` names the newest whole one
 //! RUN/lock               held by the live run

@@ -1,0 +1,168 @@
+//! The learner alone: a bandit is learned, a batch may be cut anyhow, what is not finite changes nothing.
+
+use haggle::credit::advantage::{GroupAdvantage, group_advantage};
+use haggle::device::Device;
+use haggle::embedded;
+use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use haggle::model::{ModelConfig, Plan, Weights};
+use haggle::ops::loss::PolicyLoss;
+use haggle::text::{Chat, Transcript};
+use haggle::train::learner::{Learned, Learner, Learning, Sample, parts};
+use haggle::train::optimizer::{Hyper, Optimizer};
+
+/// A model of seconds over the embedded tokenizer.
+fn model(dev: &Device, chat: &Chat) -> Weights {
+    let tiny = ModelConfig::tiny(chat.tokenizer.vocab());
+    let shape = ModelConfig {
+        hidden_size: 32,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 16,
+        intermediate_size: 32,
+        max_position_embeddings: 128,
+        ..tiny
+    };
+    Weights::init(dev, shape, 7)
+}
+
+fn learner(dev: &Device, chat: &Chat, how: Learning, hyper: Hyper) -> Learner {
+    let weights = model(dev, chat);
+    let optimizer = Optimizer::new(dev, parts(&weights), hyper, 100);
+    Learner::planned(&mut Plan::on(dev), weights, optimizer, how)
+}
+
+fn learning() -> Learning {
+    let loss = PolicyLoss { clip_low: 0.2, clip_high: 0.2, kl: 0.0, entropy: 0.0 };
+    Learning { micro_batch_tok: 128, loss, temperature: 1.0, updates: 1 }
+}
+
+/// `n` one-turn transcripts of at most `max_new` tokens, sampled from the weights.
+fn sampled(dev: &Device, chat: &Chat, weights: &Weights, n: usize, max_new: usize, seed: u64) -> Vec<Transcript> {
+    let mut engine = Engine::new(dev, &weights.config, EngineConfig::sized_for(n, 64)).unwrap();
+    let mut all: Vec<Transcript> = Vec::new();
+    let mut ids = Vec::new();
+    for stream in 0..n as u64 {
+        let mut transcript = Transcript::new(chat, "buyer.").unwrap();
+        transcript.push_incoming(chat, "turn 1/6").unwrap();
+        let how = Sampling::plain(1.0, max_new, chat.end());
+        ids.push(engine.add(transcript.ids(), how, NoiseKey { seed, stream }).unwrap());
+        all.push(transcript);
+    }
+    while engine.step(weights).unwrap() {
+        while let Some(turn) = engine.next_finished() {
+            let at = ids.iter().position(|id| *id == turn.seq).unwrap();
+            all[at].push_sampled(turn.ids, turn.logprobs);
+        }
+    }
+    all
+}
+
+fn bits(dev: &Device, weights: &Weights) -> Vec<u32> {
+    dev.to_vec::<f32>(weights.data.view()).into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn a_bandit_is_learned() {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let hyper = Hyper { lr: 0.01, warmup_steps: 0, ..Hyper::default() };
+    let mut learner = learner(&dev, &chat, learning(), hyper);
+    let mut means = Vec::new();
+    for step in 0..40 {
+        let transcripts = sampled(&dev, &chat, &learner.weights, 64, 1, step);
+        // One arm in eight pays.
+        let pays = |t: &Transcript| if t.ids().last().unwrap() % 8 == 0 { 1.0 } else { 0.0 };
+        let rewards: Vec<f32> = transcripts.iter().map(pays).collect();
+        let mut advantage = vec![0.0; 64];
+        group_advantage(&rewards, 64, GroupAdvantage { divide_by_std: false }, &mut advantage);
+        let batch = transcripts.iter().zip(&advantage);
+        let samples: Vec<Sample> = batch.map(|(transcript, a)| Sample { transcript, advantage: *a }).collect();
+        let learned = learner.learn(&samples, None).unwrap();
+        assert_eq!(learned.logprob_max_abs_diff, 0.0, "step {step}");
+        means.push(rewards.iter().sum::<f32>() / 64.0);
+    }
+    let (first, last) = (means[..4].iter().sum::<f32>() / 4.0, means[36..].iter().sum::<f32>() / 4.0);
+    assert!(first < 0.3 && last > 0.9, "first {first}, last {last}: {means:?}");
+}
+
+#[test]
+fn the_cut_into_micro_batches_changes_the_order_of_sums_only() {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let run = |micro_batch_tok: usize| -> (Learned, Vec<f32>) {
+        let how = Learning { micro_batch_tok, ..learning() };
+        let mut learner = learner(&dev, &chat, how, Hyper { warmup_steps: 0, ..Hyper::default() });
+        let transcripts = sampled(&dev, &chat, &learner.weights, 24, 20, 3);
+        let by = |(i, transcript)| Sample { transcript, advantage: (i as f32 * 0.7).sin() };
+        let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
+        let learned = learner.learn(&samples, None).unwrap();
+        (learned, dev.to_vec::<f32>(learner.weights.data.view()))
+    };
+    let ((small, _), (large, _)) = (run(128), run(4096));
+    assert_eq!((small.trained_tok, small.packed_tok), (large.trained_tok, large.packed_tok));
+    assert_eq!((small.logprob_max_abs_diff, large.logprob_max_abs_diff), (0.0, 0.0));
+    // on policy: the ratio is exactly one
+    assert_eq!((small.sums[5], large.sums[5]), (0.0, 0.0));
+    for (got, want) in small.sums.iter().zip(large.sums).chain([(&small.grad_norm, large.grad_norm)]) {
+        assert!((got - want).abs() <= 2e-5 * want.abs().max(1e-3), "got {got}, want {want}");
+    }
+}
+
+#[test]
+fn an_update_that_is_not_finite_changes_nothing_and_too_many_end_the_run() {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let hyper = Hyper { max_skipped_steps: 2, ..Hyper::default() };
+    let mut learner = learner(&dev, &chat, learning(), hyper);
+    let mut broken = Transcript::new(&chat, "buyer.").unwrap();
+    broken.push_incoming(&chat, "turn 1/6").unwrap();
+    // A stored logprob of -1e30 makes the ratio infinite.
+    broken.push_sampled(&[9, 8], &[-1e30, -1.0]);
+    let before = (bits(&dev, &learner.weights), learner.weights.version);
+    let sample = Sample { transcript: &broken, advantage: -1.0 };
+    let learned = learner.learn(&[sample], None).unwrap();
+    assert_eq!((learned.skipped, learned.applied, learned.not_finite), (1, 0, Some("loss")));
+    assert!(learned.logprob_max_abs_diff > 1e29);
+    assert_eq!(before, (bits(&dev, &learner.weights), learner.weights.version));
+    let message = learner.learn(&[sample], None).unwrap_err().to_string();
+    assert!(message.contains("loss was not finite in 2 updates in a row"), "{message}");
+}
+
+#[test]
+fn later_updates_of_a_batch_take_the_ratio_to_the_stored_logprobs() {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let how = Learning { updates: 4, ..learning() };
+    let hyper = Hyper { lr: 0.01, warmup_steps: 0, ..Hyper::default() };
+    let mut learner = learner(&dev, &chat, how, hyper);
+    let transcripts = sampled(&dev, &chat, &learner.weights, 24, 10, 3);
+    let by = |(i, transcript)| Sample { transcript, advantage: if i % 2 == 0 { 1.0 } else { -1.0 } };
+    let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
+    let learned = learner.learn(&samples, None).unwrap();
+    assert_eq!(learned.applied, 4);
+    assert_eq!(learned.logprob_max_abs_diff, 0.0, "compared before the first update, over all tokens");
+    assert!(learned.sums[5] > 0.0, "later updates are off policy");
+    assert_eq!(learned.trained_tok, samples.iter().map(Sample::n_trained).sum::<usize>());
+}
+
+#[test]
+fn the_kl_to_the_reference_is_zero_at_first_and_pulls_back_later() {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let loss = PolicyLoss { kl: 1.0, ..learning().loss };
+    let hyper = Hyper { lr: 0.003, warmup_steps: 0, ..Hyper::default() };
+    let mut learner = learner(&dev, &chat, Learning { loss, ..learning() }, hyper);
+    let reference = model(&dev, &chat);
+    let mut kls = Vec::new();
+    for step in 0..12 {
+        let transcripts = sampled(&dev, &chat, &learner.weights, 32, 4, step);
+        // Something to learn for six steps, then the KL alone.
+        let advantage = |t: &Transcript| match t.ids().last().unwrap() % 2 {
+            0 if step < 6 => 1.0,
+            _ if step < 6 => -1.0,
+            _ => 0.0,
+        };
+        let samples: Vec<Sample> =
+            transcripts.iter().map(|t| Sample { transcript: t, advantage: advantage(t) }).collect();
+        kls.push(learner.learn(&samples, Some(&reference)).unwrap().sums[2]);
+    }
+    assert_eq!(kls[0], 0.0);
+    let most = kls.iter().copied().fold(0.0, f32::max);
+    assert!(kls[6] > 0.0 && kls[11] < 0.8 * most, "{kls:?}");
+}
