@@ -41,7 +41,7 @@ impl Default for Supervision {
             final_lr_ratio: 0.02,
             ..Hyper::default()
         };
-        Supervision { seed: 1, tokens: 30_000_000, batch_tokens: 4_096, micro_tokens: 2_304, optim }
+        Supervision { seed: 1, tokens: 10_000_000, batch_tokens: 2_048, micro_tokens: 3_072, optim }
     }
 }
 
