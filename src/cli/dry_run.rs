@@ -7,13 +7,12 @@ use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::negotiate::{Buyer, Product, Seller, Side, play};
+use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::text::{Chat, Transcript};
 use crate::train::rl;
 use crate::train::setup::Setup;
 use serde_json::json;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Dialogues played to count tokens.
@@ -94,53 +93,87 @@ struct Work {
 
 impl Work {
     fn of(setup: &Setup) -> Result<Work> {
-        let buyer_tok = mean_tokens(&setup.train, setup, Side::Buyer, &setup.base.chat)?;
-        let seller_tok = mean_tokens(&setup.train, setup, Side::Seller, &setup.seller.chat)?;
-        let forward = |model: &ModelConfig, tok: f64| tok * flops_a_token(model, tok);
-        let (buyer, seller) = (&setup.base.weights.config, &setup.seller.weights.config);
-        let episodes = setup.episodes_a_step() as f64;
-        let playing = forward(buyer, buyer_tok) + forward(seller, seller_tok);
+        let (buyer, seller) = (&setup.base, &setup.seller);
+        let b = Spoken::mean(setup, Side::Buyer, &buyer.chat)?;
+        let s = Spoken::mean(setup, Side::Seller, &seller.chat)?;
+        let (b_model, s_model) = (&buyer.weights.config, &seller.weights.config);
+        let group = setup.config.rollout.group_size as f64;
         let eval = &setup.config.eval;
-        let models = (setup.held_out.len() * (eval.rollouts.max(eval.best_of) + eval.rollouts)) as f64;
-        let scripted = (setup.held_out.len() * eval.rollouts) as f64;
+        let playing = |group| b.played_flops(b_model, group) + s.played_flops(s_model, group);
+        // A model's games share a product's prompt among its rollouts; a script's are played by the seller alone.
+        let untrained = eval.rollouts.max(eval.best_of) as f64;
+        let trained = eval.rollouts as f64;
+        let a_product =
+            untrained * playing(untrained) + trained * playing(trained) + trained * s.played_flops(s_model, trained);
+        let episodes = setup.episodes_a_step() as f64;
         Ok(Work {
-            parameters: setup.base.weights.layout.n_params(),
-            step_tok: episodes * (buyer_tok + seller_tok),
-            trained_tok: episodes * buyer_tok,
+            parameters: buyer.weights.layout.n_params(),
+            step_tok: episodes * (b.all + s.all),
+            trained_tok: episodes * b.all,
             // Backward is two forwards' worth of products.
-            step_flops: episodes * (playing + 3.0 * forward(buyer, buyer_tok)),
-            eval_flops: models * playing + scripted * forward(seller, seller_tok),
+            step_flops: episodes * (playing(group) + 3.0 * b.packed_flops(b_model)),
+            eval_flops: setup.held_out.len() as f64 * a_product,
         })
     }
 }
 
-/// FLOPs of one token's forward in a sequence of `tok` tokens: two a weight of every matrix, four a head element of every
-/// earlier key (half of them on average).
-fn flops_a_token(model: &ModelConfig, tok: f64) -> f64 {
-    let (c, f) = (model.hidden_size as f64, model.intermediate_size as f64);
-    let (q, kv) = (model.q_dim() as f64, model.kv_dim() as f64);
-    let layer = 2.0 * c * (2.0 * q + 2.0 * kv + 3.0 * f) + 4.0 * q * tok / 2.0;
-    model.num_hidden_layers as f64 * layer + 2.0 * c * model.vocab_size as f64
+/// Mean tokens of one side's transcript.
+struct Spoken {
+    /// All of them.
+    all: f64,
+    /// The system prompt, which the rollouts of a product share.
+    prompt: f64,
+    /// Those the side said itself.
+    said: f64,
 }
 
-/// Mean tokens of a side's whole transcript, over dialogues of scripted players.
-fn mean_tokens(products: &[Arc<Product>], setup: &Setup, side: Side, chat: &Chat) -> Result<f64> {
-    let n = PLAYED.min(products.len());
-    let mut total = 0;
-    for i in 0..n {
-        let product = &products[i * products.len() / n];
-        let noise = Noise::new(setup.config.seed, i as u64);
-        let episode = play(Buyer::Naive, Seller::Teacher, product, setup.rules, noise);
-        let mut transcript = Transcript::new(chat, &episode.system_prompt(side))?;
-        for (heard, said) in episode.dialogue(side) {
-            transcript.push_incoming(chat, heard)?;
-            let mut ids = chat.tokenizer.encode(said)?;
-            ids.push(chat.end());
-            transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+impl Spoken {
+    /// Over dialogues of scripted players on the run's products.
+    fn mean(setup: &Setup, side: Side, chat: &Chat) -> Result<Spoken> {
+        let n = PLAYED.min(setup.train.len()).max(1);
+        let mut sum = Spoken { all: 0.0, prompt: 0.0, said: 0.0 };
+        for i in 0..n {
+            let product = &setup.train[i * setup.train.len() / n];
+            let episode =
+                play(Buyer::Naive, Seller::Teacher, product, setup.rules, Noise::new(setup.config.seed, i as u64));
+            let mut transcript = Transcript::new(chat, &episode.system_prompt(side))?;
+            sum.prompt += transcript.len() as f64 / n as f64;
+            for (heard, said) in episode.dialogue(side) {
+                transcript.push_incoming(chat, heard)?;
+                let mut ids = chat.tokenizer.encode(said)?;
+                ids.push(chat.end());
+                sum.said += ids.len() as f64 / n as f64;
+                transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+            }
+            sum.all += transcript.len() as f64 / n as f64;
         }
-        total += transcript.len();
+        Ok(sum)
     }
-    Ok(total as f64 / n.max(1) as f64)
+
+    /// FLOPs of playing it once, when `group` rollouts share the prompt.
+    fn played_flops(&self, model: &ModelConfig, group: f64) -> f64 {
+        let run = self.all - self.prompt * (1.0 - 1.0 / group);
+        run * self.body_flops(model) + self.said * head_flops(model)
+    }
+
+    /// FLOPs of one packed forward.
+    fn packed_flops(&self, model: &ModelConfig) -> f64 {
+        self.all * self.body_flops(model) + self.said * head_flops(model)
+    }
+
+    /// FLOPs of a token in the layers: two a weight of every matrix, four a head element of every earlier key (half of
+    /// them on average).
+    fn body_flops(&self, model: &ModelConfig) -> f64 {
+        let (c, f) = (model.hidden_size as f64, model.intermediate_size as f64);
+        let (q, kv) = (model.q_dim() as f64, model.kv_dim() as f64);
+        let layer = 2.0 * c * (2.0 * q + 2.0 * kv + 3.0 * f) + 4.0 * q * self.all / 2.0;
+        model.num_hidden_layers as f64 * layer
+    }
+}
+
+/// FLOPs of a sampled or trained token in the head.
+fn head_flops(model: &ModelConfig) -> f64 {
+    2.0 * model.hidden_size as f64 * model.vocab_size as f64
 }
 
 fn span(seconds: f64) -> String {

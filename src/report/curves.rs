@@ -84,8 +84,22 @@ pub const PANELS: [Panel; 18] = [
     ),
 ];
 
-const COLORS: [RGBColor; 4] =
-    [RGBColor(31, 92, 153), RGBColor(200, 98, 28), RGBColor(46, 125, 74), RGBColor(122, 78, 145)];
+const COLORS: [RGBColor; 6] = [
+    RGBColor(31, 92, 153),
+    RGBColor(200, 98, 28),
+    RGBColor(46, 125, 74),
+    RGBColor(122, 78, 145),
+    RGBColor(160, 132, 20),
+    RGBColor(90, 90, 90),
+];
+// A line without a colour would not be drawn.
+const _: () = {
+    let mut i = 0;
+    while i < PANELS.len() {
+        assert!(PANELS[i].lines.len() <= COLORS.len());
+        i += 1;
+    }
+};
 const INK: RGBColor = RGBColor(60, 60, 60);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
@@ -144,7 +158,7 @@ struct Line {
 impl Line {
     fn new(files: &RunFiles, key: &str, label: &str) -> Line {
         let points = files.curve(key);
-        let half = points.len() / 40;
+        let half = points.len() / 20;
         let mean = |at: usize| {
             let near = &points[at.saturating_sub(half)..(at + half + 1).min(points.len())];
             near.iter().map(|p| p.1).sum::<f64>() / near.len() as f64
