@@ -3,50 +3,87 @@
     haggle init --preset tiny --out base --dialogues 1000
     haggle score --model base --input base/haggle/dialogues.jsonl > scores.jsonl     (optional)
     python tools/check_transformers.py base base/haggle/dialogues.jsonl [scores.jsonl]
+    python tools/check_transformers.py base base/haggle/dialogues.jsonl --golden tests/goldens/text/dialogues.jsonl
 
 Needs transformers, and torch when scores are given. Ids: the chat template of the folder, rendered and tokenised by
-transformers, against the ids haggle trains on; and back to text. Logprobs: f32 logits, within 1e-4.
+transformers, against the ids haggle trains on; and back to text. Logprobs: transformers in f32 and in f64; those of the
+side's own replies within 1e-4, what the other side says and the prompt (never trained on) is reported beside it.
+--golden writes a few dialogues, and some odd text, with the ids transformers gives them: tests/text_golden.rs.
 """
 
 import json
 import sys
 
+import transformers
 from transformers import AutoTokenizer
+
+ODD = ["Café ☕ 日本 e\u0301\u200d", "  two  spaces\n\n and\ttabs", "55% 55 % 1,234.50 $7.07(1x", "'s I'll ﬀ ½ ²", "[BUY] [DEAL]\nTalk:"]
+
+
+def ids_of(tokenizer, messages):
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    return text, tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def check_ids(tokenizer, lines):
     for n, line in enumerate(lines, 1):
-        text = tokenizer.apply_chat_template(line["messages"], tokenize=False)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        text, ids = ids_of(tokenizer, line["messages"])
         assert ids == line["ids"], f"line {n}: {text!r}\n{ids}\n{line['ids']}"
         assert tokenizer.decode(ids) == text, f"line {n}: {tokenizer.decode(ids)!r} is not {text!r}"
     print(f"{len(lines)} sequences, {sum(len(x['ids']) for x in lines)} tokens: the same ids, and back to the same text")
 
 
-def check_scores(folder, lines, scores):
+def write_golden(tokenizer, lines, path):
+    odd = [{"role": role, "content": text} for text in ODD for role in ("user", "assistant")]
+    picked = [line["messages"] for line in lines[:12]] + [[{"role": "system", "content": "odd"}, *odd]]
+    with open(path, "w", encoding="utf-8") as out:
+        for messages in picked:
+            row = {"messages": messages, "ids": ids_of(tokenizer, messages)[1], "by": f"transformers {transformers.__version__}"}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def own(ids, assistant, end):
+    """True for each token after the first that stands in a reply."""
+    inside, flags = False, []
+    for here, following in zip(ids, ids[1:]):
+        inside = inside or here == assistant
+        flags.append(inside)
+        inside = inside and following != end
+    return flags
+
+
+def check_scores(folder, tokenizer, lines, scores):
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    worst = 0.0
-    with torch.no_grad():
+    marks = [tokenizer.convert_tokens_to_ids(t) for t in ("<|assistant|>", "<|end|>")]
+    differences = {}
+    for dtype in (torch.float32, torch.float64):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        pairs = []
         for line, score in zip(lines, scores):
             ids = torch.tensor(line["ids"])
-            logprobs = model(ids[None]).logits[0].double().log_softmax(-1)
+            with torch.no_grad():
+                logprobs = model(ids[None]).logits[0].double().log_softmax(-1)
             want = logprobs[:-1].gather(1, ids[1:, None])[:, 0]
             got = torch.tensor(score["logprobs"][1:], dtype=torch.float64)
-            worst = max(worst, (want - got).abs().max().item())
-    print(f"{len(scores)} sequences: logprobs differ by at most {worst:.2e}")
-    assert worst < 1e-4
+            pairs += zip((want - got).abs().tolist(), own(line["ids"], *marks))
+        for name, mine in (("own replies", True), ("the rest", False)):
+            found = [d for d, flag in pairs if flag == mine]
+            differences[dtype, mine] = max(found)
+            print(f"{dtype}, {name}: {len(found)} tokens, at most {max(found):.1e}, above 1e-4: {sum(d > 1e-4 for d in found)}")
+    assert differences[torch.float32, True] < 1e-4
 
 
 def main():
     folder, path, *rest = sys.argv[1:]
     lines = [json.loads(line) for line in open(path, encoding="utf-8")]
-    check_ids(AutoTokenizer.from_pretrained(folder), lines)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if rest[:1] == ["--golden"]:
+        return write_golden(tokenizer, lines, rest[1])
+    check_ids(tokenizer, lines)
     if rest:
-        scores = [json.loads(line) for line in open(rest[0], encoding="utf-8")]
-        check_scores(folder, lines[: len(scores)], scores)
+        check_scores(folder, tokenizer, lines, [json.loads(line) for line in open(rest[0], encoding="utf-8")])
 
 
 if __name__ == "__main__":
