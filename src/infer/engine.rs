@@ -257,7 +257,7 @@ impl Engine {
             ));
         }
         // The last token of a turn is not run in it.
-        let (longest, pool) = (context.min(n + sampling.max_new_tokens) - 1, self.schedule.pages.len());
+        let (longest, pool) = (context.min(n.saturating_add(sampling.max_new_tokens)) - 1, self.schedule.pages.len());
         if longest.div_ceil(CHUNK) > pool {
             let longest = longest + 1;
             return refuse(format!("a turn of up to {longest} tokens can never fit {pool} pages of {CHUNK} tokens"));

@@ -14,7 +14,7 @@ const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    tokens: [i32; CHUNK],
+    /// Number of its tokens, see [`Prefix::tokens`].
     len: usize,
     page: u32,
     parent: u32,
@@ -42,6 +42,8 @@ pub struct Hit {
 pub struct Prefix {
     /// Node 0 is the root and holds no page.
     nodes: Vec<Node>,
+    /// Tokens of each node; apart, because eviction walks the nodes only.
+    tokens: Vec<[i32; CHUNK]>,
     free: Vec<u32>,
     /// Node of a page, or NONE.
     node_of: Vec<u32>,
@@ -50,19 +52,10 @@ pub struct Prefix {
 impl Prefix {
     /// An empty cache over a pool of `n_pages`.
     pub fn new(n_pages: usize) -> Prefix {
-        let empty = Node {
-            tokens: [0; CHUNK],
-            len: 0,
-            page: NONE,
-            parent: NONE,
-            child: NONE,
-            next: NONE,
-            used: 0,
-            filled: 0,
-            row: (0, 0),
-        };
+        let empty = Node { len: 0, page: NONE, parent: NONE, child: NONE, next: NONE, used: 0, filled: 0, row: (0, 0) };
         Prefix {
             nodes: vec![empty; n_pages + 1],
+            tokens: vec![[0; CHUNK]; n_pages + 1],
             free: (1..=n_pages as u32).rev().collect(),
             node_of: vec![NONE; n_pages],
         }
@@ -107,7 +100,7 @@ impl Prefix {
         let mut child = self.nodes[node as usize].child;
         while child != NONE {
             let n = &self.nodes[child as usize];
-            let mut same = n.tokens[..n.len].iter().zip(rest).take_while(|(a, b)| a == b).count();
+            let mut same = self.tokens_of(child).iter().zip(rest).take_while(|(a, b)| a == b).count();
             let whole = same == n.len;
             if same == rest.len() && !(whole && n.row.0 == now) {
                 same -= same.min(1);
@@ -142,11 +135,15 @@ impl Prefix {
         }
     }
 
+    fn tokens_of(&self, node: u32) -> &[i32] {
+        &self.tokens[node as usize][..self.nodes[node as usize].len]
+    }
+
     fn same_child(&self, node: u32, chunk: &[i32]) -> Option<u32> {
         let mut child = self.nodes[node as usize].child;
         while child != NONE {
             let n = &self.nodes[child as usize];
-            if n.tokens[..n.len] == *chunk {
+            if self.tokens_of(child) == chunk {
                 return Some(child);
             }
             child = n.next;
@@ -160,9 +157,10 @@ impl Prefix {
         pages.share(page);
         self.node_of[page as usize] = id;
         let next = self.nodes[parent as usize].child;
-        let n = &mut self.nodes[id as usize];
-        *n = Node { len: chunk.len(), page, parent, child: NONE, next, used: now, filled: now, row: (0, 0), ..*n };
-        n.tokens[..chunk.len()].copy_from_slice(chunk);
+        let row = (0, 0);
+        self.nodes[id as usize] =
+            Node { len: chunk.len(), page, parent, child: NONE, next, used: now, filled: now, row };
+        self.tokens[id as usize][..chunk.len()].copy_from_slice(chunk);
         self.nodes[parent as usize].child = id;
         id
     }
