@@ -90,12 +90,26 @@ fn what_cannot_be_scored_is_named_with_its_line() {
 }
 
 #[test]
+fn what_overflows_is_an_error_and_no_number() {
+    let dir = TempDir::new().unwrap();
+    let dev = Device::open("cpu", 1).unwrap();
+    let mut w = Weights::init(&dev, ModelConfig::tiny(16), 1);
+    dev.write(w.data.view_mut(), &vec![1e30f32; w.layout.len]);
+    w.save(&dev, dir.path()).unwrap();
+    let output = haggle(dir.path(), dir.path(), "{\"ids\": [1, 2, 3]}", 1);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains("not finite"));
+}
+
+#[test]
 fn a_missing_model_or_input_is_named() {
     let dir = TempDir::new().unwrap();
     let output = haggle(dir.path(), &dir.path().join("nothing"), "", 1);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("nothing"));
     let dev = Device::open("cpu", 1).unwrap();
+    let embedded = logprobs(&haggle(dir.path(), Path::new("embedded"), "{\"ids\": [1, 2047]}", 1));
+    assert!(embedded[0][1].is_some_and(|l| l < 0.0));
     Weights::init(&dev, ModelConfig::tiny(16), 1).save(&dev, dir.path()).unwrap();
     assert!(logprobs(&haggle(dir.path(), dir.path(), "", 1)).is_empty());
 }

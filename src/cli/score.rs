@@ -5,9 +5,10 @@
 
 use super::{Exit, Globals, out};
 use crate::device::Device;
+use crate::embedded;
 use crate::error::{Error, Result};
 use crate::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, forward};
-use crate::train::checkpoint;
+use crate::train::base;
 use clap::Args;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -23,10 +24,11 @@ logprobs[i] is the natural logarithm of the probability of ids[i] given ids[..i]
 null, for nothing stands before the first token. Blank lines are passed over.
 
 Examples:
+  haggle score --model embedded --input ids.jsonl
   haggle score --model runs/001 --input ids.jsonl
   haggle score --model Qwen3-0.6B --input ids.jsonl > logprobs.jsonl")]
 pub struct ScoreArgs {
-    /// Hugging Face folder of the model, or a run directory: its newest checkpoint
+    /// Hugging Face folder, a run directory (its latest checkpoint), or `embedded`
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// File of id sequences, one JSON object a line
@@ -41,9 +43,19 @@ pub struct ScoreArgs {
 pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
     let dev = Device::open(&config.device, config.threads)?;
-    let w = Weights::load(&dev, &folder(&args.model)?)?;
+    let w = if args.model.as_os_str() == embedded::NAME {
+        embedded::weights(&dev)?
+    } else {
+        Weights::load(&dev, &base::folder(&args.model)?)?
+    };
     let sequences = read(&args.input, &w.config)?;
-    score(&dev, &w, &sequences, |logprobs| out::line(&line(logprobs)))?;
+    score(&dev, &w, &sequences, |logprobs| {
+        if logprobs.iter().flatten().any(|l| !l.is_finite()) {
+            return Err(Error::data(&args.model, "computes logprobs that are not finite: its weights are too large"));
+        }
+        out::line(&line(logprobs));
+        Ok(())
+    })?;
     Ok(Exit::Done)
 }
 
@@ -51,12 +63,6 @@ pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
 fn line(logprobs: &[Option<f32>]) -> String {
     let number = |l: &Option<f32>| l.map_or("null".into(), |l| format!("{l:?}"));
     format!("{{\"logprobs\": [{}]}}", logprobs.iter().map(number).collect::<Vec<String>>().join(", "))
-}
-
-/// The model's folder, or a run directory's newest checkpoint.
-fn folder(model: &Path) -> Result<PathBuf> {
-    let newest = if model.join("config.json").exists() { None } else { checkpoint::latest(model)? };
-    Ok(newest.unwrap_or_else(|| model.into()))
 }
 
 /// The sequences of an input file, all of them within the model's vocabulary and positions.
@@ -81,7 +87,12 @@ fn ids(line: &[u8], c: &ModelConfig) -> Result<Vec<i32>, String> {
 }
 
 /// Scores sequences in micro-batches and hands each one's logprobs to `done`, in order.
-fn score(dev: &Device, w: &Weights, sequences: &[Vec<i32>], mut done: impl FnMut(&[Option<f32>])) -> Result<()> {
+fn score(
+    dev: &Device,
+    w: &Weights,
+    sequences: &[Vec<i32>],
+    mut done: impl FnMut(&[Option<f32>]) -> Result<()>,
+) -> Result<()> {
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let total: usize = sequences.iter().map(Vec::len).sum();
     let budget = longest.max(MICRO_BATCH_TOKENS.min(total)).max(1);
@@ -104,7 +115,7 @@ fn score(dev: &Device, w: &Weights, sequences: &[Vec<i32>], mut done: impl FnMut
         for ids in &rest[..n] {
             let len = ids.len().saturating_sub(1);
             let known = logprobs[at..at + len].iter().map(|l| Some(*l));
-            done(&std::iter::once(None).chain(known).take(ids.len()).collect::<Vec<_>>());
+            done(&std::iter::once(None).chain(known).take(ids.len()).collect::<Vec<_>>())?;
             at += len;
         }
         rest = &rest[n..];
