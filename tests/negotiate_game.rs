@@ -1,4 +1,6 @@
 //! The rules of the game: legality, ends, regulation, reward, and what each side is shown.
+
+#![allow(clippy::unwrap_used)]
 use haggle::negotiate::prompts;
 use haggle::negotiate::protocol::Illegal;
 use haggle::negotiate::reply::Malformed;

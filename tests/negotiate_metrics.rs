@@ -1,4 +1,6 @@
 //! Metrics of hand-made episodes, and the keys of the summary.
+
+#![allow(clippy::unwrap_used)]
 use haggle::negotiate::metrics::{reward_difference, row, rows};
 use haggle::negotiate::*;
 use std::sync::Arc;

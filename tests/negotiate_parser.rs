@@ -1,4 +1,6 @@
 //! The reply parser: hand cases and fuzzing. It never panics, and what it renders it reads back.
+
+#![allow(clippy::unwrap_used)]
 use haggle::negotiate::action::{Action, parse_last};
 use haggle::negotiate::reply::{self, Malformed, Reply};
 use haggle::negotiate::{Cents, Episode, Persona, Product, Rules, Side};

@@ -1,4 +1,6 @@
 //! Products: the published files, the generated catalog, bad input, the split.
+
+#![allow(clippy::unwrap_used)]
 use haggle::negotiate::{Card, Cents, Level, Product, Scenario, Side, catalog, folder, product};
 use std::path::{Path, PathBuf};
 

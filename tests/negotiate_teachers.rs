@@ -1,6 +1,8 @@
 //! Scripted play: how buyers fare against the teacher seller, and what every scripted player must keep to.
 //!
 //! `cargo test --test negotiate_teachers -- --nocapture` prints the tables.
+
+#![allow(clippy::unwrap_used)]
 use haggle::negotiate::*;
 use haggle::noise::Noise;
 use std::sync::Arc;

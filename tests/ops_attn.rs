@@ -1,5 +1,7 @@
 //! Attention: forward, backward and pages against the oracle, and the row rule between them.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use haggle::device::Device;

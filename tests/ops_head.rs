@@ -1,6 +1,8 @@
 //! gemm, linear_logprob and sample: against the oracle; sampling against its distribution. Their row rule stands in
 //! `row_rule_gemm.rs`.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use haggle::device::{DType, Device, View, ViewMut};

@@ -1,6 +1,8 @@
 //! The row rule of matrix products, the head and sampling: bits depend on the row alone, never on the batch, the
 //! chunking, the threads or the vector width.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::device::cpu::{Cpu, math::Isa};
 use haggle::device::{DType, Device, View};
 use haggle::noise::Noise;

@@ -1,5 +1,7 @@
 //! What supervised training promises: its stream, its loss, its bits.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::device::Device;
 use haggle::model::ModelConfig;
 use haggle::negotiate::{Buyer, Scenario, Side};

@@ -1,5 +1,7 @@
 //! The folder inside the binary: whole, small, and it knows its part.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::device::Device;
 use haggle::embedded;
 use haggle::train::probe::probe;

@@ -1,5 +1,7 @@
 //! What the tokenizer, the template and the transcript promise.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::negotiate::{Cents, Product, Rules, Side, prompts};
 use haggle::noise::Noise;
 use haggle::text::tokenizer::{SPECIALS, VOCAB, WORDS};

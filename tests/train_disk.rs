@@ -1,5 +1,7 @@
 //! A disk that fills during a save: the last good checkpoint stays, and the run goes on from it when there is room.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::config::{Config, Override};
 use haggle::train::{checkpoint, rl};
 use std::path::Path;

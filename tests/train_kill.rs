@@ -1,5 +1,7 @@
 //! SIGKILL in the middle of a step, of a save, of the first moment; resumed each time: the bits of a run never killed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! The learner alone: a bandit is learned, a batch may be cut anyhow, what is not finite changes nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::credit::advantage::{GroupAdvantage, group_advantage};
 use haggle::device::Device;
 use haggle::embedded;

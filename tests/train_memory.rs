@@ -1,5 +1,7 @@
 //! Memory stays flat over steps. Alone in its process, for the peak is the process's.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::config::{Config, Override};
 use haggle::train::rl::{self, Event};
 use std::sync::atomic::AtomicBool;

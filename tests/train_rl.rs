@@ -1,5 +1,7 @@
 //! GRPO end to end on a small config: the same bits whoever runs it, exact logprobs, resume, interruption.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::config::{Config, Override};
 use haggle::train::rl::{self, Event, Finished};
 use std::fs;

@@ -1,5 +1,7 @@
 //! Rollouts: an episode is its own, a cut reply is a violation, a prompt that does not fit is refused by name.
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, Sampling};
 use haggle::negotiate::reply::Malformed;

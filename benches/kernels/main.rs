@@ -4,6 +4,8 @@
 //! contains a STEM, its GFLOP/s or GB/s, and the share of the multiply-add or copy peak measured just before.
 //! `--json` appends one object a row.
 
+#![allow(clippy::unwrap_used)]
+
 mod head;
 mod layers;
 mod measure;

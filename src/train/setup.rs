@@ -128,11 +128,14 @@ pub fn rules(config: &Config) -> Rules {
     Rules { max_turns: config.game.turns as u32, style }
 }
 
+/// Products, each shared by the episodes over it.
+pub type Products = Vec<Arc<Product>>;
+
 /// Training and held-out products of a config.
 ///
 /// # Errors
 /// [`Error::Data`] when one of the two is empty, and what [`folder::load`] says.
-pub fn products(config: &Config) -> Result<(Vec<Arc<Product>>, Vec<Arc<Product>>)> {
+pub fn products(config: &Config) -> Result<(Products, Products)> {
     let path = &config.products.path;
     let all = if path == "embedded" { catalog::embedded()? } else { folder::load(Path::new(path))? };
     let (train, held_out) = split(&all);
@@ -146,7 +149,7 @@ pub fn products(config: &Config) -> Result<(Vec<Arc<Product>>, Vec<Arc<Product>>
 }
 
 /// At most `n` of a list, evenly spread over it so that every category keeps its share; 0 is all.
-fn spread(list: Vec<Product>, n: usize) -> Vec<Arc<Product>> {
+fn spread(list: Vec<Product>, n: usize) -> Products {
     let n = if n == 0 { list.len() } else { n.min(list.len()) };
     let len = list.len();
     let mut list: Vec<Option<Product>> = list.into_iter().map(Some).collect();

@@ -94,7 +94,7 @@ pub fn exp(x: f32) -> f32 {
     let p = 3.975_138_3e-4f32.mul_add(r, 2.796_399_9e-3);
     let p = p.mul_add(r, 1.666_690_4e-2);
     let p = p.mul_add(r, 8.333_159e-2);
-    let p = p.mul_add(r, 3.333_333_1e-1);
+    let p = p.mul_add(r, 3.333_333e-1);
     let p = p.mul_add(r, 1.0);
     let p = p.mul_add(r, 2.0);
     let p = p.mul_add(r, 2.0);

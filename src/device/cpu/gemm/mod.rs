@@ -115,7 +115,7 @@ fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize
     let panels = n.div_ceil(kernels.nr);
     let mut across = n.div_ceil(NC);
     let mut down = if threads == 1 { 1 } else { (m / MC).max(1) };
-    if (down * across) % threads != 0 {
+    if !(down * across).is_multiple_of(threads) {
         if m >= threads * MC {
             down = down.next_multiple_of(threads);
         } else {

@@ -50,7 +50,7 @@ pub(super) unsafe fn pack_a(
         }
         let from = p.a.as_ptr().add(rows.start * p.k + k0);
         // Rows a multiple of 4 KiB apart share their cache sets, of 8 or 12 lines each.
-        if p.k % 1024 != 0 {
+        if !p.k.is_multiple_of(1024) {
             return (from, p.k);
         }
         for i in 0..rows.len() {
