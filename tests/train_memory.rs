@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 #[test]
 fn memory_stays_flat_over_steps() {
     let keys = [
-        ("rollout.products_per_step", "3"),
-        ("rollout.group_size", "4"),
+        ("rollout.products_per_step", "2"),
+        ("rollout.group_size", "3"),
         ("grpo.steps", "10"),
         ("grpo.micro_batch_tokens", "1024"),
         ("run.checkpoint_every", "2"),
