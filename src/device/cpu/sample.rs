@@ -56,27 +56,11 @@ fn sample_row(z: &mut [f32], how: &Rows, r: usize) -> (usize, f32) {
     let row = Row { z, max, sum };
     let taken = if t > 0.0 {
         let u = Noise::new(how.key[r * 3], how.key[r * 3 + 1]).uniform(how.key[r * 3 + 2]);
-        let (k, top_p, min_p) = (how.top_k[r].max(0) as usize, how.top_p[r], how.min_p[r]);
-        if k == 0 && top_p >= 1.0 && min_p <= 0.0 {
-            row.inverse_cdf(
-                u * sum,
-                #[inline(always)]
-                |_, p| p,
-            )
-        } else {
-            row.truncated(u, k, top_p, min_p)
-        }
+        row.draw(u, how.top_k[r].max(0) as usize, how.top_p[r], how.min_p[r])
     } else {
         z.iter().position(|v| *v == max).unwrap_or(0)
     };
     (taken, z[taken] - (max + sum.ln()))
-}
-
-/// Scaled logits and their softmax sums.
-struct Row<'a> {
-    z: &'a [f32],
-    max: f32,
-    sum: f32,
 }
 
 /// Tokens whose rank is above `key`, or equal to it with an id up to `last`.
@@ -96,21 +80,6 @@ impl Beginning {
     }
 }
 
-/// What the filters keep.
-struct Kept {
-    by_k: Beginning,
-    by_p: Beginning,
-    min_p: f32,
-}
-
-impl Kept {
-    /// `p`, the probability over that of the likeliest, where token `id` is kept; else 0.
-    #[inline(always)]
-    fn weight(&self, id: usize, z: f32, p: f32) -> f32 {
-        if self.by_k.holds(id, z) && self.by_p.holds(id, z) && p >= self.min_p { p } else { 0.0 }
-    }
-}
-
 /// A number that orders floats as integers; both zeros are one.
 #[inline(always)]
 fn rank(z: f32) -> i32 {
@@ -118,59 +87,48 @@ fn rank(z: f32) -> i32 {
     bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
-impl Row<'_> {
-    #[inline(always)]
-    fn p(&self, i: usize) -> f32 {
-        exp(self.z[i] - self.max)
-    }
+/// Scaled logits and their softmax sums.
+struct Row<'a> {
+    z: &'a [f32],
+    max: f32,
+    sum: f32,
+}
 
+impl Row<'_> {
     /// A draw from what the filters keep; `u` in (0, 1).
     #[inline(always)]
-    fn truncated(&self, u: f32, top_k: usize, top_p: f32, min_p: f32) -> usize {
-        let by_k = match top_k {
-            0 => Beginning::ALL,
-            k => self.beginning(
-                k as f32,
-                #[inline(always)]
-                |_| 1.0,
-            ),
+    fn draw(&self, u: f32, top_k: usize, top_p: f32, min_p: f32) -> usize {
+        let p = |z: f32| exp(z - self.max);
+        if top_k == 0 && top_p >= 1.0 && min_p <= 0.0 {
+            return self.inverse_cdf(u * self.sum, |_, z| p(z));
+        }
+        let by_k = if top_k == 0 { Beginning::ALL } else { self.beginning(top_k as f32, |_| 1.0) };
+        // Whatever top_p and min_p are, the likeliest stays.
+        let mass = (top_p * self.sum).max(f32::MIN_POSITIVE);
+        let by_p = if top_p >= 1.0 { Beginning::ALL } else { self.beginning(mass, p) };
+        let min_p = min_p.min(1.0);
+        let kept = |i: usize, z: f32| {
+            let holds = by_k.holds(i, z) & by_p.holds(i, z) & (p(z) >= min_p);
+            if holds { p(z) } else { 0.0 }
         };
-        let by_p = match top_p {
-            p if p >= 1.0 => Beginning::ALL,
-            // Whatever top_p is, the likeliest stays.
-            p => self.beginning(
-                (p * self.sum).max(f32::MIN_POSITIVE),
-                #[inline(always)]
-                |i| self.p(i),
-            ),
-        };
-        let kept = Kept { by_k, by_p, min_p: min_p.min(1.0) };
-        let total = lane_sum(
-            self.z.len(),
-            #[inline(always)]
-            |i| kept.weight(i, self.z[i], self.p(i)),
-        );
-        self.inverse_cdf(
-            u * total,
-            #[inline(always)]
-            |i, p| kept.weight(i, self.z[i], p),
-        )
+        self.inverse_cdf(u * lane_sum(self.z, kept), kept)
     }
 
     /// The shortest beginning of the order of likelihood whose weights add up to `want` or more; else all.
     #[inline(always)]
-    fn beginning(&self, want: f32, weight: impl Fn(usize) -> f32) -> Beginning {
+    fn beginning(&self, want: f32, weight: impl Fn(f32) -> f32) -> Beginning {
+        let above = |key: i32| lane_sum(self.z, |_, z| if rank(z) > key { weight(z) } else { 0.0 });
         // Invariant: what is above `low` reaches `want`, what is above `high` does not.
         let (mut low, mut high) = (i32::MIN as i64 - 1, i32::MAX as i64);
         while high - low > 1 {
             let middle = (low + high).div_euclid(2);
-            if self.above(middle as i32, &weight) >= want { low = middle } else { high = middle }
+            if above(middle as i32) >= want { low = middle } else { high = middle }
         }
         let key = high as i32;
-        let mut reached = self.above(key, &weight);
-        for i in 0..self.z.len() {
-            if rank(self.z[i]) == key {
-                reached += weight(i);
+        let mut reached = above(key);
+        for (i, z) in self.z.iter().enumerate() {
+            if rank(*z) == key {
+                reached += weight(*z);
                 if reached >= want {
                     return Beginning { key, last: i };
                 }
@@ -179,39 +137,32 @@ impl Row<'_> {
         Beginning { key, last: usize::MAX }
     }
 
-    /// Sum of the weights of ranks above `key`.
-    #[inline(always)]
-    fn above(&self, key: i32, weight: impl Fn(usize) -> f32) -> f32 {
-        lane_sum(
-            self.z.len(),
-            #[inline(always)]
-            |i| if rank(self.z[i]) > key { weight(i) } else { 0.0 },
-        )
-    }
-
     /// The first token at which the sum of weights exceeds `at`; the last one that has any weight if rounding keeps
     /// the sum below. Sixteen tokens are added as a tree, and one by one where the sum crosses.
     #[inline(always)]
     fn inverse_cdf(&self, at: f32, weight: impl Fn(usize, f32) -> f32) -> usize {
         let (mut cumulative, mut last) = (0f32, 0);
-        for start in (0..self.z.len()).step_by(LANES) {
-            let n = LANES.min(self.z.len() - start);
+        let (chunks, rest) = self.z.as_chunks::<LANES>();
+        // What is no token has no weight.
+        let mut tail = [f32::NEG_INFINITY; LANES];
+        tail[..rest.len()].copy_from_slice(rest);
+        for (c, chunk) in chunks.iter().chain([&tail]).enumerate() {
             let mut w = [0f32; LANES];
-            for l in 0..n {
-                w[l] = weight(start + l, self.p(start + l));
+            for l in 0..LANES {
+                w[l] = weight(c * LANES + l, chunk[l]);
             }
             let sum = tree(w);
-            if sum > 0.0 {
+            if cumulative + sum > at {
                 let mut inside = cumulative;
-                if cumulative + sum > at {
-                    for l in 0..n {
-                        inside += w[l];
-                        if inside > at {
-                            return start + l;
-                        }
+                for l in 0..LANES {
+                    inside += w[l];
+                    if w[l] > 0.0 && inside > at {
+                        return c * LANES + l;
                     }
                 }
-                last = start + w.iter().rposition(|w| *w > 0.0).unwrap_or(0);
+            }
+            if sum > 0.0 {
+                last = c * LANES + w.iter().rposition(|w| *w > 0.0).unwrap_or(0);
             }
             cumulative += sum;
         }

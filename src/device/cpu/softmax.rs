@@ -51,17 +51,18 @@ pub fn row_max(z: &[f32]) -> f32 {
     max.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b))
 }
 
-/// Sum of `f(i)` over `0..n`.
+/// Sum of `f(i, z[i])` over a row.
 #[inline(always)]
-pub fn lane_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn lane_sum(z: &[f32], f: impl Fn(usize, f32) -> f32) -> f32 {
     let mut sum = [0f32; LANES];
-    for start in (0..n / LANES * LANES).step_by(LANES) {
+    let (chunks, rest) = z.as_chunks::<LANES>();
+    for (c, chunk) in chunks.iter().enumerate() {
         for l in 0..LANES {
-            sum[l] += f(start + l);
+            sum[l] += f(c * LANES + l, chunk[l]);
         }
     }
-    for i in n / LANES * LANES..n {
-        sum[i % LANES] += f(i);
+    for l in 0..rest.len() {
+        sum[l] += f(chunks.len() * LANES + l, rest[l]);
     }
     tree(sum)
 }

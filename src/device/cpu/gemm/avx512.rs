@@ -1,78 +1,149 @@
 //! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers.
 
 use super::{Kernels, Tile, pack};
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 const MR: usize = 14;
 const NR: usize = 32;
-/// Floats a step of a packed tile of A by steps: a whole register.
-const STEP: usize = 16;
 
 pub(super) static KERNELS: Kernels =
     Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: copy::<1>, copy_b: copy::<2> };
 
-macro_rules! tiles {
-    ($by_step:literal; $($m:literal)*) => { [$(tile::<$m, $by_step>),*] };
-}
-static ROWS: [Tile; MR] = tiles!(false; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static COLS: [Tile; MR] = tiles!(true; 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-
-/// One tile; element (i, q) of A stands at `i lda + q`, or at `q STEP + i` when `BY_STEP`.
-///
-/// # Safety
-/// As [`Tile`] says, on a machine with AVX-512 F.
-#[target_feature(enable = "avx512f")]
-unsafe fn tile<const M: usize, const BY_STEP: bool>(
-    kc: usize,
-    mut a: *const f32,
-    lda: usize,
-    mut b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    load: bool,
-) {
-    let (row, step) = if BY_STEP { (1, STEP) } else { (lda, 1) };
-    // SAFETY: rows of C, and steps below kc of A and of the panel, as the caller promises.
-    unsafe {
-        let mut acc = [[_mm512_setzero_ps(); 2]; M];
-        if load {
-            for i in 0..M {
-                acc[i] = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + 16))];
+/// One tile. Each row is (number, its two accumulators, address of its element of A); the second step of a turn finds
+/// its element `$step` bytes on. In assembly, because compilers keep 28 accumulators in registers on some days only.
+macro_rules! tile {
+    ($step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
+        /// # Safety
+        /// As [`Tile`] says, on a machine with AVX-512 F.
+        #[target_feature(enable = "avx512f")]
+        unsafe fn tile(
+            kc: usize,
+            a: *const f32,
+            lda: usize,
+            b: *const f32,
+            c: *mut f32,
+            ldc: usize,
+            load: bool,
+        ) {
+            let mut acc = [[_mm512_setzero_ps(); 2]; [$($i),*].len()];
+            let l = lda * size_of::<f32>();
+            // SAFETY: rows of C, and steps below kc of A and of the panel, as the caller promises.
+            unsafe {
+                if load {
+                    $(acc[$i] = [_mm512_loadu_ps(c.add($i * ldc)), _mm512_loadu_ps(c.add($i * ldc + 16))];)*
+                }
+                asm!(
+                    "/* {l1} {l3} {l5} {l7} {l9} {l11} {l13} */",
+                    "test {turns}, {turns}",
+                    "jz 3f",
+                    "2:",
+                    "vmovaps zmm0, [{b}]",
+                    "vmovaps zmm1, [{b} + 64]",
+                    $(fma_row!($at, "0", $r0, $r1),)*
+                    "vmovaps zmm0, [{b} + 128]",
+                    "vmovaps zmm1, [{b} + 192]",
+                    $(fma_row!($at, $step, $r0, $r1),)*
+                    concat!("add {a}, 2 * ", $step),
+                    "add {b}, 256",
+                    "dec {turns}",
+                    "jnz 2b",
+                    "3:",
+                    "test {odd}, {odd}",
+                    "jz 4f",
+                    "vmovaps zmm0, [{b}]",
+                    "vmovaps zmm1, [{b} + 64]",
+                    $(fma_row!($at, "0", $r0, $r1),)*
+                    "4:",
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    turns = inout(reg) kc / 2 => _,
+                    odd = in(reg) kc % 2,
+                    l1 = in(reg) l,
+                    l3 = in(reg) 3 * l,
+                    l5 = in(reg) 5 * l,
+                    l7 = in(reg) 7 * l,
+                    l9 = in(reg) 9 * l,
+                    l11 = in(reg) 11 * l,
+                    l13 = in(reg) 13 * l,
+                    $(inout($r0) acc[$i][0], inout($r1) acc[$i][1],)*
+                    out("zmm0") _,
+                    out("zmm1") _,
+                    out("zmm30") _,
+                    options(nostack, readonly),
+                );
+                $(
+                    _mm512_storeu_ps(c.add($i * ldc), acc[$i][0]);
+                    _mm512_storeu_ps(c.add($i * ldc + 16), acc[$i][1]);
+                )*
             }
         }
-        // Two steps a turn are 5 % faster where the offsets are constants; where not, LLVM would spill.
-        let turns = if BY_STEP { kc / 2 } else { 0 };
-        for _ in 0..turns {
-            fma_step(&mut acc, a, row, b);
-            fma_step(&mut acc, a.add(step), row, b.add(NR));
-            (a, b) = (a.add(2 * step), b.add(2 * NR));
-        }
-        for _ in 2 * turns..kc {
-            fma_step(&mut acc, a, row, b);
-            (a, b) = (a.add(step), b.add(NR));
-        }
-        for i in 0..M {
-            _mm512_storeu_ps(c.add(i * ldc), acc[i][0]);
-            _mm512_storeu_ps(c.add(i * ldc + 16), acc[i][1]);
-        }
-    }
+        tile as Tile
+    }};
 }
 
-/// # Safety
-/// `a` holds M floats, `row` apart, `b` a step of the panel, 64-byte aligned; the machine has AVX-512 F.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn fma_step<const M: usize>(acc: &mut [[__m512; 2]; M], a: *const f32, row: usize, b: *const f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        // An aligned load goes through no memory copy, and its checks, in builds with debug assertions.
-        let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
-        for i in 0..M {
-            let x = _mm512_set1_ps(*a.add(i * row));
-            acc[i] = [_mm512_fmadd_ps(x, b0, acc[i][0]), _mm512_fmadd_ps(x, b1, acc[i][1])];
-        }
-    }
+/// One row's two multiply-adds of one step, `$more` bytes on in A.
+macro_rules! fma_row {
+    ($at:literal, $more:literal, $r0:tt, $r1:tt) => {
+        concat!(
+            "vbroadcastss zmm30, dword ptr [",
+            $at,
+            " + ",
+            $more,
+            "]\n",
+            "vfmadd231ps ",
+            $r0,
+            ", zmm30, zmm0\n",
+            "vfmadd231ps ",
+            $r1,
+            ", zmm30, zmm1",
+        )
+    };
 }
+
+/// The tiles of 1, 2, ... rows of a list.
+macro_rules! tiles {
+    ($step:literal; $($row:tt)*) => { tiles!(@ $step; [] [] $($row)*) };
+    (@ $step:literal; [$($tile:expr,)*] [$($done:tt)*] $next:tt $($rest:tt)*) => {
+        tiles!(@ $step; [$($tile,)* tile!($step; $($done)* $next),] [$($done)* $next] $($rest)*)
+    };
+    (@ $step:literal; [$($tile:expr,)*] [$($done:tt)*]) => { [$($tile),*] };
+}
+
+/// Row i of A `lda` floats on: element (i, q) at `i lda + q`.
+static ROWS: [Tile; MR] = tiles! { "4";
+    (0 "zmm2" "zmm3" "{a}")
+    (1 "zmm4" "zmm5" "{a}+{l1}")
+    (2 "zmm6" "zmm7" "{a}+{l1}*2")
+    (3 "zmm8" "zmm9" "{a}+{l3}")
+    (4 "zmm10" "zmm11" "{a}+{l1}*4")
+    (5 "zmm12" "zmm13" "{a}+{l5}")
+    (6 "zmm14" "zmm15" "{a}+{l3}*2")
+    (7 "zmm16" "zmm17" "{a}+{l7}")
+    (8 "zmm18" "zmm19" "{a}+{l1}*8")
+    (9 "zmm20" "zmm21" "{a}+{l9}")
+    (10 "zmm22" "zmm23" "{a}+{l5}*2")
+    (11 "zmm24" "zmm25" "{a}+{l11}")
+    (12 "zmm26" "zmm27" "{a}+{l3}*4")
+    (13 "zmm28" "zmm29" "{a}+{l13}")
+};
+
+/// A packed by steps of 16 floats: element (i, q) at `16 q + i`.
+static COLS: [Tile; MR] = tiles! { "64";
+    (0 "zmm2" "zmm3" "{a}")
+    (1 "zmm4" "zmm5" "{a}+4")
+    (2 "zmm6" "zmm7" "{a}+8")
+    (3 "zmm8" "zmm9" "{a}+12")
+    (4 "zmm10" "zmm11" "{a}+16")
+    (5 "zmm12" "zmm13" "{a}+20")
+    (6 "zmm14" "zmm15" "{a}+24")
+    (7 "zmm16" "zmm17" "{a}+28")
+    (8 "zmm18" "zmm19" "{a}+32")
+    (9 "zmm20" "zmm21" "{a}+36")
+    (10 "zmm22" "zmm23" "{a}+40")
+    (11 "zmm24" "zmm25" "{a}+44")
+    (12 "zmm26" "zmm27" "{a}+48")
+    (13 "zmm28" "zmm29" "{a}+52")
+};
 
 /// As [`pack::copy`] into rows of `16 V` floats.
 ///
