@@ -1,5 +1,7 @@
 //! The embedded tokenizer and template give the ids that transformers gives (tools/check_transformers.py --golden).
 
+#![allow(clippy::unwrap_used)]
+
 use haggle::embedded;
 use haggle::text::{Message, Role, Transcript};
 use serde_json::Value;
