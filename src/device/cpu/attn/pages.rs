@@ -122,7 +122,13 @@ impl Call<'_> {
         let mut s = Rows([[0.0; CHUNK]; ROWS]);
         let (mut max, mut sum) = ([f32::NEG_INFINITY; ROWS], [0f32; ROWS]);
         for chunk in (0..w.keys).step_by(CHUNK) {
-            let page = page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
+            let page_of = |chunk: usize| page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
+            let page = page_of(chunk);
+            if chunk + CHUNK < w.keys {
+                let next = page_of(chunk + CHUNK);
+                fetch(&self.k_pages[next..][..dim * CHUNK]);
+                fetch(&self.v_pages[next..][..dim * CHUNK]);
+            }
             let (k, v) = (&self.k_pages[page..][..dim * CHUNK], &self.v_pages[page..][..dim * CHUNK]);
             // SAFETY: n rows of q from `first` on, a page of keys, n rows of s.
             unsafe {
@@ -169,6 +175,19 @@ impl Call<'_> {
             }
         }
     }
+}
+
+/// Asks for a page before its turn: pages lie anywhere, which no hardware guesses, and decode waits for little else.
+#[inline(always)]
+fn fetch(page: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in page.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint about memory that is there; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = page;
 }
 
 /// Scores -> probabilities relative to the new maximum; returns the factor of what was summed before.
