@@ -1,4 +1,4 @@
-//! The backward: [`super::forward`]'s list of ops in reverse, each line's gradient written by hand.
+//! The backward: [`mod@super::forward`]'s list of ops in reverse, each line's gradient written by hand.
 //!
 //! `dx` is the gradient of the residual stream; a branch adds to it, so it needs no line of its own.
 
@@ -15,7 +15,7 @@ use crate::ops::rope::rope_bwd;
 use crate::ops::swiglu::swiglu_bwd;
 use crate::ops::want;
 
-/// Adds to `dw` (a flat buffer laid out like the weights) the gradients of the last [`super::forward`] of this batch,
+/// Adds to `dw` (a flat buffer laid out like the weights) the gradients of the last [`super::forward()`] of this batch,
 /// given dlogprob and dentropy `[M]`.
 ///
 /// # Errors

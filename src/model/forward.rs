@@ -1,4 +1,4 @@
-//! The forward: a list of ops, read beside [`super::backward`].
+//! The forward: a list of ops, read beside [`mod@super::backward`].
 //!
 //! Packed (training, scoring) and paged (decode) run the same ops in the same order on a row and differ only in
 //! where attention finds its keys; so a token's logprob has the same bits in both.

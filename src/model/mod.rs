@@ -1,5 +1,5 @@
 //! The language model: the Qwen3 architecture (grouped-query attention, q/k norm, RoPE, RMSNorm, SwiGLU, tied or
-//! untied head) as two lists of ops, [`forward`] and [`backward`], over buffers sized once.
+//! untied head) as two lists of ops, [`mod@forward`] and [`mod@backward`], over buffers sized once.
 //!
 //! Nothing here sees a host slice of a tensor or knows a device by name; there is no tape: each line of `forward`
 //! has its lines in `backward`, in reverse.

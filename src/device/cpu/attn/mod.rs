@@ -2,8 +2,8 @@
 //!
 //! A tile is [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
 //! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles.
-//! In decode a tile would be one query wide; there lanes are the keys of a page ([`pages`]). Both forms do the same
-//! arithmetic per query: scores are chains over d, sums of a chunk are the tree of [`tree`], `o` is a chain over keys.
+//! In decode a tile would be one query wide; there lanes are the keys of a page (`pages`). Both forms do the same
+//! arithmetic per query: scores are chains over d, sums of a chunk are the tree of `tree`, `o` is a chain over keys.
 
 mod bwd;
 mod fwd;

@@ -2,7 +2,7 @@
 //!
 //! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, its rows of A, where
 //! they cannot be read in place, into tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers while it walks K in ascending
-//! order. K is walked in blocks of [`KC`]; between blocks the tile of C goes through memory, which keeps each
+//! order. K is walked in blocks of `KC`; between blocks the tile of C goes through memory, which keeps each
 //! element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns) multiplied.
 //! Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
