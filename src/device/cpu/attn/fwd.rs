@@ -61,8 +61,8 @@ fn tile_fwd(
         let (o, lse) =
             unsafe { (o.part((row + i) * q_stride + head * dim, dim), lse.part((row + i) * heads.q + head, 1)) };
         let inverse = 1.0 / sum.0[i];
-        for d in 0..dim {
-            o[d] = acc[i * dim + d] * inverse;
+        for (o, x) in o.iter_mut().zip(&acc[i * dim..][..dim]) {
+            *o = x * inverse;
         }
         lse[0] = max.0[i] + sum.0[i].ln();
     }
@@ -91,15 +91,16 @@ fn merge(s: &mut Scores, max: &mut Queries, sum: &mut Queries, scale: f32, diago
         }
     }
     // The tree of `super::tree`, in every lane.
+    // All rows of a level at once, as one row of floats: nested loops would be vectorised across rows, with gathers.
     let mut half = Scores(s.0);
-    let mut width = CHUNK / 2;
-    while width > 0 {
-        for j in 0..width {
-            for i in 0..CHUNK {
-                half.0[j][i] += half.0[j + width][i];
-            }
-        }
-        width /= 2;
+    let mut rows = half.0.as_flattened_mut();
+    while rows.len() > CHUNK {
+        let (low, high) = rows.split_at_mut(rows.len() / 2);
+        low.iter_mut().zip(high).for_each(
+            #[inline(always)]
+            |(a, b)| *a += *b,
+        );
+        rows = low;
     }
     for i in 0..CHUNK {
         sum.0[i] = sum.0[i] * shrink.0[i] + half.0[0][i];
@@ -112,9 +113,10 @@ fn merge(s: &mut Scores, max: &mut Queries, sum: &mut Queries, scale: f32, diago
 fn scale_rows(acc: &mut [f32], shrink: &Queries, rows: usize, dim: usize) {
     for i in 0..rows {
         if shrink.0[i] != 1.0 {
-            for d in 0..dim {
-                acc[i * dim + d] *= shrink.0[i];
-            }
+            acc[i * dim..][..dim].iter_mut().for_each(
+                #[inline(always)]
+                |x| *x *= shrink.0[i],
+            );
         }
     }
 }

@@ -81,10 +81,12 @@ fn n_slots(cu: &[i32]) -> usize {
 /// `to [D, CHUNK] = ` rows of `from` (`stride` apart) turned; lanes from `rows` on are 0.
 #[inline(always)]
 fn turn(from: &[f32], stride: usize, rows: usize, dim: usize, to: &mut [f32]) {
-    for d in 0..dim {
-        let to = &mut to[d * CHUNK..][..CHUNK];
-        for j in 0..CHUNK {
-            to[j] = if j < rows { from[j * stride + d] } else { 0.0 };
+    if rows < CHUNK {
+        to[..dim * CHUNK].fill(0.0);
+    }
+    for j in 0..rows.min(CHUNK) {
+        for (x, to) in from[j * stride..][..dim].iter().zip(to.chunks_exact_mut(CHUNK)) {
+            to[j] = *x;
         }
     }
 }
