@@ -136,7 +136,7 @@ fn a_prompt_longer_than_the_context_is_refused_by_name() {
     let last = said.err.lines().last().unwrap_or_default();
     assert_eq!(said.code, 2, "{said:?}");
     assert!(last.starts_with("haggle: the buyer's prompt for") && last.contains("context"), "{last}");
-    let product = haggle(dir.path(), &["chat", "--model", "model", "--json"]);
+    let product = haggle(dir.path(), &["chat", "--model", "model"]);
     product.refused(2, &["context"]);
 }
 
