@@ -61,6 +61,15 @@ impl Noise {
         ((self.bits(counter) as u128 * n as u128) >> 64) as usize
     }
 
+    /// `0..n` in a random order (Fisher and Yates 1938).
+    pub fn shuffled(self, n: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..n).collect();
+        for i in (1..n).rev() {
+            all.swap(i, self.below(i as u64, i + 1));
+        }
+        all
+    }
+
     /// A standard normal number (Box and Muller 1958).
     pub fn normal(self, counter: u64) -> f64 {
         let b = philox(self.seed ^ 0x6E6F_726D, split(self.stream, counter));

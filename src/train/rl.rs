@@ -284,20 +284,11 @@ fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
     let at = |place: u64| -> usize {
         let which = place / n as u64;
         if epoch.as_ref().is_none_or(|e| e.0 != which) {
-            epoch = Some((which, shuffled(Noise::new(seed, ORDER).child(which), n)));
+            epoch = Some((which, Noise::new(seed, ORDER).child(which).shuffled(n)));
         }
         epoch.as_ref().map_or(0, |e| e.1[(place % n as u64) as usize])
     };
     (first..first + per_step as u64).map(at).collect()
-}
-
-/// `0..n` in a random order (Fisher and Yates 1938).
-fn shuffled(noise: Noise, n: usize) -> Vec<usize> {
-    let mut all: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        all.swap(i, noise.below(i as u64, i + 1));
-    }
-    all
 }
 
 /// The episodes to learn from; without constant groups when `skip_constant`.
