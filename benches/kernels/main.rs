@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod credit;
 mod head;
 mod layers;
 mod measure;
@@ -34,6 +35,7 @@ fn main() {
     let mut bench = Bench::open(threads, only, json);
     gemm(&mut bench);
     head::head(&mut bench);
+    credit::credit(&mut bench);
     layers::layers(&mut bench);
 }
 

@@ -3,16 +3,8 @@
 //! The one idea: the group is the baseline. Every trained token of an episode carries the episode's one advantage.
 //! Sums run in f64 in the order of the group, so bits never depend on batching.
 
-/// How rewards of a group become advantages.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GroupAdvantage {
-    /// Divide by the group's standard deviation (Shao et al. 2024, arXiv:2402.03300, eq. 3); without it the advantage is
-    /// mean-centred only (Liu et al. 2025, arXiv:2503.20783).
-    pub divide_by_std: bool,
-}
-
-/// Added to the standard deviation before dividing.
-pub const STD_EPS: f64 = 1e-6;
+use crate::device::cpu::credit::one_group;
+pub use crate::ops::credit::{GroupAdvantage, STD_EPS};
 
 /// Advantages of rewards `[groups, G]` into `advantage [groups, G]`; returns the number of constant groups, all of
 /// whose rewards are the same and whose advantages are therefore exactly zero.
@@ -23,17 +15,7 @@ pub fn group_advantage(rewards: &[f32], group: usize, how: GroupAdvantage, advan
     assert!(group > 0 && rewards.len() == advantage.len() && rewards.len().is_multiple_of(group));
     let mut constant = 0;
     for (rewards, advantage) in rewards.chunks(group).zip(advantage.chunks_mut(group)) {
-        if rewards.iter().all(|r| *r == rewards[0]) {
-            advantage.fill(0.0);
-            constant += 1;
-            continue;
-        }
-        let mean = rewards.iter().map(|r| *r as f64).sum::<f64>() / group as f64;
-        let variance = rewards.iter().map(|r| (*r as f64 - mean).powi(2)).sum::<f64>() / group as f64;
-        let scale = if how.divide_by_std { 1.0 / (variance.sqrt() + STD_EPS) } else { 1.0 };
-        for (a, r) in advantage.iter_mut().zip(rewards) {
-            *a = ((*r as f64 - mean) * scale) as f32;
-        }
+        constant += one_group(rewards, how, advantage) as usize;
     }
     constant
 }

@@ -5,6 +5,7 @@
 //! of tests calls it. Backward functions are held to central differences of the forward ones.
 
 pub mod attn;
+pub mod credit;
 pub mod embed;
 pub mod gemm;
 pub mod logprob;

@@ -4,6 +4,7 @@
 //! threads nor on the batch. Every sum has one fixed order, stated where it stands.
 
 pub mod attn;
+pub mod credit;
 pub mod embed;
 pub mod gemm;
 pub mod logprob;

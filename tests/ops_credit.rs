@@ -1,0 +1,147 @@
+//! group_advantage, shapley_max, shapley_table: against the oracle and every order of arrival, the same bits everywhere.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use haggle::device::{DType, Device};
+use haggle::noise::Noise;
+use haggle::ops::credit::*;
+use haggle::oracle;
+use support::*;
+
+/// Advantages and the constant groups.
+fn advantages(dev: &Device, rewards: &[f32], group: usize, divide_by_std: bool) -> (Vec<f32>, Vec<i32>) {
+    let (mut a, mut constant) = (poisoned(dev, rewards.len()), dev.upload(&vec![-1i32; rewards.len() / group]));
+    let how = GroupAdvantage { divide_by_std };
+    group_advantage(dev, dev.upload(rewards).view(), a.view_mut(), constant.view_mut(), group, how).unwrap();
+    (take(dev, &a), dev.to_vec(constant.view()))
+}
+
+fn by_max(dev: &Device, utility: &[f32], k: usize) -> Vec<f32> {
+    let mut phi = poisoned(dev, utility.len());
+    shapley_max(dev, dev.upload(utility).view(), phi.view_mut(), k).unwrap();
+    take(dev, &phi)
+}
+
+fn by_table(dev: &Device, values: &[f32], k: usize) -> Vec<f32> {
+    let mut phi = poisoned(dev, (values.len() >> k) * k);
+    shapley_table(dev, dev.upload(values).view(), phi.view_mut(), k).unwrap();
+    take(dev, &phi)
+}
+
+/// Rewards with ties and negative ones: hundredths in [-1, 1].
+fn rewards(len: usize, stream: u64) -> Vec<f32> {
+    let noise = Noise::new(5, stream);
+    (0..len as u64).map(|i| noise.below(i, 201) as f32 / 100.0 - 1.0).collect()
+}
+
+#[test]
+fn group_advantage_matches_the_oracle() {
+    for (name, dev) in devices() {
+        for (n, group) in [(1, 1), (3, 2), (17, 8), (5, 63), (1, 1000)] {
+            let mut r = rewards(n * group, 1);
+            r[..group].fill(0.3);
+            for by_std in [false, true] {
+                let (got, constant) = advantages(&dev, &r, group, by_std);
+                let how = GroupAdvantage { divide_by_std: by_std };
+                let want = oracle::credit::group_advantage(&wide(&r), group, how);
+                near(&format!("group_advantage {name}"), &[n, group], &want, &got, 5.0e-8);
+                assert!(constant[0] == 1 && got[..group].iter().all(|a| *a == 0.0), "{name}: the constant group");
+                assert!(constant[1..].iter().all(|c| *c == (group == 1) as i32), "{name}: {constant:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn shapley_max_matches_the_oracle_and_every_order() {
+    for (name, dev) in devices() {
+        for (n, k) in [(1, 1), (4, 2), (9, 5), (3, 8), (7, 16), (5, 31), (6, 32), (3, 33), (2, 257), (1, MAX_SET)] {
+            let u = rewards(n * k, 2);
+            let got = by_max(&dev, &u, k);
+            let want: Vec<f64> = wide(&u).chunks(k).flat_map(oracle::credit::shapley_max).collect();
+            near(&format!("shapley_max {name}"), &[n, k], &want, &got, 4.9e-8);
+            if k <= 8 {
+                let best = |u: &[f64], set: usize| match (0..k).filter(|i| set >> i & 1 == 1).map(|i| u[i]) {
+                    of if set > 0 => of.fold(f64::NEG_INFINITY, f64::max),
+                    _ => 0.0,
+                };
+                let orders = wide(&u)
+                    .chunks(k)
+                    .flat_map(|u| oracle::credit::shapley_orders(k, |s| best(u, s)))
+                    .collect::<Vec<_>>();
+                near(&format!("shapley_max by orders {name}"), &[n, k], &orders, &got, 4.9e-8);
+            }
+        }
+    }
+}
+
+#[test]
+fn shapley_max_of_ties_zeros_and_nan() {
+    for (name, dev) in devices() {
+        let got = by_max(&dev, &[0.5, 0.2, 0.5, -0.0, 0.5, 0.0], 6);
+        assert!(got[0] == got[2] && got[2] == got[4] && got[3] == 0.0 && got[5] == 0.0, "{name}: {got:?}");
+        let got = by_max(&dev, &[f32::NAN, 0.25, -0.5, f32::NAN], 4);
+        assert!(got[0].is_nan() && got[3].is_nan(), "{name}: {got:?}");
+        assert_eq!(got[1..3], [-0.125 + 0.25, -0.125], "{name}");
+    }
+}
+
+#[test]
+fn shapley_table_matches_the_oracle_and_every_order() {
+    for (name, dev) in devices() {
+        for (n, k) in [(1, 1), (3, 2), (4, 5), (2, 8), (3, 10), (1, 16)] {
+            let v = normal(n << k, 7);
+            let got = by_table(&dev, &v, k);
+            let want: Vec<f64> = wide(&v).chunks(1 << k).flat_map(|v| oracle::credit::shapley_table(v, k)).collect();
+            near(&format!("shapley_table {name}"), &[n, k], &want, &got, 4.9e-8);
+            if k <= 8 {
+                let orders: Vec<f64> =
+                    wide(&v).chunks(1 << k).flat_map(|v| oracle::credit::shapley_orders(k, |s| v[s])).collect();
+                near(&format!("shapley_table by orders {name}"), &[n, k], &orders, &got, 4.9e-8);
+            }
+        }
+    }
+}
+
+#[test]
+fn shapley_table_of_the_best_is_shapley_max() {
+    let (k, dev) = (12, cpu(2));
+    let u = rewards(k, 9);
+    let best = |set: usize| (0..k).filter(|i| set >> i & 1 == 1).map(|i| u[i]).fold(f32::NEG_INFINITY, f32::max);
+    let v: Vec<f32> = (0..1 << k).map(|s| if s == 0 { 0.0 } else { best(s) }).collect();
+    near("shapley_table", &[k], &wide(&by_max(&dev, &u, k)), &by_table(&dev, &v, k), 4.9e-8);
+}
+
+#[test]
+fn bits_depend_on_no_device_no_thread_and_no_neighbour() {
+    let (r, v) = (rewards(50 * 16, 3), normal(3 << 9, 4));
+    let mut first: Option<[Vec<f32>; 3]> = None;
+    for (name, dev) in devices() {
+        let got = [advantages(&dev, &r, 16, true).0, by_max(&dev, &r, 16), by_table(&dev, &v, 9)];
+        let want = first.get_or_insert_with(|| got.clone());
+        for (i, stem) in ["group_advantage", "shapley_max", "shapley_table"].into_iter().enumerate() {
+            same(stem, &name, &[got[i].len()], &want[i], &got[i]);
+        }
+        same("group_advantage", "alone", &[16], &got[0][32..48], &advantages(&dev, &r[32..48], 16, true).0);
+        same("shapley_max", "alone", &[16], &got[1][32..48], &by_max(&dev, &r[32..48], 16));
+        same("shapley_table", "alone", &[9], &got[2][9..18], &by_table(&dev, &v[512..1024], 9));
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused() {
+    let dev = cpu(1);
+    let (a, mut b, mut c) = (dev.zeros(DType::F32, 12), dev.zeros(DType::F32, 12), dev.zeros(DType::I32, 4));
+    let how = GroupAdvantage { divide_by_std: true };
+    refused(group_advantage(&dev, a.view(), b.view_mut(), c.view_mut(), 4, how), "group_advantage", "rewards");
+    refused(group_advantage(&dev, a.view(), b.view_mut(), c.view_mut(), 0, how), "group_advantage", "G");
+    refused(shapley_max(&dev, a.view(), b.view_mut(), 0), "shapley_max", "K");
+    refused(shapley_max(&dev, a.view(), b.view_mut(), MAX_SET + 1), "shapley_max", "K");
+    refused(shapley_max(&dev, a.view(), b.view_mut(), 5), "shapley_max", "utility");
+    refused(shapley_max(&dev, a.view(), b.at_mut(0..8), 4), "shapley_max", "phi");
+    refused(shapley_table(&dev, a.view(), b.view_mut(), 17), "shapley_table", "K");
+    refused(shapley_table(&dev, a.view(), b.view_mut(), 5), "shapley_table", "phi");
+    refused(shapley_table(&dev, a.view(), b.view_mut(), 2), "shapley_table", "values");
+}
