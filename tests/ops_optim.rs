@@ -84,13 +84,34 @@ fn policy(dev: &Device, inputs: &[Vec<f32>; 6], how: PolicyLoss) -> [Vec<f32>; 3
     out.each_ref().map(|b| take(dev, b))
 }
 
-const CLIP: PolicyLoss = PolicyLoss { clip_low: 0.2, clip_high: 0.28, kl: 0.0, entropy: 0.0 };
+const CLIP: PolicyLoss = PolicyLoss {
+    clip_low: 0.2,
+    clip_high: 0.28,
+    kl: 0.0,
+    entropy: 0.0,
+    objective: Objective::Clip,
+    dual_clip: 0.0,
+    kl_estimator: Kl::K3,
+};
+
+/// Every option at least once.
+fn rules() -> [PolicyLoss; 6] {
+    let penal = PolicyLoss { kl: 0.03, entropy: 0.01, ..CLIP };
+    [
+        CLIP,
+        penal,
+        PolicyLoss { dual_clip: 1.25, kl_estimator: Kl::K1, ..penal },
+        PolicyLoss { kl_estimator: Kl::K2, ..penal },
+        PolicyLoss { objective: Objective::Cispo, ..CLIP },
+        PolicyLoss { objective: Objective::Cispo, clip_high: 5.0, ..penal },
+    ]
+}
 
 #[test]
 fn policy_loss_matches_the_oracle() {
     let dev = cpu(1);
     for n in [1, 7, 1000] {
-        for how in [CLIP, PolicyLoss { kl: 0.03, entropy: 0.01, ..CLIP }] {
+        for how in rules() {
             let inputs = episode(n);
             let [d, dh, sums] = policy(&dev, &inputs, how);
             let [lp, old, reference, a, w, h] = inputs.each_ref().map(|x| wide(x));

@@ -35,7 +35,7 @@ fn learner(dev: &Device, chat: &Chat, how: Learning, hyper: Hyper) -> Learner {
 }
 
 fn learning() -> Learning {
-    let loss = PolicyLoss { clip_low: 0.2, clip_high: 0.2, kl: 0.0, entropy: 0.0 };
+    let loss = PolicyLoss::default();
     Learning { micro_batch_tok: 128, loss, temperature: 1.0, updates: 1 }
 }
 

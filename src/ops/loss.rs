@@ -4,6 +4,30 @@ use super::want;
 use crate::device::{Device, View, ViewMut, cpu};
 use crate::error::Result;
 
+/// What the ratio r to the sampling policy does to a token's gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Objective {
+    /// `-min(r A, clip(r) A)`: outside the clip the gradient stops (Schulman et al. 2017, arXiv:1707.06347, eq. 7).
+    #[default]
+    Clip,
+    /// `-sg(clip(r)) A logprob`: outside the clip the weight stops, the gradient goes on (CISPO, MiniMax-M1 2025,
+    /// arXiv:2506.13585, eq. 4 and 5).
+    Cispo,
+}
+
+/// Estimators of the KL divergence to the reference from sampled tokens, with `x = reference - logprob` (Schulman 2020,
+/// "Approximating KL divergence").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kl {
+    /// `-x`: unbiased, wide. Its gradient in the loss has mean 0; it is meant for the reward.
+    K1,
+    /// `x^2 / 2`: biased, narrow; on policy its gradient is that of the KL itself.
+    K2,
+    /// `exp(x) - x - 1`: unbiased, never negative (GRPO's, arXiv:2402.03300, eq. 4).
+    #[default]
+    K3,
+}
+
 /// Parameters of [`policy_loss`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PolicyLoss {
@@ -11,18 +35,40 @@ pub struct PolicyLoss {
     pub clip_low: f32,
     /// The ratio may rise to 1 + clip_high before its gradient stops (for positive advantages).
     pub clip_high: f32,
-    /// Weight of the KL penalty to the reference, estimator k3 (Schulman 2020); 0 leaves the reference unread.
+    /// Weight of the KL penalty to the reference; 0 leaves the reference unread.
     pub kl: f32,
     /// Weight of the entropy bonus.
     pub entropy: f32,
+    /// What is clipped.
+    pub objective: Objective,
+    /// For negative advantages the loss of a token stops at `-dual_clip A`, and its gradient with it; above 1, 0 is off
+    /// (Ye et al. 2020, arXiv:1912.09729, eq. 5). Read by [`Objective::Clip`].
+    pub dual_clip: f32,
+    /// How the KL penalty is estimated.
+    pub kl_estimator: Kl,
+}
+
+impl Default for PolicyLoss {
+    /// GRPO without penalties: clip 0.2 on both sides.
+    fn default() -> PolicyLoss {
+        PolicyLoss {
+            clip_low: 0.2,
+            clip_high: 0.2,
+            kl: 0.0,
+            entropy: 0.0,
+            objective: Objective::Clip,
+            dual_clip: 0.0,
+            kl_estimator: Kl::K3,
+        }
+    }
 }
 
 /// What [`policy_loss`] adds up, in the order of its `sums` output.
 pub const POLICY_SUMS: [&str; 6] = ["loss", "pg_loss", "kl", "entropy", "clipped", "ratio_max_dev"];
 
 /// PPO-clipped policy gradient. With `r = exp(logprob - old)`, `A = advantage`, `w = weight` (aggregation: 1 / tokens):
-/// `loss = sum w (-min(r A, clip(r) A) + kl k3 - entropy H)`, k3 = `exp(ref - lp) - (ref - lp) - 1`.
-/// All `[N]`; writes dlogprob, dentropy `[N]`, and the sums named by [`POLICY_SUMS`] `[6]` (the last one a maximum).
+/// `loss = sum w (-min(r A, clip(r) A) + kl k3 - entropy H)`, k3 = `exp(ref - lp) - (ref - lp) - 1`; other objectives and
+/// estimators as [`PolicyLoss`] says. All `[N]`; writes dlogprob, dentropy `[N]`, and the sums named by [`POLICY_SUMS`] `[6]` (the last one a maximum).
 ///
 /// Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7; Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4.
 pub fn policy_loss(

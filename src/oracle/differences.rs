@@ -3,7 +3,7 @@
 use super::*;
 use crate::noise::Noise;
 use crate::ops::attn::Heads;
-use crate::ops::loss::PolicyLoss;
+use crate::ops::loss::{Kl, Objective, PolicyLoss};
 
 fn normal(len: usize, stream: u64) -> Vec<f64> {
     (0..len as u64).map(|i| Noise::new(3, stream).normal(i)).collect()
@@ -124,18 +124,40 @@ fn linear_logprob_by_hand_and_slopes() {
 
 #[test]
 fn policy_loss_by_hand_and_slopes() {
-    let how = PolicyLoss { clip_low: 0.25, clip_high: 0.5, kl: 0.0, entropy: 0.0 };
+    let how = PolicyLoss { clip_low: 0.25, clip_high: 0.5, ..PolicyLoss::default() };
     // Ratio 2, advantage 1: clipped at 1.5. Ratio 2, advantage -1: not clipped. Ratio 1/2, advantage -1: clipped.
     let lp = [2f64.ln(), 2f64.ln(), 0.5f64.ln()];
     let (d, _, sums) = policy(&lp, &[0.0; 3], &[1.0, -1.0, -1.0], how);
     equal(&d, &[0.0, 2.0, 0.0]);
     equal(&sums, &[-1.5 + 2.0 + 0.75, -1.5 + 2.0 + 0.75, 0.0, 0.3, 2.0, 1.0]);
-    let how = PolicyLoss { clip_low: 0.25, clip_high: 0.5, kl: 0.125, entropy: 0.0625 };
+    let how = PolicyLoss { clip_low: 0.25, clip_high: 0.5, kl: 0.125, entropy: 0.0625, ..PolicyLoss::default() };
     let (lp, reference, a) = (normal(12, 1), normal(12, 2), normal(12, 3));
     let (d, dh, sums) = policy(&lp, &reference, &a, how);
     assert!(sums[4] > 0.5 && sums[4] < 11.5, "some are clipped, some are not");
     slopes("dlogprob", &lp, &d, |lp| policy(lp, &reference, &a, how).2[0]);
     equal(&dh, &[-0.0625; 12]);
+    for (dual_clip, kl_estimator) in [(1.5, Kl::K1), (2.5, Kl::K2)] {
+        let how = PolicyLoss { dual_clip, kl_estimator, ..how };
+        let (d, _, _) = policy(&lp, &reference, &a, how);
+        slopes("dlogprob", &lp, &d, |lp| policy(lp, &reference, &a, how).2[0]);
+    }
+}
+
+#[test]
+fn dual_clip_and_cispo_by_hand() {
+    // Ratio 4, advantage -1: the loss of 4 stops at 3; with a positive advantage nothing changes.
+    let how = PolicyLoss { dual_clip: 3.0, clip_high: 0.25, ..PolicyLoss::default() };
+    let lp = [4f64.ln(), 2f64.ln(), 4f64.ln()];
+    let (d, _, sums) = policy(&lp, &[0.0; 3], &[-1.0, -1.0, 1.0], how);
+    equal(&d, &[0.0, 2.0, 0.0]);
+    equal(&sums[1..2], &[3.0 + 2.0 - 1.25]);
+    // CISPO: ratios 4 and 1/4 count as 1.5 and 0.75, the gradient goes on; the value is no primitive of it.
+    let how = PolicyLoss { clip_low: 0.25, clip_high: 0.5, objective: Objective::Cispo, ..PolicyLoss::default() };
+    let lp = [4f64.ln(), 0.25f64.ln(), 0.0];
+    let (d, _, sums) = policy(&lp, &[0.0; 3], &[1.0, 1.0, -1.0], how);
+    equal(&d, &[-1.5, -0.75, 1.0]);
+    equal(&sums[1..2], &[-1.5 * lp[0] - 0.75 * lp[1]]);
+    equal(&sums[4..5], &[2.0]);
 }
 
 fn policy(lp: &[f64], reference: &[f64], a: &[f64], how: PolicyLoss) -> (Vec<f64>, Vec<f64>, [f64; 6]) {

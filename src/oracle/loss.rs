@@ -1,7 +1,7 @@
 //! The clipped policy loss: `loss = sum_n w (-min(r A, clip(r) A) + kl k3 - c_H H)`, `r = exp(lp - old)`,
-//! `k3 = exp(ref - lp) - (ref - lp) - 1`.
+//! `k3 = exp(ref - lp) - (ref - lp) - 1`; and the other objectives and estimators.
 
-use crate::ops::loss::PolicyLoss;
+use crate::ops::loss::{Kl, Objective, PolicyLoss};
 
 /// Returns dlogprob `[N]`, dentropy `[N]` and the sums `[6]`; see [`crate::ops::loss::policy_loss`].
 pub fn policy_loss(
@@ -19,17 +19,34 @@ pub fn policy_loss(
     for i in 0..logprob.len() {
         let (a, w) = (advantage[i], weight[i]);
         let r = (logprob[i] - old[i]).exp();
-        let (free, bounded) = (r * a, r.clamp(low, high) * a);
+        // The value and its slope in log r: a minimum takes the slope of what it takes.
+        let (mut pg, mut slope) = match how.objective {
+            Objective::Clip if r.clamp(low, high) * a < r * a => (-r.clamp(low, high) * a, 0.0),
+            Objective::Clip => (-r * a, -r * a),
+            Objective::Cispo => (-r.clamp(low, high) * a * logprob[i], -r.clamp(low, high) * a),
+        };
+        let mut held = match how.objective {
+            Objective::Clip => slope == 0.0 && a != 0.0,
+            Objective::Cispo => r < low || r > high,
+        };
+        let ceiling = -(how.dual_clip as f64) * a;
+        if how.objective == Objective::Clip && how.dual_clip > 0.0 && a < 0.0 && pg > ceiling {
+            (pg, slope, held) = (ceiling, 0.0, true);
+        }
         let x = reference[i] - logprob[i];
-        let k3 = if kl_weight > 0.0 { x.exp() - x - 1.0 } else { 0.0 };
-        let dk3 = if kl_weight > 0.0 { 1.0 - x.exp() } else { 0.0 };
-        dlogprob.push(w * (if bounded < free { 0.0 } else { -r * a } + kl_weight * dk3));
+        let (kl, dkl) = match how.kl_estimator {
+            _ if kl_weight == 0.0 => (0.0, 0.0),
+            Kl::K1 => (-x, 1.0),
+            Kl::K2 => (x * x / 2.0, -x),
+            Kl::K3 => (x.exp() - x - 1.0, 1.0 - x.exp()),
+        };
+        dlogprob.push(w * (slope + kl_weight * dkl));
         dentropy.push(-w * bonus);
-        sums[0] += w * (-free.min(bounded) + kl_weight * k3 - bonus * entropy[i]);
-        sums[1] += w * -free.min(bounded);
-        sums[2] += w * k3;
+        sums[0] += w * (pg + kl_weight * kl - bonus * entropy[i]);
+        sums[1] += w * pg;
+        sums[2] += w * kl;
         sums[3] += w * entropy[i];
-        sums[4] += if bounded < free { w } else { 0.0 };
+        sums[4] += if held { w } else { 0.0 };
         sums[5] = sums[5].max((r - 1.0).abs());
     }
     (dlogprob, dentropy, sums)

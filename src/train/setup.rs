@@ -91,7 +91,13 @@ impl Setup {
     /// How the learner learns.
     pub fn learning(&self) -> Learning {
         let g = &self.config.grpo;
-        let loss = PolicyLoss { clip_low: g.clip_low, clip_high: g.clip_high, kl: g.kl, entropy: g.entropy };
+        let loss = PolicyLoss {
+            clip_low: g.clip_low,
+            clip_high: g.clip_high,
+            kl: g.kl,
+            entropy: g.entropy,
+            ..PolicyLoss::default()
+        };
         Learning {
             micro_batch_tok: g.micro_batch_tokens,
             loss,

@@ -1,7 +1,7 @@
 //! Policy losses on the CPU.
 
 use super::math;
-use crate::ops::loss::PolicyLoss;
+use crate::ops::loss::{Kl, Objective, PolicyLoss};
 
 /// See [`crate::ops::loss::policy_loss`]. One thread, rows in order, sums in f64; NaN comes through.
 pub fn policy_loss(
@@ -20,17 +20,18 @@ pub fn policy_loss(
     for i in 0..logprob.len() {
         let (a, w) = (advantage[i], weight[i]);
         let r = math::exp(logprob[i] - old[i]);
-        let (low, high) = (1.0 - how.clip_low, 1.0 + how.clip_high);
-        // The clipped side is the smaller one: it counts, and its gradient is 0. NaN is neither: it counts as it is.
-        let stops = if a > 0.0 { r > high } else { a < 0.0 && r < low };
-        let bounded = if a > 0.0 { high } else { low };
-        let pg = if stops { -bounded * a } else { -r * a };
-        let mut d = if stops { 0.0 } else { -r * a };
+        let (pg, mut d, stops) = match how.objective {
+            Objective::Clip => clip(r, a, how),
+            Objective::Cispo => {
+                let bounded = r.clamp(1.0 - how.clip_low, 1.0 + how.clip_high);
+                (-bounded * a * logprob[i], -bounded * a, bounded != r)
+            }
+        };
         let mut kl = 0.0;
         if how.kl > 0.0 {
-            let x = reference[i] - logprob[i];
-            kl = math::exp(x) - x - 1.0;
-            d += how.kl * (1.0 - math::exp(x));
+            let (estimate, slope) = penalty(reference[i] - logprob[i], how.kl_estimator);
+            kl = estimate;
+            d += how.kl * slope;
         }
         dlogprob[i] = w * d;
         dentropy[i] = -w * how.entropy;
@@ -46,5 +47,26 @@ pub fn policy_loss(
     }
     for (to, from) in sums.iter_mut().zip(s) {
         *to = from as f32;
+    }
+}
+
+/// Loss, slope in the logprob, and whether the clip holds it.
+fn clip(r: f32, a: f32, how: PolicyLoss) -> (f32, f32, bool) {
+    let (low, high) = (1.0 - how.clip_low, 1.0 + how.clip_high);
+    if a < 0.0 && how.dual_clip > 0.0 && r > how.dual_clip {
+        return (-how.dual_clip * a, 0.0, true);
+    }
+    // The clipped side is the smaller one: it counts, and its gradient is 0. NaN is neither: it counts as it is.
+    let stops = if a > 0.0 { r > high } else { a < 0.0 && r < low };
+    let bounded = if a > 0.0 { high } else { low };
+    if stops { (-bounded * a, 0.0, true) } else { (-r * a, -r * a, false) }
+}
+
+/// The KL estimate at `x = reference - logprob`, and its slope in the logprob.
+fn penalty(x: f32, estimator: Kl) -> (f32, f32) {
+    match estimator {
+        Kl::K1 => (-x, 1.0),
+        Kl::K2 => (0.5 * x * x, -x),
+        Kl::K3 => (math::exp(x) - x - 1.0, 1.0 - math::exp(x)),
     }
 }
