@@ -42,7 +42,7 @@ fn main() {
     measure(&o, &cpu, work("forward", 1.0), || forward(&dev, &w, &batch, &mut acts, 1.0).unwrap());
     measure(&o, &cpu, work("train_step", 3.0), || {
         forward(&dev, &w, &batch, &mut acts, 1.0).unwrap();
-        fill(&dev, grads.view_mut(), 0.0);
+        fill(&dev, grads.view_mut(), 0.0).unwrap();
         backward(&dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut grads, 1.0).unwrap();
         optimizer.update(&dev, w.data.view_mut(), grads.view(), 0.0).unwrap();
     });

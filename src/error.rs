@@ -71,6 +71,22 @@ pub enum Error {
         /// What is missing and what to do.
         what: String,
     },
+    /// A kernel did something wrong: the emulator saw it, or the GPU reported a fault.
+    #[error("{op}: kernel {kernel} on {shape}{}: {what}", place(.block, .thread))]
+    Kernel {
+        /// The op's stem.
+        op: &'static str,
+        /// The entry point.
+        kernel: String,
+        /// The op's shape, in its letters.
+        shape: String,
+        /// The block, where known.
+        block: Option<[u32; 3]>,
+        /// The thread of the block, where known.
+        thread: Option<[u32; 3]>,
+        /// What it did.
+        what: String,
+    },
     /// A reply was submitted for a side that is not to speak.
     #[error("no turn for the {side}: {state}")]
     Turn {
@@ -96,7 +112,7 @@ impl Error {
         match self {
             Error::Config { .. } => 2,
             Error::Io { .. } | Error::Data { .. } | Error::Weight { .. } => 3,
-            Error::Device { .. } => 4,
+            Error::Device { .. } | Error::Kernel { .. } => 4,
             Error::Training { .. } => 5,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,
         }
@@ -111,4 +127,11 @@ impl Error {
     pub fn data(path: impl Into<PathBuf>, what: impl ToString) -> Error {
         Error::Data { path: path.into(), what: what.to_string() }
     }
+}
+
+/// `, block (x, y, z), thread (x, y, z)`, as far as known.
+fn place(block: &Option<[u32; 3]>, thread: &Option<[u32; 3]>) -> String {
+    let part =
+        |name: &str, at: &Option<[u32; 3]>| at.map_or(String::new(), |[x, y, z]| format!(", {name} ({x}, {y}, {z})"));
+    part("block", block) + &part("thread", thread)
 }

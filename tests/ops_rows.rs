@@ -10,6 +10,7 @@ use haggle::ops::norm::*;
 use haggle::ops::rope::*;
 use haggle::ops::swiglu::*;
 use haggle::oracle;
+use half::bf16;
 use support::*;
 
 /// Rows and columns: one of each, odd ones, a head, the tiny width, more than one task, the widest.
@@ -82,6 +83,35 @@ fn rmsnorm_matches_the_oracle() {
         let (want_dx, want_dw) = oracle::norm::rmsnorm_bwd(&wide(&dy), &wide(&x), &wide(&w), EPS as f64);
         near("rmsnorm_bwd dx", &[n, c], &plus(&dx0, &want_dx), &dx, 2.0e-7);
         near("rmsnorm_bwd dw", &[c], &plus(&dw0, &want_dw), &dw, 1.8e-7);
+    }
+}
+
+/// The kernels give the bits of the CPU, in any thread order.
+#[test]
+fn rmsnorm_fwd_on_kernels_equals_the_cpu() {
+    for (name, dev) in kernel_devices() {
+        for [n, c] in SHAPES {
+            let (x, w) = (normal(n * c, 1), normal(c, 2));
+            let (want, got) = (rmsnorm(&cpu(1), &x, &w), rmsnorm(&dev, &x, &w));
+            same("rmsnorm_fwd y", &name, &[n, c], &want.0, &got.0);
+            same("rmsnorm_fwd rstd", &name, &[n], &want.1, &got.1);
+        }
+    }
+}
+
+/// bf16 in, f32 inside, one rounding at the store: the oracle of the rounded input, rounded once.
+#[test]
+fn rmsnorm_fwd_in_bf16_matches_the_oracle() {
+    let dev = emu();
+    for [n, c] in SHAPES {
+        let (x, w) = (round(&normal(n * c, 1)), round(&normal(c, 2)));
+        let (mut y, mut rstd) = (dev.upload(&vec![bf16::NAN; n * c]), poisoned(&dev, n));
+        rmsnorm_fwd(&dev, dev.upload(&x).view(), dev.upload(&w).view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
+        let (want, want_rstd) = oracle::norm::rmsnorm_fwd(&wide(&floats(&x)), &wide(&floats(&w)), EPS as f64);
+        assert!(y.guard_intact());
+        near("rmsnorm_fwd y in bf16", &[n, c], &want, &floats(&dev.to_vec(y.view())), 2.8e-3);
+        // At 8192 columns the floor is that of 512 squares of 16 bits in one chain.
+        near("rmsnorm_fwd rstd of bf16", &[n], &want_rstd, &take(&dev, &rstd), 5.1e-7);
     }
 }
 

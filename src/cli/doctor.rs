@@ -74,6 +74,7 @@ fn machine(device: &Device) -> Map<String, Value> {
     report.insert("device".into(), json!(device.name()));
     match device {
         Device::Cpu(cpu) => report.insert("instructions".into(), json!(format!("{:?}", cpu.isa).to_lowercase())),
+        Device::Gpu(gpu) => report.insert("kernels".into(), json!(gpu.kernels().len())),
     };
     report.insert("gpu".into(), json!(gpu));
     report

@@ -66,7 +66,7 @@ enum Storage {
     Host(Vec<Line>),
 }
 
-/// Memory of one number type on one device, zeroed at birth, 64-byte aligned, with a guard line behind it.
+/// Memory of one number type on one device, zeroed at birth, 64-byte aligned, between two guard lines.
 pub struct Buffer {
     dtype: DType,
     len: usize,
@@ -76,8 +76,9 @@ pub struct Buffer {
 impl Buffer {
     pub(super) fn host(dtype: DType, len: usize) -> Buffer {
         let lines = (len * dtype.size()).div_ceil(64);
-        let mut storage = vec![Line([0; 64]); lines + 1];
-        storage[lines] = GUARD;
+        let mut storage = vec![Line([0; 64]); lines + 2];
+        storage[0] = GUARD;
+        storage[lines + 1] = GUARD;
         Buffer { dtype, len, storage: Storage::Host(storage) }
     }
 
@@ -123,16 +124,22 @@ impl Buffer {
         ViewMut { buffer: self, start: range.start, len: range.len() }
     }
 
-    /// False when something wrote behind the buffer's end. Tests ask after every op.
+    /// False when something wrote outside the buffer, just before or behind it. Tests ask after every op.
     pub fn guard_intact(&self) -> bool {
         match &self.storage {
-            Storage::Host(lines) => lines.last().is_some_and(|l| l.0 == GUARD.0),
+            Storage::Host(lines) => [lines.first(), lines.last()].iter().all(|l| l.is_some_and(|l| l.0 == GUARD.0)),
         }
     }
 
     fn bytes(&self) -> *const u8 {
         match &self.storage {
-            Storage::Host(lines) => lines.as_ptr().cast(),
+            Storage::Host(lines) => lines[1..].as_ptr().cast(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> *mut u8 {
+        match &mut self.storage {
+            Storage::Host(lines) => lines[1..].as_mut_ptr().cast(),
         }
     }
 }
@@ -171,6 +178,16 @@ impl<'a> View<'a> {
     pub fn at(self, range: Range<usize>) -> View<'a> {
         assert!(range.start <= range.end && range.end <= self.len, "view {range:?} outside a view of {}", self.len);
         View { buffer: self.buffer, start: self.start + range.start, len: range.len() }
+    }
+
+    /// Where it starts, for a kernel.
+    pub(super) fn address(&self) -> *const u8 {
+        self.buffer.bytes().wrapping_add(self.start * self.buffer.dtype.size())
+    }
+
+    /// See [`Buffer::guard_intact`].
+    pub(super) fn guard_intact(&self) -> bool {
+        self.buffer.guard_intact()
     }
 
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
@@ -217,12 +234,20 @@ impl<'a> ViewMut<'a> {
         ViewMut { start: self.start + range.start, len: range.len(), buffer: self.buffer }
     }
 
+    /// Where it starts, for a kernel.
+    pub(super) fn address(&mut self) -> *mut u8 {
+        self.buffer.bytes_mut().wrapping_add(self.start * self.buffer.dtype.size())
+    }
+
+    /// See [`Buffer::guard_intact`].
+    pub(super) fn guard_intact(&self) -> bool {
+        self.buffer.guard_intact()
+    }
+
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host_mut<T: Element>(&mut self) -> &mut [T] {
         assert_eq!(T::DTYPE, self.buffer.dtype, "view written as another type");
-        let bytes = match &mut self.buffer.storage {
-            Storage::Host(lines) => lines.as_mut_ptr().cast::<u8>(),
-        };
+        let bytes = self.buffer.bytes_mut();
         // SAFETY: as for `View::host`; the exclusive borrow of the buffer makes this the only view of it.
         unsafe { std::slice::from_raw_parts_mut(bytes.cast::<T>().add(self.start), self.len) }
     }

@@ -7,6 +7,7 @@
 pub mod alloc;
 mod buffer;
 pub mod cpu;
+pub mod gpu;
 mod mapped;
 
 pub use buffer::{Buffer, DType, Element, View, ViewMut};
@@ -20,21 +21,24 @@ use std::sync::Arc;
 pub enum Device {
     /// Native Rust on this machine's cores.
     Cpu(Arc<cpu::Cpu>),
+    /// Our kernels.
+    Gpu(Arc<gpu::Gpu>),
 }
 
 impl Device {
-    /// Opens a device by name (`auto`, `cpu`) with `threads` CPU threads (0: all cores).
+    /// Opens a device by name (`auto`, `cpu`, `emu`) with `threads` CPU threads (0: all cores).
     ///
     /// # Errors
-    /// [`Error::Device`] for a name this build does not know or a GPU that is not there.
+    /// [`Error::Device`] for a name this build does not know or a device that is not there.
     pub fn open(name: &str, threads: usize) -> Result<Device> {
         match name {
             "auto" | "cpu" => Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)))),
+            "emu" => Ok(Device::Gpu(Arc::new(gpu::Gpu::Emu(gpu::emu::Emu::new(threads)?)))),
             gpu if gpu == "cuda" || gpu.starts_with("cuda:") => Err(Error::Device {
                 device: name.into(),
                 what: "this build has no CUDA device; use --device cpu".into(),
             }),
-            _ => Err(Error::Device { device: name.into(), what: "unknown; use auto or cpu".into() }),
+            _ => Err(Error::Device { device: name.into(), what: "unknown; use auto, cpu or emu".into() }),
         }
     }
 
@@ -42,6 +46,7 @@ impl Device {
     pub fn name(&self) -> &'static str {
         match self {
             Device::Cpu(_) => "cpu",
+            Device::Gpu(gpu) => gpu.name(),
         }
     }
 
@@ -49,6 +54,9 @@ impl Device {
     pub fn zeros(&self, dtype: DType, len: usize) -> Buffer {
         match self {
             Device::Cpu(_) => Buffer::host(dtype, len),
+            Device::Gpu(gpu) => match **gpu {
+                gpu::Gpu::Emu(_) => Buffer::host(dtype, len),
+            },
         }
     }
 
@@ -66,6 +74,9 @@ impl Device {
     pub fn write<T: Element>(&self, mut to: ViewMut, data: &[T]) {
         match self {
             Device::Cpu(_) => to.host_mut::<T>().copy_from_slice(data),
+            Device::Gpu(gpu) => match **gpu {
+                gpu::Gpu::Emu(_) => to.host_mut::<T>().copy_from_slice(data),
+            },
         }
     }
 
@@ -76,6 +87,9 @@ impl Device {
     pub fn read<T: Element>(&self, from: View, data: &mut [T]) {
         match self {
             Device::Cpu(_) => data.copy_from_slice(from.host::<T>()),
+            Device::Gpu(gpu) => match **gpu {
+                gpu::Gpu::Emu(_) => data.copy_from_slice(from.host::<T>()),
+            },
         }
     }
 

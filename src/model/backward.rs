@@ -51,10 +51,10 @@ pub fn backward(
         c,
         inv_temperature,
     )?;
-    fill(dev, g.dx_out.at_mut(0..m * c), 0.0);
+    fill(dev, g.dx_out.at_mut(0..m * c), 0.0)?;
     let (dh, x, rstd) = (g.dh_out.at(0..m * c), out.x.at(0..m * c), out.rstd.at(0..m));
     rmsnorm_bwd(dev, dh, x, w.get(layout.norm), rstd, g.dx_out.at_mut(0..m * c), layout.of_mut(dw, layout.norm))?;
-    fill(dev, g.dx.at_mut(0..n * c), 0.0);
+    fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), c)?;
     for (ids, a) in layout.layers.iter().zip(&acts.layers).rev() {
         mlp(dev, w, ids, a, g, dw, n)?;
@@ -136,10 +136,10 @@ fn project_qkv(
     let (h, hk, d) = (cfg.num_attention_heads, cfg.num_key_value_heads, cfg.head_dim);
     rope_bwd(dev, g.dk.at_mut(0..n * kv), positions, w.rope.view(), hk, d)?;
     rope_bwd(dev, g.dq.at_mut(0..n * q), positions, w.rope.view(), h, d)?;
-    fill(dev, g.dk_raw.at_mut(0..n * kv), 0.0);
+    fill(dev, g.dk_raw.at_mut(0..n * kv), 0.0)?;
     let (dk, k_raw, rstd) = (g.dk.at(0..n * kv), a.k_raw.at(0..n * kv), a.k_rstd.at(0..n * hk));
     rmsnorm_bwd(dev, dk, k_raw, w.get(ids.k_norm), rstd, g.dk_raw.at_mut(0..n * kv), lay.of_mut(dw, ids.k_norm))?;
-    fill(dev, g.dq_raw.at_mut(0..n * q), 0.0);
+    fill(dev, g.dq_raw.at_mut(0..n * q), 0.0)?;
     let (dq, q_raw, rstd) = (g.dq.at(0..n * q), a.q_raw.at(0..n * q), a.q_rstd.at(0..n * h));
     rmsnorm_bwd(dev, dq, q_raw, w.get(ids.q_norm), rstd, g.dq_raw.at_mut(0..n * q), lay.of_mut(dw, ids.q_norm))?;
     let (dq, dk, dv, x) = (g.dq_raw.at(0..n * q), g.dk_raw.at(0..n * kv), g.dv.at(0..n * kv), a.attn_h.at(0..n * c));

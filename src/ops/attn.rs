@@ -74,6 +74,7 @@ pub fn attn_fwd(
             check_cu("attn_fwd", cu, n)?;
             cpu::attn::attn_fwd(cpu, q.host(), k.host(), v.host(), cu, o.host_mut(), lse.host_mut(), heads)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("attn_fwd")?,
     }
     Ok(())
 }
@@ -114,6 +115,7 @@ pub fn attn_bwd(
             let (q, k, v, o, lse) = (q.host(), k.host(), v.host(), o.host(), lse.host());
             cpu::attn::attn_bwd(cpu, d_o.host(), q, k, v, o, lse, cu, dq, dk, dv, heads)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("attn_bwd")?,
     }
     Ok(())
 }
@@ -171,6 +173,7 @@ pub fn kv_append(
             check_pages("kv_append", at, n_pages)?;
             cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages.host_mut(), v_pages.host_mut(), heads)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("kv_append")?,
     }
     Ok(())
 }
@@ -198,6 +201,7 @@ pub fn attn_decode(
             check_pages("attn_decode", at, n_pages)?;
             cpu::attn::attn_decode(cpu, q.host(), k_pages.host(), v_pages.host(), at, o.host_mut(), heads)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("attn_decode")?,
     }
     Ok(())
 }
@@ -208,6 +212,7 @@ pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, he
     want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
     match dev {
         Device::Cpu(_) => pages.host_mut::<f32>().copy_within(from * page..(from + 1) * page, to * page),
+        Device::Gpu(gpu) => gpu.no_kernel("kv_copy_page")?,
     }
     Ok(())
 }

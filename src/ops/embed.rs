@@ -13,6 +13,7 @@ pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usiz
             below("embed_fwd", "ids below V", ids.host(), table.len() / dim)?;
             cpu::embed::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("embed_fwd")?,
     }
     Ok(())
 }
@@ -26,15 +27,18 @@ pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: us
             below("embed_bwd", "ids below V", ids.host(), dtable.len() / dim)?;
             cpu::embed::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("embed_bwd")?,
     }
     Ok(())
 }
 
 /// `x = value` everywhere; f32.
-pub fn fill(dev: &Device, mut x: ViewMut, value: f32) {
+pub fn fill(dev: &Device, mut x: ViewMut, value: f32) -> Result<()> {
     match dev {
         Device::Cpu(_) => x.host_mut::<f32>().fill(value),
+        Device::Gpu(gpu) => gpu.no_kernel("fill")?,
     }
+    Ok(())
 }
 
 /// `y = x`; both of one length, f32.
@@ -42,6 +46,7 @@ pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
     want("copy", "y [N]", y.len(), x.len())?;
     match dev {
         Device::Cpu(_) => y.host_mut::<f32>().copy_from_slice(x.host()),
+        Device::Gpu(gpu) => gpu.no_kernel("copy")?,
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ pub fn gemm_nt(
     check("gemm_nt", a, b, &c, m, n, k)?;
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_nt(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+        Device::Gpu(gpu) => gpu.no_kernel("gemm_nt")?,
     }
     Ok(())
 }
@@ -48,6 +49,7 @@ pub fn gemm_nn(
     check("gemm_nn", a, b, &c, m, n, k)?;
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_nn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+        Device::Gpu(gpu) => gpu.no_kernel("gemm_nn")?,
     }
     Ok(())
 }
@@ -67,6 +69,7 @@ pub fn gemm_tn(
     check("gemm_tn", a, b, &c, m, n, k)?;
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_tn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+        Device::Gpu(gpu) => gpu.no_kernel("gemm_tn")?,
     }
     Ok(())
 }

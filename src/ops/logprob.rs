@@ -8,6 +8,7 @@ use crate::error::Result;
 pub fn linear_logprob_workspace(dev: &Device, vocab: usize) -> usize {
     match dev {
         Device::Cpu(_) => cpu::logprob::block_rows(vocab) * vocab,
+        Device::Gpu(_) => cpu::logprob::block_rows(vocab) * vocab,
     }
 }
 
@@ -45,6 +46,7 @@ pub fn linear_logprob_fwd(
             dim,
             inv_temperature,
         ),
+        Device::Gpu(gpu) => gpu.no_kernel("linear_logprob_fwd")?,
     }
     Ok(())
 }
@@ -95,6 +97,7 @@ pub fn linear_logprob_bwd(
             dim,
             inv_temperature,
         ),
+        Device::Gpu(gpu) => gpu.no_kernel("linear_logprob_bwd")?,
     }
     Ok(())
 }

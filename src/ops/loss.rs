@@ -110,6 +110,7 @@ pub fn policy_loss(
             sums.host_mut(),
             how,
         ),
+        Device::Gpu(gpu) => gpu.no_kernel("policy_loss")?,
     }
     Ok(())
 }

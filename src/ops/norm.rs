@@ -1,7 +1,7 @@
 //! RMSNorm, over rows or, with rows = tokens x heads, per head (the q/k norm of Qwen3).
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// `y = x * rstd * w`, `rstd = 1 / sqrt(mean_c(x^2) + eps)`; x, y `[N, C]`, w `[C]`, rstd `[N]` (saved for backward).
@@ -13,6 +13,7 @@ pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: Vie
     want("rmsnorm_fwd", "y [N, C]", y.len(), n * c)?;
     match dev {
         Device::Cpu(cpu) => cpu::norm::rmsnorm_fwd(cpu, x.host(), w.host(), y.host_mut(), rstd.host_mut(), eps),
+        Device::Gpu(gpu) => gpu::norm::rmsnorm_fwd(gpu, x, w, y, rstd, eps)?,
     }
     Ok(())
 }
@@ -36,6 +37,7 @@ pub fn rmsnorm_bwd(
         Device::Cpu(cpu) => {
             cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), dx.host_mut(), dw.host_mut())
         }
+        Device::Gpu(gpu) => gpu.no_kernel("rmsnorm_bwd")?,
     }
     Ok(())
 }

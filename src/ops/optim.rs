@@ -9,6 +9,7 @@ pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut) -> Result<()> {
     want("grad_norm", "out [1]", out.len(), 1)?;
     match dev {
         Device::Cpu(cpu) => out.host_mut::<f32>()[0] = cpu::optim::sum_squares(cpu, g.host()),
+        Device::Gpu(gpu) => gpu.no_kernel("grad_norm")?,
     }
     Ok(())
 }
@@ -41,6 +42,7 @@ pub fn adamw_step(dev: &Device, g: View, mut w: ViewMut, mut m: ViewMut, mut v: 
     want("adamw_step", "v [N]", v.len(), g.len())?;
     match dev {
         Device::Cpu(cpu) => cpu::optim::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how),
+        Device::Gpu(gpu) => gpu.no_kernel("adamw_step")?,
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ pub fn rope_fwd(
             below("rope_fwd", "positions below T", positions.host(), table.len() / head_dim)?;
             cpu::rope::rope(cpu, x.host_mut(), positions.host(), table.host(), n_heads, head_dim, 1.0)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("rope_fwd")?,
     }
     Ok(())
 }
@@ -44,6 +45,7 @@ pub fn rope_bwd(
             below("rope_bwd", "positions below T", positions.host(), table.len() / head_dim)?;
             cpu::rope::rope(cpu, dx.host_mut(), positions.host(), table.host(), n_heads, head_dim, -1.0)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("rope_bwd")?,
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ pub fn sample(
             };
             cpu::sample::sample(cpu, logits.host_mut(), rows, token.host_mut(), logprob.host_mut(), vocab)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("sample")?,
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub fn swiglu_fwd(dev: &Device, gate: View, up: View, mut h: ViewMut) -> Result<
     want("swiglu_fwd", "h [N, F]", h.len(), gate.len())?;
     match dev {
         Device::Cpu(cpu) => cpu::swiglu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut()),
+        Device::Gpu(gpu) => gpu.no_kernel("swiglu_fwd")?,
     }
     Ok(())
 }
@@ -24,6 +25,7 @@ pub fn swiglu_bwd(dev: &Device, dh: View, gate: View, up: View, mut dgate: ViewM
         Device::Cpu(cpu) => {
             cpu::swiglu::swiglu_bwd(cpu, dh.host(), gate.host(), up.host(), dgate.host_mut(), dup.host_mut())
         }
+        Device::Gpu(gpu) => gpu.no_kernel("swiglu_bwd")?,
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ impl Learner {
         if trained == 0 {
             return Ok(());
         }
-        ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0);
+        ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0)?;
         let mut sums = [0f32; POLICY_SUMS.len()];
         for micro in micro_batches(share, self.how.micro_batch_tok) {
             let counted = alloc::count();

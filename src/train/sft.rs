@@ -152,7 +152,7 @@ impl Trainer {
 
     /// One update from one batch.
     fn step(&mut self, batch: &Batch) -> Result<Row> {
-        fill(&self.dev, self.grads.view_mut(), 0.0);
+        fill(&self.dev, self.grads.view_mut(), 0.0)?;
         let total: f64 = batch.micro.iter().flat_map(|m| &m.weight).map(|w| *w as f64).sum();
         let mut loss = 0.0;
         for micro in &batch.micro {

@@ -3,8 +3,10 @@
 #![allow(dead_code)]
 
 use haggle::device::cpu::{Cpu, math::Isa};
+use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{Buffer, Device};
 use haggle::noise::Noise;
+use half::bf16;
 use std::sync::Arc;
 
 /// A CPU device of `threads` threads.
@@ -23,6 +25,17 @@ pub fn devices() -> Vec<(String, Device)> {
     all
 }
 
+/// Every device that runs our kernels: the emulator, in its natural thread order and in shuffled ones.
+pub fn kernel_devices() -> Vec<(String, Device)> {
+    let emu = |threads, seed| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(threads, seed).unwrap())));
+    [(1, 0), (2, 0), (2, 1), (1, 2)].map(|(t, seed)| (format!("emu, {t} threads, seed {seed}"), emu(t, seed))).to_vec()
+}
+
+/// A device that runs our kernels, for tests that need one.
+pub fn emu() -> Device {
+    Device::open("emu", 2).unwrap()
+}
+
 /// `len` normal numbers of stream `stream`.
 pub fn normal(len: usize, stream: u64) -> Vec<f32> {
     let noise = Noise::new(11, stream);
@@ -33,6 +46,16 @@ pub fn normal(len: usize, stream: u64) -> Vec<f32> {
 pub fn indices(len: usize, n: usize, stream: u64) -> Vec<i32> {
     let noise = Noise::new(12, stream);
     (0..len as u64).map(|i| noise.below(i, n) as i32).collect()
+}
+
+/// Rounded to bf16.
+pub fn round(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|x| bf16::from_f32(*x)).collect()
+}
+
+/// Widened from bf16.
+pub fn floats(x: &[bf16]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
 }
 
 /// The same numbers in f64.

@@ -1,0 +1,8 @@
+//! Builds the kernels: for the emulator with the host's C++ compiler, for GPUs with nvcc. Knows no kernel by name.
+
+#[path = "build/emu.rs"]
+mod emu;
+
+fn main() {
+    emu::build();
+}

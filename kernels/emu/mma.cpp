@@ -1,0 +1,126 @@
+// See mma.h. The last lane to arrive gathers the fragments of the warp, multiplies, and deals out the result.
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "emu/emu.h"
+
+namespace emu {
+
+namespace {
+
+// Rows of 8 columns, as one vector: the product of a 16 x K and a K x 8 matrix is K * 16 of these steps.
+typedef float Row __attribute__((vector_size(32)));
+
+inline Row row_fma(float a, Row b, Row c) {
+  for (int i = 0; i < 8; ++i) c[i] = __builtin_fmaf(a, b[i], c[i]);
+  return c;
+}
+
+template <int K>
+void multiply(const float (&a)[16][K], const float (&b)[K][8], float (&c)[16][8]) {
+  for (int row = 0; row < 16; row += 8) {
+    Row sum[8], b_row;
+    memcpy(sum, c[row], sizeof sum);
+    for (int k = 0; k < K; ++k) {
+      memcpy(&b_row, b[k], sizeof b_row);
+      for (int i = 0; i < 8; ++i) sum[i] = row_fma(a[row + i][k], b_row, sum[i]);
+    }
+    memcpy(c[row], sum, sizeof sum);
+  }
+}
+
+float low(uint32_t kind, uint32_t pair) { return kind == MMA_BF16 ? float_of(pair << 16) : f16_float(pair & 0xFFFF); }
+float high(uint32_t kind, uint32_t pair) { return kind == MMA_BF16 ? float_of(pair & 0xFFFF0000u) : f16_float(pair >> 16); }
+
+// The fragments of m16n8k16: lane = 4 group + quarter.
+void gather_16(uint32_t kind, float (&a)[16][16], float (&b)[16][8]) {
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    const Thread& t = lane_of(lane);
+    const uint32_t *fa = static_cast<const uint32_t*>(t.fragments[0]), *fb = static_cast<const uint32_t*>(t.fragments[1]);
+    const uint32_t group = lane / 4, k = lane % 4 * 2;
+    for (uint32_t i = 0; i < 4; ++i) {
+      a[group + i % 2 * 8][k + i / 2 * 8] = low(kind, fa[i]);
+      a[group + i % 2 * 8][k + i / 2 * 8 + 1] = high(kind, fa[i]);
+    }
+    for (uint32_t i = 0; i < 2; ++i) {
+      b[k + i * 8][group] = low(kind, fb[i]);
+      b[k + i * 8 + 1][group] = high(kind, fb[i]);
+    }
+  }
+}
+
+// The fragments of m16n8k8 in tf32: the lowest 13 bits are not read.
+void gather_8(float (&a)[16][8], float (&b)[8][8]) {
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    const Thread& t = lane_of(lane);
+    const uint32_t *fa = static_cast<const uint32_t*>(t.fragments[0]), *fb = static_cast<const uint32_t*>(t.fragments[1]);
+    const uint32_t group = lane / 4, k = lane % 4;
+    for (uint32_t i = 0; i < 4; ++i) a[group + i % 2 * 8][k + i / 2 * 4] = float_of(fa[i] & 0xFFFFE000u);
+    for (uint32_t i = 0; i < 2; ++i) b[k + i * 4][group] = float_of(fb[i] & 0xFFFFE000u);
+  }
+}
+
+void gather_c(float (&c)[16][8]) {
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    const float* fc = static_cast<const float*>(lane_of(lane).fragments[2]);
+    const uint32_t row = lane / 4, column = lane % 4 * 2;
+    for (uint32_t i = 0; i < 4; ++i) c[row + i / 2 * 8][column + i % 2] = fc[i];
+  }
+}
+
+void deal_d(const float (&c)[16][8]) {
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    float* fd = static_cast<float*>(const_cast<void*>(lane_of(lane).fragments[3]));
+    const uint32_t row = lane / 4, column = lane % 4 * 2;
+    for (uint32_t i = 0; i < 4; ++i) fd[i] = c[row + i / 2 * 8][column + i % 2];
+  }
+}
+
+bool whole_warp() { return g_worker->warps[g_worker->self->warp].exist == ~0u; }
+
+}  // namespace
+
+void mma(uint32_t kind, float* d, const uint32_t* a, const uint32_t* b, const float* c, const char* file, int line) {
+  Thread& self = *g_worker->self;
+  self.fragments[0] = a;
+  self.fragments[1] = b;
+  self.fragments[2] = c;
+  self.fragments[3] = d;
+  if (!whole_warp()) fail("%s in a warp of fewer than 32 threads", file);
+  if (!collective(Op::Mma, ~0u, file, line)) return;
+  alignas(32) float sums[16][8];
+  gather_c(sums);
+  if (kind == MMA_TF32) {
+    alignas(32) float wide_a[16][8], wide_b[8][8];
+    gather_8(wide_a, wide_b);
+    multiply(wide_a, wide_b, sums);
+  } else {
+    alignas(32) float wide_a[16][16], wide_b[16][8];
+    gather_16(kind, wide_a, wide_b);
+    multiply(wide_a, wide_b, sums);
+  }
+  deal_d(sums);
+}
+
+void ldmatrix(uint32_t n, bool transposed, uint32_t* r, const void* row, const char* file, int line) {
+  Thread& self = *g_worker->self;
+  self.fragments[0] = row;
+  self.fragments[1] = r;
+  if (!whole_warp()) fail("%s in a warp of fewer than 32 threads", file);
+  if (self.lane < 8 * n && reinterpret_cast<uintptr_t>(row) % 16) fail("misaligned %s: row address %p", file, row);
+  if (!collective(Op::LdMatrix, ~0u, file, line)) return;
+  for (uint32_t matrix = 0; matrix < n; ++matrix) {
+    uint16_t rows[8][8];
+    for (uint32_t i = 0; i < 8; ++i) memcpy(rows[i], lane_of(8 * matrix + i).fragments[0], 16);
+    for (uint32_t lane = 0; lane < 32; ++lane) {
+      uint32_t* to = static_cast<uint32_t*>(const_cast<void*>(lane_of(lane).fragments[1]));
+      const uint32_t i = lane / 4, j = lane % 4 * 2;
+      const uint32_t first = transposed ? rows[j][i] : rows[i][j], second = transposed ? rows[j + 1][i] : rows[i][j + 1];
+      to[matrix] = first | second << 16;
+    }
+  }
+}
+
+}  // namespace emu

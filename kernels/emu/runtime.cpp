@@ -1,0 +1,351 @@
+// See runtime.h: workers, blocks, barriers, warps.
+
+#include "emu/runtime.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "emu/fiber.h"
+
+namespace emu {
+
+thread_local Worker* g_worker = nullptr;
+
+namespace {
+
+constexpr uint64_t STACK_CANARY = 0x5AFE57AC5AFE57ACull;
+
+uint64_t& canary(Fiber* fiber) { return *reinterpret_cast<uint64_t*>(fiber->stack); }
+
+uint32_t next_random(Worker& w) {
+  w.random ^= w.random << 13;
+  w.random ^= w.random >> 7;
+  w.random ^= w.random << 17;
+  return static_cast<uint32_t>(w.random >> 32);
+}
+
+// Index of a set bit: the lowest, or with a seed a random one.
+uint32_t choose(Worker& w, uint32_t bits) {
+  if (w.launch->seed == 0) return __builtin_ctz(bits);
+  const uint32_t turn = next_random(w) & 31;
+  const uint32_t turned = (bits >> turn) | (bits << ((32 - turn) & 31));
+  return (__builtin_ctz(turned) + turn) & 31;
+}
+
+// The next thread to run, taken off the ready ones; null when none is ready.
+Thread* take_ready(Worker& w) {
+  Warp* warp = &w.warps[w.warp];
+  if (!warp->ready) {
+    if (!w.ready_warps) return nullptr;
+    w.warp = choose(w, w.ready_warps);
+    warp = &w.warps[w.warp];
+  }
+  const uint32_t lane = choose(w, warp->ready);
+  warp->ready &= ~(1u << lane);
+  if (!warp->ready) w.ready_warps &= ~(1u << w.warp);
+  return &w.threads[w.warp * WARP + lane];
+}
+
+void set_ready(Worker& w, uint32_t warp, uint32_t lanes) {
+  w.warps[warp].ready |= lanes;
+  if (w.warps[warp].ready) w.ready_warps |= 1u << warp;
+}
+
+[[noreturn]] void leave_block(Worker& w) {
+  void* abandoned;
+  haggle_emu_switch(&abandoned, w.main_sp);
+  abort();  // an abandoned fiber is never resumed
+}
+
+// Writes the report of this launch, unless a lower block has.
+void write_report(Worker& w, const Thread& thread, const char* format, va_list rest) {
+  Launch& launch = *w.launch;
+  while (__atomic_exchange_n(&launch.lock, 1, __ATOMIC_ACQUIRE)) {
+  }
+  const uint64_t block = w.block_number;
+  if (!launch.report.set || block < launch.failed_block) {
+    launch.failed_block = block;
+    launch.report.set = 1;
+    launch.report.block = w.block_index;
+    launch.report.thread = thread.index;
+    vsnprintf(launch.report.what, sizeof launch.report.what, format, rest);
+  }
+  __atomic_store_n(&launch.lock, 0, __ATOMIC_RELEASE);
+  w.failed = true;
+}
+
+void report(Worker& w, const Thread& thread, const char* format, ...) {
+  va_list rest;
+  va_start(rest, format);
+  write_report(w, thread, format, rest);
+  va_end(rest);
+}
+
+const char* short_name(const char* file) {
+  const char* kernels = strstr(file, "kernels/");
+  return kernels ? kernels + strlen("kernels/") : file;
+}
+
+// Nobody can go on: says who waits where, and who will not come.
+[[noreturn]] void report_deadlock(Worker& w) {
+  const Thread *barrier = nullptr, *warp = nullptr, *done = nullptr;
+  for (uint32_t i = 0; i < w.n_threads; ++i) {
+    const Thread& t = w.threads[i];
+    if (t.done && !done) done = &t;
+    if (!t.done && t.wait == Wait::Barrier && !barrier) barrier = &t;
+    if (!t.done && t.wait == Wait::Warp && !warp) warp = &t;
+  }
+  if (warp) {
+    const uint32_t missing = warp->mask & w.warps[warp->warp].exist & ~w.warps[warp->warp].pending;
+    const Thread& absent = w.threads[warp->warp * WARP + (missing ? __builtin_ctz(missing) : 0)];
+    report(w, *warp, "divergent warp operation at %s:%d: lane %u of its mask %#x never comes, it %s", short_name(warp->file),
+           warp->line, absent.lane, warp->mask, absent.done ? "has returned" : "waits elsewhere");
+  } else if (barrier && done) {
+    report(w, *barrier, "divergent barrier: waits at %s:%d, but thread (%u, %u, %u) has returned", short_name(barrier->file),
+           barrier->line, done->index.x, done->index.y, done->index.z);
+  } else {
+    report(w, *w.self, "deadlock: no thread of the block can go on");
+  }
+  leave_block(w);
+}
+
+void fiber_main();
+
+Fiber* take_fiber(Worker& w) {
+  Fiber* fiber = w.free_fibers;
+  w.free_fibers = fiber->next_free;
+  return fiber;
+}
+
+void give_fiber(Worker& w, Fiber* fiber) {
+  fiber->next_free = w.free_fibers;
+  w.free_fibers = fiber;
+}
+
+// The current thread waits; goes on with another, and returns when it is its turn again.
+void suspend(Worker& w) {
+  Thread* self = w.self;
+  Thread* next = take_ready(w);
+  if (!next) report_deadlock(w);
+  if (next == self) return;
+  if (!next->fiber) next->fiber = take_fiber(w);
+  w.self = next;
+  haggle_emu_switch(&self->fiber->sp, next->fiber->sp);
+}
+
+// The life of a fiber: it runs the current thread, then another on the same stack, or goes to sleep.
+void fiber_main() {
+  Worker& w = *g_worker;
+  for (;;) {
+    Thread* self = w.self;
+    w.launch->entry->call(w.launch->args);
+    self->done = true;
+    w.warps[self->warp].alive &= ~(1u << self->lane);
+    Fiber* fiber = self->fiber;
+    self->fiber = nullptr;
+    if (canary(fiber) != STACK_CANARY) fail("local variables need more than %zu bytes of stack", STACK_BYTES);
+    if (--w.n_left == 0) {
+      give_fiber(w, fiber);
+      haggle_emu_switch(&fiber->sp, w.main_sp);
+      continue;
+    }
+    Thread* next = take_ready(w);
+    if (!next) report_deadlock(w);
+    w.self = next;
+    if (!next->fiber) {
+      next->fiber = fiber;
+      continue;
+    }
+    give_fiber(w, fiber);
+    haggle_emu_switch(&fiber->sp, next->fiber->sp);
+  }
+}
+
+// Every fiber afresh: at birth, and after a launch whose fibers were abandoned.
+void prepare_fibers(Worker& w) {
+  w.free_fibers = nullptr;
+  for (uint32_t i = MAX_THREADS; i-- > 0;) {
+    Fiber* fiber = &w.fibers[i];
+    fiber->stack = w.stacks + i * STACK_BYTES;
+    // Stack tops of one alignment would share the same few cache sets.
+    fiber->sp = fiber_prepare(fiber->stack, STACK_BYTES - (i % 32) * 192, fiber_main);
+    canary(fiber) = STACK_CANARY;
+    give_fiber(w, fiber);
+  }
+}
+
+void start_threads(Worker& w) {
+  const Index3 dim = w.block_dim;
+  w.n_threads = w.n_left = dim.x * dim.y * dim.z;
+  w.n_warps = (w.n_threads + WARP - 1) / WARP;
+  w.arrived = w.count = w.any = w.epoch = 0;
+  w.all = 1;
+  w.ready_warps = 0;
+  w.failed = false;
+  for (uint32_t i = 0; i < w.n_threads; ++i) {
+    Thread& t = w.threads[i];
+    t.index = {i % dim.x, i / dim.x % dim.y, i / dim.x / dim.y};
+    t.warp = i / WARP;
+    t.lane = i % WARP;
+    t.fiber = nullptr;
+    t.wait = Wait::None;
+    t.done = false;
+    t.n_copies = t.groups = 0;
+  }
+  for (uint32_t i = 0; i < w.n_warps; ++i) {
+    const uint32_t lanes = w.n_threads - i * WARP;
+    const uint32_t exist = lanes >= WARP ? ~0u : (1u << lanes) - 1;
+    w.warps[i] = {0, 0, exist, exist};
+    set_ready(w, i, exist);
+  }
+  w.warp = choose(w, w.ready_warps);
+}
+
+void run_block(Worker& w, uint64_t number) {
+  Launch& launch = *w.launch;
+  const Index3 grid = launch.grid;
+  w.block_number = number;
+  ++w.run;
+  w.block_index = {static_cast<uint32_t>(number % grid.x), static_cast<uint32_t>(number / grid.x % grid.y),
+                   static_cast<uint32_t>(number / grid.x / grid.y)};
+  w.random = (launch.seed + 1) * 0x9E3779B97F4A7C15ull ^ (number + 1) * 0xD1B54A32D192ED03ull;
+  shared_start(w, launch.shared_bytes);
+  start_threads(w);
+  Thread* first = take_ready(w);
+  first->fiber = take_fiber(w);
+  w.self = first;
+  haggle_emu_switch(&w.main_sp, first->fiber->sp);
+  if (w.failed) {
+    prepare_fibers(w);
+    return;
+  }
+  if (const SharedArray* array = shared_overrun(w)) {
+    report(w, w.threads[0], "some thread of this block wrote behind the shared array `%s` of %zu bytes", array->name,
+           array->bytes);
+  }
+}
+
+}  // namespace
+
+void fail(const char* format, ...) {
+  Worker& w = *g_worker;
+  va_list rest;
+  va_start(rest, format);
+  write_report(w, *w.self, format, rest);
+  va_end(rest);
+  leave_block(w);
+}
+
+Thread& lane_of(uint32_t lane) {
+  Worker& w = *g_worker;
+  return w.threads[w.self->warp * WARP + lane];
+}
+
+void sync_threads(uint32_t predicate, const char* file, int line) {
+  Worker& w = *g_worker;
+  Thread* self = w.self;
+  if (w.arrived == 0) {
+    w.barrier_file = file;
+    w.barrier_line = line;
+  } else if (w.barrier_line != line || w.barrier_file != file) {
+    fail("divergent barrier: waits at %s:%d, others of its block at %s:%d", short_name(file), line,
+         short_name(w.barrier_file), w.barrier_line);
+  }
+  w.count += predicate != 0;
+  w.all &= predicate != 0;
+  w.any |= predicate != 0;
+  self->file = file;
+  self->line = line;
+  if (++w.arrived < w.n_threads) {
+    self->wait = Wait::Barrier;
+    suspend(w);
+    self->wait = Wait::None;
+    return;
+  }
+  w.barrier_count = w.count;
+  w.barrier_all = w.all;
+  w.barrier_any = w.any;
+  w.arrived = w.count = w.any = 0;
+  w.all = 1;
+  ++w.epoch;
+  for (uint32_t i = 0; i < w.n_warps; ++i) set_ready(w, i, w.warps[i].exist);
+  // The last to arrive goes to the end of the line too: who is first after a barrier is the scheduler's choice.
+  suspend(w);
+}
+
+bool collective(Op op, uint32_t mask, const char* file, int line) {
+  Worker& w = *g_worker;
+  Thread* self = w.self;
+  Warp& warp = w.warps[self->warp];
+  const uint32_t bit = 1u << self->lane;
+  if (!(mask & bit)) fail("%s:%d: lane %u is not in its own mask %#x", short_name(file), line, self->lane, mask);
+  self->op = op;
+  self->mask = mask;
+  self->file = file;
+  self->line = line;
+  warp.pending |= bit;
+  const uint32_t lanes = mask & warp.exist;
+  if ((warp.pending & lanes) != lanes) {
+    self->wait = Wait::Warp;
+    suspend(w);
+    self->wait = Wait::None;
+    return false;
+  }
+  for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+    const Thread& t = lane_of(__builtin_ctz(rest));
+    if (t.op != op || t.mask != mask) {
+      fail("divergent warp operation: is at %s:%d with mask %#x, lane %u at %s:%d with mask %#x", short_name(file), line,
+           mask, t.lane, short_name(t.file), t.line, t.mask);
+    }
+  }
+  warp.pending &= ~lanes;
+  set_ready(w, self->warp, lanes & ~bit);
+  return true;
+}
+
+}  // namespace emu
+
+using namespace emu;
+
+// Where Rust comes in (src/device/gpu/emu.rs).
+extern "C" {
+
+Worker* haggle_emu_worker_new() {
+  Worker* w = static_cast<Worker*>(calloc(1, sizeof(Worker)));
+  if (!w) return nullptr;
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* stacks = mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+  w->arena = shared_new();
+  if (stacks == MAP_FAILED || !w->arena) return nullptr;
+  w->stacks = static_cast<char*>(stacks);
+  prepare_fibers(*w);
+  return w;
+}
+
+void haggle_emu_worker_free(Worker* w) {
+  for (Thread& t : w->threads) free(t.copies);
+  munmap(w->stacks, MAX_THREADS * STACK_BYTES);
+  free(w->arena);
+  free(w);
+}
+
+// Runs blocks of the launch until none is left or one has failed. Any number of workers may work on one launch.
+void haggle_emu_work(Worker* w, Launch* launch) {
+  const uint64_t n_blocks = static_cast<uint64_t>(launch->grid.x) * launch->grid.y * launch->grid.z;
+  Worker* outer = g_worker;
+  g_worker = w;
+  w->launch = launch;
+  w->block_dim = launch->block;
+  w->grid_dim = launch->grid;
+  while (!__atomic_load_n(&launch->report.set, __ATOMIC_RELAXED)) {
+    const uint64_t block = __atomic_fetch_add(&launch->next_block, 1, __ATOMIC_RELAXED);
+    if (block >= n_blocks) break;
+    run_block(*w, block);
+  }
+  g_worker = outer;
+}
+
+}  // extern "C"

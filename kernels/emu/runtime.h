@@ -1,0 +1,165 @@
+// The emulator's runtime: one fiber per CUDA thread, one operating-system thread per block at a time.
+//
+// A block runs on a `Worker`. Its threads run one after another until they wait: at a block barrier, or in a warp
+// operation (shuffle, vote, mma ...), whose last lane to arrive does the work of all. A thread that never waits needs
+// no fiber of its own. Who runs next is the lowest ready lane of the current warp, or, with a seed, a random one.
+// What a kernel does wrong becomes a `Report`, and the launch ends.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace emu {
+
+constexpr uint32_t WARP = 32;
+constexpr uint32_t MAX_THREADS = 1024;
+constexpr uint32_t MAX_WARPS = MAX_THREADS / WARP;
+constexpr size_t MAX_SHARED_BYTES = 227 * 1024;  // what a block may have on sm_90
+constexpr size_t STACK_BYTES = 64 * 1024;
+constexpr uint32_t MAX_SLOTS = 4096;  // static shared arrays of all kernels together
+constexpr uint8_t POISON = 0xFF;      // NaN in every float type, -1 in every int type
+constexpr uint8_t GUARD = 0xA5;
+constexpr size_t GUARD_BYTES = 64;
+
+struct Index3 {
+  uint32_t x, y, z;
+};
+
+// What a kernel did wrong: the first of the lowest block. Read by Rust (src/device/gpu/emu.rs).
+struct Report {
+  uint32_t set;
+  Index3 block, thread;
+  char what[320];
+};
+
+// Memory a launch may touch: one pointer argument's view.
+struct Range {
+  uintptr_t start, end;
+};
+
+// A kernel: how to call it with an argument block, and its parameters, a letter each
+// (p pointer, i 32-bit int, l 64-bit int, f float).
+struct Entry {
+  const char* name;
+  void (*call)(void** args);
+  const char* parameters;
+};
+
+struct Launch {
+  const Entry* entry;
+  void** args;
+  Index3 grid, block;
+  uint32_t shared_bytes;
+  uint32_t n_ranges;
+  const Range* ranges;
+  uint64_t seed;        // 0: natural order
+  uint64_t next_block;  // taken atomically
+  uint64_t failed_block;
+  uint32_t lock;
+  Report report;
+};
+
+// One copy that cp.async has begun.
+struct Copy {
+  void* to;
+  const void* from;
+  uint32_t bytes, from_bytes, group;
+};
+
+struct Fiber {
+  void* sp;
+  char* stack;
+  Fiber* next_free;
+};
+
+enum class Wait : uint8_t { None, Barrier, Warp };
+enum class Op : uint8_t { None, SyncWarp, Shuffle, Vote, Match, LdMatrix, Mma };
+
+struct Thread {
+  Index3 index;
+  uint32_t warp, lane;
+  Fiber* fiber;
+  Wait wait;
+  bool done;
+  // The warp operation this lane waits in.
+  Op op;
+  uint32_t mask, arg;
+  uint64_t value, result;
+  const void* fragments[4];
+  const char* file;
+  int line;
+  // cp.async
+  Copy* copies;
+  uint32_t n_copies, max_copies, groups;
+};
+
+struct Warp {
+  uint32_t ready, pending, alive, exist;
+};
+
+struct SharedArray {
+  const char* name;
+  char* start;
+  size_t bytes;
+};
+
+struct Worker {
+  Thread* self;
+  Index3 block_index, block_dim, grid_dim;
+  Thread threads[MAX_THREADS];
+  Warp warps[MAX_WARPS];
+  uint32_t n_threads, n_warps, n_left, ready_warps, warp;
+  // The block barrier.
+  uint32_t arrived, count, all, any, barrier_count, barrier_all, barrier_any, epoch;
+  const char* barrier_file;
+  int barrier_line;
+  // Shared memory: dynamic first, then static arrays as they are met.
+  char* arena;
+  size_t arena_used;
+  SharedArray arrays[64];
+  uint32_t n_arrays;
+  uint64_t block_number;
+  uint64_t run;  // blocks this worker has run so far
+  uint64_t slot_run[MAX_SLOTS];
+  char* slot_start[MAX_SLOTS];
+  Fiber fibers[MAX_THREADS];
+  Fiber* free_fibers;
+  void* main_sp;
+  char* stacks;
+  uint64_t random;
+  Launch* launch;
+  bool failed;
+};
+
+extern thread_local Worker* g_worker;
+
+inline const Index3& thread_index() { return g_worker->self->index; }
+inline const Index3& block_index() { return g_worker->block_index; }
+inline const Index3& block_dim() { return g_worker->block_dim; }
+inline const Index3& grid_dim() { return g_worker->grid_dim; }
+
+// Ends the launch with a report about the current thread.
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// The block barrier; `count`, `all`, `any` of the predicate are in the worker afterwards.
+void sync_threads(uint32_t predicate, const char* file, int line);
+
+// Waits for the lanes of `mask` in operation `op`. True for the last to arrive, who does the work of all of them
+// (their deposits are in their `Thread`s) before any of them goes on.
+bool collective(Op op, uint32_t mask, const char* file, int line);
+Thread& lane_of(uint32_t lane);  // a lane of the current warp
+
+// Shared memory of the current block.
+void* shared_dynamic();
+void* shared_static(uint32_t* slot, const char* name, size_t bytes);
+
+char* shared_new();
+void shared_start(Worker& w, size_t dynamic_bytes);    // poisons what the block before has used
+const SharedArray* shared_overrun(const Worker& w);    // an array whose guard was written
+
+// cp.async: the copy happens when it is waited for; until then its target is poison.
+void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes);
+void copy_commit();
+void copy_wait(uint32_t groups_left);
+
+}  // namespace emu

@@ -1,0 +1,265 @@
+//! The emulator as a device: kernels found by name in the table that `build/emu.rs` made, blocks run on the pool.
+//!
+//! Buffers are host memory with guard lines. What a kernel does wrong ends its launch and comes back as
+//! [`Error::Kernel`]. `HAGGLE_EMU_SEED` shuffles the order in which threads run (0: natural); results must not move.
+
+use super::launch::{Arg, ArgBlock, Launch, MAX_ARGS};
+use crate::device::cpu::pool::Pool;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::{Mutex, PoisonError};
+
+/// The most threads a block may have.
+const MAX_THREADS: u32 = 1024;
+/// The most dynamic shared memory a block may have (sm_90).
+const MAX_SHARED_BYTES: u32 = 227 * 1024;
+
+/// A kernel of the table; see `Entry` in kernels/emu/runtime.h.
+#[repr(C)]
+struct Entry {
+    name: *const c_char,
+    call: unsafe extern "C" fn(*mut *mut c_void),
+    parameters: *const c_char,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Range {
+    start: usize,
+    end: usize,
+}
+
+#[repr(C)]
+struct Report {
+    set: u32,
+    block: [u32; 3],
+    thread: [u32; 3],
+    what: [u8; 320],
+}
+
+/// See `Launch` in kernels/emu/runtime.h.
+#[repr(C)]
+struct RawLaunch {
+    entry: *const Entry,
+    args: *mut *mut c_void,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    n_ranges: u32,
+    ranges: *const Range,
+    seed: u64,
+    next_block: u64,
+    failed_block: u64,
+    lock: u32,
+    report: Report,
+}
+
+#[cfg(haggle_emu)]
+unsafe extern "C" {
+    /// Ends with null.
+    static haggle_emu_table: [*const Entry; 1];
+    fn haggle_emu_worker_new() -> *mut c_void;
+    fn haggle_emu_worker_free(worker: *mut c_void);
+    fn haggle_emu_work(worker: *mut c_void, launch: *mut RawLaunch);
+}
+
+/// What one operating-system thread needs to run a block: stacks and shared memory.
+struct Worker(*mut c_void);
+
+// SAFETY: a worker is used by one thread at a time: each task of a launch has its own, and launches are one at a time.
+unsafe impl Send for Worker {}
+
+/// The emulator.
+pub struct Emu {
+    pool: Pool,
+    /// Locked while a launch runs: launches follow each other, as on a stream.
+    workers: Mutex<Vec<Worker>>,
+    kernels: HashMap<&'static str, &'static Entry>,
+    seed: u64,
+}
+
+// SAFETY: entries are constants of the program; everything else is Sync.
+unsafe impl Send for Emu {}
+unsafe impl Sync for Emu {}
+
+fn device_error(what: impl Into<String>) -> Error {
+    Error::Device { device: "emu".into(), what: what.into() }
+}
+
+impl Emu {
+    /// The emulator on `threads` threads (0: all cores), in the thread order that `HAGGLE_EMU_SEED` says.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the build had no C++ compiler, or this machine lacks what the kernels were built for.
+    pub fn new(threads: usize) -> Result<Emu> {
+        let seed = match std::env::var("HAGGLE_EMU_SEED") {
+            Ok(text) => text.parse().map_err(|_| device_error(format!("HAGGLE_EMU_SEED={text}: not a number")))?,
+            Err(_) => 0,
+        };
+        Emu::with_seed(threads, seed)
+    }
+
+    /// The emulator with a seed of its thread order (0: natural).
+    ///
+    /// # Errors
+    /// As [`Emu::new`].
+    pub fn with_seed(threads: usize, seed: u64) -> Result<Emu> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let pool = Pool::new(if threads == 0 { cores } else { threads });
+        let workers = (0..pool.threads()).map(|_| new_worker()).collect::<Result<Vec<_>>>()?;
+        Ok(Emu { pool, workers: Mutex::new(workers), kernels: table()?, seed })
+    }
+
+    /// The threads blocks run on.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Names of all kernels, sorted.
+    pub fn kernels(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.kernels.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// See [`super::Gpu::launch`].
+    pub(super) fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+        let entry = self.check(launch, args)?;
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let mut ranges = [Range { start: 0, end: 0 }; MAX_ARGS];
+        let mut n_ranges = 0;
+        for (start, bytes) in args.iter_mut().filter_map(Arg::range) {
+            ranges[n_ranges] = Range { start, end: start + bytes };
+            n_ranges += 1;
+        }
+        let mut block = ArgBlock::new(args);
+        let mut raw = RawLaunch {
+            entry,
+            args: block.pointers(),
+            grid: launch.grid,
+            block: launch.block,
+            shared_bytes: launch.shared_bytes,
+            n_ranges: n_ranges as u32,
+            ranges: ranges.as_ptr(),
+            seed: self.seed,
+            next_block: 0,
+            failed_block: 0,
+            lock: 0,
+            report: Report { set: 0, block: [0; 3], thread: [0; 3], what: [0; 320] },
+        };
+        self.run(&mut raw);
+        let fact = |what: String, block, thread| Error::Kernel {
+            op: launch.op,
+            kernel: launch.kernel.into(),
+            shape: launch.shape.to_string(),
+            block,
+            thread,
+            what,
+        };
+        if raw.report.set != 0 {
+            let end = raw.report.what.iter().position(|b| *b == 0).unwrap_or(0);
+            let what = String::from_utf8_lossy(&raw.report.what[..end]).into_owned();
+            return Err(fact(what, Some(raw.report.block), Some(raw.report.thread)));
+        }
+        match args.iter().position(|a| !a.guard_intact()) {
+            Some(i) => Err(fact(format!("wrote outside the buffer of argument {i}"), None, None)),
+            None => Ok(()),
+        }
+    }
+
+    /// The kernel, if it takes this launch.
+    fn check(&self, launch: &Launch, args: &[Arg]) -> Result<&'static Entry> {
+        let name = launch.kernel;
+        let entry = *self.kernels.get(name).ok_or_else(|| device_error(format!("no kernel named {name}")))?;
+        // SAFETY: a constant, zero-terminated string of the table.
+        let want = unsafe { CStr::from_ptr(entry.parameters) }.to_bytes();
+        if !args.iter().map(Arg::letter).eq(want.iter().copied()) {
+            let got: String = args.iter().map(|a| a.letter() as char).collect();
+            let want = String::from_utf8_lossy(want);
+            return Err(device_error(format!("{name} takes parameters {want}, the launch gives {got}")));
+        }
+        let threads = launch.block.iter().try_fold(1u32, |n, d| n.checked_mul(*d)).unwrap_or(0);
+        if threads == 0 || threads > MAX_THREADS {
+            return Err(device_error(format!("{name}: a block of {:?} threads, 1 to {MAX_THREADS} go", launch.block)));
+        }
+        if launch.shared_bytes > MAX_SHARED_BYTES {
+            let got = launch.shared_bytes;
+            return Err(device_error(format!("{name}: {got} bytes of shared memory, a block has {MAX_SHARED_BYTES}")));
+        }
+        Ok(entry)
+    }
+
+    fn run(&self, raw: &mut RawLaunch) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks = raw.grid.iter().fold(1u64, |n, d| n.saturating_mul(*d as u64));
+        let tasks = workers.len().min(usize::try_from(blocks).unwrap_or(usize::MAX));
+        let (workers, raw) = (Shared(workers.as_ptr()), Shared(raw as *mut RawLaunch as *const RawLaunch));
+        self.pool.run(tasks, move |task| {
+            let (workers, raw) = (&workers, &raw);
+            // SAFETY: `task` is below the number of workers and each task takes its own; the lock on them is held until
+            // `run` returns. The launch outlives the call; what workers share in it, they access atomically.
+            #[cfg(haggle_emu)]
+            unsafe {
+                haggle_emu_work((*workers.0.add(task)).0, raw.0.cast_mut());
+            }
+            #[cfg(not(haggle_emu))]
+            let _ = (workers, raw, task);
+        });
+    }
+}
+
+/// A pointer that tasks may share.
+struct Shared<T>(*const T);
+
+// SAFETY: see where it is used.
+unsafe impl<T> Send for Shared<T> {}
+unsafe impl<T> Sync for Shared<T> {}
+
+#[cfg(haggle_emu)]
+impl Drop for Emu {
+    fn drop(&mut self) {
+        let workers = self.workers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: made by `haggle_emu_worker_new`, freed once.
+        workers.drain(..).for_each(|w| unsafe { haggle_emu_worker_free(w.0) });
+    }
+}
+
+#[cfg(haggle_emu)]
+fn new_worker() -> Result<Worker> {
+    // SAFETY: no condition.
+    let worker = unsafe { haggle_emu_worker_new() };
+    if worker.is_null() { Err(device_error("out of memory for the threads' stacks")) } else { Ok(Worker(worker)) }
+}
+
+#[cfg(haggle_emu)]
+fn table() -> Result<HashMap<&'static str, &'static Entry>> {
+    #[cfg(all(target_arch = "x86_64", haggle_emu_avx2))]
+    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")) {
+        return Err(device_error(
+            "its kernels were built on a machine with AVX2 and FMA, which this one lacks: build here",
+        ));
+    }
+    let mut kernels = HashMap::new();
+    // SAFETY: the table ends with null, and each of its entries and their strings are constants.
+    unsafe {
+        let mut at = (&raw const haggle_emu_table).cast::<*const Entry>();
+        while let Some(entry) = (*at).as_ref() {
+            kernels.insert(CStr::from_ptr(entry.name).to_str().unwrap_or_default(), entry);
+            at = at.add(1);
+        }
+    }
+    Ok(kernels)
+}
+
+#[cfg(not(haggle_emu))]
+fn new_worker() -> Result<Worker> {
+    Err(device_error("this build has none: no C++ compiler was found; install one (g++ or clang++) and build again"))
+}
+
+#[cfg(not(haggle_emu))]
+fn table() -> Result<HashMap<&'static str, &'static Entry>> {
+    Ok(HashMap::new())
+}
