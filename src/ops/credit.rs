@@ -39,6 +39,7 @@ pub fn group_advantage(
         Device::Cpu(cpu) => {
             cpu::credit::group_advantage(cpu, rewards.host(), advantage.host_mut(), constant.host_mut(), group, how)
         }
+        Device::Gpu(gpu) => gpu.no_kernel("group_advantage")?,
     }
     Ok(())
 }
@@ -54,6 +55,7 @@ pub fn shapley_max(dev: &Device, utility: View, mut phi: ViewMut, k: usize) -> R
     want("shapley_max", "phi [n, K]", phi.len(), utility.len())?;
     match dev {
         Device::Cpu(cpu) => cpu::credit::shapley_max(cpu, utility.host(), phi.host_mut(), k),
+        Device::Gpu(gpu) => gpu.no_kernel("shapley_max")?,
     }
     Ok(())
 }
@@ -68,6 +70,7 @@ pub fn shapley_table(dev: &Device, values: View, mut phi: ViewMut, k: usize) -> 
     want("shapley_table", "values [n, 2^K]", values.len(), (phi.len() / k) << k)?;
     match dev {
         Device::Cpu(cpu) => cpu::credit::shapley_table(cpu, values.host(), phi.host_mut(), k),
+        Device::Gpu(gpu) => gpu.no_kernel("shapley_table")?,
     }
     Ok(())
 }
