@@ -5,6 +5,7 @@
 //! context) is checked where they are opened.
 
 mod check;
+mod credit;
 mod fields;
 mod print;
 mod read;
@@ -35,6 +36,14 @@ pub struct Config {
     pub rollout: RolloutConfig,
     /// Credit and loss.
     pub grpo: GrpoConfig,
+    /// What a reply is: the game's, or a set of candidates.
+    pub task: TaskConfig,
+    /// How rewards become advantages.
+    pub credit: CreditConfig,
+    /// How advantages become a loss.
+    pub loss: LossConfig,
+    /// What an episode earns.
+    pub reward: RewardConfig,
     /// The optimizer.
     pub optim: OptimConfig,
     /// The inference engine's sizes.
@@ -114,6 +123,90 @@ pub struct GrpoConfig {
     pub skip_constant_groups: bool,
     /// Tokens packed into one forward and backward.
     pub micro_batch_tokens: usize,
+}
+
+/// What a reply is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskConfig {
+    /// `game`, `menu`, `recommend` or `summary`.
+    pub name: String,
+    /// Candidates K of a reply.
+    pub candidates: usize,
+    /// Turns a side a menu's candidate is played on.
+    pub horizon: usize,
+}
+
+/// How rewards become advantages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CreditConfig {
+    /// The baseline and its scale.
+    pub rule: String,
+    /// Weight of absolute-value anchoring; 0 is off.
+    pub anchor: f32,
+    /// Divide the return over turns by regressed features.
+    pub latent: bool,
+    /// Rounds of dynamic sampling.
+    pub resample_rounds: usize,
+    /// Who of a set earned its worth.
+    pub split: String,
+    /// What a set is worth.
+    pub worth: String,
+    /// `m` of the top sum.
+    pub worth_top: usize,
+    /// Cost of a candidate.
+    pub worth_cost: f32,
+    /// Noise of the choosing user.
+    pub worth_temperature: f32,
+    /// `group` or `reply`: what a candidate is compared with.
+    pub against: String,
+    /// Multiply shares by K.
+    pub times_k: bool,
+}
+
+/// How advantages become a loss.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LossConfig {
+    /// `clip`, `cispo` or `gspo`.
+    pub objective: String,
+    /// `token_mean`, `sequence_mean` or `constant`.
+    pub aggregation: String,
+    /// Bound at negative advantages; 0 is off.
+    pub dual_clip: f32,
+    /// `k1`, `k2` or `k3`.
+    pub kl_estimator: String,
+    /// `loss` or `reward`.
+    pub kl_in: String,
+    /// `none`, `tis` or `mis`.
+    pub importance: String,
+    /// `token` or `sequence`.
+    pub importance_level: String,
+    /// Largest weight of `tis`.
+    pub importance_cap: f32,
+    /// Smallest ratio of `mis`.
+    pub importance_low: f32,
+    /// Largest ratio of `mis`.
+    pub importance_high: f32,
+}
+
+/// What an episode earns.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RewardConfig {
+    /// `surplus`, `tiers`, `welfare` or `batna`.
+    pub shape: String,
+    /// The share `batna` walks away below.
+    pub walk_away: f32,
+    /// Weight of the shaped reward.
+    pub surplus: f32,
+    /// Weight of the format penalty.
+    pub format: f32,
+    /// Weight of the budget penalty.
+    pub budget: f32,
+    /// Weight of politeness.
+    pub politeness: f32,
+    /// Weight of brevity.
+    pub length: f32,
+    /// Buffer of overlong shaping; 0 is off.
+    pub overlong_tokens: usize,
 }
 
 /// The optimizer: AdamW with warm-up.

@@ -35,8 +35,7 @@ fn learner(dev: &Device, chat: &Chat, how: Learning, hyper: Hyper) -> Learner {
 }
 
 fn learning() -> Learning {
-    let loss = PolicyLoss::default();
-    Learning { micro_batch_tok: 128, loss, temperature: 1.0, updates: 1 }
+    Learning { micro_batch_tok: 128, ..Learning::default() }
 }
 
 /// `n` one-turn transcripts of at most `max_new` tokens, sampled from the weights.
@@ -78,7 +77,7 @@ fn a_bandit_is_learned() {
         let mut advantage = vec![0.0; 64];
         group_advantage(&rewards, 64, GroupAdvantage { divide_by_std: false }, &mut advantage);
         let batch = transcripts.iter().zip(&advantage);
-        let samples: Vec<Sample> = batch.map(|(transcript, a)| Sample { transcript, advantage: *a }).collect();
+        let samples: Vec<Sample> = batch.map(|(transcript, a)| Sample::even(transcript, *a)).collect();
         let learned = learner.learn(&samples, None).unwrap();
         assert_eq!(learned.logprob_max_abs_diff, 0.0, "step {step}");
         means.push(rewards.iter().sum::<f32>() / 64.0);
@@ -94,7 +93,7 @@ fn the_cut_into_micro_batches_changes_the_order_of_sums_only() {
         let how = Learning { micro_batch_tok, ..learning() };
         let mut learner = learner(&dev, &chat, how, Hyper { warmup_steps: 0, ..Hyper::default() });
         let transcripts = sampled(&dev, &chat, &learner.weights, 24, 20, 3);
-        let by = |(i, transcript)| Sample { transcript, advantage: (i as f32 * 0.7).sin() };
+        let by = |(i, transcript)| Sample::even(transcript, (i as f32 * 0.7).sin());
         let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
         let learned = learner.learn(&samples, None).unwrap();
         (learned, dev.to_vec::<f32>(learner.weights.data.view()))
@@ -119,7 +118,7 @@ fn an_update_that_is_not_finite_changes_nothing_and_too_many_end_the_run() {
     // A stored logprob of -1e30 makes the ratio infinite.
     broken.push_sampled(&[9, 8], &[-1e30, -1.0]);
     let before = (bits(&dev, &learner.weights), learner.weights.version);
-    let sample = Sample { transcript: &broken, advantage: -1.0 };
+    let sample = Sample::even(&broken, -1.0);
     let learned = learner.learn(&[sample], None).unwrap();
     assert_eq!((learned.skipped, learned.applied, learned.not_finite), (1, 0, Some("loss")));
     assert!(learned.logprob_max_abs_diff > 1e29);
@@ -135,7 +134,7 @@ fn later_updates_of_a_batch_take_the_ratio_to_the_stored_logprobs() {
     let hyper = Hyper { lr: 0.01, warmup_steps: 0, ..Hyper::default() };
     let mut learner = learner(&dev, &chat, how, hyper);
     let transcripts = sampled(&dev, &chat, &learner.weights, 24, 10, 3);
-    let by = |(i, transcript)| Sample { transcript, advantage: if i % 2 == 0 { 1.0 } else { -1.0 } };
+    let by = |(i, transcript)| Sample::even(transcript, if i % 2 == 0 { 1.0 } else { -1.0 });
     let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
     let learned = learner.learn(&samples, None).unwrap();
     assert_eq!(learned.applied, 4);
@@ -160,8 +159,7 @@ fn the_kl_to_the_reference_is_zero_at_first_and_pulls_back_later() {
             _ if step < 6 => -1.0,
             _ => 0.0,
         };
-        let samples: Vec<Sample> =
-            transcripts.iter().map(|t| Sample { transcript: t, advantage: advantage(t) }).collect();
+        let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, advantage(t))).collect();
         kls.push(learner.learn(&samples, Some(&reference)).unwrap().sums[2]);
     }
     assert_eq!(kls[0], 0.0);

@@ -3,6 +3,7 @@
 use super::progress::Live;
 use super::{Exit, Globals, dry_run, out, quoted, tables};
 use crate::config::Config;
+use crate::credit::rules::{RULES, Rule};
 use crate::error::{Error, Result};
 use crate::train::metrics::Metrics;
 use crate::train::rl::{self, Event, Finished};
@@ -36,6 +37,15 @@ pub struct TrainArgs {
     /// Steps to train
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// What is trained: game, or replies of K candidates: menu, recommend, summary
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// Who of a set of candidates earned its worth: uniform, shapley, leave_one_out, own, difference
+    #[arg(long, value_name = "RULE")]
+    credit: Option<String>,
+    /// List every credit, loss and reward rule with its key, formula and source
+    #[arg(long)]
+    list_credit: bool,
     /// Continue the run in --out (default: the newest in runs/)
     #[arg(long)]
     resume: bool,
@@ -49,6 +59,10 @@ pub struct TrainArgs {
 /// # Errors
 /// Everything wrong with config, products, models, run directory; training that cannot go on.
 pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
+    if args.list_credit {
+        list_credit(globals.json);
+        return Ok(Exit::Done);
+    }
     let mut config = resolve(args, globals)?;
     rooted(&mut config);
     if config.run.out == "auto" {
@@ -77,6 +91,16 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     conclude(&finished, globals.json)
 }
 
+/// Prints the table of rules.
+fn list_credit(as_json: bool) {
+    for Rule { key, value, line, source } in RULES {
+        match as_json {
+            true => out::line(&json!({ "key": key, "value": value, "line": line, "source": source }).to_string()),
+            false => out::line(&format!("{:<42} {line}  [{source}]", format!("{key} = {value}"))),
+        }
+    }
+}
+
 /// Makes the folders a config names absolute, so that the run can be resumed and evaluated from anywhere.
 fn rooted(config: &mut Config) {
     for name in [&mut config.products.path, &mut config.model.base, &mut config.model.seller] {
@@ -92,6 +116,8 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
         ("--products", "products.path", path(&args.products)),
         ("--model", "model.base", path(&args.model)),
         ("--steps", "grpo.steps", args.steps.map(|n| n.to_string())),
+        ("--task", "task.name", args.task.as_deref().map(quoted)),
+        ("--credit", "credit.split", args.credit.as_deref().map(quoted)),
     ];
     if !args.resume {
         return globals.resolve(&flags);

@@ -7,6 +7,7 @@ use super::read::Found;
 pub fn check(config: &Config, found: &mut Found) {
     check_rollout(config, found);
     check_grpo(config, found);
+    super::credit::check(config, found);
 }
 
 fn check_rollout(config: &Config, found: &mut Found) {

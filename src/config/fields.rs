@@ -87,7 +87,7 @@ pub const SELLERS: [&str; 14] = [
     "all",
 ];
 
-fn field<'a>(key: &'static str, unit: &'static str, doc: &'static str, slot: Slot<'a>) -> Field<'a> {
+pub(super) fn field<'a>(key: &'static str, unit: &'static str, doc: &'static str, slot: Slot<'a>) -> Field<'a> {
     Field { key, unit, doc, slot }
 }
 
@@ -114,6 +114,10 @@ impl Config {
             ("game", self.game.fields()),
             ("rollout", self.rollout.fields()),
             ("grpo", self.grpo.fields()),
+            ("task", self.task.fields()),
+            ("credit", self.credit.fields()),
+            ("loss", self.loss.fields()),
+            ("reward", self.reward.fields()),
             ("optim", self.optim.fields()),
             ("engine", self.engine.fields()),
             ("eval", self.eval.fields()),
@@ -361,6 +365,10 @@ impl Default for Config {
                 skip_constant_groups: false,
                 micro_batch_tokens: 8192,
             },
+            task: TaskConfig::default(),
+            credit: CreditConfig::default(),
+            loss: LossConfig::default(),
+            reward: RewardConfig::default(),
             optim: OptimConfig {
                 lr: 3e-4,
                 beta1: 0.9,

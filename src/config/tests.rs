@@ -106,3 +106,75 @@ fn the_sellers_of_the_config_are_those_of_the_evaluation() {
     let named: Vec<&str> = SELLERS.iter().copied().filter(|name| *name != "all").collect();
     assert_eq!(keys, named);
 }
+
+#[test]
+fn contradictory_credit_is_refused_together() {
+    let found = problems(
+        "[credit]\nsplit = \"shapley\"\nrule = \"rloo\"\n[loss]\ndual_clip = 0.5\nkl_in = \"reward\"\nobjective = \"gspo\"\nimportance = \"mis\"\nimportance_low = 1.5\n[reward]\noverlong_tokens = 65\n",
+        &["grpo.advantage_std=true"],
+    );
+    let want = [
+        "c.toml:2: credit.split: divides a set",
+        "--set grpo.advantage_std=true: grpo.advantage_std: belongs to",
+        "c.toml:5: loss.dual_clip: must be above 1",
+        "loss.aggregation: gspo weighs sequences",
+        "c.toml:8: loss.importance: moves",
+        "c.toml:6: loss.kl_in: puts nothing",
+        "c.toml:9: loss.importance_low: and importance_high must enclose 1",
+        "c.toml:11: reward.overlong_tokens: is more than",
+    ];
+    assert_eq!(found.len(), want.len(), "{found:#?}");
+    for (got, want) in found.iter().zip(want) {
+        assert!(got.starts_with(want), "got {got}\nwant {want}");
+    }
+    for (sets, key) in [
+        (vec!["task.candidates=17"], "task.candidates"),
+        (vec!["task.name=menu", "credit.worth=coverage"], "credit.worth"),
+        (vec!["task.name=menu", "credit.latent=true"], "credit.latent"),
+        (vec!["task.name=menu", "credit.rule=gdpo", "reward.format=1"], "credit.rule"),
+        (vec!["credit.rule=gdpo"], "credit.rule"),
+        (vec!["loss.dual_clip=3", "loss.objective=cispo"], "loss.dual_clip"),
+        (vec!["loss.importance=tis", "loss.importance_cap=0.9"], "loss.importance_cap"),
+        (vec!["credit.worth=softmax"], "credit.worth"),
+        (vec!["task.name=none"], "task.name"),
+        (vec!["task.candidates=0"], "task.candidates"),
+    ] {
+        let found = problems("", &sets);
+        assert!(found.len() == 1 && found[0].contains(key), "{sets:?}: {found:?}");
+    }
+}
+
+#[test]
+fn every_listed_rule_can_be_set_and_every_choice_is_listed() {
+    use crate::credit::rules::RULES;
+    let mut config = Config::default();
+    for rule in RULES {
+        let (key, value) = (rule.key, rule.value);
+        // What a rule needs beside itself.
+        let mut sets = vec![format!("{key}={value}"), "grpo.kl=0.1".into()];
+        if (key == "credit.split" || key == "credit.worth") && !["uniform", "max"].contains(&value) {
+            sets.push("task.name=recommend".into());
+        }
+        if value == "gdpo" {
+            sets.push("reward.format=1".into());
+        }
+        if value == "gspo" {
+            sets.push("loss.aggregation=sequence_mean".into());
+        }
+        let sets: Vec<Override> = sets.iter().map(|s| set(s)).collect();
+        let read = Config::parse("", "", &sets).unwrap_or_else(|e| panic!("{key}={value}: {e}"));
+        let got = read.values().into_iter().find(|v| v.0 == key).unwrap().1;
+        assert_eq!(got.trim_matches('"'), value, "{key}");
+        assert!(!rule.source.is_empty() && !rule.line.is_empty());
+    }
+    for (section, fields) in config.sections() {
+        for field in fields.into_iter().filter(|_| ["credit", "loss", "reward"].contains(&section)) {
+            let key = format!("{section}.{}", field.key);
+            let Slot::Choice(_, names) = &field.slot else { continue };
+            for name in names.iter().filter(|_| !["importance_level", "against"].contains(&field.key)) {
+                let listed = RULES.iter().any(|r| r.key == key && r.value == *name);
+                assert!(listed || *name == "none", "{key} = {name} is not listed");
+            }
+        }
+    }
+}

@@ -22,3 +22,18 @@ pub struct Stats {
     /// Seconds in decode rows, sampling included.
     pub decode_s: f64,
 }
+
+impl Stats {
+    /// Adds what was done in another stretch of the same engine.
+    pub fn add(&mut self, other: &Stats) {
+        self.steps += other.steps;
+        self.rows_prefill += other.rows_prefill;
+        self.rows_decode += other.rows_decode;
+        self.sampled_tok += other.sampled_tok;
+        self.prefix_reused_tok += other.prefix_reused_tok;
+        self.pages_peak = self.pages_peak.max(other.pages_peak);
+        self.preemptions += other.preemptions;
+        self.prefill_s += other.prefill_s;
+        self.decode_s += other.decode_s;
+    }
+}

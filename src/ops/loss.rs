@@ -28,6 +28,17 @@ pub enum Kl {
     K3,
 }
 
+impl Kl {
+    /// The estimate at `x = reference - logprob`.
+    pub fn of(self, x: f64) -> f64 {
+        match self {
+            Kl::K1 => -x,
+            Kl::K2 => 0.5 * x * x,
+            Kl::K3 => x.exp() - x - 1.0,
+        }
+    }
+}
+
 /// Parameters of [`policy_loss`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PolicyLoss {

@@ -5,6 +5,8 @@
 //! the update (token mean), so the cut changes nothing but the order of sums.
 
 use super::optimizer::{Optimizer, Part, Update};
+use crate::credit::aggregate::Aggregation;
+use crate::credit::importance::{Correction, Histogram, Level, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
 use crate::error::Result;
 use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
@@ -19,11 +21,18 @@ use std::time::Instant;
 pub struct Sample<'a> {
     /// The trained side's tokens, with the logprobs they had when sampled.
     pub transcript: &'a Transcript,
-    /// The advantage of each sampled token.
+    /// The advantage of each sampled token, where `per_token` is empty.
     pub advantage: f32,
+    /// The advantage of each sampled token, each its own, in order; or empty.
+    pub per_token: &'a [f32],
 }
 
-impl Sample<'_> {
+impl<'a> Sample<'a> {
+    /// One advantage for every sampled token.
+    pub fn even(transcript: &'a Transcript, advantage: f32) -> Sample<'a> {
+        Sample { transcript, advantage, per_token: &[] }
+    }
+
     /// Number of trained tokens.
     pub fn n_trained(&self) -> usize {
         self.transcript.sampled().iter().filter(|s| **s).count()
@@ -47,6 +56,8 @@ pub struct Learned {
     pub skipped: u32,
     /// What was not finite in the last skipped update.
     pub not_finite: Option<&'static str>,
+    /// Ratios and weights of the importance correction, when there is one.
+    pub importance: Histogram,
     /// Trained tokens.
     pub trained_tok: usize,
     /// Tokens run through forward and backward.
@@ -66,10 +77,31 @@ pub struct Learning {
     pub micro_batch_tok: usize,
     /// Clip, KL and entropy.
     pub loss: PolicyLoss,
+    /// How tokens become one loss.
+    pub aggregation: Aggregation,
+    /// The ratio of a token is its sequence's (GSPO).
+    pub sequence_ratio: bool,
+    /// Correction of tokens that an older policy sampled; each update then starts from the policy it finds.
+    pub importance: (Correction, Level),
     /// Sampling temperature of the rollout.
     pub temperature: f32,
     /// Optimizer updates a batch.
     pub updates: usize,
+}
+
+impl Default for Learning {
+    /// Plain GRPO: token mean, no correction, one update a batch.
+    fn default() -> Learning {
+        Learning {
+            micro_batch_tok: 8192,
+            loss: PolicyLoss::default(),
+            aggregation: Aggregation::TokenMean,
+            sequence_ratio: false,
+            importance: (Correction::None, Level::Token),
+            temperature: 1.0,
+            updates: 1,
+        }
+    }
 }
 
 /// The trained weights, their optimizer, and every buffer of an update.
@@ -107,6 +139,17 @@ struct Host {
     advantage: Vec<f32>,
     weight: Vec<f32>,
     logprob: Vec<f32>,
+    /// What the loss takes for the sampled logprobs where they are not those.
+    stand_in: Vec<f32>,
+    /// Trained tokens of each episode.
+    lengths: Vec<usize>,
+}
+
+/// The share of the batch that one update learns from.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    sequences: usize,
+    trained: usize,
 }
 
 impl Learner {
@@ -154,7 +197,7 @@ impl Learner {
         for share in checked.iter().skip(1) {
             // Later shares are compared now, before the first update moves the weights.
             for micro in micro_batches(share, self.how.micro_batch_tok) {
-                self.pack(&share[micro], 1.0)?;
+                self.pack(&share[micro], Share { sequences: 1, trained: 1 })?;
                 self.forward(None, &mut learned)?;
                 self.compare(&mut learned);
             }
@@ -186,11 +229,12 @@ impl Learner {
         let mut sums = [0f32; POLICY_SUMS.len()];
         for micro in micro_batches(share, self.how.micro_batch_tok) {
             let counted = alloc::count();
-            self.pack(&share[micro], 1.0 / trained as f32)?;
+            self.pack(&share[micro], Share { sequences: share.len(), trained })?;
             self.forward(reference, learned)?;
             if first {
                 self.compare(learned);
             }
+            self.correct(learned);
             self.backward(&mut sums, learned)?;
             debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
             self.warm = true;
@@ -219,7 +263,7 @@ impl Learner {
     }
 
     /// Writes episodes to the device.
-    fn pack(&mut self, samples: &[Sample], weight: f32) -> Result<()> {
+    fn pack(&mut self, samples: &[Sample], share: Share) -> Result<()> {
         let host = &mut self.host;
         host.clear();
         for sample in samples {
@@ -227,10 +271,18 @@ impl Learner {
             host.packing.push(sample.transcript.ids(), |i| sampled[i]);
             let trained = (1..sampled.len()).filter(|i| sampled[*i]);
             host.old.extend(trained.map(|i| logprobs[i]));
-            host.advantage.resize(host.old.len(), sample.advantage);
+            let own = host.old.len() - host.advantage.len();
+            match sample.per_token {
+                [] => host.advantage.resize(host.old.len(), sample.advantage),
+                each => {
+                    assert_eq!(each.len(), own, "an advantage for each trained token");
+                    host.advantage.extend_from_slice(each);
+                }
+            }
+            host.weight.resize(host.old.len(), self.how.aggregation.weight(own, share.trained, share.sequences));
+            host.lengths.push(own);
         }
         let m = host.old.len();
-        host.weight.resize(m, weight);
         host.logprob.resize(m, 0.0);
         self.batch.set(&self.dev, &host.packing)?;
         let t = &mut self.tokens;
@@ -265,6 +317,55 @@ impl Learner {
                 learned.logprob_max_abs_diff = difference;
             }
         }
+    }
+
+    /// Puts the sequence ratio or the importance weights where the loss reads them; nothing in plain GRPO.
+    fn correct(&mut self, learned: &mut Learned) {
+        let (correction, level) = self.how.importance;
+        if correction == Correction::None && !self.how.sequence_ratio {
+            return;
+        }
+        let (host, m) = (&mut self.host, self.batch.n_loss());
+        self.dev.read(self.acts.logprob(), &mut host.logprob);
+        host.stand_in.resize(m, 0.0);
+        let mut start = 0;
+        for own in &host.lengths {
+            let at = start..start + own;
+            let (now, sampled) = (&host.logprob[at.clone()], &host.old[at.clone()]);
+            if correction == Correction::None {
+                sequence_ratio(now, sampled, &mut host.stand_in[at]);
+            } else {
+                correct(now, sampled, correction, level, &mut host.weight[at.clone()], &mut learned.importance);
+                host.stand_in[at].copy_from_slice(now);
+            }
+            start += own;
+        }
+        self.dev.write(self.tokens.old.at_mut(0..m), &host.stand_in);
+        self.dev.write(self.tokens.weight.at_mut(0..m), &host.weight);
+    }
+
+    /// Sums over each transcript's trained tokens of the KL estimate to a reference, from the logprobs they were sampled
+    /// with: what goes off the reward.
+    ///
+    /// # Errors
+    /// What the ops refuse.
+    pub fn kl_to(&mut self, reference: &Weights, transcripts: &[&Transcript]) -> Result<Vec<f64>> {
+        let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, 0.0)).collect();
+        let mut sums = Vec::new();
+        for micro in micro_batches(&samples, self.how.micro_batch_tok) {
+            self.pack(&samples[micro], Share { sequences: 1, trained: 1 })?;
+            model::forward(&self.dev, reference, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
+            let host = &mut self.host;
+            self.dev.read(self.acts.logprob(), &mut host.logprob);
+            let mut start = 0;
+            for own in &host.lengths {
+                let pairs = host.logprob[start..start + own].iter().zip(&host.old[start..start + own]);
+                let each = pairs.map(|(r, lp)| self.how.loss.kl_estimator.of(*r as f64 - *lp as f64));
+                sums.push(each.sum());
+                start += own;
+            }
+        }
+        Ok(sums)
     }
 
     /// Loss and gradients of the packed episodes; adds to `grads` and `sums`.
@@ -314,7 +415,15 @@ impl Host {
             loss_rows: whole(n),
             targets: whole(n),
         };
-        Host { packing, old: reals(), advantage: reals(), weight: reals(), logprob: reals() }
+        Host {
+            packing,
+            old: reals(),
+            advantage: reals(),
+            weight: reals(),
+            logprob: reals(),
+            stand_in: reals(),
+            lengths: Vec::with_capacity(n),
+        }
     }
 
     fn clear(&mut self) {
@@ -322,6 +431,8 @@ impl Host {
         for part in [&mut self.old, &mut self.advantage, &mut self.weight, &mut self.logprob] {
             part.clear();
         }
+        self.stand_in.clear();
+        self.lengths.clear();
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::learner::Learned;
 use super::rollout::{Played, Rollout};
+use crate::credit::importance::{EDGES, Histogram};
 use crate::negotiate::metrics::{EpisodeFacts, Row, rows};
 use crate::negotiate::{Cents, Outcome, Turn};
 use crate::text::Transcript;
@@ -104,6 +105,23 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
         ("not_finite", json!(l.not_finite)),
     ] {
         row.insert(key.into(), value);
+    }
+    importance(row, &l.importance);
+}
+
+/// Ratios to the sampling policy and the weights they became, when there is a correction.
+fn importance(row: &mut Metrics, found: &Histogram) {
+    let tokens = found.tokens() as f64;
+    if tokens == 0.0 {
+        return;
+    }
+    row.insert("importance/mean_weight".into(), json!(found.weights / tokens));
+    row.insert("importance/not_one".into(), json!(found.not_one as f64 / tokens));
+    row.insert("importance/bounded".into(), json!(found.bounded as f64 / tokens));
+    for (i, n) in found.ratios.iter().enumerate() {
+        let below = EDGES.get(i).map_or("up".into(), |edge| format!("below_{edge:.2}"));
+        let key = if i == 5 { "one".into() } else { below };
+        row.insert(format!("importance/ratio_{key}"), json!(*n as f64 / tokens));
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod checkpoint;
+pub mod credit;
 pub mod dialogues;
 pub mod eval;
 pub mod learner;

@@ -7,15 +7,15 @@
 
 use super::base;
 use super::checkpoint::{self, State};
+use super::credit::{self, Credited};
 use super::eval::{self, Report};
 use super::learner::{self, Learner, Sample};
 use super::metrics::{self, EpisodeLine, Metrics, StepFacts};
 use super::optimizer::Optimizer;
-use super::rollout::{self, Job, Played, Player, Voice};
+use super::rollout::{self, Job, Played, Player, Rollout, Voice};
 use super::run_dir::{Log, RunDir};
 use super::setup::Setup;
 use crate::config::Config;
-use crate::credit::advantage::{GroupAdvantage, group_advantage};
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
@@ -79,6 +79,7 @@ pub struct Finished {
 /// Streams of noise below the run's seed.
 const ORDER: u64 = 1;
 const ROLLOUT: u64 = 2;
+const RESAMPLE: u64 = 4;
 
 /// Trains as a config says, in the run directory `run`, and evaluates at the end. `resume` continues a run from its
 /// latest checkpoint (from its beginning when it has none); `stop`, once true, saves and ends the run after the present
@@ -177,15 +178,16 @@ impl Trainer {
         let began = Instant::now();
         let (grpo, group) = (&setup.config.grpo, setup.config.rollout.group_size);
         let jobs = jobs(setup, step);
-        let rollout = self.rollout(setup, &jobs, &mut |done| events(Event::Rollout { step, done, of: jobs.len() }))?;
+        let mut hear = |done| events(Event::Rollout { step, done, of: jobs.len() });
+        let mut rollout = self.rollout(setup, &jobs, &mut hear)?;
+        self.resample(setup, step, &mut rollout)?;
         let facts: Vec<EpisodeFacts> = rollout.played.iter().map(|p| EpisodeFacts::of(&p.episode)).collect();
-        let rewards: Vec<f32> = facts.iter().map(|f| f.reward as f32).collect();
-        let mut advantage = vec![0.0; rewards.len()];
-        let how = GroupAdvantage { divide_by_std: grpo.advantage_std };
-        let constant_groups = group_advantage(&rewards, group, how, &mut advantage);
-        let samples = samples(&rollout.played, &advantage, group, grpo.skip_constant_groups);
-        let with_kl = grpo.kl > 0.0;
+        let kl = self.kl_in_reward(setup, &rollout.played)?;
+        let credited = credit::credit(&setup.config, &rollout.played, &facts, &kl);
+        let samples = samples(&rollout.played, &credited, group, grpo.skip_constant_groups);
+        let with_kl = grpo.kl > 0.0 && kl.is_empty();
         let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
+        let Credited { advantage, constant_groups, .. } = credited;
         for (i, (played, advantage)) in rollout.played.iter().zip(&advantage).enumerate() {
             log.append(&EpisodeLine::new(step, i, group, played, *advantage))?;
         }
@@ -194,7 +196,34 @@ impl Trainer {
         Ok(metrics::row(&StepFacts { step, rollout, facts, constant_groups, learned, skipped_total, with_kl, began }))
     }
 
-    fn rollout(&mut self, setup: &Setup, jobs: &[Job], progress: &mut dyn FnMut(usize)) -> Result<rollout::Rollout> {
+    /// What the reference takes off each reward, when the config puts the KL there; else empty.
+    fn kl_in_reward(&mut self, setup: &Setup, played: &[Played]) -> Result<Vec<f64>> {
+        if setup.config.loss.kl_in != "reward" {
+            return Ok(vec![]);
+        }
+        let transcripts: Vec<_> = played.iter().filter_map(|p| p.buyer.as_ref()).collect();
+        self.learner.kl_to(&setup.base.weights, &transcripts)
+    }
+
+    /// Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): groups whose rewards are all the same give way to groups of
+    /// other products, at most `credit.resample_rounds` times.
+    fn resample(&mut self, setup: &Setup, step: u64, rollout: &mut Rollout) -> Result<()> {
+        let group = setup.config.rollout.group_size;
+        for round in 0..setup.config.credit.resample_rounds as u64 {
+            let reward = |p: &Played| EpisodeFacts::of(&p.episode).reward;
+            let same = |g: &[Played]| g.iter().all(|p| reward(p) == reward(&g[0]));
+            let constant = rollout.played.chunks(group).enumerate().filter(|(_, g)| same(g)).map(|(i, _)| i);
+            let constant: Vec<usize> = constant.collect();
+            if constant.is_empty() {
+                return Ok(());
+            }
+            let again = self.rollout(setup, &other_jobs(setup, step, round, constant.len()), &mut |_| ())?;
+            rollout.replace(&constant, group, again);
+        }
+        Ok(())
+    }
+
+    fn rollout(&mut self, setup: &Setup, jobs: &[Job], progress: &mut dyn FnMut(usize)) -> Result<Rollout> {
         let mut buyer = Player::Model(Voice {
             weights: &self.learner.weights,
             engine: &mut self.buyer,
@@ -277,6 +306,21 @@ fn jobs(setup: &Setup, step: u64) -> Vec<Job> {
     chosen.into_iter().enumerate().flat_map(|p| (0..r.group_size).map(move |g| job(p, g))).collect()
 }
 
+/// Groups that stand in for `n` constant ones: any products, their own noise.
+fn other_jobs(setup: &Setup, step: u64, round: u64, n: usize) -> Vec<Job> {
+    let noise = Noise::new(setup.config.seed, RESAMPLE).child(step).child(round);
+    let job = |slot: usize, g: usize| Job {
+        product: setup.train[noise.below(slot as u64, setup.train.len())].clone(),
+        rules: setup.rules,
+        persona: Persona::Neutral,
+        noise: noise.child(slot as u64).child(g as u64),
+    };
+    (0..n)
+        .flat_map(|slot| (0..setup.config.rollout.group_size).map(move |g| (slot, g)))
+        .map(|(s, g)| job(s, g))
+        .collect()
+}
+
 /// Indices of a step's products: an endless row of shuffles of all `n`, cut into steps. A function of its arguments.
 fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
     let mut epoch: Option<(u64, Vec<usize>)> = None;
@@ -292,10 +336,15 @@ fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
 }
 
 /// The episodes to learn from; without constant groups when `skip_constant`.
-fn samples<'a>(played: &'a [Played], advantage: &[f32], group: usize, skip_constant: bool) -> Vec<Sample<'a>> {
+fn samples<'a>(played: &'a [Played], credited: &'a Credited, group: usize, skip_constant: bool) -> Vec<Sample<'a>> {
+    let advantage = &credited.advantage;
     let teaches = |i: usize| advantage[i / group * group..][..group].iter().any(|a| *a != 0.0);
-    let chosen = played.iter().zip(advantage).enumerate().filter(|(i, _)| !skip_constant || teaches(*i));
-    chosen.filter_map(|(_, (p, a))| p.buyer.as_ref().map(|transcript| Sample { transcript, advantage: *a })).collect()
+    let chosen = (0..played.len()).filter(|i| !skip_constant || teaches(*i));
+    let sample = |i: usize| {
+        let per_token = credited.per_token.get(i).map_or(&[][..], |each| each);
+        played[i].buyer.as_ref().map(|transcript| Sample { transcript, advantage: advantage[i], per_token })
+    };
+    chosen.filter_map(sample).collect()
 }
 
 #[cfg(test)]

@@ -82,6 +82,19 @@ pub struct Rollout {
     pub total_s: f64,
 }
 
+impl Rollout {
+    /// Puts the groups of another rollout in the place of the groups `at`, and adds its cost.
+    pub fn replace(&mut self, at: &[usize], group: usize, by: Rollout) {
+        for (i, played) in by.played.into_iter().enumerate() {
+            self.played[at[i / group] * group + i % group] = played;
+        }
+        self.buyer.add(&by.buyer);
+        self.seller.add(&by.seller);
+        self.environment_s += by.environment_s;
+        self.total_s += by.total_s;
+    }
+}
+
 /// Plays all jobs, at most `max_live` at a time (each engine holds that many sequences); `progress` hears how many have
 /// ended.
 ///

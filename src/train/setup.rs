@@ -6,13 +6,15 @@ use super::base::{self, Base};
 use super::learner::Learning;
 use super::optimizer::{Hyper, Schedule};
 use crate::config::Config;
+use crate::credit::aggregate::Aggregation;
+use crate::credit::importance::{Correction, Level};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::{EngineConfig, Sampling};
 use crate::model::ModelConfig;
 use crate::negotiate::{Product, Rules, Style, catalog, folder, split};
 use crate::ops::attn::CHUNK;
-use crate::ops::loss::PolicyLoss;
+use crate::ops::loss::{Kl, Objective, PolicyLoss};
 use crate::text::Chat;
 use std::path::Path;
 use std::sync::Arc;
@@ -90,20 +92,52 @@ impl Setup {
 
     /// How the learner learns.
     pub fn learning(&self) -> Learning {
-        let g = &self.config.grpo;
-        let loss = PolicyLoss {
-            clip_low: g.clip_low,
-            clip_high: g.clip_high,
-            kl: g.kl,
-            entropy: g.entropy,
-            ..PolicyLoss::default()
-        };
+        let (g, l) = (&self.config.grpo, &self.config.loss);
+        let (low, high) = (l.importance_low as f64, l.importance_high as f64);
         Learning {
             micro_batch_tok: g.micro_batch_tokens,
-            loss,
+            loss: self.policy_loss(),
+            aggregation: match l.aggregation.as_str() {
+                "sequence_mean" => Aggregation::SequenceMean,
+                "constant" => Aggregation::Constant { length: self.longest_episode() },
+                _ => Aggregation::TokenMean,
+            },
+            sequence_ratio: l.objective == "gspo",
+            importance: (
+                match l.importance.as_str() {
+                    "tis" => Correction::Truncate { cap: l.importance_cap as f64 },
+                    "mis" => Correction::Mask { low, high },
+                    _ => Correction::None,
+                },
+                if l.importance_level == "sequence" { Level::Sequence } else { Level::Token },
+            ),
             temperature: self.config.rollout.temperature,
             updates: g.optimizer_steps_per_batch,
         }
+    }
+
+    /// Clip, KL and entropy. A KL in the reward is none of the loss's.
+    fn policy_loss(&self) -> PolicyLoss {
+        let (g, l) = (&self.config.grpo, &self.config.loss);
+        PolicyLoss {
+            clip_low: g.clip_low,
+            clip_high: g.clip_high,
+            kl: if l.kl_in == "reward" { 0.0 } else { g.kl },
+            entropy: g.entropy,
+            objective: if l.objective == "cispo" { Objective::Cispo } else { Objective::Clip },
+            dual_clip: l.dual_clip,
+            kl_estimator: match l.kl_estimator.as_str() {
+                "k1" => Kl::K1,
+                "k2" => Kl::K2,
+                _ => Kl::K3,
+            },
+        }
+    }
+
+    /// Tokens an episode's buyer may sample.
+    fn longest_episode(&self) -> usize {
+        let turns = if self.config.task.name == "game" { self.config.game.turns } else { 1 };
+        turns * self.config.rollout.max_reply_tokens
     }
 
     /// The optimizer's settings.
