@@ -67,6 +67,7 @@ impl Head {
             ([70, 33, 5], 0.7, 4.5e-7),
             ([3, 2048, 128], 1.25, 1.4e-6),
             ([150, 257, 64], 1.0, 1.4e-6),
+            ([3, 5000, 16], 0.9, 3.8e-6),
         ];
         let head = |([n, v, c], inv, floor): ([usize; 3], f32, f64)| {
             let x = normal(n * c, 1).iter().map(|x| x / (c as f32).sqrt()).collect();
@@ -183,6 +184,7 @@ fn rows() -> Vec<Vec<f32>> {
         scaled(100, 0.5),
         vec![1.0; 24],
         (0..40).map(|i| (i % 4) as f32).collect(),
+        scaled(4_200, 2.5),
     ]
 }
 

@@ -12,7 +12,8 @@ use support::*;
 
 fn squares(dev: &Device, g: &[f32]) -> f32 {
     let mut out = poisoned(dev, 1);
-    grad_norm(dev, dev.upload(g).view(), out.view_mut()).unwrap();
+    let mut space = dev.zeros(DType::U64, GRAD_NORM_PARTS);
+    grad_norm(dev, dev.upload(g).view(), out.view_mut(), space.view_mut()).unwrap();
     take(dev, &out)[0]
 }
 
@@ -171,7 +172,9 @@ fn bits_depend_on_no_thread_and_no_vector_width() {
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
     let (a, b, mut two) = (dev.zeros(DType::F32, 4), dev.zeros(DType::F32, 3), poisoned(&dev, 2));
-    refused(grad_norm(&dev, a.view(), two.view_mut()), "grad_norm", "out [1]");
+    let mut space = dev.zeros(DType::U64, GRAD_NORM_PARTS);
+    refused(grad_norm(&dev, a.view(), two.view_mut(), space.view_mut()), "grad_norm", "out [1]");
+    refused(grad_norm(&dev, a.view(), two.at_mut(0..1), space.at_mut(1..9)), "grad_norm", "workspace");
     let [mut x, mut y, mut z] = [4, 4, 3].map(|n| poisoned(&dev, n));
     let (xs, ys) = (x.view_mut(), y.view_mut());
     refused(adamw_step(&dev, a.view(), xs, ys, z.view_mut(), ADAMW), "adamw_step", "v [N]");

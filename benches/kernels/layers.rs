@@ -1,10 +1,11 @@
 //! The other ops of a layer, the embedding and the optimizer.
 
 use crate::measure::{Bench, Work};
+use haggle::device::DType;
 use haggle::ops::attn::{CHUNK, Heads, Paged, attn_bwd, attn_decode, attn_fwd, pages_len};
 use haggle::ops::embed::{embed_bwd, embed_fwd};
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
-use haggle::ops::optim::{AdamW, adamw_step, grad_norm};
+use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use haggle::ops::rope::{rope_fwd, table};
 use haggle::ops::swiglu::{swiglu_bwd, swiglu_fwd};
 
@@ -109,10 +110,10 @@ fn decode(bench: &mut Bench, b: usize, t: usize) {
 
 fn adamw(bench: &mut Bench, n: usize) {
     let (g, mut w, mut m, mut v) = (bench.noise(n), bench.noise(n), bench.zeros(n), bench.zeros(n));
-    let mut norm = bench.zeros(1);
+    let (mut norm, mut parts) = (bench.zeros(1), bench.dev.zeros(DType::U64, GRAD_NORM_PARTS));
     let how = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, grad_scale: 1.0, step: 9 };
     bench.op("grad_norm", &format!("N {n}"), Work::Bytes((4 * n) as f64), |dev| {
-        grad_norm(dev, g.view(), norm.view_mut()).expect(OK);
+        grad_norm(dev, g.view(), norm.view_mut(), parts.view_mut()).expect(OK);
     });
     bench.op("adamw_step", &format!("N {n}"), Work::Bytes((28 * n) as f64), |dev| {
         adamw_step(dev, g.view(), w.view_mut(), m.view_mut(), v.view_mut(), how).expect(OK);

@@ -4,9 +4,13 @@ use super::want;
 use crate::device::{Device, View, ViewMut, cpu};
 use crate::error::Result;
 
+/// Parts of a sum over a whole gradient, and elements (u64) of the workspace of [`grad_norm`].
+pub const GRAD_NORM_PARTS: usize = 1024;
+
 /// Sum of squares of g `[N]`, in a fixed order; written to out `[1]`. NaN and infinity come through.
-pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut) -> Result<()> {
+pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut, workspace: ViewMut) -> Result<()> {
     want("grad_norm", "out [1]", out.len(), 1)?;
+    want("grad_norm", "workspace", workspace.len(), GRAD_NORM_PARTS)?;
     match dev {
         Device::Cpu(cpu) => out.host_mut::<f32>()[0] = cpu::optim::sum_squares(cpu, g.host()),
         Device::Gpu(gpu) => gpu.no_kernel("grad_norm")?,
@@ -31,6 +35,16 @@ pub struct AdamW {
     pub grad_scale: f32,
     /// Number of this step, from 1: bias correction.
     pub step: u64,
+}
+
+impl AdamW {
+    /// `1 / (1 - beta^step)` of both moments.
+    pub(crate) fn corrections(&self) -> (f32, f32) {
+        let step = self.step.min(i32::MAX as u64) as i32;
+        // In f64: for small steps 1 - beta^step is a difference of near equals.
+        let correction = |beta: f32| (1.0 / (1.0 - (beta as f64).powi(step))) as f32;
+        (correction(self.beta1), correction(self.beta2))
+    }
 }
 
 /// One AdamW update of w `[N]` with its gradient g and moments m, v, all `[N]`.

@@ -128,6 +128,7 @@ pub struct Optimizer {
     pub v: Buffer,
     parts: Vec<Part>,
     norm: Buffer,
+    parts_of_norm: Buffer,
 }
 
 impl Optimizer {
@@ -145,17 +146,18 @@ impl Optimizer {
             v: dev.zeros(DType::F32, n),
             parts,
             norm: dev.zeros(DType::F32, 1),
+            parts_of_norm: dev.zeros(DType::U64, ops::optim::GRAD_NORM_PARTS),
         }
     }
 
     /// Bytes it holds on the device.
     pub fn size_bytes(&self) -> usize {
-        self.m.size_bytes() + self.v.size_bytes() + self.norm.size_bytes()
+        self.m.size_bytes() + self.v.size_bytes() + self.norm.size_bytes() + self.parts_of_norm.size_bytes()
     }
 
     /// Global norm of grads `[N]`.
     pub fn grad_norm(&mut self, dev: &Device, grads: View) -> Result<f32> {
-        ops::optim::grad_norm(dev, grads, self.norm.view_mut())?;
+        ops::optim::grad_norm(dev, grads, self.norm.view_mut(), self.parts_of_norm.view_mut())?;
         let mut squares = [0f32];
         dev.read(self.norm.view(), &mut squares);
         Ok(squares[0].sqrt())

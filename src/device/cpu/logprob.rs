@@ -1,6 +1,6 @@
 //! The fused head and log-probability on the CPU: logits of a block of rows, then each row's sums or gradient.
 
-use super::math::{Isa, exp};
+use super::math::{Isa, exp, ln};
 use super::pool::Shared;
 use super::softmax::softmax_sums;
 use super::{Cpu, gemm};
@@ -38,8 +38,9 @@ fn row_logprob(isa: Isa, z: &mut [f32], inv_temperature: f32, target: usize) -> 
             softmax_sums(z)
         },
     );
-    let lse = max + sum.ln();
-    (lse, sum.ln() - dot / sum, z[target] - lse)
+    let log_sum = ln(sum);
+    let lse = max + log_sum;
+    (lse, log_sum - dot / sum, z[target] - lse)
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].

@@ -3,7 +3,11 @@
 use super::math;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
 
-/// See [`crate::ops::loss::policy_loss`]. One thread, rows in order, sums in f64; NaN comes through.
+/// Lanes of a sum: as many as threads of the kernel.
+const LANES: usize = 256;
+
+/// See [`crate::ops::loss::policy_loss`]. One thread, sums in f64: token i belongs to lane i % 256, lanes are added as a
+/// tree of halves. NaN comes through.
 pub fn policy_loss(
     logprob: &[f32],
     old: &[f32],
@@ -16,8 +20,9 @@ pub fn policy_loss(
     sums: &mut [f32],
     how: PolicyLoss,
 ) {
-    let mut s = [0f64; 6];
+    let mut lanes = [[0f64; 6]; LANES];
     for i in 0..logprob.len() {
+        let s = &mut lanes[i % LANES];
         let (a, w) = (advantage[i], weight[i]);
         let r = math::exp(logprob[i] - old[i]);
         let (pg, mut d, stops) = match how.objective {
@@ -41,13 +46,27 @@ pub fn policy_loss(
         s[2] += w * kl;
         s[3] += w * h;
         s[4] += if stops { w } else { 0.0 };
-        let deviation = (r as f64 - 1.0).abs();
-        // Not f64::max, which drops NaN.
-        s[5] = if deviation > s[5] || deviation.is_nan() { deviation } else { s[5] };
+        s[5] = larger(s[5], (r as f64 - 1.0).abs());
     }
-    for (to, from) in sums.iter_mut().zip(s) {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            let other = lanes[l + half];
+            for c in 0..5 {
+                lanes[l][c] += other[c];
+            }
+            lanes[l][5] = larger(lanes[l][5], other[5]);
+        }
+        half /= 2;
+    }
+    for (to, from) in sums.iter_mut().zip(lanes[0]) {
         *to = from as f32;
     }
+}
+
+/// The larger one; NaN wins, which f64::max drops.
+fn larger(a: f64, b: f64) -> f64 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Loss, slope in the logprob, and whether the clip holds it.

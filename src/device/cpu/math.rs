@@ -101,6 +101,38 @@ pub fn exp(x: f32) -> f32 {
     p * f32::from_bits((t.to_bits() << 23).wrapping_add(126 << 23))
 }
 
+/// `ln x`, error below 1 ulp for normal x; `ln 0` is -inf, below 0 it is NaN. The bits of `log_f32` of the kernels.
+///
+/// `x = 2^e m`, m in `[sqrt(1/2), sqrt(2))`; a polynomial of degree 9 in m - 1 (Cephes `logf`).
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    if x.is_nan() || x <= 0.0 {
+        return if x == 0.0 { f32::NEG_INFINITY } else { f32::NAN };
+    }
+    if x == f32::INFINITY {
+        return x;
+    }
+    // A subnormal goes into the normal range first.
+    let (x, e) = if x < f32::MIN_POSITIVE { (x * 8_388_608.0, -23.0) } else { (x, 0.0) };
+    const SQRT_HALF: u32 = 0x3f35_04f3;
+    let above = x.to_bits().wrapping_sub(SQRT_HALF);
+    let e = e + (above as i32 >> 23) as f32;
+    let f = f32::from_bits((above & 0x007f_ffff) + SQRT_HALF) - 1.0;
+    let z = f * f;
+    let p = 7.037_683_6e-2f32.mul_add(f, -1.151_461e-1);
+    let p = p.mul_add(f, 1.167_699_87e-1);
+    let p = p.mul_add(f, -1.242_014_1e-1);
+    let p = p.mul_add(f, 1.424_932_3e-1);
+    let p = p.mul_add(f, -1.666_805_8e-1);
+    let p = p.mul_add(f, 2.000_071_5e-1);
+    let p = p.mul_add(f, -2.499_999_4e-1);
+    let p = p.mul_add(f, 3.333_333e-1);
+    let p = p * f * z;
+    let p = e.mul_add(-2.121_944_4e-4, p);
+    let p = z.mul_add(-0.5, p);
+    e.mul_add(0.693_359_4, f + p)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +153,21 @@ mod tests {
             }
         }
         assert!(worst < 1.1, "worst error {worst} ulp");
+    }
+
+    #[test]
+    fn ln_is_within_its_stated_error_everywhere() {
+        let mut worst = 0f64;
+        for bits in (1u32..0x7f80_0000).step_by(4099) {
+            let x = f32::from_bits(bits);
+            let want = (x as f64).ln();
+            let ulp = (want.abs() as f32).to_bits();
+            let ulp = f32::from_bits(ulp + 1) as f64 - f32::from_bits(ulp) as f64;
+            worst = worst.max((ln(x) as f64 - want).abs() / ulp);
+        }
+        assert!(worst < 1.0, "worst error {worst} ulp");
+        assert_eq!((ln(1.0), ln(0.0), ln(f32::INFINITY)), (0.0, f32::NEG_INFINITY, f32::INFINITY));
+        assert!(ln(-1.0).is_nan() && ln(f32::NAN).is_nan());
     }
 
     #[test]

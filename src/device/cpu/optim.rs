@@ -2,26 +2,34 @@
 
 use super::Cpu;
 use super::pool::Shared;
-use crate::ops::optim::AdamW;
+use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
 
-/// Parts of a sum over a whole gradient: their number is fixed, so the sum has one order on any machine.
-const PARTS: usize = 64;
-const LANES: usize = 16;
+/// Lanes of a part: as many as threads of the kernel.
+const LANES: usize = 64;
+/// Parts a task works on.
+const TASK: usize = 16;
 
-/// Sum of squares in f64: 64 parts of consecutive elements, 16 lanes a part; lanes in order, then parts in order.
+/// Elements of a part of a gradient of `n`. The number of parts is fixed, so the sum has one order on any machine.
+pub fn part_len(n: usize) -> usize {
+    n.div_ceil(GRAD_NORM_PARTS).next_multiple_of(LANES)
+}
+
+/// Sum of squares in f64: 1024 parts of consecutive elements, 64 lanes a part; lanes in order, then parts in order.
 pub fn sum_squares(cpu: &Cpu, g: &[f32]) -> f32 {
-    let mut sums = [0f64; PARTS];
-    let part = g.len().div_ceil(PARTS).next_multiple_of(LANES);
+    let mut sums = [0f64; GRAD_NORM_PARTS];
+    let part = part_len(g.len());
     let to = Shared::new(&mut sums);
-    cpu.pool.run(g.len().div_ceil(part.max(1)), |task| {
-        let g = &g[task * part..g.len().min((task + 1) * part)];
-        let sum = cpu.isa.run(
-            #[inline(always)]
-            || part_squares(g),
-        );
-        // SAFETY: each part is one task's.
-        let to = unsafe { to.part(task, 1) };
-        to[0] = sum;
+    cpu.pool.run(GRAD_NORM_PARTS / TASK, |task| {
+        for i in task * TASK..(task + 1) * TASK {
+            let (from, end) = (g.len().min(i * part), g.len().min((i + 1) * part));
+            let sum = cpu.isa.run(
+                #[inline(always)]
+                || part_squares(&g[from..end]),
+            );
+            // SAFETY: each part is one task's.
+            let to = unsafe { to.part(i, 1) };
+            to[0] = sum;
+        }
     });
     sums.iter().fold(0f64, |a, b| a + b) as f32
 }
@@ -43,10 +51,7 @@ fn part_squares(g: &[f32]) -> f64 {
 
 /// See [`crate::ops::optim::adamw_step`].
 pub fn adamw_step(cpu: &Cpu, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32], how: AdamW) {
-    let step = how.step.min(i32::MAX as u64) as i32;
-    // In f64: for small steps 1 - beta^step is a difference of near equals.
-    let correction = |beta: f32| (1.0 / (1.0 - (beta as f64).powi(step))) as f32;
-    let (c1, c2) = (correction(how.beta1), correction(how.beta2));
+    let (c1, c2) = how.corrections();
     let (w, m, v) = (Shared::new(w), Shared::new(m), Shared::new(v));
     cpu.rows(
         g.len(),

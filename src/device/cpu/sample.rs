@@ -6,9 +6,9 @@
 //! sorted: a beginning of it is found by halving the range of its last logit, 32 looks at the row, no memory.
 
 use super::Cpu;
-use super::math::exp;
+use super::math::{exp, ln};
 use super::pool::Shared;
-use super::softmax::{LANES, lane_sum, softmax_sums, tree};
+use super::softmax::{LANES, SPAN, lane_sum, softmax_sums, tree};
 use crate::noise::Noise;
 
 /// Logits a task works on, about.
@@ -60,7 +60,7 @@ fn sample_row(z: &mut [f32], how: &Rows, r: usize) -> (usize, f32) {
     } else {
         z.iter().position(|v| *v == max).unwrap_or(0)
     };
-    (taken, z[taken] - (max + sum.ln()))
+    (taken, z[taken] - (max + ln(sum)))
 }
 
 /// Tokens whose rank is above `key`, or equal to it with an id up to `last`.
@@ -138,33 +138,38 @@ impl Row<'_> {
     }
 
     /// The first token at which the sum of weights exceeds `at`; the last one that has any weight if rounding keeps
-    /// the sum below. Sixteen tokens are added as a tree, and one by one where the sum crosses.
+    /// the sum below. What is left of `at` after the spans before is looked for inside a span, so that spans can be
+    /// summed side by side; there sixteen tokens are added as a tree, and one by one where the sum crosses.
     #[inline(always)]
     fn inverse_cdf(&self, at: f32, weight: impl Fn(usize, f32) -> f32) -> usize {
-        let (mut cumulative, mut last) = (0f32, 0);
-        let (chunks, rest) = self.z.as_chunks::<LANES>();
-        // What is no token has no weight.
-        let mut tail = [f32::NEG_INFINITY; LANES];
-        tail[..rest.len()].copy_from_slice(rest);
-        for (c, chunk) in chunks.iter().chain([&tail]).enumerate() {
-            let mut w = [0f32; LANES];
-            for l in 0..LANES {
-                w[l] = weight(c * LANES + l, chunk[l]);
-            }
-            let sum = tree(w);
-            if cumulative + sum > at {
-                let mut inside = cumulative;
+        let (mut before, mut last) = (0f32, 0);
+        for (s, span) in self.z.chunks(SPAN).enumerate() {
+            let (need, mut cumulative) = (at - before, 0f32);
+            let (chunks, rest) = span.as_chunks::<LANES>();
+            // What is no token has no weight.
+            let mut tail = [f32::NEG_INFINITY; LANES];
+            tail[..rest.len()].copy_from_slice(rest);
+            for (c, chunk) in chunks.iter().chain([&tail]).enumerate() {
+                let (first, mut w) = (s * SPAN + c * LANES, [0f32; LANES]);
                 for l in 0..LANES {
-                    inside += w[l];
-                    if w[l] > 0.0 && inside > at {
-                        return c * LANES + l;
+                    w[l] = weight(first + l, chunk[l]);
+                }
+                let sum = tree(w);
+                if cumulative + sum > need {
+                    let mut inside = cumulative;
+                    for l in 0..LANES {
+                        inside += w[l];
+                        if w[l] > 0.0 && inside > need {
+                            return first + l;
+                        }
                     }
                 }
+                if sum > 0.0 {
+                    last = first + w.iter().rposition(|w| *w > 0.0).unwrap_or(0);
+                }
+                cumulative += sum;
             }
-            if sum > 0.0 {
-                last = c * LANES + w.iter().rposition(|w| *w > 0.0).unwrap_or(0);
-            }
-            cumulative += sum;
+            before += cumulative;
         }
         last
     }

@@ -1,7 +1,8 @@
 //! The sums of a softmax row, in the one order that the head and sampling share.
 //!
-//! Element i belongs to lane i % 16; each lane adds its elements in ascending order; the lanes are added as a tree
-//! of halves. So the bits depend on the row alone, and sixteen lanes are one vector where there is AVX-512.
+//! A row is cut into spans of 2048. Inside a span element i belongs to lane i % 16; each lane adds its elements in
+//! ascending order; the lanes are added as a tree of halves; spans in ascending order. So the bits depend on the row
+//! alone, sixteen lanes are one vector where there is AVX-512, and a GPU sums the spans side by side.
 //! All functions are `#[inline(always)]`: they are compiled for the vectors of the caller, see [`Isa::run`].
 //!
 //! [`Isa::run`]: super::math::Isa::run
@@ -11,28 +12,47 @@ use super::math::exp;
 /// Lanes of a sum.
 pub const LANES: usize = 16;
 
+/// Elements of a span.
+pub const SPAN: usize = 2048;
+
 /// Maximum, sum of `exp(z - max)`, and sum of `exp(z - max) (z - max)` of a row: the distance and not z, for entropy is
 /// small beside z. NaN makes the sums NaN.
 #[inline(always)]
 pub fn softmax_sums(z: &[f32]) -> (f32, f32, f32) {
     let max = row_max(z);
+    let (mut sum, mut dot) = (0f32, 0f32);
+    for span in z.chunks(SPAN) {
+        // Each span under its own maximum: its sums need no other span.
+        let own = if z.len() <= SPAN { max } else { row_max(span) };
+        let (s, d) = span_sums(span, if own > f32::NEG_INFINITY { own } else { 0.0 });
+        let below = own - max;
+        let share = exp(below);
+        sum = s.mul_add(share, sum);
+        dot = share.mul_add(s.mul_add(below, d), dot);
+    }
+    (max, sum, dot)
+}
+
+/// Sum of `exp(z - base)`, and of `exp(z - base) (z - base)`, of a span.
+#[inline(always)]
+fn span_sums(z: &[f32], base: f32) -> (f32, f32) {
     let (mut sum, mut dot) = ([0f32; LANES], [0f32; LANES]);
     let (chunks, rest) = z.as_chunks::<LANES>();
     for chunk in chunks {
         for l in 0..LANES {
-            let below = chunk[l] - max;
+            let below = chunk[l] - base;
             let p = exp(below);
             sum[l] += p;
             dot[l] = p.mul_add(below, dot[l]);
         }
     }
     for l in 0..rest.len() {
-        let below = rest[l] - max;
+        let below = rest[l] - base;
         let p = exp(below);
         sum[l] += p;
         dot[l] = p.mul_add(below, dot[l]);
     }
-    (max, tree(sum), tree(dot))
+    (tree(sum), tree(dot))
 }
 
 /// Largest element, NaN aside.
@@ -54,17 +74,21 @@ pub fn row_max(z: &[f32]) -> f32 {
 /// Sum of `f(i, z[i])` over a row.
 #[inline(always)]
 pub fn lane_sum(z: &[f32], f: impl Fn(usize, f32) -> f32) -> f32 {
-    let mut sum = [0f32; LANES];
-    let (chunks, rest) = z.as_chunks::<LANES>();
-    for (c, chunk) in chunks.iter().enumerate() {
-        for l in 0..LANES {
-            sum[l] += f(c * LANES + l, chunk[l]);
+    let mut total = 0f32;
+    for (s, span) in z.chunks(SPAN).enumerate() {
+        let mut sum = [0f32; LANES];
+        let (chunks, rest) = span.as_chunks::<LANES>();
+        for (c, chunk) in chunks.iter().enumerate() {
+            for l in 0..LANES {
+                sum[l] += f(s * SPAN + c * LANES + l, chunk[l]);
+            }
         }
+        for l in 0..rest.len() {
+            sum[l] += f(s * SPAN + chunks.len() * LANES + l, rest[l]);
+        }
+        total += tree(sum);
     }
-    for l in 0..rest.len() {
-        sum[l] += f(chunks.len() * LANES + l, rest[l]);
-    }
-    tree(sum)
+    total
 }
 
 /// Sum of the lanes.
