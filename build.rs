@@ -2,7 +2,10 @@
 
 #[path = "build/emu.rs"]
 mod emu;
+#[path = "build/nvcc.rs"]
+mod nvcc;
 
 fn main() {
     emu::build();
+    nvcc::build();
 }

@@ -63,11 +63,11 @@ pub fn build() {
     println!("cargo:rustc-cfg=haggle_emu");
 }
 
-fn var(name: &str) -> String {
+pub fn var(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
 }
 
-fn read(path: &Path) -> String {
+pub fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -106,7 +106,7 @@ fn host_has_fma() -> bool {
 }
 
 /// Files of one extension under `kernels`, relative to it, sorted.
-fn files(kernels: &Path, extension: &str) -> Vec<PathBuf> {
+pub fn files(kernels: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![kernels.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -138,7 +138,7 @@ fn rewrite_headers(kernels: &Path, out: &Path) -> String {
 }
 
 /// Names of the `extern "C" __global__` functions of a file.
-fn entry_names(text: &str) -> Vec<String> {
+pub fn entry_names(text: &str) -> Vec<String> {
     let text = without_comments(text);
     let mut names = Vec::new();
     for (at, marker) in text.match_indices("__global__") {
@@ -266,7 +266,7 @@ fn table(names: &[String]) -> String {
     text + "    nullptr};\n"
 }
 
-fn write_if_changed(path: &Path, text: &str) {
+pub fn write_if_changed(path: &Path, text: &str) {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return;
     }

@@ -58,11 +58,11 @@ impl Case {
         (take(dev, &o), take(dev, &lse))
     }
 
-    /// dq, dk, dv.
-    fn backward(&self, dev: &Device, d_o: &[f32]) -> [Vec<f32>; 3] {
-        let (o, lse) = self.forward(dev);
+    /// dq, dk, dv, from the lse that is given.
+    fn backward(&self, dev: &Device, d_o: &[f32], lse: &[f32]) -> [Vec<f32>; 3] {
+        let (o, _) = self.forward(dev);
         let up = |x: &[f32]| dev.upload(x);
-        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), up(&lse));
+        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), up(lse));
         let cu = dev.upload(&self.cu());
         let mut d = [poisoned(dev, self.q.len()), poisoned(dev, self.k.len()), poisoned(dev, self.v.len())];
         let [dq, dk, dv] = &mut d;
@@ -169,7 +169,7 @@ fn attn_fwd_matches_the_oracle() {
 fn attn_bwd_matches_the_oracle() {
     for (case, _, floor) in cases_and_floors() {
         let d_o = normal(case.q.len(), 4);
-        let [dq, dk, dv] = case.backward(&cpu(2), &d_o);
+        let [dq, dk, dv] = case.backward(&cpu(2), &d_o, &case.forward(&cpu(2)).1);
         let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
         let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
         near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, floor);
@@ -182,13 +182,33 @@ fn attn_bwd_matches_the_oracle() {
 
 #[test]
 fn attn_decode_has_the_bits_of_attn_fwd_in_any_chunking() {
-    let dev = cpu(2);
+    for (dev, case) in [cpu(2), emu()].iter().flat_map(|dev| cases().into_iter().map(move |case| (dev, case))) {
+        let (want, _) = case.forward(dev);
+        same("attn_decode", "one token a call", &case.o_dims(), &want, &case.paged(dev, |_| 1));
+        same("attn_decode", "all at once", &case.o_dims(), &want, &case.paged(dev, |_| usize::MAX / 2));
+        same("attn_decode", "chunks of 13", &case.o_dims(), &want, &case.paged(dev, |_| 13));
+        same("attn_decode", "mixed prefill and decode", &case.o_dims(), &want, &case.paged(dev, |i| 1 + i * 7 % 40));
+    }
+}
+
+/// The kernels give the bits of the CPU, in any thread order; only lse ends in another logarithm.
+#[test]
+fn attn_on_kernels_equals_the_cpu() {
     for case in cases() {
-        let (want, _) = case.forward(&dev);
-        same("attn_decode", "one token a call", &case.o_dims(), &want, &case.paged(&dev, |_| 1));
-        same("attn_decode", "all at once", &case.o_dims(), &want, &case.paged(&dev, |_| usize::MAX / 2));
-        same("attn_decode", "chunks of 13", &case.o_dims(), &want, &case.paged(&dev, |_| 13));
-        same("attn_decode", "mixed prefill and decode", &case.o_dims(), &want, &case.paged(&dev, |i| 1 + i * 7 % 40));
+        let d_o = normal(case.q.len(), 4);
+        let (o, lse) = case.forward(&cpu(1));
+        let (paged, d) = (case.paged(&cpu(1), |i| 1 + i % 9), case.backward(&cpu(1), &d_o, &lse));
+        for (name, dev) in kernel_devices() {
+            let got = case.forward(&dev);
+            same("attn_fwd", &name, &case.o_dims(), &o, &got.0);
+            near("attn_fwd lse", &case.o_dims()[..2], &wide(&lse), &got.1, 1.2e-7);
+            same("attn_decode", &name, &case.o_dims(), &paged, &case.paged(&dev, |i| 1 + i % 9));
+            let got = case.backward(&dev, &d_o, &lse);
+            for (i, stem) in ["attn_bwd dq", "attn_bwd dk", "attn_bwd dv"].iter().enumerate() {
+                let dims = if i == 0 { case.o_dims() } else { case.kv_dims() };
+                same(stem, &name, &dims, &d[i], &got[i]);
+            }
+        }
     }
 }
 
@@ -215,7 +235,9 @@ fn attn_bits_depend_on_no_thread_and_no_vector_width() {
         let mut first = None;
         for (name, dev) in devices() {
             for _ in 0..2 {
-                let got = (case.forward(&dev), case.backward(&dev, &d_o), case.paged(&dev, |i| 1 + i % 9));
+                let fwd = case.forward(&dev);
+                let d = case.backward(&dev, &d_o, &fwd.1);
+                let got = (fwd, d, case.paged(&dev, |i| 1 + i % 9));
                 let ((o, lse), d, paged) = first.get_or_insert_with(|| got.clone());
                 same("attn_fwd", &name, &case.o_dims(), o, &got.0.0);
                 same("attn_fwd lse", &name, &case.o_dims()[..2], lse, &got.0.1);
@@ -251,14 +273,15 @@ fn attn_keys_far_apart_and_equal_keys() {
 
 #[test]
 fn kv_copy_page_copies_one_page() {
-    let (dev, heads) = (cpu(1), heads(2, 1, 3));
-    let page = pages_len(1, heads);
-    let start = normal(3 * page, 7);
-    let mut pages = dev.upload(&start);
-    kv_copy_page(&dev, pages.view_mut(), 2, 0, heads).unwrap();
-    let got = take(&dev, &pages);
-    assert_eq!(got[..page], start[2 * page..]);
-    assert_eq!(got[page..], start[page..]);
+    for (dev, heads) in [(cpu(1), heads(2, 1, 3)), (emu(), heads(2, 1, 3))] {
+        let page = pages_len(1, heads);
+        let start = normal(3 * page, 7);
+        let mut pages = dev.upload(&start);
+        kv_copy_page(&dev, pages.view_mut(), 2, 0, heads).unwrap();
+        let got = take(&dev, &pages);
+        assert_eq!(got[..page], start[2 * page..]);
+        assert_eq!(got[page..], start[page..]);
+    }
 }
 
 #[test]

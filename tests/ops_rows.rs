@@ -88,15 +88,40 @@ fn rmsnorm_matches_the_oracle() {
 
 /// The kernels give the bits of the CPU, in any thread order.
 #[test]
-fn rmsnorm_fwd_on_kernels_equals_the_cpu() {
-    for (name, dev) in kernel_devices() {
+fn row_ops_on_kernels_equal_the_cpu() {
+    for (name, dev) in kernel_devices().into_iter().step_by(2) {
         for [n, c] in SHAPES {
-            let (x, w) = (normal(n * c, 1), normal(c, 2));
-            let (want, got) = (rmsnorm(&cpu(1), &x, &w), rmsnorm(&dev, &x, &w));
-            same("rmsnorm_fwd y", &name, &[n, c], &want.0, &got.0);
-            same("rmsnorm_fwd rstd", &name, &[n], &want.1, &got.1);
+            let want = row_ops(&cpu(1), n, c);
+            for ((op, got), (_, want)) in row_ops(&dev, n, c).iter().zip(&want) {
+                same(op, &format!("N={n} C={c} on {name}"), &[got.len()], want, got);
+            }
         }
     }
+}
+
+/// The outputs of every op of this file on `[N, C]`.
+fn row_ops(dev: &Device, n: usize, c: usize) -> Vec<(&'static str, Vec<f32>)> {
+    let (x, up, dy, w) = (normal(n * c, 1), normal(n * c, 2), normal(n * c, 6), normal(c, 3));
+    let gate: Vec<f32> = x.iter().map(|x| x * 9.0).collect();
+    let (ids, pos, start) = (indices(n, 50, 5), indices(n, 512, 4), normal(50 * c, 7));
+    let ((y, rstd), (dx, dw)) = (rmsnorm(dev, &x, &w), rmsnorm_back(dev, &dy, &x, &w, &up, &w));
+    let (dgate, dup) = swiglu_back(dev, &dy, &gate, &up);
+    let mut all = vec![
+        ("rmsnorm_fwd y", y),
+        ("rmsnorm_fwd rstd", rstd),
+        ("rmsnorm_bwd dx", dx),
+        ("rmsnorm_bwd dw", dw),
+        ("swiglu_fwd", swiglu(dev, &gate, &up)),
+        ("swiglu_bwd dgate", dgate),
+        ("swiglu_bwd dup", dup),
+        ("embed_fwd", embed(dev, &ids, &start, c)),
+        ("embed_bwd", embed_back(dev, &ids, &dy, &start, c)),
+    ];
+    if c % 2 == 0 {
+        all.push(("rope_fwd", rope(dev, &x, &pos, [1, c], false)));
+        all.push(("rope_bwd", rope(dev, &x, &pos, [1, c], true)));
+    }
+    all
 }
 
 /// bf16 in, f32 inside, one rounding at the store: the oracle of the rounded input, rounded once.
@@ -202,7 +227,7 @@ fn bits_depend_on_no_thread_and_no_vector_width() {
     let (x, up, dy, w, pos) = (normal(n * c, 1), normal(n * c, 2), normal(n * c, 6), normal(c, 3), indices(n, 512, 4));
     let ids = indices(n, 50, 5);
     let mut first: Option<Vec<(&str, Vec<f32>)>> = None;
-    for (name, dev) in devices() {
+    for (name, dev) in devices().into_iter().chain(kernel_devices()) {
         let (y, rstd) = rmsnorm(&dev, &x, &w);
         let (dx, dw) = rmsnorm_back(&dev, &dy, &x, &w, &up, &w);
         let (dgate, dup) = swiglu_back(&dev, &dy, &x, &up);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use haggle::device::cpu::{Cpu, math::Isa};
+use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{DType, Device, View};
 use haggle::noise::Noise;
 use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
@@ -24,6 +25,12 @@ fn devices() -> Vec<(String, Device)> {
         }
     }
     all
+}
+
+/// The devices that run our kernels.
+fn kernel_devices() -> Vec<(String, Device)> {
+    let emu = |threads, seed| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(threads, seed).unwrap())));
+    [(2, 0), (1, 1)].map(|(t, seed)| (format!("emu with {t} threads, seed {seed}"), emu(t, seed))).to_vec()
 }
 
 fn noise(len: usize, stream: u64) -> Vec<f32> {
@@ -89,7 +96,7 @@ fn gemm_is_one_chain_over_k_on_every_device() {
             let tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
             // What Set finds in C must not matter.
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
-            for (name, dev) in devices() {
+            for (name, dev) in devices().into_iter().chain(kernel_devices()) {
                 for (op, gemm, want) in
                     [("gemm_nt", gemm_nt as Gemm, &nt), ("gemm_nn", gemm_nn, &nn), ("gemm_tn", gemm_tn, &tn)]
                 {
@@ -105,14 +112,15 @@ fn gemm_is_one_chain_over_k_on_every_device() {
 fn gemm_nt_row_alone_equals_row_in_any_chunk() {
     let (m, n, k) = (301, 96, 530);
     let (a, b) = (noise(m * k, 4), noise(n * k, 5));
-    let dev = device(2, Isa::detect());
-    let whole = product(&dev, gemm_nt, &a, &b, &vec![0.0; m * n], [m, n, k], Store::Set);
-    for chunk in [1, 2, 7, 14, 64, 150] {
-        for start in (0..m).step_by(chunk) {
-            let rows = chunk.min(m - start);
-            let part = &a[start * k..][..rows * k];
-            let part = product(&dev, gemm_nt, part, &b, &vec![0.0; rows * n], [rows, n, k], Store::Set);
-            same(&format!("rows {start}.. by {chunk}"), &part, &whole[start * n..][..rows * n]);
+    for (name, dev) in [("cpu".to_string(), device(2, Isa::detect()))].into_iter().chain(kernel_devices()) {
+        let whole = product(&dev, gemm_nt, &a, &b, &vec![0.0; m * n], [m, n, k], Store::Set);
+        for chunk in [1, 2, 7, 14, 64, 150] {
+            for start in (0..m).step_by(chunk) {
+                let rows = chunk.min(m - start);
+                let part = &a[start * k..][..rows * k];
+                let part = product(&dev, gemm_nt, part, &b, &vec![0.0; rows * n], [rows, n, k], Store::Set);
+                same(&format!("rows {start}.. by {chunk} on {name}"), &part, &whole[start * n..][..rows * n]);
+            }
         }
     }
 }

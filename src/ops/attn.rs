@@ -6,7 +6,7 @@
 //! Source: Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::{Error, Result};
 
 /// Keys walked at a time, and slots of a page (S).
@@ -74,7 +74,7 @@ pub fn attn_fwd(
             check_cu("attn_fwd", cu, n)?;
             cpu::attn::attn_fwd(cpu, q.host(), k.host(), v.host(), cu, o.host_mut(), lse.host_mut(), heads)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("attn_fwd")?,
+        Device::Gpu(gpu) => gpu::attn::attn_fwd(gpu, q, k, v, cu_seqlens, o, lse, heads)?,
     }
     Ok(())
 }
@@ -115,7 +115,7 @@ pub fn attn_bwd(
             let (q, k, v, o, lse) = (q.host(), k.host(), v.host(), o.host(), lse.host());
             cpu::attn::attn_bwd(cpu, d_o.host(), q, k, v, o, lse, cu, dq, dk, dv, heads)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("attn_bwd")?,
+        Device::Gpu(gpu) => gpu::attn::attn_bwd(gpu, d_o, q, k, v, o, lse, cu_seqlens, dq, dk, dv, heads)?,
     }
     Ok(())
 }
@@ -173,7 +173,7 @@ pub fn kv_append(
             check_pages("kv_append", at, n_pages)?;
             cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages.host_mut(), v_pages.host_mut(), heads)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("kv_append")?,
+        Device::Gpu(gpu) => gpu::attn::kv_append(gpu, k, v, at, n_pages, k_pages, v_pages, heads)?,
     }
     Ok(())
 }
@@ -201,7 +201,7 @@ pub fn attn_decode(
             check_pages("attn_decode", at, n_pages)?;
             cpu::attn::attn_decode(cpu, q.host(), k_pages.host(), v_pages.host(), at, o.host_mut(), heads)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("attn_decode")?,
+        Device::Gpu(gpu) => gpu::attn::attn_decode(gpu, q, k_pages, v_pages, at, n_pages, o, heads)?,
     }
     Ok(())
 }
@@ -212,7 +212,7 @@ pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, he
     want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
     match dev {
         Device::Cpu(_) => pages.host_mut::<f32>().copy_within(from * page..(from + 1) * page, to * page),
-        Device::Gpu(gpu) => gpu.no_kernel("kv_copy_page")?,
+        Device::Gpu(gpu) => gpu::attn::kv_copy_page(gpu, pages, from, to, page)?,
     }
     Ok(())
 }

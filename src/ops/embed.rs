@@ -1,7 +1,7 @@
 //! Rows by index: token embedding, and gathering the rows that carry a loss.
 
 use super::{below, want};
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// `x[n] = table[ids[n]]`; ids `[N]` i32 in `0..V`, table `[V, C]`, x `[N, C]`. Also gathers rows of activations.
@@ -13,7 +13,7 @@ pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usiz
             below("embed_fwd", "ids below V", ids.host(), table.len() / dim)?;
             cpu::embed::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("embed_fwd")?,
+        Device::Gpu(gpu) => gpu::embed::embed_fwd(gpu, ids, table, x, dim)?,
     }
     Ok(())
 }
@@ -27,7 +27,7 @@ pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: us
             below("embed_bwd", "ids below V", ids.host(), dtable.len() / dim)?;
             cpu::embed::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("embed_bwd")?,
+        Device::Gpu(gpu) => gpu::embed::embed_bwd(gpu, ids, dx, dtable, dim)?,
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: us
 pub fn fill(dev: &Device, mut x: ViewMut, value: f32) -> Result<()> {
     match dev {
         Device::Cpu(_) => x.host_mut::<f32>().fill(value),
-        Device::Gpu(gpu) => gpu.no_kernel("fill")?,
+        Device::Gpu(gpu) => gpu::embed::fill(gpu, x, value)?,
     }
     Ok(())
 }
@@ -46,7 +46,7 @@ pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
     want("copy", "y [N]", y.len(), x.len())?;
     match dev {
         Device::Cpu(_) => y.host_mut::<f32>().copy_from_slice(x.host()),
-        Device::Gpu(gpu) => gpu.no_kernel("copy")?,
+        Device::Gpu(gpu) => gpu::embed::copy(gpu, x, y)?,
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! what stands in C when accumulating (so a residual add costs nothing). The chain is the same for every M.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// Whether a product replaces its output or is added to it.
@@ -30,7 +30,7 @@ pub fn gemm_nt(
     check("gemm_nt", a, b, &c, m, n, k)?;
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_nt(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
-        Device::Gpu(gpu) => gpu.no_kernel("gemm_nt")?,
+        Device::Gpu(gpu) => gpu::gemm::gemm_nt(gpu, a, b, c, m, n, k, store)?,
     }
     Ok(())
 }
@@ -49,7 +49,7 @@ pub fn gemm_nn(
     check("gemm_nn", a, b, &c, m, n, k)?;
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_nn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
-        Device::Gpu(gpu) => gpu.no_kernel("gemm_nn")?,
+        Device::Gpu(gpu) => gpu::gemm::gemm_nn(gpu, a, b, c, m, n, k, store)?,
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ pub fn gemm_tn(
     check("gemm_tn", a, b, &c, m, n, k)?;
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_tn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
-        Device::Gpu(gpu) => gpu.no_kernel("gemm_tn")?,
+        Device::Gpu(gpu) => gpu::gemm::gemm_tn(gpu, a, b, c, m, n, k, store)?,
     }
     Ok(())
 }

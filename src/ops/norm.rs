@@ -37,7 +37,7 @@ pub fn rmsnorm_bwd(
         Device::Cpu(cpu) => {
             cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), dx.host_mut(), dw.host_mut())
         }
-        Device::Gpu(gpu) => gpu.no_kernel("rmsnorm_bwd")?,
+        Device::Gpu(gpu) => gpu::norm::rmsnorm_bwd(gpu, dy, x, w, rstd, dx, dw)?,
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Rotary position embedding, the half-split layout of Hugging Face Qwen models.
 
 use super::{below, want};
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// Rotates x `[N, H, D]` in place by the angles of `positions [N]` (i32): with `d < D/2`,
@@ -24,7 +24,7 @@ pub fn rope_fwd(
             below("rope_fwd", "positions below T", positions.host(), table.len() / head_dim)?;
             cpu::rope::rope(cpu, x.host_mut(), positions.host(), table.host(), n_heads, head_dim, 1.0)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("rope_fwd")?,
+        Device::Gpu(gpu) => gpu::rope::rope(gpu, x, positions, table, n_heads, head_dim, 1.0)?,
     }
     Ok(())
 }
@@ -45,7 +45,7 @@ pub fn rope_bwd(
             below("rope_bwd", "positions below T", positions.host(), table.len() / head_dim)?;
             cpu::rope::rope(cpu, dx.host_mut(), positions.host(), table.host(), n_heads, head_dim, -1.0)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("rope_bwd")?,
+        Device::Gpu(gpu) => gpu::rope::rope(gpu, dx, positions, table, n_heads, head_dim, -1.0)?,
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! SwiGLU.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// `h = silu(gate) * up`; all `[N, F]`. Source: Shazeer 2020, arXiv:2002.05202, eq. 6.
@@ -10,7 +10,7 @@ pub fn swiglu_fwd(dev: &Device, gate: View, up: View, mut h: ViewMut) -> Result<
     want("swiglu_fwd", "h [N, F]", h.len(), gate.len())?;
     match dev {
         Device::Cpu(cpu) => cpu::swiglu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut()),
-        Device::Gpu(gpu) => gpu.no_kernel("swiglu_fwd")?,
+        Device::Gpu(gpu) => gpu::swiglu::swiglu_fwd(gpu, gate, up, h)?,
     }
     Ok(())
 }
@@ -25,7 +25,7 @@ pub fn swiglu_bwd(dev: &Device, dh: View, gate: View, up: View, mut dgate: ViewM
         Device::Cpu(cpu) => {
             cpu::swiglu::swiglu_bwd(cpu, dh.host(), gate.host(), up.host(), dgate.host_mut(), dup.host_mut())
         }
-        Device::Gpu(gpu) => gpu.no_kernel("swiglu_bwd")?,
+        Device::Gpu(gpu) => gpu::swiglu::swiglu_bwd(gpu, dh, gate, up, dgate, dup)?,
     }
     Ok(())
 }

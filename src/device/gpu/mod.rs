@@ -3,12 +3,18 @@
 //! Launch code (grid, block, shared bytes: one small function an op, a file a family) is the same for every such
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
+pub mod attn;
+pub mod embed;
 pub mod emu;
+pub mod gemm;
 pub mod launch;
 pub mod norm;
+pub mod rope;
+pub mod swiglu;
 
 pub use launch::{Arg, Launch};
 
+use crate::device::DType;
 use crate::error::{Error, Result};
 
 /// A device that runs kernels.
@@ -49,5 +55,21 @@ impl Gpu {
     /// Always.
     pub fn no_kernel(&self, op: &'static str) -> Result<()> {
         Err(Error::Device { device: self.name().into(), what: format!("{op} has no kernel yet") })
+    }
+}
+
+/// The number type of an op's tensors, f32 or bf16, all the same.
+///
+/// # Errors
+/// [`Error::DType`] when they are not.
+fn by_dtype(op: &'static str, dtypes: &[DType]) -> Result<DType> {
+    let want = dtypes.first().copied().unwrap_or(DType::F32);
+    let is_float = |dtype: DType| matches!(dtype, DType::F32 | DType::Bf16);
+    match dtypes.iter().find(|got| **got != want || !is_float(**got)) {
+        Some(got) => {
+            let want = if is_float(want) { want.name() } else { "f32 or bf16" };
+            Err(Error::DType { op, tensor: "one of the op's", want, got: got.name() })
+        }
+        None => Ok(want),
     }
 }

@@ -1,0 +1,211 @@
+// attn_bwd_dq     dq = ds k,   ds = p (dp - delta) scale,  p = exp(scale q k - lse),  dp = do v,  delta = sum_d o do
+//
+// Shapes          do, q, o, dq [N, H, D], k, v [N, Hk, D] f32 or bf16   lse [N, H] f32   cu_seqlens [B + 1] i32
+// Numerics        scores are computed again from q, k and lse. f32: CUDA cores. bf16: tensor cores, D of 32, 64, 128;
+//                 ds rounded to bf16 for ds k alone.
+// Parallel        f32: one block a tile of 32 queries of one head, eight lanes a query. bf16: 64 queries, a warp 16.
+// Cost            6 D FLOP a query, head and key it sees; reads k and v once a tile.
+// Determinism     a token's bits depend on its sequence up to it alone; keys ascending. In f32 the bits of the
+//                 CPU device.
+// Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Source          Dao et al. 2022, arXiv:2205.14135, appendix B.
+// Oracle          src/oracle/attn.rs
+#include "common/attn_bf16.cuh"
+#include "common/attn_f32.cuh"
+#include "common/shared.cuh"
+
+template <int ACC>
+__device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,   // [N, H, D]
+                                            const float* __restrict__ q,     // [N, H, D]
+                                            const float* __restrict__ k,     // [N, Hk, D]
+                                            const float* __restrict__ v,     // [N, Hk, D]
+                                            const float* __restrict__ o,     // [N, H, D]
+                                            const float* __restrict__ lse,   // [N, H]
+                                            const int32_t* __restrict__ cu,  // [B + 1]
+                                            float* __restrict__ dq,          // [N, H, D], =
+                                            int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
+                                            float scale) {
+    SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then ds [32, 33]
+    int stride = dim | 1, head = blockIdx.y, kv = head / (n_heads / n_kv_heads);
+    float *s_do = s_q + CHUNK * stride, *s_k = s_do + CHUNK * stride, *s_v = s_k + CHUNK * stride;
+    int query = threadIdx.x / LANES, lane = threadIdx.x % LANES;
+    float* s_ds = s_v + CHUNK * stride + query * (CHUNK + 1);
+    Tile at = tile_at<CHUNK>(cu, n_seqs, blockIdx.x);
+    if (at.rows == 0) return;
+    int64_t row = at.start + at.tile, q_stride = (int64_t)n_heads * dim, k_stride = (int64_t)n_kv_heads * dim;
+    int64_t first = row * q_stride + (int64_t)head * dim;
+    bool live = query < at.rows;
+    load_rows(s_do, stride, d_o + first, q_stride, CHUNK, at.rows, dim);
+    load_rows(s_q, stride, o + first, q_stride, CHUNK, at.rows, dim);
+    __syncthreads();  // do and, for now, o in the place of q
+    float delta = dot_1(s_q + query * stride, s_do + query * stride, dim);
+    float below = live ? lse[(row + query) * n_heads + head] : 0.0f;
+    __syncthreads();  // o is read
+    load_rows(s_q, stride, q + first, q_stride, CHUNK, at.rows, dim);
+    float acc[ACC];
+#pragma unroll
+    for (int r = 0; r < ACC; r++) acc[r] = 0.0f;
+    for (int32_t chunk = 0; chunk <= at.tile; chunk += CHUNK) {
+        int keys = chunk == at.tile ? at.rows : CHUNK;
+        int64_t from = (at.start + chunk) * k_stride + (int64_t)kv * dim;
+        __syncthreads();  // the last chunk is read
+        load_rows(s_k, stride, k + from, k_stride, CHUNK, keys, dim);
+        load_rows(s_v, stride, v + from, k_stride, CHUNK, keys, dim);
+        __syncthreads();  // q, do and the chunk stand in shared memory
+        float s[4], dp[4];
+        dot_4(s, s_q + query * stride, s_k, stride, dim);
+        dot_4(dp, s_do + query * stride, s_v, stride, dim);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            bool seen = live && (chunk < at.tile || lane + LANES * c <= query);
+            float p = seen ? exp_f32(s[c] * scale - below) : 0.0f;
+            s_ds[lane + LANES * c] = p * (dp[c] - delta) * scale;
+        }
+        __syncwarp();  // ds holds the query's row of the chunk
+        add_rows(acc, s_ds, keys, s_k, stride, dim);
+    }
+    if (!live) return;
+#pragma unroll
+    for (int r = 0; r < ACC; r++) {
+        int d = lane + LANES * r;
+        if (d < dim) dq[first + query * q_stride + d] = acc[r];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
+    attn_bwd_dq_f32_d32(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
+                        const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
+                        const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                        int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<32 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
+    attn_bwd_dq_f32_d64(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
+                        const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
+                        const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                        int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<64 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
+    attn_bwd_dq_f32_d128(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
+                         const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
+                         const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                         int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<128 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
+    attn_bwd_dq_f32_d256(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
+                         const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
+                         const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                         int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<256 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+}
+
+constexpr int QUERIES = 64;  // of a bf16 tile
+
+template <int D>
+__device__ __forceinline__ void attn_bwd_dq_bf16(const bf16* __restrict__ d_o,    // [N, H, D]
+                                                 const bf16* __restrict__ q,      // [N, H, D]
+                                                 const bf16* __restrict__ k,      // [N, Hk, D]
+                                                 const bf16* __restrict__ v,      // [N, Hk, D]
+                                                 const bf16* __restrict__ o,      // [N, H, D]
+                                                 const float* __restrict__ lse,   // [N, H]
+                                                 const int32_t* __restrict__ cu,  // [B + 1]
+                                                 bf16* __restrict__ dq,           // [N, H, D], =
+                                                 int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, float scale) {
+    SHARED_DYNAMIC(bf16, s_q);  // [64, D], do the same, then twice k [32, D], v [32, D]
+    bf16 *s_do = s_q + QUERIES * D, *s_ring = s_do + QUERIES * D;
+    __shared__ float s_delta[QUERIES];
+    int head = blockIdx.y, kv = head / (n_heads / n_kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    Tile at = tile_at<QUERIES>(cu, n_seqs, blockIdx.x);
+    if (at.rows == 0) return;
+    int64_t row = at.start + at.tile, q_stride = (int64_t)n_heads * D, k_stride = (int64_t)n_kv_heads * D;
+    int64_t first = row * q_stride + (int64_t)head * D;
+    int32_t n_keys = at.tile + at.rows;
+    auto load = [&](int32_t chunk) {
+        bf16* s_k = s_ring + chunk / CHUNK % 2 * 2 * CHUNK * D;
+        int64_t from = (at.start + chunk) * k_stride + (int64_t)kv * D;
+        if (chunk < n_keys) {
+            load_tile<D>(s_k, k + from, k_stride, CHUNK, n_keys - chunk);
+            load_tile<D>(s_k + CHUNK * D, v + from, k_stride, CHUNK, n_keys - chunk);
+        }
+        cp_async_commit();  // an empty group keeps the count
+    };
+    load_tile<D>(s_q, q + first, q_stride, QUERIES, at.rows);
+    load_tile<D>(s_do, d_o + first, q_stride, QUERIES, at.rows);
+    load(0);
+    for (int i = threadIdx.x / 4; i < QUERIES; i += 32) {
+        int64_t from = first + (i < at.rows ? i : 0) * q_stride;
+        float delta = row_delta<D>(o + from, d_o + from, i < at.rows);
+        if (lane % 4 == 0) s_delta[i] = delta;
+    }
+    __syncthreads();  // s_delta holds the tile's delta
+    int query = warp * 16 + lane / 4;
+    float below[2], delta[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        bool live = query + 8 * r < at.rows;
+        below[r] = live ? lse[(row + query + 8 * r) * n_heads + head] : 0.0f;
+        delta[r] = s_delta[query + 8 * r];
+    }
+    float acc[D / 8][4] = {};
+    for (int32_t chunk = 0; chunk < n_keys; chunk += CHUNK) {
+        load(chunk + CHUNK);
+        cp_async_wait<1>();
+        __syncthreads();  // q, do and this chunk stand in shared memory
+        const bf16* s_k = s_ring + chunk / CHUNK % 2 * 2 * CHUNK * D;
+        float s[4][4], dp[4][4];
+        dot_rows<D>(s, s_q, warp * 16, s_k, 0);
+        dot_rows<D>(dp, s_do, warp * 16, s_k + CHUNK * D, 0);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int r = e / 2, key = chunk + j * 8 + lane % 4 * 2 + e % 2;
+                bool seen = query + 8 * r < at.rows && key <= at.tile + query + 8 * r;
+                float p = seen ? exp_f32(s[j][e] * scale - below[r]) : 0.0f;
+                s[j][e] = p * (dp[j][e] - delta[r]) * scale;
+            }
+        }
+        add_product<D>(acc, s, s_k, 0);
+        __syncthreads();  // the chunk is read before its place is written again
+    }
+    cp_async_wait<0>();  // nothing is under way when the block ends
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        if (query + 8 * r >= at.rows) continue;
+        bf16* to = dq + first + (query + 8 * r) * q_stride + lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) {
+            store_pack<2>(to + j * 8,
+                          Pack<bf16, 2>{{from_f32<bf16>(acc[j][2 * r]), from_f32<bf16>(acc[j][2 * r + 1])}});
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+    attn_bwd_dq_bf16_d32(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
+                         const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
+                         const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                         int32_t n_kv_heads, float scale) {
+    attn_bwd_dq_bf16<32>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+    attn_bwd_dq_bf16_d64(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
+                         const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
+                         const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                         int32_t n_kv_heads, float scale) {
+    attn_bwd_dq_bf16<64>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 1)
+    attn_bwd_dq_bf16_d128(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
+                          const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
+                          const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
+                          int32_t n_kv_heads, float scale) {
+    attn_bwd_dq_bf16<128>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
+}

@@ -1,0 +1,111 @@
+// The f32 matrix product on CUDA cores that gemm_nt, gemm_nn and gemm_tn share: c [M, N] = a b or c += a b.
+//
+// Each element is one chain of fused multiply-adds over K in ascending order, from zero or from what stands in C:
+// the same for every M, N and tile, and the bits of the CPU device. Tiles of A and B stand in shared memory K by K,
+// twice: one is read while the next is written.
+#pragma once
+
+#include "common/math.cuh"
+
+constexpr int GEMM_F32_K = 16;  // steps of K a tile holds
+
+// Element (i, q) of an operand stands at i * K + q, or at q * ROWS + i when BY_K.
+template <bool BY_K, int ROWS, int THREADS>
+struct TileF32 {
+    static constexpr int PER_THREAD = ROWS * GEMM_F32_K / THREADS;
+    static_assert(PER_THREAD * THREADS == ROWS * GEMM_F32_K, "threads share a tile evenly");
+    float x[PER_THREAD];
+
+    __device__ __forceinline__ static void place(int e, int& i, int& q) {
+        int at = e * THREADS + threadIdx.x;
+        i = BY_K ? at % ROWS : at / GEMM_F32_K;
+        q = BY_K ? at / ROWS : at % GEMM_F32_K;
+    }
+
+    // What lies outside the operand is 0.
+    __device__ __forceinline__ void load(const float* __restrict__ from, int64_t i0, int64_t n, int64_t q0, int64_t k) {
+#pragma unroll
+        for (int e = 0; e < PER_THREAD; e++) {
+            int i, q;
+            place(e, i, q);
+            bool in = i0 + i < n && q0 + q < k;
+            x[e] = in ? from[BY_K ? (q0 + q) * n + i0 + i : (i0 + i) * k + q0 + q] : 0.0f;
+        }
+    }
+
+    __device__ __forceinline__ void store(float (*to)[ROWS + 4]) const {
+#pragma unroll
+        for (int e = 0; e < PER_THREAD; e++) {
+            int i, q;
+            place(e, i, q);
+            to[q][i] = x[e];
+        }
+    }
+};
+
+// One step of K: 4 x 4 products.
+template <int BM, int BN>
+__device__ __forceinline__ void gemm_f32_step(float (&acc)[4][4], const float* a, const float* b) {
+    float4 x = *reinterpret_cast<const float4*>(a), y = *reinterpret_cast<const float4*>(b);
+    float u[4] = {x.x, x.y, x.z, x.w}, v[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) acc[i][j] = fmaf(u[i], v[j], acc[i][j]);
+    }
+}
+
+// BM / 4 x BN / 4 threads; block (x, y) has rows x BM.. and columns y BN.. of C.
+template <bool A_BY_K, bool B_BY_K, int BM, int BN>
+__device__ __forceinline__ void gemm_f32(const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                         const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
+                                         float* c,                     // [M, N], = or +=
+                                         int64_t m, int64_t n, int64_t k, int32_t add) {
+    constexpr int THREADS = BM / 4 * BN / 4;
+    __shared__ __align__(16) float s_a[2][GEMM_F32_K][BM + 4];
+    __shared__ __align__(16) float s_b[2][GEMM_F32_K][BN + 4];
+    TileF32<A_BY_K, BM, THREADS> next_a;
+    TileF32<B_BY_K, BN, THREADS> next_b;
+    int64_t i0 = (int64_t)blockIdx.x * BM, j0 = (int64_t)blockIdx.y * BN;
+    int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
+    float acc[4][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            bool in = add && i0 + ti + i < m && j0 + tj + j < n;
+            acc[i][j] = in ? c[(i0 + ti + i) * n + j0 + tj + j] : 0.0f;
+        }
+    }
+    next_a.load(a, i0, m, 0, k);
+    next_b.load(b, j0, n, 0, k);
+    next_a.store(s_a[0]);
+    next_b.store(s_b[0]);
+    __syncthreads();  // tile 0 stands in shared memory
+    int turn = 0;
+    for (int64_t q0 = 0; q0 < k; q0 += GEMM_F32_K, turn ^= 1) {
+        bool more = q0 + GEMM_F32_K < k;
+        if (more) {
+            next_a.load(a, i0, m, q0 + GEMM_F32_K, k);
+            next_b.load(b, j0, n, q0 + GEMM_F32_K, k);
+        }
+        if (q0 + GEMM_F32_K <= k) {
+#pragma unroll
+            for (int q = 0; q < GEMM_F32_K; q++) gemm_f32_step<BM, BN>(acc, &s_a[turn][q][ti], &s_b[turn][q][tj]);
+        } else {
+            for (int q = 0; q < (int)(k - q0); q++) gemm_f32_step<BM, BN>(acc, &s_a[turn][q][ti], &s_b[turn][q][tj]);
+        }
+        if (more) {
+            next_a.store(s_a[turn ^ 1]);
+            next_b.store(s_b[turn ^ 1]);
+        }
+        __syncthreads();  // the next tile is written, this one is read
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            if (i0 + ti + i < m && j0 + tj + j < n) c[(i0 + ti + i) * n + j0 + tj + j] = acc[i][j];
+        }
+    }
+}

@@ -1,0 +1,63 @@
+// gemm_tn         c = a^T b or c += a^T b
+//
+// Shapes          a [K, M]   b [K, N]   c [M, N]; all f32, or a, b bf16 and c bf16 or f32
+//                 The gradient of a linear layer's weight (K counts tokens).
+// Numerics        f32: one chain of fused multiply-adds over K, on CUDA cores. bf16: mma.sync m16n8k16 into f32, one
+//                 rounding, at the store. Both from zero or from c.
+// Parallel        f32: tiles of 64 x 64, for few rows (decode) 16 x 64. bf16: tiles of 128 x 128, 64 x 64, 16 x 32.
+// Cost            2MNK FLOP; reads MK + NK elements at least (again from L2 for each tile), writes MN.
+// Determinism     an element's bits depend on its row and column alone, never on M, N or the tile; in f32 those of the
+//                 CPU device.
+// Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Source          common/gemm_f32.cuh, common/gemm_bf16.cuh
+// Oracle          src/oracle/gemm.rs
+#include "common/gemm_bf16.cuh"
+#include "common/gemm_f32.cuh"
+
+extern "C" __global__ void __launch_bounds__(256)
+    gemm_tn_f32(const float* __restrict__ a, const float* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
+                int32_t add) {
+    gemm_f32<true, true, 64, 64>(a, b, c, m, n, k, add);
+}
+
+extern "C" __global__ void __launch_bounds__(64)
+    gemm_tn_few_f32(const float* __restrict__ a, const float* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
+                    int32_t add) {
+    gemm_f32<true, true, 16, 64>(a, b, c, m, n, k, add);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
+    gemm_tn_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
+                 int32_t add, int32_t vectors) {
+    gemm_bf16<GemmMany, true, true>(a, b, c, m, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
+    gemm_tn_some_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
+                      int32_t add, int32_t vectors) {
+    gemm_bf16<GemmSome, true, true>(a, b, c, m, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
+    gemm_tn_few_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
+                     int32_t add, int32_t vectors) {
+    gemm_bf16<GemmFew, true, true>(a, b, c, m, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
+    gemm_tn_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
+                     int32_t add, int32_t vectors) {
+    gemm_bf16<GemmMany, true, true>(a, b, c, m, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
+    gemm_tn_some_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
+                          int32_t add, int32_t vectors) {
+    gemm_bf16<GemmSome, true, true>(a, b, c, m, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
+    gemm_tn_few_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
+                         int32_t add, int32_t vectors) {
+    gemm_bf16<GemmFew, true, true>(a, b, c, m, n, k, add, vectors);
+}

@@ -1,0 +1,52 @@
+// kv_append       slot pos % S of page table[seq][pos / S] = k, v of a new row
+//
+// Shapes          k, v [N, Hk, D] f32 or bf16   seq, pos [N] i32   table [B, max_pages] i32
+//                 k_pages, v_pages [P, Hk, S, D], S = 32
+// Numerics        a copy.
+// Parallel        one block a row, its threads over Hk D.
+// Cost            reads and writes 2 N Hk D elements. Memory bound.
+// Determinism     each slot is one row's.
+// Requires        the page in 0..P; a row of another page is not written.
+// Source          Kwon et al. 2023, arXiv:2309.06180.
+#include "common/types.cuh"
+
+constexpr int SLOTS = 32;
+
+template <typename T>
+__device__ __forceinline__ void kv_append(const T* __restrict__ k,            // [N, Hk, D]
+                                          const T* __restrict__ v,            // [N, Hk, D]
+                                          const int32_t* __restrict__ seq,    // [N]
+                                          const int32_t* __restrict__ pos,    // [N]
+                                          const int32_t* __restrict__ table,  // [B, max_pages]
+                                          T* __restrict__ k_pages,            // [P, Hk, S, D]
+                                          T* __restrict__ v_pages,            // [P, Hk, S, D]
+                                          int32_t max_pages, int32_t n_pages, int32_t n_kv_heads, int32_t head_dim) {
+    int64_t row = blockIdx.x;
+    int32_t at = pos[row], width = n_kv_heads * head_dim;
+    if (at < 0 || at / SLOTS >= max_pages) return;
+    int32_t page = table[(int64_t)seq[row] * max_pages + at / SLOTS];
+    if (page < 0 || page >= n_pages) return;
+    for (int32_t i = threadIdx.x; i < width; i += blockDim.x) {
+        int32_t head = i / head_dim, d = i % head_dim;
+        int64_t to = (((int64_t)page * n_kv_heads + head) * SLOTS + at % SLOTS) * head_dim + d;
+        k_pages[to] = k[row * width + i];
+        v_pages[to] = v[row * width + i];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+    kv_append_f32(const float* __restrict__ k, const float* __restrict__ v, const int32_t* __restrict__ seq,
+                  const int32_t* __restrict__ pos, const int32_t* __restrict__ table, float* __restrict__ k_pages,
+                  float* __restrict__ v_pages, int32_t max_pages, int32_t n_pages, int32_t n_kv_heads,
+                  int32_t head_dim) {
+    kv_append(k, v, seq, pos, table, k_pages, v_pages, max_pages, n_pages, n_kv_heads, head_dim);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+    kv_append_bf16(const bf16* __restrict__ k, const bf16* __restrict__ v,
+                   const int32_t* __restrict__ seq, const int32_t* __restrict__ pos,
+                   const int32_t* __restrict__ table, bf16* __restrict__ k_pages,
+                   bf16* __restrict__ v_pages, int32_t max_pages, int32_t n_pages, int32_t n_kv_heads,
+                   int32_t head_dim) {
+    kv_append(k, v, seq, pos, table, k_pages, v_pages, max_pages, n_pages, n_kv_heads, head_dim);
+}

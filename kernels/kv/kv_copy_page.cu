@@ -1,0 +1,24 @@
+// kv_copy_page    pages[to] = pages[from]
+//
+// Shapes          pages [P, W] f32 or bf16, W = Hk S D elements a page
+// Numerics        a copy.
+// Parallel        one thread an element.
+// Cost            reads and writes W elements. Memory bound; a page is small.
+// Requires        from != to, both in 0..P.
+#include "common/types.cuh"
+
+template <typename T>
+__device__ __forceinline__ void kv_copy_page(T* pages /* [P, W] */, int64_t from, int64_t to, int64_t width) {
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < width) pages[to * width + i] = pages[from * width + i];
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    kv_copy_page_f32(float* pages, int64_t from, int64_t to, int64_t width) {
+    kv_copy_page(pages, from, to, width);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    kv_copy_page_bf16(bf16* pages, int64_t from, int64_t to, int64_t width) {
+    kv_copy_page(pages, from, to, width);
+}

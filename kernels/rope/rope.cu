@@ -1,0 +1,43 @@
+// rope            x[d], x[d + D/2] = x[d] cos - x[d + D/2] s, x[d + D/2] cos + x[d] s,   s = sign * sin
+//
+// Shapes          x [N, H, D] f32 or bf16, in place   positions [N] i32   table [T, D] f32: cos [D/2], sin [D/2]
+// Numerics        f32; one rounding, at the store. sign 1 is rope_fwd, -1 its transpose rope_bwd.
+// Parallel        one thread a pair of elements.
+// Cost            reads and writes NHD elements, reads 4ND bytes of the table. Memory bound.
+// Determinism     a row's bits depend on that row alone; those of the CPU device.
+// Requires        D even; positions in 0..T, another row becomes NaN.
+// Source          Su et al. 2021, arXiv:2104.09864, eq. 34.
+// Oracle          src/oracle/rope.rs
+#include "common/types.cuh"
+
+template <typename T>
+__device__ __forceinline__ void rope(T* x,                                    // [N, H, D]
+                                     const int32_t* __restrict__ positions,  // [N]
+                                     const float* __restrict__ table,        // [T, D]
+                                     int64_t n_pairs, int32_t n_positions, int32_t n_heads, int32_t head_dim,
+                                     float sign) {
+    int64_t pair = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (pair >= n_pairs) return;
+    int32_t half = head_dim / 2, d = (int32_t)(pair % half);
+    int64_t head = pair / half;  // counted over all rows
+    int32_t pos = positions[head / n_heads];
+    bool known = pos >= 0 && pos < n_positions;
+    const float* angle = table + (int64_t)(known ? pos : 0) * head_dim;
+    float c = known ? angle[d] : __uint_as_float(0x7fc00000u), s = angle[half + d] * sign;
+    T* at = x + head * head_dim + d;
+    float u = to_f32(at[0]), v = to_f32(at[half]);
+    at[0] = from_f32<T>(u * c - v * s);
+    at[half] = from_f32<T>(v * c + u * s);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    rope_f32(float* x, const int32_t* __restrict__ positions, const float* __restrict__ table, int64_t n_pairs,
+             int32_t n_positions, int32_t n_heads, int32_t head_dim, float sign) {
+    rope(x, positions, table, n_pairs, n_positions, n_heads, head_dim, sign);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    rope_bf16(bf16* x, const int32_t* __restrict__ positions, const float* __restrict__ table,
+              int64_t n_pairs, int32_t n_positions, int32_t n_heads, int32_t head_dim, float sign) {
+    rope(x, positions, table, n_pairs, n_positions, n_heads, head_dim, sign);
+}
