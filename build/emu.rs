@@ -13,12 +13,16 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources of the emulator itself.
-const RUNTIME: [&str; 5] = ["fiber", "runtime", "shared", "warp", "mma"];
+const RUNTIME: [&str; 6] = ["fiber", "runtime", "shared", "warp", "mma", "check"];
+
+/// What makes a kernel a checked one, see kernels/emu/check.h.
+const CHECKED: &str = "-DHAGGLE_EMU_CHECKED -fsanitize=thread -fsanitize=undefined -fno-sanitize=vptr";
 
 /// One call of the compiler.
 struct Unit {
     source: PathBuf,
     object: PathBuf,
+    options: &'static str,
     /// What the object is made of.
     hash: u64,
 }
@@ -29,6 +33,7 @@ pub fn build() {
     println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-env-changed=HAGGLE_EMU_FLAGS");
+    println!("cargo:rerun-if-env-changed=HAGGLE_EMU_CHECK");
     let root = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(var("OUT_DIR")).join("emu");
     fs::create_dir_all(out.join("objects")).expect("the build folder can be written");
@@ -41,22 +46,29 @@ pub fn build() {
     let shared = rewrite_headers(&kernels, &out);
     for name in RUNTIME {
         let source = kernels.join("emu").join(format!("{name}.cpp"));
-        units.push(unit(&out, &format!("runtime_{name}"), source.clone(), &[&read(&source), &shared]));
+        units.push(unit(&out, &format!("runtime_{name}"), source.clone(), "", &[&read(&source), &shared]));
     }
+    let check_all = std::env::var("HAGGLE_EMU_CHECK").is_ok_and(|v| v == "1");
     let mut entries = Vec::new();
     for file in files(&kernels, "cu") {
         let text = read(&kernels.join(&file));
         let names = entry_names(&text);
         let (wrapper, stem) = (wrapper(&file, &names), file.with_extension("").display().to_string().replace('/', "_"));
         let source = out.join(format!("{stem}.cpp"));
-        write_if_changed(&out.join(&file), &rewrite(&kernels.join(&file), &text));
+        let text = rewrite(&kernels.join(&file), &text);
+        write_if_changed(&out.join(&file), &text);
         write_if_changed(&source, &wrapper);
-        units.push(unit(&out, &stem, source, &[&text, &wrapper, &shared]));
-        entries.extend(names);
+        let made_of = [text.as_str(), &wrapper, &shared];
+        units.push(unit(&out, &stem, source.clone(), "", &made_of));
+        entries.extend(names.iter().map(|n| format!("haggle_emu_entry_{n}")));
+        if check_all || file.starts_with("emu/planted") {
+            units.push(unit(&out, &format!("{stem}_checked"), source, CHECKED, &made_of));
+            entries.extend(names.iter().map(|n| format!("haggle_emu_checked_{n}")));
+        }
     }
     let table = table(&entries);
     write_if_changed(&out.join("table.cpp"), &table);
-    units.push(unit(&out, "table", out.join("table.cpp"), &[&table, &shared]));
+    units.push(unit(&out, "table", out.join("table.cpp"), "", &[&table, &shared]));
     compile(&compiler, &units);
     let mut archive = cc::Build::new();
     archive.objects(units.iter().map(|u| &u.object)).compile("haggle_emu");
@@ -127,8 +139,8 @@ pub fn files(kernels: &Path, extension: &str) -> Vec<PathBuf> {
 fn rewrite_headers(kernels: &Path, out: &Path) -> String {
     let mut all = String::new();
     for file in files(kernels, "cuh") {
-        let text = read(&kernels.join(&file));
-        write_if_changed(&out.join(&file), &rewrite(&kernels.join(&file), &text));
+        let text = rewrite(&kernels.join(&file), &read(&kernels.join(&file)));
+        write_if_changed(&out.join(&file), &text);
         all += &text;
     }
     for file in files(kernels, "h") {
@@ -180,7 +192,7 @@ fn without_comments(text: &str) -> String {
 }
 
 /// The file with each static `__shared__ T name[dims];` as `HAGGLE_SHARED(T, name, [dims])`, which puts the array into
-/// the block's arena, between guards. Lines keep their numbers.
+/// the block's arena, between guards; kernels become local to their file. Lines keep their numbers.
 fn rewrite(path: &Path, text: &str) -> String {
     let bare = without_comments(text);
     let short = path.display().to_string();
@@ -203,7 +215,9 @@ fn rewrite(path: &Path, text: &str) -> String {
         out.extend(bare[at..end].matches('\n'));
         done = end;
     }
-    out + &text[done..]
+    out += &text[done..];
+    // gcc gives `extern "C"` external linkage in an unnamed namespace too.
+    out.replace("extern \"C\" __global__", "static __global__")
 }
 
 /// ` float a[2], b` as `HAGGLE_SHARED(float, a, [2]); HAGGLE_SHARED(float, b, )`.
@@ -258,11 +272,11 @@ fn wrapper(file: &Path, names: &[String]) -> String {
     text
 }
 
-fn table(names: &[String]) -> String {
+fn table(symbols: &[String]) -> String {
     let mut text = String::from("#include \"emu/runtime.h\"\n");
-    names.iter().for_each(|n| writeln!(text, "extern const ::emu::Entry haggle_emu_entry_{n};").unwrap_or_default());
+    symbols.iter().for_each(|s| writeln!(text, "extern const ::emu::Entry {s};").unwrap_or_default());
     text += "extern \"C\" const ::emu::Entry* const haggle_emu_table[] = {\n";
-    names.iter().for_each(|n| writeln!(text, "    &haggle_emu_entry_{n},").unwrap_or_default());
+    symbols.iter().for_each(|s| writeln!(text, "    &{s},").unwrap_or_default());
     text + "    nullptr};\n"
 }
 
@@ -276,10 +290,10 @@ pub fn write_if_changed(path: &Path, text: &str) {
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
-fn unit(out: &Path, name: &str, source: PathBuf, made_of: &[&str]) -> Unit {
+fn unit(out: &Path, name: &str, source: PathBuf, options: &'static str, made_of: &[&str]) -> Unit {
     let mut hasher = DefaultHasher::new();
-    made_of.hash(&mut hasher);
-    Unit { source, object: out.join("objects").join(format!("{name}.o")), hash: hasher.finish() }
+    (options, made_of).hash(&mut hasher);
+    Unit { source, object: out.join("objects").join(format!("{name}.o")), options, hash: hasher.finish() }
 }
 
 /// Compiles what changed, on as many cores as cargo grants.
@@ -304,7 +318,13 @@ fn compile_one(compiler: &[String], unit: &Unit) {
         return;
     }
     let mut command = Command::new(&compiler[0]);
-    command.args(&compiler[1..]).arg("-c").arg(&unit.source).arg("-o").arg(&unit.object);
+    command
+        .args(&compiler[1..])
+        .args(unit.options.split_whitespace())
+        .arg("-c")
+        .arg(&unit.source)
+        .arg("-o")
+        .arg(&unit.object);
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {

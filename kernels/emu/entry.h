@@ -45,8 +45,19 @@ inline void call(void (*kernel)(A...), void** args) {
 
 }  // namespace emu
 
+#ifdef HAGGLE_EMU_CHECKED
+#define HAGGLE_EMU_NAME(name) #name "_checked"
+#define HAGGLE_EMU_SYMBOL(name) haggle_emu_checked_##name
+#define HAGGLE_EMU_IS_CHECKED 1
+#else
+#define HAGGLE_EMU_NAME(name) #name
+#define HAGGLE_EMU_SYMBOL(name) haggle_emu_entry_##name
+#define HAGGLE_EMU_IS_CHECKED 0
+#endif
+
 // The table entry of the kernel `name`, for the wrapper that build/emu.rs writes.
-#define HAGGLE_EMU_ENTRY(name)                                               \
+#define HAGGLE_EMU_ENTRY(name)                                                 \
   static void haggle_emu_call_##name(void** args) { ::emu::call(name, args); } \
-  extern const ::emu::Entry haggle_emu_entry_##name;                         \
-  const ::emu::Entry haggle_emu_entry_##name = {#name, haggle_emu_call_##name, ::emu::parameters(name)};
+  extern const ::emu::Entry HAGGLE_EMU_SYMBOL(name);                           \
+  const ::emu::Entry HAGGLE_EMU_SYMBOL(name) = {HAGGLE_EMU_NAME(name), haggle_emu_call_##name, \
+                                                ::emu::parameters(name), HAGGLE_EMU_IS_CHECKED};

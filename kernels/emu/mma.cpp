@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "emu/check.h"
 #include "emu/emu.h"
 
 namespace emu {
@@ -110,6 +111,7 @@ void ldmatrix(uint32_t n, bool transposed, uint32_t* r, const void* row, const c
   self.fragments[1] = r;
   if (!whole_warp()) fail("%s in a warp of fewer than 32 threads", file);
   if (self.lane < 8 * n && reinterpret_cast<uintptr_t>(row) % 16) fail("misaligned %s: row address %p", file, row);
+  if (self.lane < 8 * n && checked()) check_access(row, 16, Access::Read);
   if (!collective(Op::LdMatrix, ~0u, file, line)) return;
   for (uint32_t matrix = 0; matrix < n; ++matrix) {
     uint16_t rows[8][8];

@@ -198,7 +198,7 @@ void start_threads(Worker& w) {
   for (uint32_t i = 0; i < w.n_warps; ++i) {
     const uint32_t lanes = w.n_threads - i * WARP;
     const uint32_t exist = lanes >= WARP ? ~0u : (1u << lanes) - 1;
-    w.warps[i] = {0, 0, exist, exist};
+    w.warps[i] = {0, 0, exist, exist, 0};
     set_ready(w, i, exist);
   }
   w.warp = choose(w, w.ready_warps);
@@ -302,6 +302,7 @@ bool collective(Op op, uint32_t mask, const char* file, int line) {
     }
   }
   warp.pending &= ~lanes;
+  warp.syncs += op == Op::SyncWarp;
   set_ready(w, self->warp, lanes & ~bit);
   return true;
 }
@@ -329,6 +330,7 @@ void haggle_emu_worker_free(Worker* w) {
   for (Thread& t : w->threads) free(t.copies);
   munmap(w->stacks, MAX_THREADS * STACK_BYTES);
   free(w->arena);
+  free(w->shadow);
   free(w);
 }
 

@@ -17,9 +17,11 @@ constexpr uint32_t MAX_WARPS = MAX_THREADS / WARP;
 constexpr size_t MAX_SHARED_BYTES = 227 * 1024;  // what a block may have on sm_90
 constexpr size_t STACK_BYTES = 64 * 1024;
 constexpr uint32_t MAX_SLOTS = 4096;  // static shared arrays of all kernels together
-constexpr uint8_t POISON = 0xFF;      // NaN in every float type, -1 in every int type
 constexpr uint8_t GUARD = 0xA5;
 constexpr size_t GUARD_BYTES = 64;
+constexpr size_t ARENA_BYTES = MAX_SHARED_BYTES + 66 * (GUARD_BYTES + 128);
+constexpr size_t MAX_ARGS_BYTES = 32 * sizeof(void*);
+constexpr uint8_t POISON = 0xFF;  // NaN in every float type, -1 in every int type
 
 struct Index3 {
   uint32_t x, y, z;
@@ -35,6 +37,7 @@ struct Report {
 // Memory a launch may touch: one pointer argument's view.
 struct Range {
   uintptr_t start, end;
+  uint32_t argument, writable;
 };
 
 // A kernel: how to call it with an argument block, and its parameters, a letter each
@@ -43,6 +46,7 @@ struct Entry {
   const char* name;
   void (*call)(void** args);
   const char* parameters;
+  uint32_t checked;  // see check.h
 };
 
 struct Launch {
@@ -94,8 +98,10 @@ struct Thread {
 };
 
 struct Warp {
-  uint32_t ready, pending, alive, exist;
+  uint32_t ready, pending, alive, exist, syncs;
 };
+
+struct ByteShadow;
 
 struct SharedArray {
   const char* name;
@@ -116,6 +122,7 @@ struct Worker {
   // Shared memory: dynamic first, then static arrays as they are met.
   char* arena;
   size_t arena_used;
+  ByteShadow* shadow;
   SharedArray arrays[64];
   uint32_t n_arrays;
   uint64_t block_number;

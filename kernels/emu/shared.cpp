@@ -3,13 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "emu/runtime.h"
+#include "emu/check.h"
 
 namespace emu {
 
 namespace {
-
-constexpr size_t ARENA_BYTES = MAX_SHARED_BYTES + 66 * (GUARD_BYTES + 128);
 
 uint32_t n_slots = 0;  // static shared arrays met so far, in all kernels
 
@@ -21,6 +19,7 @@ char* shared_array(Worker& w, const char* name, size_t bytes) {
   char* start = w.arena + w.arena_used;
   w.arrays[w.n_arrays++] = {name, start, bytes};
   memset(start + bytes, GUARD, GUARD_BYTES);
+  if (checked()) check_forget(start, bytes);
   w.arena_used = (w.arena_used + bytes + GUARD_BYTES + 127) / 128 * 128;
   return start;
 }
@@ -36,7 +35,7 @@ char* shared_new() {
 void shared_start(Worker& w, size_t dynamic_bytes) {
   memset(w.arena, POISON, w.arena_used);
   w.arena_used = w.n_arrays = 0;
-  if (dynamic_bytes) shared_array(w, "dynamic", dynamic_bytes);
+  if (dynamic_bytes) shared_array(w, "dynamic", dynamic_bytes);  // cannot fail: Rust has checked its size
 }
 
 const SharedArray* shared_overrun(const Worker& w) {
@@ -81,6 +80,11 @@ void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes)
     t.copies = static_cast<Copy*>(realloc(t.copies, t.max_copies * sizeof(Copy)));
     if (!t.copies) fail("out of memory");
   }
+  if (checked()) {
+    check_access(from, from_bytes, Access::Read);
+    check_access(to, bytes, Access::Write);
+    check_forget(to, bytes);
+  }
   memset(to, POISON, bytes);
   t.copies[t.n_copies++] = {to, from, bytes, from_bytes, t.groups};
 }
@@ -93,6 +97,7 @@ void copy_wait(uint32_t groups_left) {
   for (; done < t.n_copies; ++done) {
     const Copy& copy = t.copies[done];
     if (copy.group + groups_left >= t.groups) break;
+    if (checked()) check_access(copy.to, copy.bytes, Access::Write);
     memcpy(copy.to, copy.from, copy.from_bytes);
     memset(static_cast<char*>(copy.to) + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
   }

@@ -81,7 +81,7 @@ pub struct Globals {
     /// Seeds everything random
     #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
     pub seed: Option<u64>,
-    /// Where to run: auto, cpu, cuda:N
+    /// Where to run: auto, cpu, emu, cuda:N
     #[arg(long, global = true, value_name = "NAME", help_heading = "Everywhere")]
     pub device: Option<String>,
     /// CPU threads, 0 is all cores; never changes a result

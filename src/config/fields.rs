@@ -99,7 +99,7 @@ impl Config {
     pub fn sections(&mut self) -> Vec<(&'static str, Vec<Field<'_>>)> {
         let top = vec![
             field("seed", "", "Seeds everything random: weights, products' order, sampling.", Seed(&mut self.seed)),
-            field("device", "", "Where ops run: auto, cpu, cuda:N.", Text(&mut self.device)),
+            field("device", "", "Where ops run: auto, cpu, emu, cuda:N.", Text(&mut self.device)),
             field(
                 "threads",
                 "threads",

@@ -2,6 +2,8 @@
 //!
 //! Buffers are host memory with guard lines. What a kernel does wrong ends its launch and comes back as
 //! [`Error::Kernel`]. `HAGGLE_EMU_SEED` shuffles the order in which threads run (0: natural); results must not move.
+//! `HAGGLE_EMU_CHECK=1`, at build time and at run time, runs kernels whose every access is checked: many times slower,
+//! see kernels/emu/check.h for what it finds.
 
 use super::launch::{Arg, ArgBlock, Launch, MAX_ARGS};
 use crate::device::cpu::pool::Pool;
@@ -21,6 +23,7 @@ struct Entry {
     name: *const c_char,
     call: unsafe extern "C" fn(*mut *mut c_void),
     parameters: *const c_char,
+    checked: u32,
 }
 
 #[repr(C)]
@@ -28,6 +31,8 @@ struct Entry {
 struct Range {
     start: usize,
     end: usize,
+    argument: u32,
+    writable: u32,
 }
 
 #[repr(C)]
@@ -77,6 +82,7 @@ pub struct Emu {
     workers: Mutex<Vec<Worker>>,
     kernels: HashMap<&'static str, &'static Entry>,
     seed: u64,
+    checked: bool,
 }
 
 // SAFETY: entries are constants of the program; everything else is Sync.
@@ -107,8 +113,9 @@ impl Emu {
     pub fn with_seed(threads: usize, seed: u64) -> Result<Emu> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Pool::new(if threads == 0 { cores } else { threads });
+        let checked = std::env::var("HAGGLE_EMU_CHECK").is_ok_and(|v| v == "1");
         let workers = (0..pool.threads()).map(|_| new_worker()).collect::<Result<Vec<_>>>()?;
-        Ok(Emu { pool, workers: Mutex::new(workers), kernels: table()?, seed })
+        Ok(Emu { pool, workers: Mutex::new(workers), kernels: table()?, seed, checked })
     }
 
     /// The threads blocks run on.
@@ -129,11 +136,11 @@ impl Emu {
         if launch.grid.contains(&0) {
             return Ok(());
         }
-        let mut ranges = [Range { start: 0, end: 0 }; MAX_ARGS];
-        let mut n_ranges = 0;
-        for (start, bytes) in args.iter_mut().filter_map(Arg::range) {
-            ranges[n_ranges] = Range { start, end: start + bytes };
-            n_ranges += 1;
+        let mut ranges = [Range { start: 0, end: 0, argument: 0, writable: 0 }; MAX_ARGS];
+        for (i, arg) in args.iter_mut().enumerate() {
+            let (start, bytes) = arg.range().unwrap_or((0, 0));
+            let writable = matches!(arg, Arg::Out(_)) as u32;
+            ranges[i] = Range { start, end: start + bytes, argument: i as u32, writable };
         }
         let mut block = ArgBlock::new(args);
         let mut raw = RawLaunch {
@@ -142,7 +149,7 @@ impl Emu {
             grid: launch.grid,
             block: launch.block,
             shared_bytes: launch.shared_bytes,
-            n_ranges: n_ranges as u32,
+            n_ranges: args.len() as u32,
             ranges: ranges.as_ptr(),
             seed: self.seed,
             next_block: 0,
@@ -173,7 +180,10 @@ impl Emu {
     /// The kernel, if it takes this launch.
     fn check(&self, launch: &Launch, args: &[Arg]) -> Result<&'static Entry> {
         let name = launch.kernel;
-        let entry = *self.kernels.get(name).ok_or_else(|| device_error(format!("no kernel named {name}")))?;
+        let entry = self.entry(name)?;
+        if args.len() > MAX_ARGS {
+            return Err(device_error(format!("{name}: {} arguments, {MAX_ARGS} go", args.len())));
+        }
         // SAFETY: a constant, zero-terminated string of the table.
         let want = unsafe { CStr::from_ptr(entry.parameters) }.to_bytes();
         if !args.iter().map(Arg::letter).eq(want.iter().copied()) {
@@ -190,6 +200,15 @@ impl Emu {
             return Err(device_error(format!("{name}: {got} bytes of shared memory, a block has {MAX_SHARED_BYTES}")));
         }
         Ok(entry)
+    }
+
+    fn entry(&self, name: &str) -> Result<&'static Entry> {
+        let missing = |what| device_error(format!("no {what} named {name}"));
+        if !self.checked || name.ends_with("_checked") {
+            return self.kernels.get(name).copied().ok_or_else(|| missing("kernel"));
+        }
+        let checked = self.kernels.get(format!("{name}_checked").as_str()).copied();
+        checked.ok_or_else(|| missing("checked kernel (HAGGLE_EMU_CHECK=1 when building makes them)"))
     }
 
     fn run(&self, raw: &mut RawLaunch) {
