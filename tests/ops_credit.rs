@@ -10,6 +10,11 @@ use haggle::ops::credit::*;
 use haggle::oracle;
 use support::*;
 
+/// CPUs and kernels.
+fn everywhere() -> impl Iterator<Item = (String, Device)> {
+    devices().into_iter().chain(kernel_devices())
+}
+
 /// Advantages and the constant groups.
 fn advantages(dev: &Device, rewards: &[f32], group: usize, divide_by_std: bool) -> (Vec<f32>, Vec<i32>) {
     let (mut a, mut constant) = (poisoned(dev, rewards.len()), dev.upload(&vec![-1i32; rewards.len() / group]));
@@ -38,7 +43,7 @@ fn rewards(len: usize, stream: u64) -> Vec<f32> {
 
 #[test]
 fn group_advantage_matches_the_oracle() {
-    for (name, dev) in devices() {
+    for (name, dev) in everywhere() {
         for (n, group) in [(1, 1), (3, 2), (17, 8), (5, 63), (1, 1000)] {
             let mut r = rewards(n * group, 1);
             r[..group].fill(0.3);
@@ -56,7 +61,7 @@ fn group_advantage_matches_the_oracle() {
 
 #[test]
 fn shapley_max_matches_the_oracle_and_every_order() {
-    for (name, dev) in devices() {
+    for (name, dev) in everywhere() {
         for (n, k) in [(1, 1), (4, 2), (9, 5), (3, 8), (7, 16), (5, 31), (6, 32), (3, 33), (2, 257), (1, MAX_SET)] {
             let u = rewards(n * k, 2);
             let got = by_max(&dev, &u, k);
@@ -79,7 +84,7 @@ fn shapley_max_matches_the_oracle_and_every_order() {
 
 #[test]
 fn shapley_max_of_ties_zeros_and_nan() {
-    for (name, dev) in devices() {
+    for (name, dev) in everywhere() {
         let got = by_max(&dev, &[0.5, 0.2, 0.5, -0.0, 0.5, 0.0], 6);
         assert!(got[0] == got[2] && got[2] == got[4] && got[3] == 0.0 && got[5] == 0.0, "{name}: {got:?}");
         let got = by_max(&dev, &[f32::NAN, 0.25, -0.5, f32::NAN], 4);
@@ -90,7 +95,7 @@ fn shapley_max_of_ties_zeros_and_nan() {
 
 #[test]
 fn shapley_table_matches_the_oracle_and_every_order() {
-    for (name, dev) in devices() {
+    for (name, dev) in everywhere() {
         for (n, k) in [(1, 1), (3, 2), (4, 5), (2, 8), (3, 10), (1, 16)] {
             let v = normal(n << k, 7);
             let got = by_table(&dev, &v, k);
@@ -118,7 +123,7 @@ fn shapley_table_of_the_best_is_shapley_max() {
 fn bits_depend_on_no_device_no_thread_and_no_neighbour() {
     let (r, v) = (rewards(50 * 16, 3), normal(3 << 9, 4));
     let mut first: Option<[Vec<f32>; 3]> = None;
-    for (name, dev) in devices() {
+    for (name, dev) in everywhere() {
         let got = [advantages(&dev, &r, 16, true).0, by_max(&dev, &r, 16), by_table(&dev, &v, 9)];
         let want = first.get_or_insert_with(|| got.clone());
         for (i, stem) in ["group_advantage", "shapley_max", "shapley_table"].into_iter().enumerate() {

@@ -6,8 +6,10 @@
 mod support;
 
 use haggle::device::{DType, Device, View, ViewMut};
+use haggle::noise::Noise;
 use haggle::ops::gemm::*;
 use haggle::ops::logprob::*;
+use haggle::ops::noise::noise_bits;
 use haggle::ops::sample::{Sampling, sample};
 use haggle::oracle;
 use haggle::oracle::sample::Row;
@@ -238,6 +240,55 @@ fn sample_draws_the_oracle_s_distribution() {
             let limit = degrees + 4.5 * (2.0 * degrees).sqrt() + 1e-9;
             assert!(chi <= limit, "sample {how:?} of {} tokens: chi-square {chi}, limit {limit}", logits.len());
             assert!((rest.0 - rest.1).abs() <= 5.0 + 4.5 * rest.1.sqrt(), "sample {how:?}: the rare ones {rest:?}");
+        }
+    }
+}
+
+/// Tokens, logprobs and scaled logits of rows that all differ in filter and noise.
+fn draw_mixed(dev: &Device, logits: &[f32]) -> (Vec<i32>, Vec<f32>, Vec<f32>) {
+    let n = 3 * FILTERS.len();
+    let how = |f: fn(&Row) -> f64| (0..n).map(|i| f(&FILTERS[i % FILTERS.len()]) as f32).collect::<Vec<f32>>();
+    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77 << (i % 40), i / 8 + (i << 35), i % 5]).collect();
+    let (mut z, mut logprob) = (dev.upload(&logits.repeat(n)), poisoned(dev, n));
+    let (mut token, key) = (dev.upload(&vec![-1i32; n]), dev.upload(&key));
+    let [t, top_p, min_p] = [how(|r| r.temperature), how(|r| r.top_p), how(|r| r.min_p)].map(|x| dev.upload(&x));
+    let top_k = dev.upload(&how(|r| r.top_k as f64).iter().map(|k| *k as i32).collect::<Vec<i32>>());
+    let (top_k, top_p, min_p) = (top_k.view(), top_p.view(), min_p.view());
+    let how = Sampling { temperature: t.view(), top_k, top_p, min_p, key: key.view() };
+    sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), logits.len()).unwrap();
+    assert!(token.guard_intact());
+    (dev.to_vec(token.view()), take(dev, &logprob), take(dev, &z))
+}
+
+#[test]
+fn sample_decides_the_same_on_every_device() {
+    for mut logits in rows() {
+        // And a row of which one token cannot be drawn.
+        for last in [logits[logits.len() - 1], f32::NEG_INFINITY] {
+            let end = logits.len() - 1;
+            logits[end] = if end == 0 { logits[0] } else { last };
+            let v = logits.len();
+            let want = draw_mixed(&cpu(1), &logits);
+            for (name, dev) in kernel_devices() {
+                let got = draw_mixed(&dev, &logits);
+                assert_eq!(want.0, got.0, "sample of {v} tokens, {name}");
+                same("sample logprob", &name, &[want.1.len()], &want.1, &got.1);
+                same("sample logits", &name, &[want.1.len(), v], &want.2, &got.2);
+            }
+        }
+    }
+}
+
+#[test]
+fn noise_has_the_same_bits_on_every_device() {
+    for noise in [Noise::new(0, 0), Noise::new(u64::MAX, 1 << 63), Noise::new(77, 3 << 33)] {
+        for first in [0, u32::MAX as u64 - 3, u64::MAX - 5] {
+            let want: Vec<u64> = (0..300u64).map(|i| noise.bits(first.wrapping_add(i))).collect();
+            for (name, dev) in devices().into_iter().chain(kernel_devices()) {
+                let mut bits = dev.zeros(DType::U64, 300);
+                noise_bits(&dev, bits.view_mut(), noise, first).unwrap();
+                assert!(bits.guard_intact() && dev.to_vec::<u64>(bits.view()) == want, "{name} {noise:?} from {first}");
+            }
         }
     }
 }

@@ -4,10 +4,11 @@
 
 mod support;
 
-use haggle::device::{DType, Device};
+use haggle::device::{Buffer, DType, Device};
 use haggle::ops::loss::*;
 use haggle::ops::optim::*;
 use haggle::oracle;
+use half::bf16;
 use support::*;
 
 fn squares(dev: &Device, g: &[f32]) -> f32 {
@@ -21,8 +22,19 @@ fn squares(dev: &Device, g: &[f32]) -> f32 {
 fn step(dev: &Device, g: &[f32], wmv: [&[f32]; 3], how: AdamW) -> [Vec<f32>; 3] {
     let mut buffers = wmv.map(|x| dev.upload(x));
     let [w, m, v] = &mut buffers;
-    adamw_step(dev, dev.upload(g).view(), w.view_mut(), m.view_mut(), v.view_mut(), how).unwrap();
+    adamw_step(dev, dev.upload(g).view(), w.view_mut(), m.view_mut(), v.view_mut(), None, how).unwrap();
     buffers.each_ref().map(|b| take(dev, b))
+}
+
+/// The rounded copy of w after one step.
+fn rounded(dev: &Device, g: &[f32], wmv: [&[f32]; 3]) -> Buffer {
+    let (mut buffers, mut copy) = (wmv.map(|x| dev.upload(x)), dev.zeros(DType::Bf16, g.len()));
+    let [w, m, v] = &mut buffers;
+    let (w, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
+    adamw_step(dev, dev.upload(g).view(), w, m, v, Some(copy.view_mut()), ADAMW).unwrap();
+    assert!(copy.guard_intact());
+    assert_eq!(dev.to_vec::<bf16>(copy.view()), round(&take(dev, &buffers[0])));
+    copy
 }
 
 const ADAMW: AdamW =
@@ -110,8 +122,7 @@ fn rules() -> [PolicyLoss; 6] {
 
 #[test]
 fn policy_loss_matches_the_oracle() {
-    let dev = cpu(1);
-    for n in [1, 7, 1000] {
+    for (dev, n) in [(cpu(1), 1), (cpu(1), 7), (cpu(1), 1000), (emu(), 1), (emu(), 7), (emu(), 1000)] {
         for how in rules() {
             let inputs = episode(n);
             let [d, dh, sums] = policy(&dev, &inputs, how);
@@ -155,15 +166,15 @@ fn bits_depend_on_no_thread_and_no_vector_width() {
     let v: Vec<f32> = normal(n, 4).iter().map(|x| x * x).collect();
     let inputs = episode(700);
     let mut first: Option<Vec<Vec<f32>>> = None;
-    for (name, dev) in devices() {
+    for (name, dev) in devices().into_iter().chain(kernel_devices()) {
         let mut got = vec![vec![squares(&dev, &g)]];
         got.extend(step(&dev, &g, [&w, &m, &v], ADAMW));
-        got.extend(policy(&dev, &inputs, PolicyLoss { kl: 0.1, entropy: 0.1, ..CLIP }));
+        got.push(floats(&dev.to_vec(rounded(&dev, &g, [&w, &m, &v]).view())));
+        rules().into_iter().for_each(|how| got.extend(policy(&dev, &inputs, how)));
         let want = first.get_or_insert_with(|| got.clone());
-        let names =
-            ["grad_norm", "adamw w", "adamw m", "adamw v", "policy_loss d", "policy_loss dh", "policy_loss sums"];
+        let names = ["grad_norm", "adamw w", "adamw m", "adamw v", "adamw w_bf16"];
         for i in 0..got.len() {
-            same(names[i], &name, &[got[i].len()], &want[i], &got[i]);
+            same(names.get(i).unwrap_or(&"policy_loss"), &name, &[got[i].len()], &want[i], &got[i]);
         }
     }
 }
@@ -177,8 +188,8 @@ fn wrong_sizes_are_refused() {
     refused(grad_norm(&dev, a.view(), two.at_mut(0..1), space.at_mut(1..9)), "grad_norm", "workspace");
     let [mut x, mut y, mut z] = [4, 4, 3].map(|n| poisoned(&dev, n));
     let (xs, ys) = (x.view_mut(), y.view_mut());
-    refused(adamw_step(&dev, a.view(), xs, ys, z.view_mut(), ADAMW), "adamw_step", "v [N]");
-    refused(adamw_step(&dev, b.view(), x.view_mut(), y.view_mut(), z.view_mut(), ADAMW), "adamw_step", "w [N]");
+    refused(adamw_step(&dev, a.view(), xs, ys, z.view_mut(), None, ADAMW), "adamw_step", "v [N]");
+    refused(adamw_step(&dev, b.view(), x.view_mut(), y.view_mut(), z.view_mut(), None, ADAMW), "adamw_step", "w [N]");
     let (a, b) = (a.view(), b.view());
     let mut sums = poisoned(&dev, 6);
     let mut loss = |old, weight, n| {

@@ -116,6 +116,6 @@ fn adamw(bench: &mut Bench, n: usize) {
         grad_norm(dev, g.view(), norm.view_mut(), parts.view_mut()).expect(OK);
     });
     bench.op("adamw_step", &format!("N {n}"), Work::Bytes((28 * n) as f64), |dev| {
-        adamw_step(dev, g.view(), w.view_mut(), m.view_mut(), v.view_mut(), how).expect(OK);
+        adamw_step(dev, g.view(), w.view_mut(), m.view_mut(), v.view_mut(), None, how).expect(OK);
     });
 }

@@ -223,6 +223,11 @@ impl<'a> ViewMut<'a> {
         self.buffer.dtype
     }
 
+    /// The same part, to read.
+    pub fn view(&self) -> View<'_> {
+        View { buffer: self.buffer, start: self.start, len: self.len }
+    }
+
     /// The same view for a shorter while, so that one view serves several calls.
     pub fn reborrow(&mut self) -> ViewMut<'_> {
         ViewMut { buffer: self.buffer, start: self.start, len: self.len }

@@ -4,7 +4,7 @@
 //! Sums run in f64 in one order, with one rounding at the store: the same bits on every device.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::{Error, Result};
 
 /// How rewards of a group become advantages.
@@ -39,7 +39,7 @@ pub fn group_advantage(
         Device::Cpu(cpu) => {
             cpu::credit::group_advantage(cpu, rewards.host(), advantage.host_mut(), constant.host_mut(), group, how)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("group_advantage")?,
+        Device::Gpu(gpu) => gpu::credit::group_advantage(gpu, rewards, advantage, constant, group, how)?,
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ pub fn shapley_max(dev: &Device, utility: View, mut phi: ViewMut, k: usize) -> R
     want("shapley_max", "phi [n, K]", phi.len(), utility.len())?;
     match dev {
         Device::Cpu(cpu) => cpu::credit::shapley_max(cpu, utility.host(), phi.host_mut(), k),
-        Device::Gpu(gpu) => gpu.no_kernel("shapley_max")?,
+        Device::Gpu(gpu) => gpu::credit::shapley_max(gpu, utility, phi, k)?,
     }
     Ok(())
 }
@@ -70,7 +70,7 @@ pub fn shapley_table(dev: &Device, values: View, mut phi: ViewMut, k: usize) -> 
     want("shapley_table", "values [n, 2^K]", values.len(), (phi.len() / k) << k)?;
     match dev {
         Device::Cpu(cpu) => cpu::credit::shapley_table(cpu, values.host(), phi.host_mut(), k),
-        Device::Gpu(gpu) => gpu.no_kernel("shapley_table")?,
+        Device::Gpu(gpu) => gpu::credit::shapley_table(gpu, values, phi, k)?,
     }
     Ok(())
 }

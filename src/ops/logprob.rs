@@ -1,14 +1,15 @@
 //! The language-model head fused with the log-probability of the taken token: the `[N, V]` logits never exist.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::gpu::logprob::Head;
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// f32 elements of the workspace the two ops need for a vocabulary of V: a bounded block of rows, whatever N is.
 pub fn linear_logprob_workspace(dev: &Device, vocab: usize) -> usize {
     match dev {
         Device::Cpu(_) => cpu::logprob::block_rows(vocab) * vocab,
-        Device::Gpu(_) => cpu::logprob::block_rows(vocab) * vocab,
+        Device::Gpu(_) => gpu::logprob::workspace(vocab),
     }
 }
 
@@ -46,7 +47,10 @@ pub fn linear_logprob_fwd(
             dim,
             inv_temperature,
         ),
-        Device::Gpu(gpu) => gpu.no_kernel("linear_logprob_fwd")?,
+        Device::Gpu(gpu) => {
+            let head = Head { x, w, target, dim, inv_temperature };
+            gpu::logprob::linear_logprob_fwd(dev, gpu, head, [logprob, lse, entropy], workspace)?;
+        }
     }
     Ok(())
 }
@@ -97,7 +101,11 @@ pub fn linear_logprob_bwd(
             dim,
             inv_temperature,
         ),
-        Device::Gpu(gpu) => gpu.no_kernel("linear_logprob_bwd")?,
+        Device::Gpu(gpu) => {
+            let head = Head { x, w, target, dim, inv_temperature };
+            let given = [dlogprob, dentropy, lse, entropy];
+            gpu::logprob::linear_logprob_bwd(dev, gpu, head, given, [dx, dw], workspace)?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Policy losses over the tokens that carry gradient.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// What the ratio r to the sampling policy does to a token's gradient.
@@ -121,7 +121,10 @@ pub fn policy_loss(
             sums.host_mut(),
             how,
         ),
-        Device::Gpu(gpu) => gpu.no_kernel("policy_loss")?,
+        Device::Gpu(gpu) => {
+            let inputs = [logprob, old, reference, advantage, weight, entropy];
+            gpu::loss::policy_loss(gpu, inputs, [dlogprob, dentropy, sums], how)?;
+        }
     }
     Ok(())
 }

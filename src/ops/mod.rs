@@ -12,6 +12,7 @@ pub mod embed;
 pub mod gemm;
 pub mod logprob;
 pub mod loss;
+pub mod noise;
 pub mod norm;
 pub mod optim;
 pub mod rope;

@@ -1,7 +1,7 @@
 //! The optimizer's ops.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// Parts of a sum over a whole gradient, and elements (u64) of the workspace of [`grad_norm`].
@@ -13,7 +13,7 @@ pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut, workspace: ViewMut) ->
     want("grad_norm", "workspace", workspace.len(), GRAD_NORM_PARTS)?;
     match dev {
         Device::Cpu(cpu) => out.host_mut::<f32>()[0] = cpu::optim::sum_squares(cpu, g.host()),
-        Device::Gpu(gpu) => gpu.no_kernel("grad_norm")?,
+        Device::Gpu(gpu) => gpu::optim::grad_norm(gpu, g, out, workspace)?,
     }
     Ok(())
 }
@@ -47,16 +47,31 @@ impl AdamW {
     }
 }
 
-/// One AdamW update of w `[N]` with its gradient g and moments m, v, all `[N]`.
+/// One AdamW update of w `[N]` with its gradient g and moments m, v, all `[N]`; w_bf16 `[N]`, when there is one, becomes
+/// a rounded copy of w.
 ///
 /// Source: Loshchilov and Hutter 2017, arXiv:1711.05101, alg. 2.
-pub fn adamw_step(dev: &Device, g: View, mut w: ViewMut, mut m: ViewMut, mut v: ViewMut, how: AdamW) -> Result<()> {
+pub fn adamw_step(
+    dev: &Device,
+    g: View,
+    mut w: ViewMut,
+    mut m: ViewMut,
+    mut v: ViewMut,
+    mut w_bf16: Option<ViewMut>,
+    how: AdamW,
+) -> Result<()> {
     want("adamw_step", "w [N]", w.len(), g.len())?;
     want("adamw_step", "m [N]", m.len(), g.len())?;
     want("adamw_step", "v [N]", v.len(), g.len())?;
+    want("adamw_step", "w_bf16 [N]", w_bf16.as_ref().map_or(g.len(), ViewMut::len), g.len())?;
     match dev {
-        Device::Cpu(cpu) => cpu::optim::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how),
-        Device::Gpu(gpu) => gpu.no_kernel("adamw_step")?,
+        Device::Cpu(cpu) => {
+            cpu::optim::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how);
+            if let Some(w_bf16) = &mut w_bf16 {
+                cpu::optim::round(cpu, w.host_mut(), w_bf16.host_mut());
+            }
+        }
+        Device::Gpu(gpu) => gpu::optim::adamw_step(gpu, g, w, m, v, w_bf16, how)?,
     }
     Ok(())
 }

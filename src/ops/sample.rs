@@ -1,7 +1,7 @@
 //! Sampling: one token a row, and its log-probability, in one pass.
 
 use super::want;
-use crate::device::{Device, View, ViewMut, cpu};
+use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
 /// How rows are sampled; every field `[N]`, except `key`.
@@ -53,7 +53,7 @@ pub fn sample(
             };
             cpu::sample::sample(cpu, logits.host_mut(), rows, token.host_mut(), logprob.host_mut(), vocab)
         }
-        Device::Gpu(gpu) => gpu.no_kernel("sample")?,
+        Device::Gpu(gpu) => gpu::sample::sample(gpu, logits, how, token, logprob, vocab)?,
     }
     Ok(())
 }

@@ -183,7 +183,7 @@ impl Optimizer {
             let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step: self.step };
             let (m, v) = (self.m.at_mut(range.clone()), self.v.at_mut(range.clone()));
             let w = weights.reborrow().at(range.clone());
-            ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, how)?;
+            ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, None, how)?;
         }
         Ok(Update::Applied { grad_norm, lr })
     }

@@ -3,6 +3,7 @@
 use super::Cpu;
 use super::pool::Shared;
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
+use half::bf16;
 
 /// Lanes of a part: as many as threads of the kernel.
 const LANES: usize = 64;
@@ -68,6 +69,21 @@ pub fn adamw_step(cpu: &Cpu, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f
                 let update = m[i] * c1 / ((v[i] * c2).sqrt() + how.eps);
                 w[i] -= how.lr * (update + how.weight_decay * w[i]);
             }
+        },
+    );
+}
+
+/// w rounded to bf16.
+pub fn round(cpu: &Cpu, w: &[f32], to: &mut [bf16]) {
+    let to = Shared::new(to);
+    cpu.rows(
+        w.len(),
+        1,
+        #[inline(always)]
+        |first, n| {
+            // SAFETY: each part is one task's.
+            let to = unsafe { to.part(first, n) };
+            to.iter_mut().zip(&w[first..]).for_each(|(to, w)| *to = bf16::from_f32(*w));
         },
     );
 }

@@ -4,12 +4,18 @@
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
 pub mod attn;
+pub mod credit;
 pub mod embed;
 pub mod emu;
 pub mod gemm;
 pub mod launch;
+pub mod logprob;
+pub mod loss;
+pub mod noise;
 pub mod norm;
+pub mod optim;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 
 pub use launch::{Arg, Launch};

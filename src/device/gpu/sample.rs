@@ -1,0 +1,34 @@
+//! Launches of the sampling kernel.
+
+use super::{Arg, Gpu, Launch};
+use crate::device::ViewMut;
+use crate::device::cpu::softmax::{LANES, SPAN};
+use crate::error::Result;
+use crate::ops::sample::Sampling;
+
+/// See [`crate::ops::sample::sample`].
+pub fn sample(gpu: &Gpu, logits: ViewMut, how: Sampling, token: ViewMut, logprob: ViewMut, vocab: usize) -> Result<()> {
+    let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
+    gpu.launch(
+        &Launch {
+            kernel: "sample",
+            op: "sample",
+            grid: [n as u32, 1, 1],
+            // Sixteen threads a span, whole warps, at most 256.
+            block: [(spans * LANES).next_multiple_of(32).min(256) as u32, 1, 1],
+            shared_bytes: (spans * 12) as u32,
+            shape: &format_args!("N={n} V={vocab}"),
+        },
+        &mut [
+            Arg::Out(logits),
+            Arg::In(how.temperature),
+            Arg::In(how.top_k),
+            Arg::In(how.top_p),
+            Arg::In(how.min_p),
+            Arg::In(how.key),
+            Arg::Out(token),
+            Arg::Out(logprob),
+            Arg::I32(vocab as i32),
+        ],
+    )
+}
