@@ -143,6 +143,39 @@ fn linear_logprob_bwd_matches_the_oracle() {
     }
 }
 
+/// dx and dw.
+fn backward(head: &Head, dev: &Device) -> [Vec<f32>; 2] {
+    let [n, v, c] = head.dims;
+    let [_, lse, h] = head.forward(dev);
+    let [d_lp, d_h, lse, h, x, w] =
+        [&normal(n, 4), &normal(n, 5), &lse, &h, &head.x, &head.w].map(|x| dev.upload(x.as_slice()));
+    let (mut dx, mut dw) = (poisoned(dev, n * c), dev.upload(&normal(v * c, 6)));
+    let (target, mut space) = (dev.upload(&head.target), poisoned(dev, linear_logprob_workspace(dev, v)));
+    let (given, x, w) = ((lse.view(), h.view()), x.view(), w.view());
+    let (dx_view, dw_view, space_view) = (dx.view_mut(), dw.view_mut(), space.view_mut());
+    let (d_lp, d_h, target) = (d_lp.view(), d_h.view(), target.view());
+    linear_logprob_bwd(dev, d_lp, d_h, x, w, target, given.0, given.1, dx_view, dw_view, space_view, c, head.inv)
+        .unwrap();
+    take(dev, &space);
+    [take(dev, &dx), take(dev, &dw)]
+}
+
+#[test]
+fn linear_logprob_has_the_same_bits_on_every_device() {
+    for (head, _) in Head::all() {
+        let [n, v, c] = head.dims;
+        let (want, want_bwd) = (head.forward(&cpu(1)), backward(&head, &cpu(1)));
+        for (name, dev) in kernel_devices() {
+            let (got, got_bwd) = (head.forward(&dev), backward(&head, &dev));
+            for (i, what) in ["logprob", "lse", "entropy"].into_iter().enumerate() {
+                same("linear_logprob_fwd", &format!("{what}, {name}"), &[n], &want[i], &got[i]);
+            }
+            same("linear_logprob_bwd", &format!("dx, {name}"), &[n, c], &want_bwd[0], &got_bwd[0]);
+            same("linear_logprob_bwd", &format!("dw, {name}"), &[v, c], &want_bwd[1], &got_bwd[1]);
+        }
+    }
+}
+
 #[test]
 fn linear_logprob_far_logits() {
     // Logits of thousands: the softmax is one token, nothing overflows.
