@@ -1,5 +1,6 @@
 //! Typed memory: buffers, and the views that ops take.
 
+use super::host::HostMemory;
 use std::fmt;
 use std::ops::Range;
 
@@ -55,15 +56,8 @@ impl Element for u64 {
     const DTYPE: DType = DType::U64;
 }
 
-/// One cache line: the alignment of every host buffer.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-const GUARD: Line = Line([0xA5; 64]);
-
 enum Storage {
-    Host(Vec<Line>),
+    Host(HostMemory),
 }
 
 /// Memory of one number type on one device, zeroed at birth, 64-byte aligned, between two guard lines.
@@ -75,11 +69,7 @@ pub struct Buffer {
 
 impl Buffer {
     pub(super) fn host(dtype: DType, len: usize) -> Buffer {
-        let lines = (len * dtype.size()).div_ceil(64);
-        let mut storage = vec![Line([0; 64]); lines + 2];
-        storage[0] = GUARD;
-        storage[lines + 1] = GUARD;
-        Buffer { dtype, len, storage: Storage::Host(storage) }
+        Buffer { dtype, len, storage: Storage::Host(HostMemory::zeroed(len * dtype.size())) }
     }
 
     /// Number of elements.
@@ -127,19 +117,19 @@ impl Buffer {
     /// False when something wrote outside the buffer, just before or behind it. Tests ask after every op.
     pub fn guard_intact(&self) -> bool {
         match &self.storage {
-            Storage::Host(lines) => [lines.first(), lines.last()].iter().all(|l| l.is_some_and(|l| l.0 == GUARD.0)),
+            Storage::Host(memory) => memory.guard_intact(),
         }
     }
 
     fn bytes(&self) -> *const u8 {
         match &self.storage {
-            Storage::Host(lines) => lines[1..].as_ptr().cast(),
+            Storage::Host(memory) => memory.as_ptr(),
         }
     }
 
     fn bytes_mut(&mut self) -> *mut u8 {
         match &mut self.storage {
-            Storage::Host(lines) => lines[1..].as_mut_ptr().cast(),
+            Storage::Host(memory) => memory.as_mut_ptr(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod alloc;
 mod buffer;
 pub mod cpu;
 pub mod gpu;
+mod host;
 mod mapped;
 
 pub use buffer::{Buffer, DType, Element, View, ViewMut};

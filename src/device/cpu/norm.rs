@@ -2,34 +2,27 @@
 
 use super::Cpu;
 use super::pool::Shared;
+use super::softmax::{LANES, tree};
 
-/// Lanes of a row's sums: lane l has the elements l, l + 16, ... in a chain; then halves are added, 8, 4, 2, 1.
-const LANES: usize = 16;
 /// Columns of dw that one task sums.
 const COLUMNS: usize = 16;
 /// Rows of dw summed from zero before they are added to the rest: keeps long sums exact.
 const BLOCK: usize = 64;
 
-/// Sum of `f(i)` for `i` in `0..n`, in the one order of a row's sums; `f(i, s)` adds to s.
+/// Sum over three slices of one length side by side, in the one order of a row's sums; `f(x, y, z, s)` adds to s.
 #[inline(always)]
-fn row_sum(n: usize, f: impl Fn(usize, f32) -> f32) -> f32 {
+fn row_sum(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32, f32) -> f32) -> f32 {
     let mut acc = [0f32; LANES];
-    for i in (0..n / LANES * LANES).step_by(LANES) {
+    let ((xs, x), (ys, y), (zs, z)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>(), z.as_chunks::<LANES>());
+    for ((x, y), z) in xs.iter().zip(ys).zip(zs) {
         for l in 0..LANES {
-            acc[l] = f(i + l, acc[l]);
+            acc[l] = f(x[l], y[l], z[l], acc[l]);
         }
     }
-    for i in n / LANES * LANES..n {
-        acc[i % LANES] = f(i, acc[i % LANES]);
+    for (l, ((x, y), z)) in x.iter().zip(y).zip(z).enumerate() {
+        acc[l] = f(*x, *y, *z, acc[l]);
     }
-    let mut half = LANES / 2;
-    while half > 0 {
-        for l in 0..half {
-            acc[l] += acc[l + half];
-        }
-        half /= 2;
-    }
-    acc[0]
+    tree(acc)
 }
 
 /// See [`crate::ops::norm::rmsnorm_fwd`].
@@ -46,13 +39,16 @@ pub fn rmsnorm_fwd(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f
                 let (y, r) = unsafe { (y.part(row * c, c), rstd.part(row, 1)) };
                 let x = &x[row * c..][..c];
                 let sum = row_sum(
-                    c,
+                    x,
+                    x,
+                    x,
                     #[inline(always)]
-                    |i, s| x[i].mul_add(x[i], s),
+                    |x, _, _, s| x.mul_add(x, s),
                 );
-                r[0] = 1.0 / (sum / c as f32 + eps).sqrt();
-                for i in 0..c {
-                    y[i] = x[i] * r[0] * w[i];
+                let scale = 1.0 / (sum / c as f32 + eps).sqrt();
+                r[0] = scale;
+                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                    *y = x * scale * w;
                 }
             }
         },
@@ -73,13 +69,15 @@ pub fn rmsnorm_bwd(cpu: &Cpu, dy: &[f32], x: &[f32], w: &[f32], rstd: &[f32], dx
                 let dx = unsafe { dx.part(row * c, c) };
                 let (dy, x, r) = (&dy[row * c..][..c], &x[row * c..][..c], rstd[row]);
                 let dot = row_sum(
-                    c,
+                    dy,
+                    w,
+                    x,
                     #[inline(always)]
-                    |i, s| (dy[i] * w[i]).mul_add(x[i], s),
+                    |dy, w, x, s| (dy * w).mul_add(x, s),
                 );
                 let dot = dot * r * r * r / c as f32;
-                for i in 0..c {
-                    dx[i] += (dy[i] * w[i]).mul_add(r, -(x[i] * dot));
+                for (((dx, dy), w), x) in dx.iter_mut().zip(dy).zip(w).zip(x) {
+                    *dx += (dy * w).mul_add(r, -(x * dot));
                 }
             }
         },

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Turns of a spin before yielding; some 20 us.
-const SPINS: usize = 600;
+/// Turns of a spin before yielding; some 200 us: a step of decode is sixty ops of some 30 us each, and waking a thread costs more.
+const SPINS: usize = 6000;
 /// Yields before sleeping.
-const YIELDS: usize = 8;
+const YIELDS: usize = 64;
 
 /// A fixed set of threads.
 pub struct Pool {

@@ -106,8 +106,8 @@ impl Call<'_> {
     fn open(&self, part: &mut Part, row: usize, head: usize, rows: usize) {
         let (dim, stride) = (self.heads.dim, strides(self.heads).0);
         let at = row * stride + head * dim;
-        turn(&self.q[at..], stride, rows, dim, part.qt);
-        turn(&self.d_o[at..], stride, rows, dim, part.dot);
+        turn(&self.q[at..], stride, 0..rows, dim, part.qt);
+        turn(&self.d_o[at..], stride, 0..rows, dim, part.dot);
         for i in 0..rows {
             part.lse.0[i] = self.lse[(row + i) * self.heads.q + head];
             part.delta.0[i] = 0.0;

@@ -2,12 +2,13 @@
 //!
 //! A tile is [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
 //! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles.
-//! In decode a tile would be one query wide; there lanes are the keys of a page (`pages`). Both forms do the same
+//! In decode a tile would be a few queries wide; there lanes are the keys of a page (`pages`). Both forms do the same
 //! arithmetic per query: scores are chains over d, sums of a chunk are the tree of `tree`, `o` is a chain over keys.
 
 mod bwd;
 mod fwd;
 mod pages;
+mod tile;
 
 pub use bwd::attn_bwd;
 pub use fwd::attn_fwd;
@@ -15,6 +16,7 @@ pub use pages::{Paged, attn_decode, kv_append};
 
 use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Scores of a tile or of a few decode rows.
 #[repr(align(64))]
@@ -78,15 +80,15 @@ fn n_slots(cu: &[i32]) -> usize {
     cu[cu.len() - 1] as usize / CHUNK + cu.len() - 1
 }
 
-/// `to [D, CHUNK] = ` rows of `from` (`stride` apart) turned; lanes from `rows` on are 0.
+/// `to [D, CHUNK] = ` rows of `from` (`stride` apart) turned, the first one into the first of `lanes`; 0 elsewhere.
 #[inline(always)]
-fn turn(from: &[f32], stride: usize, rows: usize, dim: usize, to: &mut [f32]) {
-    if rows < CHUNK {
+fn turn(from: &[f32], stride: usize, lanes: Range<usize>, dim: usize, to: &mut [f32]) {
+    if lanes.len() < CHUNK {
         to[..dim * CHUNK].fill(0.0);
     }
-    for j in 0..rows.min(CHUNK) {
-        for (x, to) in from[j * stride..][..dim].iter().zip(to.chunks_exact_mut(CHUNK)) {
-            to[j] = *x;
+    for (j, lane) in lanes.enumerate() {
+        for (x, to) in from[j * stride..][..dim].iter().zip(to.as_chunks_mut::<CHUNK>().0) {
+            to[lane] = *x;
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::super::pool::Shared;
 use super::super::{Cpu, math, mm};
+use super::tile::{self, Chunk, Tile};
 use super::{Room, strides, tree};
 use crate::ops::attn::{CHUNK, Heads};
 use std::mem::MaybeUninit;
@@ -11,7 +12,7 @@ use std::mem::MaybeUninit;
 /// Row, position, table, columns of the table: where rows of a paged call live.
 pub type Paged<'a> = (&'a [i32], &'a [i32], &'a [i32], usize);
 
-/// Rows of a call that one task takes: consecutive positions among them share their walk.
+/// Rows of a call whose runs one task takes, and the longest run that walks with lanes of keys.
 const ROWS: usize = 8;
 
 /// Scores of queries that walk together, `[query, key]`.
@@ -83,21 +84,16 @@ struct Walk {
 }
 
 impl Call<'_> {
-    /// Rows `row..end` of one kv head.
+    /// The runs that start in rows `row..end`, of one kv head.
     #[inline(always)]
-    fn rows(&self, mut row: usize, end: usize, kv: usize) {
+    fn rows(&self, row: usize, end: usize, kv: usize) {
         let (seq, pos, ..) = self.at;
         let (stride, dim, group) = (strides(self.heads).0, self.heads.dim, self.heads.q / self.heads.kv);
-        while row < end {
-            // Rows that follow each other in one sequence and end in one chunk walk together, head by head.
-            let mut n = 1;
-            while row + n < end
-                && seq[row + n] == seq[row]
-                && pos[row + n] == pos[row] + n as i32
-                && !(pos[row + n] as usize).is_multiple_of(CHUNK)
-            {
-                n += 1;
+        for row in row..end {
+            if self.continues(row) {
+                continue;
             }
+            let n = 1 + (row + 1..pos.len()).take_while(|row| self.continues(*row)).count();
             let (seq, keys, first) = (seq[row] as usize, pos[row] as usize + 1, row * stride + kv * group * dim);
             if n == 1 {
                 // One row: its heads walk together.
@@ -105,13 +101,62 @@ impl Call<'_> {
                     let n = ROWS.min(group - head);
                     self.walk(Walk { first: first + head * dim, stride: dim, n, seq, keys, more: 0 }, kv);
                 }
-            } else {
-                for head in 0..group {
-                    self.walk(Walk { first: first + head * dim, stride, n, seq, keys, more: 1 }, kv);
+                continue;
+            }
+            for head in 0..group {
+                let first = first + head * dim;
+                if n > ROWS {
+                    self.tile(Walk { first, stride, n, seq, keys, more: 1 }, kv);
+                } else {
+                    self.walk(Walk { first, stride, n, seq, keys, more: 1 }, kv);
                 }
             }
-            row += n;
         }
+    }
+
+    /// Whether a row is the next position of the row before, in the same chunk: a run walks together, head by head.
+    #[inline(always)]
+    fn continues(&self, row: usize) -> bool {
+        let (seq, pos, ..) = self.at;
+        row > 0
+            && seq[row] == seq[row - 1]
+            && pos[row] == pos[row - 1] + 1
+            && !(pos[row] as usize).is_multiple_of(CHUNK)
+    }
+
+    /// A long run: lanes are its queries, as in packed sequences.
+    #[inline(always)]
+    fn tile(&self, w: Walk, kv: usize) {
+        let (dim, (_, _, table, max_pages)) = (self.heads.dim, self.at);
+        let lane = (w.keys - 1) % CHUNK;
+        let start = w.keys - 1 - lane;
+        let queries = Tile {
+            q: &self.q[w.first..],
+            stride: w.stride,
+            start,
+            lanes: lane..lane + w.n,
+            dim,
+            scale: self.heads.scale,
+        };
+        tile::walk(
+            self.mm,
+            queries,
+            #[inline(always)]
+            |chunk| {
+                let page = page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
+                let (k, v) = (&self.k_pages[page..][..dim * CHUNK], &self.v_pages[page..][..dim * CHUNK]);
+                Chunk { k, k_row: 1, k_step: CHUNK, v, v_row: dim }
+            },
+            #[inline(always)]
+            |at, acc, _, sum| {
+                // SAFETY: no other task has this row and head.
+                let o = unsafe { self.o.part(w.first + (at - lane) * w.stride, dim) };
+                let inverse = 1.0 / sum;
+                for (o, x) in o.iter_mut().zip(acc) {
+                    *o = x * inverse;
+                }
+            },
+        );
     }
 
     #[inline(always)]
@@ -122,13 +167,7 @@ impl Call<'_> {
         let mut s = Rows([[0.0; CHUNK]; ROWS]);
         let (mut max, mut sum) = ([f32::NEG_INFINITY; ROWS], [0f32; ROWS]);
         for chunk in (0..w.keys).step_by(CHUNK) {
-            let page_of = |chunk: usize| page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
-            let page = page_of(chunk);
-            if chunk + CHUNK < w.keys {
-                let next = page_of(chunk + CHUNK);
-                fetch(&self.k_pages[next..][..dim * CHUNK]);
-                fetch(&self.v_pages[next..][..dim * CHUNK]);
-            }
+            let page = page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
             let (k, v) = (&self.k_pages[page..][..dim * CHUNK], &self.v_pages[page..][..dim * CHUNK]);
             // SAFETY: n rows of q from `first` on, a page of keys, n rows of s.
             unsafe {
@@ -175,19 +214,6 @@ impl Call<'_> {
             }
         }
     }
-}
-
-/// Asks for a page before its turn: pages lie anywhere, which no hardware guesses, and decode waits for little else.
-#[inline(always)]
-fn fetch(page: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in page.chunks(16) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint about memory that is there; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = page;
 }
 
 /// Scores -> probabilities relative to the new maximum; returns the factor of what was summed before.
