@@ -250,6 +250,8 @@ pub struct EvalConfig {
     pub best_of: usize,
     /// Held-out products used; 0 is all.
     pub products: usize,
+    /// Buyer models drop tokens below this share of the likeliest one's probability.
+    pub min_p: f32,
     /// The counterparty.
     pub seller: String,
 }

@@ -316,6 +316,12 @@ impl EvalConfig {
             field("best_of", "rollouts", "Candidates of the best-of-n baseline.", Count(&mut self.best_of, 1)),
             field("products", "products", "Held-out products used; 0 is all.", Count(&mut self.products, 0)),
             field(
+                "min_p",
+                "probability",
+                "Buyer models drop tokens below this share of the likeliest one's; 0 is off.",
+                Real(&mut self.min_p, BelowOne),
+            ),
+            field(
                 "seller",
                 "",
                 "The counterparty of the final table: base is the frozen seller.",
@@ -381,7 +387,7 @@ impl Default for Config {
                 max_bad_steps: 3,
             },
             engine: EngineConfig { pages: 0, max_rows: 2048 },
-            eval: EvalConfig { rollouts: 4, best_of: 8, products: 0, seller: "base".into() },
+            eval: EvalConfig { rollouts: 4, best_of: 8, products: 0, min_p: 0.02, seller: "base".into() },
             run: RunConfig { out: "auto".into(), checkpoint_every: 10, keep: 2 },
         }
     }

@@ -303,7 +303,7 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
         Entrant::Script(buyer) => (buyer.key(), rollouts, Player::Buyer(buyer)),
         Entrant::Model { name, weights, chat, best_of } => {
             buyer_engine = engine(weights)?;
-            let sampling = setup.buyer_sampling(chat);
+            let sampling = setup.eval_sampling(chat);
             let voice = Voice { weights, engine: &mut buyer_engine, chat, sampling };
             (name, rollouts.max(best_of), Player::Model(voice))
         }

@@ -70,6 +70,12 @@ impl Setup {
         Sampling { top_k: r.top_k, top_p: r.top_p, min_p: r.min_p, ..plain }
     }
 
+    /// How a buyer is sampled in evaluation: as in training, less the tail of `eval.min_p`. At one token in a thousand
+    /// that tail holds a misspelt reply in each hundred games, which says nothing about how a buyer negotiates.
+    pub fn eval_sampling(&self, chat: &Chat) -> Sampling {
+        Sampling { min_p: self.config.eval.min_p, ..self.buyer_sampling(chat) }
+    }
+
     /// How the frozen seller is sampled.
     pub fn seller_sampling(&self) -> Sampling {
         let r = &self.config.rollout;
