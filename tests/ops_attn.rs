@@ -4,9 +4,10 @@
 
 mod support;
 
-use haggle::device::Device;
+use haggle::device::{Buffer, Device};
 use haggle::ops::attn::*;
 use haggle::oracle;
+use half::bf16;
 use support::*;
 
 fn heads(q: usize, kv: usize, dim: usize) -> Heads {
@@ -20,6 +21,8 @@ struct Case {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    /// Tensors are stored in bf16 (lse: f32).
+    is_bf16: bool,
 }
 
 impl Case {
@@ -28,7 +31,30 @@ impl Case {
         let (h, hk) = (n * heads.q * heads.dim, n * heads.kv * heads.dim);
         // Scores of a few units: the softmax is neither flat nor a single key.
         let q = normal(h, 1).iter().map(|x| x * 2.0).collect();
-        Case { lens: lens.to_vec(), heads, q, k: normal(hk, 2), v: normal(hk, 3) }
+        Case { lens: lens.to_vec(), heads, q, k: normal(hk, 2), v: normal(hk, 3), is_bf16: false }
+    }
+
+    /// The same case in bf16, its inputs rounded.
+    fn in_bf16(self) -> Case {
+        let rounded = |x: Vec<f32>| floats(&round(&x));
+        Case { q: rounded(self.q), k: rounded(self.k), v: rounded(self.v), is_bf16: true, ..self }
+    }
+
+    fn up(&self, dev: &Device, x: &[f32]) -> Buffer {
+        if self.is_bf16 { dev.upload(&round(x)) } else { dev.upload(x) }
+    }
+
+    /// A buffer of NaN.
+    fn poisoned(&self, dev: &Device, len: usize) -> Buffer {
+        if self.is_bf16 { dev.upload(&vec![bf16::NAN; len]) } else { poisoned(dev, len) }
+    }
+
+    fn take(&self, dev: &Device, buffer: &Buffer) -> Vec<f32> {
+        if !self.is_bf16 {
+            return take(dev, buffer);
+        }
+        assert!(buffer.guard_intact(), "the op wrote outside its output");
+        floats(&dev.to_vec(buffer.view()))
     }
 
     fn n(&self) -> usize {
@@ -51,20 +77,21 @@ impl Case {
 
     /// o and lse.
     fn forward(&self, dev: &Device) -> (Vec<f32>, Vec<f32>) {
-        let (mut o, mut lse) = (poisoned(dev, self.q.len()), poisoned(dev, self.n() * self.heads.q));
-        let (q, k, v, cu) = (dev.upload(&self.q), dev.upload(&self.k), dev.upload(&self.v), dev.upload(&self.cu()));
+        let (mut o, mut lse) = (self.poisoned(dev, self.q.len()), poisoned(dev, self.n() * self.heads.q));
+        let (q, k, v, cu) =
+            (self.up(dev, &self.q), self.up(dev, &self.k), self.up(dev, &self.v), dev.upload(&self.cu()));
         let (o_to, lse_to) = (o.view_mut(), lse.view_mut());
         attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o_to, lse_to, self.heads).unwrap();
-        (take(dev, &o), take(dev, &lse))
+        (self.take(dev, &o), take(dev, &lse))
     }
 
     /// dq, dk, dv, from the lse that is given.
     fn backward(&self, dev: &Device, d_o: &[f32], lse: &[f32]) -> [Vec<f32>; 3] {
         let (o, _) = self.forward(dev);
-        let up = |x: &[f32]| dev.upload(x);
-        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), up(lse));
+        let up = |x: &[f32]| self.up(dev, x);
+        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), dev.upload(lse));
         let cu = dev.upload(&self.cu());
-        let mut d = [poisoned(dev, self.q.len()), poisoned(dev, self.k.len()), poisoned(dev, self.v.len())];
+        let mut d = [self.q.len(), self.k.len(), self.v.len()].map(|len| self.poisoned(dev, len));
         let [dq, dk, dv] = &mut d;
         attn_bwd(
             dev,
@@ -81,7 +108,7 @@ impl Case {
             self.heads,
         )
         .unwrap();
-        d.each_ref().map(|b| take(dev, b))
+        d.each_ref().map(|b| self.take(dev, b))
     }
 
     /// o by way of pages, rows in calls of `step(i)` positions of each sequence; pages start full of NaN and are
@@ -90,8 +117,8 @@ impl Case {
         let max_pages = self.lens.iter().max().unwrap().div_ceil(CHUNK);
         let n_pages = max_pages * self.lens.len();
         let table: Vec<i32> = (0..n_pages as i32).rev().collect();
-        let mut k_pages = poisoned(dev, pages_len(n_pages, self.heads));
-        let mut v_pages = poisoned(dev, pages_len(n_pages, self.heads));
+        let mut k_pages = self.poisoned(dev, pages_len(n_pages, self.heads));
+        let mut v_pages = self.poisoned(dev, pages_len(n_pages, self.heads));
         let (cu, table) = (self.cu(), dev.upload(&table));
         let (mut done, mut o, mut call) = (vec![0; self.lens.len()], vec![f32::NAN; self.q.len()], 0);
         while done != self.lens {
@@ -107,15 +134,15 @@ impl Case {
             };
             let (h, hk) = (self.heads.q * self.heads.dim, self.heads.kv * self.heads.dim);
             let (q, k, v) =
-                (dev.upload(&pick(&self.q, h)), dev.upload(&pick(&self.k, hk)), dev.upload(&pick(&self.v, hk)));
+                (self.up(dev, &pick(&self.q, h)), self.up(dev, &pick(&self.k, hk)), self.up(dev, &pick(&self.v, hk)));
             let seq = dev.upload(&rows.iter().map(|r| r.0).collect::<Vec<_>>());
             let pos = dev.upload(&rows.iter().map(|r| r.1).collect::<Vec<_>>());
             let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
-            let mut out = poisoned(dev, rows.len() * h);
+            let mut out = self.poisoned(dev, rows.len() * h);
             kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), self.heads).unwrap();
             attn_decode(dev, q.view(), k_pages.view(), v_pages.view(), at, out.view_mut(), self.heads).unwrap();
             assert!(k_pages.guard_intact() && v_pages.guard_intact());
-            for (r, out) in rows.iter().zip(take(dev, &out).chunks(h)) {
+            for (r, out) in rows.iter().zip(self.take(dev, &out).chunks(h)) {
                 o[(cu[r.0 as usize] + r.1) as usize * h..][..h].copy_from_slice(out);
             }
             call += 1;
@@ -221,7 +248,7 @@ fn attn_fwd_sequence_alone_equals_sequence_in_batch() {
     for s in 0..3 {
         let (a, b) = (cu[s] as usize, cu[s + 1] as usize);
         let (q, k, v) = (all.q[a * h..b * h].to_vec(), all.k[a * hk..b * hk].to_vec(), all.v[a * hk..b * hk].to_vec());
-        let one = Case { lens: vec![b - a], heads: all.heads, q, k, v };
+        let one = Case { lens: vec![b - a], q, k, v, ..all };
         let (o_one, lse_one) = one.forward(&dev);
         same("attn_fwd", "alone", &one.o_dims(), &o[a * h..b * h], &o_one);
         same("attn_fwd lse", "alone", &one.o_dims()[..2], &lse[a * 4..b * 4], &lse_one);
@@ -249,6 +276,91 @@ fn attn_bits_depend_on_no_thread_and_no_vector_width() {
             }
         }
     }
+}
+
+/// Cases in bf16, with the floors of o, of lse, of the gradients: most of it the rounding of what is stored, 2^-9.
+fn bf16_cases() -> Vec<(Case, [f64; 3])> {
+    let case = |lens: &[usize], h| Case::new(lens, h).in_bf16();
+    vec![
+        (case(&[1], heads(1, 1, 32)), [1e-9, 1.4e-7, 1e-9]),
+        (case(&[33, 1, 32], heads(2, 2, 64)), [2.6e-3, 7.5e-8, 4.6e-3]),
+        (case(&[0, 64, 31, 0, 65], heads(4, 2, 32)), [2.3e-3, 7.4e-8, 3.6e-3]),
+        (case(&[97, 140], heads(4, 1, 64)), [2.5e-3, 1.3e-7, 7.2e-3]),
+        (case(&[45, 70], heads(6, 2, 128)), [2.1e-3, 1.6e-7, 5.6e-3]),
+        (case(&[40], heads(18, 1, 32)), [2.5e-3, 6.7e-8, 3.0e-3]),
+    ]
+}
+
+#[test]
+fn attn_in_bf16_matches_the_oracle() {
+    let dev = emu();
+    for (case, floors) in bf16_cases() {
+        let (o, lse) = case.forward(&dev);
+        let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
+        let (want_o, want_lse) = oracle::attn::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
+        near("attn_fwd o in bf16", &case.o_dims(), &want_o, &o, floors[0]);
+        near("attn_fwd lse of bf16", &case.o_dims()[..2], &want_lse, &lse, floors[1]);
+        let d_o = floats(&round(&normal(case.q.len(), 4)));
+        let [dq, dk, dv] = case.backward(&dev, &d_o, &lse);
+        let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+        near("attn_bwd dv in bf16", &case.kv_dims(), &want_v, &dv, floors[2]);
+        if case.n() > 1 {
+            near("attn_bwd dq in bf16", &case.o_dims(), &want_q, &dq, floors[2]);
+            near("attn_bwd dk in bf16", &case.kv_dims(), &want_k, &dk, floors[2]);
+        }
+    }
+}
+
+#[test]
+fn attn_in_bf16_has_one_set_of_bits() {
+    for (case, _) in bf16_cases() {
+        let d_o = floats(&round(&normal(case.q.len(), 4)));
+        let mut first = None;
+        for (name, dev) in kernel_devices().into_iter().step_by(2) {
+            let fwd = case.forward(&dev);
+            let d = case.backward(&dev, &d_o, &fwd.1);
+            same("attn_decode in bf16", "one token a call", &case.o_dims(), &fwd.0, &case.paged(&dev, |_| 1));
+            same("attn_decode in bf16", "all at once", &case.o_dims(), &fwd.0, &case.paged(&dev, |_| 1 << 20));
+            same("attn_decode in bf16", "mixed", &case.o_dims(), &fwd.0, &case.paged(&dev, |i| 1 + i * 7 % 40));
+            let (want, want_d) = first.get_or_insert_with(|| (fwd.clone(), d.clone()));
+            same("attn_fwd in bf16", &name, &case.o_dims(), &want.0, &fwd.0);
+            same("attn_fwd lse of bf16", &name, &case.o_dims()[..2], &want.1, &fwd.1);
+            for i in 0..3 {
+                same("attn_bwd in bf16", &name, &[d[i].len()], &want_d[i], &d[i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn attn_in_bf16_sequence_alone_equals_sequence_in_batch() {
+    let (dev, all) = (emu(), Case::new(&[50, 133, 97], heads(4, 2, 32)).in_bf16());
+    let d_o = floats(&round(&normal(all.q.len(), 4)));
+    let ((o, lse), cu) = (all.forward(&dev), all.cu());
+    let d = all.backward(&dev, &d_o, &lse);
+    for s in 0..3 {
+        let (a, b) = (cu[s] as usize, cu[s + 1] as usize);
+        let part = |x: &[f32], width: usize| x[a * width..b * width].to_vec();
+        let (q, k, v) = (part(&all.q, 128), part(&all.k, 64), part(&all.v, 64));
+        let one = Case { lens: vec![b - a], heads: all.heads, q, k, v, is_bf16: true };
+        let (o_one, lse_one) = one.forward(&dev);
+        same("attn_fwd in bf16", "alone", &one.o_dims(), &part(&o, 128), &o_one);
+        same("attn_fwd lse of bf16", "alone", &[b - a, 4], &part(&lse, 4), &lse_one);
+        let d_one = one.backward(&dev, &part(&d_o, 128), &lse_one);
+        for (i, width) in [128, 64, 64].into_iter().enumerate() {
+            same("attn_bwd in bf16", "alone", &[b - a, width], &part(&d[i], width), &d_one[i]);
+        }
+    }
+}
+
+#[test]
+fn attn_in_bf16_refuses_other_head_dims() {
+    let case = Case::new(&[3], heads(1, 1, 48)).in_bf16();
+    let (dev, cu) = (emu(), [0i32, 3]);
+    let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| case.up(&dev, x));
+    let (mut o, mut lse, cu) = (case.poisoned(&dev, case.q.len()), poisoned(&dev, 3), dev.upload(&cu));
+    let (q, k, v, cu) = (q.view(), k.view(), v.view(), cu.view());
+    refused(attn_fwd(&dev, q, k, v, cu, o.view_mut(), lse.view_mut(), case.heads), "attn_fwd", "D in bf16");
 }
 
 #[test]

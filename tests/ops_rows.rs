@@ -4,7 +4,7 @@
 
 mod support;
 
-use haggle::device::Device;
+use haggle::device::{Buffer, DType, Device};
 use haggle::ops::embed::*;
 use haggle::ops::norm::*;
 use haggle::ops::rope::*;
@@ -91,37 +91,144 @@ fn rmsnorm_matches_the_oracle() {
 fn row_ops_on_kernels_equal_the_cpu() {
     for (name, dev) in kernel_devices().into_iter().step_by(2) {
         for [n, c] in SHAPES {
-            let want = row_ops(&cpu(1), n, c);
-            for ((op, got), (_, want)) in row_ops(&dev, n, c).iter().zip(&want) {
+            let inputs = Inputs::new(n, c, <[f32]>::to_vec);
+            let want = row_ops(&cpu(1), &inputs, c);
+            for ((op, got), (_, want)) in row_ops(&dev, &inputs, c).iter().zip(&want) {
                 same(op, &format!("N={n} C={c} on {name}"), &[got.len()], want, got);
             }
         }
     }
 }
 
+/// What the ops of this file take on `[N, C]`.
+struct Inputs {
+    x: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    dy: Vec<f32>,
+    w: Vec<f32>,
+    start: Vec<f32>,
+    ids: Vec<i32>,
+    pos: Vec<i32>,
+}
+
+impl Inputs {
+    /// With floats as `of` makes them of normal numbers.
+    fn new(n: usize, c: usize, of: fn(&[f32]) -> Vec<f32>) -> Inputs {
+        Inputs {
+            x: of(&normal(n * c, 1)),
+            gate: of(&normal(n * c, 8).iter().map(|x| x * 9.0).collect::<Vec<_>>()),
+            up: of(&normal(n * c, 2)),
+            dy: of(&normal(n * c, 6)),
+            w: of(&normal(c, 3)),
+            start: of(&normal(50 * c, 7)),
+            ids: indices(n, 50, 5),
+            pos: indices(n, 512, 4),
+        }
+    }
+}
+
 /// The outputs of every op of this file on `[N, C]`.
-fn row_ops(dev: &Device, n: usize, c: usize) -> Vec<(&'static str, Vec<f32>)> {
-    let (x, up, dy, w) = (normal(n * c, 1), normal(n * c, 2), normal(n * c, 6), normal(c, 3));
-    let gate: Vec<f32> = x.iter().map(|x| x * 9.0).collect();
-    let (ids, pos, start) = (indices(n, 50, 5), indices(n, 512, 4), normal(50 * c, 7));
-    let ((y, rstd), (dx, dw)) = (rmsnorm(dev, &x, &w), rmsnorm_back(dev, &dy, &x, &w, &up, &w));
-    let (dgate, dup) = swiglu_back(dev, &dy, &gate, &up);
+fn row_ops(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec<f32>)> {
+    let (y, rstd) = rmsnorm(dev, &i.x, &i.w);
+    let (dx, dw) = rmsnorm_back(dev, &i.dy, &i.x, &i.w, &i.up, &i.w);
+    let (dgate, dup) = swiglu_back(dev, &i.dy, &i.gate, &i.up);
     let mut all = vec![
         ("rmsnorm_fwd y", y),
         ("rmsnorm_fwd rstd", rstd),
         ("rmsnorm_bwd dx", dx),
         ("rmsnorm_bwd dw", dw),
-        ("swiglu_fwd", swiglu(dev, &gate, &up)),
+        ("swiglu_fwd", swiglu(dev, &i.gate, &i.up)),
         ("swiglu_bwd dgate", dgate),
         ("swiglu_bwd dup", dup),
-        ("embed_fwd", embed(dev, &ids, &start, c)),
-        ("embed_bwd", embed_back(dev, &ids, &dy, &start, c)),
+        ("embed_fwd", embed(dev, &i.ids, &i.start, c)),
+        ("embed_bwd", embed_back(dev, &i.ids, &i.dy, &i.start, c)),
     ];
-    if c % 2 == 0 {
-        all.push(("rope_fwd", rope(dev, &x, &pos, [1, c], false)));
-        all.push(("rope_bwd", rope(dev, &x, &pos, [1, c], true)));
+    if c.is_multiple_of(2) {
+        all.push(("rope_fwd", rope(dev, &i.x, &i.pos, [1, c], false)));
+        all.push(("rope_bwd", rope(dev, &i.x, &i.pos, [1, c], true)));
     }
     all
+}
+
+/// The same in bf16; rstd, dw and the embedding's gradient stay f32.
+fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec<f32>)> {
+    let up = |x: &[f32]| dev.upload(&round(x));
+    let got = |b: &Buffer| floats(&dev.to_vec::<bf16>(b.view()));
+    let nan = || dev.upload(&vec![bf16::NAN; i.x.len()]);
+    let [x, gate, dy, w, rows] = [&i.x, &i.gate, &i.dy, &i.w, &i.start].map(|x| up(x));
+    let (more, ids, pos) = (up(&i.up), dev.upload(&i.ids), dev.upload(&i.pos));
+    let (mut y, mut rstd, mut dx, mut dw) = (nan(), poisoned(dev, i.ids.len()), up(&i.up), dev.upload(&i.w));
+    let (mut h, mut dgate, mut dup, mut e) = (nan(), nan(), nan(), nan());
+    let (mut dtable, mut scatter) = (dev.upload(&i.start), up(&i.start));
+    rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
+    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
+    swiglu_fwd(dev, gate.view(), more.view(), h.view_mut()).unwrap();
+    swiglu_bwd(dev, dy.view(), gate.view(), more.view(), dgate.view_mut(), dup.view_mut()).unwrap();
+    embed_fwd(dev, ids.view(), rows.view(), e.view_mut(), c).unwrap();
+    embed_bwd(dev, ids.view(), dy.view(), dtable.view_mut(), c).unwrap();
+    embed_bwd(dev, ids.view(), dy.view(), scatter.view_mut(), c).unwrap();
+    assert!([&y, &dx, &h, &dgate, &dup, &e, &scatter].iter().all(|b| b.guard_intact()));
+    let mut all = vec![
+        ("rmsnorm_fwd y", got(&y)),
+        ("rmsnorm_fwd rstd", take(dev, &rstd)),
+        ("rmsnorm_bwd dx", got(&dx)),
+        ("rmsnorm_bwd dw", take(dev, &dw)),
+        ("swiglu_fwd", got(&h)),
+        ("swiglu_bwd dgate", got(&dgate)),
+        ("swiglu_bwd dup", got(&dup)),
+        ("embed_fwd", got(&e)),
+        ("embed_bwd", take(dev, &dtable)),
+    ];
+    if c.is_multiple_of(2) {
+        let table = dev.upload(&table(512, c, 1e4));
+        for (op, back) in [("rope_fwd", false), ("rope_bwd", true)] {
+            let mut x = up(&i.x);
+            let turn = if back { rope_bwd } else { rope_fwd };
+            turn(dev, x.view_mut(), pos.view(), table.view(), 1, c).unwrap();
+            all.push((op, got(&x)));
+        }
+    }
+    all.push(("embed_bwd in bf16", got(&scatter)));
+    all
+}
+
+/// bf16 is storage alone: the CPU's bits on the rounded inputs, rounded once.
+#[test]
+fn row_ops_in_bf16_equal_the_cpu_rounded_once() {
+    let (_, dev) = &kernel_devices()[2];
+    for [n, c] in SHAPES {
+        let inputs = Inputs::new(n, c, |x| floats(&round(x)));
+        let mut want = row_ops(&cpu(1), &inputs, c);
+        let scattered = want.iter().find(|(op, _)| *op == "embed_bwd").unwrap().1.clone();
+        want.push(("embed_bwd in bf16", scattered));
+        for ((op, got), (_, want)) in row_ops_in_bf16(dev, &inputs, c).iter().zip(&want) {
+            let f32_too = ["rmsnorm_fwd rstd", "rmsnorm_bwd dw", "embed_bwd"].contains(op);
+            let want = if f32_too { want.clone() } else { floats(&round(want)) };
+            same(op, &format!("N={n} C={c} in bf16"), &[got.len()], &want, got);
+        }
+    }
+}
+
+/// Conversions and fills.
+#[test]
+fn copy_and_fill_on_kernels() {
+    let (_, dev) = &kernel_devices()[0];
+    let x = normal(1000, 1);
+    for from in [DType::F32, DType::Bf16] {
+        for to in [DType::F32, DType::Bf16] {
+            let source = if from == DType::F32 { dev.upload(&x) } else { dev.upload(&round(&x)) };
+            let mut y = dev.zeros(to, 1000);
+            copy(dev, source.view(), y.view_mut()).unwrap();
+            let exact = from == DType::F32 && to == DType::F32;
+            let want = if exact { x.clone() } else { floats(&round(&x)) };
+            let read = |y: &Buffer| if to == DType::F32 { take(dev, y) } else { floats(&dev.to_vec(y.view())) };
+            same("copy", "kernels", &[1000], &want, &read(&y));
+            fill(dev, y.at_mut(3..997), 0.5).unwrap();
+            let want: Vec<f32> = (0..1000).map(|i| if (3..997).contains(&i) { 0.5 } else { want[i] }).collect();
+            same("fill", "kernels", &[1000], &want, &read(&y));
+        }
+    }
 }
 
 /// bf16 in, f32 inside, one rounding at the store: the oracle of the rounded input, rounded once.
@@ -252,7 +359,7 @@ fn bits_depend_on_no_thread_and_no_vector_width() {
 #[test]
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
-    let (a, b) = (dev.zeros(haggle::device::DType::F32, 12), dev.zeros(haggle::device::DType::F32, 5));
+    let (a, b) = (dev.zeros(DType::F32, 12), dev.zeros(DType::F32, 5));
     let (ids, mut y, mut r) = (dev.upload(&[0i32, 1, 7]), poisoned(&dev, 12), poisoned(&dev, 3));
     let w = a.at(0..4);
     refused(rmsnorm_fwd(&dev, b.view(), w, y.view_mut(), r.view_mut(), EPS), "rmsnorm_fwd", "x [N, C]");

@@ -10,6 +10,7 @@ use haggle::noise::Noise;
 use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
 use haggle::ops::sample::{Sampling, sample};
+use half::bf16;
 use std::sync::Arc;
 
 fn device(threads: usize, isa: Isa) -> Device {
@@ -105,6 +106,85 @@ fn gemm_is_one_chain_over_k_on_every_device() {
                 }
             }
         }
+    }
+}
+
+fn rounded(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect()
+}
+
+/// A product of bf16; c in bf16, or in f32.
+fn product_bf16(
+    dev: &Device,
+    gemm: Gemm,
+    [a, b, c]: [&[f32]; 3],
+    dims: [usize; 3],
+    store: Store,
+    into: DType,
+) -> Vec<f32> {
+    let up = |x: &[f32]| dev.upload(&x.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>());
+    let (a, b, mut c) = (up(a), up(b), if into == DType::F32 { dev.upload(c) } else { up(c) });
+    gemm(dev, a.view(), b.view(), c.view_mut(), dims[0], dims[1], dims[2], store).unwrap();
+    assert!(c.guard_intact());
+    match into {
+        DType::F32 => dev.to_vec(c.view()),
+        _ => dev.to_vec::<bf16>(c.view()).iter().map(|x| x.to_f32()).collect(),
+    }
+}
+
+/// For 16-byte vectors and not, one tile and several, and one of the largest tile (132 of 128 x 128).
+const BF16_SHAPES: [[usize; 3]; 9] = [
+    [1, 1, 1],
+    [3, 7, 0],
+    [15, 64, 64],
+    [16, 40, 520],
+    [17, 33, 65],
+    [29, 257, 70],
+    [64, 128, 128],
+    [136, 72, 200],
+    [1410, 1420, 24],
+];
+
+/// The emulator's mma is one chain of fused multiply-adds over K (kernels/emu/mma.h), so on it the contract is exact in
+/// bf16 too: that chain of the rounded inputs, rounded once.
+#[test]
+fn gemm_in_bf16_is_one_chain_over_k_on_the_emulator() {
+    for dims in BF16_SHAPES {
+        let [m, n, k] = dims;
+        let (a, b, c) = (rounded(&noise(m * k, 1)), rounded(&noise(n * k, 2)), rounded(&noise(m * n, 3)));
+        for store in [Store::Set, Store::Add] {
+            let nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
+            let nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
+            let tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
+            let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
+            let (name, dev) = &kernel_devices()[(store == Store::Set) as usize];
+            for (op, gemm, want) in
+                [("gemm_nt", gemm_nt as Gemm, &nt), ("gemm_nn", gemm_nn, &nn), ("gemm_tn", gemm_tn, &tn)]
+            {
+                let what = format!("{op} in bf16 {dims:?} {store:?} on {name}");
+                let tensors = [&a[..], &b, &c];
+                same(&what, &product_bf16(dev, gemm, tensors, dims, store, DType::Bf16), &rounded(want));
+                if op != "gemm_nn" {
+                    let got = product_bf16(dev, gemm, tensors, dims, store, DType::F32);
+                    same(&format!("{what} into f32"), &got, want);
+                }
+            }
+        }
+    }
+}
+
+/// Across tiles: 16 rows of 32 columns, 64 of 64, 128 of 128.
+#[test]
+fn gemm_nt_in_bf16_row_alone_equals_row_in_batch() {
+    let (m, n, k) = (1300, 1664, 72);
+    let (a, b) = (noise(m * k, 4), noise(n * k, 5));
+    let (_, dev) = &kernel_devices()[0];
+    let run =
+        |a: &[f32], m: usize| product_bf16(dev, gemm_nt, [a, &b, &vec![0.0; m * n]], [m, n, k], Store::Set, DType::F32);
+    let whole = run(&a, m);
+    for (start, rows) in [(0, 1), (1299, 1), (700, 16), (31, 17), (100, 64), (640, 130)] {
+        let part = run(&a[start * k..][..rows * k], rows);
+        same(&format!("rows {start}.. by {rows}"), &part, &whole[start * n..][..rows * n]);
     }
 }
 

@@ -207,7 +207,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dkv_bf16_d32(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                           const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
                           const int32_t* __restrict__ cu, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, float scale) {
+                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_bwd_dkv_bf16<32>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
 }
 
@@ -215,7 +215,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dkv_bf16_d64(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                           const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
                           const int32_t* __restrict__ cu, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, float scale) {
+                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_bwd_dkv_bf16<64>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
 }
 
@@ -223,6 +223,6 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dkv_bf16_d128(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                            const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
                            const int32_t* __restrict__ cu, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                           int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, float scale) {
+                           int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_bwd_dkv_bf16<128>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
 }

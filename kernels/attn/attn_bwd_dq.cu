@@ -190,7 +190,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dq_bf16_d32(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                          const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
                          const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                         int32_t n_kv_heads, float scale) {
+                         int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_bwd_dq_bf16<32>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
 }
 
@@ -198,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dq_bf16_d64(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                          const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
                          const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                         int32_t n_kv_heads, float scale) {
+                         int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_bwd_dq_bf16<64>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
 }
 
@@ -206,6 +206,6 @@ extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dq_bf16_d128(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                           const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
                           const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                          int32_t n_kv_heads, float scale) {
+                          int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_bwd_dq_bf16<128>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
 }

@@ -62,8 +62,8 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 1)
     attn_decode_f32_d32(const float* __restrict__ q, const float* __restrict__ k_pages,
                         const float* __restrict__ v_pages, const int32_t* __restrict__ seq,
                         const int32_t* __restrict__ pos, const int32_t* __restrict__ table, float* __restrict__ o,
-                        int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
-                        float scale) {
+                        int64_t /* n_rows */, int32_t max_pages, int32_t n_pages, int32_t n_heads,
+                        int32_t n_kv_heads, int32_t dim, float scale) {
     attn_decode<32 / LANES>(q, k_pages, v_pages, seq, pos, table, o, max_pages, n_pages, n_heads, n_kv_heads, dim, scale);
 }
 
@@ -71,8 +71,8 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 1)
     attn_decode_f32_d64(const float* __restrict__ q, const float* __restrict__ k_pages,
                         const float* __restrict__ v_pages, const int32_t* __restrict__ seq,
                         const int32_t* __restrict__ pos, const int32_t* __restrict__ table, float* __restrict__ o,
-                        int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
-                        float scale) {
+                        int64_t /* n_rows */, int32_t max_pages, int32_t n_pages, int32_t n_heads,
+                        int32_t n_kv_heads, int32_t dim, float scale) {
     attn_decode<64 / LANES>(q, k_pages, v_pages, seq, pos, table, o, max_pages, n_pages, n_heads, n_kv_heads, dim, scale);
 }
 
@@ -80,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 1)
     attn_decode_f32_d128(const float* __restrict__ q, const float* __restrict__ k_pages,
                          const float* __restrict__ v_pages, const int32_t* __restrict__ seq,
                          const int32_t* __restrict__ pos, const int32_t* __restrict__ table, float* __restrict__ o,
-                         int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
-                         float scale) {
+                         int64_t /* n_rows */, int32_t max_pages, int32_t n_pages, int32_t n_heads,
+                         int32_t n_kv_heads, int32_t dim, float scale) {
     attn_decode<128 / LANES>(q, k_pages, v_pages, seq, pos, table, o, max_pages, n_pages, n_heads, n_kv_heads, dim, scale);
 }
 
@@ -89,8 +89,8 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 1)
     attn_decode_f32_d256(const float* __restrict__ q, const float* __restrict__ k_pages,
                          const float* __restrict__ v_pages, const int32_t* __restrict__ seq,
                          const int32_t* __restrict__ pos, const int32_t* __restrict__ table, float* __restrict__ o,
-                         int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
-                         float scale) {
+                         int64_t /* n_rows */, int32_t max_pages, int32_t n_pages, int32_t n_heads,
+                         int32_t n_kv_heads, int32_t dim, float scale) {
     attn_decode<256 / LANES>(q, k_pages, v_pages, seq, pos, table, o, max_pages, n_pages, n_heads, n_kv_heads, dim, scale);
 }
 
@@ -213,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
                          const bf16* __restrict__ v_pages, const int32_t* __restrict__ seq,
                          const int32_t* __restrict__ pos, const int32_t* __restrict__ table, bf16* __restrict__ o,
                          int64_t n_rows, int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads,
-                         float scale) {
+                         int32_t /* dim */, float scale) {
     attn_decode_bf16<32>(q, k_pages, v_pages, seq, pos, table, o, n_rows, max_pages, n_pages, n_heads, n_kv_heads, scale);
 }
 
@@ -222,7 +222,7 @@ extern "C" __global__ void __launch_bounds__(128, 1)
                          const bf16* __restrict__ v_pages, const int32_t* __restrict__ seq,
                          const int32_t* __restrict__ pos, const int32_t* __restrict__ table, bf16* __restrict__ o,
                          int64_t n_rows, int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads,
-                         float scale) {
+                         int32_t /* dim */, float scale) {
     attn_decode_bf16<64>(q, k_pages, v_pages, seq, pos, table, o, n_rows, max_pages, n_pages, n_heads, n_kv_heads, scale);
 }
 
@@ -231,6 +231,6 @@ extern "C" __global__ void __launch_bounds__(128, 1)
                           const bf16* __restrict__ v_pages, const int32_t* __restrict__ seq,
                           const int32_t* __restrict__ pos, const int32_t* __restrict__ table, bf16* __restrict__ o,
                           int64_t n_rows, int32_t max_pages, int32_t n_pages, int32_t n_heads, int32_t n_kv_heads,
-                          float scale) {
+                          int32_t /* dim */, float scale) {
     attn_decode_bf16<128>(q, k_pages, v_pages, seq, pos, table, o, n_rows, max_pages, n_pages, n_heads, n_kv_heads, scale);
 }

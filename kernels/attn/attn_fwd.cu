@@ -140,20 +140,20 @@ __device__ __forceinline__ void attn_fwd_bf16(const bf16* __restrict__ q,      /
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_fwd_bf16_d32(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                       const int32_t* __restrict__ cu, bf16* __restrict__ o, float* __restrict__ lse, int32_t n_seqs,
-                      int32_t n_heads, int32_t n_kv_heads, float scale) {
+                      int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_fwd_bf16<32>(q, k, v, cu, o, lse, n_seqs, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_fwd_bf16_d64(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                       const int32_t* __restrict__ cu, bf16* __restrict__ o, float* __restrict__ lse, int32_t n_seqs,
-                      int32_t n_heads, int32_t n_kv_heads, float scale) {
+                      int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_fwd_bf16<64>(q, k, v, cu, o, lse, n_seqs, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_fwd_bf16_d128(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                        const int32_t* __restrict__ cu, bf16* __restrict__ o, float* __restrict__ lse, int32_t n_seqs,
-                       int32_t n_heads, int32_t n_kv_heads, float scale) {
+                       int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
     attn_fwd_bf16<128>(q, k, v, cu, o, lse, n_seqs, n_heads, n_kv_heads, scale);
 }

@@ -173,7 +173,7 @@ pub fn kv_append(
             check_pages("kv_append", at, n_pages)?;
             cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages.host_mut(), v_pages.host_mut(), heads)
         }
-        Device::Gpu(gpu) => gpu::attn::kv_append(gpu, k, v, at, n_pages, k_pages, v_pages, heads)?,
+        Device::Gpu(gpu) => gpu::kv::kv_append(gpu, k, v, at, n_pages, k_pages, v_pages, heads)?,
     }
     Ok(())
 }
@@ -212,7 +212,7 @@ pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, he
     want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
     match dev {
         Device::Cpu(_) => pages.host_mut::<f32>().copy_within(from * page..(from + 1) * page, to * page),
-        Device::Gpu(gpu) => gpu::attn::kv_copy_page(gpu, pages, from, to, page)?,
+        Device::Gpu(gpu) => gpu::kv::kv_copy_page(gpu, pages, from, to, page)?,
     }
     Ok(())
 }

@@ -1,34 +1,65 @@
-//! Launches of attention and of what moves keys and values.
+//! Launches of attention. f32 takes any head dim up to 256, bf16 those of [`BF16_DIMS`].
 
 use super::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::attn::{CHUNK, Heads, Paged};
 
 /// Threads that share a query or a key of the f32 kernels.
 const LANES: u32 = 8;
-/// Heads of a group that walk together in attn_decode.
+/// Heads of a group that walk together in attn_decode in f32.
 const QUERIES: usize = 16;
-/// Threads of the copying kernels.
-const THREADS: u32 = 256;
+/// Queries or keys of a tile in bf16.
+const TILE: usize = 64;
+/// Pages in the ring of attn_decode in bf16.
+const PAGES: usize = 4;
+/// Threads of a block in bf16.
+const THREADS: u32 = 128;
+/// Head dims in bf16.
+const BF16_DIMS: [usize; 3] = [32, 64, 128];
 
-/// The kernel for a head dim, of those for up to 32, 64, 128, 256.
-fn by_dim(dim: usize, kernels: [&'static str; 4]) -> &'static str {
-    kernels[[32, 64, 128].iter().take_while(|most| dim > **most).count()]
+/// The kernels of one op: f32 for a head dim up to 32, 64, 128, 256, bf16 by [`BF16_DIMS`].
+struct Kernels {
+    f32: [&'static str; 4],
+    bf16: [&'static str; 3],
+}
+
+/// One of the kernels, and whether it is of the bf16 ones.
+fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kernels) -> Result<(&'static str, bool)> {
+    if by_dtype(op, dtypes)? == DType::F32 {
+        return Ok((kernels.f32[[32, 64, 128].iter().take_while(|most| dim > **most).count()], false));
+    }
+    match BF16_DIMS.iter().position(|d| *d == dim) {
+        Some(i) => Ok((kernels.bf16[i], true)),
+        None => Err(Error::Shape { op, rule: "D in bf16 is 32, 64 or 128", want: 128, got: dim }),
+    }
+}
+
+/// `Ok` when 16-byte vectors of these tensors may be read, as the bf16 kernels do.
+fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Result<()> {
+    let tensors = if is_bf16 { tensors } else { &[] };
+    let off = tensors.iter().map(|t| t.address() as usize % 16).max().unwrap_or(0);
+    if off == 0 { Ok(()) } else { Err(Error::Shape { op, rule: "tensors start on 16 bytes", want: 0, got: off }) }
 }
 
 /// Bytes of `rows` rows of D floats an odd number of floats apart, and `more` floats.
-fn shared_bytes(rows: usize, dim: usize, more: usize) -> u32 {
+fn floats_bytes(rows: usize, dim: usize, more: usize) -> u32 {
     ((rows * (dim | 1) + more) * size_of::<f32>()) as u32
 }
 
-/// Tiles of queries at most, whatever the sequences' lengths: see kernels/common/attn.cuh.
-fn n_slots(n: usize, cu_seqlens: View) -> u32 {
-    (n / CHUNK + cu_seqlens.len() - 1) as u32
+/// Bytes of `rows` rows of D bf16, and `more` floats.
+fn halves_bytes(rows: usize, dim: usize, more: usize) -> u32 {
+    (rows * dim * 2 + more * size_of::<f32>()) as u32
 }
 
-fn f32_only(gpu: &Gpu, op: &'static str, dtypes: &[DType]) -> Result<()> {
-    if by_dtype(op, dtypes)? == DType::F32 { Ok(()) } else { gpu.no_kernel(op) }
+/// Tiles at most, whatever the sequences' lengths: see kernels/common/attn.cuh.
+fn n_slots(n: usize, cu_seqlens: View, is_bf16: bool) -> u32 {
+    (n / if is_bf16 { TILE } else { CHUNK } + cu_seqlens.len() - 1) as u32
+}
+
+/// Threads of a block over tiles.
+fn threads(is_bf16: bool) -> u32 {
+    if is_bf16 { THREADS } else { CHUNK as u32 * LANES }
 }
 
 /// See [`crate::ops::attn::attn_fwd`].
@@ -42,15 +73,21 @@ pub fn attn_fwd(
     lse: ViewMut,
     heads: Heads,
 ) -> Result<()> {
-    f32_only(gpu, "attn_fwd", &[q.dtype(), k.dtype(), v.dtype(), o.dtype()])?;
     let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (lse.len() / heads.q, cu_seqlens.len() - 1, heads);
+    let kernels = Kernels {
+        f32: ["attn_fwd_f32_d32", "attn_fwd_f32_d64", "attn_fwd_f32_d128", "attn_fwd_f32_d256"],
+        bf16: ["attn_fwd_bf16_d32", "attn_fwd_bf16_d64", "attn_fwd_bf16_d128"],
+    };
+    let (kernel, is_bf16) = pick("attn_fwd", &[q.dtype(), k.dtype(), v.dtype(), o.dtype()], dim, kernels)?;
+    aligned("attn_fwd", is_bf16, &[q, k, v])?;
+    let f32_bytes = floats_bytes(3 * CHUNK, dim, CHUNK * (CHUNK + 1));
     gpu.launch(
         &Launch {
-            kernel: by_dim(dim, ["attn_fwd_f32_d32", "attn_fwd_f32_d64", "attn_fwd_f32_d128", "attn_fwd_f32_d256"]),
+            kernel,
             op: "attn_fwd",
-            grid: [n_slots(n, cu_seqlens), h as u32, 1],
-            block: [CHUNK as u32 * LANES, 1, 1],
-            shared_bytes: shared_bytes(3 * CHUNK, dim, CHUNK * (CHUNK + 1)),
+            grid: [n_slots(n, cu_seqlens, is_bf16), h as u32, 1],
+            block: [threads(is_bf16), 1, 1],
+            shared_bytes: if is_bf16 { halves_bytes(TILE + 4 * CHUNK, dim, 0) } else { f32_bytes },
             shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
         },
         &mut [
@@ -97,7 +134,8 @@ pub fn attn_bwd(
     heads: Heads,
 ) -> Result<()> {
     let dtypes = [d_o.dtype(), q.dtype(), k.dtype(), v.dtype(), o.dtype(), dq.dtype(), dk.dtype(), dv.dtype()];
-    f32_only(gpu, "attn_bwd", &dtypes)?;
+    let is_bf16 = by_dtype("attn_bwd", &dtypes)? == DType::Bf16;
+    aligned("attn_bwd", is_bf16, &[d_o, q, k, v, o])?;
     let saved = Saved { d_o, q, k, v, o, lse, cu_seqlens };
     attn_bwd_dq(gpu, saved, dq, heads)?;
     attn_bwd_dkv(gpu, saved, dk, dv, heads)
@@ -105,14 +143,19 @@ pub fn attn_bwd(
 
 fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
     let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.cu_seqlens.len() - 1, heads);
-    let kernels = ["attn_bwd_dq_f32_d32", "attn_bwd_dq_f32_d64", "attn_bwd_dq_f32_d128", "attn_bwd_dq_f32_d256"];
+    let kernels = Kernels {
+        f32: ["attn_bwd_dq_f32_d32", "attn_bwd_dq_f32_d64", "attn_bwd_dq_f32_d128", "attn_bwd_dq_f32_d256"],
+        bf16: ["attn_bwd_dq_bf16_d32", "attn_bwd_dq_bf16_d64", "attn_bwd_dq_bf16_d128"],
+    };
+    let (kernel, is_bf16) = pick("attn_bwd", &[s.q.dtype()], dim, kernels)?;
+    let f32_bytes = floats_bytes(4 * CHUNK, dim, CHUNK * (CHUNK + 1));
     gpu.launch(
         &Launch {
-            kernel: by_dim(dim, kernels),
+            kernel,
             op: "attn_bwd",
-            grid: [n_slots(n, s.cu_seqlens), h as u32, 1],
-            block: [CHUNK as u32 * LANES, 1, 1],
-            shared_bytes: shared_bytes(4 * CHUNK, dim, CHUNK * (CHUNK + 1)),
+            grid: [n_slots(n, s.cu_seqlens, is_bf16), h as u32, 1],
+            block: [threads(is_bf16), 1, 1],
+            shared_bytes: if is_bf16 { halves_bytes(2 * TILE + 4 * CHUNK, dim, 0) } else { f32_bytes },
             shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
         },
         &mut [
@@ -135,14 +178,19 @@ fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
 
 fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> Result<()> {
     let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.cu_seqlens.len() - 1, heads);
-    let kernels = ["attn_bwd_dkv_f32_d32", "attn_bwd_dkv_f32_d64", "attn_bwd_dkv_f32_d128", "attn_bwd_dkv_f32_d256"];
+    let kernels = Kernels {
+        f32: ["attn_bwd_dkv_f32_d32", "attn_bwd_dkv_f32_d64", "attn_bwd_dkv_f32_d128", "attn_bwd_dkv_f32_d256"],
+        bf16: ["attn_bwd_dkv_bf16_d32", "attn_bwd_dkv_bf16_d64", "attn_bwd_dkv_bf16_d128"],
+    };
+    let (kernel, is_bf16) = pick("attn_bwd", &[s.q.dtype()], dim, kernels)?;
+    let f32_bytes = floats_bytes(4 * CHUNK, dim, 2 * CHUNK * (CHUNK + 1) + 2 * CHUNK);
     gpu.launch(
         &Launch {
-            kernel: by_dim(dim, kernels),
+            kernel,
             op: "attn_bwd",
-            grid: [n_slots(n, s.cu_seqlens), kv as u32, 1],
-            block: [CHUNK as u32 * LANES, 1, 1],
-            shared_bytes: shared_bytes(4 * CHUNK, dim, 2 * CHUNK * (CHUNK + 1) + 2 * CHUNK),
+            grid: [n_slots(n, s.cu_seqlens, is_bf16), kv as u32, 1],
+            block: [threads(is_bf16), 1, 1],
+            shared_bytes: if is_bf16 { halves_bytes(2 * TILE + 4 * CHUNK, dim, 0) } else { f32_bytes },
             shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
         },
         &mut [
@@ -175,16 +223,23 @@ pub fn attn_decode(
     o: ViewMut,
     heads: Heads,
 ) -> Result<()> {
-    f32_only(gpu, "attn_decode", &[q.dtype(), k_pages.dtype(), v_pages.dtype(), o.dtype()])?;
     let (n, Heads { q: h, kv, dim, scale }) = (at.pos.len(), heads);
-    let kernels = ["attn_decode_f32_d32", "attn_decode_f32_d64", "attn_decode_f32_d128", "attn_decode_f32_d256"];
+    let kernels = Kernels {
+        f32: ["attn_decode_f32_d32", "attn_decode_f32_d64", "attn_decode_f32_d128", "attn_decode_f32_d256"],
+        bf16: ["attn_decode_bf16_d32", "attn_decode_bf16_d64", "attn_decode_bf16_d128"],
+    };
+    let dtypes = [q.dtype(), k_pages.dtype(), v_pages.dtype(), o.dtype()];
+    let (kernel, is_bf16) = pick("attn_decode", &dtypes, dim, kernels)?;
+    aligned("attn_decode", is_bf16, &[q, k_pages, v_pages])?;
+    let f32_bytes = floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1));
+    let bf16_bytes = halves_bytes(16 + PAGES * 2 * CHUNK, dim, 16 * (CHUNK + 4));
     gpu.launch(
         &Launch {
-            kernel: by_dim(dim, kernels),
+            kernel,
             op: "attn_decode",
             grid: [n as u32, kv as u32, 1],
-            block: [QUERIES as u32 * LANES, 1, 1],
-            shared_bytes: shared_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1)),
+            block: [THREADS, 1, 1],
+            shared_bytes: if is_bf16 { bf16_bytes } else { f32_bytes },
             shape: &format_args!("N={n} P={n_pages} H={h} Hk={kv} D={dim}"),
         },
         &mut [
@@ -195,6 +250,7 @@ pub fn attn_decode(
             Arg::In(at.pos),
             Arg::In(at.table),
             Arg::Out(o),
+            Arg::I64(n as i64),
             Arg::I32(at.max_pages as i32),
             Arg::I32(n_pages as i32),
             Arg::I32(h as i32),
@@ -202,59 +258,5 @@ pub fn attn_decode(
             Arg::I32(dim as i32),
             Arg::F32(scale),
         ],
-    )
-}
-
-/// See [`crate::ops::attn::kv_append`]. A page is `[Hk, S, D]`.
-pub fn kv_append(
-    gpu: &Gpu,
-    k: View,
-    v: View,
-    at: Paged,
-    n_pages: usize,
-    k_pages: ViewMut,
-    v_pages: ViewMut,
-    heads: Heads,
-) -> Result<()> {
-    let dtype = by_dtype("kv_append", &[k.dtype(), v.dtype(), k_pages.dtype(), v_pages.dtype()])?;
-    let (n, Heads { kv, dim, .. }) = (at.pos.len(), heads);
-    gpu.launch(
-        &Launch {
-            kernel: if dtype == DType::Bf16 { "kv_append_bf16" } else { "kv_append_f32" },
-            op: "kv_append",
-            grid: [n as u32, 1, 1],
-            block: [128, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n} P={n_pages} Hk={kv} D={dim}"),
-        },
-        &mut [
-            Arg::In(k),
-            Arg::In(v),
-            Arg::In(at.seq),
-            Arg::In(at.pos),
-            Arg::In(at.table),
-            Arg::Out(k_pages),
-            Arg::Out(v_pages),
-            Arg::I32(at.max_pages as i32),
-            Arg::I32(n_pages as i32),
-            Arg::I32(kv as i32),
-            Arg::I32(dim as i32),
-        ],
-    )
-}
-
-/// See [`crate::ops::attn::kv_copy_page`]; a page has `page` elements.
-pub fn kv_copy_page(gpu: &Gpu, pages: ViewMut, from: usize, to: usize, page: usize) -> Result<()> {
-    let dtype = by_dtype("kv_copy_page", &[pages.dtype()])?;
-    gpu.launch(
-        &Launch {
-            kernel: if dtype == DType::Bf16 { "kv_copy_page_bf16" } else { "kv_copy_page_f32" },
-            op: "kv_copy_page",
-            grid: [page.div_ceil(THREADS as usize) as u32, 1, 1],
-            block: [THREADS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("page {from} to {to} of {page} elements"),
-        },
-        &mut [Arg::Out(pages), Arg::I64(from as i64), Arg::I64(to as i64), Arg::I64(page as i64)],
     )
 }

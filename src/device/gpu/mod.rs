@@ -8,6 +8,7 @@ pub mod credit;
 pub mod embed;
 pub mod emu;
 pub mod gemm;
+pub mod kv;
 pub mod launch;
 pub mod logprob;
 pub mod loss;
