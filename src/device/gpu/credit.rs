@@ -1,7 +1,7 @@
 //! Launches of the credit kernels.
 
-use super::{Arg, Gpu, Launch};
-use crate::device::{View, ViewMut};
+use super::{Arg, Gpu, Launch, holds};
+use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::credit::GroupAdvantage;
 
@@ -18,6 +18,9 @@ pub fn group_advantage(
     how: GroupAdvantage,
 ) -> Result<()> {
     let n = constant.len();
+    let floats = [("rewards", rewards.dtype()), ("advantage", advantage.dtype())];
+    holds("group_advantage", DType::F32, &floats)?;
+    holds("group_advantage", DType::I32, &[("constant", constant.dtype())])?;
     gpu.launch(
         &Launch {
             kernel: "group_advantage",
@@ -41,6 +44,7 @@ pub fn group_advantage(
 /// See [`crate::ops::credit::shapley_max`].
 pub fn shapley_max(gpu: &Gpu, utility: View, phi: ViewMut, k: usize) -> Result<()> {
     let n = utility.len() / k;
+    holds("shapley_max", DType::F32, &[("utility", utility.dtype()), ("phi", phi.dtype())])?;
     let sets = if k <= 32 { SETS } else { 1 };
     gpu.launch(
         &Launch {
@@ -59,6 +63,7 @@ pub fn shapley_max(gpu: &Gpu, utility: View, phi: ViewMut, k: usize) -> Result<(
 /// See [`crate::ops::credit::shapley_table`].
 pub fn shapley_table(gpu: &Gpu, values: View, phi: ViewMut, k: usize) -> Result<()> {
     let n = phi.len() / k;
+    holds("shapley_table", DType::F32, &[("values", values.dtype()), ("phi", phi.dtype())])?;
     gpu.launch(
         &Launch {
             kernel: "shapley_table",

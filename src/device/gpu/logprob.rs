@@ -4,9 +4,9 @@
 //! The product is the one decoding uses, so a training forward has the bits of sampling. Blocks are walked rows first,
 //! then vocabulary; no bit depends on their size.
 
-use super::{Arg, Gpu, Launch};
+use super::{Arg, Gpu, Launch, holds};
 use crate::device::cpu::softmax::SPAN;
-use crate::device::{Device, View, ViewMut};
+use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use std::ops::Range;
@@ -59,6 +59,10 @@ pub fn linear_logprob_fwd(
 ) -> Result<()> {
     let (n, c) = (head.target.len(), head.dim);
     let v = head.w.len() / c;
+    let floats = [("logprob", logprob.dtype()), ("lse", lse.dtype()), ("entropy", entropy.dtype())];
+    holds("linear_logprob_fwd", DType::F32, &floats)?;
+    holds("linear_logprob_fwd", DType::F32, &[("workspace", work.dtype())])?;
+    holds("linear_logprob_fwd", DType::I32, &[("target", head.target.dtype())])?;
     for rows in parts(n, ROWS) {
         for cols in parts(v, COLS) {
             logits(dev, head, &mut work, rows.clone(), cols.clone())?;
@@ -125,6 +129,10 @@ pub fn linear_logprob_bwd(
 ) -> Result<()> {
     let (n, c) = (head.target.len(), head.dim);
     let v = head.w.len() / c;
+    for x in [dlogprob, dentropy, lse, entropy, work.view()] {
+        holds("linear_logprob_bwd", DType::F32, &[("an input of a row", x.dtype())])?;
+    }
+    holds("linear_logprob_bwd", DType::I32, &[("target", head.target.dtype())])?;
     for rows in parts(n, ROWS) {
         for cols in parts(v, COLS) {
             logits(dev, head, &mut work, rows.clone(), cols.clone())?;

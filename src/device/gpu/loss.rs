@@ -1,7 +1,7 @@
 //! Launches of the loss kernels.
 
-use super::{Arg, Gpu, Launch};
-use crate::device::{View, ViewMut};
+use super::{Arg, Gpu, Launch, holds};
+use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::loss::PolicyLoss;
 
@@ -13,6 +13,12 @@ pub fn policy_loss(
     how: PolicyLoss,
 ) -> Result<()> {
     let n = logprob.len();
+    for x in [logprob, old, reference, advantage, weight, entropy] {
+        holds("policy_loss", DType::F32, &[("an input", x.dtype())])?;
+    }
+    for y in [&dlogprob, &dentropy, &sums] {
+        holds("policy_loss", DType::F32, &[("an output", y.dtype())])?;
+    }
     gpu.launch(
         &Launch {
             kernel: "policy_loss",

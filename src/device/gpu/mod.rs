@@ -65,6 +65,14 @@ impl Gpu {
     }
 }
 
+/// `Ok` when each of an op's tensors, by name, holds numbers of type `want`.
+fn holds(op: &'static str, want: DType, tensors: &[(&'static str, DType)]) -> Result<()> {
+    match tensors.iter().find(|(_, got)| *got != want) {
+        Some((tensor, got)) => Err(Error::DType { op, tensor, want: want.name(), got: got.name() }),
+        None => Ok(()),
+    }
+}
+
 /// The number type of an op's tensors, f32 or bf16, all the same.
 ///
 /// # Errors

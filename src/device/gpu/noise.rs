@@ -1,13 +1,14 @@
 //! Launches of the noise kernels.
 
-use super::{Arg, Gpu, Launch};
-use crate::device::ViewMut;
+use super::{Arg, Gpu, Launch, holds};
+use crate::device::{DType, ViewMut};
 use crate::error::Result;
 use crate::noise::Noise;
 
 /// See [`crate::ops::noise::noise_bits`].
 pub fn noise_bits(gpu: &Gpu, bits: ViewMut, noise: Noise, first: u64) -> Result<()> {
     let n = bits.len();
+    holds("noise_bits", DType::U64, &[("bits", bits.dtype())])?;
     gpu.launch(
         &Launch {
             kernel: "noise_bits",

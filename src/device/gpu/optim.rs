@@ -1,14 +1,16 @@
 //! Launches of the optimizer's kernels.
 
-use super::{Arg, Gpu, Launch};
+use super::{Arg, Gpu, Launch, holds};
 use crate::device::cpu::optim::part_len;
-use crate::device::{View, ViewMut};
+use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
 
 /// See [`crate::ops::optim::grad_norm`].
 pub fn grad_norm(gpu: &Gpu, g: View, out: ViewMut, mut workspace: ViewMut) -> Result<()> {
     let n = g.len();
+    holds("grad_norm", DType::F32, &[("g", g.dtype()), ("out", out.dtype())])?;
+    holds("grad_norm", DType::U64, &[("workspace", workspace.dtype())])?;
     let parts = Launch {
         kernel: "grad_norm_parts",
         op: "grad_norm",
@@ -34,6 +36,9 @@ pub fn adamw_step(
     how: AdamW,
 ) -> Result<()> {
     let (n, (c1, c2)) = (g.len(), how.corrections());
+    let floats = [("g", g.dtype()), ("w", w.dtype()), ("m", m.dtype()), ("v", v.dtype())];
+    holds("adamw_step", DType::F32, &floats)?;
+    holds("adamw_step", DType::Bf16, &[("w_bf16", w_bf16.as_ref().map_or(DType::Bf16, ViewMut::dtype))])?;
     gpu.launch(
         &Launch {
             kernel: "adamw_step",

@@ -1,13 +1,18 @@
 //! Launches of the sampling kernel.
 
-use super::{Arg, Gpu, Launch};
-use crate::device::ViewMut;
+use super::{Arg, Gpu, Launch, holds};
 use crate::device::cpu::softmax::{LANES, SPAN};
+use crate::device::{DType, ViewMut};
 use crate::error::Result;
 use crate::ops::sample::Sampling;
 
 /// See [`crate::ops::sample::sample`].
 pub fn sample(gpu: &Gpu, logits: ViewMut, how: Sampling, token: ViewMut, logprob: ViewMut, vocab: usize) -> Result<()> {
+    let floats = [("logits", logits.dtype()), ("temperature", how.temperature.dtype()), ("top_p", how.top_p.dtype())];
+    holds("sample", DType::F32, &floats)?;
+    holds("sample", DType::F32, &[("min_p", how.min_p.dtype()), ("logprob", logprob.dtype())])?;
+    holds("sample", DType::I32, &[("top_k", how.top_k.dtype()), ("token", token.dtype())])?;
+    holds("sample", DType::U64, &[("key", how.key.dtype())])?;
     let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
     gpu.launch(
         &Launch {
