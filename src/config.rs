@@ -134,6 +134,8 @@ pub struct TaskConfig {
     pub candidates: usize,
     /// Turns a side a menu's candidate is played on.
     pub horizon: usize,
+    /// Tokens of demonstrations before the first step.
+    pub supervised_tokens: usize,
 }
 
 /// How rewards become advantages.

@@ -23,6 +23,7 @@ pub mod noise;
 pub mod ops;
 pub mod oracle;
 pub mod report;
+pub mod sets;
 pub mod text;
 pub mod train;
 

@@ -61,6 +61,7 @@ impl Live {
                 self.say(&format!("run {} ({steps} steps{from}; {mib:.0} MiB of buffers)", run.display()));
                 self.begin(*step, *steps);
             }
+            Event::Supervised { done, of } => self.inner("demonstrations", *done as usize, *of as usize, false),
             Event::Rollout { step, done, of } => self.inner(&format!("step {step}: episodes"), *done, *of, false),
             Event::Step(row) => self.row(row),
             Event::Saved(path) => {

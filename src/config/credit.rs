@@ -8,7 +8,7 @@ use super::{Config, CreditConfig, LossConfig, RewardConfig, TaskConfig};
 
 impl Default for TaskConfig {
     fn default() -> TaskConfig {
-        TaskConfig { name: "game".into(), candidates: 4, horizon: 2 }
+        TaskConfig { name: "game".into(), candidates: 4, horizon: 1, supervised_tokens: 400_000 }
     }
 }
 
@@ -79,6 +79,12 @@ impl TaskConfig {
                 "turns a side",
                 "Turns each candidate of a menu is played on against the frozen seller.",
                 Count(&mut self.horizon, 1),
+            ),
+            field(
+                "supervised_tokens",
+                "tokens",
+                "Demonstrations of the format learned before the first step; 0 for a base that knows it.",
+                Count(&mut self.supervised_tokens, 0),
             ),
         ]
     }

@@ -66,6 +66,7 @@ fn sets(most: usize) -> impl Strategy<Value = Set> {
         utility: all.iter().map(|c| c.0).collect(),
         covers: all.iter().map(|c| c.1).collect(),
         facts: 8,
+        same: vec![],
     })
 }
 
@@ -200,11 +201,14 @@ fn splits_of_the_best_against_hand_values() {
 
 #[test]
 fn worths_against_hand_values() {
-    let mut set = Set { utility: vec![1.0, 3.0, 2.0], covers: vec![0b011, 0b110, 0b010], facts: 4 };
+    let mut set = Set { utility: vec![1.0, 3.0, 2.0], covers: vec![0b011, 0b110, 0b010], facts: 4, same: vec![] };
     let worth = |w, mask| set.worth(w, mask);
     assert_eq!(worth(Worth::Max, 0b101), 2.0);
     assert_eq!(worth(Worth::TopSum { m: 2 }, 0b111), 5.0);
     assert_eq!(worth(Worth::TopSum { m: 5 }, 0b111), 6.0);
+    let twice = Set { same: vec![0, 1, 1], ..Set::of(&[1.0, 3.0, 3.0]) };
+    assert_eq!(twice.worth(Worth::TopSum { m: 3 }, 0b111), 4.0, "a duplicate is worth nothing more");
+    near(&split(&twice, Worth::TopSum { m: 3 }, Split::Shapley), &[1.0, 1.5, 1.5]);
     assert_eq!(worth(Worth::Coverage, 0b101), 0.5);
     assert_eq!(worth(Worth::Coverage, 0b111), 0.75);
     assert_eq!(worth(Worth::MaxMinusCost { cost: 0.5 }, 0b011), 2.0);

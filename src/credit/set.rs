@@ -60,6 +60,8 @@ pub struct Set {
     pub covers: Vec<u64>,
     /// Facts there are.
     pub facts: usize,
+    /// The first candidate that says the same, `[K]`: a top sum counts one of them. Empty when all differ.
+    pub same: Vec<usize>,
 }
 
 impl Set {
@@ -81,7 +83,8 @@ impl Set {
                 chosen().fold(f64::NEG_INFINITY, f64::max) - cost * f64::from(mask.count_ones())
             }
             Worth::TopSum { m } => {
-                let mut best: Vec<f64> = chosen().collect();
+                let is_first = |i: &usize| !(0..*i).any(|j| mask >> j & 1 == 1 && self.says_the_same(*i, j));
+                let mut best: Vec<f64> = members().filter(is_first).map(|i| self.utility[i]).collect();
                 best.sort_by(|a, b| b.total_cmp(a));
                 best.iter().take(m).sum()
             }
@@ -98,6 +101,10 @@ impl Set {
                 sorted.iter().map(|u| p(*u) * u).sum::<f64>() / sorted.iter().map(|u| p(*u)).sum::<f64>()
             }
         }
+    }
+
+    fn says_the_same(&self, i: usize, j: usize) -> bool {
+        self.same.get(i).is_some_and(|a| self.same.get(j) == Some(a))
     }
 
     /// Every candidate.

@@ -123,6 +123,20 @@ impl Tokenizer {
         ids(&self.marked, text)
     }
 
+    /// The bytes one id stands for: those of a reply's ids, joined, are its text. Empty for an id outside the vocabulary.
+    pub fn bytes(&self, id: i32) -> Vec<u8> {
+        let token = u32::try_from(id).ok().and_then(|id| self.marked.id_to_token(id)).unwrap_or_default();
+        let mut bytes = Vec::new();
+        for c in token.chars() {
+            match byte_of(c) {
+                Some(byte) => bytes.push(byte),
+                // Added tokens are spelled as they are.
+                None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        bytes
+    }
+
     /// The text of ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
@@ -156,4 +170,13 @@ fn words() -> Vec<String> {
 fn without<'a>(text: &'a str, words: &[String]) -> Vec<&'a str> {
     let cut = |pieces: Vec<&'a str>, word: &String| pieces.into_iter().flat_map(|p| p.split(word.as_str())).collect();
     words.iter().fold(vec![text], cut)
+}
+/// The byte a character of a byte-level token stands for (Radford et al. 2019): visible Latin characters are themselves,
+/// the other bytes follow from U+0100 in order.
+fn byte_of(c: char) -> Option<u8> {
+    let itself = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match c as u32 {
+        code @ 0..=0xff => itself(code as u8).then_some(code as u8),
+        code => (0..=0xffu8).filter(|byte| !itself(*byte)).nth((code - 0x100) as usize),
+    }
 }

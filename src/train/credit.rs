@@ -33,21 +33,27 @@ pub struct Credited {
 
 /// The credit of a step. `kl` is what the reference takes off each episode's reward; empty for nothing.
 pub fn credit(config: &Config, played: &[Played], facts: &[EpisodeFacts], kl: &[f64]) -> Credited {
-    let group = config.rollout.group_size;
     let parts: Vec<Parts> = played.iter().zip(facts).map(|(p, f)| parts(config, p, f)).collect();
     let mut rewards: Vec<f64> = parts.iter().map(|p| weigh(config, p)).collect();
     rewards.iter_mut().zip(kl).for_each(|(r, kl)| *r -= config.grpo.kl as f64 * kl);
     let lengths: Vec<usize> = played.iter().map(|p| p.buyer.as_ref().map_or(0, trained)).collect();
-    let mut done = advantages(config, &rewards, &parts, &lengths);
+    let mut done = scaled(config, &rewards, &parts, &lengths);
+    if config.credit.latent {
+        done.per_token = per_turn(played, &rewards, &done.advantage);
+    }
+    done
+}
+
+/// Rewards as advantages by `credit.rule`, anchored; `parts` is read by GDPO alone.
+pub(super) fn scaled(config: &Config, rewards: &[f64], parts: &[Parts], lengths: &[usize]) -> Credited {
+    let group = config.rollout.group_size;
+    let mut done = advantages(config, rewards, parts, lengths);
     if config.credit.anchor > 0.0 {
         for (rewards, advantage) in rewards.chunks(group).zip(done.advantage.chunks_mut(group)) {
             let mut sums: Vec<f64> = advantage.iter().map(|a| *a as f64).collect();
             anchor::anchor(rewards, config.credit.anchor as f64, &mut sums);
             advantage.iter_mut().zip(sums).for_each(|(a, s)| *a = s as f32);
         }
-    }
-    if config.credit.latent {
-        done.per_token = per_turn(played, &rewards, &done.advantage);
     }
     done
 }
@@ -123,7 +129,8 @@ fn politeness(episode: &Episode) -> f64 {
     said as f64 / n.max(1) as f64
 }
 
-fn trained(transcript: &Transcript) -> usize {
+/// Trained tokens of a transcript.
+pub(super) fn trained(transcript: &Transcript) -> usize {
     transcript.sampled().iter().filter(|s| **s).count()
 }
 

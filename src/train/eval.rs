@@ -198,7 +198,7 @@ pub enum Entrant<'a> {
 }
 
 /// What an evaluation found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Facts by buyer and seller.
     pub table: Table,

@@ -80,7 +80,8 @@ fn game(row: &mut Metrics, all: &Row, mi: &Row, ci: &Row, facts: &[EpisodeFacts]
     }
 }
 
-fn policy(row: &mut Metrics, s: &StepFacts) {
+/// What the learner did.
+pub(super) fn policy(row: &mut Metrics, s: &StepFacts) {
     let (l, rollout) = (s.learned, s.rollout);
     let [loss, pg_loss, kl, entropy, clipped, ratio_max_dev] = l.sums;
     for (key, value) in [
@@ -125,7 +126,8 @@ fn importance(row: &mut Metrics, found: &Histogram) {
     }
 }
 
-fn times(row: &mut Metrics, s: &StepFacts) {
+/// What was measured.
+pub(super) fn times(row: &mut Metrics, s: &StepFacts) {
     let (l, rollout) = (s.learned, s.rollout);
     let sampled = (rollout.buyer.sampled_tok + rollout.seller.sampled_tok) as f64;
     let total_s = s.began.elapsed().as_secs_f64();

@@ -12,6 +12,8 @@ pub mod probe;
 pub mod rl;
 pub mod rollout;
 pub mod run_dir;
+pub mod set_steps;
+pub mod sets;
 pub mod setup;
 pub mod sft;
 pub mod tensorboard;

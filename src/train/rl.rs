@@ -14,16 +14,20 @@ use super::metrics::{self, EpisodeLine, Metrics, StepFacts};
 use super::optimizer::Optimizer;
 use super::rollout::{self, Job, Played, Player, Rollout, Voice};
 use super::run_dir::{Log, RunDir};
+use super::set_steps;
 use super::setup::Setup;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
 use crate::model::{Plan, Weights};
-use crate::negotiate::Persona;
 use crate::negotiate::metrics::EpisodeFacts;
+use crate::negotiate::{Persona, Product};
 use crate::noise::Noise;
+use crate::sets::Task;
+use crate::text::Transcript;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -39,6 +43,13 @@ pub enum Event<'a> {
         step: u64,
         /// Steps in all.
         steps: u64,
+    },
+    /// Tokens of demonstrations were learned.
+    Supervised {
+        /// Tokens so far.
+        done: u64,
+        /// Tokens in all.
+        of: u64,
     },
     /// Episodes of the step's rollout have ended.
     Rollout {
@@ -94,7 +105,8 @@ pub fn run(
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
-    let setup = Setup::open(config)?;
+    let mut setup = Setup::open(config)?;
+    set_steps::prepare(&mut setup, events)?;
     let (mut trainer, plan) = Trainer::new(&setup, false)?;
     let toml = config.to_toml(true);
     let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &toml)? };
@@ -120,6 +132,10 @@ pub fn run(
         }
     }
     let weights = trainer.into_weights();
+    if let Some(task) = Task::named(&config.task.name) {
+        set_steps::evaluate(&setup, task, &weights, dir.path())?;
+        return Ok(Finished { run: dir.path().into(), step: state.step, report: Some(Report::default()) });
+    }
     let report = eval::after_training(&setup, &weights, &mut |buyer, seller, done, of| {
         events(Event::Evaluation { buyer, seller, done, of })
     })?;
@@ -139,8 +155,8 @@ pub fn plan(config: &Config) -> Result<Plan> {
 pub struct Trainer {
     /// The trained weights, their optimizer, and the buffers of an update.
     pub learner: Learner,
-    buyer: Engine,
-    seller: Engine,
+    pub(super) buyer: Engine,
+    pub(super) seller: Engine,
 }
 
 impl Trainer {
@@ -175,6 +191,9 @@ impl Trainer {
     /// # Errors
     /// [`Error::Training`] when too many updates in a row were not finite; what the ops and the disk say.
     pub fn step(&mut self, setup: &Setup, step: u64, log: &mut Log, events: &mut dyn FnMut(Event)) -> Result<Metrics> {
+        if let Some(task) = Task::named(&setup.config.task.name) {
+            return self.step_sets(setup, task, step, log);
+        }
         let began = Instant::now();
         let (grpo, group) = (&setup.config.grpo, setup.config.rollout.group_size);
         let jobs = jobs(setup, step);
@@ -184,7 +203,8 @@ impl Trainer {
         let facts: Vec<EpisodeFacts> = rollout.played.iter().map(|p| EpisodeFacts::of(&p.episode)).collect();
         let kl = self.kl_in_reward(setup, &rollout.played)?;
         let credited = credit::credit(&setup.config, &rollout.played, &facts, &kl);
-        let samples = samples(&rollout.played, &credited, group, grpo.skip_constant_groups);
+        let transcripts: Vec<&Transcript> = rollout.played.iter().filter_map(|p| p.buyer.as_ref()).collect();
+        let samples = samples(&transcripts, &credited, group, grpo.skip_constant_groups);
         let with_kl = grpo.kl > 0.0 && kl.is_empty();
         let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
         let Credited { advantage, constant_groups, .. } = credited;
@@ -336,15 +356,24 @@ fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
 }
 
 /// The episodes to learn from; without constant groups when `skip_constant`.
-fn samples<'a>(played: &'a [Played], credited: &'a Credited, group: usize, skip_constant: bool) -> Vec<Sample<'a>> {
-    let advantage = &credited.advantage;
-    let teaches = |i: usize| advantage[i / group * group..][..group].iter().any(|a| *a != 0.0);
-    let chosen = (0..played.len()).filter(|i| !skip_constant || teaches(*i));
-    let sample = |i: usize| {
-        let per_token = credited.per_token.get(i).map_or(&[][..], |each| each);
-        played[i].buyer.as_ref().map(|transcript| Sample { transcript, advantage: advantage[i], per_token })
-    };
-    chosen.filter_map(sample).collect()
+pub(super) fn samples<'a>(
+    transcripts: &[&'a Transcript],
+    credited: &'a Credited,
+    group: usize,
+    skip_constant: bool,
+) -> Vec<Sample<'a>> {
+    let Credited { advantage, per_token, .. } = credited;
+    let own = |i: usize| per_token.get(i).map_or(&[][..], |each| each);
+    let moves = |i: usize| advantage[i] != 0.0 || own(i).iter().any(|a| *a != 0.0);
+    let teaches = |i: usize| (i / group * group..i / group * group + group).any(moves);
+    let chosen = transcripts.iter().enumerate().filter(|(i, _)| !skip_constant || teaches(*i));
+    chosen.map(|(i, transcript)| Sample { transcript, advantage: advantage[i], per_token: own(i) }).collect()
+}
+
+/// The products of a step, one a group.
+pub(super) fn products_of(setup: &Setup, step: u64) -> Vec<Arc<Product>> {
+    let chosen = order(setup.config.seed, step, setup.config.rollout.products_per_step, setup.train.len());
+    chosen.into_iter().map(|i| setup.train[i].clone()).collect()
 }
 
 #[cfg(test)]

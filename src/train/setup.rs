@@ -88,10 +88,12 @@ impl Setup {
         let (context, live) = (model.max_position_embeddings, self.episodes_a_step());
         let whole = context.div_ceil(CHUNK) + 1;
         let pages = if self.config.engine.pages > 0 { self.config.engine.pages } else { live * whole.div_ceil(2) };
+        // A menu's openings stay while its drafts are played on.
+        let openings = if self.config.task.name == "menu" { self.config.rollout.products_per_step } else { 0 };
         EngineConfig {
             max_pages: pages.max(whole),
             max_rows: self.config.engine.max_rows,
-            max_seqs: live,
+            max_seqs: live + openings,
             prefix_reuse: true,
         }
     }
@@ -142,7 +144,8 @@ impl Setup {
 
     /// Tokens an episode's buyer may sample.
     fn longest_episode(&self) -> usize {
-        let turns = if self.config.task.name == "game" { self.config.game.turns } else { 1 };
+        let task = &self.config.task;
+        let turns = if task.name == "game" { self.config.game.turns } else { task.candidates };
         turns * self.config.rollout.max_reply_tokens
     }
 

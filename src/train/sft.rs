@@ -98,7 +98,11 @@ pub struct Trainer {
 impl Trainer {
     /// A freshly initialised model of `config` and what trains it.
     pub fn new(dev: &Device, config: ModelConfig, how: Supervision) -> Trainer {
-        let weights = Weights::init(dev, config, how.seed);
+        Trainer::of(dev, Weights::init(dev, config, how.seed), how)
+    }
+
+    /// The same from weights that exist.
+    pub fn of(dev: &Device, weights: Weights, how: Supervision) -> Trainer {
         let parts = weights.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
         let parts = padded(parts.collect(), weights.layout.len);
         let c = &weights.config;
@@ -122,14 +126,27 @@ impl Trainer {
     /// # Errors
     /// [`crate::Error::Training`] when too many updates in a row are not finite, [`crate::Error::Shape`] when a
     /// dialogue is longer than `micro_tokens` or than the context.
-    pub fn run(&mut self, chat: &Chat, mut on_row: impl FnMut(&Row, &mut Trainer) -> Result<bool>) -> Result<()> {
-        let (stream, how) = (Dialogues::new(self.how.seed)?, self.how);
+    pub fn run(&mut self, chat: &Chat, on_row: impl FnMut(&Row, &mut Trainer) -> Result<bool>) -> Result<()> {
+        let stream = Dialogues::new(self.how.seed)?;
+        self.run_on(|index| stream.sequences(chat, index), on_row)
+    }
+
+    /// The same on any endless stream: `stream` gives the sequences of its element of a number.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`].
+    pub fn run_on(
+        &mut self,
+        stream: impl Fn(u64) -> Result<Vec<Sequence>> + Send,
+        mut on_row: impl FnMut(&Row, &mut Trainer) -> Result<bool>,
+    ) -> Result<()> {
+        let how = self.how;
         std::thread::scope(|scope| {
             let (to, batches) = sync_channel(4);
             scope.spawn(move || {
                 let mut next = 0;
                 // Ends when the receiver is gone or a dialogue cannot be encoded; the receiver hears of the latter.
-                while to.send(next_batch(&stream, chat, &mut next, &how)).is_ok() {}
+                while to.send(next_batch(&stream, &mut next, &how)).is_ok() {}
             });
             self.consume(batches, &mut on_row)
         })
@@ -208,11 +225,11 @@ fn padded(mut parts: Vec<Part>, len: usize) -> Vec<Part> {
 }
 
 /// The batch that begins with dialogue `next`, which moves to the first dialogue behind it.
-fn next_batch(stream: &Dialogues, chat: &Chat, next: &mut u64, how: &Supervision) -> Result<Batch> {
+fn next_batch(stream: &impl Fn(u64) -> Result<Vec<Sequence>>, next: &mut u64, how: &Supervision) -> Result<Batch> {
     let mut sequences = Vec::new();
     let mut tokens = 0;
     while tokens < how.batch_tokens {
-        for s in stream.sequences(chat, *next)? {
+        for s in stream(*next)? {
             tokens += s.ids.len();
             sequences.push(s);
         }

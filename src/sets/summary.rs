@@ -1,0 +1,56 @@
+//! Summaries of an offer: K one-line pitches, each worth the share of the offer's key facts it states, within a length.
+//!
+//! The one idea: facts are words of the published record and the price, found again in the pitch by rule.
+
+use super::{Prompt, Scored, pick};
+use crate::negotiate::Product;
+use crate::noise::Noise;
+
+/// Most facts of an offer.
+pub const FACTS: usize = 6;
+/// Most characters of a pitch; a longer one is worth nothing.
+pub const LONGEST: usize = 48;
+
+/// The key facts of an offer, lower case: its price, its category, up to four words of its title.
+pub fn facts(product: &Product) -> Vec<String> {
+    let title = product.title.to_lowercase();
+    let words = title.split(|c: char| !c.is_alphanumeric()).filter(|w| w.chars().count() >= 4);
+    let mut facts = vec![product.list.plain(), product.category_word().to_lowercase()];
+    for word in words {
+        if facts.len() < FACTS && !facts.iter().any(|f| f == word) {
+            facts.push(word.into());
+        }
+    }
+    facts
+}
+
+/// What the model is told.
+pub fn prompt(product: &Product, k: usize) -> Prompt {
+    let title: String = product.title.chars().take(80).collect();
+    Prompt {
+        system: format!("pitch {k}"),
+        incoming: format!("{}: {title}\nlist {}", product.category_word(), product.list.plain()),
+    }
+}
+
+/// What a pitch is worth.
+pub fn score(product: &Product, text: &str) -> Scored {
+    if text.chars().count() > LONGEST {
+        return Scored { utility: 0.0, covers: 0 };
+    }
+    let (text, facts) = (text.to_lowercase(), facts(product));
+    let words: Vec<&str> = text.split_whitespace().map(|w| w.trim_matches(['.', ',', '!', ':'])).collect();
+    let covers = facts.iter().enumerate().fold(0, |bits, (i, f)| bits | u64::from(words.contains(&f.as_str())) << i);
+    Scored { utility: f64::from(covers.count_ones()) / facts.len() as f64, covers }
+}
+
+/// A demonstration: K pitches of two or three of the facts.
+pub fn demonstration(product: &Product, k: usize, noise: Noise) -> (String, Vec<String>) {
+    let facts = facts(product);
+    let pitch = |i: u64| {
+        let noise = noise.child(i);
+        let n = 2 + noise.below(0, 2) as u64;
+        (1..=n).map(|j| pick(noise, j, &facts).clone()).collect::<Vec<_>>().join(" ")
+    };
+    ("pitches".into(), (0..k as u64).map(pitch).collect())
+}
