@@ -6,8 +6,9 @@
     python tools/check_transformers.py base base/haggle/dialogues.jsonl --golden tests/goldens/text/dialogues.jsonl
 
 Needs transformers, and torch when scores are given. Ids: the chat template of the folder, rendered and tokenised by
-transformers, against the ids haggle trains on; and back to text. Logprobs: transformers in f32 and in f64; those of the
-side's own replies within 1e-4, what the other side says and the prompt (never trained on) is reported beside it.
+transformers, against the ids haggle trains on; and back to text. Logprobs: those of the side's own replies within 1e-4
+of transformers in f32. What the other side says and the prompt, never trained on, holds a few tokens that f32 itself
+cannot give to 1e-4: there the floor is what transformers' f32 is off its own f64, and haggle stays within twice that.
 --golden writes a few dialogues, and some odd text, with the ids transformers gives them: tests/text_golden.rs.
 """
 
@@ -57,22 +58,26 @@ def check_scores(folder, tokenizer, lines, scores):
     from transformers import AutoModelForCausalLM
 
     marks = [tokenizer.convert_tokens_to_ids(t) for t in ("<|assistant|>", "<|end|>")]
-    differences = {}
-    for dtype in (torch.float32, torch.float64):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-        pairs = []
-        for line, score in zip(lines, scores):
-            ids = torch.tensor(line["ids"])
-            with torch.no_grad():
-                logprobs = model(ids[None]).logits[0].double().log_softmax(-1)
-            want = logprobs[:-1].gather(1, ids[1:, None])[:, 0]
-            got = torch.tensor(score["logprobs"][1:], dtype=torch.float64)
-            pairs += zip((want - got).abs().tolist(), own(line["ids"], *marks))
-        for name, mine in (("own replies", True), ("the rest", False)):
-            found = [d for d, flag in pairs if flag == mine]
-            differences[dtype, mine] = max(found)
-            print(f"{dtype}, {name}: {len(found)} tokens, at most {max(found):.1e}, above 1e-4: {sum(d > 1e-4 for d in found)}")
-    assert differences[torch.float32, True] < 1e-4
+    exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def logprobs(model, ids):
+        with torch.no_grad():
+            return model(ids[None]).logits[0].double().log_softmax(-1)[:-1].gather(1, ids[1:, None])[:, 0]
+
+    rows = []
+    for line, score in zip(lines, scores):
+        ids = torch.tensor(line["ids"])
+        f32, f64 = logprobs(model, ids), logprobs(exact, ids)
+        got = torch.tensor(score["logprobs"][1:], dtype=torch.float64)
+        columns = [(got - f32).abs(), (got - f64).abs(), (f32 - f64).abs()]
+        rows += zip(*(c.tolist() for c in columns), own(line["ids"], *marks))
+    for name, mine in (("own replies", True), ("the rest", False)):
+        found = [row[:3] for row in rows if row[3] == mine]
+        worst = [max(column) for column in zip(*found)]
+        print(f"{name}: {len(found)} tokens, at most: haggle from f32 {worst[0]:.1e}, haggle from f64 {worst[1]:.1e},"
+              f" f32 from f64 {worst[2]:.1e}; haggle from f32 above 1e-4: {sum(d[0] > 1e-4 for d in found)}")
+        assert worst[0] < 1e-4 if mine else worst[1] <= 2 * worst[2]
 
 
 def main():
