@@ -15,8 +15,12 @@ namespace {
 typedef float Row __attribute__((vector_size(32)));
 
 inline Row row_fma(float a, Row b, Row c) {
+#ifdef __FMA__
+  return __builtin_ia32_vfmaddps256(Row{a, a, a, a, a, a, a, a}, b, c);
+#else
   for (int i = 0; i < 8; ++i) c[i] = __builtin_fmaf(a, b[i], c[i]);
   return c;
+#endif
 }
 
 template <int K>
@@ -32,11 +36,17 @@ void multiply(const float (&a)[16][K], const float (&b)[K][8], float (&c)[16][8]
   }
 }
 
-float low(uint32_t kind, uint32_t pair) { return kind == MMA_BF16 ? float_of(pair << 16) : f16_float(pair & 0xFFFF); }
-float high(uint32_t kind, uint32_t pair) { return kind == MMA_BF16 ? float_of(pair & 0xFFFF0000u) : f16_float(pair >> 16); }
+inline float low(uint32_t kind, uint32_t pair) {
+  return kind == MMA_BF16 ? float_of(pair << 16) : f16_float(static_cast<uint16_t>(pair));
+}
+
+inline float high(uint32_t kind, uint32_t pair) {
+  return kind == MMA_BF16 ? float_of(pair & 0xFFFF0000u) : f16_float(static_cast<uint16_t>(pair >> 16));
+}
 
 // The fragments of m16n8k16: lane = 4 group + quarter.
-void gather_16(uint32_t kind, float (&a)[16][16], float (&b)[16][8]) {
+template <uint32_t kind>
+void gather_16(float (&a)[16][16], float (&b)[16][8]) {
   for (uint32_t lane = 0; lane < 32; ++lane) {
     const Thread& t = lane_of(lane);
     const uint32_t *fa = static_cast<const uint32_t*>(t.fragments[0]), *fb = static_cast<const uint32_t*>(t.fragments[1]);
@@ -99,7 +109,11 @@ void mma(uint32_t kind, float* d, const uint32_t* a, const uint32_t* b, const fl
     multiply(wide_a, wide_b, sums);
   } else {
     alignas(32) float wide_a[16][16], wide_b[16][8];
-    gather_16(kind, wide_a, wide_b);
+    if (kind == MMA_BF16) {
+      gather_16<MMA_BF16>(wide_a, wide_b);
+    } else {
+      gather_16<MMA_F16>(wide_a, wide_b);
+    }
     multiply(wide_a, wide_b, sums);
   }
   deal_d(sums);

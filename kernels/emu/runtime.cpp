@@ -16,6 +16,7 @@ thread_local Worker* g_worker = nullptr;
 
 namespace {
 
+constexpr size_t USABLE_BYTES = STACK_BYTES - COLOURS * COLOUR_BYTES;
 constexpr uint64_t STACK_CANARY = 0x5AFE57AC5AFE57ACull;
 
 uint64_t& canary(Fiber* fiber) { return *reinterpret_cast<uint64_t*>(fiber->stack); }
@@ -112,12 +113,16 @@ const char* short_name(const char* file) {
   leave_block(w);
 }
 
-void fiber_main();
-
 Fiber* take_fiber(Worker& w) {
   Fiber* fiber = w.free_fibers;
   w.free_fibers = fiber->next_free;
   return fiber;
+}
+
+// Puts a thread on a fiber of its own.
+void begin(Worker& w, Thread& thread) {
+  thread.fiber = take_fiber(w);
+  thread.sp = thread.fiber->sp;
 }
 
 void give_fiber(Worker& w, Fiber* fiber) {
@@ -126,27 +131,33 @@ void give_fiber(Worker& w, Fiber* fiber) {
 }
 
 // The current thread waits; goes on with another, and returns when it is its turn again.
-void suspend(Worker& w) {
+inline __attribute__((always_inline)) void suspend(Worker& w) {
   Thread* self = w.self;
   Thread* next = take_ready(w);
-  if (!next) report_deadlock(w);
+  if (__builtin_expect(!next, 0)) report_deadlock(w);
   if (next == self) return;
-  if (!next->fiber) next->fiber = take_fiber(w);
   w.self = next;
-  haggle_emu_switch(&self->fiber->sp, next->fiber->sp);
+  if (__builtin_expect(!next->fiber, 0)) begin(w, *next);
+  // A switch waits for memory more than for anything: ask for the stacks that are probably next.
+  const char* ahead = static_cast<const char*>(next[1].sp);
+  __builtin_prefetch(ahead);
+  __builtin_prefetch(ahead + 64);
+  __builtin_prefetch(ahead + 128);
+  __builtin_prefetch(&next[3]);
+  haggle_emu_switch(&self->sp, next->sp);
 }
 
 // The life of a fiber: it runs the current thread, then another on the same stack, or goes to sleep.
 void fiber_main() {
   Worker& w = *g_worker;
   for (;;) {
-    Thread* self = w.self;
     w.launch->entry->call(w.launch->args);
+    Thread* self = w.self;
     self->done = true;
     w.warps[self->warp].alive &= ~(1u << self->lane);
     Fiber* fiber = self->fiber;
     self->fiber = nullptr;
-    if (canary(fiber) != STACK_CANARY) fail("local variables need more than %zu bytes of stack", STACK_BYTES);
+    if (canary(fiber) != STACK_CANARY) fail("local variables need more than %zu bytes of stack", USABLE_BYTES);
     if (--w.n_left == 0) {
       give_fiber(w, fiber);
       haggle_emu_switch(&fiber->sp, w.main_sp);
@@ -160,7 +171,7 @@ void fiber_main() {
       continue;
     }
     give_fiber(w, fiber);
-    haggle_emu_switch(&fiber->sp, next->fiber->sp);
+    haggle_emu_switch(&fiber->sp, next->sp);
   }
 }
 
@@ -170,8 +181,7 @@ void prepare_fibers(Worker& w) {
   for (uint32_t i = MAX_THREADS; i-- > 0;) {
     Fiber* fiber = &w.fibers[i];
     fiber->stack = w.stacks + i * STACK_BYTES;
-    // Stack tops of one alignment would share the same few cache sets.
-    fiber->sp = fiber_prepare(fiber->stack, STACK_BYTES - (i % 32) * 192, fiber_main);
+    fiber->sp = fiber_prepare(fiber->stack, STACK_BYTES - i % COLOURS * COLOUR_BYTES, fiber_main);
     canary(fiber) = STACK_CANARY;
     give_fiber(w, fiber);
   }
@@ -188,8 +198,8 @@ void start_threads(Worker& w) {
   for (uint32_t i = 0; i < w.n_threads; ++i) {
     Thread& t = w.threads[i];
     t.index = {i % dim.x, i / dim.x % dim.y, i / dim.x / dim.y};
-    t.warp = i / WARP;
-    t.lane = i % WARP;
+    t.warp = static_cast<uint8_t>(i / WARP);
+    t.lane = static_cast<uint8_t>(i % WARP);
     t.fiber = nullptr;
     t.wait = Wait::None;
     t.done = false;
@@ -215,9 +225,9 @@ void run_block(Worker& w, uint64_t number) {
   shared_start(w, launch.shared_bytes);
   start_threads(w);
   Thread* first = take_ready(w);
-  first->fiber = take_fiber(w);
+  begin(w, *first);
   w.self = first;
-  haggle_emu_switch(&w.main_sp, first->fiber->sp);
+  haggle_emu_switch(&w.main_sp, first->sp);
   if (w.failed) {
     prepare_fibers(w);
     return;
@@ -237,11 +247,6 @@ void fail(const char* format, ...) {
   write_report(w, *w.self, format, rest);
   va_end(rest);
   leave_block(w);
-}
-
-Thread& lane_of(uint32_t lane) {
-  Worker& w = *g_worker;
-  return w.threads[w.self->warp * WARP + lane];
 }
 
 void sync_threads(uint32_t predicate, const char* file, int line) {
@@ -295,8 +300,8 @@ bool collective(Op op, uint32_t mask, const char* file, int line) {
     return false;
   }
   for (uint32_t rest = lanes; rest; rest &= rest - 1) {
-    const Thread& t = lane_of(__builtin_ctz(rest));
-    if (t.op != op || t.mask != mask) {
+    const Thread& t = *(self - self->lane + __builtin_ctz(rest));
+    if (__builtin_expect(t.op != op || t.mask != mask, 0)) {
       fail("divergent warp operation: is at %s:%d with mask %#x, lane %u at %s:%d with mask %#x", short_name(file), line,
            mask, t.lane, short_name(t.file), t.line, t.mask);
     }
@@ -315,8 +320,9 @@ using namespace emu;
 extern "C" {
 
 Worker* haggle_emu_worker_new() {
-  Worker* w = static_cast<Worker*>(calloc(1, sizeof(Worker)));
+  Worker* w = static_cast<Worker*>(aligned_alloc(64, (sizeof(Worker) + 63) / 64 * 64));
   if (!w) return nullptr;
+  memset(static_cast<void*>(w), 0, sizeof(Worker));
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   void* stacks = mmap(nullptr, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
   w->arena = shared_new();

@@ -15,7 +15,8 @@ constexpr uint32_t WARP = 32;
 constexpr uint32_t MAX_THREADS = 1024;
 constexpr uint32_t MAX_WARPS = MAX_THREADS / WARP;
 constexpr size_t MAX_SHARED_BYTES = 227 * 1024;  // what a block may have on sm_90
-constexpr size_t STACK_BYTES = 64 * 1024;
+constexpr size_t STACK_BYTES = 96 * 1024;
+constexpr size_t COLOURS = 128, COLOUR_BYTES = 192;  // stack tops of one alignment would share few cache sets
 constexpr uint32_t MAX_SLOTS = 4096;  // static shared arrays of all kernels together
 constexpr uint8_t GUARD = 0xA5;
 constexpr size_t GUARD_BYTES = 64;
@@ -71,7 +72,7 @@ struct Copy {
 };
 
 struct Fiber {
-  void* sp;
+  void* sp;  // while no thread is on it
   char* stack;
   Fiber* next_free;
 };
@@ -79,19 +80,21 @@ struct Fiber {
 enum class Wait : uint8_t { None, Barrier, Warp };
 enum class Op : uint8_t { None, SyncWarp, Shuffle, Vote, Match, LdMatrix, Mma };
 
-struct Thread {
-  Index3 index;
-  uint32_t warp, lane;
-  Fiber* fiber;
+// What a switch touches stands in the first cache line.
+struct alignas(64) Thread {
+  void* sp;
+  Fiber* fiber;  // null: not begun, or done
+  const char* file;
+  int line;
+  uint8_t lane, warp;
   Wait wait;
   bool done;
   // The warp operation this lane waits in.
-  Op op;
   uint32_t mask, arg;
   uint64_t value, result;
+  Op op;
+  Index3 index;
   const void* fragments[4];
-  const char* file;
-  int line;
   // cp.async
   Copy* copies;
   uint32_t n_copies, max_copies, groups;
@@ -112,7 +115,7 @@ struct SharedArray {
 struct Worker {
   Thread* self;
   Index3 block_index, block_dim, grid_dim;
-  Thread threads[MAX_THREADS];
+  Thread threads[MAX_THREADS + 4];  // four more, so that a look ahead stays inside
   Warp warps[MAX_WARPS];
   uint32_t n_threads, n_warps, n_left, ready_warps, warp;
   // The block barrier.
@@ -154,7 +157,12 @@ void sync_threads(uint32_t predicate, const char* file, int line);
 // Waits for the lanes of `mask` in operation `op`. True for the last to arrive, who does the work of all of them
 // (their deposits are in their `Thread`s) before any of them goes on.
 bool collective(Op op, uint32_t mask, const char* file, int line);
-Thread& lane_of(uint32_t lane);  // a lane of the current warp
+
+// A lane of the current warp.
+inline Thread& lane_of(uint32_t lane) {
+  Thread* self = g_worker->self;
+  return *(self - self->lane + lane);
+}
 
 // Shared memory of the current block.
 void* shared_dynamic();
