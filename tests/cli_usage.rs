@@ -86,6 +86,7 @@ fn the_printed_config_is_a_config_with_the_same_values() {
 fn a_gpu_that_is_not_there_is_code_4() {
     let dir = dir();
     haggle(dir.path(), &["doctor", "--device", "cuda"]).refused(4, &["device cuda", "use --device cpu"]);
+    haggle(dir.path(), &["doctor", "--device", "cuda:x"]).refused(4, &["`x` is no GPU number"]);
     haggle(dir.path(), &["doctor", "--device", "abacus"]).refused(4, &["device abacus", "unknown"]);
 }
 

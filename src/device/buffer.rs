@@ -1,5 +1,6 @@
 //! Typed memory: buffers, and the views that ops take.
 
+use super::gpu::cuda_memory::Memory;
 use super::host::HostMemory;
 use std::fmt;
 use std::ops::Range;
@@ -58,6 +59,7 @@ impl Element for u64 {
 
 enum Storage {
     Host(HostMemory),
+    Cuda(Memory),
 }
 
 /// Memory of one number type on one device, zeroed at birth, 64-byte aligned, between two guard lines.
@@ -70,6 +72,10 @@ pub struct Buffer {
 impl Buffer {
     pub(super) fn host(dtype: DType, len: usize) -> Buffer {
         Buffer { dtype, len, storage: Storage::Host(HostMemory::zeroed(len * dtype.size())) }
+    }
+
+    pub(super) fn cuda(dtype: DType, len: usize, memory: Memory) -> Buffer {
+        Buffer { dtype, len, storage: Storage::Cuda(memory) }
     }
 
     /// Number of elements.
@@ -118,18 +124,21 @@ impl Buffer {
     pub fn guard_intact(&self) -> bool {
         match &self.storage {
             Storage::Host(memory) => memory.guard_intact(),
+            Storage::Cuda(memory) => memory.guard_intact(),
         }
     }
 
     fn bytes(&self) -> *const u8 {
         match &self.storage {
             Storage::Host(memory) => memory.as_ptr(),
+            Storage::Cuda(memory) => memory.address() as *const u8,
         }
     }
 
     fn bytes_mut(&mut self) -> *mut u8 {
         match &mut self.storage {
             Storage::Host(memory) => memory.as_mut_ptr(),
+            Storage::Cuda(memory) => memory.address() as *mut u8,
         }
     }
 }
@@ -183,6 +192,7 @@ impl<'a> View<'a> {
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host<T: Element>(&self) -> &'a [T] {
         assert_eq!(T::DTYPE, self.buffer.dtype, "view read as another type");
+        assert!(matches!(self.buffer.storage, Storage::Host(_)), "a GPU's memory read as the host's");
         // SAFETY: the storage is 64-byte aligned, lives as long as 'a, holds `buffer.len` initialised elements of
         // this type (checked above), and start + len <= buffer.len by construction.
         unsafe { std::slice::from_raw_parts(self.buffer.bytes().cast::<T>().add(self.start), self.len) }
@@ -242,6 +252,7 @@ impl<'a> ViewMut<'a> {
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host_mut<T: Element>(&mut self) -> &mut [T] {
         assert_eq!(T::DTYPE, self.buffer.dtype, "view written as another type");
+        assert!(matches!(self.buffer.storage, Storage::Host(_)), "a GPU's memory written as the host's");
         let bytes = self.buffer.bytes_mut();
         // SAFETY: as for `View::host`; the exclusive borrow of the buffer makes this the only view of it.
         unsafe { std::slice::from_raw_parts_mut(bytes.cast::<T>().add(self.start), self.len) }

@@ -22,12 +22,13 @@ use std::sync::Arc;
 pub enum Device {
     /// Native Rust on this machine's cores.
     Cpu(Arc<cpu::Cpu>),
-    /// Our kernels.
+    /// Our kernels, on a GPU or emulated.
     Gpu(Arc<gpu::Gpu>),
 }
 
 impl Device {
-    /// Opens a device by name (`auto`, `cpu`, `emu`) with `threads` CPU threads (0: all cores).
+    /// Opens a device by name (`auto`, `cpu`, `emu`, `cuda`, `cuda:N`) with `threads` CPU threads (0: all cores).
+    /// `auto` is the CPU until the CUDA device has run on hardware.
     ///
     /// # Errors
     /// [`Error::Device`] for a name this build does not know or a device that is not there.
@@ -35,11 +36,10 @@ impl Device {
         match name {
             "auto" | "cpu" => Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)))),
             "emu" => Ok(Device::Gpu(Arc::new(gpu::Gpu::Emu(gpu::emu::Emu::new(threads)?)))),
-            gpu if gpu == "cuda" || gpu.starts_with("cuda:") => Err(Error::Device {
-                device: name.into(),
-                what: "this build has no CUDA device; use --device cpu".into(),
-            }),
-            _ => Err(Error::Device { device: name.into(), what: "unknown; use auto, cpu or emu".into() }),
+            cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
+                Ok(Device::Gpu(Arc::new(gpu::Gpu::Cuda(gpu::cuda::Cuda::new(cuda)?))))
+            }
+            _ => Err(Error::Device { device: name.into(), what: "unknown; use auto, cpu, emu or cuda:N".into() }),
         }
     }
 
@@ -55,9 +55,7 @@ impl Device {
     pub fn zeros(&self, dtype: DType, len: usize) -> Buffer {
         match self {
             Device::Cpu(_) => Buffer::host(dtype, len),
-            Device::Gpu(gpu) => match **gpu {
-                gpu::Gpu::Emu(_) => Buffer::host(dtype, len),
-            },
+            Device::Gpu(gpu) => gpu.zeros(dtype, len),
         }
     }
 
@@ -75,9 +73,7 @@ impl Device {
     pub fn write<T: Element>(&self, mut to: ViewMut, data: &[T]) {
         match self {
             Device::Cpu(_) => to.host_mut::<T>().copy_from_slice(data),
-            Device::Gpu(gpu) => match **gpu {
-                gpu::Gpu::Emu(_) => to.host_mut::<T>().copy_from_slice(data),
-            },
+            Device::Gpu(gpu) => gpu.write(to, data),
         }
     }
 
@@ -88,9 +84,7 @@ impl Device {
     pub fn read<T: Element>(&self, from: View, data: &mut [T]) {
         match self {
             Device::Cpu(_) => data.copy_from_slice(from.host::<T>()),
-            Device::Gpu(gpu) => match **gpu {
-                gpu::Gpu::Emu(_) => data.copy_from_slice(from.host::<T>()),
-            },
+            Device::Gpu(gpu) => gpu.read(from, data),
         }
     }
 

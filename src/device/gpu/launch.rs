@@ -104,4 +104,10 @@ impl ArgBlock {
         self.pointers.iter_mut().zip(&mut self.values).for_each(|(p, v)| *p = (v as *mut u64).cast());
         self.pointers.as_mut_ptr()
     }
+
+    /// The same as a slice.
+    pub(super) fn slice(&mut self) -> &mut [*mut c_void] {
+        self.pointers();
+        &mut self.pointers
+    }
 }

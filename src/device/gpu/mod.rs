@@ -1,10 +1,12 @@
-//! Devices that run the kernels of `kernels/`: the emulator, which runs them on this machine's cores.
+//! Devices that run the kernels of `kernels/`: a GPU, and the emulator, which runs them on this machine's cores.
 //!
 //! Launch code (grid, block, shared bytes: one small function an op, a file a family) is the same for every such
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
 pub mod attn;
 pub mod credit;
+pub mod cuda;
+pub mod cuda_memory;
 pub mod embed;
 pub mod emu;
 pub mod gemm;
@@ -21,13 +23,15 @@ pub mod swiglu;
 
 pub use launch::{Arg, Launch};
 
-use crate::device::DType;
+use crate::device::{Buffer, DType, Element, View, ViewMut};
 use crate::error::{Error, Result};
 
 /// A device that runs kernels.
 pub enum Gpu {
     /// The kernels compiled by the host's C++ compiler, a fiber for each CUDA thread.
     Emu(emu::Emu),
+    /// An NVIDIA GPU.
+    Cuda(cuda::Cuda),
 }
 
 impl Gpu {
@@ -39,6 +43,7 @@ impl Gpu {
     pub fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
         match self {
             Gpu::Emu(emu) => emu.launch(launch, args),
+            Gpu::Cuda(cuda) => cuda.launch(launch, args),
         }
     }
 
@@ -46,6 +51,7 @@ impl Gpu {
     pub fn name(&self) -> &'static str {
         match self {
             Gpu::Emu(_) => "emu",
+            Gpu::Cuda(_) => "cuda",
         }
     }
 
@@ -53,6 +59,37 @@ impl Gpu {
     pub fn kernels(&self) -> Vec<&'static str> {
         match self {
             Gpu::Emu(emu) => emu.kernels(),
+            Gpu::Cuda(cuda) => cuda.kernels(),
+        }
+    }
+
+    /// See [`crate::device::Device::zeros`].
+    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Buffer {
+        match self {
+            Gpu::Emu(_) => Buffer::host(dtype, len),
+            Gpu::Cuda(cuda) => Buffer::cuda(dtype, len, cuda.zeros(dtype, len)),
+        }
+    }
+
+    /// See [`crate::device::Device::write`].
+    pub(super) fn write<T: Element>(&self, mut to: ViewMut, data: &[T]) {
+        match self {
+            Gpu::Emu(_) => to.host_mut::<T>().copy_from_slice(data),
+            Gpu::Cuda(cuda) => {
+                assert!(to.dtype() == T::DTYPE && to.len() == data.len(), "a view written as another type or length");
+                cuda.write(to.address() as u64, data)
+            }
+        }
+    }
+
+    /// See [`crate::device::Device::read`].
+    pub(super) fn read<T: Element>(&self, from: View, data: &mut [T]) {
+        match self {
+            Gpu::Emu(_) => data.copy_from_slice(from.host::<T>()),
+            Gpu::Cuda(cuda) => {
+                assert!(from.dtype() == T::DTYPE && from.len() == data.len(), "a view read as another type or length");
+                cuda.read(from.address() as u64, data)
+            }
         }
     }
 

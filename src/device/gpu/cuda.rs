@@ -1,0 +1,224 @@
+//! The CUDA device: the fatbins that `build/nvcc.rs` embeds, loaded and launched through the driver API.
+//!
+//! One context, one stream: work runs in the order it was asked for. A launch returns before it has run, so a fault may
+//! show at a later call; from then on every launch answers with it. `HAGGLE_CUDA_SYNC=1` waits after each launch, which
+//! names the kernel at fault. **This device has never run on hardware**: it compiles, its refusals are tested, and the
+//! kernels and their launch code run on the emulator.
+
+use super::cuda_memory::{Memory, Owner};
+use super::launch::{Arg, ArgBlock, Launch};
+use crate::device::{DType, Element};
+use crate::error::{Error, Result};
+use cudarc::driver::{result, sys};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::sync::Arc;
+
+/// Kernels of one file; the list is made by `build/nvcc.rs` and empty without nvcc.
+struct Module {
+    file: &'static str,
+    kernels: &'static [&'static str],
+    fatbin: &'static [u8],
+}
+
+static MODULES: &[Module] = include!(concat!(env!("OUT_DIR"), "/nvcc_kernels.rs"));
+
+/// The CUDA version kernels are built for, as the driver counts: 13.0.
+const CUDA_VERSION: i32 = 13_000;
+/// Dynamic shared memory a kernel gets without asking.
+const PLAIN_SHARED_BYTES: u32 = 48 * 1024;
+
+/// A GPU.
+pub struct Cuda {
+    owner: Arc<Owner>,
+    functions: HashMap<&'static str, Function>,
+    name: String,
+    wait: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Function(sys::CUfunction);
+
+// SAFETY: handles of the driver, which takes them from any thread whose current context is theirs.
+unsafe impl Send for Function {}
+unsafe impl Sync for Function {}
+
+impl Cuda {
+    /// Opens `cuda` or `cuda:N`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] naming what is missing: driver, GPU, kernels in this binary, code for this GPU.
+    pub fn new(device: &str) -> Result<Cuda> {
+        let fail = |what: String| Error::Device { device: device.into(), what };
+        let index = match device.strip_prefix("cuda:") {
+            Some(n) => n.parse().map_err(|_| fail(format!("`{n}` is no GPU number; use cuda:0")))?,
+            None => 0,
+        };
+        if MODULES.is_empty() {
+            return Err(fail(
+                "this binary has no CUDA kernels: nvcc was not found when it was built; run tools/install-nvcc \
+                             and build again, or use --device cpu"
+                    .into(),
+            ));
+        }
+        check_driver().map_err(fail)?;
+        let (name, owner) = open(index).map_err(fail)?;
+        let functions = load(&owner, &name).map_err(fail)?;
+        let wait = std::env::var("HAGGLE_CUDA_SYNC").is_ok_and(|v| v == "1");
+        Ok(Cuda { owner: Arc::new(owner), functions, name, wait })
+    }
+
+    /// The GPU's own name.
+    pub fn gpu_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Names of all kernels, sorted.
+    pub fn kernels(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.functions.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Memory of `len` zeros.
+    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Memory {
+        Memory::zeros(&self.owner, len * dtype.size())
+    }
+
+    /// Copies host data to a place on the GPU, through pinned memory.
+    pub(super) fn write<T: Element>(&self, to: u64, data: &[T]) {
+        self.owner.write(to, bytemuck::cast_slice(data));
+    }
+
+    /// Copies from the GPU, after everything asked for before.
+    pub(super) fn read<T: Element>(&self, from: u64, data: &mut [T]) {
+        self.owner.read(from, bytemuck::cast_slice_mut(data));
+    }
+
+    /// See [`super::Gpu::launch`].
+    pub(super) fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let fact = |what: String| Error::Kernel {
+            op: launch.op,
+            kernel: launch.kernel.into(),
+            shape: launch.shape.to_string(),
+            block: None,
+            thread: None,
+            what,
+        };
+        if let Some(fault) = self.owner.fault() {
+            return Err(fact(format!("not launched: {fault}")));
+        }
+        let missing = || Error::Device { device: "cuda".into(), what: format!("no kernel named {}", launch.kernel) };
+        let function = *self.functions.get(launch.kernel).ok_or_else(missing)?;
+        let mut block = ArgBlock::new(args);
+        // SAFETY: the function is of a module that is never unloaded; the argument block has a value for each parameter
+        // (held by the emulator's check of the same launch code) and is read before the call returns; the pointers in it
+        // are to memory that outlives the stream's work, because freed memory is reused on the same stream only.
+        let done = unsafe { self.owner.enter().and_then(|()| start(function, launch, &mut block)) };
+        done.and_then(|()| if self.wait { self.owner.wait() } else { Ok(()) }).map_err(|e| {
+            let what = format!(
+                "{} (grid {:?}, block {:?}, {} bytes shared)",
+                text(e),
+                launch.grid,
+                launch.block,
+                launch.shared_bytes
+            );
+            self.owner.set_fault(format!("kernel {} failed before: {what}", launch.kernel));
+            fact(what)
+        })?;
+        self.owner.note(launch.kernel);
+        Ok(())
+    }
+}
+
+/// # Safety
+/// As `cuLaunchKernel`; the context is current.
+unsafe fn start(function: Function, launch: &Launch, block: &mut ArgBlock) -> Result<(), result::DriverError> {
+    let tuple = |d: [u32; 3]| (d[0], d[1], d[2]);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if launch.shared_bytes > PLAIN_SHARED_BYTES {
+            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            result::function::set_function_attribute(function.0, most, launch.shared_bytes as i32)?;
+        }
+        let stream = std::ptr::null_mut();
+        result::launch_kernel(
+            function.0,
+            tuple(launch.grid),
+            tuple(launch.block),
+            launch.shared_bytes,
+            stream,
+            block.slice(),
+        )
+    }
+}
+
+/// An error of the driver in its own words.
+pub(super) fn text(error: result::DriverError) -> String {
+    match error.error_string() {
+        Ok(words) => words.to_string_lossy().into_owned(),
+        Err(_) => format!("{:?}", error.0),
+    }
+}
+
+/// `Ok` when there is a driver, new enough for the kernels.
+fn check_driver() -> Result<(), String> {
+    // SAFETY: looks for the library, and loads it.
+    if !unsafe { sys::is_culib_present() } {
+        return Err("no CUDA driver (libcuda) on this machine; install NVIDIA's driver, or use --device cpu".into());
+    }
+    result::init().map_err(|e| format!("the CUDA driver does not start: {}", text(e)))?;
+    let mut version = 0;
+    // SAFETY: writes one int.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(text)?;
+    if version < CUDA_VERSION {
+        let (have, want) = (version as f32 / 1000.0, CUDA_VERSION / 1000);
+        return Err(format!(
+            "the driver is too old: it runs CUDA {have:.1}, the kernels need {want}.0 (driver 580 or newer)"
+        ));
+    }
+    Ok(())
+}
+
+/// The GPU's name, and its context with memory.
+fn open(index: i32) -> Result<(String, Owner), String> {
+    let count = result::device::get_count().map_err(text)?;
+    if index < 0 || index >= count {
+        return Err(format!("there is no GPU number {index}; this machine has {count}"));
+    }
+    let device = result::device::get(index).map_err(text)?;
+    let name = result::device::get_name(device).map_err(text)?;
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    // SAFETY: `device` was just given by the driver.
+    let part = |what| unsafe { result::device::get_attribute(device, what) }.map_err(text);
+    let (major, minor) = (part(MAJOR)?, part(MINOR)?);
+    if major < 8 {
+        return Err(format!("{name} is sm_{major}{minor}; the kernels need sm_80 or newer"));
+    }
+    // SAFETY: as above; the context is never released, like the device it belongs to.
+    let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
+    Ok((name, Owner::new(context).map_err(text)?))
+}
+
+/// Every kernel of every module.
+fn load(owner: &Owner, name: &str) -> Result<HashMap<&'static str, Function>, String> {
+    owner.enter().map_err(text)?;
+    let mut functions = HashMap::new();
+    for module in MODULES {
+        let fail = |e| format!("{}: cannot be loaded on {name}: {}", module.file, text(e));
+        // SAFETY: the image is a whole fatbin, as nvcc wrote it.
+        let handle = unsafe { result::module::load_data(module.fatbin.as_ptr().cast()) }.map_err(fail)?;
+        for kernel in module.kernels {
+            let symbol = CString::new(*kernel).map_err(|e| e.to_string())?;
+            // SAFETY: the module was just loaded and is never unloaded.
+            let function = unsafe { result::module::get_function(handle, symbol) }.map_err(fail)?;
+            functions.insert(*kernel, Function(function));
+        }
+    }
+    Ok(functions)
+}
