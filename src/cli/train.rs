@@ -25,6 +25,8 @@ Examples:
   haggle train                                          the embedded buyer, seller and catalog; runs/001
   haggle train --products AmazonHistoryPrice --seed 2 --out runs/real
   haggle train --steps 5 --set rollout.group_size=4     a short look
+  haggle train --task menu --credit shapley             K drafts a turn, each with its own credit
+  haggle train --list-credit                            every credit, loss and reward rule
   haggle train --resume --out runs/real                 go on after Ctrl-C or a kill
   haggle train --dry-run                                config, memory plan, estimates; starts nothing")]
 pub struct TrainArgs {

@@ -2,7 +2,7 @@
 //!
 //! `A_k = (r_k - mean_group) / (std_group + eps)`, `A = sum_k w_k A_k`, then `(A - mean) / (std + eps)` over the batch.
 //!
-//! Source: Liu et al. 2026, arXiv:2601.05242, eq. 4 to 6, with eps = 1e-4 as in the authors' code.
+//! Source: Liu et al. 2026, arXiv:2601.05242, with eps = 1e-4 as in the authors' code.
 //! Differs: standard deviations divide by n, not n - 1, as everywhere here.
 
 use super::reinforce_pp::whiten;

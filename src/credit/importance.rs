@@ -71,7 +71,7 @@ pub fn correct(
 /// `s = exp(mean_t (now_t - sampled_t))`; the gradient of `s A` in each logprob is `s A / T`, which is what the token loss
 /// gives with each sequence's tokens weighted 1 / T.
 ///
-/// Source: Zheng et al. 2025, arXiv:2507.18071, eq. 5 to 7.
+/// Source: Zheng et al. 2025, arXiv:2507.18071.
 pub fn sequence_ratio(now: &[f32], sampled: &[f32], stand_in: &mut [f32]) {
     let total: f64 = now.iter().zip(sampled).map(|(n, s)| *n as f64 - *s as f64).sum();
     let mean = total / now.len().max(1) as f64;

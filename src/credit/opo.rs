@@ -2,7 +2,7 @@
 //!
 //! `A_i = R_i - sum_j l_j R_j / sum_j l_j`, `l` the trained tokens of a rollout.
 //!
-//! Source: Hao et al. 2025, arXiv:2505.23585, eq. 6.
+//! Source: Hao et al. 2025, arXiv:2505.23585.
 
 /// Advantages of one group, `[G]` rewards and lengths into `[G]`; with no token at all the plain mean is the baseline.
 pub fn opo(rewards: &[f64], lengths: &[usize], advantage: &mut [f64]) {

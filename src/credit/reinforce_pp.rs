@@ -3,7 +3,7 @@
 //! `A_i = (x_i - mean) / (std + eps)`, mean and standard deviation over tokens: each rollout counts as often as it has
 //! tokens. `x` is the reward, or, in the baseline form, the reward minus its group's mean.
 //!
-//! Source: Hu et al. 2025, arXiv:2501.03262, eq. 8 to 10.
+//! Source: Hu et al. 2025, arXiv:2501.03262.
 //! Differs: the return is not discounted and the KL is no part of it (`loss.kl_in = "reward"` puts it there).
 
 /// Added to the standard deviation before dividing.

@@ -88,7 +88,7 @@ pub struct Sampled {
 /// candidate early in one is late in the other). `value` takes a set as a bit mask and gives 0 for the empty one.
 ///
 /// Source: Castro et al. 2009, "Polynomial calculation of the Shapley value based on sampling"; Mitchell et al. 2022,
-/// arXiv:2104.12199, section 3 (antithetic pairs). The pairs are independent: their spread gives the standard error.
+/// arXiv:2104.12199 (antithetic pairs). The pairs are independent: their spread gives the standard error.
 ///
 /// # Errors
 /// [`Error::Shape`] when there is no candidate or no pair, more than 64 candidates, or a value is not finite.

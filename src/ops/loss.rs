@@ -11,7 +11,7 @@ pub enum Objective {
     #[default]
     Clip,
     /// `-sg(clip(r)) A logprob`: outside the clip the weight stops, the gradient goes on (CISPO, MiniMax-M1 2025,
-    /// arXiv:2506.13585, eq. 4 and 5).
+    /// arXiv:2506.13585).
     Cispo,
 }
 
@@ -53,7 +53,7 @@ pub struct PolicyLoss {
     /// What is clipped.
     pub objective: Objective,
     /// For negative advantages the loss of a token stops at `-dual_clip A`, and its gradient with it; above 1, 0 is off
-    /// (Ye et al. 2020, arXiv:1912.09729, eq. 5). Read by [`Objective::Clip`].
+    /// (Ye et al. 2020, arXiv:1912.09729). Read by [`Objective::Clip`].
     pub dual_clip: f32,
     /// How the KL penalty is estimated.
     pub kl_estimator: Kl,
