@@ -13,6 +13,7 @@ use haggle::ops::noise::noise_bits;
 use haggle::ops::sample::{Sampling, sample};
 use haggle::oracle;
 use haggle::oracle::sample::Row;
+use half::bf16;
 use support::*;
 
 type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
@@ -173,6 +174,70 @@ fn linear_logprob_has_the_same_bits_on_every_device() {
             same("linear_logprob_bwd", &format!("dx, {name}"), &[n, c], &want_bwd[0], &got_bwd[0]);
             same("linear_logprob_bwd", &format!("dw, {name}"), &[v, c], &want_bwd[1], &got_bwd[1]);
         }
+    }
+}
+
+/// bf16 x and w: logprob, lse, entropy as f32, then dx and dw.
+fn in_bf16(head: &Head, dev: &Device) -> [Vec<f32>; 5] {
+    let [n, v, c] = head.dims;
+    let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, n)];
+    let (x, w, target) = (dev.upload(&round(&head.x)), dev.upload(&round(&head.w)), dev.upload(&head.target));
+    let mut space = poisoned(dev, linear_logprob_workspace(dev, v));
+    let [lp, lse, h] = &mut out;
+    let (x, w, target, space_view) = (x.view(), w.view(), target.view(), space.view_mut());
+    let (lp_view, lse_view, h_view) = (lp.view_mut(), lse.view_mut(), h.view_mut());
+    linear_logprob_fwd(dev, x, w, target, lp_view, lse_view, h_view, space_view, c, head.inv).unwrap();
+    let (d_lp, d_h) = (dev.upload(&normal(n, 4)), dev.upload(&normal(n, 5)));
+    let (mut dx, mut dw) = (dev.upload(&vec![bf16::NAN; n * c]), dev.upload(&normal(v * c, 6)));
+    let (d_lp, d_h, lse_view, h_view) = (d_lp.view(), d_h.view(), lse.view(), h.view());
+    let (dx_view, dw_view, space_view) = (dx.view_mut(), dw.view_mut(), space.view_mut());
+    linear_logprob_bwd(dev, d_lp, d_h, x, w, target, lse_view, h_view, dx_view, dw_view, space_view, c, head.inv)
+        .unwrap();
+    assert!(dx.guard_intact() && space.guard_intact());
+    let [lp, lse, h] = out.each_ref().map(|b| take(dev, b));
+    [lp, lse, h, floats(&dev.to_vec(dx.view())), take(dev, &dw)]
+}
+
+#[test]
+fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
+    for (head, _) in Head::all() {
+        let [n, v, c] = head.dims;
+        let (x, w) = (wide(&floats(&round(&head.x))), wide(&floats(&round(&head.w))));
+        let (target, inv) = (&head.target, head.inv as f64);
+        let fwd = oracle::logprob::linear_logprob_fwd(&x, &w, target, c, inv);
+        let (d_lp, d_h) = (wide(&normal(n, 4)), wide(&normal(n, 5)));
+        let (dx, dw) = oracle::logprob::linear_logprob_bwd(&d_lp, &d_h, &x, &w, target, c, inv);
+        let dw: Vec<f64> = dw.iter().zip(normal(v * c, 6)).map(|(a, b)| a + b as f64).collect();
+        let mut first: Option<[Vec<f32>; 5]> = None;
+        for (name, dev) in kernel_devices() {
+            let got = in_bf16(&head, &dev);
+            near("linear_logprob_fwd logprob in bf16", &[n], &fwd.0, &got[0], 8.6e-8);
+            near("linear_logprob_fwd lse in bf16", &[n], &fwd.1, &got[1], 1.2e-7);
+            near("linear_logprob_fwd entropy in bf16", &[n], &fwd.2, &got[2], 2.2e-7);
+            if v > 1 {
+                near("linear_logprob_bwd dx in bf16", &[n, c], &dx, &got[3], 4.2e-3);
+                near("linear_logprob_bwd dw in bf16", &[v, c], &dw, &got[4], 1.1e-3);
+            }
+            for (want, got) in first.get_or_insert_with(|| got.clone()).iter().zip(&got) {
+                same("linear_logprob in bf16", &name, &[got.len()], want, got);
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_logprob_in_bf16_has_the_bits_of_sampling_a_row_alone() {
+    let (head, _) = Head::all().remove(4);
+    let ([n, v, c], dev) = (head.dims, emu());
+    let w = dev.upload(&round(&head.w));
+    for row in [0, 1, 77, n - 1] {
+        let (x, mut z) = (dev.upload(&round(&head.x[row * c..][..c])), poisoned(&dev, v));
+        gemm_nt(&dev, x.view(), w.view(), z.view_mut(), 1, v, c, Store::Set).unwrap();
+        let (token, logprob) = draw(&dev, &take(&dev, &z), 1, Row { temperature: 1.0 / head.inv as f64, ..ALL });
+        let mut target = head.target.clone();
+        target[row] = token[0] as i32;
+        let trained = in_bf16(&Head { target, x: head.x.clone(), w: head.w.clone(), ..head }, &dev)[0][row];
+        assert_eq!(logprob[0].to_bits(), trained.to_bits(), "row {row}, token {}", token[0]);
     }
 }
 

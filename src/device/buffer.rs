@@ -100,7 +100,7 @@ impl Buffer {
 
     /// All of it, to read.
     pub fn view(&self) -> View<'_> {
-        View { buffer: self, start: 0, len: self.len }
+        View { buffer: self, dtype: self.dtype, start: 0, len: self.len }
     }
 
     /// Part of it, to read.
@@ -153,6 +153,7 @@ impl fmt::Debug for Buffer {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     buffer: &'a Buffer,
+    dtype: DType,
     start: usize,
     len: usize,
 }
@@ -170,18 +171,24 @@ impl<'a> View<'a> {
 
     /// Its number type.
     pub fn dtype(&self) -> DType {
-        self.buffer.dtype
+        self.dtype
     }
 
     /// Part of this view.
     pub fn at(self, range: Range<usize>) -> View<'a> {
         assert!(range.start <= range.end && range.end <= self.len, "view {range:?} outside a view of {}", self.len);
-        View { buffer: self.buffer, start: self.start + range.start, len: range.len() }
+        View { start: self.start + range.start, len: range.len(), ..self }
+    }
+
+    /// The same memory as numbers of another type: a workspace that holds both.
+    pub(super) fn cast(self, dtype: DType) -> View<'a> {
+        let (from, to) = (self.dtype.size(), dtype.size());
+        View { dtype, start: self.start * from / to, len: self.len * from / to, ..self }
     }
 
     /// Where it starts, for a kernel.
     pub(super) fn address(&self) -> *const u8 {
-        self.buffer.bytes().wrapping_add(self.start * self.buffer.dtype.size())
+        self.buffer.bytes().wrapping_add(self.start * self.dtype.size())
     }
 
     /// See [`Buffer::guard_intact`].
@@ -191,7 +198,7 @@ impl<'a> View<'a> {
 
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host<T: Element>(&self) -> &'a [T] {
-        assert_eq!(T::DTYPE, self.buffer.dtype, "view read as another type");
+        assert_eq!(T::DTYPE, self.dtype, "view read as another type");
         assert!(matches!(self.buffer.storage, Storage::Host(_)), "a GPU's memory read as the host's");
         // SAFETY: the storage is 64-byte aligned, lives as long as 'a, holds `buffer.len` initialised elements of
         // this type (checked above), and start + len <= buffer.len by construction.
@@ -225,7 +232,7 @@ impl<'a> ViewMut<'a> {
 
     /// The same part, to read.
     pub fn view(&self) -> View<'_> {
-        View { buffer: self.buffer, start: self.start, len: self.len }
+        View { buffer: self.buffer, dtype: self.buffer.dtype, start: self.start, len: self.len }
     }
 
     /// The same view for a shorter while, so that one view serves several calls.

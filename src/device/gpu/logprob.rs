@@ -2,9 +2,10 @@
 //! matrix product and then its sums or its gradient.
 //!
 //! The product is the one decoding uses, so a training forward has the bits of sampling. Blocks are walked rows first,
-//! then vocabulary; no bit depends on their size.
+//! then vocabulary; no bit depends on their size, but for dx in bf16, which is rounded once a block of tokens. x and w
+//! are f32 or bf16, logits f32; the gradient of the logits is like x.
 
-use super::{Arg, Gpu, Launch, holds};
+use super::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::cpu::softmax::SPAN;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
@@ -16,9 +17,10 @@ const ROWS: usize = 512;
 /// Tokens of a block: whole spans.
 const COLS: usize = 8 * SPAN;
 
-/// f32 elements of the workspace: a block of logits, the sums of its rows' spans, their targets' logits.
+/// f32 elements of the workspace: a block of logits, and behind it the sums of its rows' spans and their targets' logits,
+/// or its gradient in bf16.
 pub fn workspace(vocab: usize) -> usize {
-    hits_at(vocab) + ROWS
+    (hits_at(vocab) + ROWS).max(sums_at(vocab) + sums_at(vocab) / 2)
 }
 
 fn sums_at(vocab: usize) -> usize {
@@ -133,12 +135,14 @@ pub fn linear_logprob_bwd(
         holds("linear_logprob_bwd", DType::F32, &[("an input of a row", x.dtype())])?;
     }
     holds("linear_logprob_bwd", DType::I32, &[("target", head.target.dtype())])?;
+    let narrow = by_dtype("linear_logprob_bwd", &[head.x.dtype(), head.w.dtype(), dx.dtype()])? == DType::Bf16;
+    let dz_at = if narrow { sums_at(v) } else { 0 };
     for rows in parts(n, ROWS) {
         for cols in parts(v, COLS) {
             logits(dev, head, &mut work, rows.clone(), cols.clone())?;
             let (m, k) = (rows.len(), cols.len());
             let launch = Launch {
-                kernel: "linear_logprob_bwd_f32",
+                kernel: if narrow { "linear_logprob_bwd_bf16" } else { "linear_logprob_bwd_f32" },
                 op: "linear_logprob_bwd",
                 grid: [m as u32, k.div_ceil(1024) as u32, 1],
                 block: [256, 1, 1],
@@ -151,14 +155,15 @@ pub fn linear_logprob_bwd(
                 Arg::In(head.target.at(rows.clone())),
                 Arg::In(lse.at(rows.clone())),
                 Arg::In(entropy.at(rows.clone())),
-                Arg::Out(work.reborrow().at(0..m * k)),
+                Arg::Out(work.reborrow()),
+                Arg::I64(dz_at as i64),
                 Arg::I32(k as i32),
                 Arg::I32(cols.start as i32),
                 Arg::F32(head.inv_temperature),
             ];
             gpu.launch(&launch, args)?;
             let (of_rows, of_cols) = (rows.start * c..rows.end * c, cols.start * c..cols.end * c);
-            let dz = work.view().at(0..m * k);
+            let dz = work.view().at(dz_at..work.len()).cast(head.x.dtype()).at(0..m * k);
             let store = if cols.start == 0 { Store::Set } else { Store::Add };
             gemm_nn(dev, dz, head.w.at(of_cols.clone()), dx.reborrow().at(of_rows.clone()), m, c, k, store)?;
             gemm_tn(dev, dz, head.x.at(of_rows), dw.reborrow().at(of_cols), k, c, m, Store::Add)?;
