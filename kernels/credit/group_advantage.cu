@@ -9,7 +9,7 @@
 // Oracle          src/oracle/credit.rs
 #include "common/types.cuh"
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
     group_advantage(const float* __restrict__ rewards,  // [n, G]
                     float* advantage,                   // [n, G]
                     int32_t* constant,                  // [n]
