@@ -365,7 +365,7 @@ impl Default for Config {
                 advantage_std: false,
                 clip_low: 0.2,
                 clip_high: 0.2,
-                kl: 0.0,
+                kl: 0.01,
                 entropy: 0.0,
                 optimizer_steps_per_batch: 1,
                 skip_constant_groups: false,
