@@ -71,8 +71,11 @@ fn packing(c: &ModelConfig) -> Packing {
     packing
 }
 
-/// Logprobs, entropies, and the gradient of every tensor by name.
-fn learned(dev: &Device, tied: bool) -> (Vec<f32>, Vec<f32>, Vec<(String, Vec<f32>)>) {
+/// Tensors by name.
+type Named = Vec<(String, Vec<f32>)>;
+
+/// Logprobs, entropies, and the gradient of every tensor.
+fn learned(dev: &Device, tied: bool) -> (Vec<f32>, Vec<f32>, Named) {
     let w = weights(dev, config(VOCAB, tied));
     let packing = packing(&w.config);
     let (n, m) = (packing.ids.len(), packing.targets.len());
