@@ -121,6 +121,9 @@ def section(args, task):
     for name in rules(task):
         folders = sorted((args.out / task / name).glob("[0-9]*/"))
         runs[name] = [(f, metrics(f)) for f in folders if metrics(f)]
+    # Only seeds that both rules have finished: a mean over other seeds compares nothing.
+    done = [{f.name for f, rows in r if held_out(f) is not None} for r in runs.values()]
+    runs = {name: [(f, rows) for f, rows in r if f.name in done[0] & done[1]] for name, r in runs.items()}
     if not all(runs.values()):
         return ""
     base, other = runs
