@@ -1,4 +1,4 @@
-//! Launches of attention. f32 takes any head dim up to 256, bf16 those of [`BF16_DIMS`].
+//! Launches of attention. f32 takes any head dim up to 256, bf16 32, 64 and 128.
 
 use super::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
