@@ -143,26 +143,26 @@ fn later_updates_of_a_batch_take_the_ratio_to_the_stored_logprobs() {
     assert_eq!(learned.trained_tok, samples.iter().map(Sample::n_trained).sum::<usize>());
 }
 
-#[test]
-fn the_kl_to_the_reference_is_zero_at_first_and_pulls_back_later() {
+/// KL to the starting weights, step by step, of a model that learns to end on odd tokens under a KL weight.
+fn kls(weight: f32) -> Vec<f32> {
     let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    let loss = PolicyLoss { kl: 1.0, ..learning().loss };
+    let loss = PolicyLoss { kl: weight, ..learning().loss };
     let hyper = Hyper { lr: 0.003, warmup_steps: 0, ..Hyper::default() };
     let mut learner = learner(&dev, &chat, Learning { loss, ..learning() }, hyper);
     let reference = model(&dev, &chat);
-    let mut kls = Vec::new();
-    for step in 0..12 {
+    let step = |step| {
         let transcripts = sampled(&dev, &chat, &learner.weights, 32, 4, step);
-        // Something to learn for six steps, then the KL alone.
-        let advantage = |t: &Transcript| match t.ids().last().unwrap() % 2 {
-            0 if step < 6 => 1.0,
-            _ if step < 6 => -1.0,
-            _ => 0.0,
-        };
+        let advantage = |t: &Transcript| if t.ids().last().unwrap() % 2 == 0 { 1.0 } else { -1.0 };
         let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, advantage(t))).collect();
-        kls.push(learner.learn(&samples, Some(&reference)).unwrap().sums[2]);
-    }
-    assert_eq!(kls[0], 0.0);
-    let most = kls.iter().copied().fold(0.0, f32::max);
-    assert!(kls[6] > 0.0 && kls[11] < 0.8 * most, "{kls:?}");
+        learner.learn(&samples, Some(&reference)).unwrap().sums[2]
+    };
+    (0..16).map(step).collect()
+}
+
+#[test]
+fn the_kl_to_the_reference_is_zero_at_first_and_its_weight_holds_it_down() {
+    let (free, held) = (kls(1e-6), kls(30.0));
+    assert_eq!((free[0], held[0]), (0.0, 0.0));
+    let late = |kls: &[f32]| kls[8..].iter().sum::<f32>() / 8.0;
+    assert!(late(&free) > 0.0 && late(&held) < 0.5 * late(&free), "free {free:?}\nheld {held:?}");
 }
