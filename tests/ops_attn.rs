@@ -220,6 +220,34 @@ fn attn_decode_has_the_bits_of_attn_fwd_in_any_chunking() {
 
 /// The kernels give the bits of the CPU, in any thread order; only lse ends in another logarithm.
 #[test]
+fn attn_decode_row_that_shares_pages_equals_row_alone() {
+    // Eleven sequences of four pages: the first two of all are the same, the third of some, the last of none.
+    let (n, max_pages, n_pages) = (11, 4, 20);
+    let seqs: Vec<i32> = (0..n as i32).collect();
+    let table: Vec<i32> =
+        seqs.iter().flat_map(|s| [7, 2, [3, 3, 3, 8, 8, 9, 0, 1, 1, 4, 5][*s as usize], 9 + s]).collect();
+    let positions = [40, 127, 96, 100, 71, 64, 63, 5, 127, 99, 98];
+    for heads in [heads(4, 2, 32), heads(3, 1, 20), heads(20, 1, 16), heads(2, 2, 64)] {
+        let (width, pages) = (heads.q * heads.dim, pages_len(n_pages, heads));
+        let (q, k, v) = (normal(n * width, 1), normal(pages, 2), normal(pages, 3));
+        for (name, dev) in [("cpu", cpu(2)), ("emu", emu())] {
+            let (k, v, table) = (dev.upload(&k), dev.upload(&v), dev.upload(&table));
+            let decode = |rows: std::ops::Range<usize>| {
+                let (seq, pos) = (dev.upload(&seqs[rows.clone()]), dev.upload(&positions[rows.clone()]));
+                let q = dev.upload(&q[rows.start * width..rows.end * width]);
+                let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
+                let mut o = poisoned(&dev, rows.len() * width);
+                attn_decode(&dev, q.view(), k.view(), v.view(), at, o.view_mut(), heads).unwrap();
+                take(&dev, &o)
+            };
+            let alone: Vec<f32> = (0..n).flat_map(|row| decode(row..row + 1)).collect();
+            same("attn_decode", name, &[n, heads.q, heads.dim], &alone, &decode(0..n));
+            same("attn_decode", name, &[n - 2, heads.q, heads.dim], &alone[2 * width..], &decode(2..n));
+        }
+    }
+}
+
+#[test]
 fn attn_on_kernels_equals_the_cpu() {
     for case in cases() {
         let d_o = normal(case.q.len(), 4);

@@ -26,6 +26,8 @@ pub(super) struct Schedule {
     pub reuse: bool,
     pub step: u64,
     max_rows: usize,
+    /// Slots that decode in the present step.
+    ready: Vec<u32>,
 }
 
 impl Schedule {
@@ -40,6 +42,7 @@ impl Schedule {
             reuse,
             step: 0,
             max_rows,
+            ready: Vec::with_capacity(max_seqs),
         }
     }
 
@@ -47,15 +50,7 @@ impl Schedule {
     pub fn next(&mut self) -> bool {
         self.step += 1;
         self.batch.clear();
-        for i in 0..self.order.len() {
-            let slot = self.order[i] as usize;
-            let seq = &self.seqs[slot];
-            let decode = seq.state == State::Running && !seq.pages.is_empty() && seq.todo() == 1;
-            if decode && self.budget() > 0 && self.cover(slot, true) {
-                self.run(slot, 1);
-            }
-        }
-        self.batch.n_decode = self.batch.ids.len();
+        self.decode();
         let mut admitting = true;
         for i in 0..self.order.len() {
             let slot = self.order[i] as usize;
@@ -72,6 +67,26 @@ impl Schedule {
             }
         }
         !self.batch.ids.is_empty() || !self.batch.copies.is_empty()
+    }
+
+    /// A row for every sequence that only lacks its last token. Pages are given to the oldest first; rows stand by
+    /// first page, so that attention finds sequences of one prompt side by side.
+    fn decode(&mut self) {
+        self.ready.clear();
+        for i in 0..self.order.len() {
+            let slot = self.order[i] as usize;
+            let seq = &self.seqs[slot];
+            let decode = seq.state == State::Running && !seq.pages.is_empty() && seq.todo() == 1;
+            if decode && self.ready.len() < self.max_rows && self.cover(slot, true) {
+                self.seqs[slot].step = self.step;
+                self.ready.push(slot as u32);
+            }
+        }
+        self.ready.sort_unstable_by_key(|slot| (self.seqs[*slot as usize].pages[0], *slot));
+        for i in 0..self.ready.len() {
+            self.run(self.ready[i] as usize, 1);
+        }
+        self.batch.n_decode = self.batch.ids.len();
     }
 
     /// Counts a step that took `seconds`.

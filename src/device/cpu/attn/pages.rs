@@ -15,9 +15,12 @@ pub type Paged<'a> = (&'a [i32], &'a [i32], &'a [i32], usize);
 /// Rows of a call whose runs one task takes, and the longest run that walks with lanes of keys.
 const ROWS: usize = 8;
 
+/// Queries that walk together at most.
+const QUERIES: usize = 16;
+
 /// Scores of queries that walk together, `[query, key]`.
 #[repr(align(64))]
-struct Rows([[f32; CHUNK]; ROWS]);
+struct Rows([[f32; CHUNK]; QUERIES]);
 
 /// Offset of (page, kv head).
 fn page_at(page: i32, kv: usize, heads: Heads) -> usize {
@@ -72,46 +75,44 @@ struct Call<'a> {
     heads: Heads,
 }
 
-/// Queries that walk together: `n` of them `stride` apart from `first` on in q and o, the first seeing `keys` keys,
-/// each next one `more` more; all end in the same chunk of the sequence in row `seq` of the table.
-struct Walk {
-    first: usize,
-    stride: usize,
-    n: usize,
+/// A query: where it starts in q and o, the row of the table of its sequence, how many keys it sees.
+#[derive(Clone, Copy, Default)]
+struct Query {
+    at: usize,
     seq: usize,
     keys: usize,
-    more: usize,
 }
 
 impl Call<'_> {
-    /// The runs that start in rows `row..end`, of one kv head.
+    /// The runs that start in rows `row..end`, of one kv head: long ones as tiles, all others together.
     #[inline(always)]
     fn rows(&self, row: usize, end: usize, kv: usize) {
         let (seq, pos, ..) = self.at;
         let (stride, dim, group) = (strides(self.heads).0, self.heads.dim, self.heads.q / self.heads.kv);
+        let (mut queries, mut n_queries) = ([Query::default(); QUERIES], 0);
         for row in row..end {
             if self.continues(row) {
                 continue;
             }
             let n = 1 + (row + 1..pos.len()).take_while(|row| self.continues(*row)).count();
-            let (seq, keys, first) = (seq[row] as usize, pos[row] as usize + 1, row * stride + kv * group * dim);
-            if n == 1 {
-                // One row: its heads walk together.
-                for head in (0..group).step_by(ROWS) {
-                    let n = ROWS.min(group - head);
-                    self.walk(Walk { first: first + head * dim, stride: dim, n, seq, keys, more: 0 }, kv);
+            if n > ROWS {
+                for head in kv * group..(kv + 1) * group {
+                    self.tile(row, n, head);
                 }
                 continue;
             }
-            for head in 0..group {
-                let first = first + head * dim;
-                if n > ROWS {
-                    self.tile(Walk { first, stride, n, seq, keys, more: 1 }, kv);
-                } else {
-                    self.walk(Walk { first, stride, n, seq, keys, more: 1 }, kv);
+            for i in 0..n * group {
+                let (row, head) = (row + i / group, kv * group + i % group);
+                let at = row * stride + head * dim;
+                queries[n_queries] = Query { at, seq: seq[row] as usize, keys: pos[row] as usize + 1 };
+                n_queries += 1;
+                if n_queries == QUERIES {
+                    self.walk(&queries, kv);
+                    n_queries = 0;
                 }
             }
         }
+        self.walk(&queries[..n_queries], kv);
     }
 
     /// Whether a row is the next position of the row before, in the same chunk: a run walks together, head by head.
@@ -124,17 +125,17 @@ impl Call<'_> {
             && !(pos[row] as usize).is_multiple_of(CHUNK)
     }
 
-    /// A long run: lanes are its queries, as in packed sequences.
+    /// A long run of `n` rows, one head: lanes are its queries, as in packed sequences.
     #[inline(always)]
-    fn tile(&self, w: Walk, kv: usize) {
-        let (dim, (_, _, table, max_pages)) = (self.heads.dim, self.at);
-        let lane = (w.keys - 1) % CHUNK;
-        let start = w.keys - 1 - lane;
+    fn tile(&self, row: usize, n: usize, head: usize) {
+        let (dim, stride, (seq, pos, table, max_pages)) = (self.heads.dim, strides(self.heads).0, self.at);
+        let (pages, kv) = (&table[seq[row] as usize * max_pages..], head / (self.heads.q / self.heads.kv));
+        let (first, lane) = (row * stride + head * dim, pos[row] as usize % CHUNK);
         let queries = Tile {
-            q: &self.q[w.first..],
-            stride: w.stride,
-            start,
-            lanes: lane..lane + w.n,
+            q: &self.q[first..],
+            stride,
+            start: pos[row] as usize - lane,
+            lanes: lane..lane + n,
             dim,
             scale: self.heads.scale,
         };
@@ -143,70 +144,119 @@ impl Call<'_> {
             queries,
             #[inline(always)]
             |chunk| {
-                let page = page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
-                let (k, v) = (&self.k_pages[page..][..dim * CHUNK], &self.v_pages[page..][..dim * CHUNK]);
+                let (k, v) = self.page(page_at(pages[chunk / CHUNK], kv, self.heads));
                 Chunk { k, k_row: 1, k_step: CHUNK, v, v_row: dim }
             },
             #[inline(always)]
-            |at, acc, _, sum| {
-                // SAFETY: no other task has this row and head.
-                let o = unsafe { self.o.part(w.first + (at - lane) * w.stride, dim) };
-                let inverse = 1.0 / sum;
-                for (o, x) in o.iter_mut().zip(acc) {
-                    *o = x * inverse;
-                }
-            },
+            |at, acc, _, sum| self.store(first + (at - lane) * stride, acc, sum),
         );
     }
 
+    /// Keys `[D, S]` and values `[S, D]` of a page of one kv head.
     #[inline(always)]
-    fn walk(&self, w: Walk, kv: usize) {
-        let (dim, (_, _, table, max_pages)) = (self.heads.dim, self.at);
-        let mut acc = Room(MaybeUninit::uninit());
-        let acc = acc.zeroed(ROWS * dim);
-        let mut s = Rows([[0.0; CHUNK]; ROWS]);
-        let (mut max, mut sum) = ([f32::NEG_INFINITY; ROWS], [0f32; ROWS]);
-        for chunk in (0..w.keys).step_by(CHUNK) {
-            let page = page_at(table[w.seq * max_pages + chunk / CHUNK], kv, self.heads);
-            let (k, v) = (&self.k_pages[page..][..dim * CHUNK], &self.v_pages[page..][..dim * CHUNK]);
-            // SAFETY: n rows of q from `first` on, a page of keys, n rows of s.
-            unsafe {
-                let (q, s) = (self.q[w.first..].as_ptr(), s.0.as_mut_ptr().cast());
-                (self.mm)(q, w.stride, 1, k.as_ptr(), CHUNK, s, CHUNK, w.n, CHUNK, dim, false);
-            }
-            for i in 0..w.n {
-                let keys = CHUNK.min(w.keys + i * w.more - chunk);
-                let shrink = merge(&mut s.0[i], keys, &mut max[i], &mut sum[i], self.heads.scale);
-                if chunk > 0 && shrink != 1.0 {
-                    acc[i * dim..][..dim].iter_mut().for_each(
-                        #[inline(always)]
-                        |x| *x *= shrink,
-                    );
-                }
-            }
-            self.add_values(&w, &s, v, acc, chunk);
-        }
-        for i in 0..w.n {
-            // SAFETY: no other task has this row and head.
-            let o = unsafe { self.o.part(w.first + i * w.stride, dim) };
-            let inverse = 1.0 / sum[i];
-            for d in 0..dim {
-                o[d] = acc[i * dim + d] * inverse;
-            }
+    fn page(&self, at: usize) -> (&[f32], &[f32]) {
+        let len = self.heads.dim * CHUNK;
+        (&self.k_pages[at..][..len], &self.v_pages[at..][..len])
+    }
+
+    #[inline(always)]
+    fn store(&self, at: usize, acc: &[f32], sum: f32) {
+        // SAFETY: no other task has this row and head.
+        let o = unsafe { self.o.part(at, acc.len()) };
+        let inverse = 1.0 / sum;
+        for (o, x) in o.iter_mut().zip(acc) {
+            *o = x * inverse;
         }
     }
 
-    /// `acc[i] += p[i] v`, keys in order: those that all see together, then the rest row by row.
+    /// Few queries, of any sequences: chunk by chunk, those that read the same page together. Neighbours whose
+    /// sequences share a prompt's pages load its keys once for all.
     #[inline(always)]
-    fn add_values(&self, w: &Walk, p: &Rows, v: &[f32], acc: &mut [f32], chunk: usize) {
-        let dim = self.heads.dim;
-        let all = CHUNK.min(w.keys - chunk);
+    fn walk(&self, queries: &[Query], kv: usize) {
+        let (dim, (_, _, table, max_pages)) = (self.heads.dim, self.at);
+        let page = |query: &Query, chunk: usize| {
+            (query.keys > chunk).then(|| page_at(table[query.seq * max_pages + chunk / CHUNK], kv, self.heads))
+        };
+        let (mut q, mut acc) = (Room(MaybeUninit::uninit()), Room(MaybeUninit::uninit()));
+        let (q, acc) = (q.zeroed(queries.len() * dim), acc.zeroed(queries.len() * dim));
+        for (query, to) in queries.iter().zip(q.chunks_exact_mut(dim)) {
+            to.copy_from_slice(&self.q[query.at..][..dim]);
+        }
+        let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0f32; QUERIES]);
+        let longest = queries.iter().map(|query| query.keys).max().unwrap_or(0);
+        for chunk in (0..longest).step_by(CHUNK) {
+            let mut next = 0;
+            while next < queries.len() {
+                let (i, at) = (next, page(&queries[next], chunk));
+                next = i + queries[i..].iter().take_while(|query| page(query, chunk) == at).count();
+                let Some(at) = at else { continue };
+                // No stream of reads leads from page to page: the addresses of the chunk after this one are
+                // looked up early, the next page is fetched.
+                if let Some(at) = page(&queries[i], chunk + CHUNK) {
+                    math::prefetch(&self.k_pages[at..][..1]);
+                    math::prefetch(&self.v_pages[at..][..1]);
+                }
+                let ahead = if next < queries.len() { (next, chunk) } else { (0, chunk + CHUNK) };
+                if let Some(at) = page(&queries[ahead.0], ahead.1) {
+                    let (k, v) = self.page(at);
+                    math::prefetch(k);
+                    math::prefetch(v);
+                }
+                let together = i..next;
+                self.chunk(
+                    self.page(at),
+                    &queries[together.clone()],
+                    &q[i * dim..next * dim],
+                    &mut acc[i * dim..next * dim],
+                    &mut max[together.clone()],
+                    &mut sum[together],
+                    chunk,
+                );
+            }
+        }
+        for (i, query) in queries.iter().enumerate() {
+            self.store(query.at, &acc[i * dim..][..dim], sum[i]);
+        }
+    }
+
+    /// One chunk of keys and values for the queries that read its page.
+    #[inline(always)]
+    fn chunk(
+        &self,
+        (k, v): (&[f32], &[f32]),
+        queries: &[Query],
+        q: &[f32],
+        acc: &mut [f32],
+        max: &mut [f32],
+        sum: &mut [f32],
+        chunk: usize,
+    ) {
+        let (n, dim) = (queries.len(), self.heads.dim);
+        let mut p = Rows([[0.0; CHUNK]; QUERIES]);
+        let sees = |i: usize| CHUNK.min(queries[i].keys - chunk);
+        // SAFETY: q is [n, D], a page of keys [D, CHUNK], p holds n rows.
+        unsafe {
+            let p = p.0.as_mut_ptr().cast();
+            (self.mm)(q.as_ptr(), dim, 1, k.as_ptr(), CHUNK, p, CHUNK, n, CHUNK, dim, false);
+        }
+        let mut all = CHUNK;
+        for i in 0..n {
+            let shrink = merge(&mut p.0[i], sees(i), &mut max[i], &mut sum[i], self.heads.scale);
+            if chunk > 0 && shrink != 1.0 {
+                acc[i * dim..][..dim].iter_mut().for_each(
+                    #[inline(always)]
+                    |x| *x *= shrink,
+                );
+            }
+            all = all.min(sees(i));
+        }
+        // `acc[i] += p[i] v`, keys in order: those that all see, then the rest row by row.
         let (p, v, acc) = (p.0.as_ptr().cast::<f32>(), v.as_ptr(), acc.as_mut_ptr());
         // SAFETY: p is [n, CHUNK], v a page of values, acc [n, D].
         unsafe {
-            (self.mm)(p, CHUNK, 1, v, dim, acc, dim, w.n, dim, all, chunk > 0);
-            for i in 1..w.n {
-                let rest = CHUNK.min(w.keys + i * w.more - chunk) - all;
+            (self.mm)(p, CHUNK, 1, v, dim, acc, dim, n, dim, all, chunk > 0);
+            for i in 0..n {
+                let rest = sees(i) - all;
                 if rest > 0 {
                     let (p, v) = (p.add(i * CHUNK + all), v.add(all * dim));
                     (self.mm)(p, CHUNK, 1, v, dim, acc.add(i * dim), dim, 1, dim, rest, true);
