@@ -30,7 +30,8 @@ fn main() {
         let work = Workload { name, tokens: SEQS * NEW, flops: flops(&w.config, prompts) };
         measure(&o, &cpu, work, || {
             round += 1;
-            w.version += 1;
+            w.data_mut();
+            w.pack(&dev).unwrap();
             play(&mut engine, &w, prompts, round);
         });
         let stats = engine.take_stats();

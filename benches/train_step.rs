@@ -44,6 +44,6 @@ fn main() {
         forward(&dev, &w, &batch, &mut acts, 1.0).unwrap();
         fill(&dev, grads.view_mut(), 0.0).unwrap();
         backward(&dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut grads, 1.0).unwrap();
-        optimizer.update(&dev, w.data.view_mut(), grads.view(), 0.0).unwrap();
+        optimizer.update(&dev, w.data_mut(), grads.view(), 0.0).unwrap();
     });
 }

@@ -52,8 +52,8 @@ fn config(vocab: usize, tied: bool) -> ModelConfig {
 /// Random weights, large enough that distributions are far from flat.
 fn weights(dev: &Device, c: ModelConfig) -> Weights {
     let mut w = Weights::init(dev, c, 5);
-    let data: Vec<f32> = dev.to_vec::<f32>(w.data.view()).iter().map(|x| x * 4.0).collect();
-    dev.write(w.data.view_mut(), &data);
+    let data: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| x * 4.0).collect();
+    dev.write(w.data_mut(), &data);
     w
 }
 
@@ -226,7 +226,7 @@ fn grpo(dev: &Device) -> (Vec<Vec<i32>>, Vec<Vec<u32>>) {
         ids.extend(played.iter().map(|t| t.ids().to_vec()));
         numbers.extend(played.iter().map(|t| bits(t.logprobs())));
         numbers.push(bits(&[&learned.sums[..], &[learned.grad_norm]].concat()));
-        numbers.push(bits(&dev.to_vec::<f32>(learner.weights.data.view())));
+        numbers.push(bits(&dev.to_vec::<f32>(learner.weights.data())));
     }
     (ids, numbers)
 }

@@ -32,7 +32,7 @@ fn saved(tied: bool) -> (TempDir, Weights) {
 }
 
 fn data(w: &Weights) -> Vec<u32> {
-    dev().to_vec::<f32>(w.data.view()).iter().map(|x| x.to_bits()).collect()
+    dev().to_vec::<f32>(w.data()).iter().map(|x| x.to_bits()).collect()
 }
 
 fn tensors(dir: &Path) -> Tensors {

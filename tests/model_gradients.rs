@@ -86,13 +86,13 @@ impl Case {
         let mut w = Weights::init(&dev, c, 9);
         // Norms other than one and matrices large enough that every part of the model matters.
         let noise = Noise::new(1, 1);
-        let mut data = dev.to_vec::<f32>(w.data.view());
+        let mut data = dev.to_vec::<f32>(w.data());
         for spec in &w.layout.specs {
             for i in spec.range() {
                 data[i] = if spec.decay { data[i] * 8.0 } else { 0.5 + noise.uniform(i as u64) };
             }
         }
-        dev.write(w.data.view_mut(), &data);
+        dev.write(w.data_mut(), &data);
         let sequences: Vec<Vec<i32>> =
             [2, 9, 35].iter().map(|n| (0..*n).map(|i| noise.below(1000 * n + i, 31) as i32).collect()).collect();
         let coefficient = |i: u64| (noise.normal(i) as f32, noise.normal(i + 500) as f32);
@@ -137,7 +137,7 @@ impl Case {
 
 fn gradients_equal_central_differences(tied: bool) {
     let case = Case::new(tied);
-    let p: Vec<f64> = case.dev.to_vec::<f32>(case.w.data.view()).iter().map(|x| *x as f64).collect();
+    let p: Vec<f64> = case.dev.to_vec::<f32>(case.w.data()).iter().map(|x| *x as f64).collect();
     let (loss, grad) = case.computed();
     assert!((loss / case.loss_f64(&p) - 1.0).abs() < 1e-5, "loss {loss}, in f64 {}", case.loss_f64(&p));
     let mut worst = (0.0, String::new());

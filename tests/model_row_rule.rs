@@ -23,8 +23,8 @@ fn config(tied: bool) -> ModelConfig {
 /// Larger than a new model's weights, so that distributions are far from even.
 fn weights(dev: &Device, tied: bool) -> Weights {
     let mut w = Weights::init(dev, config(tied), 5);
-    let bigger: Vec<f32> = dev.to_vec::<f32>(w.data.view()).iter().map(|x| x * 6.0).collect();
-    dev.write(w.data.view_mut(), &bigger);
+    let bigger: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| x * 6.0).collect();
+    dev.write(w.data_mut(), &bigger);
     w
 }
 

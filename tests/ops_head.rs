@@ -20,7 +20,7 @@ type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> hagg
 type Product = fn(&[f64], &[f64], usize, usize, usize) -> Vec<f64>;
 
 const GEMMS: [(&str, Gemm, Product); 3] = [
-    ("gemm_nt", gemm_nt, oracle::gemm::gemm_nt),
+    ("gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), oracle::gemm::gemm_nt),
     ("gemm_nn", gemm_nn, oracle::gemm::gemm_nn),
     ("gemm_tn", gemm_tn, oracle::gemm::gemm_tn),
 ];

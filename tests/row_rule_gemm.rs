@@ -5,9 +5,9 @@
 
 use haggle::device::cpu::{Cpu, math::Isa};
 use haggle::device::gpu::{Gpu, emu::Emu};
-use haggle::device::{DType, Device, View};
+use haggle::device::{DType, Device, View, ViewMut};
 use haggle::noise::Noise;
-use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
+use haggle::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
 use haggle::ops::sample::{Sampling, sample};
 use half::bf16;
@@ -47,13 +47,34 @@ fn same(what: &str, got: &[f32], want: &[f32]) {
     }
 }
 
-type Gemm = fn(&Device, View, View, haggle::device::ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
+type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
 
 fn product(dev: &Device, gemm: Gemm, a: &[f32], b: &[f32], c: &[f32], dims: [usize; 3], store: Store) -> Vec<f32> {
     let (a, b, mut c) = (dev.upload(a), dev.upload(b), dev.upload(c));
     gemm(dev, a.view(), b.view(), c.view_mut(), dims[0], dims[1], dims[2], store).unwrap();
     assert!(c.guard_intact());
     dev.to_vec(c.view())
+}
+
+/// Without panels, and with them, which must not matter.
+fn nt(dev: &Device, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> haggle::Result<()> {
+    gemm_nt(dev, a, b, c, m, n, k, store)
+}
+
+fn nt_panels(
+    dev: &Device,
+    a: View,
+    b: View,
+    c: ViewMut,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) -> haggle::Result<()> {
+    let mut panels = dev.upload(&vec![f32::NAN; panels_len(dev, n, k)]);
+    gemm_pack(dev, b, panels.view_mut(), n, k)?;
+    assert!(panels.guard_intact());
+    gemm_nt(dev, a, Matrix { rows: b, panels: Some(panels.view()) }, c, m, n, k, store)
 }
 
 /// The contract itself: one chain of fused multiply-adds, K ascending.
@@ -92,15 +113,19 @@ fn gemm_is_one_chain_over_k_on_every_device() {
         let [m, n, k] = dims;
         let (a, b, c) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
         for store in [Store::Set, Store::Add] {
-            let nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
-            let nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
-            let tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
+            let by_nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
+            let by_nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
+            let by_tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
             // What Set finds in C must not matter.
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
             for (name, dev) in devices().into_iter().chain(kernel_devices()) {
-                for (op, gemm, want) in
-                    [("gemm_nt", gemm_nt as Gemm, &nt), ("gemm_nn", gemm_nn, &nn), ("gemm_tn", gemm_tn, &tn)]
-                {
+                let gemms = [
+                    ("gemm_nt", nt as Gemm, &by_nt),
+                    ("gemm_nt panels", nt_panels, &by_nt),
+                    ("gemm_nn", gemm_nn, &by_nn),
+                    ("gemm_tn", gemm_tn, &by_tn),
+                ];
+                for (op, gemm, want) in gemms {
                     let what = format!("{op} {dims:?} {store:?} on {name}");
                     same(&what, &product(&dev, gemm, &a, &b, &c, dims, store), want);
                 }
@@ -153,13 +178,13 @@ fn gemm_in_bf16_is_one_chain_over_k_on_the_emulator() {
         let [m, n, k] = dims;
         let (a, b, c) = (rounded(&noise(m * k, 1)), rounded(&noise(n * k, 2)), rounded(&noise(m * n, 3)));
         for store in [Store::Set, Store::Add] {
-            let nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
-            let nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
-            let tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
+            let by_nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
+            let by_nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
+            let by_tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
             let (name, dev) = &kernel_devices()[(store == Store::Set) as usize];
             for (op, gemm, want) in
-                [("gemm_nt", gemm_nt as Gemm, &nt), ("gemm_nn", gemm_nn, &nn), ("gemm_tn", gemm_tn, &tn)]
+                [("gemm_nt", nt as Gemm, &by_nt), ("gemm_nn", gemm_nn, &by_nn), ("gemm_tn", gemm_tn, &by_tn)]
             {
                 let what = format!("{op} in bf16 {dims:?} {store:?} on {name}");
                 let tensors = [&a[..], &b, &c];
@@ -180,7 +205,7 @@ fn gemm_nt_in_bf16_row_alone_equals_row_in_batch() {
     let (a, b) = (noise(m * k, 4), noise(n * k, 5));
     let (_, dev) = &kernel_devices()[0];
     let run =
-        |a: &[f32], m: usize| product_bf16(dev, gemm_nt, [a, &b, &vec![0.0; m * n]], [m, n, k], Store::Set, DType::F32);
+        |a: &[f32], m: usize| product_bf16(dev, nt, [a, &b, &vec![0.0; m * n]], [m, n, k], Store::Set, DType::F32);
     let whole = run(&a, m);
     for (start, rows) in [(0, 1), (1299, 1), (700, 16), (31, 17), (100, 64), (640, 130)] {
         let part = run(&a[start * k..][..rows * k], rows);
@@ -193,12 +218,12 @@ fn gemm_nt_row_alone_equals_row_in_any_chunk() {
     let (m, n, k) = (301, 96, 530);
     let (a, b) = (noise(m * k, 4), noise(n * k, 5));
     for (name, dev) in [("cpu".to_string(), device(2, Isa::detect()))].into_iter().chain(kernel_devices()) {
-        let whole = product(&dev, gemm_nt, &a, &b, &vec![0.0; m * n], [m, n, k], Store::Set);
+        let whole = product(&dev, nt, &a, &b, &vec![0.0; m * n], [m, n, k], Store::Set);
         for chunk in [1, 2, 7, 14, 64, 150] {
             for start in (0..m).step_by(chunk) {
                 let rows = chunk.min(m - start);
                 let part = &a[start * k..][..rows * k];
-                let part = product(&dev, gemm_nt, part, &b, &vec![0.0; rows * n], [rows, n, k], Store::Set);
+                let part = product(&dev, nt, part, &b, &vec![0.0; rows * n], [rows, n, k], Store::Set);
                 same(&format!("rows {start}.. by {chunk} on {name}"), &part, &whole[start * n..][..rows * n]);
             }
         }
@@ -311,7 +336,7 @@ fn sample_returns_the_bits_of_linear_logprob_fwd() {
     let (n, dev) = (50, device(2, Isa::detect()));
     let (x, w) = (noise(n * C, 21), noise(V * C, 22));
     for temperature in [1.0f32, 0.7, 1.9] {
-        let logits = product(&dev, gemm_nt, &x, &w, &vec![0.0; n * V], [n, V, C], Store::Set);
+        let logits = product(&dev, nt, &x, &w, &vec![0.0; n * V], [n, V, C], Store::Set);
         let (token, logprob) = draw(&dev, &logits, V, (temperature, 0, 1.0, 0.0), 0);
         same("logprob", &logprob, &head(&dev, &x, &w, &token, 1.0 / temperature)[..n]);
     }

@@ -36,7 +36,7 @@ fn train(threads: usize, how: Supervision) -> (Vec<Row>, Vec<f32>) {
             Ok(true)
         })
         .unwrap();
-    let weights = dev.to_vec(trainer.weights.data.view());
+    let weights = dev.to_vec(trainer.weights.data());
     (rows, weights)
 }
 

@@ -60,7 +60,7 @@ fn sampled(dev: &Device, chat: &Chat, weights: &Weights, n: usize, max_new: usiz
 }
 
 fn bits(dev: &Device, weights: &Weights) -> Vec<u32> {
-    dev.to_vec::<f32>(weights.data.view()).into_iter().map(f32::to_bits).collect()
+    dev.to_vec::<f32>(weights.data()).into_iter().map(f32::to_bits).collect()
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_cut_into_micro_batches_changes_the_order_of_sums_only() {
         let by = |(i, transcript)| Sample::even(transcript, (i as f32 * 0.7).sin());
         let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
         let learned = learner.learn(&samples, None).unwrap();
-        (learned, dev.to_vec::<f32>(learner.weights.data.view()))
+        (learned, dev.to_vec::<f32>(learner.weights.data()))
     };
     let ((small, _), (large, _)) = (run(128), run(4096));
     assert_eq!((small.trained_tok, small.packed_tok), (large.trained_tok, large.packed_tok));

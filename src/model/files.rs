@@ -73,7 +73,7 @@ impl Weights {
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(header.as_bytes())?;
         for spec in &self.layout.specs {
-            let data = dev.to_vec::<f32>(self.data.at(spec.range()));
+            let data = dev.to_vec::<f32>(self.data().at(spec.range()));
             to.write_all(bytemuck::cast_slice(&data))?;
         }
         Ok(())
@@ -160,12 +160,13 @@ fn from_files(dev: &Device, config: ModelConfig, files: &[Opened]) -> Result<Wei
     }
     check_tied_head(&found, config.tie_word_embeddings)?;
     let mut w = Weights::zeros(dev, config);
-    for spec in &w.layout.specs {
+    for spec in w.layout.specs.clone() {
         let data = widen(&found[&spec.name]);
-        check_finite(spec, &data)?;
-        dev.write(w.data.at_mut(spec.range()), &data);
+        check_finite(&spec, &data)?;
+        dev.write(w.data_mut().at(spec.range()), &data);
     }
     w.version = 1;
+    w.pack(dev)?;
     Ok(w)
 }
 

@@ -83,7 +83,7 @@ pub fn forward_paged(
         mlp(dev, w, ids, &mut acts.x, a, n)?;
     }
     gather_and_norm(dev, w, rows.logit_rows(), acts, n)?;
-    let (v, head, o) = (acts.vocab, w.get(w.layout.head), &mut acts.out);
+    let (v, head, o) = (acts.vocab, w.matrix(w.layout.head), &mut acts.out);
     gemm_nt(dev, o.h.at(0..m * c), head, o.logits.at_mut(0..m * v), m, v, c, Store::Set)
 }
 
@@ -117,9 +117,9 @@ fn project_qkv(
     let x = x.at(0..n * c);
     rmsnorm_fwd(dev, x, w.get(ids.attn_norm), a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n), eps)?;
     let x = a.attn_h.at(0..n * c);
-    gemm_nt(dev, x, w.get(ids.q), a.q_raw.at_mut(0..n * q), n, q, c, Store::Set)?;
-    gemm_nt(dev, x, w.get(ids.k), a.k_raw.at_mut(0..n * kv), n, kv, c, Store::Set)?;
-    gemm_nt(dev, x, w.get(ids.v), a.v.at_mut(0..n * kv), n, kv, c, Store::Set)?;
+    gemm_nt(dev, x, w.matrix(ids.q), a.q_raw.at_mut(0..n * q), n, q, c, Store::Set)?;
+    gemm_nt(dev, x, w.matrix(ids.k), a.k_raw.at_mut(0..n * kv), n, kv, c, Store::Set)?;
+    gemm_nt(dev, x, w.matrix(ids.v), a.v.at_mut(0..n * kv), n, kv, c, Store::Set)?;
     let (q_raw, k_raw) = (a.q_raw.at(0..n * q), a.k_raw.at(0..n * kv));
     rmsnorm_fwd(dev, q_raw, w.get(ids.q_norm), a.q.at_mut(0..n * q), a.q_rstd.at_mut(0..n * h), eps)?;
     rmsnorm_fwd(dev, k_raw, w.get(ids.k_norm), a.k.at_mut(0..n * kv), a.k_rstd.at_mut(0..n * hk), eps)?;
@@ -159,7 +159,7 @@ fn attend_paged(
 /// Residual stream += attention's output, projected.
 fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &LayerActs, n: usize) -> Result<()> {
     let (c, q) = (w.config.hidden_size, w.config.q_dim());
-    gemm_nt(dev, a.o.at(0..n * q), w.get(ids.o), x.at_mut(0..n * c), n, c, q, Store::Add)
+    gemm_nt(dev, a.o.at(0..n * q), w.matrix(ids.o), x.at_mut(0..n * c), n, c, q, Store::Add)
 }
 
 /// Residual stream += MLP of the normed residual stream.
@@ -167,10 +167,10 @@ fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerA
     let (c, f, eps) = (w.config.hidden_size, w.config.intermediate_size, w.config.rms_norm_eps);
     rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n), eps)?;
     let h = a.mlp_h.at(0..n * c);
-    gemm_nt(dev, h, w.get(ids.gate), a.gate.at_mut(0..n * f), n, f, c, Store::Set)?;
-    gemm_nt(dev, h, w.get(ids.up), a.up.at_mut(0..n * f), n, f, c, Store::Set)?;
+    gemm_nt(dev, h, w.matrix(ids.gate), a.gate.at_mut(0..n * f), n, f, c, Store::Set)?;
+    gemm_nt(dev, h, w.matrix(ids.up), a.up.at_mut(0..n * f), n, f, c, Store::Set)?;
     swiglu_fwd(dev, a.gate.at(0..n * f), a.up.at(0..n * f), a.s.at_mut(0..n * f))?;
-    gemm_nt(dev, a.s.at(0..n * f), w.get(ids.down), x.at_mut(0..n * c), n, c, f, Store::Add)
+    gemm_nt(dev, a.s.at(0..n * f), w.matrix(ids.down), x.at_mut(0..n * c), n, c, f, Store::Add)
 }
 
 /// The rows that carry a loss or sample, gathered, then the final norm: of these rows only.

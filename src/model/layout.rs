@@ -31,6 +31,14 @@ impl TensorSpec {
         self.len() == 0
     }
 
+    /// Rows and columns, if it is a matrix.
+    pub fn matrix(&self) -> Option<(usize, usize)> {
+        match self.shape[..] {
+            [rows, columns] => Some((rows, columns)),
+            _ => None,
+        }
+    }
+
     /// Its elements in the flat buffer.
     pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.len()

@@ -16,21 +16,63 @@ pub enum Store {
     Add,
 }
 
+/// The right side `[N, K]` of [`gemm_nt`].
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// As it is stored.
+    pub rows: View<'a>,
+    /// The same from [`gemm_pack`], where there is such a copy: it saves reordering the matrix in each product.
+    pub panels: Option<View<'a>>,
+}
+
+impl<'a> From<View<'a>> for Matrix<'a> {
+    fn from(rows: View<'a>) -> Matrix<'a> {
+        Matrix { rows, panels: None }
+    }
+}
+
 /// `c = a b^T` or `c += a b^T`; a `[M, K]`, b `[N, K]`, c `[M, N]`. The forward of a linear layer. Row rule in M.
-pub fn gemm_nt(
+/// Bits do not depend on whether b has panels.
+pub fn gemm_nt<'b>(
     dev: &Device,
     a: View,
-    b: View,
+    b: impl Into<Matrix<'b>>,
     mut c: ViewMut,
     m: usize,
     n: usize,
     k: usize,
     store: Store,
 ) -> Result<()> {
+    let Matrix { rows: b, panels } = b.into();
     check("gemm_nt", a, b, &c, m, n, k)?;
+    if let Some(panels) = panels {
+        want("gemm_nt", "panels of b", panels.len(), panels_len(dev, n, k))?;
+    }
     match dev {
-        Device::Cpu(cpu) => cpu::gemm::gemm_nt(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+        Device::Cpu(cpu) => {
+            let panels = panels.map(|p| p.host());
+            cpu::gemm::gemm_nt(cpu, a.host(), b.host(), panels, c.host_mut(), m, n, k, store)
+        }
         Device::Gpu(gpu) => gpu::gemm::gemm_nt(gpu, a, b, c, m, n, k, store)?,
+    }
+    Ok(())
+}
+
+/// Elements of the panels of a matrix `[N, K]`; 0 on a device whose products read matrices as they are stored.
+pub fn panels_len(dev: &Device, n: usize, k: usize) -> usize {
+    match dev {
+        Device::Cpu(cpu) => cpu::gemm::panels_len(cpu, n, k),
+        Device::Gpu(_) => 0,
+    }
+}
+
+/// b `[N, K]` in the order in which [`gemm_nt`] reads it; panels `[panels_len]`.
+pub fn gemm_pack(dev: &Device, b: View, mut panels: ViewMut, n: usize, k: usize) -> Result<()> {
+    want("gemm_pack", "b has N K elements", b.len(), n * k)?;
+    want("gemm_pack", "panels of b", panels.len(), panels_len(dev, n, k))?;
+    match dev {
+        Device::Cpu(cpu) => cpu::gemm::gemm_pack(cpu, b.host(), panels.host_mut(), n, k),
+        Device::Gpu(_) => {}
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub fn folder(path: &Path) -> Result<PathBuf> {
 
 /// CRC-32C of all parameters: says whether two models are the same.
 pub fn crc(dev: &Device, weights: &Weights) -> u32 {
-    crc32c::crc32c(bytemuck::cast_slice(&dev.to_vec::<f32>(weights.data.view())))
+    crc32c::crc32c(bytemuck::cast_slice(&dev.to_vec::<f32>(weights.data())))
 }
 
 /// Writes a Hugging Face folder.

@@ -246,14 +246,16 @@ impl Learner {
         }
         let start = Instant::now();
         let w = &mut self.weights;
-        match self.optimizer.update(&self.dev, w.data.view_mut(), self.grads.view(), sums[0])? {
+        let version = w.version;
+        match self.optimizer.update(&self.dev, w.data_mut(), self.grads.view(), sums[0])? {
             Update::Applied { grad_norm, lr } => {
-                w.version += 1;
+                w.pack(&self.dev)?;
                 learned.applied += 1;
                 learned.grad_norm += grad_norm;
                 learned.lr = lr;
             }
             Update::Skipped { what } => {
+                w.version = version; // nothing was written
                 learned.skipped += 1;
                 learned.not_finite = Some(what);
             }

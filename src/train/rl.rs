@@ -173,9 +173,9 @@ impl Trainer {
         let optimizer = Optimizer::new(dev, learner::parts(&weights), setup.hyper(), updates as u64);
         let seller = &setup.seller.weights;
         for (group, name, bytes) in [
-            ("weights", "trained", weights.data.size_bytes()),
-            ("weights", "reference", setup.base.weights.data.size_bytes()),
-            ("weights", "frozen seller", seller.data.size_bytes()),
+            ("weights", "trained", weights.size_bytes()),
+            ("weights", "reference", setup.base.weights.size_bytes()),
+            ("weights", "frozen seller", seller.size_bytes()),
             ("optimizer", "moments", optimizer.size_bytes()),
         ] {
             plan.rows.push(PlanRow { group, name: name.into(), bytes });

@@ -64,7 +64,7 @@ pub fn prepare(setup: &mut Setup, events: &mut dyn FnMut(Event)) -> Result<()> {
     )?;
     setup.base.weights = trainer.weights;
     setup.base.weights.version = BASE_VERSION;
-    Ok(())
+    setup.base.weights.pack(&setup.dev)
 }
 
 /// One demonstration as a training sequence.

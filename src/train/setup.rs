@@ -49,6 +49,7 @@ impl Setup {
         let dev = Device::open(&config.device, config.threads)?;
         let mut base = base::open(&dev, &config.model.base)?;
         base.weights.version = BASE_VERSION;
+        base.weights.pack(&dev)?;
         let seller = match config.model.seller.as_str() {
             "base" => base::open(&dev, &config.model.base)?,
             other => base::open(&dev, other)?,

@@ -185,8 +185,7 @@ impl Trainer {
             model::backward(&self.dev, w, &self.batch, acts, dlogprob, dentropy, grads, 1.0)?;
         }
         self.tokens += batch.tokens;
-        let update = self.optimizer.update(&self.dev, self.weights.data.view_mut(), self.grads.view(), loss as f32)?;
-        self.weights.version += 1;
+        let update = self.optimizer.update(&self.dev, self.weights.data_mut(), self.grads.view(), loss as f32)?;
         let (grad_norm, lr) = match update {
             Update::Applied { grad_norm, lr } => (grad_norm, lr),
             Update::Skipped { .. } => (f32::NAN, 0.0),

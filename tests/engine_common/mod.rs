@@ -24,9 +24,9 @@ pub fn model() -> ModelConfig {
 /// Random weights, large enough that distributions are far from flat.
 pub fn weights(dev: &Device, seed: u64) -> Weights {
     let mut w = Weights::init(dev, model(), seed);
-    let mut data = dev.to_vec::<f32>(w.data.view());
+    let mut data = dev.to_vec::<f32>(w.data());
     data.iter_mut().for_each(|x| *x *= 4.0);
-    dev.write(w.data.view_mut(), &data);
+    dev.write(w.data_mut(), &data);
     w
 }
 

@@ -61,7 +61,7 @@ pub fn linear_logprob_fwd(
     for start in (0..target.len()).step_by(block_rows(v)) {
         let rows = block_rows(v).min(target.len() - start);
         let z = &mut workspace[..rows * v];
-        gemm::gemm_nt(cpu, &x[start * dim..][..rows * dim], w, z, rows, v, dim, Store::Set);
+        gemm::gemm_nt(cpu, &x[start * dim..][..rows * dim], w, None, z, rows, v, dim, Store::Set);
         each_row(cpu, z, v, |r, z| {
             let n = start + r;
             let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target[n] as usize);
@@ -93,7 +93,7 @@ pub fn linear_logprob_bwd(
     for start in (0..target.len()).step_by(block_rows(v)) {
         let rows = block_rows(v).min(target.len() - start);
         let (x, dz) = (&x[start * dim..][..rows * dim], &mut workspace[..rows * v]);
-        gemm::gemm_nt(cpu, x, w, dz, rows, v, dim, Store::Set);
+        gemm::gemm_nt(cpu, x, w, None, dz, rows, v, dim, Store::Set);
         each_row(cpu, dz, v, |r, z| {
             let n = start + r;
             row_gradient(cpu.isa, z, inv_temperature, dlogprob[n], dentropy[n], lse[n], entropy[n]);

@@ -71,6 +71,8 @@ struct Product<'a> {
     /// A is stored `[K, M]` rather than `[M, K]`.
     a_by_k: bool,
     b: &'a [f32],
+    /// B from [`gemm_pack`].
+    panels: Option<&'a [f32]>,
     /// B is stored `[K, N]` rather than `[N, K]`.
     b_by_k: bool,
     c: Shared<f32>,
@@ -81,18 +83,59 @@ struct Product<'a> {
 }
 
 /// See [`crate::ops::gemm::gemm_nt`].
-pub fn gemm_nt(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
-    run(cpu, Product { a, a_by_k: false, b, b_by_k: false, c: Shared::new(c), m, n, k, store });
+pub fn gemm_nt(
+    cpu: &Cpu,
+    a: &[f32],
+    b: &[f32],
+    panels: Option<&[f32]>,
+    c: &mut [f32],
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) {
+    run(cpu, Product { a, a_by_k: false, b, panels, b_by_k: false, c: Shared::new(c), m, n, k, store });
+}
+
+/// See [`crate::ops::gemm::panels_len`].
+pub fn panels_len(cpu: &Cpu, n: usize, k: usize) -> usize {
+    n.next_multiple_of(kernels(cpu.isa).nr) * k
+}
+
+/// See [`crate::ops::gemm::gemm_pack`]: blocks of [`KC`] steps, in each its panels `[kc, nr]`, side by side.
+pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
+    let (kernels, to) = (kernels(cpu.isa), Shared::new(panels));
+    assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k), "gemm_pack: sizes");
+    let n_panels = n.div_ceil(kernels.nr);
+    cpu.pool.run(n_panels * k.div_ceil(KC), |task| {
+        let (k0, j) = (task / n_panels * KC, task % n_panels * kernels.nr);
+        let (kc, width) = (KC.min(k - k0), kernels.nr.min(n - j));
+        // SAFETY: `width` rows of B from j on, kc steps from k0 on; this task's own panel.
+        unsafe {
+            (kernels.transpose)(
+                b.as_ptr().add(j * k + k0),
+                k,
+                width,
+                kc,
+                to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)),
+            )
+        }
+    });
+}
+
+/// Where, in the panels of a whole matrix, the one of column `j` and of the `kc` steps from `k0` on starts.
+fn panel_at(n_panels: usize, kernels: &Kernels, k0: usize, kc: usize, j: usize) -> usize {
+    k0 * n_panels * kernels.nr + j * kc
 }
 
 /// See [`crate::ops::gemm::gemm_nn`].
 pub fn gemm_nn(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
-    run(cpu, Product { a, a_by_k: false, b, b_by_k: true, c: Shared::new(c), m, n, k, store });
+    run(cpu, Product { a, a_by_k: false, b, panels: None, b_by_k: true, c: Shared::new(c), m, n, k, store });
 }
 
 /// See [`crate::ops::gemm::gemm_tn`].
 pub fn gemm_tn(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
-    run(cpu, Product { a, a_by_k: true, b, b_by_k: true, c: Shared::new(c), m, n, k, store });
+    run(cpu, Product { a, a_by_k: true, b, panels: None, b_by_k: true, c: Shared::new(c), m, n, k, store });
 }
 
 fn run(cpu: &Cpu, p: Product) {
@@ -135,8 +178,14 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
         let kc = KC.min(p.k - k0);
         for j0 in cols.clone().step_by(NC) {
             let cols = j0..cols.end.min(j0 + NC);
-            // SAFETY: inside B, at most NC columns and KC steps.
-            unsafe { pack::pack_b(p, kernels, k0, kc, cols.clone(), b) };
+            let b = match p.panels {
+                Some(panels) => panels[panel_at(p.n.div_ceil(kernels.nr), kernels, k0, kc, j0)..].as_ptr(),
+                None => {
+                    // SAFETY: inside B, at most NC columns and KC steps.
+                    unsafe { pack::pack_b(p, kernels, k0, kc, cols.clone(), b) };
+                    b.cast_const()
+                }
+            };
             let tiles = rows.len().div_ceil(kernels.mr);
             for t in 0..tiles {
                 // Tiles of about equal height: a thin last one would waste a panel's loads.
