@@ -94,7 +94,8 @@ fn what_overflows_is_an_error_and_no_number() {
     let dir = TempDir::new().unwrap();
     let dev = Device::open("cpu", 1).unwrap();
     let mut w = Weights::init(&dev, ModelConfig::tiny(16), 1);
-    dev.write(w.data_mut(), &vec![1e15f32; w.layout.len]);
+    let n = w.layout.len;
+    dev.write(w.data_mut(), &vec![1e15f32; n]);
     w.save(&dev, dir.path()).unwrap();
     let output = haggle(dir.path(), dir.path(), "{\"ids\": [1, 2, 3]}", 1);
     assert_eq!(output.status.code(), Some(3));
