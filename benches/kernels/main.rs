@@ -45,11 +45,11 @@ type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> hagg
 fn gemm(bench: &mut Bench) {
     for m in [1, 4, 16, 64, 128] {
         for (n, k) in LAYERS {
-            product(bench, "gemm_nt", gemm_nt, m, n, k);
+            product(bench, "gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), m, n, k);
         }
     }
     for (n, k) in LAYERS {
-        product(bench, "gemm_nt", gemm_nt, 4096, n, k);
+        product(bench, "gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), 4096, n, k);
         product(bench, "gemm_nn", gemm_nn, 4096, k, n);
         product(bench, "gemm_tn", gemm_tn, n, k, 4096);
     }
