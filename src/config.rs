@@ -13,6 +13,7 @@ mod read;
 pub use fields::{Field, SELLERS, Slot};
 pub use read::Override;
 
+use crate::device::DType;
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -61,6 +62,8 @@ pub struct ModelConfig {
     pub base: String,
     /// The frozen seller: `base` (the buyer's starting weights), `embedded` or a folder.
     pub seller: String,
+    /// `f32`, or `bf16` where kernels compute.
+    pub dtype: String,
 }
 
 /// Which products are bargained over.
@@ -270,6 +273,11 @@ pub struct RunConfig {
 }
 
 impl Config {
+    /// What models compute in.
+    pub fn compute(&self) -> DType {
+        if self.model.dtype == "bf16" { DType::Bf16 } else { DType::F32 }
+    }
+
     /// Reads a file (none: all defaults), applies overrides in order, checks everything at once.
     ///
     /// # Errors

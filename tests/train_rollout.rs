@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use haggle::device::Device;
+use haggle::device::{DType, Device};
 use haggle::infer::{Engine, EngineConfig, Sampling};
 use haggle::negotiate::reply::Malformed;
 use haggle::negotiate::{
@@ -32,7 +32,7 @@ struct Stage {
 impl Stage {
     fn new(threads: usize) -> Stage {
         let dev = Device::open("cpu", threads).unwrap();
-        let base = base::open(&dev, "embedded").unwrap();
+        let base = base::open(&dev, "embedded", DType::F32).unwrap();
         Stage { dev, base }
     }
 

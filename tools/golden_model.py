@@ -1,11 +1,11 @@
-"""Makes tests/goldens/{tied,untied}: a small random Qwen3 and what `transformers` computes with it.
+"""Makes tests/goldens/{tied,untied,bf16}: a small random Qwen3 and what `transformers` computes with it.
 
     python tools/golden_model.py tests/goldens
 
 Needs torch and transformers (any CPU build). Each folder holds the checkpoint as transformers saves it (bf16 weights,
 so that widening is tested too), golden.safetensors (logits of every token, gradient of every tensor) and golden.json
 (producer, versions, seed, sequences, loss weights, greedy continuation). Numbers are computed in f64 and stored in
-f32; the floors are how far transformers in f32, on one thread, is from them.
+f32; the floors are how far transformers in f32 (for `bf16`, in bf16), on one thread, is from them.
 """
 
 import json
@@ -22,11 +22,15 @@ LENGTHS = [3, 20, 37]  # one beyond a chunk of 32 keys
 GREEDY_PROMPT, GREEDY_NEW = 12, 24
 
 
-def build(tied):
+# Folder: whether the head is tied, head dim, what the floor is computed in.
+MODELS = {"tied": (True, 8, torch.float32), "untied": (False, 8, torch.float32), "bf16": (True, 32, torch.bfloat16)}
+
+
+def build(tied, head_dim):
     torch.manual_seed(SEED + tied)
     config = Qwen3Config(
         vocab_size=64, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=64, tie_word_embeddings=tied, eos_token_id=63,
+        num_key_value_heads=2, head_dim=head_dim, max_position_embeddings=64, tie_word_embeddings=tied, eos_token_id=63,
         bos_token_id=None, pad_token_id=62, rms_norm_eps=1e-6, initializer_range=0.15,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
@@ -70,10 +74,10 @@ def greedy(model, prompt):
     return ids[len(prompt):], margin
 
 
-def in_f64(tied):
+def in_f64(tied, head_dim):
     """The same model wholly in f64. transformers computes norms, softmax and angles in f32 whatever the weights are;
     here, while it runs, its f32 is f64."""
-    model = build(tied).double()
+    model = build(tied, head_dim).double()
     d = model.config.head_dim
     model.model.rotary_emb.inv_freq = 10000.0 ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
     saved = torch.float32, torch.Tensor.float
@@ -86,17 +90,19 @@ def in_f64(tied):
 
 def main(out):
     torch.set_num_threads(1)
-    for tied in (True, False):
-        folder = Path(out) / ("tied" if tied else "untied")
+    for name, (tied, head_dim, floor_in) in MODELS.items():
+        folder = Path(out) / name
         folder.mkdir(parents=True, exist_ok=True)
-        build(tied).to(torch.bfloat16).save_pretrained(folder)
+        build(tied, head_dim).to(torch.bfloat16).save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
-        model = build(tied)
+        model = build(tied, head_dim)
+        for p in model.parameters():  # not the module: its rotary frequencies stay f32
+            p.data = p.data.to(floor_in)
         seqs, weights = sequences(tied)
-        logits, grads, _ = evaluate(model, seqs, weights)
+        logits, grads, loss = evaluate(model, seqs, weights)
         with torch.no_grad():
-            new, margin = greedy(model, seqs[2][:GREEDY_PROMPT])
-        z64, g64, loss64 = in_f64(tied)
+            new, margin = greedy(build(tied, head_dim), seqs[2][:GREEDY_PROMPT])
+        z64, g64, loss64 = in_f64(tied, head_dim)
         relative = lambda a, b: float((a.double() - b).norm() / b.norm())
         golden = {"logits": z64} | {f"grad.{n}": g for n, g in g64.items()}
         save_file({n: t.to(torch.float32) for n, t in golden.items()}, folder / "golden.safetensors")
@@ -105,6 +111,7 @@ def main(out):
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "seed": SEED, "sequences": seqs, "loss_weights": weights, "loss": loss64,
             "greedy_prompt": seqs[2][:GREEDY_PROMPT], "greedy": new, "greedy_margin": margin,
+            "floor_loss_relative": abs(loss / loss64 - 1),
             "floor_logits_max_abs": float((logits.double() - z64).abs().max()),
             "floor_grad_relative_norm": max(relative(g, g64[n]) for n, g in grads.items()),
         }, indent=1) + "\n")

@@ -43,7 +43,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     ];
     let config = globals.resolve_for(&args.model, &flags)?;
     let setup = Setup::open(&config)?;
-    let model = base::open(&setup.dev, &args.model.display().to_string())?;
+    let model = base::open(&setup.dev, &args.model.display().to_string(), setup.config.compute())?;
     let mut live = Live::new();
     let report = eval::evaluate(&setup, ("trained", &model.weights, &model.chat), &mut |buyer, seller, done, of| {
         live.evaluation(buyer, seller, done, of);

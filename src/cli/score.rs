@@ -48,6 +48,7 @@ pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     } else {
         Weights::load(&dev, &base::folder(&args.model)?)?
     };
+    let w = w.compute_in(&dev, config.compute())?;
     let sequences = read(&args.input, &w.config)?;
     score(&dev, &w, &sequences, |logprobs| {
         if logprobs.iter().flatten().any(|l| !l.is_finite()) {

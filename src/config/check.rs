@@ -5,6 +5,9 @@ use super::read::Found;
 
 /// Notes every impossible combination.
 pub fn check(config: &Config, found: &mut Found) {
+    if config.model.dtype == "bf16" && ["auto", "cpu"].contains(&config.device.as_str()) {
+        found.problem("model.dtype", "the cpu computes in f32; set f32, or --device emu or cuda");
+    }
     check_rollout(config, found);
     check_grpo(config, found);
     super::credit::check(config, found);

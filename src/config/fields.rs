@@ -141,6 +141,12 @@ impl ModelConfig {
                 "The frozen seller: base (the weights above), embedded, or a folder.",
                 Text(&mut self.seller),
             ),
+            field(
+                "dtype",
+                "",
+                "What models compute in: f32, or bf16 (devices emu and cuda; the trained weights stay f32).",
+                Choice(&mut self.dtype, &["f32", "bf16"]),
+            ),
         ]
     }
 }
@@ -347,7 +353,7 @@ impl Default for Config {
             seed: 1,
             device: "auto".into(),
             threads: 0,
-            model: ModelConfig { base: "embedded".into(), seller: "base".into() },
+            model: ModelConfig { base: "embedded".into(), seller: "base".into(), dtype: "f32".into() },
             products: ProductsConfig { path: "embedded".into(), limit: 0 },
             game: GameConfig { turns: 6, prompt_style: "compact".into() },
             rollout: RolloutConfig {

@@ -38,7 +38,7 @@ fn every_key_has_a_doc_line_and_default_passes_the_checks() {
 #[test]
 fn all_problems_come_at_once_with_file_line_and_key() {
     let text = "sed = 3\n[grpo]\nsteps = \"many\"\nclip_low = 2.0\n\n[rollout]\ngroup_size = 1\ntop_k = 5\nlr = 1.0\n[optm]\nlr = 1\n";
-    let found = problems(text, &["run.keep=0", "grpo.stepz=3"]);
+    let found = problems(text, &["run.keep=0", "grpo.stepz=3", "model.dtype=bf16"]);
     let want = [
         "c.toml:1: sed: unknown key; did you mean seed?",
         "c.toml:3: grpo.steps: must be a whole number, 1 or more",
@@ -47,6 +47,7 @@ fn all_problems_come_at_once_with_file_line_and_key() {
         "c.toml:10: [optm]: unknown section; did you mean [optim]?",
         "--set run.keep=0: run.keep: must be a whole number, 1 or more",
         "--set grpo.stepz=3: grpo.stepz: unknown key; did you mean grpo.steps?",
+        "--set model.dtype=bf16: model.dtype: the cpu computes in f32",
         "c.toml:7: rollout.group_size: a group of 1",
         "c.toml:8: rollout.top_k: training needs",
     ];

@@ -1,7 +1,7 @@
 //! The buffers a forward and a backward write, sized once for the most tokens a call may bring.
 
 use super::{ModelConfig, Plan};
-use crate::device::{Buffer, Device, View, ViewMut};
+use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::ops::logprob::linear_logprob_workspace;
 
 /// What activations are for; each use holds only the buffers it needs.
@@ -102,7 +102,7 @@ impl Activations {
             Use::Decode => "activations (decode)",
         };
         let kept = if for_use == Use::Train { c.num_hidden_layers } else { 1 };
-        let x = plan.f32(group, "x", max_tokens * c.hidden_size);
+        let x = plan.buffer(group, "x", c.compute, max_tokens * c.hidden_size);
         let layers = (0..kept).map(|l| layer_acts(plan, group, c, max_tokens, l, for_use)).collect();
         let out = out_acts(plan, group, c, max_out, for_use);
         let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out));
@@ -133,7 +133,11 @@ impl Activations {
 fn layer_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize, l: usize, for_use: Use) -> LayerActs {
     let (width, f, h, hk) = (c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads);
     let kept = if for_use == Use::Train { n * width } else { 0 };
-    let mut b = |name: &str, len: usize| plan.f32(group, format!("layers.{l}.{name}"), len);
+    let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
+    let mut b = |name: &str, len: usize| match name {
+        "attn_rstd" | "q_rstd" | "k_rstd" | "mlp_rstd" | "lse" => of(DType::F32, name, len),
+        _ => of(c.compute, name, len),
+    };
     LayerActs {
         x_attn: b("x_attn", kept),
         attn_rstd: b("attn_rstd", n),
@@ -161,11 +165,13 @@ fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for
         Use::Train | Use::Score => (m, 0, linear_logprob_workspace(plan.device(), c.vocab_size)),
         Use::Decode => (0, m * c.vocab_size, 0),
     };
-    let mut b = |name: &str, len: usize| plan.f32(group, format!("out.{name}"), len);
+    let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("out.{name}"), dtype, len);
+    let (x, h) = (of(c.compute, "x", m * c.hidden_size), of(c.compute, "h", m * c.hidden_size));
+    let mut b = |name: &str, len: usize| of(DType::F32, name, len);
     OutActs {
-        x: b("x", m * c.hidden_size),
+        x,
         rstd: b("rstd", m),
-        h: b("h", m * c.hidden_size),
+        h,
         logprob: b("logprob", packed),
         lse: b("lse", packed),
         entropy: b("entropy", packed),
@@ -175,7 +181,7 @@ fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for
 }
 
 fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Grads {
-    let mut b = |name: &str, len: usize| plan.f32("gradients of activations", name, len);
+    let mut b = |name: &str, len: usize| plan.buffer("gradients of activations", name, c.compute, len);
     Grads {
         dx: b("dx", n * c.hidden_size),
         dh: b("dh", n * c.hidden_size),

@@ -3,6 +3,7 @@
 //! Both spellings are read, that of transformers 5 (`rope_parameters`, `dtype`) and of 4 (`rope_theta`,
 //! `torch_dtype`). What we do not compute is refused by name, all of it at once, never ignored.
 
+use crate::device::DType;
 use crate::error::{Error, Result};
 use crate::ops::attn::Heads;
 use serde_json::{Map, Value, json};
@@ -42,6 +43,9 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Token that pads a batch, if there is one; we never pad.
     pub pad_token_id: Option<u32>,
+    /// What is multiplied, kept and cached: F32, or Bf16 on devices that run our kernels. Not in `config.json`:
+    /// a run chooses it. Sums, norms' scales, logits and logprobs are f32 in both, and so are the weights that train.
+    pub compute: DType,
 }
 
 impl ModelConfig {
@@ -62,6 +66,7 @@ impl ModelConfig {
             eos_token_ids: vec![],
             bos_token_id: None,
             pad_token_id: None,
+            compute: DType::F32,
         }
     }
 
@@ -95,6 +100,7 @@ impl ModelConfig {
             eos_token_ids: r.tokens("eos_token_id"),
             bos_token_id: r.token("bos_token_id"),
             pad_token_id: r.token("pad_token_id"),
+            compute: DType::F32,
         };
         let mut problems = r.problems;
         if problems.is_empty() {

@@ -29,6 +29,7 @@ pub fn forward(
     inv_temperature: f32,
 ) -> Result<()> {
     let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
+    w.ready(dev)?;
     acts.begin(n, m, acts.for_use != Use::Decode)?;
     let keep = acts.for_use == Use::Train;
     embed_fwd(dev, batch.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
@@ -73,6 +74,7 @@ pub fn forward_paged(
     acts: &mut Activations,
 ) -> Result<()> {
     let (n, m, c) = (rows.n_rows(), rows.n_logits(), w.config.hidden_size);
+    w.ready(dev)?;
     acts.begin(n, m, acts.for_use == Use::Decode)?;
     embed_fwd(dev, rows.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
     for (l, ids) in w.layout.layers.iter().enumerate() {

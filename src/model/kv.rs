@@ -26,7 +26,7 @@ impl KvPages {
     pub fn planned(plan: &mut Plan, config: &ModelConfig, n_pages: usize) -> KvPages {
         let heads = config.heads();
         let mut layers = |name: &str| -> Vec<Buffer> {
-            let layer = |l| plan.f32("kv pages", format!("{name}.{l}"), pages_len(n_pages, heads));
+            let layer = |l| plan.buffer("kv pages", format!("{name}.{l}"), config.compute, pages_len(n_pages, heads));
             (0..config.num_hidden_layers).map(layer).collect()
         };
         KvPages { k: layers("k"), v: layers("v"), n_pages, heads }

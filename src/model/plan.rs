@@ -68,6 +68,9 @@ impl Plan {
     /// Notes what a model needs that is only run: weights and the rotary table.
     pub fn note_frozen(&mut self, c: &ModelConfig) {
         self.note("model", "weights", DType::F32, Layout::new(c).len);
+        if c.compute == DType::Bf16 {
+            self.note("model", "weights in bf16", DType::Bf16, Layout::new(c).len);
+        }
         self.note("model", "rotary table", DType::F32, c.max_position_embeddings * c.head_dim);
     }
 

@@ -2,10 +2,11 @@
 
 use super::{Layout, ModelConfig, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::noise::Noise;
+use crate::ops::embed::copy;
 use crate::ops::gemm::{Matrix, gemm_pack, panels_len};
-use crate::ops::rope;
+use crate::ops::{rope, want};
 use std::ops::Range;
 
 /// Standard deviation of new weights.
@@ -21,6 +22,8 @@ pub struct Weights {
     pub version: u64,
     /// Every parameter, `[layout.len]` f32.
     data: Buffer,
+    /// The same rounded to bf16, when the model computes in it.
+    narrow: Option<Buffer>,
     /// The matrices in panels, one after another, and the version they were made of.
     panels: Buffer,
     packed: Option<u64>,
@@ -44,7 +47,8 @@ impl Weights {
         };
         let panels_at = layout.specs.iter().map(&mut place).collect();
         let panels = dev.zeros(DType::F32, end);
-        Weights { config, layout, version: 0, data, panels, packed: None, panels_at, rope }
+        let narrow = narrow(dev, &config, &layout);
+        Weights { config, layout, version: 0, data, narrow, panels, packed: None, panels_at, rope }
     }
 
     /// A new model: matrices normal with deviation 0.02, those that write into the residual stream divided by
@@ -59,9 +63,35 @@ impl Weights {
         w
     }
 
-    /// A tensor, to read.
+    /// A tensor as a forward reads it: f32, or bf16 as [`Weights::pack`] rounded it.
     pub fn get(&self, id: TensorId) -> View<'_> {
-        self.layout.of(&self.data, id)
+        self.layout.of(self.narrow.as_ref().unwrap_or(&self.data), id)
+    }
+
+    /// The same weights for a model that computes in `compute`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device does not compute in it.
+    pub fn compute_in(mut self, dev: &Device, compute: DType) -> Result<Weights> {
+        self.config.compute = compute;
+        self.narrow = narrow(dev, &self.config, &self.layout);
+        self.pack(dev)?;
+        self.ready(dev)?;
+        Ok(self)
+    }
+
+    /// `Ok` when a forward may read them.
+    pub(super) fn ready(&self, dev: &Device) -> Result<()> {
+        match (dev, &self.narrow) {
+            (_, None) => Ok(()),
+            (Device::Cpu(_), Some(_)) => {
+                let what = "computes in f32; bf16 needs emu or cuda (model.dtype)".into();
+                Err(Error::Device { device: dev.name().into(), what })
+            }
+            _ => {
+                want("forward", "weights packed since their last change", (self.packed == Some(self.version)).into(), 1)
+            }
+        }
     }
 
     /// A matrix, to multiply by: with its panels, if they are of this version.
@@ -82,12 +112,15 @@ impl Weights {
         self.data.view_mut()
     }
 
-    /// Makes the panels of all matrices: decode multiplies so few rows that reordering a matrix for each product
-    /// would show (a tenth of the time of a step of 64 rows).
+    /// Makes what forwards read instead of the parameters: their copy in bf16, and the panels of all matrices (decode
+    /// multiplies so few rows that reordering a matrix for each product would show: a tenth of a step of 64 rows).
     ///
     /// # Errors
     /// What the device refuses.
     pub fn pack(&mut self, dev: &Device) -> Result<()> {
+        if let (Device::Gpu(_), Some(narrow)) = (dev, &mut self.narrow) {
+            copy(dev, self.data.view(), narrow.view_mut())?;
+        }
         for (spec, at) in self.layout.specs.iter().zip(&self.panels_at) {
             if let Some((n, k)) = spec.matrix() {
                 gemm_pack(dev, self.data.at(spec.range()), self.panels.at_mut(at.clone()), n, k)?;
@@ -104,7 +137,8 @@ impl Weights {
 
     /// Bytes of everything.
     pub fn size_bytes(&self) -> usize {
-        self.data.size_bytes() + self.panels.size_bytes() + self.rope.size_bytes()
+        let narrow = self.narrow.as_ref().map_or(0, Buffer::size_bytes);
+        self.data.size_bytes() + narrow + self.panels.size_bytes() + self.rope.size_bytes()
     }
 
     /// Copies another model's parameters of the same config.
@@ -112,9 +146,13 @@ impl Weights {
     /// # Errors
     /// [`crate::Error::Shape`] when the sizes differ.
     pub fn copy_from(&mut self, dev: &Device, other: &Weights) -> Result<()> {
-        crate::ops::embed::copy(dev, other.data.view(), self.data_mut())?;
+        copy(dev, other.data.view(), self.data_mut())?;
         self.pack(dev)
     }
+}
+
+fn narrow(dev: &Device, config: &ModelConfig, layout: &Layout) -> Option<Buffer> {
+    (config.compute == DType::Bf16).then(|| dev.zeros(DType::Bf16, layout.len))
 }
 
 fn initial(spec: &TensorSpec, seed: u64, residual: f64) -> Vec<f32> {

@@ -1,7 +1,7 @@
 //! Opening a model by name: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
 
 use super::checkpoint;
-use crate::device::Device;
+use crate::device::{DType, Device};
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::model::Weights;
@@ -16,16 +16,17 @@ pub struct Base {
     pub chat: Chat,
 }
 
-/// Opens a model by name.
+/// Opens a model by name, to compute in `compute`.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Data`] or [`Error::Weight`] naming the file or tensor at fault.
-pub fn open(dev: &Device, name: &str) -> Result<Base> {
+/// [`Error::Io`], [`Error::Data`] or [`Error::Weight`] naming the file or tensor at fault; [`Error::Device`] when the
+/// device does not compute in it.
+pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
     if name == embedded::NAME {
-        return Ok(Base { weights: embedded::weights(dev)?, chat: embedded::chat()? });
+        return Ok(Base { weights: embedded::weights(dev)?.compute_in(dev, compute)?, chat: embedded::chat()? });
     }
     let folder = folder(Path::new(name))?;
-    let base = Base { weights: Weights::load(dev, &folder)?, chat: Chat::load(&folder)? };
+    let base = Base { weights: Weights::load(dev, &folder)?.compute_in(dev, compute)?, chat: Chat::load(&folder)? };
     let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
     if vocab > rows {
         let what = format!("the tokenizer has {vocab} tokens, the model's embedding {rows} rows");

@@ -278,7 +278,7 @@ impl Trainer {
             problems.insert(0, head);
             return Err(Error::Config { problems });
         }
-        let saved = base::open(&setup.dev, &at.display().to_string())?.weights;
+        let saved = base::open(&setup.dev, &at.display().to_string(), setup.config.compute())?.weights;
         let l = &mut self.learner;
         l.weights.copy_from(&setup.dev, &saved)?;
         checkpoint::restore_optimizer(&at, &state, &setup.dev, &mut l.optimizer)?;

@@ -47,12 +47,12 @@ impl Setup {
     /// Whatever is missing or wrong, named.
     pub fn open(config: &Config) -> Result<Setup> {
         let dev = Device::open(&config.device, config.threads)?;
-        let mut base = base::open(&dev, &config.model.base)?;
+        let mut base = base::open(&dev, &config.model.base, config.compute())?;
         base.weights.version = BASE_VERSION;
         base.weights.pack(&dev)?;
         let seller = match config.model.seller.as_str() {
-            "base" => base::open(&dev, &config.model.base)?,
-            other => base::open(&dev, other)?,
+            "base" => base::open(&dev, &config.model.base, config.compute())?,
+            other => base::open(&dev, other, config.compute())?,
         };
         let (train, held_out) = products(config)?;
         let rules = rules(config);

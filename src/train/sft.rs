@@ -186,6 +186,7 @@ impl Trainer {
         }
         self.tokens += batch.tokens;
         let update = self.optimizer.update(&self.dev, self.weights.data_mut(), self.grads.view(), loss as f32)?;
+        self.weights.pack(&self.dev)?;
         let (grad_norm, lr) = match update {
             Update::Applied { grad_norm, lr } => (grad_norm, lr),
             Update::Skipped { .. } => (f32::NAN, 0.0),

@@ -62,7 +62,7 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let products = args.products.as_ref().map(|p| quoted(&p.display().to_string()));
     let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
     let dev = crate::device::Device::open(&config.device, config.threads)?;
-    let model = base::open(&dev, &args.model.display().to_string())?;
+    let model = base::open(&dev, &args.model.display().to_string(), config.compute())?;
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
     let product = choose(&config, args.product.as_deref())?;
     let episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
