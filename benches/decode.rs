@@ -1,6 +1,6 @@
 //! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
 //!
-//! `cargo bench --bench decode -- [CASE] [--threads N] [--repeat R] [--rows N] [--json]`. Tokens are sampled tokens;
+//! `cargo bench --bench decode -- [CASE] [--device NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Tokens are sampled tokens;
 //! the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8 prompts with 8 rollouts each.
 
 #![allow(clippy::unwrap_used)]
@@ -8,11 +8,10 @@
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
-use haggle::device::{Device, cpu::Cpu};
+use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::model::{ModelConfig, Weights};
 use haggle::noise::Noise;
-use std::sync::Arc;
 
 const SEQS: usize = 64;
 const PROMPT: usize = 128;
@@ -20,15 +19,14 @@ const NEW: usize = 64;
 
 fn main() {
     let o = Options::parse();
-    let cpu = Arc::new(Cpu::new(o.threads));
-    let dev = Device::Cpu(cpu.clone());
+    let dev = Device::open(&o.device, o.threads).unwrap();
     let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
     for (name, prompts) in [("decode_distinct", SEQS), ("decode_groups", 8)] {
         let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };
         let mut engine = Engine::new(&dev, &w.config, config).unwrap();
         let mut round = 0;
         let work = Workload { name, tokens: SEQS * NEW, flops: flops(&w.config, prompts) };
-        measure(&o, &cpu, work, || {
+        measure(&o, &dev, work, || {
             round += 1;
             w.data_mut();
             w.pack(&dev).unwrap();
@@ -51,7 +49,7 @@ fn main() {
 
 /// Of the rows that must be run: each prompt once, each sampled token but the last of its sequence.
 fn flops(c: &ModelConfig, prompts: usize) -> f64 {
-    let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(c, pos)).sum::<f64>();
+    let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(c, pos as f64 + 1.0)).sum::<f64>();
     let decode = rows(PROMPT..PROMPT + NEW - 1) + NEW as f64 * head_flops(c);
     prompts as f64 * rows(0..PROMPT) + SEQS as f64 * decode
 }

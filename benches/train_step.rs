@@ -1,6 +1,6 @@
 //! Forward, backward and AdamW on 64 x 192 packed tokens, tiny shape, random weights.
 //!
-//! `cargo bench --bench train_step -- [CASE] [--threads N] [--repeat R] [--json]`. Every token but a sequence's first
+//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--threads N] [--repeat R] [--json]`. Every token but a sequence's first
 //! carries loss (next-token cross-entropy, mean over tokens).
 
 #![allow(clippy::unwrap_used)]
@@ -8,20 +8,18 @@
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
-use haggle::device::{Device, cpu::Cpu};
+use haggle::device::Device;
 use haggle::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, backward, forward};
 use haggle::noise::Noise;
 use haggle::ops::embed::fill;
 use haggle::train::optimizer::{Hyper, Optimizer, Part};
-use std::sync::Arc;
 
 const SEQS: usize = 64;
 const LEN: usize = 192;
 
 fn main() {
     let o = Options::parse();
-    let cpu = Arc::new(Cpu::new(o.threads));
-    let dev = Device::Cpu(cpu.clone());
+    let dev = Device::open(&o.device, o.threads).unwrap();
     let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
     let c = w.config.clone();
     let mut packing = Packing::default();
@@ -37,10 +35,11 @@ fn main() {
     let parts = w.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
     let mut optimizer = Optimizer::new(&dev, parts, Hyper::default(), 1000);
     let (dlogprob, dentropy) = (dev.upload(&vec![-1.0 / m as f32; m]), dev.upload(&vec![0f32; m]));
-    let forward_flops: f64 = SEQS as f64 * (0..LEN).map(|p| row_flops(&c, p)).sum::<f64>() + m as f64 * head_flops(&c);
+    let forward_flops: f64 =
+        SEQS as f64 * (0..LEN).map(|p| row_flops(&c, p as f64 + 1.0)).sum::<f64>() + m as f64 * head_flops(&c);
     let work = |name, times| Workload { name, tokens: SEQS * LEN, flops: times * forward_flops };
-    measure(&o, &cpu, work("forward", 1.0), || forward(&dev, &w, &batch, &mut acts, 1.0).unwrap());
-    measure(&o, &cpu, work("train_step", 3.0), || {
+    measure(&o, &dev, work("forward", 1.0), || forward(&dev, &w, &batch, &mut acts, 1.0).unwrap());
+    measure(&o, &dev, work("train_step", 3.0), || {
         forward(&dev, &w, &batch, &mut acts, 1.0).unwrap();
         fill(&dev, grads.view_mut(), 0.0).unwrap();
         backward(&dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut grads, 1.0).unwrap();

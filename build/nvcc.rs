@@ -31,6 +31,8 @@ pub fn build() {
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
     let root = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(var("OUT_DIR"));
+    let codes = OPTIONS.split_whitespace().filter_map(|word| word.split_once("code=")).map(|(_, code)| code);
+    println!("cargo:rustc-env=HAGGLE_CUDA_TARGETS={}", codes.collect::<Vec<_>>().join(" "));
     let mut modules = Vec::new();
     if let Some(nvcc) = find(&root, &out) {
         println!("cargo:rerun-if-changed={}", nvcc.display());

@@ -15,21 +15,28 @@ fn device(seed: u64) -> Device {
     Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, seed).unwrap())))
 }
 
-fn launch(dev: &Device, kernel: &str, grid: u32, threads: u32, shared_bytes: u32, args: &mut [Arg]) -> Result<()> {
+fn launch(
+    dev: &Device,
+    kernel: &'static str,
+    grid: u32,
+    threads: u32,
+    shared_bytes: u32,
+    args: &mut [Arg],
+) -> Result<()> {
     let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
     let (grid, block) = ([grid, 1, 1], [threads, 1, 1]);
     gpu.launch(&Launch { kernel, op: "planted", grid, block, shared_bytes, shape: &"N=1" }, args)
 }
 
 /// x `[256]` to y `[256]`, one block.
-fn x_to_y(dev: &Device, kernel: &str, threads: u32) -> Result<Vec<f32>> {
+fn x_to_y(dev: &Device, kernel: &'static str, threads: u32) -> Result<Vec<f32>> {
     let (x, mut y) = (dev.upload(&normal(256, 1)), dev.upload(&[f32::NAN; 256]));
     launch(dev, kernel, 1, threads, 256, &mut [Arg::In(x.view()), Arg::Out(y.view_mut())])?;
     Ok(dev.to_vec(y.view()))
 }
 
 /// y `[256]` and perhaps a number.
-fn y_only(kernel: &str, threads: u32, number: Option<i32>) -> Result<()> {
+fn y_only(kernel: &'static str, threads: u32, number: Option<i32>) -> Result<()> {
     let dev = device(0);
     let mut y = dev.zeros(haggle::device::DType::F32, 256);
     let mut args = vec![Arg::Out(y.view_mut())];
@@ -39,7 +46,7 @@ fn y_only(kernel: &str, threads: u32, number: Option<i32>) -> Result<()> {
 
 /// The report names kernel, block, thread, and what happened.
 #[track_caller]
-fn reports<T>(result: Result<T>, kernel: &str, thread: Option<[u32; 3]>, what: &[&str]) {
+fn reports<T>(result: Result<T>, kernel: &'static str, thread: Option<[u32; 3]>, what: &[&str]) {
     match result {
         Ok(_) => panic!("{kernel}: nothing was reported"),
         Err(Error::Kernel { kernel: k, block, thread: t, what: w, .. }) => {
@@ -128,7 +135,7 @@ fn writing_behind_a_shared_array_is_seen() {
 }
 
 /// y is the part `64..192` of a buffer of 192, so that one place behind it is outside, and before it is not.
-fn overrun(kernel: &str, shift: i32) -> (Result<()>, Buffer) {
+fn overrun(kernel: &'static str, shift: i32) -> (Result<()>, Buffer) {
     let dev = device(0);
     let mut y = dev.zeros(haggle::device::DType::F32, 192);
     let result = launch(&dev, kernel, 2, 64, 0, &mut [Arg::Out(y.at_mut(64..192)), Arg::I32(shift)]);
@@ -168,7 +175,7 @@ fn uninitialised_shared_memory_is_poison_and_named_when_checked() {
 
 #[test]
 fn a_missing_wait_of_cp_async_is_poison_and_named_when_checked() {
-    let run = |kernel: &str, right| {
+    let run = |kernel: &'static str, right| {
         let dev = device(0);
         let (x, mut y) = (dev.upload(&normal(128, 1)), dev.upload(&[0f32; 32]));
         launch(&dev, kernel, 1, 32, 0, &mut [Arg::In(x.view()), Arg::Out(y.view_mut()), Arg::I32(right)])?;
@@ -196,7 +203,7 @@ fn misaligned_vectors_and_overflow_are_seen_when_checked() {
 fn a_launch_that_does_not_fit_its_kernel_is_refused() {
     let dev = device(0);
     let mut y = dev.zeros(haggle::device::DType::F32, 256);
-    let mut refused = |kernel: &str, threads, number: Arg, what: &str| {
+    let mut refused = |kernel: &'static str, threads, number: Arg, what: &str| {
         let error = launch(&dev, kernel, 1, threads, 0, &mut [Arg::Out(y.view_mut()), number]).unwrap_err();
         assert!(matches!(&error, Error::Device { what: w, .. } if w.contains(what)), "{error}");
     };

@@ -9,7 +9,7 @@ use haggle::device::{DType, Device};
 use half::{bf16, f16};
 use support::{kernel_devices, normal, same};
 
-fn launch(dev: &Device, kernel: &str, grid: [u32; 3], block: [u32; 3], args: &mut [Arg]) {
+fn launch(dev: &Device, kernel: &'static str, grid: [u32; 3], block: [u32; 3], args: &mut [Arg]) {
     let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
     gpu.launch(&Launch { kernel, op: "probe", grid, block, shared_bytes: 0, shape: &"" }, args).unwrap();
 }

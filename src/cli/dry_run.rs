@@ -7,6 +7,7 @@ use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::ModelConfig;
+use crate::model::flops::{head_flops, row_flops};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::text::{Chat, Transcript};
@@ -161,19 +162,10 @@ impl Spoken {
         self.all * self.body_flops(model) + self.said * head_flops(model)
     }
 
-    /// FLOPs of a token in the layers: two a weight of every matrix, four a head element of every earlier key (half of
-    /// them on average).
+    /// FLOPs of a token in the layers, which sees half of the others on average.
     fn body_flops(&self, model: &ModelConfig) -> f64 {
-        let (c, f) = (model.hidden_size as f64, model.intermediate_size as f64);
-        let (q, kv) = (model.q_dim() as f64, model.kv_dim() as f64);
-        let layer = 2.0 * c * (2.0 * q + 2.0 * kv + 3.0 * f) + 4.0 * q * self.all / 2.0;
-        model.num_hidden_layers as f64 * layer
+        row_flops(model, self.all / 2.0)
     }
-}
-
-/// FLOPs of a sampled or trained token in the head.
-fn head_flops(model: &ModelConfig) -> f64 {
-    2.0 * model.hidden_size as f64 * model.vocab_size as f64
 }
 
 fn span(seconds: f64) -> String {

@@ -10,6 +10,7 @@ mod dry_run;
 pub mod eval;
 pub mod init;
 pub mod out;
+mod profile;
 pub mod progress;
 pub mod report;
 pub mod score;
@@ -66,6 +67,8 @@ enum Command {
     Init(init::InitArgs),
     /// Say what this machine has, and test the ops on it
     Doctor(doctor::DoctorArgs),
+    /// Say where the time, the bytes and the FLOPs of a step go
+    Profile(profile::ProfileArgs),
     /// Rebuild a run's report.html from its files
     Report(report::ReportArgs),
     /// Print the logprob of every token of given id sequences
@@ -190,6 +193,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Config(args) => config::run(args, globals),
         Command::Init(args) => init::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
+        Command::Profile(args) => profile::run(args, globals),
         Command::Report(args) => report::run(args, globals),
         Command::Score(args) => score::run(args, globals),
     }
@@ -198,7 +202,8 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, score, init, config, doctor or report; see haggle --help".into();
+        return "name a command: train, eval, chat, score, init, config, doctor, profile or report; see haggle --help"
+            .into();
     }
     let text = e.to_string();
     let wanted =

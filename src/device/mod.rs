@@ -10,11 +10,13 @@ pub mod cpu;
 pub mod gpu;
 mod host;
 mod mapped;
+pub mod record;
 
 pub use buffer::{Buffer, DType, Element, View, ViewMut};
 pub use mapped::map_file;
 
 use crate::error::{Error, Result};
+use record::{Cost, Keys, Kind, Recorder, Recording, Span};
 use std::sync::Arc;
 
 /// Where ops run. Cloning is cheap and names the same device.
@@ -85,6 +87,74 @@ impl Device {
         match self {
             Device::Cpu(_) => data.copy_from_slice(from.host::<T>()),
             Device::Gpu(gpu) => gpu.read(from, data),
+        }
+    }
+
+    /// Waits until everything asked for is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with what the GPU failed at since.
+    pub fn wait(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Gpu(gpu) => gpu.wait(),
+        }
+    }
+
+    /// The recorder of what runs here.
+    #[inline]
+    pub fn recorder(&self) -> &Recorder {
+        match self {
+            Device::Cpu(cpu) => &cpu.recorder,
+            Device::Gpu(gpu) => gpu.recorder(),
+        }
+    }
+
+    /// Opens the span of an op; its cost is computed only while recording.
+    #[inline]
+    pub(crate) fn op(&self, stem: &'static str, cost: impl FnOnce() -> Cost) -> Span<'_> {
+        self.recorder().open(Kind::Op, stem, cost)
+    }
+
+    /// Opens the span of a phase.
+    #[inline]
+    pub fn phase(&self, name: &'static str) -> Span<'_> {
+        self.recorder().open(Kind::Phase, name, Cost::default)
+    }
+
+    /// Notes what the rows of the batch at hand see, for the cost of attention; computed only while recording.
+    pub(crate) fn note_keys(&self, keys: impl FnOnce() -> Keys) {
+        self.recorder().note(keys);
+    }
+
+    /// What rows see: from their offsets or positions where the host can read them, else as noted.
+    pub(crate) fn keys(&self, here: impl FnOnce() -> Keys) -> Keys {
+        match self {
+            Device::Gpu(gpu) if gpu.has_own_memory() => self.recorder().noted(),
+            _ => here(),
+        }
+    }
+
+    /// Starts recording, with room for `capacity` spans.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the GPU refuses.
+    pub fn start_recording(&self, capacity: usize) -> Result<()> {
+        match self {
+            Device::Cpu(cpu) => cpu.recorder.start(capacity, 0),
+            Device::Gpu(gpu) => gpu.start_recording(capacity)?,
+        }
+        Ok(())
+    }
+
+    /// Ends recording, after all work is done, and hands out what was recorded.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with what the GPU failed at since.
+    pub fn stop_recording(&self) -> Result<Recording> {
+        match self {
+            Device::Cpu(cpu) => Ok(cpu.recorder.stop()),
+            Device::Gpu(gpu) => gpu.stop_recording(),
         }
     }
 

@@ -218,6 +218,11 @@ impl Engine {
         self.schedule.prefix.len()
     }
 
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.slate.dev
+    }
+
     /// What was done since the last call; the peak of pages is of the engine's whole life.
     pub fn take_stats(&mut self) -> Stats {
         let pages_peak = self.schedule.pages.peak();

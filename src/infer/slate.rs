@@ -9,7 +9,7 @@ use crate::ops::sample::{Sampling, sample};
 
 /// Buffers of one engine, sized once.
 pub(super) struct Slate {
-    dev: Device,
+    pub dev: Device,
     kv: KvPages,
     rows: PagedRows,
     acts: Activations,
@@ -56,6 +56,8 @@ impl Slate {
         if batch.ids.is_empty() {
             return Ok(());
         }
+        let dev = self.dev.clone();
+        let _phase = dev.phase(if batch.n_decode == batch.ids.len() { "decode" } else { "prefill" });
         let Batch { ids, positions, slots, tables, logit_rows, .. } = batch;
         self.rows.set(&self.dev, ids, positions, slots, tables, logit_rows)?;
         forward_paged(&self.dev, weights, &self.rows, &mut self.kv, &mut self.acts)?;

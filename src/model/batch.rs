@@ -1,6 +1,7 @@
 //! What goes into a forward: packed sequences for training, paged rows for decode. Device buffers sized once.
 
 use super::{ModelConfig, Plan};
+use crate::device::record::Keys;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use crate::ops::{attn::Paged, want};
@@ -99,6 +100,7 @@ impl PackedBatch {
         below("targets < V", &p.targets, self.vocab)?;
         below("positions < max_position_embeddings", &p.positions, self.max_positions)?;
         below("loss_rows < N", &p.loss_rows, n)?;
+        dev.note_keys(|| Keys::packed(&p.cu_seqlens));
         write(dev, &mut self.ids, &p.ids);
         write(dev, &mut self.positions, &p.positions);
         write(dev, &mut self.cu_seqlens, &p.cu_seqlens);
@@ -219,6 +221,7 @@ impl PagedRows {
         below("positions < max_pages S", positions, self.max_pages * crate::ops::attn::CHUNK)?;
         below("seq < B", seq, n_seqs)?;
         below("logit_rows < N", logit_rows, n)?;
+        dev.note_keys(|| Keys::paged(seq, positions));
         write(dev, &mut self.ids, ids);
         write(dev, &mut self.positions, positions);
         write(dev, &mut self.seq, seq);

@@ -9,6 +9,7 @@ pub mod backward;
 mod batch;
 pub mod config;
 mod files;
+pub mod flops;
 pub mod forward;
 pub mod kv;
 mod layout;

@@ -5,7 +5,8 @@
 //! arithmetic, so a token's bits are the same in training and in decode. A page holds one chunk.
 //! Source: Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
 
-use super::want;
+use super::{cost, want};
+use crate::device::record::Keys;
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::{Error, Result};
 
@@ -68,6 +69,8 @@ pub fn attn_fwd(
     want("attn_fwd", "o [N, H, D]", o.len(), n * heads.q * heads.dim)?;
     want("attn_fwd", "k [N, Hk, D]", k.len(), n * heads.kv * heads.dim)?;
     want("attn_fwd", "v [N, Hk, D]", v.len(), n * heads.kv * heads.dim)?;
+    let _span =
+        dev.op("attn_fwd", || cost::attn_fwd(n, heads, dev.keys(|| Keys::packed(cu_seqlens.host())), q.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             let cu = cu_seqlens.host();
@@ -107,6 +110,8 @@ pub fn attn_bwd(
     {
         want("attn_bwd", rule, got, n * heads.kv * heads.dim)?;
     }
+    let _span =
+        dev.op("attn_bwd", || cost::attn_bwd(n, heads, dev.keys(|| Keys::packed(cu_seqlens.host())), q.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             let cu = cu_seqlens.host();
@@ -167,6 +172,7 @@ pub fn kv_append(
     want("kv_append", "seq [N]", at.seq.len(), at.pos.len())?;
     want("kv_append", "values as many pages as keys", v_pages.len(), k_pages.len())?;
     let n_pages = k_pages.len() / pages_len(1, heads);
+    let _span = dev.op("kv_append", || cost::kv_append(at.pos.len(), heads, k.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
@@ -195,6 +201,8 @@ pub fn attn_decode(
     want("attn_decode", "seq [N]", at.seq.len(), at.pos.len())?;
     want("attn_decode", "values as many pages as keys", v_pages.len(), k_pages.len())?;
     let n_pages = k_pages.len() / pages_len(1, heads);
+    let keys = || dev.keys(|| Keys::paged(at.seq.host(), at.pos.host()));
+    let _span = dev.op("attn_decode", || cost::attn_decode(at.pos.len(), heads, keys(), q.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
@@ -210,6 +218,7 @@ pub fn attn_decode(
 pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, heads: Heads) -> Result<()> {
     let page = pages_len(1, heads);
     want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
+    let _span = dev.op("kv_copy_page", || cost::copy(page, pages.dtype(), pages.dtype()));
     match dev {
         Device::Cpu(_) => pages.host_mut::<f32>().copy_within(from * page..(from + 1) * page, to * page),
         Device::Gpu(gpu) => gpu::kv::kv_copy_page(gpu, pages, from, to, page)?,

@@ -3,7 +3,7 @@
 //! The rules and their axioms stand in `crate::credit`; these are the batched forms that run where the rewards are.
 //! Sums run in f64 in one order, with one rounding at the store: the same bits on every device.
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::{Error, Result};
 
@@ -35,6 +35,7 @@ pub fn group_advantage(
     at_most("group_advantage", "G, 1 or more", group, usize::MAX)?;
     want("group_advantage", "rewards [n, G]", rewards.len(), constant.len() * group)?;
     want("group_advantage", "advantage [n, G]", advantage.len(), rewards.len())?;
+    let _span = dev.op("group_advantage", || cost::group_advantage(constant.len(), group));
     match dev {
         Device::Cpu(cpu) => {
             cpu::credit::group_advantage(cpu, rewards.host(), advantage.host_mut(), constant.host_mut(), group, how)
@@ -53,6 +54,7 @@ pub fn shapley_max(dev: &Device, utility: View, mut phi: ViewMut, k: usize) -> R
     at_most("shapley_max", "K, 1 to 1024", k, MAX_SET)?;
     want("shapley_max", "utility [n, K]", utility.len() % k, 0)?;
     want("shapley_max", "phi [n, K]", phi.len(), utility.len())?;
+    let _span = dev.op("shapley_max", || cost::shapley_max(utility.len() / k, k));
     match dev {
         Device::Cpu(cpu) => cpu::credit::shapley_max(cpu, utility.host(), phi.host_mut(), k),
         Device::Gpu(gpu) => gpu::credit::shapley_max(gpu, utility, phi, k)?,
@@ -68,6 +70,7 @@ pub fn shapley_table(dev: &Device, values: View, mut phi: ViewMut, k: usize) -> 
     at_most("shapley_table", "K, 1 to 16", k, MAX_TABLE)?;
     want("shapley_table", "phi [n, K]", phi.len() % k, 0)?;
     want("shapley_table", "values [n, 2^K]", values.len(), (phi.len() / k) << k)?;
+    let _span = dev.op("shapley_table", || cost::shapley_table(phi.len() / k, k));
     match dev {
         Device::Cpu(cpu) => cpu::credit::shapley_table(cpu, values.host(), phi.host_mut(), k),
         Device::Gpu(gpu) => gpu::credit::shapley_table(gpu, values, phi, k)?,

@@ -1,6 +1,6 @@
 //! Rows by index: token embedding, and gathering the rows that carry a loss.
 
-use super::{below, want};
+use super::{below, cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -8,6 +8,7 @@ use crate::error::Result;
 pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
     want("embed_fwd", "x [N, C]", x.len(), ids.len() * dim)?;
     want("embed_fwd", "table [V, C]", table.len() % dim, 0)?;
+    let _span = dev.op("embed_fwd", || cost::embed_fwd(ids.len(), dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             below("embed_fwd", "ids below V", ids.host(), table.len() / dim)?;
@@ -22,6 +23,7 @@ pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usiz
 pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: usize) -> Result<()> {
     want("embed_bwd", "dx [N, C]", dx.len(), ids.len() * dim)?;
     want("embed_bwd", "dtable [V, C]", dtable.len() % dim, 0)?;
+    let _span = dev.op("embed_bwd", || cost::embed_bwd(ids.len(), dim, dx.dtype(), dtable.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             below("embed_bwd", "ids below V", ids.host(), dtable.len() / dim)?;
@@ -34,6 +36,7 @@ pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: us
 
 /// `x = value` everywhere; f32.
 pub fn fill(dev: &Device, mut x: ViewMut, value: f32) -> Result<()> {
+    let _span = dev.op("fill", || cost::fill(x.len(), x.dtype()));
     match dev {
         Device::Cpu(_) => x.host_mut::<f32>().fill(value),
         Device::Gpu(gpu) => gpu::embed::fill(gpu, x, value)?,
@@ -44,6 +47,7 @@ pub fn fill(dev: &Device, mut x: ViewMut, value: f32) -> Result<()> {
 /// `y = x`; both of one length, f32.
 pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
     want("copy", "y [N]", y.len(), x.len())?;
+    let _span = dev.op("copy", || cost::copy(x.len(), x.dtype(), y.dtype()));
     match dev {
         Device::Cpu(_) => y.host_mut::<f32>().copy_from_slice(x.host()),
         Device::Gpu(gpu) => gpu::embed::copy(gpu, x, y)?,

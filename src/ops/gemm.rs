@@ -3,7 +3,7 @@
 //! Each output element is one chain of fused multiply-adds over K in ascending order, started from zero, or from
 //! what stands in C when accumulating (so a residual add costs nothing). The chain is the same for every M.
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -48,6 +48,7 @@ pub fn gemm_nt<'b>(
     if let Some(panels) = panels {
         want("gemm_nt", "panels of b", panels.len(), panels_len(dev, n, k))?;
     }
+    let _span = dev.op("gemm_nt", || cost::gemm(m, n, k, a.dtype(), c.dtype(), store == Store::Add));
     match dev {
         Device::Cpu(cpu) => {
             let panels = panels.map(|p| p.host());
@@ -70,6 +71,7 @@ pub fn panels_len(dev: &Device, n: usize, k: usize) -> usize {
 pub fn gemm_pack(dev: &Device, b: View, mut panels: ViewMut, n: usize, k: usize) -> Result<()> {
     want("gemm_pack", "b has N K elements", b.len(), n * k)?;
     want("gemm_pack", "panels of b", panels.len(), panels_len(dev, n, k))?;
+    let _span = dev.op("gemm_pack", || cost::copy(panels.len(), b.dtype(), panels.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_pack(cpu, b.host(), panels.host_mut(), n, k),
         Device::Gpu(_) => {}
@@ -89,6 +91,7 @@ pub fn gemm_nn(
     store: Store,
 ) -> Result<()> {
     check("gemm_nn", a, b, &c, m, n, k)?;
+    let _span = dev.op("gemm_nn", || cost::gemm(m, n, k, a.dtype(), c.dtype(), store == Store::Add));
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_nn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
         Device::Gpu(gpu) => gpu::gemm::gemm_nn(gpu, a, b, c, m, n, k, store)?,
@@ -109,6 +112,7 @@ pub fn gemm_tn(
     store: Store,
 ) -> Result<()> {
     check("gemm_tn", a, b, &c, m, n, k)?;
+    let _span = dev.op("gemm_tn", || cost::gemm(m, n, k, a.dtype(), c.dtype(), store == Store::Add));
     match dev {
         Device::Cpu(cpu) => cpu::gemm::gemm_tn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
         Device::Gpu(gpu) => gpu::gemm::gemm_tn(gpu, a, b, c, m, n, k, store)?,

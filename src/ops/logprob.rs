@@ -1,6 +1,6 @@
 //! The language-model head fused with the log-probability of the taken token: the `[N, V]` logits never exist.
 
-use super::want;
+use super::{cost, want};
 use crate::device::gpu::logprob::Head;
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
@@ -34,6 +34,7 @@ pub fn linear_logprob_fwd(
     want("linear_logprob_fwd", "lse [N]", lse.len(), n)?;
     want("linear_logprob_fwd", "entropy [N]", entropy.len(), n)?;
     want("linear_logprob_fwd", "workspace", workspace.len(), linear_logprob_workspace(dev, w.len() / dim))?;
+    let _span = dev.op("linear_logprob_fwd", || cost::linear_logprob_fwd(n, dim, w.len() / dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::logprob::linear_logprob_fwd(
             cpu,
@@ -85,6 +86,7 @@ pub fn linear_logprob_bwd(
     want("linear_logprob_bwd", "dx [N, C]", dx.len(), n * dim)?;
     want("linear_logprob_bwd", "dw [V, C]", dw.len(), w.len())?;
     want("linear_logprob_bwd", "workspace", workspace.len(), linear_logprob_workspace(dev, w.len() / dim))?;
+    let _span = dev.op("linear_logprob_bwd", || cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::logprob::linear_logprob_bwd(
             cpu,

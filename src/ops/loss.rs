@@ -1,6 +1,6 @@
 //! Policy losses over the tokens that carry gradient.
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -108,6 +108,7 @@ pub fn policy_loss(
         want("policy_loss", rule, got, n)?;
     }
     want("policy_loss", "sums", sums.len(), POLICY_SUMS.len())?;
+    let _span = dev.op("policy_loss", || cost::policy_loss(n));
     match dev {
         Device::Cpu(_) => cpu::loss::policy_loss(
             logprob.host(),

@@ -7,6 +7,7 @@
 //! rows share the call, in which order, on which pages, from a cached or a fresh prefix, on how many threads.
 
 pub mod attn;
+pub mod cost;
 pub mod credit;
 pub mod embed;
 pub mod gemm;

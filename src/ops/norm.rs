@@ -1,6 +1,6 @@
 //! RMSNorm, over rows or, with rows = tokens x heads, per head (the q/k norm of Qwen3).
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -11,6 +11,7 @@ pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: Vie
     let (n, c) = (rstd.len(), w.len());
     want("rmsnorm_fwd", "x [N, C]", x.len(), n * c)?;
     want("rmsnorm_fwd", "y [N, C]", y.len(), n * c)?;
+    let _span = dev.op("rmsnorm_fwd", || cost::rmsnorm_fwd(n, c, x.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::norm::rmsnorm_fwd(cpu, x.host(), w.host(), y.host_mut(), rstd.host_mut(), eps),
         Device::Gpu(gpu) => gpu::norm::rmsnorm_fwd(gpu, x, w, y, rstd, eps)?,
@@ -33,6 +34,7 @@ pub fn rmsnorm_bwd(
     want("rmsnorm_bwd", "dy [N, C]", dy.len(), n * c)?;
     want("rmsnorm_bwd", "dx [N, C]", dx.len(), n * c)?;
     want("rmsnorm_bwd", "dw [C]", dw.len(), c)?;
+    let _span = dev.op("rmsnorm_bwd", || cost::rmsnorm_bwd(n, c, x.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), dx.host_mut(), dw.host_mut())

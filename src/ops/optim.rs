@@ -1,6 +1,6 @@
 //! The optimizer's ops.
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -11,6 +11,7 @@ pub const GRAD_NORM_PARTS: usize = 1024;
 pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut, workspace: ViewMut) -> Result<()> {
     want("grad_norm", "out [1]", out.len(), 1)?;
     want("grad_norm", "workspace", workspace.len(), GRAD_NORM_PARTS)?;
+    let _span = dev.op("grad_norm", || cost::grad_norm(g.len()));
     match dev {
         Device::Cpu(cpu) => out.host_mut::<f32>()[0] = cpu::optim::sum_squares(cpu, g.host()),
         Device::Gpu(gpu) => gpu::optim::grad_norm(gpu, g, out, workspace)?,
@@ -64,6 +65,7 @@ pub fn adamw_step(
     want("adamw_step", "m [N]", m.len(), g.len())?;
     want("adamw_step", "v [N]", v.len(), g.len())?;
     want("adamw_step", "w_bf16 [N]", w_bf16.as_ref().map_or(g.len(), ViewMut::len), g.len())?;
+    let _span = dev.op("adamw_step", || cost::adamw_step(g.len(), w_bf16.is_some()));
     match dev {
         Device::Cpu(cpu) => {
             cpu::optim::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how);

@@ -1,6 +1,6 @@
 //! Rotary position embedding, the half-split layout of Hugging Face Qwen models.
 
-use super::{below, want};
+use super::{below, cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -19,6 +19,7 @@ pub fn rope_fwd(
 ) -> Result<()> {
     want("rope_fwd", "D is even", head_dim % 2, 0)?;
     want("rope_fwd", "x [N, H, D]", x.len(), positions.len() * n_heads * head_dim)?;
+    let _span = dev.op("rope_fwd", || cost::rope(positions.len(), n_heads, head_dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             below("rope_fwd", "positions below T", positions.host(), table.len() / head_dim)?;
@@ -40,6 +41,7 @@ pub fn rope_bwd(
 ) -> Result<()> {
     want("rope_bwd", "D is even", head_dim % 2, 0)?;
     want("rope_bwd", "dx [N, H, D]", dx.len(), positions.len() * n_heads * head_dim)?;
+    let _span = dev.op("rope_bwd", || cost::rope(positions.len(), n_heads, head_dim, dx.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             below("rope_bwd", "positions below T", positions.host(), table.len() / head_dim)?;

@@ -1,6 +1,6 @@
 //! Sampling: one token a row, and its log-probability, in one pass.
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -42,6 +42,7 @@ pub fn sample(
     ] {
         want("sample", rule, got, n)?;
     }
+    let _span = dev.op("sample", || cost::sample(n, vocab));
     match dev {
         Device::Cpu(cpu) => {
             let rows = cpu::sample::Rows {

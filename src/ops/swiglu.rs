@@ -1,6 +1,6 @@
 //! SwiGLU.
 
-use super::want;
+use super::{cost, want};
 use crate::device::{Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
@@ -8,6 +8,7 @@ use crate::error::Result;
 pub fn swiglu_fwd(dev: &Device, gate: View, up: View, mut h: ViewMut) -> Result<()> {
     want("swiglu_fwd", "up [N, F]", up.len(), gate.len())?;
     want("swiglu_fwd", "h [N, F]", h.len(), gate.len())?;
+    let _span = dev.op("swiglu_fwd", || cost::swiglu_fwd(gate.len(), gate.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::swiglu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut()),
         Device::Gpu(gpu) => gpu::swiglu::swiglu_fwd(gpu, gate, up, h)?,
@@ -21,6 +22,7 @@ pub fn swiglu_bwd(dev: &Device, dh: View, gate: View, up: View, mut dgate: ViewM
     want("swiglu_bwd", "up [N, F]", up.len(), gate.len())?;
     want("swiglu_bwd", "dgate [N, F]", dgate.len(), gate.len())?;
     want("swiglu_bwd", "dup [N, F]", dup.len(), gate.len())?;
+    let _span = dev.op("swiglu_bwd", || cost::swiglu_bwd(gate.len(), gate.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             cpu::swiglu::swiglu_bwd(cpu, dh.host(), gate.host(), up.host(), dgate.host_mut(), dup.host_mut())

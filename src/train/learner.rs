@@ -191,6 +191,8 @@ impl Learner {
     /// # Errors
     /// [`crate::Error::Training`] when too many updates in a row were not finite.
     pub fn learn(&mut self, samples: &[Sample], reference: Option<&Weights>) -> Result<Learned> {
+        let dev = self.dev.clone();
+        let _phase = dev.phase("learn");
         let mut learned = Learned::default();
         let shares = shares(samples.len(), self.how.updates);
         let checked: Vec<Vec<Sample>> = shares.iter().map(|s| sorted(&samples[s.clone()])).collect();
@@ -266,6 +268,7 @@ impl Learner {
 
     /// Writes episodes to the device.
     fn pack(&mut self, samples: &[Sample], share: Share) -> Result<()> {
+        let _phase = self.dev.phase("pack");
         let host = &mut self.host;
         host.clear();
         for sample in samples {
@@ -298,6 +301,7 @@ impl Learner {
 
     /// Logprobs of the packed episodes under the weights, and before that under the reference when there is one.
     fn forward(&mut self, reference: Option<&Weights>, learned: &mut Learned) -> Result<()> {
+        let _phase = self.dev.phase("forward");
         let start = Instant::now();
         let m = self.batch.n_loss();
         if let Some(reference) = reference {
@@ -372,6 +376,7 @@ impl Learner {
 
     /// Loss and gradients of the packed episodes; adds to `grads` and `sums`.
     fn backward(&mut self, sums: &mut [f32; POLICY_SUMS.len()], learned: &mut Learned) -> Result<()> {
+        let _phase = self.dev.phase("backward");
         let start = Instant::now();
         let (m, t) = (self.batch.n_loss(), &mut self.tokens);
         ops::loss::policy_loss(

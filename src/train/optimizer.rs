@@ -168,6 +168,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
     pub fn update(&mut self, dev: &Device, mut weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
+        let _phase = dev.phase("optimizer");
         let grad_norm = self.grad_norm(dev, grads)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             return self.skip(if loss.is_finite() { "gradient" } else { "loss" });

@@ -4,6 +4,7 @@
 //! runnable; a finished turn is played at once and the other side hears it in the same pass. What an episode says is a
 //! function of its job, the weights and the noise alone: which episodes run beside it changes nothing.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::{Engine, NoiseKey, Sampling, SeqId, Stats};
 use crate::model::Weights;
@@ -57,6 +58,16 @@ pub enum Player<'a> {
     Seller(Seller),
 }
 
+impl Player<'_> {
+    /// Where it runs, when it is a model.
+    fn device(&self) -> Option<Device> {
+        match self {
+            Player::Model(voice) => Some(voice.engine.device().clone()),
+            _ => None,
+        }
+    }
+}
+
 /// An episode that was played to its end.
 #[derive(Debug, Clone)]
 pub struct Played {
@@ -107,6 +118,8 @@ pub fn play<'p>(
     max_live: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Rollout> {
+    let dev = [&*buyer, &*seller].iter().find_map(|player| player.device());
+    let _phase = dev.as_ref().map(|dev| dev.phase("rollout"));
     let start = Instant::now();
     let mut table = Table::new(jobs, buyer, seller);
     let mut next = 0;

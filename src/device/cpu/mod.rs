@@ -13,6 +13,7 @@ pub mod math;
 mod mm;
 pub mod norm;
 pub mod optim;
+pub mod peak;
 pub mod pool;
 pub mod rope;
 pub mod sample;
@@ -25,6 +26,8 @@ pub struct Cpu {
     pub pool: pool::Pool,
     /// The instruction set loops are compiled for; bits do not depend on it.
     pub isa: math::Isa,
+    /// What ops ran, when a profiler asks.
+    pub recorder: super::record::Recorder,
 }
 
 impl Cpu {
@@ -36,7 +39,8 @@ impl Cpu {
     /// A CPU device that uses `isa`, or less where this machine has less.
     pub fn with_isa(threads: usize, isa: math::Isa) -> Cpu {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Cpu { pool: pool::Pool::new(if threads == 0 { cores } else { threads }), isa: isa.or_less() }
+        let pool = pool::Pool::new(if threads == 0 { cores } else { threads });
+        Cpu { pool, isa: isa.or_less(), recorder: Default::default() }
     }
 
     /// Calls `body(first, n)` for parts of `n_rows` rows of `width` elements, compiled for this machine's vectors.

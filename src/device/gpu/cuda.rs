@@ -6,13 +6,16 @@
 //! kernels and their launch code run on the emulator.
 
 use super::cuda_memory::{Memory, Owner};
+use super::cuda_time::{End, MAX_TIMED, Timers};
 use super::launch::{Arg, ArgBlock, Launch};
+use crate::device::record::{Recorder, Recording};
 use crate::device::{DType, Element};
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Kernels of one file; the list is made by `build/nvcc.rs` and empty without nvcc.
 struct Module {
@@ -22,6 +25,33 @@ struct Module {
 }
 
 static MODULES: &[Module] = include!(concat!(env!("OUT_DIR"), "/nvcc_kernels.rs"));
+
+/// What the kernels were compiled for, as nvcc names it: `sm_90a` machine code, `compute_90` PTX; empty without nvcc.
+pub fn targets() -> Vec<&'static str> {
+    if MODULES.is_empty() { vec![] } else { env!("HAGGLE_CUDA_TARGETS").split(' ').collect() }
+}
+
+/// Which of `targets` a GPU of this compute capability runs: machine code of its own, of an older minor, or PTX, which the
+/// driver compiles. Code for `sm_90a` runs on 9.0 alone.
+pub fn code_for<'a>(targets: &[&'a str], major: i32, minor: i32) -> Option<&'a str> {
+    let parse = |target: &&'a str| -> Option<(&'a str, bool, bool, i32)> {
+        let (is_ptx, number) = match target.strip_prefix("compute_") {
+            Some(number) => (true, number),
+            None => (false, target.strip_prefix("sm_")?),
+        };
+        let of_one = number.ends_with('a');
+        Some((target, is_ptx, of_one, number.trim_end_matches('a').parse().ok()?))
+    };
+    let own = major * 10 + minor;
+    let runs = |(_, is_ptx, of_one, number): &(&str, bool, bool, i32)| match (is_ptx, of_one) {
+        (_, true) => *number == own,
+        (true, false) => *number <= own,
+        (false, false) => *number <= own && *number / 10 == major,
+    };
+    let fitting = targets.iter().filter_map(parse).filter(runs);
+    // Machine code before PTX, the newest first.
+    fitting.max_by_key(|(_, is_ptx, _, number)| (!is_ptx, *number)).map(|(target, ..)| target)
+}
 
 /// The CUDA version kernels are built for, as the driver counts: 13.0.
 const CUDA_VERSION: i32 = 13_000;
@@ -34,6 +64,11 @@ pub struct Cuda {
     functions: HashMap<&'static str, Function>,
     name: String,
     wait: bool,
+    timers: Timers,
+    /// The recorder's clock at the event that launches' times count from.
+    base_ns: AtomicU64,
+    /// What ran, when a profiler asks.
+    pub recorder: Recorder,
 }
 
 #[derive(Clone, Copy)]
@@ -65,7 +100,20 @@ impl Cuda {
         let (name, owner) = open(index).map_err(fail)?;
         let functions = load(&owner, &name).map_err(fail)?;
         let wait = std::env::var("HAGGLE_CUDA_SYNC").is_ok_and(|v| v == "1");
-        Ok(Cuda { owner: Arc::new(owner), functions, name, wait })
+        let recorder = Recorder::default();
+        if std::env::var("HAGGLE_NVTX").is_ok_and(|v| v == "1") {
+            // SAFETY: looks for the library, and loads it.
+            if !unsafe { cudarc::nvtx::sys::is_culib_present() } {
+                return Err(fail(
+                    "HAGGLE_NVTX=1, but libnvToolsExt is not on this machine: CUDA 13 ships NVTX without a library; \
+                     put one of CUDA 12 (pip: nvidia-nvtx-cu12) on LD_LIBRARY_PATH, or use haggle profile --trace"
+                        .into(),
+                ));
+            }
+            recorder.mark_nvtx();
+        }
+        let (owner, timers, base_ns) = (Arc::new(owner), Timers::default(), AtomicU64::new(0));
+        Ok(Cuda { owner, functions, name, wait, timers, base_ns, recorder })
     }
 
     /// The GPU's own name.
@@ -95,8 +143,40 @@ impl Cuda {
         self.owner.read(from, bytemuck::cast_slice_mut(data));
     }
 
-    /// See [`super::Gpu::launch`].
-    pub(super) fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+    /// Waits until everything asked for is done.
+    pub(super) fn wait(&self) -> Result<()> {
+        let fail = |what| Error::Device { device: self.name.clone(), what };
+        self.owner.enter().and_then(|()| self.owner.wait()).map_err(|e| fail(text(e)))?;
+        self.owner.fault().map_or(Ok(()), |fault| Err(fail(fault)))
+    }
+
+    /// See [`super::Gpu::start_recording`].
+    pub(super) fn start_recording(&self, capacity: usize) -> Result<()> {
+        self.wait()?;
+        let n = capacity.min(MAX_TIMED);
+        self.timers.start(n).and_then(|()| self.owner.wait()).map_err(|e| self.no_timer(e))?;
+        self.recorder.start(capacity, n);
+        self.base_ns.store(self.recorder.now_ns(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// See [`super::Gpu::stop_recording`].
+    pub(super) fn stop_recording(&self) -> Result<Recording> {
+        let waited = self.wait();
+        let mut recording = self.recorder.stop();
+        waited?;
+        let base_ns = self.base_ns.load(Ordering::Relaxed);
+        self.timers.resolve(&mut recording.events, base_ns).map_err(|e| self.no_timer(e))?;
+        recording.gpu_times = true;
+        Ok(recording)
+    }
+
+    fn no_timer(&self, e: result::DriverError) -> Error {
+        Error::Device { device: self.name.clone(), what: format!("cannot time launches: {}", text(e)) }
+    }
+
+    /// See [`super::Gpu::launch`]; `timed` is its number in a recording.
+    pub(super) fn launch(&self, launch: &Launch, args: &mut [Arg], timed: Option<usize>) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -114,10 +194,13 @@ impl Cuda {
         let missing = || Error::Device { device: "cuda".into(), what: format!("no kernel named {}", launch.kernel) };
         let function = *self.functions.get(launch.kernel).ok_or_else(missing)?;
         let mut block = ArgBlock::new(args);
+        let stamp = |end| timed.map_or(Ok(()), |n| self.timers.stamp(n, end));
+        let entered = self.owner.enter().and_then(|()| stamp(End::Before));
         // SAFETY: the function is of a module that is never unloaded; the argument block has a value for each parameter
         // (held by the emulator's check of the same launch code) and is read before the call returns; the pointers in it
         // are to memory that outlives the stream's work, because freed memory is reused on the same stream only.
-        let done = unsafe { self.owner.enter().and_then(|()| start(function, launch, &mut block)) };
+        let done = unsafe { entered.and_then(|()| start(function, launch, &mut block)) };
+        let done = done.and_then(|()| stamp(End::Behind));
         done.and_then(|()| if self.wait { self.owner.wait() } else { Ok(()) }).map_err(|e| {
             let what = format!(
                 "{} (grid {:?}, block {:?}, {} bytes shared)",
@@ -197,8 +280,11 @@ fn open(index: i32) -> Result<(String, Owner), String> {
     // SAFETY: `device` was just given by the driver.
     let part = |what| unsafe { result::device::get_attribute(device, what) }.map_err(text);
     let (major, minor) = (part(MAJOR)?, part(MINOR)?);
-    if major < 8 {
-        return Err(format!("{name} is sm_{major}{minor}; the kernels need sm_80 or newer"));
+    if code_for(&targets(), major, minor).is_none() {
+        let targets = targets().join(", ");
+        return Err(format!(
+            "{name} is sm_{major}{minor}, and this binary holds code for {targets} only; use --device cpu"
+        ));
     }
     // SAFETY: as above; the context is never released, like the device it belongs to.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
@@ -221,4 +307,22 @@ fn load(owner: &Owner, name: &str) -> Result<HashMap<&'static str, Function>, St
         }
     }
     Ok(functions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_gets_the_code_that_fits_it() {
+        let all = ["sm_80", "sm_90a", "compute_90"];
+        let of = |major, minor| code_for(&all, major, minor);
+        assert_eq!([of(8, 0), of(8, 6), of(8, 9)], [Some("sm_80"); 3]);
+        assert_eq!(of(9, 0), Some("sm_90a"));
+        assert_eq!([of(10, 0), of(12, 0)], [Some("compute_90"); 2]);
+        assert_eq!([of(7, 5), of(6, 1)], [None; 2]);
+        assert_eq!(code_for(&all[..2], 10, 0), None);
+        assert_eq!(code_for(&["sm_80", "sm_86"], 8, 9), Some("sm_86"));
+        assert!(targets().is_empty() || targets() == all, "{:?}", targets());
+    }
 }

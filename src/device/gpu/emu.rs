@@ -7,6 +7,7 @@
 
 use super::launch::{Arg, ArgBlock, Launch, MAX_ARGS};
 use crate::device::cpu::pool::Pool;
+use crate::device::record::Recorder;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
@@ -83,6 +84,8 @@ pub struct Emu {
     kernels: HashMap<&'static str, &'static Entry>,
     seed: u64,
     checked: bool,
+    /// What ran, when a profiler asks.
+    pub recorder: Recorder,
 }
 
 // SAFETY: entries are constants of the program; everything else is Sync.
@@ -115,7 +118,7 @@ impl Emu {
         let pool = Pool::new(if threads == 0 { cores } else { threads });
         let checked = std::env::var("HAGGLE_EMU_CHECK").is_ok_and(|v| v == "1");
         let workers = (0..pool.threads()).map(|_| new_worker()).collect::<Result<Vec<_>>>()?;
-        Ok(Emu { pool, workers: Mutex::new(workers), kernels: table()?, seed, checked })
+        Ok(Emu { pool, workers: Mutex::new(workers), kernels: table()?, seed, checked, recorder: Recorder::default() })
     }
 
     /// The threads blocks run on.

@@ -103,7 +103,14 @@ fn run(gpu: &Gpu, p: Product, kernels: Kernels) -> Result<()> {
     launch(gpu, p, names[size], &BF16[size], grid, Some(Arg::I32(vectors as i32)))
 }
 
-fn launch(gpu: &Gpu, p: Product, kernel: &str, tile: &Tile, grid: [u32; 3], vectors: Option<Arg>) -> Result<()> {
+fn launch(
+    gpu: &Gpu,
+    p: Product,
+    kernel: &'static str,
+    tile: &Tile,
+    grid: [u32; 3],
+    vectors: Option<Arg>,
+) -> Result<()> {
     let [m, n, k] = p.dims;
     let n_args = 7 + vectors.is_some() as usize;
     let mut args = [

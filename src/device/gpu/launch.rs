@@ -10,7 +10,7 @@ pub const MAX_ARGS: usize = 32;
 /// One launch, and what an error about it should name.
 pub struct Launch<'a> {
     /// The entry point: `rmsnorm_fwd_f32`.
-    pub kernel: &'a str,
+    pub kernel: &'static str,
     /// The op's stem.
     pub op: &'static str,
     /// Blocks.

@@ -7,6 +7,7 @@ pub mod attn;
 pub mod credit;
 pub mod cuda;
 pub mod cuda_memory;
+mod cuda_time;
 pub mod embed;
 pub mod emu;
 pub mod gemm;
@@ -23,6 +24,7 @@ pub mod swiglu;
 
 pub use launch::{Arg, Launch};
 
+use crate::device::record::{Cost, Kind, Recorder, Recording};
 use crate::device::{Buffer, DType, Element, View, ViewMut};
 use crate::error::{Error, Result};
 
@@ -41,9 +43,49 @@ impl Gpu {
     /// [`Error::Device`] when this build has no such kernel or the launch does not fit it, [`Error::Kernel`] when the
     /// kernel did something wrong.
     pub fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+        let span = self.recorder().open(Kind::Kernel, launch.kernel, Cost::default);
         match self {
             Gpu::Emu(emu) => emu.launch(launch, args),
-            Gpu::Cuda(cuda) => cuda.launch(launch, args),
+            Gpu::Cuda(cuda) => cuda.launch(launch, args, span.launch()),
+        }
+    }
+
+    /// The recorder of what runs here.
+    #[inline]
+    pub fn recorder(&self) -> &Recorder {
+        match self {
+            Gpu::Emu(emu) => &emu.recorder,
+            Gpu::Cuda(cuda) => &cuda.recorder,
+        }
+    }
+
+    /// True when the host cannot read a buffer in place.
+    pub(super) fn has_own_memory(&self) -> bool {
+        matches!(self, Gpu::Cuda(_))
+    }
+
+    /// See [`crate::device::Device::wait`].
+    pub(super) fn wait(&self) -> Result<()> {
+        match self {
+            Gpu::Emu(_) => Ok(()),
+            Gpu::Cuda(cuda) => cuda.wait(),
+        }
+    }
+
+    /// See [`crate::device::Device::start_recording`].
+    pub(super) fn start_recording(&self, capacity: usize) -> Result<()> {
+        match self {
+            Gpu::Emu(emu) => emu.recorder.start(capacity, capacity),
+            Gpu::Cuda(cuda) => cuda.start_recording(capacity)?,
+        }
+        Ok(())
+    }
+
+    /// See [`crate::device::Device::stop_recording`].
+    pub(super) fn stop_recording(&self) -> Result<Recording> {
+        match self {
+            Gpu::Emu(emu) => Ok(emu.recorder.stop()),
+            Gpu::Cuda(cuda) => cuda.stop_recording(),
         }
     }
 

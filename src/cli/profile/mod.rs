@@ -1,0 +1,169 @@
+//! `haggle profile`: where the time, the bytes and the FLOPs of a step go.
+
+mod table;
+
+use super::{Exit, Globals, out, quoted};
+use crate::device::{DType, Device};
+use crate::error::{Error, Result};
+use crate::model::Weights;
+use crate::profile::kernels::{Bench, Timed};
+use crate::profile::work::{self, Sizes};
+use crate::profile::{Peaks, kernels, roofline, summary, trace};
+use crate::train::base;
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+
+/// Options of `haggle profile`.
+#[derive(Args)]
+#[command(after_help = "\
+Columns: share is of the step; gap is idle time just before an op; roofline is the least time an op could take, from its
+FLOPs and bytes and this machine's measured ceilings, over the time it took (data in a cache can pass 100 %).
+
+Examples:
+  haggle profile train                             one GRPO step: rollout, credit, update
+  haggle profile train --set rollout.group_size=4 --shapes
+  haggle profile decode --batch 64 --prompt 128    decode steps of 64 sequences
+  haggle profile prefill --trace prefill.json      for ui.perfetto.dev
+  haggle profile decode --html roofline.html       the roofline as a picture
+  haggle profile decode --shape qwen3-0.6b --batch 1
+  haggle profile kernel gemm_nt                    one kernel at many shapes
+  haggle profile kernel attn --device emu
+
+tools/profile_gpu holds the commands for Nsight Systems and Nsight Compute.")]
+pub struct ProfileArgs {
+    /// What to profile
+    #[arg(value_enum)]
+    what: What,
+    /// With kernel: part of the stems' names (all by default)
+    stem: Option<String>,
+    /// Steps to record (default: train 1, decode 32, prefill 4)
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Sequences at a time, in decode and prefill
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Tokens of each prompt, in decode and prefill
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    prompt: usize,
+    /// Model folder or run directory (default: the embedded model)
+    #[arg(long, value_name = "DIR", conflicts_with = "shape")]
+    model: Option<PathBuf>,
+    /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train
+    #[arg(long, value_name = "NAME")]
+    shape: Option<String>,
+    /// Number type of the tensors, with kernel; the cpu has f32 only
+    #[arg(long, value_enum, default_value_t = Float::F32)]
+    dtype: Float,
+    /// Count each shape of an op by itself
+    #[arg(long)]
+    shapes: bool,
+    /// Write a Chrome trace, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write the roofline as a self-contained page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// A whole GRPO step
+    Train,
+    /// Steps of one token a sequence
+    Decode,
+    /// Prompts
+    Prefill,
+    /// Single ops at the tiny model's shapes
+    Kernel,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Float {
+    F32,
+    Bf16,
+}
+
+impl From<Float> for DType {
+    fn from(float: Float) -> DType {
+        if float == Float::Bf16 { DType::Bf16 } else { DType::F32 }
+    }
+}
+
+/// Profiles.
+///
+/// # Errors
+/// [`Error::Config`] for options that do not go together; what the device and the disk refuse.
+pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
+    check(args)?;
+    let model = args.model.as_ref().map(|p| quoted(&p.display().to_string()));
+    let config = globals.resolve(&[("--model", "model.base", model)])?;
+    let dev = Device::open(&config.device, config.threads)?;
+    if args.what == What::Kernel {
+        return kernel(args, globals, dev);
+    }
+    let sizes = |steps| Sizes { batch: args.batch, prompt: args.prompt, steps: args.steps.unwrap_or(steps) };
+    let peaks = Peaks::measure(&dev, DType::F32)?;
+    let weights = || match &args.shape {
+        Some(name) => Ok(Weights::init(&dev, work::shape(name)?, 1)),
+        None => base::open(&dev, &config.model.base).map(|base| base.weights),
+    };
+    let (ran, recording) = match args.what {
+        What::Decode => work::decode(&dev, &weights()?, sizes(32))?,
+        What::Prefill => work::prefill(&dev, &weights()?, sizes(4))?,
+        _ => work::train(&config, args.steps.unwrap_or(1))?,
+    };
+    let sums = summary::summarise(&recording, args.shapes);
+    if let Some(path) = &args.trace {
+        write(path, &trace::json(&ran.title, &recording))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &roofline::html(&ran.title, &sums, &peaks, &table::text(&ran, &sums, &peaks)))?;
+    }
+    match globals.json {
+        true => out::line(&table::json(&ran, &sums, &peaks).to_string()),
+        false => out::print(&table::text(&ran, &sums, &peaks)),
+    }
+    Ok(Exit::Done)
+}
+
+/// Options that do not go together, all at once.
+fn check(args: &ProfileArgs) -> Result<()> {
+    let kernel = args.what == What::Kernel;
+    let steps = [
+        (args.steps == Some(0), "--steps must be 1 or more"),
+        (!kernel && args.stem.is_some(), "a STEM goes with `haggle profile kernel` only"),
+        (kernel && args.trace.is_some(), "--trace goes with train, decode and prefill: a kernel alone has no trace"),
+        (kernel && args.html.is_some(), "--html goes with train, decode and prefill"),
+        (!kernel && args.dtype != Float::F32, "--dtype goes with kernel: models are f32"),
+        (args.what == What::Train && args.shape.is_some(), "--shape goes with decode and prefill; train takes --model"),
+    ];
+    let problems: Vec<String> = steps.iter().filter(|(wrong, _)| *wrong).map(|(_, what)| (*what).into()).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+}
+
+/// Times every op whose stem contains STEM.
+fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device) -> Result<Exit> {
+    let (only, model): (Vec<String>, _) =
+        (args.stem.iter().cloned().collect(), args.shape.as_deref().unwrap_or("tiny"));
+    if let Some(stem) = args.stem.as_ref().filter(|stem| !kernels::STEMS.iter().any(|s| s.contains(stem.as_str()))) {
+        let stems = kernels::STEMS.join(", ");
+        return Err(Error::Config { problems: vec![format!("no timed kernel is named `{stem}`; there are {stems}")] });
+    }
+    let as_json = globals.json;
+    let mut show = |row: &Timed| out::line(&if as_json { row.json().to_string() } else { row.line() });
+    let mut bench = Bench::open(dev, args.dtype.into(), work::shape(model)?, only, &mut show)?;
+    if !as_json {
+        let peaks = bench.peaks();
+        let (copy, fma) = (peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);
+        out::line(&format!(
+            "copy {copy:.1} GB/s, multiply-add {fma:.1} GFLOP/s, measured just before\n{}",
+            Timed::head()
+        ));
+    }
+    kernels::all(&mut bench)?;
+    Ok(Exit::Done)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|e| Error::io(path, format!("cannot write: {e}")))
+}

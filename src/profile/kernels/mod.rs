@@ -1,0 +1,238 @@
+//! Single ops, timed at a model's shapes, beside what the machine can do at most: for `haggle profile kernel` and for
+//! `cargo bench --bench kernels`.
+
+mod credit;
+mod gemm;
+mod head;
+mod layers;
+
+use super::Peaks;
+use crate::device::record::Cost;
+use crate::device::{Buffer, DType, Device};
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::noise::Noise;
+use half::bf16;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// The stems that are timed.
+pub const STEMS: [&str; 24] = [
+    "adamw_step",
+    "attn_bwd",
+    "attn_decode",
+    "attn_fwd",
+    "copy",
+    "embed_bwd",
+    "embed_fwd",
+    "gemm_nn",
+    "gemm_nt",
+    "gemm_tn",
+    "grad_norm",
+    "group_advantage",
+    "kv_append",
+    "linear_logprob_bwd",
+    "linear_logprob_fwd",
+    "policy_loss",
+    "rmsnorm_bwd",
+    "rmsnorm_fwd",
+    "rope_fwd",
+    "sample",
+    "shapley_max",
+    "shapley_table",
+    "swiglu_bwd",
+    "swiglu_fwd",
+];
+
+/// One op at one shape.
+#[derive(Debug, Clone)]
+pub struct Timed {
+    /// Its stem.
+    pub op: &'static str,
+    /// Its shape.
+    pub shape: String,
+    /// Its tensors' number type.
+    pub dtype: &'static str,
+    /// The device's name.
+    pub device: &'static str,
+    /// Microseconds of a call: median, 10th and 90th percentile.
+    pub us: [f64; 3],
+    /// What it costs.
+    pub cost: Cost,
+    /// The ceilings measured before.
+    pub peaks: Peaks,
+}
+
+impl Timed {
+    /// The head of the table that [`Timed::line`] makes.
+    pub fn head() -> String {
+        format!("{:<20} {:<32} {:>10} {:>17} {:>15} {:>9}", "op", "shape", "median us", "p10..p90", "rate", "roofline")
+    }
+
+    /// Its rate in the unit of what it is bound by.
+    fn rate(&self) -> (f64, &'static str) {
+        let per_s = 1e6 / self.us[0];
+        match self.peaks.is_memory_bound(self.cost.flops, self.cost.bytes) {
+            true => (self.cost.bytes * per_s / 1e9, "GB/s"),
+            false => (self.cost.flops * per_s / 1e9, "GFLOP/s"),
+        }
+    }
+
+    fn share(&self) -> f64 {
+        self.peaks.share(self.cost.flops, self.cost.bytes, (self.us[0] * 1e3) as u64)
+    }
+
+    /// A row of the table.
+    pub fn line(&self) -> String {
+        let ([median, p10, p90], (rate, unit)) = (self.us, self.rate());
+        format!(
+            "{:<20} {:<32} {median:>10.1} {p10:>8.1}..{p90:<7.1} {rate:>7.1} {unit:<7} {:>8.0}%",
+            self.op,
+            self.shape,
+            100.0 * self.share()
+        )
+    }
+
+    /// The same for machines.
+    pub fn json(&self) -> Value {
+        let (rate, unit) = self.rate();
+        json!({
+            "op": self.op, "shape": self.shape, "dtype": self.dtype, "device": self.device, "median_us": self.us[0],
+            "p10_us": self.us[1], "p90_us": self.us[2], "flops": self.cost.flops, "bytes": self.cost.bytes,
+            "rate": rate, "unit": unit, "roofline": self.share(),
+        })
+    }
+}
+
+/// A device, its ceilings, the shapes, and who is shown the results.
+pub struct Bench<'a> {
+    dev: Device,
+    dtype: DType,
+    model: ModelConfig,
+    only: Vec<String>,
+    show: &'a mut dyn FnMut(&Timed),
+    peaks: Peaks,
+    rows: usize,
+}
+
+impl<'a> Bench<'a> {
+    /// Measures the ceilings; `only` are parts of the stems to time, all when empty; floats are f32 or bf16.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when it does not compute in `dtype`; what the device refuses.
+    pub fn open(
+        dev: Device,
+        dtype: DType,
+        model: ModelConfig,
+        only: Vec<String>,
+        show: &'a mut dyn FnMut(&Timed),
+    ) -> Result<Bench<'a>> {
+        if dtype != DType::F32 && matches!(dev, Device::Cpu(_)) {
+            let what = format!("computes in f32 only, not in {}; use --device emu or cuda", dtype.name());
+            return Err(Error::Device { device: dev.name().into(), what });
+        }
+        let peaks = Peaks::measure(&dev, dtype)?;
+        Ok(Bench { dev, dtype, model, only, show, peaks, rows: 0 })
+    }
+
+    /// The ceilings.
+    pub fn peaks(&self) -> Peaks {
+        self.peaks
+    }
+
+    /// Results so far.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Those of `sizes` that a device gets through in reasonable time: on the emulator the smallest.
+    fn sizes<const N: usize>(&self, sizes: [usize; N]) -> Vec<usize> {
+        let keep = if self.dev.name() == "emu" { 1 } else { N };
+        sizes[..keep].to_vec()
+    }
+
+    /// True when the op is one of those asked for.
+    fn wants(&self, op: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|o| op.contains(o.as_str()))
+    }
+
+    /// Uniform noise in (-0.5, 0.5), f32.
+    fn noise_f32(&self, len: usize) -> Buffer {
+        self.dev.upload(&noise(len))
+    }
+
+    /// The same in the bench's number type.
+    fn noise(&self, len: usize) -> Buffer {
+        match self.dtype {
+            DType::Bf16 => self.dev.upload(&noise(len).iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>()),
+            _ => self.noise_f32(len),
+        }
+    }
+
+    /// Zeros of the bench's number type.
+    fn zeros(&self, len: usize) -> Buffer {
+        self.dev.zeros(self.dtype, len)
+    }
+
+    /// Zeros, f32.
+    fn zeros_f32(&self, len: usize) -> Buffer {
+        self.dev.zeros(DType::F32, len)
+    }
+
+    /// Times one op at one shape and shows its row.
+    fn op(
+        &mut self,
+        op: &'static str,
+        what: &str,
+        cost: Cost,
+        mut call: impl FnMut(&Device) -> Result<()>,
+    ) -> Result<()> {
+        if !self.wants(op) {
+            return Ok(());
+        }
+        let dev = self.dev.clone();
+        let us = time(&dev, || call(&dev))?;
+        let shape = if what.is_empty() { cost.shape() } else { format!("{} {what}", cost.shape()) };
+        let (dtype, device, peaks) = (self.dtype.name(), dev.name(), self.peaks);
+        (self.show)(&Timed { op, shape, dtype, device, us, cost, peaks });
+        self.rows += 1;
+        Ok(())
+    }
+}
+
+fn noise(len: usize) -> Vec<f32> {
+    let noise = Noise::new(1, len as u64);
+    (0..len as u64).map(|i| noise.uniform(i) - 0.5).collect()
+}
+
+/// Median, 10th and 90th percentile in microseconds: samples of at least 200 us each, for at least 0.1 s; on a GPU the
+/// calls of a sample follow each other without waiting.
+fn time(dev: &Device, mut call: impl FnMut() -> Result<()>) -> Result<[f64; 3]> {
+    let mut sample = |calls: usize| -> Result<f64> {
+        let start = Instant::now();
+        (0..calls).try_for_each(|_| call())?;
+        dev.wait()?;
+        Ok(start.elapsed().as_secs_f64() / calls as f64)
+    };
+    sample(1)?;
+    let calls = (2e-4 / sample(1)?.max(1e-9)).ceil().max(1.0) as usize;
+    let (begin, mut seconds) = (Instant::now(), Vec::new());
+    let least = Duration::from_millis(100);
+    // What takes long is not taken often.
+    while seconds.len() < 9 && begin.elapsed() < 10 * least || begin.elapsed() < least {
+        seconds.push(sample(calls)?);
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok([0.5, 0.1, 0.9].map(|q| seconds[((seconds.len() - 1) as f64 * q) as usize] * 1e6))
+}
+
+/// Times every op that is wanted.
+///
+/// # Errors
+/// What the device refuses.
+pub fn all(bench: &mut Bench) -> Result<()> {
+    gemm::gemm(bench)?;
+    head::head(bench)?;
+    credit::credit(bench)?;
+    layers::layers(bench)
+}

@@ -1,0 +1,54 @@
+//! Matrix products: every tile, every mix of number types.
+
+use super::{Tester, layers::sum};
+use crate::device::{DType, Device, View, ViewMut};
+use crate::error::Result;
+use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
+use crate::oracle;
+
+type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> Result<()>;
+type Oracle = fn(&[f64], &[f64], usize, usize, usize) -> Vec<f64>;
+
+const OPS: [(&str, Gemm, Oracle); 3] = [
+    ("gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), oracle::gemm::gemm_nt),
+    ("gemm_nn", gemm_nn, oracle::gemm::gemm_nn),
+    ("gemm_tn", gemm_tn, oracle::gemm::gemm_tn),
+];
+
+/// Few rows, many, and enough for the largest tile.
+const SHAPES: [[usize; 3]; 3] = [[5, 100, 72], [70, 100, 72], [1500, 1450, 8]];
+
+pub(super) fn all(t: &mut Tester) -> Result<()> {
+    for (stem, gemm, oracle) in OPS {
+        for dims in SHAPES {
+            if dims[0] > 1000 && t.dtype == DType::F32 {
+                continue;
+            }
+            product(t, stem, gemm, oracle, dims, t.dtype, Store::Set)?;
+            // A product of bf16 into f32: logits, and gradients of weights.
+            if t.dtype == DType::Bf16 && stem != "gemm_nn" {
+                product(t, stem, gemm, oracle, dims, DType::F32, Store::Set)?;
+            }
+        }
+        product(t, stem, gemm, oracle, SHAPES[1], t.dtype, Store::Add)?;
+    }
+    Ok(())
+}
+
+fn product(
+    t: &mut Tester,
+    stem: &'static str,
+    gemm: Gemm,
+    oracle: Oracle,
+    [m, n, k]: [usize; 3],
+    out: DType,
+    store: Store,
+) -> Result<()> {
+    let (a, b, start) = (t.input(m * k), t.input(n * k), t.input_as(m * n, out));
+    let mut c = start.buffer;
+    gemm(t.dev, a.buffer.view(), b.buffer.view(), c.view_mut(), m, n, k, store)?;
+    let want = oracle(&a.values, &b.values, m, n, k);
+    let want = if store == Store::Add { sum(&want, &start.values) } else { want };
+    t.holds(stem, &format!("{store:?} into {}", out.name()), &format!("M {m} N {n} K {k}"), &want, &c);
+    Ok(())
+}
