@@ -65,7 +65,7 @@ fn prices_that_cannot_be_are_named_by_file_and_record() {
 fn model_folder(at: &Path) -> PathBuf {
     let folder = at.join("model");
     fs::create_dir_all(&folder).expect("makes");
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny")).expect("assets") {
+    for entry in fs::read_dir(Path::new("assets/tiny")).expect("assets") {
         let path = entry.expect("an entry").path();
         if path.is_file() {
             fs::copy(&path, folder.join(path.file_name().expect("a name"))).expect("copies");

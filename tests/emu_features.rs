@@ -7,7 +7,7 @@ mod support;
 use haggle::device::gpu::{Arg, Launch};
 use haggle::device::{DType, Device};
 use half::{bf16, f16};
-use support::{kernel_devices, normal, same};
+use support::{emus, normal, same};
 
 fn launch(dev: &Device, kernel: &'static str, grid: [u32; 3], block: [u32; 3], args: &mut [Arg]) {
     let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
@@ -16,7 +16,7 @@ fn launch(dev: &Device, kernel: &'static str, grid: [u32; 3], block: [u32; 3], a
 
 #[test]
 fn every_thread_knows_where_it_is() {
-    for (name, dev) in kernel_devices() {
+    for (name, dev) in emus() {
         let mut out = dev.zeros(DType::I32, 24 * 60);
         launch(&dev, "probe_indices", [2, 3, 4], [5, 4, 3], &mut [Arg::Out(out.view_mut())]);
         let want: Vec<i32> = (0..24).flat_map(|block| (0..60).map(move |thread| block * 1000 + thread)).collect();
@@ -53,7 +53,7 @@ fn lanes_and_barriers_exchange_as_documented() {
         &|i| (if i % 32 < 16 { i ^ 1 } else { 2 * (i ^ 1) }) as i32,
         &|i| (i ^ 1) as i32,
     ];
-    for (name, dev) in kernel_devices() {
+    for (name, dev) in emus() {
         let mut y = dev.zeros(DType::I32, 16 * n);
         launch(&dev, "probe_lanes", [1, 1, 1], [n as u32, 1, 1], &mut [Arg::Out(y.view_mut())]);
         let got: Vec<i32> = dev.to_vec(y.view());
@@ -66,7 +66,7 @@ fn lanes_and_barriers_exchange_as_documented() {
 
 #[test]
 fn atomics_lose_nothing() {
-    for (name, dev) in kernel_devices() {
+    for (name, dev) in emus() {
         let (mut out, mut sum) = (dev.zeros(DType::I32, 8), dev.zeros(DType::F32, 1));
         let args = &mut [Arg::Out(out.view_mut()), Arg::Out(sum.view_mut())];
         launch(&dev, "probe_atomics", [50, 1, 1], [128, 1, 1], args);
@@ -84,7 +84,7 @@ fn product(a: &[f32], b: &[f32], c: &[f32], k: usize) -> Vec<f32> {
 #[test]
 fn mma_of_16_bits_multiplies_in_its_documented_order() {
     let (a, b, c) = (normal(256, 1), normal(128, 2), normal(128, 3));
-    for (name, dev) in kernel_devices() {
+    for (name, dev) in emus() {
         for kind in [0, 1] {
             let bits = |x: &f32| if kind == 0 { bf16::from_f32(*x).to_bits() } else { f16::from_f32(*x).to_bits() };
             let float = |x: &f32| if kind == 0 { bf16::from_f32(*x).to_f32() } else { f16::from_f32(*x).to_f32() };
@@ -114,7 +114,7 @@ fn mma_of_tf32_reads_the_upper_19_bits() {
     let (a, b) = (normal(128, 1), normal(64, 2));
     let cut = |x: &[f32]| x.iter().map(|x| f32::from_bits(x.to_bits() & 0xFFFF_E000)).collect::<Vec<f32>>();
     let want = product(&cut(&a), &cut(&b), &[0.0; 128], 8);
-    for (name, dev) in kernel_devices() {
+    for (name, dev) in emus() {
         let (a, b, mut d) = (dev.upload(&a), dev.upload(&b), dev.upload(&[f32::NAN; 128]));
         let args = &mut [Arg::In(a.view()), Arg::In(b.view()), Arg::Out(d.view_mut())];
         launch(&dev, "probe_mma_tf32", [1, 1, 1], [32, 1, 1], args);
@@ -132,7 +132,7 @@ fn floats() -> Vec<f32> {
 
 #[test]
 fn conversions_round_to_nearest_even_with_one_nan() {
-    let (dev, x) = (support::emu(), floats());
+    let (dev, x) = (emus().remove(1).1, floats());
     let n = x.len();
     let (input, mut out, mut back) = (dev.upload(&x), dev.zeros(DType::I32, 2 * n), dev.upload(&vec![0f32; 2 * n]));
     let args = &mut [Arg::In(input.view()), Arg::Out(out.view_mut()), Arg::Out(back.view_mut()), Arg::I32(n as i32)];
@@ -151,7 +151,7 @@ fn conversions_round_to_nearest_even_with_one_nan() {
 /// CUDA documents 2 units in the last place for rsqrtf and exp2f.
 #[test]
 fn approximations_are_within_cuda_bounds() {
-    let (dev, n) = (support::emu(), 4000);
+    let (dev, n) = (emus().remove(1).1, 4000);
     let x: Vec<f32> = normal(n, 4).iter().map(|x| (x * 8.0).abs() + 1e-3).collect();
     let (input, mut out) = (dev.upload(&x), dev.upload(&vec![0f32; 2 * n]));
     let args = &mut [Arg::In(input.view()), Arg::Out(out.view_mut()), Arg::I32(n as i32)];

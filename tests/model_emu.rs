@@ -1,13 +1,13 @@
-//! The whole model on our kernels, run by the emulator: logits, every gradient tensor, rollouts and a GRPO step have
+//! The whole model on our kernels, run by the emulator, and by a GPU where there is one: logits, every gradient tensor, rollouts and a GRPO step have
 //! the bits of the CPU device, and a rollout's logprobs those of the training forward.
 
 #![allow(clippy::unwrap_used)]
 
 mod engine_common;
+mod support;
 
 use engine_common::{CONTEXT, Episode, VOCAB, packed_logprobs, play, sized, tokens};
 use haggle::credit::advantage::{GroupAdvantage, group_advantage};
-use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{DType, Device};
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
@@ -20,19 +20,14 @@ use haggle::ops::loss::PolicyLoss;
 use haggle::text::{Chat, Transcript};
 use haggle::train::learner::{Learner, Learning, Sample, parts};
 use haggle::train::optimizer::{Hyper, Optimizer};
-use std::sync::Arc;
 
 fn cpu() -> Device {
     Device::open("cpu", 2).unwrap()
 }
 
-/// The emulator in its natural thread order, and in a shuffled one.
-fn emus() -> [Device; 2] {
-    [0, 5].map(|seed| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, seed).unwrap()))))
-}
-
-fn emu() -> Device {
-    Device::open("emu", 2).unwrap()
+/// The emulator in its natural thread order and in a shuffled one, and the first GPU where there is one.
+fn devices() -> Vec<Device> {
+    support::kernel_devices().into_iter().skip(1).filter(|(name, _)| !name.starts_with("emu, 1")).map(|d| d.1).collect()
 }
 
 fn config(vocab: usize, tied: bool) -> ModelConfig {
@@ -99,7 +94,7 @@ fn forward_and_every_gradient_tensor_have_the_bits_of_the_cpu() {
     for tied in [true, false] {
         let want = learned(&cpu(), tied);
         assert!(want.0.iter().any(|lp| *lp < -1.0) && want.2.iter().all(|(_, g)| g.iter().any(|g| *g != 0.0)));
-        for dev in emus() {
+        for dev in devices() {
             let got = learned(&dev, tied);
             assert_eq!(bits(&got.0), bits(&want.0), "logprobs, tied {tied}");
             assert_eq!(bits(&got.1), bits(&want.1), "entropies, tied {tied}");
@@ -133,7 +128,7 @@ fn paged_logits(dev: &Device, w: &Weights, ids: &[i32], chunk: usize) -> Vec<f32
 fn logits_have_the_bits_of_the_cpu_however_a_prompt_is_cut() {
     let ids = tokens(3, 70);
     let want = paged_logits(&cpu(), &weights(&cpu(), config(VOCAB, true)), &ids, 70);
-    for (dev, chunk) in emus().into_iter().zip([70, 9]) {
+    for (dev, chunk) in devices().into_iter().zip([70, 9, 70]) {
         let got = paged_logits(&dev, &weights(&dev, config(VOCAB, true)), &ids, chunk);
         assert_eq!(bits(&got), bits(&want), "chunks of {chunk}");
     }
@@ -157,7 +152,7 @@ fn episodes() -> Vec<Episode> {
 
 #[test]
 fn rollouts_have_the_bits_of_the_cpu_and_of_the_training_forward() {
-    let (eps, dev) = (episodes(), emu());
+    let (eps, dev) = (episodes(), support::kernel_device());
     let (on_cpu, w) = (weights(&cpu(), config(VOCAB, true)), weights(&dev, config(VOCAB, true)));
     let want = play(&cpu(), &on_cpu, sized(60, 256), &eps).0;
     // All at once with prefixes reused; few rows a step, few pages, no reuse, added late.
@@ -233,7 +228,7 @@ fn grpo(dev: &Device) -> (Vec<Vec<i32>>, Vec<Vec<u32>>) {
 
 #[test]
 fn grpo_steps_have_the_bits_of_the_cpu() {
-    let (want, got) = (grpo(&cpu()), grpo(&emu()));
+    let (want, got) = (grpo(&cpu()), grpo(&support::kernel_device()));
     assert_eq!(got.0, want.0, "sampled tokens");
     for (i, (got, want)) in got.1.iter().zip(&want.1).enumerate() {
         let off = got.iter().zip(want).filter(|(a, b)| a != b).count();
@@ -244,7 +239,7 @@ fn grpo_steps_have_the_bits_of_the_cpu() {
 
 #[test]
 fn a_buffer_of_another_type_is_refused() {
-    let dev = emu();
+    let dev = support::kernel_device();
     let (x, mut y) = (dev.zeros(DType::Bf16, 8), dev.zeros(DType::F32, 8));
     let result = haggle::ops::credit::shapley_max(&dev, x.view(), y.view_mut(), 4);
     assert!(matches!(result, Err(haggle::Error::DType { op: "shapley_max", .. })), "{result:?}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The published data set, when this machine has it.
 fn published() -> Option<Vec<Product>> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/AmazonHistoryPrice");
+    let beside = PathBuf::from("../shared/data/AmazonHistoryPrice");
     let path = std::env::var_os("HAGGLE_DATA").map_or(beside, PathBuf::from);
     if !path.is_dir() {
         eprintln!("SKIPPED: no {} (set HAGGLE_DATA to the published data set)", path.display());

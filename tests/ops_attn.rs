@@ -209,7 +209,8 @@ fn attn_bwd_matches_the_oracle() {
 
 #[test]
 fn attn_decode_has_the_bits_of_attn_fwd_in_any_chunking() {
-    for (dev, case) in [cpu(2), emu()].iter().flat_map(|dev| cases().into_iter().map(move |case| (dev, case))) {
+    for (dev, case) in [cpu(2), kernel_device()].iter().flat_map(|dev| cases().into_iter().map(move |case| (dev, case)))
+    {
         let (want, _) = case.forward(dev);
         same("attn_decode", "one token a call", &case.o_dims(), &want, &case.paged(dev, |_| 1));
         same("attn_decode", "all at once", &case.o_dims(), &want, &case.paged(dev, |_| usize::MAX / 2));
@@ -230,7 +231,7 @@ fn attn_decode_row_that_shares_pages_equals_row_alone() {
     for heads in [heads(4, 2, 32), heads(3, 1, 20), heads(20, 1, 16), heads(2, 2, 64)] {
         let (width, pages) = (heads.q * heads.dim, pages_len(n_pages, heads));
         let (q, k, v) = (normal(n * width, 1), normal(pages, 2), normal(pages, 3));
-        for (name, dev) in [("cpu", cpu(2)), ("emu", emu())] {
+        for (name, dev) in [("cpu", cpu(2)), ("kernels", kernel_device())] {
             let (k, v, table) = (dev.upload(&k), dev.upload(&v), dev.upload(&table));
             let decode = |rows: std::ops::Range<usize>| {
                 let (seq, pos) = (dev.upload(&seqs[rows.clone()]), dev.upload(&positions[rows.clone()]));
@@ -321,7 +322,7 @@ fn bf16_cases() -> Vec<(Case, [f64; 3])> {
 
 #[test]
 fn attn_in_bf16_matches_the_oracle() {
-    let dev = emu();
+    let dev = kernel_device();
     for (case, floors) in bf16_cases() {
         let (o, lse) = case.forward(&dev);
         let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
@@ -362,7 +363,7 @@ fn attn_in_bf16_has_one_set_of_bits() {
 
 #[test]
 fn attn_in_bf16_sequence_alone_equals_sequence_in_batch() {
-    let (dev, all) = (emu(), Case::new(&[50, 133, 97], heads(4, 2, 32)).in_bf16());
+    let (dev, all) = (kernel_device(), Case::new(&[50, 133, 97], heads(4, 2, 32)).in_bf16());
     let d_o = floats(&round(&normal(all.q.len(), 4)));
     let ((o, lse), cu) = (all.forward(&dev), all.cu());
     let d = all.backward(&dev, &d_o, &lse);
@@ -384,7 +385,7 @@ fn attn_in_bf16_sequence_alone_equals_sequence_in_batch() {
 #[test]
 fn attn_in_bf16_refuses_other_head_dims() {
     let case = Case::new(&[3], heads(1, 1, 48)).in_bf16();
-    let (dev, cu) = (emu(), [0i32, 3]);
+    let (dev, cu) = (kernel_device(), [0i32, 3]);
     let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| case.up(&dev, x));
     let (mut o, mut lse, cu) = (case.poisoned(&dev, case.q.len()), poisoned(&dev, 3), dev.upload(&cu));
     let (q, k, v, cu) = (q.view(), k.view(), v.view(), cu.view());
@@ -413,7 +414,7 @@ fn attn_keys_far_apart_and_equal_keys() {
 
 #[test]
 fn kv_copy_page_copies_one_page() {
-    for (dev, heads) in [(cpu(1), heads(2, 1, 3)), (emu(), heads(2, 1, 3))] {
+    for (dev, heads) in [(cpu(1), heads(2, 1, 3)), (kernel_device(), heads(2, 1, 3))] {
         let page = pages_len(1, heads);
         let start = normal(3 * page, 7);
         let mut pages = dev.upload(&start);

@@ -228,7 +228,7 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
 #[test]
 fn linear_logprob_in_bf16_has_the_bits_of_sampling_a_row_alone() {
     let (head, _) = Head::all().remove(4);
-    let ([n, v, c], dev) = (head.dims, emu());
+    let ([n, v, c], dev) = (head.dims, kernel_device());
     let w = dev.upload(&round(&head.w));
     for row in [0, 1, 77, n - 1] {
         let (x, mut z) = (dev.upload(&round(&head.x[row * c..][..c])), poisoned(&dev, v));

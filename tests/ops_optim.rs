@@ -122,7 +122,9 @@ fn rules() -> [PolicyLoss; 6] {
 
 #[test]
 fn policy_loss_matches_the_oracle() {
-    for (dev, n) in [(cpu(1), 1), (cpu(1), 7), (cpu(1), 1000), (emu(), 1), (emu(), 7), (emu(), 1000)] {
+    for (dev, n) in
+        [(cpu(1), 1), (cpu(1), 7), (cpu(1), 1000), (kernel_device(), 1), (kernel_device(), 7), (kernel_device(), 1000)]
+    {
         for how in rules() {
             let inputs = episode(n);
             let [d, dh, sums] = policy(&dev, &inputs, how);

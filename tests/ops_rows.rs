@@ -196,7 +196,7 @@ fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec
 /// bf16 is storage alone: the CPU's bits on the rounded inputs, rounded once.
 #[test]
 fn row_ops_in_bf16_equal_the_cpu_rounded_once() {
-    let (_, dev) = &kernel_devices()[2];
+    let dev = &kernel_device();
     for [n, c] in SHAPES {
         let inputs = Inputs::new(n, c, |x| floats(&round(x)));
         let mut want = row_ops(&cpu(1), &inputs, c);
@@ -213,7 +213,7 @@ fn row_ops_in_bf16_equal_the_cpu_rounded_once() {
 /// Conversions and fills.
 #[test]
 fn copy_and_fill_on_kernels() {
-    let (_, dev) = &kernel_devices()[0];
+    let dev = &kernel_device();
     let x = normal(1000, 1);
     for from in [DType::F32, DType::Bf16] {
         for to in [DType::F32, DType::Bf16] {
@@ -234,7 +234,7 @@ fn copy_and_fill_on_kernels() {
 /// bf16 in, f32 inside, one rounding at the store: the oracle of the rounded input, rounded once.
 #[test]
 fn rmsnorm_fwd_in_bf16_matches_the_oracle() {
-    let dev = emu();
+    let dev = kernel_device();
     for [n, c] in SHAPES {
         let (x, w) = (round(&normal(n * c, 1)), round(&normal(c, 2)));
         let (mut y, mut rstd) = (dev.upload(&vec![bf16::NAN; n * c]), poisoned(&dev, n));

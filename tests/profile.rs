@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli_common;
+mod support;
 
 use cli_common::haggle;
 use haggle::device::Device;
@@ -56,9 +57,9 @@ fn train(dev: &Device) -> Recording {
     dev.stop_recording().unwrap()
 }
 
-/// One thread, so that all work is this thread's, whose allocations are counted; and the emulator.
-fn devices() -> [Device; 2] {
-    [Device::open("cpu", 1).unwrap(), Device::open("emu", 2).unwrap()]
+/// One thread, so that all work is this thread's, whose allocations are counted; the emulator; a GPU where there is one.
+fn devices() -> Vec<Device> {
+    [Device::open("cpu", 1).unwrap(), Device::open("emu", 2).unwrap()].into_iter().chain(support::cuda()).collect()
 }
 
 fn row<'a>(s: &'a Summary, name: &str) -> &'a Row {
@@ -270,7 +271,9 @@ fn options_that_do_not_go_are_refused_in_a_line() {
     refused(&["decode", "--prompt", "5000"], 2, &["context"]);
     refused(&["decode", "--shape", "huge"], 2, &["huge", "tiny"]);
     refused(&["kernel", "gemm_nt", "--dtype", "bf16"], 4, &["f32 only", "emu"]);
-    refused(&["train", "--device", "cuda:0"], 4, &["device cuda:0"]);
+    if support::cuda().is_none() {
+        refused(&["train", "--device", "cuda:0"], 4, &["device cuda:0"]);
+    }
     refused(&["decode", "--trace", "no/where.json", "--steps", "1"], 3, &["no/where.json"]);
     refused(&["sleep"], 2, &["sleep", "decode"]);
 }

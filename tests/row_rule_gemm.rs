@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use haggle::device::cpu::{Cpu, math::Isa};
-use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{DType, Device, View, ViewMut};
 use haggle::noise::Noise;
 use haggle::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
@@ -26,12 +27,6 @@ fn devices() -> Vec<(String, Device)> {
         }
     }
     all
-}
-
-/// The devices that run our kernels.
-fn kernel_devices() -> Vec<(String, Device)> {
-    let emu = |threads, seed| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(threads, seed).unwrap())));
-    [(2, 0), (1, 1)].map(|(t, seed)| (format!("emu with {t} threads, seed {seed}"), emu(t, seed))).to_vec()
 }
 
 fn noise(len: usize, stream: u64) -> Vec<f32> {
@@ -118,7 +113,7 @@ fn gemm_is_one_chain_over_k_on_every_device() {
             let by_tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
             // What Set finds in C must not matter.
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
-            for (name, dev) in devices().into_iter().chain(kernel_devices()) {
+            for (name, dev) in devices().into_iter().chain(support::kernel_devices()) {
                 let gemms = [
                     ("gemm_nt", nt as Gemm, &by_nt),
                     ("gemm_nt panels", nt_panels, &by_nt),
@@ -182,7 +177,7 @@ fn gemm_in_bf16_is_one_chain_over_k_on_the_emulator() {
             let by_nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
             let by_tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
-            let (name, dev) = &kernel_devices()[(store == Store::Set) as usize];
+            let (name, dev) = &support::kernel_devices()[(store == Store::Set) as usize];
             for (op, gemm, want) in
                 [("gemm_nt", nt as Gemm, &by_nt), ("gemm_nn", gemm_nn, &by_nn), ("gemm_tn", gemm_tn, &by_tn)]
             {
@@ -203,7 +198,7 @@ fn gemm_in_bf16_is_one_chain_over_k_on_the_emulator() {
 fn gemm_nt_in_bf16_row_alone_equals_row_in_batch() {
     let (m, n, k) = (1300, 1664, 72);
     let (a, b) = (noise(m * k, 4), noise(n * k, 5));
-    let (_, dev) = &kernel_devices()[0];
+    let dev = &support::kernel_device();
     let run =
         |a: &[f32], m: usize| product_bf16(dev, nt, [a, &b, &vec![0.0; m * n]], [m, n, k], Store::Set, DType::F32);
     let whole = run(&a, m);
@@ -217,7 +212,7 @@ fn gemm_nt_in_bf16_row_alone_equals_row_in_batch() {
 fn gemm_nt_row_alone_equals_row_in_any_chunk() {
     let (m, n, k) = (301, 96, 530);
     let (a, b) = (noise(m * k, 4), noise(n * k, 5));
-    for (name, dev) in [("cpu".to_string(), device(2, Isa::detect()))].into_iter().chain(kernel_devices()) {
+    for (name, dev) in [("cpu".to_string(), device(2, Isa::detect()))].into_iter().chain(support::kernel_devices()) {
         let whole = product(&dev, nt, &a, &b, &vec![0.0; m * n], [m, n, k], Store::Set);
         for chunk in [1, 2, 7, 14, 64, 150] {
             for start in (0..m).step_by(chunk) {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cli_common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -25,7 +27,7 @@ best_of = 1
 fn spawn(dir: &Path, run: &Path) -> Child {
     let config = dir.join("small.toml");
     fs::write(&config, CONFIG).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_haggle"));
+    let mut command = Command::new(cli_common::binary());
     command.arg("train").arg("--out").arg(run).args(["--threads", "1"]);
     if run.join("config.toml").exists() {
         command.arg("--resume");

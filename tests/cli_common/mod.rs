@@ -1,6 +1,7 @@
 //! Runs the binary as a user would.
 #![allow(dead_code)] // each test file uses a part
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -36,9 +37,14 @@ impl Said {
     }
 }
 
+/// The binary: that of this build, or `HAGGLE_BIN` where tests run without cargo.
+pub fn binary() -> OsString {
+    std::env::var_os("HAGGLE_BIN").unwrap_or(env!("CARGO_BIN_EXE_haggle").into())
+}
+
 /// A command of the binary in `dir`.
 pub fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_haggle"));
+    let mut command = Command::new(binary());
     command.args(args).current_dir(dir);
     command
 }

@@ -7,7 +7,8 @@ use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{Buffer, Device};
 use haggle::noise::Noise;
 use half::bf16;
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
 
 /// A CPU device of `threads` threads.
 pub fn cpu(threads: usize) -> Device {
@@ -25,15 +26,36 @@ pub fn devices() -> Vec<(String, Device)> {
     all
 }
 
-/// Every device that runs our kernels: the emulator, in its natural thread order and in shuffled ones.
-pub fn kernel_devices() -> Vec<(String, Device)> {
+/// The emulator, in its natural thread order and in shuffled ones.
+pub fn emus() -> Vec<(String, Device)> {
     let emu = |threads, seed| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(threads, seed).unwrap())));
     [(1, 0), (2, 0), (2, 1), (1, 2)].map(|(t, seed)| (format!("emu, {t} threads, seed {seed}"), emu(t, seed))).to_vec()
 }
 
-/// A device that runs our kernels, for tests that need one.
-pub fn emu() -> Device {
-    Device::open("emu", 2).unwrap()
+/// Every device that runs our kernels: the emulator's, and the first GPU where there is one.
+pub fn kernel_devices() -> Vec<(String, Device)> {
+    emus().into_iter().chain(cuda().map(|dev| ("cuda:0".to_string(), dev))).collect()
+}
+
+/// A device that runs our kernels, for tests that need one: the first GPU where there is one, else the emulator.
+pub fn kernel_device() -> Device {
+    cuda().unwrap_or_else(|| Device::open("emu", 2).unwrap())
+}
+
+/// The first GPU, opened once for all tests of a file. Without one it says so, past the test's captured output; with
+/// `HAGGLE_REQUIRE_GPU=1` that is a failure.
+pub fn cuda() -> Option<Device> {
+    static CUDA: OnceLock<Option<Device>> = OnceLock::new();
+    let open = || match Device::open("cuda:0", 0) {
+        Ok(dev) => Some(dev),
+        Err(e) => {
+            let required = std::env::var("HAGGLE_REQUIRE_GPU").is_ok_and(|v| v == "1");
+            assert!(!required, "HAGGLE_REQUIRE_GPU=1, and there is none: {e}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED on cuda:0: {e}");
+            None
+        }
+    };
+    CUDA.get_or_init(open).clone()
 }
 
 /// `len` normal numbers of stream `stream`.
