@@ -51,9 +51,9 @@ pub struct ProfileArgs {
     /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train
     #[arg(long, value_name = "NAME")]
     shape: Option<String>,
-    /// Number type of the tensors, with kernel; the cpu has f32 only
-    #[arg(long, value_enum, default_value_t = Float::F32)]
-    dtype: Float,
+    /// Number type to compute in: f32 or bf16 (default: the config's model.dtype); the cpu has f32 only
+    #[arg(long, value_name = "NAME")]
+    dtype: Option<String>,
     /// Count each shape of an op by itself
     #[arg(long)]
     shapes: bool,
@@ -77,18 +77,6 @@ enum What {
     Kernel,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Float {
-    F32,
-    Bf16,
-}
-
-impl From<Float> for DType {
-    fn from(float: Float) -> DType {
-        if float == Float::Bf16 { DType::Bf16 } else { DType::F32 }
-    }
-}
-
 /// Profiles.
 ///
 /// # Errors
@@ -96,16 +84,17 @@ impl From<Float> for DType {
 pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     check(args)?;
     let model = args.model.as_ref().map(|p| quoted(&p.display().to_string()));
-    let config = globals.resolve(&[("--model", "model.base", model)])?;
+    let dtype = args.dtype.as_deref().map(quoted);
+    let config = globals.resolve(&[("--model", "model.base", model), ("--dtype", "model.dtype", dtype)])?;
     let dev = Device::open(&config.device, config.threads)?;
     if args.what == What::Kernel {
-        return kernel(args, globals, dev);
+        return kernel(args, globals, dev, config.compute());
     }
     let sizes = |steps| Sizes { batch: args.batch, prompt: args.prompt, steps: args.steps.unwrap_or(steps) };
-    let peaks = Peaks::measure(&dev, DType::F32)?;
+    let peaks = Peaks::measure(&dev, config.compute())?;
     let weights = || match &args.shape {
-        Some(name) => Ok(Weights::init(&dev, work::shape(name)?, 1)),
-        None => base::open(&dev, &config.model.base).map(|base| base.weights),
+        Some(name) => Weights::init(&dev, work::shape(name)?, 1).compute_in(&dev, config.compute()),
+        None => base::open(&dev, &config.model.base, config.compute()).map(|base| base.weights),
     };
     let (ran, recording) = match args.what {
         What::Decode => work::decode(&dev, &weights()?, sizes(32))?,
@@ -134,7 +123,6 @@ fn check(args: &ProfileArgs) -> Result<()> {
         (!kernel && args.stem.is_some(), "a STEM goes with `haggle profile kernel` only"),
         (kernel && args.trace.is_some(), "--trace goes with train, decode and prefill: a kernel alone has no trace"),
         (kernel && args.html.is_some(), "--html goes with train, decode and prefill"),
-        (!kernel && args.dtype != Float::F32, "--dtype goes with kernel: models are f32"),
         (args.what == What::Train && args.shape.is_some(), "--shape goes with decode and prefill; train takes --model"),
     ];
     let problems: Vec<String> = steps.iter().filter(|(wrong, _)| *wrong).map(|(_, what)| (*what).into()).collect();
@@ -142,7 +130,7 @@ fn check(args: &ProfileArgs) -> Result<()> {
 }
 
 /// Times every op whose stem contains STEM.
-fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device) -> Result<Exit> {
+fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> Result<Exit> {
     let (only, model): (Vec<String>, _) =
         (args.stem.iter().cloned().collect(), args.shape.as_deref().unwrap_or("tiny"));
     if let Some(stem) = args.stem.as_ref().filter(|stem| !kernels::STEMS.iter().any(|s| s.contains(stem.as_str()))) {
@@ -151,7 +139,7 @@ fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device) -> Result<Exit> {
     }
     let as_json = globals.json;
     let mut show = |row: &Timed| out::line(&if as_json { row.json().to_string() } else { row.line() });
-    let mut bench = Bench::open(dev, args.dtype.into(), work::shape(model)?, only, &mut show)?;
+    let mut bench = Bench::open(dev, dtype, work::shape(model)?, only, &mut show)?;
     if !as_json {
         let peaks = bench.peaks();
         let (copy, fma) = (peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);
