@@ -90,6 +90,36 @@ fn rollout_and_training_logprobs_are_the_same_bits() {
 }
 
 #[test]
+fn importance_weights_are_one_on_policy_and_move_with_each_update_off_policy() {
+    for importance in ["tis", "mis"] {
+        let run = |updates: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let correction = format!("loss.importance={importance}");
+            let sets = ["grpo.steps=2", "rollout.group_size=6", "optim.lr=0.01", "optim.warmup_steps=0", &correction];
+            train(&config(&[&sets[..], &[updates]].concat()), dir.path(), false);
+            let page = fs::read_to_string(haggle::report::write(dir.path()).unwrap()).unwrap();
+            assert!(page.contains("Importance weights") && page.contains("Importance ratios"));
+            let rows = metrics(dir.path());
+            rows.iter().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap()).collect::<Vec<_>>()
+        };
+        for row in run("grpo.optimizer_steps_per_batch=1") {
+            let of = |key: &str| row[format!("importance/{key}")].as_f64().unwrap();
+            assert_eq!([of("mean_weight"), of("ratio_one"), of("not_one"), of("bounded")], [1.0, 1.0, 0.0, 0.0]);
+        }
+        for row in run("grpo.optimizer_steps_per_batch=3") {
+            let bins = row.as_object().unwrap().iter().filter(|(key, _)| key.starts_with("importance/ratio_"));
+            let sum: f64 = bins.map(|(_, share)| share.as_f64().unwrap()).sum();
+            assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+            // The first of three updates is on policy, the others are not.
+            for key in ["importance/ratio_one", "importance/not_one"] {
+                let share = row[key].as_f64().unwrap();
+                assert!(share > 0.1 && share < 0.9, "{importance} {key}: {row}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_interrupted_run_is_saved_and_goes_on_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));

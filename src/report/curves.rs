@@ -20,7 +20,7 @@ const fn panel(title: &'static str, note: &'static str, lines: &'static [(&'stat
 }
 
 /// All panels of the page, in order.
-pub const PANELS: [Panel; 18] = [
+pub const PANELS: [Panel; 21] = [
     panel(
         "Reward",
         "Mean over the step's episodes; the second line leaves out the -1 of rule breaks.",
@@ -52,6 +52,30 @@ pub const PANELS: [Panel; 18] = [
     ),
     panel("Reasons", "Buyer turns that give a reason for a lower price.", &[("reason_rate", "reason rate")]),
     panel("Turns", "Length of an episode.", &[("turns", "turns")]),
+    panel(
+        "Sets",
+        "Of K candidates: the best one, the mean one, and the shares that repeat nothing and that are no set.",
+        &[
+            ("sets/best", "best"),
+            ("sets/candidate", "mean"),
+            ("sets/distinct", "distinct"),
+            ("sets/malformed", "malformed"),
+        ],
+    ),
+    panel(
+        "Free riding",
+        "Advantage of the worst candidate in the best set of a group: above 0 it is paid for its neighbours.",
+        &[("credit/worst_in_best", "worst in best")],
+    ),
+    panel(
+        "Importance weights",
+        "Weights of tokens an older policy sampled, and the shares that are not 1 and that were cut. On policy: 1, 0, 0.",
+        &[
+            ("importance/mean_weight", "mean weight"),
+            ("importance/not_one", "not 1"),
+            ("importance/bounded", "cut or masked"),
+        ],
+    ),
     panel("Entropy", "Of the policy, per token, in nats.", &[("policy/entropy", "entropy")]),
     panel("Gradient norm", "Before clipping.", &[("grad_norm", "norm")]),
     panel(
@@ -131,11 +155,19 @@ pub fn headline(files: &RunFiles) -> Result<String> {
     .collect();
     let reward =
         [Line::new(files, "reward/mean", "reward"), Line::new(files, "reward/no_penalty", "without penalties")];
-    let play = [
-        Line::new(files, "deal_rate", "deal rate"),
-        Line::new(files, "first_offer_ratio", "first bid / budget"),
-        Line::new(files, "bargained_ratio", "bargained ratio"),
-    ];
+    let reward: Vec<Line> = reward.into_iter().filter(|line| !line.points.is_empty()).collect();
+    let play = match files.curve("sets/candidate").is_empty() {
+        true => [
+            Line::new(files, "deal_rate", "deal rate"),
+            Line::new(files, "first_offer_ratio", "first bid / budget"),
+            Line::new(files, "bargained_ratio", "bargained ratio"),
+        ],
+        false => [
+            Line::new(files, "sets/candidate", "mean candidate"),
+            Line::new(files, "sets/distinct", "distinct"),
+            Line::new(files, "sets/malformed", "malformed"),
+        ],
+    };
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (960, 340)).into_drawing_area();

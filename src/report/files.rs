@@ -17,6 +17,8 @@ pub struct RunFiles {
     pub summary: Vec<Map<String, Value>>,
     /// `differences.json`: paired differences; empty before the run ends.
     pub differences: Vec<Map<String, Value>>,
+    /// `sets.json`: the final table of a set task, a flat row a model; empty for the game.
+    pub sets: Vec<Map<String, Value>>,
     /// `samples.jsonl`: dialogues before and after training.
     pub samples: Vec<Sample>,
 }
@@ -82,6 +84,7 @@ impl RunFiles {
             metrics: read_lines(&metrics)?,
             summary: read_list(&dir.join("summary.json"))?,
             differences: read_list(&dir.join("differences.json"))?,
+            sets: read_list(&dir.join("sets.json"))?.into_iter().map(flat).collect(),
             samples: read_lines(&dir.join("samples.jsonl"))?,
         })
     }
@@ -92,9 +95,12 @@ impl RunFiles {
         self.metrics.iter().filter_map(point).filter(|(_, y)| y.is_finite()).collect()
     }
 
-    /// A number of the final table: `reward` of `trained` in `all`.
+    /// A number of the final table: `reward` of `trained` in `all`; of a set task, its worth.
     pub fn final_value(&self, buyer: &str, key: &str) -> Option<f64> {
         let is = |row: &Map<String, Value>, key: &str, want: &str| row.get(key).and_then(Value::as_str) == Some(want);
+        if let Some(row) = self.sets.iter().find(|row| is(row, "model", buyer)) {
+            return row.get("worth")?.as_f64();
+        }
         let row = self.summary.iter().find(|row| is(row, "buyer", buyer) && is(row, "scenario", "all"))?;
         row.get(key)?.as_f64()
     }
@@ -117,6 +123,18 @@ fn read_lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
 fn read_list(path: &Path) -> Result<Vec<Map<String, Value>>> {
     let Some(text) = read_if_there(path)? else { return Ok(Vec::new()) };
     serde_json::from_str(&text).map_err(|e| Error::data(path, format!("is not a list of objects: {e}")))
+}
+
+/// An object whose inner objects' keys stand beside its own.
+fn flat(row: Map<String, Value>) -> Map<String, Value> {
+    let mut out = Map::new();
+    for (key, value) in row {
+        match value {
+            Value::Object(inner) => out.extend(inner),
+            value => drop(out.insert(key, value)),
+        }
+    }
+    out
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>> {

@@ -16,6 +16,7 @@ pub fn page(files: &RunFiles) -> Result<String> {
     body += &progress(files);
     body += &table("Held-out products", &files.summary);
     body += &table("Paired differences, by product", &files.differences);
+    body += &table("Held-out products", &files.sets);
     body += "<h2>Curves</h2>\n<div class=\"grid\">\n";
     for panel in &PANELS {
         if let Some(svg) = draw(files, panel)? {
@@ -27,6 +28,7 @@ pub fn page(files: &RunFiles) -> Result<String> {
         }
     }
     body += "</div>\n";
+    body += &ratios(&files.metrics);
     body += &dialogues(&files.samples);
     body += &format!("<details><summary>Config</summary><pre>{}</pre></details>\n", escape(&files.config));
     Ok(format!(
@@ -38,8 +40,31 @@ pub fn page(files: &RunFiles) -> Result<String> {
 
 fn progress(files: &RunFiles) -> String {
     let steps = files.metrics.len();
-    let ended = if files.summary.is_empty() { "the final evaluation has not run yet" } else { "finished" };
+    let ended = if files.summary.is_empty() && files.sets.is_empty() {
+        "the final evaluation has not run yet"
+    } else {
+        "finished"
+    };
     format!("<p class=\"lead\">{steps} steps, {ended}.</p>\n")
+}
+
+/// How far the tokens' ratios to the policy that sampled them lay from 1, a bar a bin; nothing without a correction.
+fn ratios(metrics: &[Map<String, Value>]) -> String {
+    let rows: Vec<_> = metrics.iter().filter(|row| row.contains_key("importance/mean_weight")).collect();
+    let Some(last) = rows.last() else { return String::new() };
+    let mut html =
+        "<h2>Importance ratios</h2>\n<table><tr><th>ratio<th>tokens, last step<th>tokens, all steps</tr>\n".to_string();
+    for (key, value) in last.iter() {
+        let Some(bin) = key.strip_prefix("importance/ratio_") else { continue };
+        let share = |row: &Map<String, Value>| row.get(key).and_then(Value::as_f64).unwrap_or(0.0);
+        let mean = rows.iter().map(|row| share(row)).sum::<f64>() / rows.len() as f64;
+        let bar = |share: f64| {
+            format!("<td><meter min=\"0\" max=\"1\" value=\"{share:.4}\"></meter> {:.2} %</td>", 100.0 * share)
+        };
+        html += &format!("<tr><td>{}</td>", escape(&bin.replace('_', " ")));
+        html += &format!("{}{}</tr>\n", bar(value.as_f64().unwrap_or(0.0)), bar(mean));
+    }
+    html + "</table>\n"
 }
 
 /// A list of flat objects as a table; the keys of the first are the columns. A `_ci95` joins its value.

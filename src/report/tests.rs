@@ -58,6 +58,30 @@ fn the_page_holds_curves_table_and_dialogues_and_loads_nothing() {
 }
 
 #[test]
+fn a_set_run_shows_its_table_and_importance_its_histogram() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |step: usize, one: f64| {
+        format!(
+            "{{\"step\":{step},\"reward/mean\":0.5,\"sets/candidate\":0.25,\"credit/worst_in_best\":-0.1,\
+             \"importance/mean_weight\":1.0,\"importance/ratio_one\":{one},\"importance/ratio_up\":{}}}\n",
+            1.0 - one
+        )
+    };
+    fs::write(dir.path().join("metrics.jsonl"), row(1, 1.0) + &row(2, 0.25)).unwrap();
+    let sets = r#"[{"model":"untrained","task":"menu","row":{"replies":8,"worth":0.125}},
+                   {"model":"trained","task":"menu","row":{"replies":8,"worth":0.75}}]"#;
+    fs::write(dir.path().join("sets.json"), sets).unwrap();
+    let html = fs::read_to_string(write(dir.path()).unwrap()).unwrap();
+    for wanted in
+        ["finished", "<th>worth</th>", "0.750", "0.125", "Free riding", "Importance ratios", "25.00 %", "62.50 %"]
+    {
+        assert!(html.contains(wanted), "{wanted}");
+    }
+    let curve = fs::read_to_string(dir.path().join("curve.svg")).unwrap();
+    assert!(curve.contains("mean candidate") && !curve.contains("deal rate") && curve.contains("trained, held out"));
+}
+
+#[test]
 fn a_torn_last_line_is_left_out_and_a_broken_one_is_named() {
     let dir = run_dir();
     let path = dir.path().join("metrics.jsonl");
