@@ -1,6 +1,6 @@
 //! Credit of candidate sets on one thread: sets a second at K = 8, 16, 32.
 //!
-//! `cargo bench --bench credit`. `max` is the closed form; `table` is exact from all 2^K values of a top-2 sum, worths
+//! `cargo bench --bench credit [-- --json]`. `max` is the closed form; `table` is exact from all 2^K values of a top-2 sum, worths
 //! included; `sampled` is 256 antithetic pairs of the same.
 
 #![allow(clippy::unwrap_used)]
@@ -24,16 +24,26 @@ fn rate(mut one: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    println!("{:>4} {:<8} {:>14}", "K", "rule", "sets/s");
+    let json = std::env::args().any(|arg| arg == "--json");
+    let say = |k: usize, rule: &str, rate: f64| match json {
+        true => println!(
+            "{}",
+            serde_json::json!({ "case": format!("credit_{rule}_{k}"), "threads": 1, "sets_per_s": rate })
+        ),
+        false => println!("{k:>4} {rule:<8} {rate:>14.0}"),
+    };
+    if !json {
+        println!("{:>4} {:<8} {:>14}", "K", "rule", "sets/s");
+    }
     for k in [8, 16, 32] {
         let noise = Noise::new(1, k as u64);
         let set = Set::of(&(0..k as u64).map(|i| noise.uniform_f64(i)).collect::<Vec<_>>());
         let mut phi = vec![0.0; k];
         let max = rate(|| shapley_max(black_box(&set.utility), black_box(&mut phi)).unwrap());
-        println!("{k:>4} {:<8} {max:>14.0}", "max");
+        say(k, "max", max);
         let name = if k <= 16 { "table" } else { "sampled" };
         let top = Worth::TopSum { m: 2 };
         let general = rate(|| black_box(&set).split(top, Split::Shapley, noise, black_box(&mut phi)).unwrap());
-        println!("{k:>4} {name:<8} {general:>14.0}");
+        say(k, name, general);
     }
 }
