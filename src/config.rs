@@ -137,6 +137,8 @@ pub struct TaskConfig {
     pub candidates: usize,
     /// Turns a side a menu's candidate is played on.
     pub horizon: usize,
+    /// Menus of a game.
+    pub rounds: usize,
     /// Tokens of demonstrations before the first step.
     pub supervised_tokens: usize,
 }
@@ -212,6 +214,10 @@ pub struct RewardConfig {
     pub length: f32,
     /// Buffer of overlong shaping; 0 is off.
     pub overlong_tokens: usize,
+    /// Weight of a reference answer's log-probability.
+    pub likelihood: f32,
+    /// `mean` or `sum` over the answer's tokens.
+    pub likelihood_of: String,
 }
 
 /// The optimizer: AdamW with warm-up.

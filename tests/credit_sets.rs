@@ -3,17 +3,26 @@
 #![allow(clippy::unwrap_used)]
 
 use haggle::config::Config;
+use haggle::credit::set::Split;
 use haggle::credit::shapley::shapley_max;
 use haggle::device::Device;
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use haggle::negotiate::Side;
 use haggle::noise::Noise;
 use haggle::ops::attn::CHUNK;
-use haggle::sets::{Scored, Task, render};
+use haggle::sets::{Scored, Task, menu, render};
 use haggle::text::Transcript;
-use haggle::train::set_steps::demonstration;
-use haggle::train::sets::{self, Reply, candidates};
+use haggle::train::dialogues::Sequence;
+use haggle::train::metrics::{Metrics, without_times};
+use haggle::train::rl::Event;
+use haggle::train::set_rollout::Table;
+use haggle::train::sets::{self, Case, Reply, candidates};
 use haggle::train::setup::Setup;
+use haggle::train::teach::{self, demonstration};
+use serde_json::json;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn config(task: &str, sets: &[&str]) -> Config {
     let mut all: Vec<_> = ["device=cpu", "threads=2"].iter().chain(sets).map(|s| s.to_string()).collect();
@@ -70,8 +79,9 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
     let mut broken = reply(&["A"], &[]);
     broken.candidates = Err(haggle::sets::reply::Malformed::Number);
     replies.push(broken);
-    let got = sets::credit(&config, &replies, Noise::new(1, 1)).unwrap();
     let rewards = [0.9, 0.4, -1.0];
+    assert_eq!(sets::rewards(&config, &replies), rewards);
+    let got = sets::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap();
     let mean = rewards.iter().sum::<f64>() / 3.0;
     let mut shares: Vec<f64> = Vec::new();
     for u in &utilities {
@@ -93,14 +103,16 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
         }
     }
     // In the best set the worst candidate is pushed down, where plain GRPO would push it up.
-    let worst = sets::worst_in_best(&config, &replies, &got).unwrap();
+    let worst = sets::worst_in_best(3, &replies, &rewards, &got).unwrap();
     assert!(worst < 0.0, "{worst}");
     let plain = Config { credit: haggle::config::CreditConfig::default(), ..config.clone() };
-    let even = sets::credit(&plain, &replies, Noise::new(1, 1)).unwrap();
-    assert!(even.per_token.is_empty() && sets::worst_in_best(&plain, &replies, &even).unwrap() > 0.0);
+    let even = sets::credit(&plain, &replies, &rewards, Noise::new(1, 1)).unwrap();
+    assert!(even.per_token.is_empty() && sets::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
     // A utility that is no number is refused by name.
     replies[0].scored[1].utility = f64::NAN;
-    assert!(sets::credit(&config, &replies, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite"));
+    assert!(
+        sets::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite")
+    );
 }
 
 #[test]
@@ -136,28 +148,245 @@ fn eight_branches_of_a_prefix_use_its_pages_once() {
     }
 }
 
+/// Settings of a run of seconds.
+const SMALL: [&str; 9] = [
+    "grpo.steps=2",
+    "rollout.products_per_step=2",
+    "rollout.group_size=3",
+    "task.candidates=3",
+    "task.supervised_tokens=6000",
+    "rollout.max_reply_tokens=16",
+    "products.limit=20",
+    "eval.products=2",
+    "eval.rollouts=2",
+];
+
+fn small(task: &str, more: &[&str]) -> Config {
+    config(task, &[&SMALL[..], more].concat())
+}
+
+fn rows(run: &Path) -> Vec<Metrics> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| without_times(&serde_json::from_str(line).unwrap())).collect()
+}
+
+#[test]
+fn a_resumed_run_has_the_same_bits_and_learns_no_demonstration_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = small("recommend", &["credit.split=shapley", "run.checkpoint_every=1"]);
+    let taught = |run: &Path, resume: bool, stop_after: u64| {
+        let (stop, mut taught) = (AtomicBool::new(false), 0);
+        let mut hear = |event: Event| match event {
+            Event::Supervised { done, .. } => taught = done,
+            Event::Step(row) if row["step"] == stop_after => stop.store(true, Ordering::Relaxed),
+            _ => {}
+        };
+        haggle::train::rl::run(&config, run, resume, &stop, &mut hear).unwrap();
+        taught
+    };
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    assert_eq!(taught(&whole, false, 99), 6000);
+    assert_eq!(taught(&cut, false, 1), 6000);
+    assert_eq!(rows(&cut).len(), 1);
+    assert_eq!(taught(&cut, true, 99), 0, "the base is on disk");
+    assert_eq!(rows(&cut), rows(&whole));
+    for file in ["sets.json", "episodes.jsonl"] {
+        assert_eq!(std::fs::read(cut.join(file)).unwrap(), std::fs::read(whole.join(file)).unwrap(), "{file}");
+    }
+}
+
+/// A table on the tiny models, its buyer taught the task.
+fn with_table<T>(config: &Config, play: impl FnOnce(&mut Table) -> T) -> T {
+    let mut setup = Setup::open(config).unwrap();
+    let task = Task::named(&config.task.name).unwrap();
+    teach::teach(&mut setup, task, config.task.supervised_tokens as u64, &mut |_| ()).unwrap();
+    let engine =
+        |w: &haggle::model::Weights| Engine::new(&setup.dev, &w.config, setup.engine_config(&w.config)).unwrap();
+    let (mut buyer, mut seller) = (engine(&setup.base.weights), engine(&setup.seller.weights));
+    let weights = &setup.base.weights;
+    play(&mut Table { setup: &setup, task, weights, buyer: &mut buyer, seller: &mut seller })
+}
+
+#[test]
+fn a_menu_goes_on_from_the_best_draft_of_its_first_rollout() {
+    let sets = [
+        "task.supervised_tokens=100000",
+        "task.rounds=3",
+        "rollout.max_reply_tokens=64",
+        "rollout.products_per_step=4",
+    ];
+    with_table(&small("menu", &sets), |table| {
+        let products: Vec<_> = table.setup.train[..4].to_vec();
+        let (cases, replies) = table.play(&products, 3, Noise::new(7, 7)).unwrap();
+        assert_eq!(replies.len(), 3 * cases.len());
+        let mut continued = 0;
+        for (later, case) in cases.iter().enumerate().skip(4) {
+            let Case::Menu(after) = case else { panic!("{case:?}") };
+            // The case it goes on from: the last earlier one of the product.
+            let before = (0..later)
+                .rev()
+                .find(|i| matches!(&cases[*i], Case::Menu(e) if e.product().code == after.product().code));
+            let Case::Menu(before_episode) = &cases[before.unwrap()] else { unreachable!() };
+            let first = &replies[3 * before.unwrap()];
+            let best = first.scored.iter().map(|s| s.utility).fold(f64::NEG_INFINITY, f64::max);
+            let at = first.scored.iter().position(|s| s.utility == best).unwrap();
+            let text = &first.candidates.as_ref().unwrap()[at].text;
+            let mut wanted = before_episode.clone();
+            wanted.submit(Side::Buyer, &menu::draft(before_episode, text).unwrap()).unwrap();
+            let turns = after.turns();
+            assert_eq!(turns[..turns.len() - 1], wanted.turns()[..], "its best draft, then the seller's answer");
+            assert_eq!(turns.last().unwrap().side, Side::Seller);
+            assert!(after.outcome().is_none());
+            continued += 1;
+        }
+        assert!(continued > 0, "no game went on");
+        assert_eq!(table.seller.n_running() + table.buyer.n_running(), 0);
+    });
+}
+
+#[test]
+fn one_round_is_one_menu_a_product() {
+    with_table(&small("menu", &["task.rounds=1"]), |table| {
+        let products: Vec<_> = table.setup.train[..2].to_vec();
+        assert_eq!(table.play(&products, 2, Noise::new(1, 1)).unwrap().0.len(), 2);
+    });
+}
+
+#[test]
+fn the_likelihood_reward_is_the_logprob_of_the_reference_behind_the_own_thought() {
+    for of in ["mean", "sum"] {
+        let config = small("summary", &["reward.likelihood=0.5", &format!("reward.likelihood_of={of}")]);
+        let setup = Setup::open(&config).unwrap();
+        let (mut trainer, _) = haggle::train::rl::Trainer::new(&setup, false).unwrap();
+        let case = Case::new(Task::Summary, &setup.train[0], &setup, Noise::new(1, 1));
+        let (chat, prompt) = (&setup.base.chat, case.prompt(3));
+        let mut start = Transcript::new(chat, &prompt.system).unwrap();
+        start.push_incoming(chat, &prompt.incoming).unwrap();
+        let said = |thought: &str| {
+            let ids = chat.tokenizer.encode(&render(thought, &["a b".into(), "c".into()])).unwrap();
+            let mut transcript = start.clone();
+            transcript.push_sampled(&ids, &vec![-1.0; ids.len()]);
+            let (candidates, text) = (candidates(chat, &ids, 3, false), String::new());
+            Reply { candidates, transcript, text, scored: vec![Scored { utility: 0.0, covers: 0 }; 2], facts: 6 }
+        };
+        let mut replies = vec![said("pitches"), said("something else"), said("pitches")];
+        replies[2].candidates = Err(haggle::sets::reply::Malformed::Empty);
+        let got = trainer.likelihood(&setup, std::slice::from_ref(&case), &replies).unwrap();
+        assert_eq!(got[2], 0.0, "a malformed reply has its penalty");
+        // The same sequence scored by the supervised trainer.
+        let weights = haggle::embedded::weights(&setup.dev).unwrap();
+        let mut scorer = haggle::train::sft::Trainer::of(&setup.dev, weights, Default::default());
+        for (i, thought) in ["pitches", "something else"].iter().enumerate() {
+            let behind = chat.tokenizer.encode(&format!("Thought: {thought}\n1)")).unwrap();
+            let answer = chat.tokenizer.encode(&format!(" {}", case.reference().unwrap())).unwrap();
+            let ids = [start.ids(), &behind[..], &answer[..]].concat();
+            let own: Vec<bool> = (0..ids.len()).map(|at| at >= ids.len() - answer.len()).collect();
+            let weight = vec![0.0; ids.len()];
+            let sequence = Sequence { side: Side::Buyer, ids, own, weight, imitated: true };
+            let logprobs = scorer.score(&[sequence]).unwrap().remove(0);
+            let sum: f64 = logprobs.iter().map(|l| *l as f64).sum();
+            let want = if of == "sum" { sum } else { sum / logprobs.len() as f64 };
+            assert!((got[i] - want).abs() < 1e-4 && want < 0.0, "{of} {i}: {}, want {want}", got[i]);
+        }
+    }
+}
+
+#[test]
+fn a_duplicate_adds_nothing_to_any_worth_and_shares_what_its_twin_earns() {
+    for worth in ["max", "top_sum", "coverage"] {
+        let config = config("summary", &["credit.split=shapley", &format!("credit.worth={worth}")]);
+        let with = |texts: &[&str], utility: &[f64], covers: &[u64]| {
+            let mut reply = reply(texts, utility);
+            reply.scored.iter_mut().zip(covers).for_each(|(s, c)| s.covers = *c);
+            reply.facts = 4;
+            reply
+        };
+        let once = with(&["a", "b"], &[0.5, 0.25], &[0b11, 0b100]);
+        let twice = with(&["a", "b", "a"], &[0.5, 0.25, 0.5], &[0b11, 0b100, 0b11]);
+        assert_eq!(
+            sets::rewards(&config, &[once])[0],
+            sets::rewards(&config, std::slice::from_ref(&twice))[0],
+            "{worth}"
+        );
+        let mut phi = [0.0; 3];
+        twice.set().split(sets::worth(&config), Split::Shapley, Noise::new(1, 1), &mut phi).unwrap();
+        assert!((phi[0] - phi[2]).abs() < 1e-12, "{worth}: {phi:?}");
+    }
+}
+
+#[test]
+fn replies_cut_by_the_length_limit_are_punished_whole_and_the_run_goes_on() {
+    for task in ["recommend", "menu"] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = small(task, &["credit.split=shapley", "rollout.max_reply_tokens=2", "task.candidates=2"]);
+        haggle::train::rl::run(&config, dir.path(), false, &AtomicBool::new(false), &mut |_| ()).unwrap();
+        let episodes = std::fs::read_to_string(dir.path().join("episodes.jsonl")).unwrap();
+        assert!(episodes.contains("\"malformed\":\"cut\""));
+        for line in episodes.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(line["malformed"].is_string(), "{line}");
+            assert_eq!((&line["reward"], &line["candidates"]), (&json!(-1.0), &json!([])));
+            assert_eq!(line["advantage"], 0.0, "all alike");
+        }
+        assert_eq!(rows(dir.path())[1]["sets/malformed"], 1.0);
+    }
+}
+
+/// Products as they are published: long titles, titles of no word, of symbols, of several scripts; a category of two words.
+fn odd_products(folder: &Path) {
+    let titles = [
+        "A",
+        "\u{2605} 2-in-1 \u{2605}",
+        "\u{6587}\u{5b57} \u{5546}\u{54c1} \u{5927}",
+        "1) 2) 3) <|end|> Thought: bid 55%",
+        "Caf\u{e9} Cr\u{e8}me, 12 x 500 ml (Pack of 3) \u{2014} Extra-Long Name That Goes On And On And On And On Without End",
+        "   spaced   out   words   ",
+    ];
+    let record = |i: usize| {
+        json!({
+            "title": format!("{} {i}", titles[i % titles.len()]), "description": "", "features": "", "list_price": "$20.00",
+            "highest_price": "$20.00", "lowest_price": if i % 4 == 3 { "$18.99" } else { "$9.50" },
+            "average_price": "$15.00", "category": "health-personal-care", "current_price": "$16.00",
+        })
+    };
+    let all: Vec<_> = (0..40).map(record).collect();
+    std::fs::write(folder.join("odd.json"), serde_json::to_string(&all).unwrap()).unwrap();
+}
+
+#[test]
+fn every_task_runs_on_published_products() {
+    let odd = tempfile::tempdir().unwrap();
+    odd_products(odd.path());
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/AmazonHistoryPrice");
+    let real = std::env::var_os("HAGGLE_DATA").map_or(beside, std::path::PathBuf::from);
+    if !real.is_dir() {
+        eprintln!("SKIPPED: no {} (set HAGGLE_DATA to the published data set)", real.display());
+    }
+    for products in [odd.path(), &real].into_iter().filter(|p| p.is_dir()) {
+        for task in ["menu", "recommend", "summary"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = format!("products.path={:?}", products.display().to_string());
+            let config = small(task, &["credit.split=shapley", &path, "products.limit=40", "eval.products=4"]);
+            haggle::train::rl::run(&config, dir.path(), false, &AtomicBool::new(false), &mut |_| ()).unwrap();
+            assert_eq!(rows(dir.path()).len(), 2);
+            // Every demonstration of theirs is a set that its own rule reads, with something of worth in most.
+            let setup = Setup::open(&config).unwrap();
+            for i in 0..20 {
+                let s = demonstration(&setup, Task::named(task).unwrap(), Noise::new(5, i)).unwrap();
+                let own: Vec<i32> = s.ids.iter().zip(&s.own).filter(|(_, own)| **own).map(|(id, _)| *id).collect();
+                assert_eq!(candidates(&setup.base.chat, &own, 3, false).unwrap().len(), 3, "{task} {i}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_run_on_each_task_is_on_policy_to_the_bit_and_the_same_with_any_threads() {
     for task in ["menu", "recommend", "summary"] {
-        let run = |threads: &str, folder: &std::path::Path| {
-            let sets = [
-                threads,
-                "credit.split=shapley",
-                "grpo.steps=2",
-                "rollout.products_per_step=2",
-                "rollout.group_size=3",
-                "task.candidates=3",
-                "task.supervised_tokens=6000",
-                "rollout.max_reply_tokens=16",
-                "products.limit=20",
-                "eval.products=2",
-                "eval.rollouts=2",
-            ];
-            let stop = std::sync::atomic::AtomicBool::new(false);
-            haggle::train::rl::run(&config(task, &sets), folder, false, &stop, &mut |_| ()).unwrap();
-            let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-            let rows = text.lines().map(|l| serde_json::from_str::<haggle::train::metrics::Metrics>(l).unwrap());
-            rows.map(|row| haggle::train::metrics::without_times(&row)).collect::<Vec<_>>()
+        let run = |threads: &str, folder: &Path| {
+            let config = small(task, &[threads, "credit.split=shapley"]);
+            haggle::train::rl::run(&config, folder, false, &AtomicBool::new(false), &mut |_| ()).unwrap();
+            rows(folder)
         };
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (one, two) = (run("threads=1", &a.path().join("r")), run("threads=2", &b.path().join("r")));

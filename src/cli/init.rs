@@ -1,19 +1,24 @@
-//! `haggle init`: a new model folder, random or supervised on generated dialogues.
+//! `haggle init`: a new model folder: random, supervised on generated dialogues, or taught the format of a set task.
 
-use super::{Exit, Globals, out};
+use super::progress::Live;
+use super::{Exit, Globals, out, quoted};
+use crate::config::Config;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, write_atomic};
+use crate::sets::Task;
 use crate::text::tokenizer::VOCAB;
 use crate::text::{Chat, Tokenizer};
 use crate::train::dialogues::{self, Dialogues};
 use crate::train::probe::{Probe, probe};
+use crate::train::setup::Setup;
 use crate::train::sft::{Row, Supervision, Trainer};
+use crate::train::{base, set_steps, teach};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Dialogues the vocabulary is learned from, and the seed of their stream.
@@ -28,7 +33,9 @@ Examples:
   haggle init --preset tiny --out base                          tokenizer and random weights
   haggle init --preset tiny --supervised --out base --seed 1    the recipe of the embedded model
   haggle init --preset tiny --supervised --tokens 2000000 --out quick
-  haggle init --preset tiny --out base --dialogues 1000         and dialogues for tools/check_transformers.py")]
+  haggle init --preset tiny --out base --dialogues 1000         and dialogues for tools/check_transformers.py
+  haggle init --task recommend --tokens 2000000 --out shop      the embedded model, taught a task's format; then
+  haggle train --task recommend --model shop --set task.supervised_tokens=0 --set model.seller=embedded")]
 pub struct InitArgs {
     /// The model's shape
     #[arg(long, value_name = "NAME", default_value = "tiny", value_parser = ["tiny"])]
@@ -36,9 +43,18 @@ pub struct InitArgs {
     /// Train it on generated dialogues of both roles
     #[arg(long)]
     supervised: bool,
-    /// Tokens to train on
-    #[arg(long, value_name = "N", default_value_t = Supervision::default().tokens)]
-    tokens: u64,
+    /// Teach a model the format of a task instead: menu, recommend, summary
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["supervised", "dialogues"])]
+    task: Option<String>,
+    /// The model to teach a task: a folder or run directory (default: the embedded model)
+    #[arg(long, value_name = "DIR", requires = "task")]
+    model: Option<PathBuf>,
+    /// Folder of AmazonHistoryPrice files for the demonstrations of a task (default: the embedded catalog)
+    #[arg(long, value_name = "DIR", requires = "task")]
+    products: Option<PathBuf>,
+    /// Tokens to train on (default: 10,000,000; with --task, task.supervised_tokens)
+    #[arg(long, value_name = "N")]
+    tokens: Option<u64>,
     /// Tokens of a batch
     #[arg(long, value_name = "N", default_value_t = Supervision::default().batch_tokens)]
     batch_tokens: usize,
@@ -55,13 +71,25 @@ pub struct InitArgs {
 
 /// Makes the folder.
 pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
-    let config = globals.resolve(&[])?;
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| quoted(&p.display().to_string()));
+    let of_task = [
+        ("--task", "task.name", args.task.as_deref().map(quoted)),
+        ("--model", "model.base", path(&args.model)),
+        ("--products", "products.path", path(&args.products)),
+        ("--tokens", "task.supervised_tokens", args.tokens.filter(|_| args.task.is_some()).map(|n| n.to_string())),
+    ];
+    let config = globals.resolve(&of_task)?;
     let dir = globals
         .out
         .as_deref()
         .ok_or_else(|| Error::Config { problems: vec!["init needs --out DIR: the folder to make".into()] })?;
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::io(dir, "is not empty; name another directory with --out"));
+    }
+    if let Some(name) = &args.task {
+        let no_set = || vec!["--task: the game has no format to teach; name menu, recommend or summary".into()];
+        let task = Task::named(name).ok_or_else(|| Error::Config { problems: no_set() })?;
+        return taught(&config, task, dir, globals.json);
     }
     let dev = Device::open(&config.device, config.threads)?;
     let how = supervision(args, config.seed);
@@ -81,10 +109,43 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Teaches a base the format of a task, and says how well it then writes sets on held-out products.
+fn taught(config: &Config, task: Task, dir: &Path, as_json: bool) -> Result<Exit> {
+    let mut setup = Setup::open(config)?;
+    let mut live = Live::new();
+    teach::teach(&mut setup, task, config.task.supervised_tokens as u64, &mut |event| live.hear(&event))?;
+    live.end();
+    let found = set_steps::held_out(&setup, task, &setup.base.weights)?;
+    base::save(&setup.dev, &setup.base.weights, &setup.base.chat, dir)?;
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let made = json!({
+        "command": format!("haggle {}", command.join(" ")),
+        "version": env!("CARGO_PKG_VERSION"),
+        "task": config.task,
+        "base": config.model.base,
+        "seed": config.seed,
+        "held_out": found,
+    });
+    std::fs::create_dir_all(dir.join("haggle")).map_err(|e| Error::io(dir.join("haggle"), e))?;
+    write_atomic(&dir.join("haggle/init.json"), |f| f.write_all(format!("{made:#}\n").as_bytes()))?;
+    match as_json {
+        true => out::line(&json!({ "out": dir, "held_out": found }).to_string()),
+        false => out::line(&format!(
+            "{}: {} replies on held-out products: worth {:.3}, malformed {:.1} %, distinct candidates {:.2}",
+            dir.display(),
+            found.replies,
+            found.worth,
+            100.0 * found.malformed,
+            found.distinct
+        )),
+    }
+    Ok(Exit::Done)
+}
+
 fn supervision(args: &InitArgs, seed: u64) -> Supervision {
     let mut how = Supervision {
         seed,
-        tokens: args.tokens,
+        tokens: args.tokens.unwrap_or(Supervision::default().tokens),
         batch_tokens: args.batch_tokens.max(1),
         micro_tokens: args.micro_tokens.max(1),
         ..Supervision::default()

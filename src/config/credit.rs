@@ -8,7 +8,7 @@ use super::{Config, CreditConfig, LossConfig, RewardConfig, TaskConfig};
 
 impl Default for TaskConfig {
     fn default() -> TaskConfig {
-        TaskConfig { name: "game".into(), candidates: 4, horizon: 1, supervised_tokens: 400_000 }
+        TaskConfig { name: "game".into(), candidates: 4, horizon: 3, rounds: 2, supervised_tokens: 2_000_000 }
     }
 }
 
@@ -58,6 +58,8 @@ impl Default for RewardConfig {
             politeness: 0.0,
             length: 0.0,
             overlong_tokens: 0,
+            likelihood: 0.0,
+            likelihood_of: "mean".into(),
         }
     }
 }
@@ -79,6 +81,12 @@ impl TaskConfig {
                 "turns a side",
                 "Turns each candidate of a menu is played on against the frozen seller.",
                 Count(&mut self.horizon, 1),
+            ),
+            field(
+                "rounds",
+                "menus",
+                "Menus drafted in a game, one a turn; the next goes on from the best draft of the last.",
+                Count(&mut self.rounds, 1),
             ),
             field(
                 "supervised_tokens",
@@ -205,6 +213,13 @@ impl RewardConfig {
                 "The last tokens of a reply that cost up to 1; 0 is off.",
                 Count(&mut self.overlong_tokens, 0),
             ),
+            field(
+                "likelihood",
+                "",
+                "Weight of the log-probability of a reference answer behind a set's own thought; 0 is off.",
+                Real(&mut self.likelihood, NotNegative),
+            ),
+            field("likelihood_of", "", "Over the answer's tokens.", Choice(&mut self.likelihood_of, &["mean", "sum"])),
         ]
     }
 }
@@ -234,13 +249,27 @@ pub(super) fn check(config: &Config, found: &mut Found) {
         (sets && credit.rule == "gdpo", "credit.rule", "gdpo weighs the game's rewards; a set has one worth"),
         (sets && credit.resample_rounds > 0, "credit.resample_rounds", "resamples the game's groups only"),
         (
+            reward.likelihood > 0.0 && !["recommend", "summary"].contains(&task.name.as_str()),
+            "reward.likelihood",
+            "needs a reference answer; only recommend and summary know one",
+        ),
+        (sets && loss.kl_in == "reward", "loss.kl_in", "reward has no candidate to charge in a set; set loss"),
+        (sets && reward.shape != "surplus", "reward.shape", "shapes the game's reward; candidates have a utility"),
+        (sets && reward.surplus != 1.0, "reward.surplus", "weighs the game's reward; candidates have a utility"),
+        (sets && reward.format > 0.0, "reward.format", "is the game's; a malformed set earns -1 whole"),
+        (sets && reward.budget > 0.0, "reward.budget", "is the game's; a menu's utility has it already"),
+        (sets && reward.politeness > 0.0, "reward.politeness", "is the game's; candidates have a utility"),
+        (sets && reward.length > 0.0, "reward.length", "is the game's; candidates have a utility"),
+        (sets && reward.overlong_tokens > 0, "reward.overlong_tokens", "shapes the game's reward; a cut set earns -1"),
+        (
             grpo.advantage_std && credit.rule != "group",
             "grpo.advantage_std",
             "belongs to credit.rule = \"group\"; the other rules have their own scale",
         ),
         (credit.latent && credit.rule == "gdpo", "credit.latent", "divides one return; gdpo has several"),
         (
-            credit.rule == "gdpo"
+            !sets
+                && credit.rule == "gdpo"
                 && [reward.surplus, reward.format, reward.budget, reward.politeness, reward.length]
                     .iter()
                     .filter(|w| **w > 0.0)
@@ -277,7 +306,7 @@ pub(super) fn check(config: &Config, found: &mut Found) {
             "and importance_high must enclose 1, else every token on policy is masked",
         ),
         (
-            reward.overlong_tokens > rollout.max_reply_tokens,
+            !sets && reward.overlong_tokens > rollout.max_reply_tokens,
             "reward.overlong_tokens",
             "is more than a reply may have (rollout.max_reply_tokens)",
         ),

@@ -132,16 +132,50 @@ fn contradictory_credit_is_refused_together() {
         (vec!["task.candidates=17"], "task.candidates"),
         (vec!["task.name=menu", "credit.worth=coverage"], "credit.worth"),
         (vec!["task.name=menu", "credit.latent=true"], "credit.latent"),
-        (vec!["task.name=menu", "credit.rule=gdpo", "reward.format=1"], "credit.rule"),
+        (vec!["task.name=menu", "credit.rule=gdpo"], "credit.rule"),
         (vec!["credit.rule=gdpo"], "credit.rule"),
         (vec!["loss.dual_clip=3", "loss.objective=cispo"], "loss.dual_clip"),
         (vec!["loss.importance=tis", "loss.importance_cap=0.9"], "loss.importance_cap"),
         (vec!["credit.worth=softmax"], "credit.worth"),
+        (vec!["reward.likelihood=1"], "reward.likelihood"),
+        (vec!["task.name=menu", "reward.likelihood=1"], "reward.likelihood"),
         (vec!["task.name=none"], "task.name"),
         (vec!["task.candidates=0"], "task.candidates"),
     ] {
         let found = problems("", &sets);
         assert!(found.len() == 1 && found[0].contains(key), "{sets:?}: {found:?}");
+    }
+}
+
+#[test]
+fn what_a_set_task_cannot_use_is_refused_together() {
+    let keys = [
+        ("loss.kl_in", "reward"),
+        ("reward.shape", "tiers"),
+        ("reward.surplus", "0.5"),
+        ("reward.format", "1"),
+        ("reward.budget", "1"),
+        ("reward.politeness", "1"),
+        ("reward.length", "1"),
+        ("reward.overlong_tokens", "8"),
+        ("credit.latent", "true"),
+        ("credit.rule", "gdpo"),
+        ("credit.resample_rounds", "1"),
+    ];
+    let sets: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    for task in ["menu", "recommend", "summary"] {
+        let task = format!("task.name={task}");
+        let all: Vec<&str> = sets.iter().map(String::as_str).chain([task.as_str()]).collect();
+        let found = problems("", &all);
+        for (key, value) in keys {
+            let named = found.iter().any(|p| p.starts_with(&format!("--set {key}={value}: {key}: ")));
+            assert!(named, "{key} is not refused: {found:#?}");
+        }
+        // Alone each is refused too, and the game takes it.
+        for set in sets.iter().filter(|set| !set.starts_with("credit.rule")) {
+            assert_eq!(problems("", &[set, &task]).len(), 1, "{set}");
+            assert!(Config::parse("", "", &[self::set(set)]).is_ok(), "{set}");
+        }
     }
 }
 
@@ -155,6 +189,9 @@ fn every_listed_rule_can_be_set_and_every_choice_is_listed() {
         let mut sets = vec![format!("{key}={value}"), "grpo.kl=0.1".into()];
         if (key == "credit.split" || key == "credit.worth") && !["uniform", "max"].contains(&value) {
             sets.push("task.name=recommend".into());
+        }
+        if key == "reward.likelihood" {
+            sets.push("task.name=summary".into());
         }
         if value == "gdpo" {
             sets.push("reward.format=1".into());

@@ -61,4 +61,7 @@ pub const RULES: &[Rule] = &[
     rule("reward.shape", "batna", "the share from reward.walk_away up, -1/2 below", "Walking Away from Bad Deals"),
     rule("reward.format", "0.5", "weight of -1 for a broken format; so reward.budget, politeness, length", "the terms of a sum, or of GDPO"),
     rule("reward.overlong_tokens", "16", "0 down to -1 over the last so many tokens of a reply", "DAPO, arXiv:2503.14476 eq. 13"),
+    rule("reward.likelihood", "0.1", "weight of the log-probability of a reference answer given the reply's own thought", "arXiv:2602.03979"),
+    rule("reward.likelihood_of", "mean", "a token of the answer", "arXiv:2602.03979"),
+    rule("reward.likelihood_of", "sum", "the whole answer", "arXiv:2602.03979"),
 ];

@@ -13,6 +13,11 @@ use crate::noise::Noise;
 /// Percentages a demonstration bids.
 const DEMO_BIDS: [u32; 8] = [50, 55, 60, 65, 70, 75, 80, 85];
 
+/// Share of demonstrated bids that give a reason; which pays is left to training.
+const REASONED: f32 = 0.25;
+/// What the others say.
+const PLAIN: [&str; 3] = ["That is my offer.", "What do you say?", "I can offer this."];
+
 /// The buyer's prompt at its turn in `episode`: the game's own, and how many drafts are wanted.
 pub fn prompt(episode: &Episode, k: usize) -> Prompt {
     Prompt { system: format!("{}\nmenu {k}", episode.system_prompt(Side::Buyer)), incoming: episode.view(Side::Buyer) }
@@ -35,10 +40,21 @@ pub fn draft(episode: &Episode, text: &str) -> Option<String> {
     Some(render(&thought, talk, action, episode.code()))
 }
 
-/// The buyer's reply inside the horizon: the same bid again.
-pub fn again(episode: &Episode) -> String {
-    let action = episode.standing(Side::Buyer).map_or(Action::Reject, Action::Buy);
-    render("wait", "I stay with my offer.", action, episode.code())
+/// Percent points a bid rises by, a turn inside the horizon.
+const RISE: u32 = 5;
+
+/// The buyer's reply inside the horizon: a little above its bid, to the ask at most, with no reason. What the seller then
+/// concedes is owed to time and to the draft.
+pub fn rise(episode: &Episode) -> String {
+    let (card, bid) = (episode.card(Side::Buyer), episode.standing(Side::Buyer));
+    let percent = bid.and_then(|bid| card.percent(bid)).map_or(RISE, |percent| (percent + RISE).min(100));
+    let ask = episode.standing(Side::Seller);
+    let action = match (card.price(percent), ask) {
+        (Some(price), Some(ask)) if ask <= price => Action::Deal(ask),
+        (Some(price), _) => Action::Buy(price),
+        (None, _) => bid.map_or(Action::Reject, Action::Buy),
+    };
+    render(&format!("bid {percent}%"), "A little more.", action, episode.code())
 }
 
 /// The buyer's reply at the end of the horizon.
@@ -48,11 +64,13 @@ pub fn close(episode: &Episode) -> String {
     render("close", "That is all.", action, episode.code())
 }
 
-/// A demonstration: K drafts, whose bids and reasons are any.
+/// A demonstration: K drafts, whose bids are any and which give any reason in one of four.
 pub fn demonstration(episode: &Episode, k: usize, noise: Noise) -> (String, Vec<String>) {
     let bid = |i: u64| {
-        let reason = pick(noise, 4 * i, &REASONS);
-        format!("bid {}% {}", pick(noise, 4 * i + 1, &DEMO_BIDS), pick(noise, 4 * i + 2, &reason.sentences()))
+        let reason = pick(noise, 4 * i, &REASONS).sentences();
+        let plain = noise.child(i).uniform(0) >= REASONED;
+        let talk = if plain { pick(noise, 4 * i + 2, &PLAIN) } else { pick(noise, 4 * i + 2, &reason) };
+        format!("bid {}% {talk}", pick(noise, 4 * i + 1, &DEMO_BIDS))
     };
     let deal = episode.standing(Side::Seller).is_some_and(|ask| ask <= episode.product().budget);
     let draft = |i: u64| if deal && noise.uniform(4 * i + 3) < 0.1 { "deal".to_string() } else { bid(i) };

@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub const LISTED: usize = 6;
 /// Needs of a shopper: limit, category, attribute.
 pub const NEEDS: usize = 3;
+/// Share of demonstrated choices that fit what is told: the base has an idea of it, training the rest.
+const FITS: f32 = 0.4;
 /// Most characters of a title in the list.
 const TITLE: usize = 32;
 
@@ -19,6 +21,7 @@ const TITLE: usize = 32;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     listed: Vec<Arc<Product>>,
+    target: usize,
     limit: Cents,
     category: String,
     attribute: String,
@@ -29,10 +32,12 @@ impl Case {
     /// The case of `target` among products drawn from `all`.
     pub fn new(target: &Arc<Product>, all: &[Arc<Product>], noise: Noise) -> Case {
         let mut listed: Vec<Arc<Product>> = (1..LISTED as u64).map(|i| pick(noise, i, all).clone()).collect();
-        listed.insert(noise.below(0, LISTED), target.clone());
+        let at = noise.below(0, LISTED);
+        listed.insert(at, target.clone());
         let words = attributes(target);
         let told = [0.8, 0.6, 0.6].map(|p| p as f32);
         Case {
+            target: at,
             limit: Cents((target.list.0 as f64 * (1.0 + 0.3 * noise.uniform_f64(20))) as i64 / 100 * 100 + 100),
             category: target.category_word().into(),
             attribute: pick(noise, 21, &words).clone(),
@@ -45,7 +50,7 @@ impl Case {
     pub fn prompt(&self, k: usize) -> Prompt {
         let line = |(i, p): (usize, &Arc<Product>)| {
             let title: String = p.title.chars().take(TITLE).collect();
-            format!("\n{}: {} {} {title}", code(i), p.category_word(), p.list.plain())
+            format!("\n{} {} {title}", code(i, p), p.list.plain())
         };
         let words =
             [format!("under {}", self.limit.plain()), self.category.clone(), format!("with {}", self.attribute)];
@@ -59,7 +64,9 @@ impl Case {
 
     /// What a proposal is worth.
     pub fn score(&self, text: &str) -> Scored {
-        let Some(at) = (0..LISTED).find(|i| code(*i) == text.trim()) else { return Scored { utility: 0.0, covers: 0 } };
+        let Some(at) = (0..LISTED).find(|i| code(*i, &self.listed[*i]) == text.trim()) else {
+            return Scored { utility: 0.0, covers: 0 };
+        };
         let p = &self.listed[at];
         if p.list > self.limit {
             return Scored { utility: 0.0, covers: 0 };
@@ -69,15 +76,31 @@ impl Case {
         Scored { utility: f64::from(covers.count_ones()) / NEEDS as f64, covers }
     }
 
-    /// A demonstration: K codes, any.
+    /// The answer that meets every need: the code of the product they were taken from.
+    pub fn reference(&self) -> String {
+        code(self.target, &self.listed[self.target])
+    }
+
+    /// A demonstration: K codes, each of a product that fits what is told with probability [`FITS`], else any.
     pub fn demonstration(&self, k: usize, noise: Noise) -> (String, Vec<String>) {
-        ("options".into(), (0..k as u64).map(|i| code(noise.below(i, LISTED))).collect())
+        let fitting: Vec<usize> = (0..LISTED).filter(|i| self.fits(&self.listed[*i])).collect();
+        let one = |i: u64| match noise.uniform(2 * i) < FITS && !fitting.is_empty() {
+            true => *pick(noise, 2 * i + 1, &fitting),
+            false => noise.below(2 * i + 1, LISTED),
+        };
+        ("options".into(), (0..k as u64).map(one).map(|at| code(at, &self.listed[at])).collect())
+    }
+
+    /// Whether a product meets every need that is told.
+    fn fits(&self, p: &Product) -> bool {
+        let met = [p.list <= self.limit, p.category_word() == self.category, attributes(p).contains(&self.attribute)];
+        met.into_iter().zip(self.told).all(|(met, told)| met || !told)
     }
 }
 
-/// The code name of a listed product.
-fn code(i: usize) -> String {
-    char::from(b'A' + i as u8).to_string()
+/// The code name of a listed product: its category's word and its letter in the list.
+fn code(at: usize, p: &Product) -> String {
+    format!("{} {}", p.category_word(), char::from(b'A' + at as u8))
 }
 
 /// Words of a product's text that a shopper may ask for: of its title, four letters or more, lower case.

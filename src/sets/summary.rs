@@ -2,7 +2,7 @@
 //!
 //! The one idea: facts are words of the published record and the price, found again in the pitch by rule.
 
-use super::{Prompt, Scored, pick};
+use super::{Prompt, Scored};
 use crate::negotiate::Product;
 use crate::noise::Noise;
 
@@ -10,14 +10,16 @@ use crate::noise::Noise;
 pub const FACTS: usize = 6;
 /// Most characters of a pitch; a longer one is worth nothing.
 pub const LONGEST: usize = 48;
+/// Characters of the title that the prompt shows.
+const SHOWN: usize = 80;
 
-/// The key facts of an offer, lower case: its price, its category, up to four words of its title.
+/// The key facts of an offer as its prompt writes them: its price, its category, up to four words of its title.
 pub fn facts(product: &Product) -> Vec<String> {
-    let title = product.title.to_lowercase();
-    let words = title.split(|c: char| !c.is_alphanumeric()).filter(|w| w.chars().count() >= 4);
-    let mut facts = vec![product.list.plain(), product.category_word().to_lowercase()];
+    let shown: String = product.title.chars().take(SHOWN).collect();
+    let words = shown.split(|c: char| !c.is_alphanumeric()).filter(|w| w.chars().count() >= 4);
+    let mut facts = vec![product.list.plain(), product.category_word().to_string()];
     for word in words {
-        if facts.len() < FACTS && !facts.iter().any(|f| f == word) {
+        if facts.len() < FACTS && !facts.iter().any(|f| f.to_lowercase() == word.to_lowercase()) {
             facts.push(word.into());
         }
     }
@@ -26,31 +28,43 @@ pub fn facts(product: &Product) -> Vec<String> {
 
 /// What the model is told.
 pub fn prompt(product: &Product, k: usize) -> Prompt {
-    let title: String = product.title.chars().take(80).collect();
+    let title: String = product.title.chars().take(SHOWN).collect();
     Prompt {
         system: format!("pitch {k}"),
         incoming: format!("{}: {title}\nlist {}", product.category_word(), product.list.plain()),
     }
 }
 
-/// What a pitch is worth.
+/// What a pitch is worth. Case does not matter.
 pub fn score(product: &Product, text: &str) -> Scored {
     if text.chars().count() > LONGEST {
         return Scored { utility: 0.0, covers: 0 };
     }
     let (text, facts) = (text.to_lowercase(), facts(product));
     let words: Vec<&str> = text.split_whitespace().map(|w| w.trim_matches(['.', ',', '!', ':'])).collect();
-    let covers = facts.iter().enumerate().fold(0, |bits, (i, f)| bits | u64::from(words.contains(&f.as_str())) << i);
+    let covers = facts
+        .iter()
+        .enumerate()
+        .fold(0, |bits, (i, f)| bits | u64::from(words.contains(&f.to_lowercase().as_str())) << i);
     Scored { utility: f64::from(covers.count_ones()) / facts.len() as f64, covers }
 }
 
-/// A demonstration: K pitches of two or three of the facts.
+/// The answer that states as many facts, in order, as the length allows.
+pub fn reference(product: &Product) -> String {
+    let join = |pitch: String, fact: String| if pitch.is_empty() { fact } else { format!("{pitch} {fact}") };
+    facts(product).into_iter().fold(String::new(), |pitch, fact| {
+        let longer = join(pitch.clone(), fact);
+        if longer.chars().count() <= LONGEST { longer } else { pitch }
+    })
+}
+
+/// A demonstration: K pitches of one to three of the facts, in any order. Longer ones are for training to find.
 pub fn demonstration(product: &Product, k: usize, noise: Noise) -> (String, Vec<String>) {
     let facts = facts(product);
     let pitch = |i: u64| {
         let noise = noise.child(i);
-        let n = 2 + noise.below(0, 2) as u64;
-        (1..=n).map(|j| pick(noise, j, &facts).clone()).collect::<Vec<_>>().join(" ")
+        let chosen = noise.shuffled(facts.len()).into_iter().take(1 + noise.below(1 << 32, 3));
+        chosen.map(|f| facts[f].clone()).collect::<Vec<_>>().join(" ")
     };
     ("pitches".into(), (0..k as u64).map(pitch).collect())
 }

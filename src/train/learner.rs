@@ -356,22 +356,36 @@ impl Learner {
     /// # Errors
     /// What the ops refuse.
     pub fn kl_to(&mut self, reference: &Weights, transcripts: &[&Transcript]) -> Result<Vec<f64>> {
+        let estimator = self.how.loss.kl_estimator;
+        let found = self.logprobs(Some(reference), transcripts)?;
+        let sum = |(transcript, found): (&&Transcript, Vec<f32>)| {
+            let sampled = transcript.logprobs().iter().zip(transcript.sampled()).filter(|(_, s)| **s);
+            let pairs = found.iter().zip(sampled.map(|(lp, _)| *lp));
+            pairs.map(|(r, lp)| estimator.of(*r as f64 - lp as f64)).sum()
+        };
+        Ok(transcripts.iter().zip(found).map(sum).collect())
+    }
+
+    /// Logprobs of each transcript's sampled tokens under `of`, or under the trained weights.
+    ///
+    /// # Errors
+    /// What the ops refuse.
+    pub fn logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
         let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, 0.0)).collect();
-        let mut sums = Vec::new();
+        let mut found = Vec::new();
         for micro in micro_batches(&samples, self.how.micro_batch_tok) {
             self.pack(&samples[micro], Share { sequences: 1, trained: 1 })?;
-            model::forward(&self.dev, reference, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
-            let host = &mut self.host;
-            self.dev.read(self.acts.logprob(), &mut host.logprob);
-            let mut start = 0;
-            for own in &host.lengths {
-                let pairs = host.logprob[start..start + own].iter().zip(&host.old[start..start + own]);
-                let each = pairs.map(|(r, lp)| self.how.loss.kl_estimator.of(*r as f64 - *lp as f64));
-                sums.push(each.sum());
-                start += own;
+            let weights = of.unwrap_or(&self.weights);
+            model::forward(&self.dev, weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
+            self.dev.read(self.acts.logprob(), &mut self.host.logprob);
+            let mut rest = &self.host.logprob[..];
+            for own in &self.host.lengths {
+                let (head, tail) = rest.split_at(*own);
+                found.push(head.to_vec());
+                rest = tail;
             }
         }
-        Ok(sums)
+        Ok(found)
     }
 
     /// Loss and gradients of the packed episodes; adds to `grads` and `sums`.

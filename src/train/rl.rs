@@ -16,6 +16,7 @@ use super::rollout::{self, Job, Played, Player, Rollout, Voice};
 use super::run_dir::{Log, RunDir};
 use super::set_steps;
 use super::setup::Setup;
+use super::teach;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
@@ -106,11 +107,12 @@ pub fn run(
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
     let mut setup = Setup::open(config)?;
-    set_steps::prepare(&mut setup, events)?;
+    teach::prepare(&mut setup, run, resume, events)?;
     let (mut trainer, plan) = Trainer::new(&setup, false)?;
     let toml = config.to_toml(true);
     let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &toml)? };
     let mut state = trainer.restore(&setup, dir.path(), resume)?;
+    teach::keep(&setup, dir.path())?;
     let mut metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
     let mut episodes = dir.log("episodes.jsonl", state.episodes_bytes)?;
     let steps = config.grpo.steps as u64;

@@ -1,24 +1,22 @@
-//! Training on K-candidate replies: the demonstrations before the first step, the step, the table at the end.
+//! Training on K-candidate replies: the step, and the table at the end.
 //!
 //! The one idea: beside its rollout and its credit a step on sets is a step of GRPO, with the same learner, logs and
 //! checkpoints.
 
-use super::dialogues::Sequence;
 use super::metrics::{self, Metrics, StepFacts, Tokens};
-use super::optimizer::{Hyper, Schedule};
-use super::rl::{self, Event, Trainer};
+use super::rl::{self, Trainer};
 use super::rollout::Rollout;
 use super::run_dir::{Log, write_atomically};
-use super::sets::{self, Case, Reply, Table};
-use super::setup::{BASE_VERSION, Setup};
-use super::sft::{self, Supervision};
+use super::set_rollout::Table;
+use super::sets::{self, Case, Reply};
+use super::setup::Setup;
 use crate::credit::set::Worth;
+use crate::credit::shaping::{Likelihood, likelihood};
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::Weights;
-use crate::negotiate::Side;
 use crate::noise::Noise;
-use crate::sets::{Task, render};
+use crate::sets::Task;
 use crate::text::Transcript;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,65 +24,8 @@ use std::path::Path;
 use std::time::Instant;
 
 /// Streams of noise below the run's seed.
-const DEMONSTRATIONS: u64 = 5;
 const ROLLOUT: u64 = 6;
 const EVAL: u64 = 7;
-
-/// Teaches the base the format of the config's task, from demonstrations that choose at random; nothing for the game. A
-/// function of config and base alone, so a resumed run begins with the same weights.
-///
-/// # Errors
-/// As [`sft::Trainer::run`].
-pub fn prepare(setup: &mut Setup, events: &mut dyn FnMut(Event)) -> Result<()> {
-    let config = setup.config.clone();
-    let Some(task) = Task::named(&config.task.name).filter(|_| config.task.supervised_tokens > 0) else {
-        return Ok(());
-    };
-    let mut weights = Weights::zeros(&setup.dev, setup.base.weights.config.clone());
-    weights.copy_from(&setup.dev, &setup.base.weights)?;
-    let of = config.task.supervised_tokens as u64;
-    let context = weights.config.max_position_embeddings;
-    let optim = Hyper { lr: 1e-3, beta2: 0.98, warmup_steps: 10, schedule: Schedule::Cosine, ..Hyper::default() };
-    let how = Supervision {
-        seed: config.seed,
-        tokens: of,
-        micro_tokens: context.max(3_072),
-        optim,
-        ..Supervision::default()
-    };
-    let mut trainer = sft::Trainer::of(&setup.dev, weights, how);
-    let noise = Noise::new(config.seed, DEMONSTRATIONS);
-    let shared = &*setup;
-    trainer.run_on(
-        |index| Ok(vec![demonstration(shared, task, noise.child(index))?]),
-        |row, _| {
-            events(Event::Supervised { done: row.tokens.min(of), of });
-            Ok(true)
-        },
-    )?;
-    setup.base.weights = trainer.weights;
-    setup.base.weights.version = BASE_VERSION;
-    setup.base.weights.pack(&setup.dev)
-}
-
-/// One demonstration as a training sequence.
-pub fn demonstration(setup: &Setup, task: Task, noise: Noise) -> Result<Sequence> {
-    let (chat, k) = (&setup.base.chat, setup.config.task.candidates);
-    let product = &setup.train[noise.below(0, setup.train.len())];
-    let case = match task {
-        Task::Menu => sets::scripted_menu(product, setup, noise.child(1)),
-        _ => Case::new(task, product, setup, noise.child(1)),
-    };
-    let (prompt, (thought, candidates)) = (case.prompt(k), case.demonstration(k, noise.child(2)));
-    let mut transcript = Transcript::new(chat, &prompt.system)?;
-    transcript.push_incoming(chat, &prompt.incoming)?;
-    let mut reply = chat.tokenizer.encode(&render(&thought, &candidates))?;
-    reply.push(chat.end());
-    transcript.push_sampled(&reply, &vec![0.0; reply.len()]);
-    let own = transcript.sampled().to_vec();
-    let weight = own.iter().map(|own| if *own { 1.0 } else { 0.0 }).collect();
-    Ok(Sequence { side: Side::Buyer, ids: transcript.ids().to_vec(), own, weight, imitated: true })
-}
 
 impl Trainer {
     /// One step on sets; appends the step's replies to their log and returns its row of metrics.
@@ -110,29 +51,71 @@ impl Trainer {
             total_s: began.elapsed().as_secs_f64(),
         };
         let credit_began = Instant::now();
-        let credited = sets::credit(config, &replies, noise.child(1))?;
+        let mut rewards = sets::rewards(config, &replies);
+        let worths = rewards.clone();
+        let likelihood = self.likelihood(setup, &cases, &replies)?;
+        rewards.iter_mut().zip(&likelihood).for_each(|(r, l)| *r += config.reward.likelihood as f64 * l);
+        let credited = sets::credit(config, &replies, &rewards, noise.child(1))?;
         let credit_s = credit_began.elapsed().as_secs_f64();
         let transcripts: Vec<&Transcript> = replies.iter().map(|r| &r.transcript).collect();
         let samples = rl::samples(&transcripts, &credited, group, config.grpo.skip_constant_groups);
         let with_kl = config.grpo.kl > 0.0;
         let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
-        let rewards = sets::rewards(config, &replies);
         for (i, reply) in replies.iter().enumerate() {
             log.append(&line(step, i, group, &cases[i / group], reply, rewards[i], credited.advantage[i]))?;
         }
-        let found = Summary::of(&replies, &rewards);
-        let worst = sets::worst_in_best(config, &replies, &credited);
+        let found = Summary::of(&replies, &worths);
+        let worst = sets::worst_in_best(group, &replies, &rewards, &credited);
         let skipped_total = self.learner.optimizer.skipped;
         let constant_groups = credited.constant_groups;
         let (rollout, learned) = (&rollout, &learned);
         let facts = StepFacts { step, rollout, facts: &[], constant_groups, learned, skipped_total, with_kl, began };
         let mut row = found.row(step);
         row.insert("credit/worst_in_best".into(), json!(worst));
+        if !likelihood.is_empty() {
+            row.insert("reward/likelihood".into(), json!(likelihood.iter().sum::<f64>() / likelihood.len() as f64));
+        }
         metrics::policy(&mut row, &facts);
         metrics::times(&mut row, &facts);
         row.insert("rollout/episodes".into(), json!(replies.len()));
+        row.insert("rollout/groups".into(), json!(cases.len()));
         row.insert("time/credit_s".into(), json!(credit_s));
         Ok(row)
+    }
+}
+
+impl Trainer {
+    /// The likelihood of each case's reference answer as the first candidate behind the reply's own thought, 0 for a
+    /// malformed reply; empty when the config gives it no weight.
+    ///
+    /// # Errors
+    /// What the ops refuse.
+    pub fn likelihood(&mut self, setup: &Setup, cases: &[Case], replies: &[Reply]) -> Result<Vec<f64>> {
+        let (reward, group) = (&setup.config.reward, setup.config.rollout.group_size);
+        if reward.likelihood == 0.0 {
+            return Ok(vec![]);
+        }
+        let how = if reward.likelihood_of == "sum" { Likelihood::Sum } else { Likelihood::Mean };
+        let chat = &setup.base.chat;
+        let mut asked: Vec<(Transcript, usize)> = Vec::new();
+        for (i, reply) in replies.iter().enumerate() {
+            let case = &cases[i / group];
+            let (Ok(candidates), Some(answer)) = (&reply.candidates, case.reference()) else { continue };
+            let prompt = case.prompt(setup.config.task.candidates);
+            let mut transcript = Transcript::new(chat, &prompt.system)?;
+            transcript.push_incoming(chat, &prompt.incoming)?;
+            let at = transcript.len();
+            let answer = chat.tokenizer.encode(&format!(" {answer}"))?;
+            let thought = reply.transcript.ids()[at..at + candidates[0].tokens.start].iter();
+            let ids: Vec<i32> = thought.chain(&answer).copied().collect();
+            transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+            asked.push((transcript, answer.len()));
+        }
+        let transcripts: Vec<&Transcript> = asked.iter().map(|(t, _)| t).collect();
+        let found = self.learner.logprobs(None, &transcripts)?;
+        let mut found = found.iter().zip(&asked).map(|(lp, (_, n))| likelihood(&lp[lp.len() - n..], how));
+        let of = |reply: &Reply| if reply.candidates.is_ok() { found.next().unwrap_or(0.0) } else { 0.0 };
+        Ok(replies.iter().map(of).collect())
     }
 }
 
@@ -239,7 +222,10 @@ pub fn evaluate(setup: &Setup, task: Task, trained: &Weights, run: &Path) -> Res
 }
 
 /// The means of a model on the held-out products, `eval.rollouts` replies each.
-fn held_out(setup: &Setup, task: Task, weights: &Weights) -> Result<Summary> {
+///
+/// # Errors
+/// What the engines refuse.
+pub fn held_out(setup: &Setup, task: Task, weights: &Weights) -> Result<Summary> {
     let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
     let (mut buyer, mut seller) = (engine(weights)?, engine(&setup.seller.weights)?);
     let mut table = Table { setup, task, weights, buyer: &mut buyer, seller: &mut seller };
