@@ -1,6 +1,6 @@
 //! Eight branches of one 512-token prefix against eight separate rollouts of the same, tiny shape, random weights.
 //!
-//! `cargo bench --bench branch -- [CASE] [--threads N] [--repeat R] [--rows N] [--json]`. Each branch hears 16 tokens of its
+//! `cargo bench --bench branch -- [CASE] [--device NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Each branch hears 16 tokens of its
 //! own and samples 32; tokens are the sampled ones. `branch_8`: the prefix is run once and forked; `separate_8`: eight
 //! sequences that share nothing. Both say the same.
 
@@ -9,11 +9,10 @@
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
-use haggle::device::{Device, cpu::Cpu};
+use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling, SeqId};
 use haggle::model::{ModelConfig, Weights};
 use haggle::noise::Noise;
-use std::sync::Arc;
 
 const K: usize = 8;
 const PREFIX: usize = 512;
@@ -22,10 +21,9 @@ const NEW: usize = 32;
 
 fn main() {
     let o = Options::parse();
-    let cpu = Arc::new(Cpu::new(o.threads));
-    let dev = Device::Cpu(cpu.clone());
+    let dev = Device::open(&o.device, o.threads).unwrap();
     let w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
-    let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(&w.config, pos)).sum::<f64>();
+    let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(&w.config, pos as f64 + 1.0)).sum::<f64>();
     let own = K as f64 * (rows(PREFIX..PREFIX + HEARD + NEW - 1) + NEW as f64 * head_flops(&w.config));
     // What the root says behind the prefix, before any branch hears anything.
     let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(K + 1, PREFIX + HEARD + NEW + 1) };
@@ -39,7 +37,7 @@ fn main() {
     for (name, prefixes) in [("branch_8", 1), ("separate_8", K)] {
         let mut pages = 0;
         let work = Workload { name, tokens: K * NEW, flops: own + prefixes as f64 * rows(0..PREFIX) };
-        measure(&o, &cpu, work, || {
+        measure(&o, &dev, work, || {
             let mut engine = Engine::new(&dev, &w.config, config).unwrap();
             let asked = if prefixes == 1 { branches(&mut engine, &w) } else { separate(&mut engine, first) };
             while engine.step(&w).unwrap() {}
