@@ -96,6 +96,9 @@ impl PackedBatch {
         want("model", "positions [N]", p.positions.len(), n)?;
         want("model", "targets [M]", p.targets.len(), p.loss_rows.len())?;
         want("model", "cu_seqlens ends at N", p.cu_seqlens.last().map_or(0, |e| *e as usize), n)?;
+        // What a kernel would walk by: nothing later looks at it on the host.
+        want("model", "cu_seqlens starts at 0", p.cu_seqlens.first().map_or(0, |s| *s as usize), 0)?;
+        want("model", "cu_seqlens ascends", p.cu_seqlens.windows(2).filter(|w| w[0] > w[1]).count(), 0)?;
         below("ids < V", &p.ids, self.vocab)?;
         below("targets < V", &p.targets, self.vocab)?;
         below("positions < max_position_embeddings", &p.positions, self.max_positions)?;
@@ -153,6 +156,8 @@ pub struct PagedRows {
     n_seqs: usize,
     n_logits: usize,
     max_pages: usize,
+    /// One more than the highest page of the table.
+    end_page: usize,
     vocab: usize,
     max_positions: usize,
 }
@@ -190,6 +195,7 @@ impl PagedRows {
             n_seqs: 0,
             n_logits: 0,
             max_pages,
+            end_page: 0,
             vocab: c.vocab_size,
             max_positions: c.max_position_embeddings,
         }
@@ -220,6 +226,9 @@ impl PagedRows {
         below("positions < max_position_embeddings", positions, self.max_positions)?;
         below("positions < max_pages S", positions, self.max_pages * crate::ops::attn::CHUNK)?;
         below("seq < B", seq, n_seqs)?;
+        // How many pages there are, the forward knows.
+        below("page table >= 0", table, i32::MAX as usize)?;
+        self.end_page = table.iter().max().map_or(0, |page| *page as usize + 1);
         below("logit_rows < N", logit_rows, n)?;
         dev.note_keys(|| Keys::paged(seq, positions));
         write(dev, &mut self.ids, ids);
@@ -234,6 +243,11 @@ impl PagedRows {
     /// Rows N.
     pub fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// `Ok` when every page of the table is one of `n_pages`.
+    pub(super) fn fit(&self, n_pages: usize) -> Result<()> {
+        at_most("page table entries < P", self.end_page, n_pages)
     }
 
     /// Rows M that give logits.

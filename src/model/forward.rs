@@ -76,6 +76,7 @@ pub fn forward_paged(
     let (n, m, c) = (rows.n_rows(), rows.n_logits(), w.config.hidden_size);
     w.ready(dev)?;
     acts.begin(n, m, acts.for_use == Use::Decode)?;
+    rows.fit(kv.n_pages)?;
     embed_fwd(dev, rows.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
     for (l, ids) in w.layout.layers.iter().enumerate() {
         let a = &mut acts.layers[0];
