@@ -1,9 +1,10 @@
-//! The whole model in bf16 on our kernels, run by the emulator: a rollout's logprobs are, bit for bit, those of the
+//! The whole model in bf16 on our kernels, run by the emulator, or a GPU where there is one: a rollout's logprobs are, bit for bit, those of the
 //! training forward; optimizer steps train the f32 weights. How near its numbers are stands in `model_golden.rs`.
 
 #![allow(clippy::unwrap_used)]
 
 mod engine_common;
+mod support;
 
 use engine_common::{CONTEXT, Episode, VOCAB, packed_logprobs, play, sized, tokens};
 use haggle::device::{DType, Device};
@@ -13,8 +14,9 @@ use haggle::ops::embed::fill;
 use haggle::train::optimizer::{Hyper, Optimizer, Part, Update};
 use half::bf16;
 
-fn emu() -> Device {
-    Device::open("emu", 2).unwrap()
+/// A GPU where there is one, else the emulator.
+fn kernels() -> Device {
+    support::kernel_device()
 }
 
 fn config(tied: bool) -> ModelConfig {
@@ -60,7 +62,7 @@ fn episodes() -> Vec<Episode> {
 
 #[test]
 fn rollouts_have_the_bits_of_the_training_forward() {
-    let (eps, dev) = (episodes(), emu());
+    let (eps, dev) = (episodes(), kernels());
     let w = weights(&dev, true, DType::Bf16);
     let (want, stats) = play(&dev, &w, sized(60, 256), &eps);
     assert!(stats.prefix_reused_tok > 0, "{stats:?}");
@@ -84,7 +86,7 @@ fn rollouts_have_the_bits_of_the_training_forward() {
 
 #[test]
 fn steps_train_the_f32_weights_and_the_loss_falls() {
-    let dev = emu();
+    let dev = kernels();
     let mut w = weights(&dev, true, DType::Bf16);
     let packing = packing();
     let (n, m) = (packing.ids.len(), packing.targets.len());
