@@ -1,0 +1,291 @@
+//! Kernels at the far end of tensors of more than 2^31 elements: an offset that is 32 bits wide on its way would read or
+//! write elsewhere. Such a tensor is mapped and never filled, and the emulator runs the last blocks of the launch alone;
+//! what they write must be what the same kernel writes for these rows in a small tensor.
+//!
+//! Not here: the head, whose blocks of rows and vocabulary are cut on the host, in 64 bits; weights' gradients of norms,
+//! sums over all rows; losses and advantages, which have a number a token.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use haggle::device::gpu::{Gpu, emu::Emu};
+use haggle::device::{Buffer, DType, Device, Element, View, ViewMut};
+use haggle::ops::attn::*;
+use haggle::ops::embed::{copy, embed_bwd, embed_fwd, fill};
+use haggle::ops::gemm::*;
+use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
+use haggle::ops::optim::{AdamW, adamw_step};
+use haggle::ops::rope::{self, rope_fwd};
+use haggle::ops::sample::{Sampling, sample};
+use haggle::ops::swiglu::{swiglu_bwd, swiglu_fwd};
+use half::bf16;
+use std::sync::Arc;
+use support::*;
+
+/// Elements beyond which an i32 offset has wrapped.
+const FAR: usize = 1 << 31;
+
+/// The emulator, the last `n` blocks of each launch.
+fn far(n: u64) -> Device {
+    Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, 0).unwrap().last_blocks(n))))
+}
+
+fn near() -> Device {
+    Device::open("emu", 2).unwrap()
+}
+
+/// `len` elements, the last of which are `end`; the others are zero, and no memory until someone touches them.
+fn ending<T: Element>(dev: &Device, len: usize, end: &[T]) -> Buffer {
+    let mut buffer = dev.zeros(T::DTYPE, len);
+    dev.write(buffer.at_mut(len - end.len()..len), end);
+    buffer
+}
+
+/// The last `n` elements.
+fn end<T: Element>(dev: &Device, buffer: &Buffer, n: usize) -> Vec<T> {
+    assert!(buffer.guard_intact());
+    dev.to_vec(buffer.at(buffer.len() - n..buffer.len()))
+}
+
+/// Runs `op` on the last `rows` rows far out (of `n` rows, of which the last blocks run) and alone; both must end alike.
+/// `op` gets the device and the rows before these; it returns what it wrote for them.
+#[track_caller]
+fn same_far_and_near<T: Element + PartialEq + std::fmt::Debug>(
+    blocks: u64,
+    n: usize,
+    op: impl Fn(&Device, usize) -> Vec<T>,
+) {
+    let want = op(&near(), 0);
+    assert!(want.iter().any(|x| *x != want[0]), "nothing to tell apart");
+    assert_eq!(op(&far(blocks), n), want);
+}
+
+/// Rows that stand before the last ones, so that `width` of them reach past [`FAR`].
+fn rows_before(width: usize) -> usize {
+    FAR / width + 3
+}
+
+#[test]
+fn rmsnorm() {
+    let (c, rows) = (4096, 2);
+    let (x, dy, w) = (round(&normal(rows * c, 1)), round(&normal(rows * c, 2)), round(&normal(c, 3)));
+    same_far_and_near(1, rows_before(c).next_multiple_of(8), |dev, before| {
+        let n = before + rows;
+        let (x, w) = (ending(dev, n * c, &x), dev.upload(&w));
+        let (mut y, mut rstd) = (dev.zeros(DType::Bf16, n * c), dev.zeros(DType::F32, n));
+        rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6).unwrap();
+        end::<bf16>(dev, &y, rows * c)
+    });
+    // As many rows as keep dw, which walks all of them, short: offsets pass 2^31 all the same.
+    let (c, rows) = (1 << 20, 2);
+    let (x, w) = (round(&normal(rows * c, 1)), round(&normal(c, 3)));
+    let dy = [dy.clone(), vec![bf16::ZERO; rows * c - dy.len()]].concat();
+    same_far_and_near(1, rows_before(c).next_multiple_of(8), |dev, before| {
+        let n = before + rows;
+        let (x, dy, w) = (ending(dev, n * c, &x), ending(dev, n * c, &dy), dev.upload(&w));
+        let rstd = dev.upload(&vec![0.5f32; n]);
+        let (mut dx, mut dw) = (dev.zeros(DType::Bf16, n * c), dev.zeros(DType::F32, c));
+        rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
+        end::<bf16>(dev, &dx, rows * c)
+    });
+}
+
+#[test]
+fn rope() {
+    let (h, d) = (64, 128);
+    let x = round(&normal(h * d, 1));
+    same_far_and_near(16, rows_before(h * d), |dev, before| {
+        let n = before + 1;
+        let (table, mut x) = (dev.upload(&rope::table(8, d, 1e4)), ending(dev, n * h * d, &x));
+        let positions = ending(dev, n, &[7i32]);
+        rope_fwd(dev, x.view_mut(), positions.view(), table.view(), h, d).unwrap();
+        end::<bf16>(dev, &x, h * d)
+    });
+}
+
+#[test]
+fn swiglu() {
+    let len = 256;
+    let [gate, up, dh] = [1, 2, 3].map(|s| round(&normal(len, s)));
+    same_far_and_near(2, FAR, |dev, before| {
+        let n = before + len;
+        let (gate, up, mut h) = (ending(dev, n, &gate), ending(dev, n, &up), dev.zeros(DType::Bf16, n));
+        swiglu_fwd(dev, gate.view(), up.view(), h.view_mut()).unwrap();
+        end::<bf16>(dev, &h, len)
+    });
+    same_far_and_near(2, FAR, |dev, before| {
+        let n = before + len;
+        let [gate, up, dh] = [&gate, &up, &dh].map(|x| ending(dev, n, x));
+        let (mut dgate, mut dup) = (dev.zeros(DType::Bf16, n), dev.zeros(DType::Bf16, n));
+        swiglu_bwd(dev, dh.view(), gate.view(), up.view(), dgate.view_mut(), dup.view_mut()).unwrap();
+        [end::<bf16>(dev, &dgate, len), end::<bf16>(dev, &dup, len)].concat()
+    });
+}
+
+#[test]
+fn embed() {
+    let c = 4096;
+    let (row, dx) = (round(&normal(c, 1)), normal(c, 2));
+    same_far_and_near(u64::MAX, rows_before(c), |dev, before| {
+        let (table, ids) = (ending(dev, (before + 1) * c, &row), dev.upload(&[before as i32]));
+        let mut x = dev.zeros(DType::Bf16, c);
+        embed_fwd(dev, ids.view(), table.view(), x.view_mut(), c).unwrap();
+        end::<bf16>(dev, &x, c)
+    });
+    same_far_and_near(u64::MAX, rows_before(c), |dev, before| {
+        let (mut table, ids) = (dev.zeros(DType::F32, (before + 1) * c), dev.upload(&[before as i32]));
+        embed_bwd(dev, ids.view(), dev.upload(&dx).view(), table.view_mut(), c).unwrap();
+        end::<f32>(dev, &table, c)
+    });
+}
+
+#[test]
+fn fill_and_copy() {
+    let x = round(&normal(100, 1));
+    same_far_and_near(1, FAR, |dev, before| {
+        let (x, mut y) = (ending(dev, before + 100, &x), dev.zeros(DType::Bf16, before + 100));
+        copy(dev, x.view(), y.view_mut()).unwrap();
+        end::<bf16>(dev, &y, 100)
+    });
+    same_far_and_near(1, FAR, |dev, before| {
+        let mut x = dev.zeros(DType::Bf16, before + 100);
+        let before_end = before + 50;
+        fill(dev, x.at_mut(0..before_end), 3.0).unwrap();
+        end::<bf16>(dev, &x, 100)
+    });
+}
+
+type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
+
+/// A product whose last rows of A (and of C) lie far out.
+#[track_caller]
+fn far_rows(gemm: Gemm, n: usize, k: usize, width: usize) {
+    let rows = 128;
+    let (a, b) = (round(&normal(rows * k, 1)), round(&normal(n * k, 2)));
+    same_far_and_near(4, rows_before(width).next_multiple_of(rows), |dev, before| {
+        let m = before + rows;
+        let (a, b, mut c) = (ending(dev, m * k, &a), dev.upload(&b), dev.zeros(DType::Bf16, m * n));
+        gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set).unwrap();
+        // The last tile of the last blocks: 16 rows of 8 columns are in it, whatever its size.
+        let last: Vec<bf16> = end(dev, &c, 16 * n);
+        last.chunks(n).flat_map(|row| row[n - 8..].to_vec()).collect()
+    });
+}
+
+#[test]
+fn gemm_with_far_rows() {
+    let nt: Gemm = |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store);
+    // Far in A; far in C.
+    far_rows(nt, 8, 1 << 16, 1 << 16);
+    far_rows(nt, 1 << 16, 16, 1 << 16);
+    far_rows(gemm_nn, 8, 1 << 16, 1 << 16);
+    far_rows(gemm_nn, 1 << 16, 16, 1 << 16);
+}
+
+#[test]
+fn gemm_with_far_weights_and_far_steps() {
+    // gemm_nt, B [N, K] far; the last columns of C.
+    let (k, n_last) = (1 << 16, 128);
+    let (a, b) = (round(&normal(16 * k, 1)), round(&normal(n_last * k, 2)));
+    same_far_and_near(4, rows_before(k).next_multiple_of(128), |dev, before| {
+        let n = before + n_last;
+        let (a, b, mut c) = (dev.upload(&a), ending(dev, n * k, &b), dev.zeros(DType::Bf16, 16 * n));
+        gemm_nt(dev, a.view(), b.view(), c.view_mut(), 16, n, k, Store::Set).unwrap();
+        end::<bf16>(dev, &c, 8)
+    });
+    // gemm_tn, A [K, M] far in its last steps, K tokens.
+    let (m, rows) = (1 << 16, 2);
+    let (a, b) = (round(&normal(rows * m, 1)), round(&normal(rows * 8, 2)));
+    same_far_and_near(1, rows_before(m), |dev, before| {
+        let k = before + rows;
+        let (a, b, mut c) = (ending(dev, k * m, &a), ending(dev, k * 8, &b), dev.zeros(DType::F32, m * 8));
+        gemm_tn(dev, a.view(), b.view(), c.view_mut(), m, 8, k, Store::Set).unwrap();
+        end::<f32>(dev, &c, 16 * 8)
+    });
+}
+
+/// The last head of the last sequence of a packed batch, forward and backward, alone or behind `before` tokens.
+#[test]
+fn attn_packed() {
+    let (len, heads) = (5, Heads { q: 256, kv: 256, dim: 128, scale: 0.1 });
+    let row = heads.q * heads.dim;
+    let [q, k, v, d_o] = [1, 2, 3, 4].map(|s| round(&normal(len * row, s)));
+    same_far_and_near(4, rows_before(row), |dev, before| {
+        let n = before + len;
+        let cu = if before == 0 { vec![0, n as i32] } else { vec![0, before as i32, n as i32] };
+        let (cu, [q, k, v, d_o]) = (dev.upload(&cu), [&q, &k, &v, &d_o].map(|x| ending(dev, n * row, x)));
+        let (mut o, mut lse) = (dev.zeros(DType::Bf16, n * row), dev.zeros(DType::F32, n * heads.q));
+        attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o.view_mut(), lse.view_mut(), heads).unwrap();
+        let mut d = [DType::Bf16; 3].map(|t| dev.zeros(t, n * row));
+        let [dq, dk, dv] = &mut d;
+        let (dq, dk, dv) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
+        let (q, k, v) = (q.view(), k.view(), v.view());
+        attn_bwd(dev, d_o.view(), q, k, v, o.view(), lse.view(), cu.view(), dq, dk, dv, heads).unwrap();
+        let last_head = |x: &Buffer| -> Vec<bf16> {
+            end::<bf16>(dev, x, len * row).chunks(row).flat_map(|r| r[row - heads.dim..].to_vec()).collect()
+        };
+        [&o, &d[0], &d[1], &d[2]].map(last_head).concat()
+    });
+}
+
+#[test]
+fn attn_on_far_pages() {
+    let heads = Heads { q: 4, kv: 4, dim: 128, scale: 0.1 };
+    let row = heads.q * heads.dim;
+    let page = row * CHUNK;
+    let [q, k, v] = [1, 2, 3].map(|s| round(&normal(2 * row, s)));
+    same_far_and_near(u64::MAX, rows_before(page), |dev, before| {
+        let n_pages = before + 2;
+        let mut pages = [(); 2].map(|_| dev.zeros(DType::Bf16, pages_len(n_pages, heads)));
+        // One page a sequence: the last but one, copied to the last afterwards.
+        let table = dev.upload(&[before as i32, before as i32]);
+        let (seq, pos) = (dev.upload(&[0, 0]), dev.upload(&[0, 1]));
+        let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages: 1 };
+        let [q, k, v] = [&q, &k, &v].map(|x| dev.upload(x));
+        let mut o = dev.zeros(DType::Bf16, 2 * row);
+        let [k_pages, v_pages] = &mut pages;
+        kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), heads).unwrap();
+        attn_decode(dev, q.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), heads).unwrap();
+        kv_copy_page(dev, k_pages.view_mut(), before, before + 1, heads).unwrap();
+        [end::<bf16>(dev, &o, 2 * row), end::<bf16>(dev, k_pages, page)].concat()
+    });
+}
+
+#[test]
+fn sample_far_rows() {
+    let v = 1 << 17;
+    let logits = normal(2 * v, 1);
+    same_far_and_near(2, rows_before(v), |dev, before| {
+        let n = before + 2;
+        let mut z = ending(dev, n * v, &logits);
+        let [temperature, top_p, min_p] = [0.8f32, 1.0, 0.0].map(|x| dev.upload(&vec![x; n]));
+        let (top_k, key) = (dev.upload(&vec![0i32; n]), ending(dev, 3 * n, &[1u64, 2, 3, 4, 5, 6]));
+        let how = Sampling {
+            temperature: temperature.view(),
+            top_k: top_k.view(),
+            top_p: top_p.view(),
+            min_p: min_p.view(),
+            key: key.view(),
+        };
+        let (mut token, mut logprob) = (dev.zeros(DType::I32, n), dev.zeros(DType::F32, n));
+        sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), v).unwrap();
+        let tokens = end::<i32>(dev, &token, 2).into_iter().map(|t| t as f32);
+        tokens.chain(end::<f32>(dev, &logprob, 2)).collect::<Vec<_>>()
+    });
+}
+
+#[test]
+fn adamw() {
+    let [g, w, m, v] = [1, 2, 3, 4].map(|s| normal(300, s).iter().map(|x| x.abs()).collect::<Vec<_>>());
+    let how = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, step: 2 };
+    same_far_and_near(2, FAR, |dev, before| {
+        let n = before + 300;
+        let [g, mut w, mut m, mut v] = [&g, &w, &m, &v].map(|x| ending(dev, n, x));
+        let mut narrow = dev.zeros(DType::Bf16, n);
+        let narrowed = Some(narrow.view_mut());
+        adamw_step(dev, g.view(), w.view_mut(), m.view_mut(), v.view_mut(), narrowed, how).unwrap();
+        let wide = [&w, &m, &v].map(|x| end::<f32>(dev, x, 256)).concat();
+        wide.into_iter().chain(end::<bf16>(dev, &narrow, 256).iter().map(|x| x.to_f32())).collect()
+    });
+}
