@@ -81,7 +81,7 @@ impl Case {
         code(self.target, &self.listed[self.target])
     }
 
-    /// A demonstration: K codes, each of a product that fits what is told with probability [`FITS`], else any.
+    /// A demonstration: K codes, each of a product that fits what is told with probability `FITS`, else any.
     pub fn demonstration(&self, k: usize, noise: Noise) -> (String, Vec<String>) {
         let fitting: Vec<usize> = (0..LISTED).filter(|i| self.fits(&self.listed[*i])).collect();
         let one = |i: u64| match noise.uniform(2 * i) < FITS && !fitting.is_empty() {

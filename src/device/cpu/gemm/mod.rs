@@ -102,7 +102,7 @@ pub fn panels_len(cpu: &Cpu, n: usize, k: usize) -> usize {
     n.next_multiple_of(kernels(cpu.isa).nr) * k
 }
 
-/// See [`crate::ops::gemm::gemm_pack`]: blocks of [`KC`] steps, in each its panels `[kc, nr]`, side by side.
+/// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[kc, nr]`, side by side.
 pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
     let (kernels, to) = (kernels(cpu.isa), Shared::new(panels));
     assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k), "gemm_pack: sizes");
