@@ -27,7 +27,7 @@ COMMON = {
     "menu": ["rollout.products_per_step=4", "grpo.steps=20", "eval.rollouts=2"],
     "recommend": ["rollout.products_per_step=8", "grpo.steps=40"],
     "summary": ["rollout.products_per_step=8", "grpo.steps=40"],
-    "game": ["rollout.products_per_step=8", "grpo.steps=30", "eval.best_of=1", "eval.rollouts=2"] + GAME_REWARDS,
+    "game": ["rollout.products_per_step=8", "grpo.steps=30", "eval.best_of=1"] + GAME_REWARDS,
 }
 EVAL = ["eval.products=40", "run.keep=1"]
 # Tokens of demonstrations a base is taught on.
@@ -225,7 +225,7 @@ def report(args):
     tables = {task: table(task, runs) for task, runs in tasks.items() if runs}
     style = "body{font:14px sans-serif;max-width:960px;margin:2em auto}table{border-collapse:collapse}td,th{padding:3px 10px;border-bottom:1px solid #ccc;text-align:left}"
     body = "".join(section(task, tasks[task], rows) for task, rows in tables.items())
-    command = f"tools/credit_experiments.py {' '.join(sys.argv[1:])}"
+    command = "tools/credit_experiments.py " + " ".join(arg for arg in sys.argv[1:] if arg != "--report-only")
     what = f"Means and 95 % bands over seeds. Made by {html.escape(command)}"
     path = args.out / "report.html"
     path.write_text(f"<!doctype html><meta charset=utf-8><title>credit</title><style>{style}</style><h1>Credit</h1><p>{what}</p>{body}\n")
