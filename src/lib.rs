@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod credit;
 pub mod device;
+pub mod disk;
 pub mod embedded;
 pub mod error;
 pub mod infer;

@@ -4,7 +4,8 @@
 
 use haggle::Error;
 use haggle::device::Device;
-use haggle::model::{ModelConfig, Weights, write_atomic};
+use haggle::disk::write_atomic;
+use haggle::model::{ModelConfig, Weights};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,7 +71,7 @@ fn a_model_saved_loads_back_to_the_bit() {
         let config = fs::read_to_string(dir.path().join("config.json")).unwrap();
         let embedded = Weights::from_bytes(&dev(), "embedded", &config, &first).unwrap();
         assert_eq!(data(&embedded), data(&w));
-        assert!(!dir.path().join("model.safetensors.part").exists());
+        assert!(!dir.path().join(".unfinished-model.safetensors").exists());
         assert!(dir.path().join("generation_config.json").exists());
     }
 }

@@ -5,13 +5,13 @@
 
 use super::{ModelConfig, TensorSpec, Weights};
 use crate::device::{Device, map_file};
+use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "model.safetensors";
@@ -78,30 +78,6 @@ impl Weights {
         }
         Ok(())
     }
-}
-
-/// Writes a file so that a kill at any moment leaves the old one or the new one: beside it, synced, renamed.
-///
-/// # Errors
-/// [`Error::Io`]; the half-written file is removed.
-pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    let written = File::create(&part).and_then(|file| {
-        let mut buffered = BufWriter::new(file);
-        fill(&mut buffered)?;
-        buffered.into_inner().map_err(|e| e.into_error())?.sync_all()
-    });
-    let done = written.and_then(|()| std::fs::rename(&part, path));
-    let done = done.and_then(|()| match path.parent() {
-        Some(dir) if dir != Path::new("") => File::open(dir)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    });
-    done.map_err(|e| {
-        let _ = std::fs::remove_file(&part);
-        Error::io(path, format!("cannot save: {e}"))
-    })
 }
 
 /// A safetensors file opened in memory.

@@ -20,7 +20,6 @@ pub use activations::{Activations, Use};
 pub use backward::backward;
 pub use batch::{PackedBatch, Packing, PagedRows};
 pub use config::ModelConfig;
-pub use files::write_atomic;
 pub use forward::{forward, forward_paged};
 pub use kv::KvPages;
 pub use layout::{LayerIds, Layout, TensorId, TensorSpec};

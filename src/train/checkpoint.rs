@@ -11,8 +11,8 @@
 //! Noise is counter-based and the order of products a function of the step, so the step is the whole data and RNG cursor.
 
 use super::optimizer::Optimizer;
-use super::run_dir::{UNFINISHED, sync_dir, write_atomically};
 use crate::device::Device;
+use crate::disk::{UNFINISHED, sync_dir, write_atomic};
 use crate::error::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ pub fn save(
     }
     fs::rename(&unfinished, &target).map_err(|e| Error::io(&target, format!("cannot rename: {e}")))?;
     sync_dir(&all)?;
-    write_atomically(&run.join("latest"), format!("{name}\n").as_bytes())?;
+    write_atomic(&run.join("latest"), |f| writeln!(f, "{name}"))?;
     remove_old(&all, keep)?;
     Ok(target)
 }
@@ -130,7 +130,7 @@ fn write_all(
         state.files.insert(file, crc);
     }
     let text = serde_json::to_vec_pretty(&state).map_err(|e| Error::data(at, e))?;
-    write_atomically(&at.join(STATE), &text)?;
+    write_atomic(&at.join(STATE), |f| f.write_all(&text))?;
     sync_dir(at)
 }
 

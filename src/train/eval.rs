@@ -5,8 +5,8 @@
 
 use super::metrics::sample_line;
 use super::rollout::{self, Job, Played, Player, Voice};
-use super::run_dir::write_atomically;
 use super::setup::Setup;
+use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::Weights;
@@ -230,10 +230,10 @@ impl Report {
         let broken = |e: serde_json::Error| Error::data(folder, e);
         let summary = serde_json::to_string_pretty(&self.table.rows()).map_err(broken)?;
         let differences = serde_json::to_string_pretty(&self.differences).map_err(broken)?;
-        write_atomically(&folder.join("summary.json"), summary.as_bytes())?;
-        write_atomically(&folder.join("differences.json"), differences.as_bytes())?;
+        write_atomic(&folder.join("summary.json"), |f| f.write_all(summary.as_bytes()))?;
+        write_atomic(&folder.join("differences.json"), |f| f.write_all(differences.as_bytes()))?;
         let lines: String = self.samples.iter().map(|line| format!("{line}\n")).collect();
-        write_atomically(&folder.join("samples.jsonl"), lines.as_bytes())?;
+        write_atomic(&folder.join("samples.jsonl"), |f| f.write_all(lines.as_bytes()))?;
         let own = folder.join("evaluator");
         std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
         for Kept { buyer, seller, played, .. } in &self.kept {

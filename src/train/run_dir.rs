@@ -10,14 +10,12 @@
 //!
 //! The one idea: a file is either appended to by whole lines and cut back on resume, or replaced whole by a rename.
 
+use crate::disk::{UNFINISHED, write_atomic};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-
-/// Begins the name of what is being written and has not been renamed yet.
-pub const UNFINISHED: &str = ".unfinished-";
 
 /// A run directory that this process holds.
 pub struct RunDir {
@@ -44,7 +42,7 @@ impl RunDir {
             return Err(Error::io(path, what));
         }
         let run = RunDir { path: path.into(), _lock: RunDir::lock(path)? };
-        write_atomically(&path.join("config.toml"), config_toml.as_bytes())?;
+        write_atomic(&path.join("config.toml"), |f| f.write_all(config_toml.as_bytes()))?;
         Ok(run)
     }
 
@@ -142,30 +140,6 @@ impl Log {
     }
 }
 
-/// Replaces a file whole: written beside it, on disk, then renamed.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::io(path, "is no file name"));
-    };
-    let temporary = parent.join(format!("{UNFINISHED}{}", name.to_string_lossy()));
-    let written = File::create(&temporary).and_then(|mut f| {
-        f.write_all(bytes)?;
-        f.sync_all()
-    });
-    let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if let Err(e) = renamed {
-        let _ = fs::remove_file(&temporary);
-        return Err(Error::io(path, format!("cannot write: {e}")));
-    }
-    sync_dir(parent)
-}
-
-/// Waits until a directory's entries are on disk.
-pub fn sync_dir(path: &Path) -> Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io(path, format!("cannot write to disk: {e}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,17 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error_and_the_old_file_stays() {
+    fn a_full_disk_is_an_error() {
         // /dev/full takes nothing: every write fails with "no space left on device".
         let mut log =
             Log { file: OpenOptions::new().write(true).open("/dev/full").unwrap(), path: "x".into(), bytes: 0 };
         assert!(log.append(&json!({"step": 1})).unwrap_err().to_string().contains("No space left"));
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("latest");
-        write_atomically(&path, b"old").unwrap();
-        std::os::unix::fs::symlink("/dev/full", dir.path().join(".unfinished-latest")).unwrap();
-        assert!(write_atomically(&path, b"new").unwrap_err().to_string().contains("No space left"));
-        assert_eq!(fs::read(&path).unwrap(), b"old");
     }
 
     #[test]

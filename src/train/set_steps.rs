@@ -6,12 +6,13 @@
 use super::metrics::{self, Metrics, StepFacts, Tokens};
 use super::rl::{self, Trainer};
 use super::rollout::Rollout;
-use super::run_dir::{Log, write_atomically};
+use super::run_dir::Log;
 use super::set_rollout::Table;
 use super::sets::{self, Case, Reply};
 use super::setup::Setup;
 use crate::credit::set::Worth;
 use crate::credit::shaping::{Likelihood, likelihood};
+use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::Weights;
@@ -217,7 +218,7 @@ pub fn evaluate(setup: &Setup, task: Task, trained: &Weights, run: &Path) -> Res
         rows.iter().map(|(name, row)| json!({ "model": name, "task": setup.config.task.name, "row": row })).collect();
     let path = run.join("sets.json");
     let text = serde_json::to_string_pretty(&table).map_err(|e| Error::data(&path, e))?;
-    write_atomically(&path, text.as_bytes())?;
+    write_atomic(&path, |f| f.write_all(text.as_bytes()))?;
     Ok(rows)
 }
 

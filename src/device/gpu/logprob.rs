@@ -13,7 +13,7 @@ use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use std::ops::Range;
 
 /// Rows of a block.
-const ROWS: usize = 512;
+const ROWS: usize = 256;
 /// Tokens of a block: whole spans.
 const COLS: usize = 8 * SPAN;
 

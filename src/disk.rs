@@ -1,0 +1,57 @@
+//! Files that a kill at any moment leaves old or new, never between.
+
+use crate::error::{Error, Result};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+/// Begins the name of what is being written and has not been renamed yet.
+pub const UNFINISHED: &str = ".unfinished-";
+
+/// Replaces a file whole: written beside it by `fill`, on disk, then renamed.
+///
+/// # Errors
+/// [`Error::Io`]; the half-written file is removed.
+pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::io(path, "is no file name"));
+    };
+    let unfinished = parent.join(format!("{UNFINISHED}{}", name.to_string_lossy()));
+    let written = File::create(&unfinished).and_then(|file| {
+        let mut buffered = BufWriter::new(file);
+        fill(&mut buffered)?;
+        buffered.into_inner().map_err(|e| e.into_error())?.sync_all()
+    });
+    if let Err(e) = written.and_then(|()| fs::rename(&unfinished, path)) {
+        let _ = fs::remove_file(&unfinished);
+        return Err(Error::io(path, format!("cannot write: {e}")));
+    }
+    sync_dir(parent)
+}
+
+/// Waits until a directory's entries are on disk.
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn sync_dir(path: &Path) -> Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io(path, format!("cannot write to disk: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_an_error_and_the_old_file_stays() {
+        // /dev/full takes nothing: every write fails with "no space left on device".
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("latest");
+        write_atomic(&path, |f| f.write_all(b"old")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join(".unfinished-latest")).unwrap();
+        let full = write_atomic(&path, |f| f.write_all(b"new")).unwrap_err();
+        assert!(full.to_string().contains("No space left"), "{full}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(!dir.path().join(".unfinished-latest").exists());
+    }
+}
