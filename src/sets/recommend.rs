@@ -110,3 +110,51 @@ fn attributes(p: &Product) -> Vec<String> {
     let found: Vec<String> = words.collect();
     if found.is_empty() { vec![p.category_word().to_string()] } else { found }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(told: [bool; NEEDS]) -> Case {
+        let product = |category: &str, title: &str, list: i64| {
+            Arc::new(Product::new("x_1", category, title, "", Cents(list), Cents(list / 2)))
+        };
+        let listed = vec![
+            product("books", "Garden Birds", 2_000),
+            product("toys", "Wooden Train", 1_500),
+            product("books", "Wooden Boats", 1_000),
+            product("books", "Garden Wildlife", 9_000),
+            product("home", "Oak Shelf", 500),
+            product("home", "Garden Chair", 800),
+        ];
+        Case { listed, target: 0, limit: Cents(2_500), category: "books".into(), attribute: "garden".into(), told }
+    }
+
+    #[test]
+    fn a_proposal_is_worth_the_needs_it_meets_and_nothing_above_the_limit() {
+        let case = case([true; NEEDS]);
+        let utility = |code: &str| case.score(code).utility * 3.0;
+        assert_eq!(["books A", " books C ", "home F", "toys B"].map(utility), [3.0, 2.0, 2.0, 1.0]);
+        assert_eq!(["books D", "books B", "A", "books", "home A"].map(utility), [0.0; 5], "too dear, or no code");
+        assert_eq!(case.score("books C").covers, 0b011);
+        assert_eq!((case.reference().as_str(), case.score(&case.reference()).utility), ("books A", 1.0));
+    }
+
+    #[test]
+    fn the_prompt_says_what_is_told_and_lists_every_code() {
+        let prompt = case([true, false, true]).prompt(3);
+        assert_eq!(prompt.incoming, "want: under $25.00, with garden");
+        assert!(prompt.system.starts_with("shop 3\nbooks A $20.00 Garden Birds\ntoys B $15.00 Wooden Train"));
+        assert_eq!(case([false; NEEDS]).prompt(3).incoming, "want: anything");
+    }
+
+    #[test]
+    fn demonstrations_lean_to_what_fits_and_name_listed_codes() {
+        let case = case([true; NEEDS]);
+        let (_, codes) = case.demonstration(3_000, Noise::new(2, 2));
+        let best = codes.iter().filter(|c| *c == "books A").count() as f64 / 3_000.0;
+        // FITS of them, and a sixth of the rest.
+        assert!((best - 0.5).abs() < 0.04, "{best}");
+        assert!(codes.iter().all(|c| (0..LISTED).any(|i| *c == code(i, &case.listed[i]))));
+    }
+}

@@ -68,3 +68,37 @@ pub fn demonstration(product: &Product, k: usize, noise: Noise) -> (String, Vec<
     };
     ("pitches".into(), (0..k as u64).map(pitch).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::Cents;
+
+    fn lamp() -> Product {
+        let title = "Bright Desk Lamp, bright LED with Dimmer and Clamp";
+        Product::new("home_1", "home-kitchen", title, "", Cents(1_999), Cents(900))
+    }
+
+    #[test]
+    fn facts_are_the_price_the_category_and_four_words_once_each() {
+        assert_eq!(facts(&lamp()), ["$19.99", "home", "Bright", "Desk", "Lamp", "with"]);
+    }
+
+    #[test]
+    fn a_pitch_is_worth_the_share_of_facts_it_states_within_its_length() {
+        let of = |text: &str| score(&lamp(), text);
+        assert_eq!(of("A bright lamp: $19.99!"), Scored { utility: 0.5, covers: 0b010101 });
+        assert_eq!(of("lamp lamp Lamp").utility, 1.0 / 6.0, "a fact counts once");
+        assert_eq!(of("lamps").utility, 0.0);
+        let long = format!("Bright Desk Lamp {}", "x".repeat(LONGEST));
+        assert_eq!(of(&long), Scored { utility: 0.0, covers: 0 });
+        assert_eq!(of(&reference(&lamp())).utility, 1.0);
+    }
+
+    #[test]
+    fn demonstrations_state_facts_and_are_within_the_length_of_a_pitch_most_often() {
+        let (_, pitches) = demonstration(&lamp(), 200, Noise::new(1, 1));
+        let worth: Vec<f64> = pitches.iter().map(|p| score(&lamp(), p).utility * 6.0).collect();
+        assert!(worth.iter().all(|w| (0.999..3.001).contains(w)), "one to three facts: {worth:?}");
+    }
+}
