@@ -215,7 +215,7 @@ void __ubsan_handle_type_mismatch_v1(TypeMismatch* data, uintptr_t pointer) {
     fail("misaligned access at %s:%u: address %#zx is no multiple of %zu", data->place.file, data->place.line,
          static_cast<size_t>(pointer), alignment);
   }
-  fail("null pointer or too small an object at %s:%u", data->place.file, data->place.line);
+  fail("null pointer or too small an object at %s:%u (address %#zx, kind %d)", data->place.file, data->place.line, static_cast<size_t>(pointer), data->kind);
 }
 
 #define HAGGLE_EMU_UBSAN(name, what) \

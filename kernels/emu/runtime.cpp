@@ -12,7 +12,7 @@
 
 namespace emu {
 
-thread_local Worker* g_worker = nullptr;
+__thread Worker* g_worker = nullptr;
 
 namespace {
 
