@@ -123,3 +123,21 @@ fn a_folder_that_is_no_run_is_named() {
     haggle(dir.path(), &["report", "."]).refused(3, &["not a run directory", "metrics.jsonl"]);
     haggle(dir.path(), &["report", "nowhere"]).refused(3, &["nowhere", "not a run directory"]);
 }
+
+#[test]
+fn init_teaches_a_base_the_format_of_a_task_and_refuses_what_is_none() {
+    let dir = dir();
+    haggle(dir.path(), &["init", "--task", "game", "--out", "b"]).refused(2, &["--task", "menu, recommend or summary"]);
+    haggle(dir.path(), &["init", "--task", "shop", "--out", "b"]).refused(2, &["task.name", "recommend"]);
+    haggle(dir.path(), &["init", "--task", "menu", "--supervised", "--out", "b"]).refused(2, &["--supervised"]);
+    haggle(dir.path(), &["init", "--model", "x", "--out", "b"]).refused(2, &["--task"]);
+    let small = ["--set", "eval.products=2", "--set", "eval.rollouts=1", "--threads", "1"];
+    let made = ["init", "--task", "recommend", "--tokens", "3000", "--out", "b"];
+    let said = haggle(dir.path(), &[&made[..], &small].concat()).done();
+    assert!(said.contains("2 replies on held-out products"), "{said}");
+    let text = std::fs::read_to_string(dir.path().join("b/haggle/init.json")).expect("reads");
+    let init: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&init["task"]["name"], &init["task"]["supervised_tokens"]), (&"recommend".into(), &3000.into()));
+    let taught = ["train", "--task", "recommend", "--model", "b", "--set", "task.supervised_tokens=0", "--dry-run"];
+    haggle(dir.path(), &taught).done();
+}
