@@ -2,7 +2,6 @@
 //!
 //! What is printed is what is allocated: there is no second formula.
 
-use super::{Layout, ModelConfig};
 use crate::device::{Buffer, DType, Device};
 use std::fmt;
 
@@ -57,23 +56,6 @@ impl Plan {
         self.buffer(group, name, DType::I32, len)
     }
 
-    /// Notes what a trained model needs beside activations: weights, gradients, two moments, the rotary table.
-    pub fn note_trained(&mut self, c: &ModelConfig) {
-        self.note_frozen(c);
-        for name in ["gradients", "first moments", "second moments"] {
-            self.note("model (trained)", name, DType::F32, Layout::new(c).len);
-        }
-    }
-
-    /// Notes what a model needs that is only run: weights and the rotary table.
-    pub fn note_frozen(&mut self, c: &ModelConfig) {
-        self.note("model", "weights", DType::F32, Layout::new(c).len);
-        if c.compute == DType::Bf16 {
-            self.note("model", "weights in bf16", DType::Bf16, Layout::new(c).len);
-        }
-        self.note("model", "rotary table", DType::F32, c.max_position_embeddings * c.head_dim);
-    }
-
     fn note(&mut self, group: &'static str, name: &str, dtype: DType, len: usize) {
         self.rows.push(PlanRow { group, name: name.into(), bytes: len * dtype.size() });
     }
@@ -118,14 +100,13 @@ fn mib(bytes: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Activations, KvPages, Use};
+    use crate::model::{Activations, KvPages, ModelConfig, Use};
 
     #[test]
     fn a_dry_plan_counts_what_a_real_one_allocates() {
         let dev = Device::open("cpu", 1).unwrap();
         let c = ModelConfig::tiny(64);
         let build = |mut plan: Plan| {
-            plan.note_trained(&c);
             Activations::planned(&mut plan, &c, 40, 10, Use::Train);
             Activations::planned(&mut plan, &c, 8, 3, Use::Decode);
             let kv = KvPages::planned(&mut plan, &c, 5);
