@@ -205,7 +205,7 @@ fn a_save_that_fails_leaves_the_old_file_and_no_other() {
         Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
     };
     let said = write_atomic(&path, full).unwrap_err().to_string();
-    assert!(said.contains("cannot save") && said.contains("model.safetensors"), "{said}");
+    assert!(said.contains("cannot write") && said.contains("model.safetensors"), "{said}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     assert!(write_atomic(&dir.path().join("absent/x"), |_| Ok(())).is_err());
