@@ -6,9 +6,9 @@
 mod engine_common;
 mod support;
 
-use engine_common::{CONTEXT, Episode, VOCAB, packed_logprobs, play, sized, tokens};
+use engine_common::{CONTEXT, Episode, VOCAB, hold_late_and_in_training, play, sized, tokens};
 use haggle::device::{DType, Device};
-use haggle::infer::{EngineConfig, NoiseKey, Sampling};
+use haggle::infer::{NoiseKey, Sampling};
 use haggle::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, backward, forward};
 use haggle::ops::embed::fill;
 use haggle::train::optimizer::{Hyper, Optimizer, Part, Update};
@@ -66,22 +66,7 @@ fn rollouts_have_the_bits_of_the_training_forward() {
     let w = weights(&dev, true, DType::Bf16);
     let (want, stats) = play(&dev, &w, sized(60, 256), &eps);
     assert!(stats.prefix_reused_tok > 0, "{stats:?}");
-    let mut late = eps.clone();
-    late.iter_mut().enumerate().for_each(|(i, e)| e.after = i * 3 % 7);
-    let (got, stats) = play(&dev, &w, EngineConfig { prefix_reuse: false, ..sized(9, 24) }, &late);
-    assert_eq!(got, want, "late, few pages and rows, no reuse");
-    assert!(stats.preemptions > 0 && stats.prefix_reused_tok == 0, "{stats:?}");
-    for t in [1.0f32, 0.7] {
-        let of_t: Vec<usize> = (0..eps.len()).filter(|i| eps[*i].sampling.temperature == t).collect();
-        let ids: Vec<&[i32]> = of_t.iter().map(|i| &want[*i].ids[..]).collect();
-        for (i, trained) in of_t.iter().zip(packed_logprobs(&dev, &w, &ids, 1.0 / t)) {
-            let mut at = eps[*i].prompt.len();
-            for (turn, (ids, logprobs, _)) in want[*i].turns.iter().enumerate() {
-                assert_eq!(logprobs, &trained[at - 1..at - 1 + ids.len()], "episode {i} turn {turn}");
-                at += ids.len() + eps[*i].incoming.get(turn).map_or(0, Vec::len);
-            }
-        }
-    }
+    hold_late_and_in_training(&dev, &w, &eps, &want);
 }
 
 #[test]

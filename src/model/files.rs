@@ -142,7 +142,6 @@ fn from_files(dev: &Device, config: ModelConfig, files: &[Opened]) -> Result<Wei
         dev.write(w.data_mut().at(spec.range()), &data);
     }
     w.version = 1;
-    w.pack(dev)?;
     Ok(w)
 }
 

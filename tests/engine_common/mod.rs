@@ -135,3 +135,25 @@ pub fn packed_logprobs(dev: &Device, w: &Weights, seqs: &[&[i32]], inv_temperatu
     let mut logprobs = dev.to_vec::<f32>(acts.logprob()).into_iter().map(f32::to_bits);
     seqs.iter().map(|ids| logprobs.by_ref().take(ids.len() - 1).collect()).collect()
 }
+
+/// Episodes played to `want` play to the same added late, on few pages and rows, without reuse; and the training forward
+/// of their tokens has the bits of their logprobs.
+#[track_caller]
+pub fn hold_late_and_in_training(dev: &Device, w: &Weights, eps: &[Episode], want: &[Played]) {
+    let mut late = eps.to_vec();
+    late.iter_mut().enumerate().for_each(|(i, e)| e.after = i * 3 % 7);
+    let (got, stats) = play(dev, w, EngineConfig { prefix_reuse: false, ..sized(9, 24) }, &late);
+    assert_eq!(got, *want, "late, few pages and rows, no reuse");
+    assert!(stats.preemptions > 0 && stats.prefix_reused_tok == 0, "{stats:?}");
+    for t in [1.0f32, 0.7] {
+        let of_t: Vec<usize> = (0..eps.len()).filter(|i| eps[*i].sampling.temperature == t).collect();
+        let ids: Vec<&[i32]> = of_t.iter().map(|i| &want[*i].ids[..]).collect();
+        for (i, trained) in of_t.iter().zip(packed_logprobs(dev, w, &ids, 1.0 / t)) {
+            let mut at = eps[*i].prompt.len();
+            for (turn, (ids, logprobs, _)) in want[*i].turns.iter().enumerate() {
+                assert_eq!(logprobs, &trained[at - 1..at - 1 + ids.len()], "episode {i} turn {turn}");
+                at += ids.len() + eps[*i].incoming.get(turn).map_or(0, Vec::len);
+            }
+        }
+    }
+}
