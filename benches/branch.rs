@@ -11,6 +11,7 @@ mod common;
 use common::{Options, Workload, head_flops, measure, row_flops};
 use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling, SeqId};
+use haggle::model::flops::unread_row_flops;
 use haggle::model::{ModelConfig, Weights};
 use haggle::noise::Noise;
 
@@ -24,7 +25,10 @@ fn main() {
     let dev = Device::open(&o.device, o.threads).unwrap();
     let w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
     let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(&w.config, pos as f64 + 1.0)).sum::<f64>();
-    let own = K as f64 * (rows(PREFIX..PREFIX + HEARD + NEW - 1) + NEW as f64 * head_flops(&w.config));
+    let heard =
+        |range: std::ops::Range<usize>| range.map(|pos| unread_row_flops(&w.config, pos as f64 + 1.0)).sum::<f64>();
+    let (start, end) = (PREFIX + HEARD - 1, PREFIX + HEARD + NEW - 1);
+    let own = K as f64 * (heard(PREFIX..start) + rows(start..end) + NEW as f64 * head_flops(&w.config));
     // What the root says behind the prefix, before any branch hears anything.
     let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(K + 1, PREFIX + HEARD + NEW + 1) };
     let config = EngineConfig { prefix_reuse: false, ..config };
@@ -36,7 +40,7 @@ fn main() {
     let mut said = Vec::new();
     for (name, prefixes) in [("branch_8", 1), ("separate_8", K)] {
         let mut pages = 0;
-        let work = Workload { name, tokens: K * NEW, flops: own + prefixes as f64 * rows(0..PREFIX) };
+        let work = Workload { name, tokens: K * NEW, flops: own + prefixes as f64 * heard(0..PREFIX) };
         measure(&o, &dev, work, || {
             let mut engine = Engine::new(&dev, &w.config, config).unwrap();
             let asked = if prefixes == 1 { branches(&mut engine, &w) } else { separate(&mut engine, first) };

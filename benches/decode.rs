@@ -10,6 +10,7 @@ mod common;
 use common::{Options, Workload, head_flops, measure, row_flops};
 use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use haggle::model::flops::unread_row_flops;
 use haggle::model::{ModelConfig, Weights};
 use haggle::noise::Noise;
 
@@ -50,8 +51,9 @@ fn main() {
 /// Of the rows that must be run: each prompt once, each sampled token but the last of its sequence.
 fn flops(c: &ModelConfig, prompts: usize) -> f64 {
     let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(c, pos as f64 + 1.0)).sum::<f64>();
+    let heard: f64 = (0..PROMPT - 1).map(|pos| unread_row_flops(c, pos as f64 + 1.0)).sum();
     let decode = rows(PROMPT..PROMPT + NEW - 1) + NEW as f64 * head_flops(c);
-    prompts as f64 * rows(0..PROMPT) + SEQS as f64 * decode
+    prompts as f64 * (heard + rows(PROMPT - 1..PROMPT)) + SEQS as f64 * decode
 }
 
 fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64) {

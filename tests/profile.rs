@@ -159,6 +159,9 @@ fn keys_noted_with_a_batch_are_those_the_ops_read() {
     let (h, d) = (4, 32);
     assert_eq!(cost.flops, (4 * d * h * (36 * 37 / 2 + 4 * 5 / 2)) as f64);
     assert_eq!(cost.bytes, ((2 * 40 * h * d + 2 * 40 * 2 * d) * 4 + 8 * 40) as f64);
+    // The last layer attends from the two rows whose logits are wanted.
+    let cost = recording.events.iter().rfind(|e| e.name == "attn_decode").unwrap().cost;
+    assert_eq!(cost.flops, (4 * d * h * (36 + 4)) as f64);
 }
 
 #[test]
@@ -220,7 +223,8 @@ fn decode_and_prefill_record_the_steps_asked_for() {
     assert_eq!(row(&s, "attn_decode").flops, (4 * 32 * 4 * 3 * 3 * (43 + 44 + 45 + 46)) as f64);
     let s = summarise(&work::prefill(&dev, &w, sizes).unwrap().1, false);
     assert_eq!((s.steps, row(&s, "sample").calls), (4, 4));
-    assert_eq!(row(&s, "attn_decode").flops, (4 * 32 * 4 * 3 * 4 * 3 * (40 * 41 / 2)) as f64);
+    // Two layers run all rows of a prompt, the last one only the row that is sampled from.
+    assert_eq!(row(&s, "attn_decode").flops, (4 * 32 * 4 * 3 * 4 * (2 * (40 * 41 / 2) + 40)) as f64);
 }
 
 #[test]

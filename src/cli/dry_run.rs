@@ -7,7 +7,7 @@ use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::ModelConfig;
-use crate::model::flops::{head_flops, row_flops};
+use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::text::{Chat, Transcript};
@@ -154,17 +154,18 @@ impl Spoken {
     /// FLOPs of playing it once, when `group` rollouts share the prompt.
     fn played_flops(&self, model: &ModelConfig, group: f64) -> f64 {
         let run = self.all - self.prompt * (1.0 - 1.0 / group);
-        run * self.body_flops(model) + self.said * head_flops(model)
+        let heard = (run - self.said) * unread_row_flops(model, self.keys());
+        heard + self.said * (row_flops(model, self.keys()) + head_flops(model))
     }
 
     /// FLOPs of one packed forward.
     fn packed_flops(&self, model: &ModelConfig) -> f64 {
-        self.all * self.body_flops(model) + self.said * head_flops(model)
+        self.all * row_flops(model, self.keys()) + self.said * head_flops(model)
     }
 
-    /// FLOPs of a token in the layers, which sees half of the others on average.
-    fn body_flops(&self, model: &ModelConfig) -> f64 {
-        row_flops(model, self.all / 2.0)
+    /// A token sees half of the others on average.
+    fn keys(&self) -> f64 {
+        self.all / 2.0
     }
 }
 

@@ -103,7 +103,9 @@ impl Activations {
         };
         let kept = if for_use == Use::Train { c.num_hidden_layers } else { 1 };
         let x = plan.buffer(group, "x", c.compute, max_tokens * c.hidden_size);
-        let layers = (0..kept).map(|l| layer_acts(plan, group, c, max_tokens, l, for_use)).collect();
+        // One row may give several logits, so these may be more than the rows; the last layer runs them all.
+        let rows = if for_use == Use::Decode { max_tokens.max(max_out) } else { max_tokens };
+        let layers = (0..kept).map(|l| layer_acts(plan, group, c, rows, l, for_use)).collect();
         let out = out_acts(plan, group, c, max_out, for_use);
         let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out));
         Activations { max_tokens, max_out, for_use, n_out: 0, vocab: c.vocab_size, x, layers, out, grads }

@@ -145,13 +145,18 @@ impl PackedBatch {
 }
 
 /// Rows of a paged forward on the device, all i32: ids, positions, seq `[N]` (row of the page table), the page table
-/// `[B, max_pages]`, logit_rows `[M]` (rows whose logits are wanted).
+/// `[B, max_pages]`, logit_rows `[M]` (rows whose logits are wanted), and these rows' own positions and seq `[M]`.
 pub struct PagedRows {
     ids: Buffer,
     positions: Buffer,
     seq: Buffer,
     table: Buffer,
     logit_rows: Buffer,
+    logit_positions: Buffer,
+    logit_seq: Buffer,
+    /// Positions and seq of the logit rows, on their way to the device.
+    picked: [Vec<i32>; 2],
+    keys_read: Keys,
     n_rows: usize,
     n_seqs: usize,
     n_logits: usize,
@@ -191,6 +196,10 @@ impl PagedRows {
             seq: b("seq", max_rows),
             table: b("page table", max_seqs * max_pages),
             logit_rows: b("logit_rows", max_logits),
+            logit_positions: b("logit_positions", max_logits),
+            logit_seq: b("logit_seq", max_logits),
+            picked: [Vec::with_capacity(max_logits), Vec::with_capacity(max_logits)],
+            keys_read: Keys::default(),
             n_rows: 0,
             n_seqs: 0,
             n_logits: 0,
@@ -236,6 +245,14 @@ impl PagedRows {
         write(dev, &mut self.seq, seq);
         write(dev, &mut self.table, table);
         write(dev, &mut self.logit_rows, logit_rows);
+        for (picked, all) in self.picked.iter_mut().zip([positions, seq]) {
+            picked.clear();
+            picked.extend(logit_rows.iter().map(|row| all[*row as usize]));
+        }
+        let [logit_positions, logit_seq] = &self.picked;
+        self.keys_read = Keys::paged(logit_seq, logit_positions);
+        write(dev, &mut self.logit_positions, logit_positions);
+        write(dev, &mut self.logit_seq, logit_seq);
         (self.n_rows, self.n_seqs, self.n_logits) = (n, n_seqs, logit_rows.len());
         Ok(())
     }
@@ -267,13 +284,24 @@ impl PagedRows {
         self.logit_rows.at(0..self.n_logits)
     }
 
+    /// Where all rows live.
     pub(super) fn at(&self) -> Paged<'_> {
-        Paged {
-            seq: self.seq.at(0..self.n_rows),
-            pos: self.positions(),
-            table: self.table.at(0..self.n_seqs * self.max_pages),
-            max_pages: self.max_pages,
-        }
+        self.paged(self.seq.at(0..self.n_rows), self.positions())
+    }
+
+    /// Where the logit rows live.
+    pub(super) fn at_logits(&self) -> Paged<'_> {
+        self.paged(self.logit_seq.at(0..self.n_logits), self.logit_positions.at(0..self.n_logits))
+    }
+
+    fn paged<'a>(&'a self, seq: View<'a>, pos: View<'a>) -> Paged<'a> {
+        let table = self.table.at(0..self.n_seqs * self.max_pages);
+        Paged { seq, pos, table, max_pages: self.max_pages }
+    }
+
+    /// What the logit rows see.
+    pub(super) fn keys_read(&self) -> Keys {
+        self.keys_read
     }
 }
 

@@ -9,6 +9,12 @@ pub fn row_flops(c: &ModelConfig, keys: f64) -> f64 {
     c.num_hidden_layers as f64 * (2.0 * linear as f64 + 4.0 * c.q_dim() as f64 * keys)
 }
 
+/// The same of a paged row that only later ones read: of the last layer it needs no more than its key and value.
+pub fn unread_row_flops(c: &ModelConfig, keys: f64) -> f64 {
+    let others = c.num_hidden_layers.saturating_sub(1) as f64 / c.num_hidden_layers as f64;
+    others * row_flops(c, keys) + 4.0 * (c.hidden_size * c.kv_dim()) as f64
+}
+
 /// FLOPs of one row's logits.
 pub fn head_flops(c: &ModelConfig) -> f64 {
     2.0 * c.hidden_size as f64 * c.vocab_size as f64

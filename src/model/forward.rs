@@ -3,11 +3,11 @@
 //! Packed (training, scoring) and paged (decode) run the same ops in the same order on a row and differ only in
 //! where attention finds its keys; so a token's logprob has the same bits in both.
 
-use super::activations::LayerActs;
+use super::activations::{LayerActs, OutActs};
 use super::{Activations, KvPages, LayerIds, PackedBatch, PagedRows, Use, Weights};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
-use crate::ops::attn::{attn_decode, attn_fwd, kv_append};
+use crate::ops::attn::{Paged, attn_decode, attn_fwd, kv_append};
 use crate::ops::embed::{copy, embed_fwd};
 use crate::ops::gemm::{Store, gemm_nt};
 use crate::ops::logprob::linear_logprob_fwd;
@@ -38,7 +38,9 @@ pub fn forward(
         if keep {
             copy(dev, acts.x.at(0..n * c), a.x_attn.at_mut(0..n * c))?;
         }
-        project_qkv(dev, w, ids, &acts.x, a, batch.positions())?;
+        norm_in(dev, w, ids, &acts.x, a, n)?;
+        project_kv(dev, w, ids, a, batch.positions())?;
+        project_q(dev, w, ids, a, batch.positions())?;
         attend_packed(dev, w, batch, a)?;
         project_out(dev, w, ids, &mut acts.x, a, n)?;
         if keep {
@@ -46,7 +48,8 @@ pub fn forward(
         }
         mlp(dev, w, ids, &mut acts.x, a, n)?;
     }
-    gather_and_norm(dev, w, batch.loss_rows(), acts, n)?;
+    embed_fwd(dev, batch.loss_rows(), acts.x.at(0..n * c), acts.out.x.at_mut(0..m * c), c)?;
+    norm_out(dev, w, &mut acts.out, m)?;
     let (head, o) = (w.get(w.layout.head), &mut acts.out);
     linear_logprob_fwd(
         dev,
@@ -78,14 +81,28 @@ pub fn forward_paged(
     acts.begin(n, m, acts.for_use == Use::Decode)?;
     rows.fit(kv.n_pages)?;
     embed_fwd(dev, rows.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
+    let n_layers = w.layout.layers.len();
     for (l, ids) in w.layout.layers.iter().enumerate() {
         let a = &mut acts.layers[0];
-        project_qkv(dev, w, ids, &acts.x, a, rows.positions())?;
-        attend_paged(dev, w, rows, kv, l, a)?;
-        project_out(dev, w, ids, &mut acts.x, a, n)?;
-        mlp(dev, w, ids, &mut acts.x, a, n)?;
+        norm_in(dev, w, ids, &acts.x, a, n)?;
+        project_kv(dev, w, ids, a, rows.positions())?;
+        append(dev, w, rows.at(), kv, l, a)?;
+        let (x, at) = if l + 1 < n_layers {
+            (&mut acts.x, rows.at())
+        } else {
+            // What the last layer makes of other rows nobody reads: of them only keys and values are wanted.
+            let x = &mut acts.out.x;
+            embed_fwd(dev, rows.logit_rows(), acts.x.at(0..n * c), x.at_mut(0..m * c), c)?;
+            norm_in(dev, w, ids, x, a, m)?;
+            dev.note_keys(|| rows.keys_read());
+            (x, rows.at_logits())
+        };
+        project_q(dev, w, ids, a, at.pos)?;
+        attend_paged(dev, w, at, kv, l, a)?;
+        project_out(dev, w, ids, x, a, at.pos.len())?;
+        mlp(dev, w, ids, x, a, at.pos.len())?;
     }
-    gather_and_norm(dev, w, rows.logit_rows(), acts, n)?;
+    norm_out(dev, w, &mut acts.out, m)?;
     let (v, head, o) = (acts.vocab, w.matrix(w.layout.head), &mut acts.out);
     gemm_nt(dev, o.h.at(0..m * c), head, o.logits.at_mut(0..m * v), m, v, c, Store::Set)
 }
@@ -105,28 +122,31 @@ impl Activations {
     }
 }
 
-/// Residual stream -> normed, rotated queries and keys, and values.
-fn project_qkv(
-    dev: &Device,
-    w: &Weights,
-    ids: &LayerIds,
-    x: &Buffer,
-    a: &mut LayerActs,
-    positions: View,
-) -> Result<()> {
-    let (n, cfg) = (positions.len(), &w.config);
-    let (c, q, kv, eps) = (cfg.hidden_size, cfg.q_dim(), cfg.kv_dim(), cfg.rms_norm_eps);
-    let (h, hk, d) = (cfg.num_attention_heads, cfg.num_key_value_heads, cfg.head_dim);
-    let x = x.at(0..n * c);
-    rmsnorm_fwd(dev, x, w.get(ids.attn_norm), a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n), eps)?;
+/// Residual stream -> its norm, which queries, keys and values are made of.
+fn norm_in(dev: &Device, w: &Weights, ids: &LayerIds, x: &Buffer, a: &mut LayerActs, n: usize) -> Result<()> {
+    let (c, eps) = (w.config.hidden_size, w.config.rms_norm_eps);
+    rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.attn_norm), a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n), eps)
+}
+
+/// Normed, rotated queries.
+fn project_q(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, positions: View) -> Result<()> {
+    let (n, c, q) = (positions.len(), w.config.hidden_size, w.config.q_dim());
+    let (h, d, eps) = (w.config.num_attention_heads, w.config.head_dim, w.config.rms_norm_eps);
+    gemm_nt(dev, a.attn_h.at(0..n * c), w.matrix(ids.q), a.q_raw.at_mut(0..n * q), n, q, c, Store::Set)?;
+    let (q_raw, rstd) = (a.q_raw.at(0..n * q), a.q_rstd.at_mut(0..n * h));
+    rmsnorm_fwd(dev, q_raw, w.get(ids.q_norm), a.q.at_mut(0..n * q), rstd, eps)?;
+    rope_fwd(dev, a.q.at_mut(0..n * q), positions, w.rope.view(), h, d)
+}
+
+/// Normed, rotated keys, and values.
+fn project_kv(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, positions: View) -> Result<()> {
+    let (n, c, kv) = (positions.len(), w.config.hidden_size, w.config.kv_dim());
+    let (hk, d, eps) = (w.config.num_key_value_heads, w.config.head_dim, w.config.rms_norm_eps);
     let x = a.attn_h.at(0..n * c);
-    gemm_nt(dev, x, w.matrix(ids.q), a.q_raw.at_mut(0..n * q), n, q, c, Store::Set)?;
     gemm_nt(dev, x, w.matrix(ids.k), a.k_raw.at_mut(0..n * kv), n, kv, c, Store::Set)?;
     gemm_nt(dev, x, w.matrix(ids.v), a.v.at_mut(0..n * kv), n, kv, c, Store::Set)?;
-    let (q_raw, k_raw) = (a.q_raw.at(0..n * q), a.k_raw.at(0..n * kv));
-    rmsnorm_fwd(dev, q_raw, w.get(ids.q_norm), a.q.at_mut(0..n * q), a.q_rstd.at_mut(0..n * h), eps)?;
-    rmsnorm_fwd(dev, k_raw, w.get(ids.k_norm), a.k.at_mut(0..n * kv), a.k_rstd.at_mut(0..n * hk), eps)?;
-    rope_fwd(dev, a.q.at_mut(0..n * q), positions, w.rope.view(), h, d)?;
+    let (k_raw, rstd) = (a.k_raw.at(0..n * kv), a.k_rstd.at_mut(0..n * hk));
+    rmsnorm_fwd(dev, k_raw, w.get(ids.k_norm), a.k.at_mut(0..n * kv), rstd, eps)?;
     rope_fwd(dev, a.k.at_mut(0..n * kv), positions, w.rope.view(), hk, d)
 }
 
@@ -144,19 +164,17 @@ fn attend_packed(dev: &Device, w: &Weights, batch: &PackedBatch, a: &mut LayerAc
     )
 }
 
-fn attend_paged(
-    dev: &Device,
-    w: &Weights,
-    rows: &PagedRows,
-    pages: &mut KvPages,
-    layer: usize,
-    a: &mut LayerActs,
-) -> Result<()> {
-    let (n, q, kv, heads) = (rows.n_rows(), w.config.q_dim(), w.config.kv_dim(), w.config.heads());
+/// Writes the rows' keys and values into their pages.
+fn append(dev: &Device, w: &Weights, at: Paged, pages: &mut KvPages, layer: usize, a: &LayerActs) -> Result<()> {
+    let (len, heads) = (at.pos.len() * w.config.kv_dim(), w.config.heads());
     let (k_pages, v_pages) = (&mut pages.k[layer], &mut pages.v[layer]);
-    let (k, v, at) = (a.k.at(0..n * kv), a.v.at(0..n * kv), rows.at());
-    kv_append(dev, k, v, at, k_pages.view_mut(), v_pages.view_mut(), heads)?;
-    attn_decode(dev, a.q.at(0..n * q), k_pages.view(), v_pages.view(), at, a.o.at_mut(0..n * q), heads)
+    kv_append(dev, a.k.at(0..len), a.v.at(0..len), at, k_pages.view_mut(), v_pages.view_mut(), heads)
+}
+
+fn attend_paged(dev: &Device, w: &Weights, at: Paged, pages: &KvPages, layer: usize, a: &mut LayerActs) -> Result<()> {
+    let (len, heads) = (at.pos.len() * w.config.q_dim(), w.config.heads());
+    let (k_pages, v_pages) = (pages.k[layer].view(), pages.v[layer].view());
+    attn_decode(dev, a.q.at(0..len), k_pages, v_pages, at, a.o.at_mut(0..len), heads)
 }
 
 /// Residual stream += attention's output, projected.
@@ -176,10 +194,8 @@ fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerA
     gemm_nt(dev, a.s.at(0..n * f), w.matrix(ids.down), x.at_mut(0..n * c), n, c, f, Store::Add)
 }
 
-/// The rows that carry a loss or sample, gathered, then the final norm: of these rows only.
-fn gather_and_norm(dev: &Device, w: &Weights, rows: View, acts: &mut Activations, n: usize) -> Result<()> {
-    let (m, c, eps) = (rows.len(), w.config.hidden_size, w.config.rms_norm_eps);
-    let o = &mut acts.out;
-    embed_fwd(dev, rows, acts.x.at(0..n * c), o.x.at_mut(0..m * c), c)?;
+/// The final norm, of the rows that carry a loss or sample only.
+fn norm_out(dev: &Device, w: &Weights, o: &mut OutActs, m: usize) -> Result<()> {
+    let (c, eps) = (w.config.hidden_size, w.config.rms_norm_eps);
     rmsnorm_fwd(dev, o.x.at(0..m * c), w.get(w.layout.norm), o.h.at_mut(0..m * c), o.rstd.at_mut(0..m), eps)
 }
