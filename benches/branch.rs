@@ -23,7 +23,7 @@ const NEW: usize = 32;
 fn main() {
     let o = Options::parse();
     let dev = Device::open(&o.device, o.threads).unwrap();
-    let w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
+    let w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(&w.config, pos as f64 + 1.0)).sum::<f64>();
     let heard =
         |range: std::ops::Range<usize>| range.map(|pos| unread_row_flops(&w.config, pos as f64 + 1.0)).sum::<f64>();

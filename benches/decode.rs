@@ -21,7 +21,7 @@ const NEW: usize = 64;
 fn main() {
     let o = Options::parse();
     let dev = Device::open(&o.device, o.threads).unwrap();
-    let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
+    let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     for (name, prompts) in [("decode_distinct", SEQS), ("decode_groups", 8)] {
         let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };
         let mut engine = Engine::new(&dev, &w.config, config).unwrap();

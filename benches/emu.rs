@@ -29,7 +29,7 @@ const CASES: [Case; 5] = [
 /// Seconds of the median of seven launches of `blocks` blocks.
 fn seconds(gpu: &Gpu, dev: &Device, case: &Case, blocks: u32) -> f64 {
     let len = (blocks * case.block) as usize;
-    let mut out = dev.zeros(if case.kernel == "probe_barriers" { DType::I32 } else { DType::F32 }, len);
+    let mut out = dev.zeros(if case.kernel == "probe_barriers" { DType::I32 } else { DType::F32 }, len).unwrap();
     let (grid, block) = ([blocks, 1, 1], [case.block, 1, 1]);
     let launch = Launch { kernel: case.kernel, op: "bench", grid, block, shared_bytes: 0, shape: &"" };
     let mut times: Vec<f64> = (0..7)

@@ -20,7 +20,7 @@ const LEN: usize = 192;
 fn main() {
     let o = Options::parse();
     let dev = Device::open(&o.device, o.threads).unwrap();
-    let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
+    let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     let c = w.config.clone();
     let mut packing = Packing::default();
     for s in 0..SEQS as u64 {
@@ -28,13 +28,13 @@ fn main() {
         packing.push(&ids, |_| true);
     }
     let m = packing.targets.len();
-    let mut batch = PackedBatch::new(&dev, &c, SEQS * LEN, m);
+    let mut batch = PackedBatch::new(&dev, &c, SEQS * LEN, m).unwrap();
     batch.set(&dev, &packing).unwrap();
-    let mut acts = Activations::new(&dev, &c, SEQS * LEN, m, Use::Train);
-    let mut grads = w.zeros_like(&dev);
+    let mut acts = Activations::new(&dev, &c, SEQS * LEN, m, Use::Train).unwrap();
+    let mut grads = w.zeros_like(&dev).unwrap();
     let parts = w.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
-    let mut optimizer = Optimizer::new(&dev, parts, Hyper::default(), 1000);
-    let (dlogprob, dentropy) = (dev.upload(&vec![-1.0 / m as f32; m]), dev.upload(&vec![0f32; m]));
+    let mut optimizer = Optimizer::new(&dev, parts, Hyper::default(), 1000).unwrap();
+    let (dlogprob, dentropy) = (dev.upload(&vec![-1.0 / m as f32; m]).unwrap(), dev.upload(&vec![0f32; m]).unwrap());
     let forward_flops: f64 =
         SEQS as f64 * (0..LEN).map(|p| row_flops(&c, p as f64 + 1.0)).sum::<f64>() + m as f64 * head_flops(&c);
     let work = |name, times| Workload { name, tokens: SEQS * LEN, flops: times * forward_flops };

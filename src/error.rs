@@ -2,7 +2,12 @@
 //!
 //! The binary prints one line (`Display`) and exits with [`Error::exit_code`].
 
+use crate::device::Room;
 use std::path::PathBuf;
+
+/// What takes less memory.
+const LESS: &str = "take fewer pages (engine.pages), fewer rows (engine.max_rows), smaller micro-batches \
+                    (grpo.micro_batch_tokens) or, on emu and cuda, model.dtype = \"bf16\"";
 
 /// What went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,18 @@ pub enum Error {
         /// What is missing and what to do.
         what: String,
     },
+    /// A device has no room for a buffer. What takes the room is in `haggle train --dry-run`.
+    #[error("device {device}: no room for {what}, {}{}; {LESS}", mib(*.bytes), room.map_or(String::new(), of_room))]
+    Memory {
+        /// The device.
+        device: String,
+        /// The buffer.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// What the device has, where it says.
+        room: Option<Room>,
+    },
     /// A kernel did something wrong: the emulator saw it, or the GPU reported a fault.
     #[error("{op}: kernel {kernel} on {shape}{}: {what}", place(.block, .thread))]
     Kernel {
@@ -112,7 +129,7 @@ impl Error {
         match self {
             Error::Config { .. } => 2,
             Error::Io { .. } | Error::Data { .. } | Error::Weight { .. } => 3,
-            Error::Device { .. } | Error::Kernel { .. } => 4,
+            Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } => 4,
             Error::Training { .. } => 5,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,
         }
@@ -121,6 +138,14 @@ impl Error {
     /// An [`Error::Io`] from a path and whatever failed there.
     pub fn io(path: impl Into<PathBuf>, what: impl ToString) -> Error {
         Error::Io { path: path.into(), what: what.to_string() }
+    }
+
+    /// The same, when it is [`Error::Memory`], with the buffer's own name.
+    pub fn named(self, buffer: impl FnOnce() -> String) -> Error {
+        match self {
+            Error::Memory { device, bytes, room, .. } => Error::Memory { device, what: buffer(), bytes, room },
+            other => other,
+        }
     }
 
     /// An [`Error::Data`] from a file and what is wrong in it.
@@ -134,4 +159,13 @@ fn place(block: &Option<[u32; 3]>, thread: &Option<[u32; 3]>) -> String {
     let part =
         |name: &str, at: &Option<[u32; 3]>| at.map_or(String::new(), |[x, y, z]| format!(", {name} ({x}, {y}, {z})"));
     part("block", block) + &part("thread", thread)
+}
+
+/// Bytes as MiB.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+fn of_room(room: Room) -> String {
+    format!(" ({} of {} are free)", mib(room.free_bytes), mib(room.total_bytes))
 }

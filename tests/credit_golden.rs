@@ -57,7 +57,7 @@ fn loss(
     }
     let dev = cpu(1);
     let mut out = [poisoned(&dev, all), poisoned(&dev, all), poisoned(&dev, POLICY_SUMS.len())];
-    let inputs = [&lp, &old, &reference, &a, &weight, &h].map(|x| dev.upload(x));
+    let inputs = [&lp, &old, &reference, &a, &weight, &h].map(|x| dev.upload(x).unwrap());
     let [lp, old, reference, a, w, h] = inputs.each_ref().map(|b| b.view());
     let [d, dh, sums] = &mut out;
     policy_loss(&dev, lp, old, reference, a, w, h, d.view_mut(), dh.view_mut(), sums.view_mut(), how).unwrap();

@@ -275,7 +275,7 @@ fn the_likelihood_reward_is_the_logprob_of_the_reference_behind_the_own_thought(
         assert_eq!(got[2], 0.0, "a malformed reply has its penalty");
         // The same sequence scored by the supervised trainer.
         let weights = haggle::embedded::weights(&setup.dev).unwrap();
-        let mut scorer = haggle::train::sft::Trainer::of(&setup.dev, weights, Default::default());
+        let mut scorer = haggle::train::sft::Trainer::of(&setup.dev, weights, Default::default()).unwrap();
         for (i, thought) in ["pitches", "something else"].iter().enumerate() {
             let behind = chat.tokenizer.encode(&format!("Thought: {thought}\n1)")).unwrap();
             let answer = chat.tokenizer.encode(&format!(" {}", case.reference().unwrap())).unwrap();

@@ -30,7 +30,7 @@ fn launch(
 
 /// x `[256]` to y `[256]`, one block.
 fn x_to_y(dev: &Device, kernel: &'static str, threads: u32) -> Result<Vec<f32>> {
-    let (x, mut y) = (dev.upload(&normal(256, 1)), dev.upload(&[f32::NAN; 256]));
+    let (x, mut y) = (dev.upload(&normal(256, 1)).unwrap(), dev.upload(&[f32::NAN; 256]).unwrap());
     launch(dev, kernel, 1, threads, 256, &mut [Arg::In(x.view()), Arg::Out(y.view_mut())])?;
     Ok(dev.to_vec(y.view()))
 }
@@ -38,7 +38,7 @@ fn x_to_y(dev: &Device, kernel: &'static str, threads: u32) -> Result<Vec<f32>> 
 /// y `[256]` and perhaps a number.
 fn y_only(kernel: &'static str, threads: u32, number: Option<i32>) -> Result<()> {
     let dev = device(0);
-    let mut y = dev.zeros(haggle::device::DType::F32, 256);
+    let mut y = dev.zeros(haggle::device::DType::F32, 256).unwrap();
     let mut args = vec![Arg::Out(y.view_mut())];
     args.extend(number.map(Arg::I32));
     launch(&dev, kernel, 1, threads, 0, &mut args)
@@ -96,7 +96,7 @@ fn a_missing_barrier_is_a_race_in_every_order() {
 fn lanes_that_share_memory_need_syncwarp() {
     let run = |right| {
         let dev = device(0);
-        let (x, mut y) = (dev.upload(&normal(32, 1)), dev.upload(&[0f32; 32]));
+        let (x, mut y) = (dev.upload(&normal(32, 1)).unwrap(), dev.upload(&[0f32; 32]).unwrap());
         let args = &mut [Arg::In(x.view()), Arg::Out(y.view_mut()), Arg::I32(right)];
         launch(&dev, "planted_missing_syncwarp_checked", 1, 32, 0, args)
     };
@@ -137,7 +137,7 @@ fn writing_behind_a_shared_array_is_seen() {
 /// y is the part `64..192` of a buffer of 192, so that one place behind it is outside, and before it is not.
 fn overrun(kernel: &'static str, shift: i32) -> (Result<()>, Buffer) {
     let dev = device(0);
-    let mut y = dev.zeros(haggle::device::DType::F32, 192);
+    let mut y = dev.zeros(haggle::device::DType::F32, 192).unwrap();
     let result = launch(&dev, kernel, 2, 64, 0, &mut [Arg::Out(y.at_mut(64..192)), Arg::I32(shift)]);
     (result, y)
 }
@@ -177,7 +177,7 @@ fn uninitialised_shared_memory_is_poison_and_named_when_checked() {
 fn a_missing_wait_of_cp_async_is_poison_and_named_when_checked() {
     let run = |kernel: &'static str, right| {
         let dev = device(0);
-        let (x, mut y) = (dev.upload(&normal(128, 1)), dev.upload(&[0f32; 32]));
+        let (x, mut y) = (dev.upload(&normal(128, 1)).unwrap(), dev.upload(&[0f32; 32]).unwrap());
         launch(&dev, kernel, 1, 32, 0, &mut [Arg::In(x.view()), Arg::Out(y.view_mut()), Arg::I32(right)])?;
         Ok(dev.to_vec::<f32>(y.view()))
     };
@@ -202,7 +202,7 @@ fn misaligned_vectors_and_overflow_are_seen_when_checked() {
 #[test]
 fn a_launch_that_does_not_fit_its_kernel_is_refused() {
     let dev = device(0);
-    let mut y = dev.zeros(haggle::device::DType::F32, 256);
+    let mut y = dev.zeros(haggle::device::DType::F32, 256).unwrap();
     let mut refused = |kernel: &'static str, threads, number: Arg, what: &str| {
         let error = launch(&dev, kernel, 1, threads, 0, &mut [Arg::Out(y.view_mut()), number]).unwrap_err();
         assert!(matches!(&error, Error::Device { what: w, .. } if w.contains(what)), "{error}");

@@ -17,7 +17,7 @@ fn launch(dev: &Device, kernel: &'static str, grid: [u32; 3], block: [u32; 3], a
 #[test]
 fn every_thread_knows_where_it_is() {
     for (name, dev) in emus() {
-        let mut out = dev.zeros(DType::I32, 24 * 60);
+        let mut out = dev.zeros(DType::I32, 24 * 60).unwrap();
         launch(&dev, "probe_indices", [2, 3, 4], [5, 4, 3], &mut [Arg::Out(out.view_mut())]);
         let want: Vec<i32> = (0..24).flat_map(|block| (0..60).map(move |thread| block * 1000 + thread)).collect();
         assert_eq!(dev.to_vec::<i32>(out.view()), want, "{name}");
@@ -54,7 +54,7 @@ fn lanes_and_barriers_exchange_as_documented() {
         &|i| (i ^ 1) as i32,
     ];
     for (name, dev) in emus() {
-        let mut y = dev.zeros(DType::I32, 16 * n);
+        let mut y = dev.zeros(DType::I32, 16 * n).unwrap();
         launch(&dev, "probe_lanes", [1, 1, 1], [n as u32, 1, 1], &mut [Arg::Out(y.view_mut())]);
         let got: Vec<i32> = dev.to_vec(y.view());
         for (row, want) in rows.iter().enumerate() {
@@ -67,7 +67,7 @@ fn lanes_and_barriers_exchange_as_documented() {
 #[test]
 fn atomics_lose_nothing() {
     for (name, dev) in emus() {
-        let (mut out, mut sum) = (dev.zeros(DType::I32, 8), dev.zeros(DType::F32, 1));
+        let (mut out, mut sum) = (dev.zeros(DType::I32, 8).unwrap(), dev.zeros(DType::F32, 1).unwrap());
         let args = &mut [Arg::Out(out.view_mut()), Arg::Out(sum.view_mut())];
         launch(&dev, "probe_atomics", [50, 1, 1], [128, 1, 1], args);
         let n = 50 * 128;
@@ -89,10 +89,12 @@ fn mma_of_16_bits_multiplies_in_its_documented_order() {
             let bits = |x: &f32| if kind == 0 { bf16::from_f32(*x).to_bits() } else { f16::from_f32(*x).to_bits() };
             let float = |x: &f32| if kind == 0 { bf16::from_f32(*x).to_f32() } else { f16::from_f32(*x).to_f32() };
             let floats = |x: &[f32]| x.iter().map(float).collect::<Vec<f32>>();
-            let upload = |x: &[f32]| dev.upload(&x.iter().map(|x| bf16::from_bits(bits(x))).collect::<Vec<_>>());
+            let upload =
+                |x: &[f32]| dev.upload(&x.iter().map(|x| bf16::from_bits(bits(x))).collect::<Vec<_>>()).unwrap();
             let want = product(&floats(&a), &floats(&b), &c, 16);
             for through_shared in [0, 1] {
-                let (a, b, c, mut d) = (upload(&a), upload(&b), dev.upload(&c), dev.upload(&[f32::NAN; 128]));
+                let (a, b, c, mut d) =
+                    (upload(&a), upload(&b), dev.upload(&c).unwrap(), dev.upload(&[f32::NAN; 128]).unwrap());
                 let (kind, shared) = (Arg::I32(kind), Arg::I32(through_shared));
                 let args = &mut [
                     Arg::In(a.view()),
@@ -115,7 +117,7 @@ fn mma_of_tf32_reads_the_upper_19_bits() {
     let cut = |x: &[f32]| x.iter().map(|x| f32::from_bits(x.to_bits() & 0xFFFF_E000)).collect::<Vec<f32>>();
     let want = product(&cut(&a), &cut(&b), &[0.0; 128], 8);
     for (name, dev) in emus() {
-        let (a, b, mut d) = (dev.upload(&a), dev.upload(&b), dev.upload(&[f32::NAN; 128]));
+        let (a, b, mut d) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap(), dev.upload(&[f32::NAN; 128]).unwrap());
         let args = &mut [Arg::In(a.view()), Arg::In(b.view()), Arg::Out(d.view_mut())];
         launch(&dev, "probe_mma_tf32", [1, 1, 1], [32, 1, 1], args);
         same("mma_m16n8k8 tf32", &name, &[16, 8], &want, &dev.to_vec(d.view()));
@@ -134,7 +136,8 @@ fn floats() -> Vec<f32> {
 fn conversions_round_to_nearest_even_with_one_nan() {
     let (dev, x) = (emus().remove(1).1, floats());
     let n = x.len();
-    let (input, mut out, mut back) = (dev.upload(&x), dev.zeros(DType::I32, 2 * n), dev.upload(&vec![0f32; 2 * n]));
+    let (input, mut out, mut back) =
+        (dev.upload(&x).unwrap(), dev.zeros(DType::I32, 2 * n).unwrap(), dev.upload(&vec![0f32; 2 * n]).unwrap());
     let args = &mut [Arg::In(input.view()), Arg::Out(out.view_mut()), Arg::Out(back.view_mut()), Arg::I32(n as i32)];
     launch(&dev, "probe_convert", [n.div_ceil(128) as u32, 1, 1], [128, 1, 1], args);
     let (out, back) = (dev.to_vec::<i32>(out.view()), dev.to_vec::<f32>(back.view()));
@@ -153,7 +156,7 @@ fn conversions_round_to_nearest_even_with_one_nan() {
 fn approximations_are_within_cuda_bounds() {
     let (dev, n) = (emus().remove(1).1, 4000);
     let x: Vec<f32> = normal(n, 4).iter().map(|x| (x * 8.0).abs() + 1e-3).collect();
-    let (input, mut out) = (dev.upload(&x), dev.upload(&vec![0f32; 2 * n]));
+    let (input, mut out) = (dev.upload(&x).unwrap(), dev.upload(&vec![0f32; 2 * n]).unwrap());
     let args = &mut [Arg::In(input.view()), Arg::Out(out.view_mut()), Arg::I32(n as i32)];
     launch(&dev, "probe_approximations", [n.div_ceil(128) as u32, 1, 1], [128, 1, 1], args);
     let out = dev.to_vec::<f32>(out.view());

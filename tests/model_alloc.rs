@@ -13,23 +13,23 @@ use haggle::model::{
 fn a_step_allocates_nothing() {
     // One thread, so that all work is this thread's, whose allocations are counted.
     let dev = Device::open("cpu", 1).unwrap();
-    let w = Weights::init(&dev, ModelConfig::tiny(300), 1);
+    let w = Weights::init(&dev, ModelConfig::tiny(300), 1).unwrap();
     let mut packing = Packing::default();
     packing.push(&[1; 70], |_| true);
     packing.push(&[2; 5], |_| true);
     let (n, m) = (packing.ids.len(), packing.targets.len());
-    let mut batch = PackedBatch::new(&dev, &w.config, n, m);
-    let mut acts = Activations::new(&dev, &w.config, n, m, Use::Train);
-    let ones = dev.upload(&vec![1f32; m]);
-    let mut dw = w.zeros_like(&dev);
+    let mut batch = PackedBatch::new(&dev, &w.config, n, m).unwrap();
+    let mut acts = Activations::new(&dev, &w.config, n, m, Use::Train).unwrap();
+    let ones = dev.upload(&vec![1f32; m]).unwrap();
+    let mut dw = w.zeros_like(&dev).unwrap();
     let mut train = || {
         batch.set(&dev, &packing).unwrap();
         forward(&dev, &w, &batch, &mut acts, 1.0).unwrap();
         backward(&dev, &w, &batch, &mut acts, ones.view(), ones.view(), &mut dw, 1.0).unwrap();
     };
-    let mut rows = PagedRows::new(&dev, &w.config, 40, 1, 2, 2);
-    let mut kv = KvPages::new(&dev, &w.config, 2);
-    let mut decode_acts = Activations::new(&dev, &w.config, 40, 2, Use::Decode);
+    let mut rows = PagedRows::new(&dev, &w.config, 40, 1, 2, 2).unwrap();
+    let mut kv = KvPages::new(&dev, &w.config, 2).unwrap();
+    let mut decode_acts = Activations::new(&dev, &w.config, 40, 2, Use::Decode).unwrap();
     let (ids, pos) = (vec![3; 40], (0..40).collect::<Vec<i32>>());
     let mut decode = || {
         rows.set(&dev, &ids, &pos, &[0; 40], &[0, 1], &[38, 39]).unwrap();

@@ -48,9 +48,9 @@ fn a_bad_number_in_packed_sequences_is_refused_before_a_launch() {
         ("positions [N]", |p| p.positions.truncate(3)),
     ];
     for dev in devices() {
-        let w = Weights::init(&dev, config(), 1);
-        let mut batch = PackedBatch::new(&dev, &w.config, 8, 8);
-        let mut acts = Activations::new(&dev, &w.config, 8, 8, Use::Score);
+        let w = Weights::init(&dev, config(), 1).unwrap();
+        let mut batch = PackedBatch::new(&dev, &w.config, 8, 8).unwrap();
+        let mut acts = Activations::new(&dev, &w.config, 8, 8, Use::Score).unwrap();
         let mut logprobs = |batch: &PackedBatch| {
             forward(&dev, &w, batch, &mut acts, 1.0).unwrap();
             dev.to_vec::<f32>(acts.logprob())
@@ -77,10 +77,10 @@ fn a_bad_number_in_paged_rows_is_refused_before_a_launch() {
         list
     };
     for dev in devices() {
-        let w = Weights::init(&dev, config(), 1);
-        let mut rows = PagedRows::new(&dev, &w.config, 4, 2, 2, 2);
-        let mut kv = KvPages::new(&dev, &w.config, 3);
-        let mut acts = Activations::new(&dev, &w.config, 4, 2, Use::Decode);
+        let w = Weights::init(&dev, config(), 1).unwrap();
+        let mut rows = PagedRows::new(&dev, &w.config, 4, 2, 2, 2).unwrap();
+        let mut kv = KvPages::new(&dev, &w.config, 3).unwrap();
+        let mut acts = Activations::new(&dev, &w.config, 4, 2, Use::Decode).unwrap();
         let mut bad = |rule: &str, ids: &[i32], pos: &[i32], seq: &[i32], table: &[i32], logit_rows: &[i32]| {
             dev.start_recording(100).unwrap();
             let set = rows.set(&dev, ids, pos, seq, table, logit_rows);

@@ -35,7 +35,7 @@ fn config(tied: bool) -> ModelConfig {
 
 /// Weights that bf16 holds, large enough that distributions are far from flat.
 fn weights(dev: &Device, tied: bool, compute: DType) -> Weights {
-    let mut w = Weights::init(dev, config(tied), 5);
+    let mut w = Weights::init(dev, config(tied), 5).unwrap();
     let data: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| bf16::from_f32(x * 4.0).to_f32()).collect();
     dev.write(w.data_mut(), &data);
     w.compute_in(dev, compute).unwrap()
@@ -75,18 +75,18 @@ fn steps_train_the_f32_weights_and_the_loss_falls() {
     let mut w = weights(&dev, true, DType::Bf16);
     let packing = packing();
     let (n, m) = (packing.ids.len(), packing.targets.len());
-    let mut batch = PackedBatch::new(&dev, &w.config, n, m);
+    let mut batch = PackedBatch::new(&dev, &w.config, n, m).unwrap();
     batch.set(&dev, &packing).unwrap();
-    let mut acts = Activations::new(&dev, &w.config, n, m, Use::Train);
+    let mut acts = Activations::new(&dev, &w.config, n, m, Use::Train).unwrap();
     let parts = w.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
     let hyper = Hyper { lr: 1e-3, warmup_steps: 0, ..Hyper::default() };
-    let mut optimizer = Optimizer::new(&dev, parts, hyper, 10);
-    let (dlogprob, dentropy) = (dev.upload(&vec![-1.0 / m as f32; m]), dev.upload(&vec![0f32; m]));
+    let mut optimizer = Optimizer::new(&dev, parts, hyper, 10).unwrap();
+    let (dlogprob, dentropy) = (dev.upload(&vec![-1.0 / m as f32; m]).unwrap(), dev.upload(&vec![0f32; m]).unwrap());
     let mut losses = Vec::new();
     for _ in 0..4 {
         forward(&dev, &w, &batch, &mut acts, 1.0).unwrap();
         losses.push(-dev.to_vec::<f32>(acts.logprob()).iter().sum::<f32>() / m as f32);
-        let mut grads = w.zeros_like(&dev);
+        let mut grads = w.zeros_like(&dev).unwrap();
         fill(&dev, grads.view_mut(), 0.0).unwrap();
         backward(&dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut grads, 1.0).unwrap();
         let done = optimizer.update(&dev, w.data_mut(), grads.view(), 0.0).unwrap();
@@ -106,6 +106,6 @@ fn steps_train_the_f32_weights_and_the_loss_falls() {
 #[test]
 fn the_cpu_refuses_bf16() {
     let cpu = Device::open("cpu", 1).unwrap();
-    let refused = Weights::init(&cpu, config(true), 1).compute_in(&cpu, DType::Bf16).err().unwrap();
+    let refused = Weights::init(&cpu, config(true), 1).unwrap().compute_in(&cpu, DType::Bf16).err().unwrap();
     assert!(refused.to_string().contains("model.dtype"), "{refused}");
 }

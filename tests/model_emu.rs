@@ -46,7 +46,7 @@ fn config(vocab: usize, tied: bool) -> ModelConfig {
 
 /// Random weights, large enough that distributions are far from flat.
 fn weights(dev: &Device, c: ModelConfig) -> Weights {
-    let mut w = Weights::init(dev, c, 5);
+    let mut w = Weights::init(dev, c, 5).unwrap();
     let data: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| x * 4.0).collect();
     dev.write(w.data_mut(), &data);
     w
@@ -74,14 +74,14 @@ fn learned(dev: &Device, tied: bool) -> (Vec<f32>, Vec<f32>, Named) {
     let w = weights(dev, config(VOCAB, tied));
     let packing = packing(&w.config);
     let (n, m) = (packing.ids.len(), packing.targets.len());
-    let mut batch = PackedBatch::new(dev, &w.config, n, m);
+    let mut batch = PackedBatch::new(dev, &w.config, n, m).unwrap();
     batch.set(dev, &packing).unwrap();
-    let mut acts = Activations::new(dev, &w.config, n, m, Use::Train);
+    let mut acts = Activations::new(dev, &w.config, n, m, Use::Train).unwrap();
     forward(dev, &w, &batch, &mut acts, 1.25).unwrap();
     let (logprob, entropy) = (dev.to_vec::<f32>(acts.logprob()), dev.to_vec::<f32>(acts.entropy()));
     let noise = |stream| (0..m as u64).map(|i| Noise::new(9, stream).normal(i) as f32).collect::<Vec<f32>>();
-    let (dlogprob, dentropy) = (dev.upload(&noise(1)), dev.upload(&noise(2)));
-    let mut dw = w.zeros_like(dev);
+    let (dlogprob, dentropy) = (dev.upload(&noise(1)).unwrap(), dev.upload(&noise(2)).unwrap());
+    let mut dw = w.zeros_like(dev).unwrap();
     backward(dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut dw, 1.25).unwrap();
     assert!(dw.guard_intact());
     let flat = dev.to_vec::<f32>(dw.view());
@@ -109,9 +109,9 @@ fn forward_and_every_gradient_tensor_have_the_bits_of_the_cpu() {
 /// Logits `[T, V]` of a sequence that is fed in chunks from pages.
 fn paged_logits(dev: &Device, w: &Weights, ids: &[i32], chunk: usize) -> Vec<f32> {
     let max_pages = 4;
-    let mut rows = PagedRows::new(dev, &w.config, 100, 1, max_pages, 100);
-    let mut kv = KvPages::new(dev, &w.config, max_pages + 1);
-    let mut acts = Activations::new(dev, &w.config, 100, 100, Use::Decode);
+    let mut rows = PagedRows::new(dev, &w.config, 100, 1, max_pages, 100).unwrap();
+    let mut kv = KvPages::new(dev, &w.config, max_pages + 1).unwrap();
+    let mut acts = Activations::new(dev, &w.config, 100, 100, Use::Decode).unwrap();
     let mut logits = Vec::new();
     for (i, part) in ids.chunks(chunk).enumerate() {
         let at = i * chunk;
@@ -190,8 +190,8 @@ fn grpo(dev: &Device) -> (Vec<Vec<i32>>, Vec<Vec<u32>>) {
     let loss = PolicyLoss { entropy: 0.01, ..PolicyLoss::default() };
     let how = Learning { micro_batch_tok: 128, loss, ..Learning::default() };
     let hyper = Hyper { lr: 0.01, warmup_steps: 0, weight_decay: 0.1, ..Hyper::default() };
-    let optimizer = Optimizer::new(dev, parts(&weights), hyper, 10);
-    let mut learner = Learner::planned(&mut Plan::on(dev), weights, optimizer, how);
+    let optimizer = Optimizer::new(dev, parts(&weights), hyper, 10).unwrap();
+    let mut learner = Learner::planned(&mut Plan::on(dev), weights, optimizer, how).unwrap();
     let (mut ids, mut numbers) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let played = rollouts(dev, &chat, &learner.weights, 8);
@@ -225,7 +225,7 @@ fn grpo_steps_have_the_bits_of_the_cpu() {
 #[test]
 fn a_buffer_of_another_type_is_refused() {
     let dev = support::kernel_device();
-    let (x, mut y) = (dev.zeros(DType::Bf16, 8), dev.zeros(DType::F32, 8));
+    let (x, mut y) = (dev.zeros(DType::Bf16, 8).unwrap(), dev.zeros(DType::F32, 8).unwrap());
     let result = haggle::ops::credit::shapley_max(&dev, x.view(), y.view_mut(), 4);
     assert!(matches!(result, Err(haggle::Error::DType { op: "shapley_max", .. })), "{result:?}");
 }

@@ -27,7 +27,7 @@ fn config(tied: bool) -> ModelConfig {
 
 fn saved(tied: bool) -> (TempDir, Weights) {
     let dir = TempDir::new().unwrap();
-    let w = Weights::init(&dev(), config(tied), 4);
+    let w = Weights::init(&dev(), config(tied), 4).unwrap();
     w.save(&dev(), dir.path()).unwrap();
     (dir, w)
 }

@@ -52,9 +52,9 @@ impl Case {
     /// Logits of each row of `ids` as one sequence, through pages.
     fn logits(&self, ids: &[i32]) -> Vec<f32> {
         let (dev, c, n) = (&self.dev, &self.w.config, ids.len());
-        let mut rows = PagedRows::new(dev, c, n, 1, 2, n);
-        let mut kv = KvPages::new(dev, c, 2);
-        let mut acts = Activations::new(dev, c, n, n, Use::Decode);
+        let mut rows = PagedRows::new(dev, c, n, 1, 2, n).unwrap();
+        let mut kv = KvPages::new(dev, c, 2).unwrap();
+        let mut acts = Activations::new(dev, c, n, n, Use::Decode).unwrap();
         let upto: Vec<i32> = (0..n as i32).collect();
         rows.set(dev, ids, &upto, &vec![0; n], &[1, 0], &upto).unwrap();
         forward_paged(dev, &self.w, &rows, &mut kv, &mut acts).unwrap();
@@ -71,15 +71,15 @@ impl Case {
         let weights: Vec<f32> = self.golden.loss_weights.concat().into_iter().filter(|w| *w != 0.0).collect();
         let (n, m) = (packing.ids.len(), packing.targets.len());
         assert_eq!(weights.len(), m);
-        let mut batch = PackedBatch::new(dev, c, n, m);
+        let mut batch = PackedBatch::new(dev, c, n, m).unwrap();
         batch.set(dev, &packing).unwrap();
-        let mut acts = Activations::new(dev, c, n, m, Use::Train);
+        let mut acts = Activations::new(dev, c, n, m, Use::Train).unwrap();
         forward(dev, &self.w, &batch, &mut acts, 1.0).unwrap();
         let logprob = dev.to_vec::<f32>(acts.logprob());
         let loss = weights.iter().zip(&logprob).map(|(w, l)| -*w as f64 * *l as f64).sum();
-        let dlogprob = dev.upload(&weights.iter().map(|w| -w).collect::<Vec<_>>());
-        let dentropy = dev.upload(&vec![0f32; m]);
-        let mut dw = self.w.zeros_like(dev);
+        let dlogprob = dev.upload(&weights.iter().map(|w| -w).collect::<Vec<_>>()).unwrap();
+        let dentropy = dev.upload(&vec![0f32; m]).unwrap();
+        let mut dw = self.w.zeros_like(dev).unwrap();
         backward(dev, &self.w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut dw, 1.0).unwrap();
         (loss, dw)
     }

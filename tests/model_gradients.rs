@@ -83,7 +83,7 @@ impl Case {
         let mut c = ModelConfig::tiny(31);
         (c.hidden_size, c.num_hidden_layers, c.head_dim, c.intermediate_size) = (24, 2, 6, 20);
         c.tie_word_embeddings = tied;
-        let mut w = Weights::init(&dev, c, 9);
+        let mut w = Weights::init(&dev, c, 9).unwrap();
         // Norms other than one and matrices large enough that every part of the model matters.
         let noise = Noise::new(1, 1);
         let mut data = dev.to_vec::<f32>(w.data());
@@ -105,12 +105,12 @@ impl Case {
         let mut packing = Packing::default();
         self.sequences.iter().for_each(|s| packing.push(s, |i| i >= s.len() / 2));
         let (n, m) = (packing.ids.len(), packing.targets.len());
-        let mut batch = PackedBatch::new(dev, c, n + 5, m + 2);
+        let mut batch = PackedBatch::new(dev, c, n + 5, m + 2).unwrap();
         batch.set(dev, &packing).unwrap();
-        let mut acts = Activations::new(dev, c, n + 9, m + 4, Use::Train);
+        let mut acts = Activations::new(dev, c, n + 9, m + 4, Use::Train).unwrap();
         let (dl, dh): (Vec<f32>, Vec<f32>) = self.coefficients[..m].iter().copied().unzip();
-        let (dlogprob, dentropy) = (dev.upload(&dl), dev.upload(&dh));
-        let (mut dw, t) = (self.w.zeros_like(dev), INV_TEMPERATURE as f32);
+        let (dlogprob, dentropy) = (dev.upload(&dl).unwrap(), dev.upload(&dh).unwrap());
+        let (mut dw, t) = (self.w.zeros_like(dev).unwrap(), INV_TEMPERATURE as f32);
         // Twice, into the same gradient: it must add up, and leave nothing behind in between.
         for _ in 0..2 {
             forward(dev, &self.w, &batch, &mut acts, t).unwrap();

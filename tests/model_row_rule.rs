@@ -22,7 +22,7 @@ fn config(tied: bool) -> ModelConfig {
 
 /// Larger than a new model's weights, so that distributions are far from even.
 fn weights(dev: &Device, tied: bool) -> Weights {
-    let mut w = Weights::init(dev, config(tied), 5);
+    let mut w = Weights::init(dev, config(tied), 5).unwrap();
     let bigger: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| x * 6.0).collect();
     dev.write(w.data_mut(), &bigger);
     w
@@ -57,9 +57,9 @@ impl Player {
         let w = weights(&dev, tied);
         let n_pages = 3 * MAX_PAGES + 1;
         let table = (0..3 * MAX_PAGES).map(|i| ((i * stride + 1) % n_pages) as i32).collect();
-        let rows = PagedRows::new(&dev, &w.config, 200, 3, MAX_PAGES, 200);
-        let kv = KvPages::new(&dev, &w.config, n_pages);
-        let acts = Activations::new(&dev, &w.config, 200, 200, Use::Decode);
+        let rows = PagedRows::new(&dev, &w.config, 200, 3, MAX_PAGES, 200).unwrap();
+        let kv = KvPages::new(&dev, &w.config, n_pages).unwrap();
+        let acts = Activations::new(&dev, &w.config, 200, 200, Use::Decode).unwrap();
         Player { dev, w, rows, kv, acts, table }
     }
 
@@ -76,12 +76,12 @@ impl Player {
     /// Samples one token from the logits of row `row` of the last feed.
     fn draw(&mut self, row: usize, seq: usize, pos: usize, temperature: f32) -> (i32, f32) {
         let dev = &self.dev;
-        let (t, k) = (dev.upload(&[temperature]), dev.upload(&[0i32]));
-        let (p, min_p) = (dev.upload(&[1f32]), dev.upload(&[0f32]));
-        let key = dev.upload(&[11u64, seq as u64, pos as u64]);
+        let (t, k) = (dev.upload(&[temperature]).unwrap(), dev.upload(&[0i32]).unwrap());
+        let (p, min_p) = (dev.upload(&[1f32]).unwrap(), dev.upload(&[0f32]).unwrap());
+        let key = dev.upload(&[11u64, seq as u64, pos as u64]).unwrap();
         let how =
             Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: min_p.view(), key: key.view() };
-        let (mut token, mut logprob) = (dev.zeros(DType::I32, 1), dev.zeros(DType::F32, 1));
+        let (mut token, mut logprob) = (dev.zeros(DType::I32, 1).unwrap(), dev.zeros(DType::F32, 1).unwrap());
         let logits = self.acts.logits_mut().at(row * VOCAB..(row + 1) * VOCAB);
         sample(dev, logits, how, token.view_mut(), logprob.view_mut(), VOCAB).unwrap();
         (dev.to_vec::<i32>(token.view())[0], dev.to_vec::<f32>(logprob.view())[0])
@@ -99,9 +99,9 @@ fn packed(dev: &Device, w: &Weights, seqs: &[Vec<i32>], for_use: Use, temperatur
     let mut packing = Packing::default();
     seqs.iter().for_each(|s| packing.push(s, |_| true));
     let (n, m) = (packing.ids.len() + 3, packing.targets.len() + 1);
-    let mut batch = PackedBatch::new(dev, &w.config, n, m);
+    let mut batch = PackedBatch::new(dev, &w.config, n, m).unwrap();
     batch.set(dev, &packing).unwrap();
-    let mut acts = Activations::new(dev, &w.config, n, m, for_use);
+    let mut acts = Activations::new(dev, &w.config, n, m, for_use).unwrap();
     forward(dev, w, &batch, &mut acts, 1.0 / temperature).unwrap();
     let all = dev.to_vec::<f32>(acts.logprob());
     let mut end = 0;
@@ -188,7 +188,7 @@ fn logprobs_do_not_depend_on_what_is_packed_beside() {
 fn what_does_not_fit_is_refused() {
     let dev = Device::open("cpu", 1).unwrap();
     let w = weights(&dev, true);
-    let mut batch = PackedBatch::new(&dev, &w.config, 8, 8);
+    let mut batch = PackedBatch::new(&dev, &w.config, 8, 8).unwrap();
     let mut set = |ids: &[i32]| {
         let mut packing = Packing::default();
         packing.push(ids, |_| true);
@@ -198,8 +198,8 @@ fn what_does_not_fit_is_refused() {
     assert!(set(&[1, 97]).unwrap_err().contains("ids < V"));
     assert!(set(&[1, -1]).unwrap_err().contains("ids < V"));
     assert!(set(&[1; 8]).is_ok());
-    let mut small = Activations::new(&dev, &w.config, 7, 8, Use::Train);
+    let mut small = Activations::new(&dev, &w.config, 7, 8, Use::Train).unwrap();
     assert!(forward(&dev, &w, &batch, &mut small, 1.0).unwrap_err().to_string().contains("max_tokens"));
-    let mut decode = Activations::new(&dev, &w.config, 8, 8, Use::Decode);
+    let mut decode = Activations::new(&dev, &w.config, 8, 8, Use::Decode).unwrap();
     assert!(forward(&dev, &w, &batch, &mut decode, 1.0).unwrap_err().to_string().contains("this use"));
 }

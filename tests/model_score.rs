@@ -96,7 +96,7 @@ fn what_cannot_be_scored_is_named_with_its_line() {
 fn what_overflows_is_an_error_and_no_number() {
     let dir = TempDir::new().unwrap();
     let dev = Device::open("cpu", 1).unwrap();
-    let mut w = Weights::init(&dev, ModelConfig::tiny(16), 1);
+    let mut w = Weights::init(&dev, ModelConfig::tiny(16), 1).unwrap();
     let n = w.layout.len;
     dev.write(w.data_mut(), &vec![1e15f32; n]);
     w.save(&dev, dir.path()).unwrap();
@@ -114,6 +114,6 @@ fn a_missing_model_or_input_is_named() {
     let dev = Device::open("cpu", 1).unwrap();
     let embedded = logprobs(&haggle(dir.path(), Path::new("embedded"), "{\"ids\": [1, 2047]}", 1));
     assert!(embedded[0][1].is_some_and(|l| l < 0.0));
-    Weights::init(&dev, ModelConfig::tiny(16), 1).save(&dev, dir.path()).unwrap();
+    Weights::init(&dev, ModelConfig::tiny(16), 1).unwrap().save(&dev, dir.path()).unwrap();
     assert!(logprobs(&haggle(dir.path(), dir.path(), "", 1)).is_empty());
 }

@@ -41,12 +41,12 @@ impl Case {
     }
 
     fn up(&self, dev: &Device, x: &[f32]) -> Buffer {
-        if self.is_bf16 { dev.upload(&round(x)) } else { dev.upload(x) }
+        if self.is_bf16 { dev.upload(&round(x)).unwrap() } else { dev.upload(x).unwrap() }
     }
 
     /// A buffer of NaN.
     fn poisoned(&self, dev: &Device, len: usize) -> Buffer {
-        if self.is_bf16 { dev.upload(&vec![bf16::NAN; len]) } else { poisoned(dev, len) }
+        if self.is_bf16 { dev.upload(&vec![bf16::NAN; len]).unwrap() } else { poisoned(dev, len) }
     }
 
     fn take(&self, dev: &Device, buffer: &Buffer) -> Vec<f32> {
@@ -79,7 +79,7 @@ impl Case {
     fn forward(&self, dev: &Device) -> (Vec<f32>, Vec<f32>) {
         let (mut o, mut lse) = (self.poisoned(dev, self.q.len()), poisoned(dev, self.n() * self.heads.q));
         let (q, k, v, cu) =
-            (self.up(dev, &self.q), self.up(dev, &self.k), self.up(dev, &self.v), dev.upload(&self.cu()));
+            (self.up(dev, &self.q), self.up(dev, &self.k), self.up(dev, &self.v), dev.upload(&self.cu()).unwrap());
         let (o_to, lse_to) = (o.view_mut(), lse.view_mut());
         attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o_to, lse_to, self.heads).unwrap();
         (self.take(dev, &o), take(dev, &lse))
@@ -89,8 +89,8 @@ impl Case {
     fn backward(&self, dev: &Device, d_o: &[f32], lse: &[f32]) -> [Vec<f32>; 3] {
         let (o, _) = self.forward(dev);
         let up = |x: &[f32]| self.up(dev, x);
-        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), dev.upload(lse));
-        let cu = dev.upload(&self.cu());
+        let (d_o, q, k, v, o, lse) = (up(d_o), up(&self.q), up(&self.k), up(&self.v), up(&o), dev.upload(lse).unwrap());
+        let cu = dev.upload(&self.cu()).unwrap();
         let mut d = [self.q.len(), self.k.len(), self.v.len()].map(|len| self.poisoned(dev, len));
         let [dq, dk, dv] = &mut d;
         attn_bwd(
@@ -119,7 +119,7 @@ impl Case {
         let table: Vec<i32> = (0..n_pages as i32).rev().collect();
         let mut k_pages = self.poisoned(dev, pages_len(n_pages, self.heads));
         let mut v_pages = self.poisoned(dev, pages_len(n_pages, self.heads));
-        let (cu, table) = (self.cu(), dev.upload(&table));
+        let (cu, table) = (self.cu(), dev.upload(&table).unwrap());
         let (mut done, mut o, mut call) = (vec![0; self.lens.len()], vec![f32::NAN; self.q.len()], 0);
         while done != self.lens {
             let mut rows = Vec::new();
@@ -135,8 +135,8 @@ impl Case {
             let (h, hk) = (self.heads.q * self.heads.dim, self.heads.kv * self.heads.dim);
             let (q, k, v) =
                 (self.up(dev, &pick(&self.q, h)), self.up(dev, &pick(&self.k, hk)), self.up(dev, &pick(&self.v, hk)));
-            let seq = dev.upload(&rows.iter().map(|r| r.0).collect::<Vec<_>>());
-            let pos = dev.upload(&rows.iter().map(|r| r.1).collect::<Vec<_>>());
+            let seq = dev.upload(&rows.iter().map(|r| r.0).collect::<Vec<_>>()).unwrap();
+            let pos = dev.upload(&rows.iter().map(|r| r.1).collect::<Vec<_>>()).unwrap();
             let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
             let mut out = self.poisoned(dev, rows.len() * h);
             kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), self.heads).unwrap();
@@ -232,10 +232,11 @@ fn attn_decode_row_that_shares_pages_equals_row_alone() {
         let (width, pages) = (heads.q * heads.dim, pages_len(n_pages, heads));
         let (q, k, v) = (normal(n * width, 1), normal(pages, 2), normal(pages, 3));
         for (name, dev) in [("cpu", cpu(2)), ("kernels", kernel_device())] {
-            let (k, v, table) = (dev.upload(&k), dev.upload(&v), dev.upload(&table));
+            let (k, v, table) = (dev.upload(&k).unwrap(), dev.upload(&v).unwrap(), dev.upload(&table).unwrap());
             let decode = |rows: std::ops::Range<usize>| {
-                let (seq, pos) = (dev.upload(&seqs[rows.clone()]), dev.upload(&positions[rows.clone()]));
-                let q = dev.upload(&q[rows.start * width..rows.end * width]);
+                let (seq, pos) =
+                    (dev.upload(&seqs[rows.clone()]).unwrap(), dev.upload(&positions[rows.clone()]).unwrap());
+                let q = dev.upload(&q[rows.start * width..rows.end * width]).unwrap();
                 let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
                 let mut o = poisoned(&dev, rows.len() * width);
                 attn_decode(&dev, q.view(), k.view(), v.view(), at, o.view_mut(), heads).unwrap();
@@ -387,7 +388,7 @@ fn attn_in_bf16_refuses_other_head_dims() {
     let case = Case::new(&[3], heads(1, 1, 48)).in_bf16();
     let (dev, cu) = (kernel_device(), [0i32, 3]);
     let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| case.up(&dev, x));
-    let (mut o, mut lse, cu) = (case.poisoned(&dev, case.q.len()), poisoned(&dev, 3), dev.upload(&cu));
+    let (mut o, mut lse, cu) = (case.poisoned(&dev, case.q.len()), poisoned(&dev, 3), dev.upload(&cu).unwrap());
     let (q, k, v, cu) = (q.view(), k.view(), v.view(), cu.view());
     refused(attn_fwd(&dev, q, k, v, cu, o.view_mut(), lse.view_mut(), case.heads), "attn_fwd", "D in bf16");
 }
@@ -417,7 +418,7 @@ fn kv_copy_page_copies_one_page() {
     for (dev, heads) in [(cpu(1), heads(2, 1, 3)), (kernel_device(), heads(2, 1, 3))] {
         let page = pages_len(1, heads);
         let start = normal(3 * page, 7);
-        let mut pages = dev.upload(&start);
+        let mut pages = dev.upload(&start).unwrap();
         kv_copy_page(&dev, pages.view_mut(), 2, 0, heads).unwrap();
         let got = take(&dev, &pages);
         assert_eq!(got[..page], start[2 * page..]);
@@ -429,11 +430,15 @@ fn kv_copy_page_copies_one_page() {
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
     let (h, n) = (heads(2, 1, 4), 3);
-    let (q, k, short) = (dev.upload(&normal(n * 8, 1)), dev.upload(&normal(n * 4, 2)), dev.upload(&normal(5, 3)));
-    let (mut o, mut lse, cu) = (poisoned(&dev, n * 8), poisoned(&dev, n * 2), dev.upload(&[0i32, 3]));
+    let (q, k, short) = (
+        dev.upload(&normal(n * 8, 1)).unwrap(),
+        dev.upload(&normal(n * 4, 2)).unwrap(),
+        dev.upload(&normal(5, 3)).unwrap(),
+    );
+    let (mut o, mut lse, cu) = (poisoned(&dev, n * 8), poisoned(&dev, n * 2), dev.upload(&[0i32, 3]).unwrap());
     let (q, k, short) = (q.view(), k.view(), short.view());
     let mut fwd = |q, k, v, cu: &[i32], heads| {
-        attn_fwd(&dev, q, k, v, dev.upload(cu).view(), o.view_mut(), lse.view_mut(), heads)
+        attn_fwd(&dev, q, k, v, dev.upload(cu).unwrap().view(), o.view_mut(), lse.view_mut(), heads)
     };
     refused(fwd(short, k, k, &[0, 3], h), "attn_fwd", "q [N, H, D]");
     refused(fwd(q, short, k, &[0, 3], h), "attn_fwd", "k [N, Hk, D]");
@@ -449,7 +454,7 @@ fn wrong_sizes_are_refused() {
     let (lse, mut dq, mut dk, mut dv) = (lse.view(), poisoned(&dev, 24), poisoned(&dev, 12), poisoned(&dev, 11));
     let (dq, dk) = (dq.view_mut(), dk.view_mut());
     refused(attn_bwd(&dev, q, q, k, k, q, lse, cu.view(), dq, dk, dv.view_mut(), h), "attn_bwd", "dv [N, Hk, D]");
-    let (seq, pos) = (dev.upload(&[0i32; 3]), dev.upload(&[0i32, 1, 2]));
+    let (seq, pos) = (dev.upload(&[0i32; 3]).unwrap(), dev.upload(&[0i32, 1, 2]).unwrap());
     let at = Paged { seq: seq.view(), pos: pos.view(), table: seq.at(0..1), max_pages: 1 };
     let (mut pages, mut v_pages) = (poisoned(&dev, pages_len(1, h)), poisoned(&dev, pages_len(1, h)));
     let (to, v_to) = (pages.view_mut(), v_pages.view_mut());
@@ -457,8 +462,8 @@ fn wrong_sizes_are_refused() {
     let mut decode = |q, at| attn_decode(&dev, q, pages.view(), v_pages.view(), at, o.view_mut(), h);
     refused(decode(short, at), "attn_decode", "q [N, H, D]");
     refused(decode(q, Paged { seq: seq.at(0..2), ..at }), "attn_decode", "seq [N]");
-    let far = dev.upload(&[0i32, 1, 32]);
+    let far = dev.upload(&[0i32, 1, 32]).unwrap();
     refused(decode(q, Paged { pos: far.view(), ..at }), "attn_decode", "the page of the row");
-    let no_page = dev.upload(&[1i32]);
+    let no_page = dev.upload(&[1i32]).unwrap();
     refused(decode(q, Paged { table: no_page.view(), ..at }), "attn_decode", "the page of the row");
 }

@@ -17,21 +17,22 @@ fn everywhere() -> impl Iterator<Item = (String, Device)> {
 
 /// Advantages and the constant groups.
 fn advantages(dev: &Device, rewards: &[f32], group: usize, divide_by_std: bool) -> (Vec<f32>, Vec<i32>) {
-    let (mut a, mut constant) = (poisoned(dev, rewards.len()), dev.upload(&vec![-1i32; rewards.len() / group]));
+    let (mut a, mut constant) =
+        (poisoned(dev, rewards.len()), dev.upload(&vec![-1i32; rewards.len() / group]).unwrap());
     let how = GroupAdvantage { divide_by_std };
-    group_advantage(dev, dev.upload(rewards).view(), a.view_mut(), constant.view_mut(), group, how).unwrap();
+    group_advantage(dev, dev.upload(rewards).unwrap().view(), a.view_mut(), constant.view_mut(), group, how).unwrap();
     (take(dev, &a), dev.to_vec(constant.view()))
 }
 
 fn by_max(dev: &Device, utility: &[f32], k: usize) -> Vec<f32> {
     let mut phi = poisoned(dev, utility.len());
-    shapley_max(dev, dev.upload(utility).view(), phi.view_mut(), k).unwrap();
+    shapley_max(dev, dev.upload(utility).unwrap().view(), phi.view_mut(), k).unwrap();
     take(dev, &phi)
 }
 
 fn by_table(dev: &Device, values: &[f32], k: usize) -> Vec<f32> {
     let mut phi = poisoned(dev, (values.len() >> k) * k);
-    shapley_table(dev, dev.upload(values).view(), phi.view_mut(), k).unwrap();
+    shapley_table(dev, dev.upload(values).unwrap().view(), phi.view_mut(), k).unwrap();
     take(dev, &phi)
 }
 
@@ -138,7 +139,8 @@ fn bits_depend_on_no_device_no_thread_and_no_neighbour() {
 #[test]
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
-    let (a, mut b, mut c) = (dev.zeros(DType::F32, 12), dev.zeros(DType::F32, 12), dev.zeros(DType::I32, 4));
+    let (a, mut b, mut c) =
+        (dev.zeros(DType::F32, 12).unwrap(), dev.zeros(DType::F32, 12).unwrap(), dev.zeros(DType::I32, 4).unwrap());
     let how = GroupAdvantage { divide_by_std: true };
     refused(group_advantage(&dev, a.view(), b.view_mut(), c.view_mut(), 4, how), "group_advantage", "rewards");
     refused(group_advantage(&dev, a.view(), b.view_mut(), c.view_mut(), 0, how), "group_advantage", "G");

@@ -37,7 +37,7 @@ fn near() -> Device {
 
 /// `len` elements, the last of which are `end`; the others are zero, and no memory until someone touches them.
 fn ending<T: Element>(dev: &Device, len: usize, end: &[T]) -> Buffer {
-    let mut buffer = dev.zeros(T::DTYPE, len);
+    let mut buffer = dev.zeros(T::DTYPE, len).unwrap();
     dev.write(buffer.at_mut(len - end.len()..len), end);
     buffer
 }
@@ -72,8 +72,8 @@ fn rmsnorm() {
     let (x, dy, w) = (round(&normal(rows * c, 1)), round(&normal(rows * c, 2)), round(&normal(c, 3)));
     same_far_and_near(1, rows_before(c).next_multiple_of(8), |dev, before| {
         let n = before + rows;
-        let (x, w) = (ending(dev, n * c, &x), dev.upload(&w));
-        let (mut y, mut rstd) = (dev.zeros(DType::Bf16, n * c), dev.zeros(DType::F32, n));
+        let (x, w) = (ending(dev, n * c, &x), dev.upload(&w).unwrap());
+        let (mut y, mut rstd) = (dev.zeros(DType::Bf16, n * c).unwrap(), dev.zeros(DType::F32, n).unwrap());
         rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6).unwrap();
         end::<bf16>(dev, &y, rows * c)
     });
@@ -83,9 +83,9 @@ fn rmsnorm() {
     let dy = [dy.clone(), vec![bf16::ZERO; rows * c - dy.len()]].concat();
     same_far_and_near(1, rows_before(c).next_multiple_of(8), |dev, before| {
         let n = before + rows;
-        let (x, dy, w) = (ending(dev, n * c, &x), ending(dev, n * c, &dy), dev.upload(&w));
-        let rstd = dev.upload(&vec![0.5f32; n]);
-        let (mut dx, mut dw) = (dev.zeros(DType::Bf16, n * c), dev.zeros(DType::F32, c));
+        let (x, dy, w) = (ending(dev, n * c, &x), ending(dev, n * c, &dy), dev.upload(&w).unwrap());
+        let rstd = dev.upload(&vec![0.5f32; n]).unwrap();
+        let (mut dx, mut dw) = (dev.zeros(DType::Bf16, n * c).unwrap(), dev.zeros(DType::F32, c).unwrap());
         rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
         end::<bf16>(dev, &dx, rows * c)
     });
@@ -97,7 +97,7 @@ fn rope() {
     let x = round(&normal(h * d, 1));
     same_far_and_near(16, rows_before(h * d), |dev, before| {
         let n = before + 1;
-        let (table, mut x) = (dev.upload(&rope::table(8, d, 1e4)), ending(dev, n * h * d, &x));
+        let (table, mut x) = (dev.upload(&rope::table(8, d, 1e4)).unwrap(), ending(dev, n * h * d, &x));
         let positions = ending(dev, n, &[7i32]);
         rope_fwd(dev, x.view_mut(), positions.view(), table.view(), h, d).unwrap();
         end::<bf16>(dev, &x, h * d)
@@ -110,14 +110,14 @@ fn swiglu() {
     let [gate, up, dh] = [1, 2, 3].map(|s| round(&normal(len, s)));
     same_far_and_near(2, FAR, |dev, before| {
         let n = before + len;
-        let (gate, up, mut h) = (ending(dev, n, &gate), ending(dev, n, &up), dev.zeros(DType::Bf16, n));
+        let (gate, up, mut h) = (ending(dev, n, &gate), ending(dev, n, &up), dev.zeros(DType::Bf16, n).unwrap());
         swiglu_fwd(dev, gate.view(), up.view(), h.view_mut()).unwrap();
         end::<bf16>(dev, &h, len)
     });
     same_far_and_near(2, FAR, |dev, before| {
         let n = before + len;
         let [gate, up, dh] = [&gate, &up, &dh].map(|x| ending(dev, n, x));
-        let (mut dgate, mut dup) = (dev.zeros(DType::Bf16, n), dev.zeros(DType::Bf16, n));
+        let (mut dgate, mut dup) = (dev.zeros(DType::Bf16, n).unwrap(), dev.zeros(DType::Bf16, n).unwrap());
         swiglu_bwd(dev, dh.view(), gate.view(), up.view(), dgate.view_mut(), dup.view_mut()).unwrap();
         [end::<bf16>(dev, &dgate, len), end::<bf16>(dev, &dup, len)].concat()
     });
@@ -128,14 +128,15 @@ fn embed() {
     let c = 4096;
     let (row, dx) = (round(&normal(c, 1)), normal(c, 2));
     same_far_and_near(u64::MAX, rows_before(c), |dev, before| {
-        let (table, ids) = (ending(dev, (before + 1) * c, &row), dev.upload(&[before as i32]));
-        let mut x = dev.zeros(DType::Bf16, c);
+        let (table, ids) = (ending(dev, (before + 1) * c, &row), dev.upload(&[before as i32]).unwrap());
+        let mut x = dev.zeros(DType::Bf16, c).unwrap();
         embed_fwd(dev, ids.view(), table.view(), x.view_mut(), c).unwrap();
         end::<bf16>(dev, &x, c)
     });
     same_far_and_near(u64::MAX, rows_before(c), |dev, before| {
-        let (mut table, ids) = (dev.zeros(DType::F32, (before + 1) * c), dev.upload(&[before as i32]));
-        embed_bwd(dev, ids.view(), dev.upload(&dx).view(), table.view_mut(), c).unwrap();
+        let (mut table, ids) =
+            (dev.zeros(DType::F32, (before + 1) * c).unwrap(), dev.upload(&[before as i32]).unwrap());
+        embed_bwd(dev, ids.view(), dev.upload(&dx).unwrap().view(), table.view_mut(), c).unwrap();
         end::<f32>(dev, &table, c)
     });
 }
@@ -144,12 +145,12 @@ fn embed() {
 fn fill_and_copy() {
     let x = round(&normal(100, 1));
     same_far_and_near(1, FAR, |dev, before| {
-        let (x, mut y) = (ending(dev, before + 100, &x), dev.zeros(DType::Bf16, before + 100));
+        let (x, mut y) = (ending(dev, before + 100, &x), dev.zeros(DType::Bf16, before + 100).unwrap());
         copy(dev, x.view(), y.view_mut()).unwrap();
         end::<bf16>(dev, &y, 100)
     });
     same_far_and_near(1, FAR, |dev, before| {
-        let mut x = dev.zeros(DType::Bf16, before + 100);
+        let mut x = dev.zeros(DType::Bf16, before + 100).unwrap();
         let before_end = before + 50;
         fill(dev, x.at_mut(0..before_end), 3.0).unwrap();
         end::<bf16>(dev, &x, 100)
@@ -165,7 +166,7 @@ fn far_rows(gemm: Gemm, n: usize, k: usize, width: usize) {
     let (a, b) = (round(&normal(rows * k, 1)), round(&normal(n * k, 2)));
     same_far_and_near(4, rows_before(width).next_multiple_of(rows), |dev, before| {
         let m = before + rows;
-        let (a, b, mut c) = (ending(dev, m * k, &a), dev.upload(&b), dev.zeros(DType::Bf16, m * n));
+        let (a, b, mut c) = (ending(dev, m * k, &a), dev.upload(&b).unwrap(), dev.zeros(DType::Bf16, m * n).unwrap());
         gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set).unwrap();
         // The last tile of the last blocks: 16 rows of 8 columns are in it, whatever its size.
         let last: Vec<bf16> = end(dev, &c, 16 * n);
@@ -190,7 +191,7 @@ fn gemm_with_far_weights_and_far_steps() {
     let (a, b) = (round(&normal(16 * k, 1)), round(&normal(n_last * k, 2)));
     same_far_and_near(4, rows_before(k).next_multiple_of(128), |dev, before| {
         let n = before + n_last;
-        let (a, b, mut c) = (dev.upload(&a), ending(dev, n * k, &b), dev.zeros(DType::Bf16, 16 * n));
+        let (a, b, mut c) = (dev.upload(&a).unwrap(), ending(dev, n * k, &b), dev.zeros(DType::Bf16, 16 * n).unwrap());
         gemm_nt(dev, a.view(), b.view(), c.view_mut(), 16, n, k, Store::Set).unwrap();
         end::<bf16>(dev, &c, 8)
     });
@@ -199,7 +200,7 @@ fn gemm_with_far_weights_and_far_steps() {
     let (a, b) = (round(&normal(rows * m, 1)), round(&normal(rows * 8, 2)));
     same_far_and_near(1, rows_before(m), |dev, before| {
         let k = before + rows;
-        let (a, b, mut c) = (ending(dev, k * m, &a), ending(dev, k * 8, &b), dev.zeros(DType::F32, m * 8));
+        let (a, b, mut c) = (ending(dev, k * m, &a), ending(dev, k * 8, &b), dev.zeros(DType::F32, m * 8).unwrap());
         gemm_tn(dev, a.view(), b.view(), c.view_mut(), m, 8, k, Store::Set).unwrap();
         end::<f32>(dev, &c, 16 * 8)
     });
@@ -214,10 +215,10 @@ fn attn_packed() {
     same_far_and_near(4, rows_before(row), |dev, before| {
         let n = before + len;
         let cu = if before == 0 { vec![0, n as i32] } else { vec![0, before as i32, n as i32] };
-        let (cu, [q, k, v, d_o]) = (dev.upload(&cu), [&q, &k, &v, &d_o].map(|x| ending(dev, n * row, x)));
-        let (mut o, mut lse) = (dev.zeros(DType::Bf16, n * row), dev.zeros(DType::F32, n * heads.q));
+        let (cu, [q, k, v, d_o]) = (dev.upload(&cu).unwrap(), [&q, &k, &v, &d_o].map(|x| ending(dev, n * row, x)));
+        let (mut o, mut lse) = (dev.zeros(DType::Bf16, n * row).unwrap(), dev.zeros(DType::F32, n * heads.q).unwrap());
         attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o.view_mut(), lse.view_mut(), heads).unwrap();
-        let mut d = [DType::Bf16; 3].map(|t| dev.zeros(t, n * row));
+        let mut d = [DType::Bf16; 3].map(|t| dev.zeros(t, n * row).unwrap());
         let [dq, dk, dv] = &mut d;
         let (dq, dk, dv) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
         let (q, k, v) = (q.view(), k.view(), v.view());
@@ -237,13 +238,13 @@ fn attn_on_far_pages() {
     let [q, k, v] = [1, 2, 3].map(|s| round(&normal(2 * row, s)));
     same_far_and_near(u64::MAX, rows_before(page), |dev, before| {
         let n_pages = before + 2;
-        let mut pages = [(); 2].map(|_| dev.zeros(DType::Bf16, pages_len(n_pages, heads)));
+        let mut pages = [(); 2].map(|_| dev.zeros(DType::Bf16, pages_len(n_pages, heads)).unwrap());
         // One page a sequence: the last but one, copied to the last afterwards.
-        let table = dev.upload(&[before as i32, before as i32]);
-        let (seq, pos) = (dev.upload(&[0, 0]), dev.upload(&[0, 1]));
+        let table = dev.upload(&[before as i32, before as i32]).unwrap();
+        let (seq, pos) = (dev.upload(&[0, 0]).unwrap(), dev.upload(&[0, 1]).unwrap());
         let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages: 1 };
-        let [q, k, v] = [&q, &k, &v].map(|x| dev.upload(x));
-        let mut o = dev.zeros(DType::Bf16, 2 * row);
+        let [q, k, v] = [&q, &k, &v].map(|x| dev.upload(x).unwrap());
+        let mut o = dev.zeros(DType::Bf16, 2 * row).unwrap();
         let [k_pages, v_pages] = &mut pages;
         kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), heads).unwrap();
         attn_decode(dev, q.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), heads).unwrap();
@@ -259,8 +260,8 @@ fn sample_far_rows() {
     same_far_and_near(2, rows_before(v), |dev, before| {
         let n = before + 2;
         let mut z = ending(dev, n * v, &logits);
-        let [temperature, top_p, min_p] = [0.8f32, 1.0, 0.0].map(|x| dev.upload(&vec![x; n]));
-        let (top_k, key) = (dev.upload(&vec![0i32; n]), ending(dev, 3 * n, &[1u64, 2, 3, 4, 5, 6]));
+        let [temperature, top_p, min_p] = [0.8f32, 1.0, 0.0].map(|x| dev.upload(&vec![x; n]).unwrap());
+        let (top_k, key) = (dev.upload(&vec![0i32; n]).unwrap(), ending(dev, 3 * n, &[1u64, 2, 3, 4, 5, 6]));
         let how = Sampling {
             temperature: temperature.view(),
             top_k: top_k.view(),
@@ -268,7 +269,7 @@ fn sample_far_rows() {
             min_p: min_p.view(),
             key: key.view(),
         };
-        let (mut token, mut logprob) = (dev.zeros(DType::I32, n), dev.zeros(DType::F32, n));
+        let (mut token, mut logprob) = (dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
         sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), v).unwrap();
         let tokens = end::<i32>(dev, &token, 2).into_iter().map(|t| t as f32);
         tokens.chain(end::<f32>(dev, &logprob, 2)).collect::<Vec<_>>()
@@ -282,7 +283,7 @@ fn adamw() {
     same_far_and_near(2, FAR, |dev, before| {
         let n = before + 300;
         let [g, mut w, mut m, mut v] = [&g, &w, &m, &v].map(|x| ending(dev, n, x));
-        let mut narrow = dev.zeros(DType::Bf16, n);
+        let mut narrow = dev.zeros(DType::Bf16, n).unwrap();
         let narrowed = Some(narrow.view_mut());
         adamw_step(dev, g.view(), w.view_mut(), m.view_mut(), v.view_mut(), narrowed, how).unwrap();
         let wide = [&w, &m, &v].map(|x| end::<f32>(dev, x, 256)).concat();

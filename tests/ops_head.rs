@@ -40,8 +40,8 @@ fn gemm_matches_the_oracle() {
     for ([m, n, k], floor) in shapes {
         let (a, b, c) = (normal(m * k, 1), normal(n * k, 2), normal(m * n, 3));
         for (name, gemm, want) in GEMMS {
-            let (a_buffer, b_buffer) = (dev.upload(&a), dev.upload(&b));
-            let (mut set, mut add) = (poisoned(&dev, m * n), dev.upload(&c));
+            let (a_buffer, b_buffer) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap());
+            let (mut set, mut add) = (poisoned(&dev, m * n), dev.upload(&c).unwrap());
             gemm(&dev, a_buffer.view(), b_buffer.view(), set.view_mut(), m, n, k, Store::Set).unwrap();
             gemm(&dev, a_buffer.view(), b_buffer.view(), add.view_mut(), m, n, k, Store::Add).unwrap();
             let want = want(&wide(&a), &wide(&b), m, n, k);
@@ -85,7 +85,8 @@ impl Head {
         let [n, v, c] = self.dims;
         let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, n)];
         let mut space = poisoned(dev, linear_logprob_workspace(dev, v));
-        let (x, w, target) = (dev.upload(&self.x), dev.upload(&self.w), dev.upload(&self.target));
+        let (x, w, target) =
+            (dev.upload(&self.x).unwrap(), dev.upload(&self.w).unwrap(), dev.upload(&self.target).unwrap());
         let [lp, lse, h] = &mut out;
         let (lp, lse, h) = (lp.view_mut(), lse.view_mut(), h.view_mut());
         linear_logprob_fwd(dev, x.view(), w.view(), target.view(), lp, lse, h, space.view_mut(), c, self.inv).unwrap();
@@ -114,10 +115,11 @@ fn linear_logprob_bwd_matches_the_oracle() {
         let [n, v, c] = head.dims;
         let [_, lse, h] = head.forward(&dev);
         let (d_lp, d_h, dw0) = (normal(n, 4), normal(n, 5), normal(v * c, 6));
-        let (mut dx, mut dw) = (poisoned(&dev, n * c), dev.upload(&dw0));
+        let (mut dx, mut dw) = (poisoned(&dev, n * c), dev.upload(&dw0).unwrap());
         let mut space = poisoned(&dev, linear_logprob_workspace(&dev, v));
-        let [x, w, lse, h] = [&head.x, &head.w, &lse, &h].map(|x| dev.upload(x));
-        let (d_lp_buffer, d_h_buffer, target) = (dev.upload(&d_lp), dev.upload(&d_h), dev.upload(&head.target));
+        let [x, w, lse, h] = [&head.x, &head.w, &lse, &h].map(|x| dev.upload(x).unwrap());
+        let (d_lp_buffer, d_h_buffer, target) =
+            (dev.upload(&d_lp).unwrap(), dev.upload(&d_h).unwrap(), dev.upload(&head.target).unwrap());
         linear_logprob_bwd(
             &dev,
             d_lp_buffer.view(),
@@ -149,9 +151,9 @@ fn backward(head: &Head, dev: &Device) -> [Vec<f32>; 2] {
     let [n, v, c] = head.dims;
     let [_, lse, h] = head.forward(dev);
     let [d_lp, d_h, lse, h, x, w] =
-        [&normal(n, 4), &normal(n, 5), &lse, &h, &head.x, &head.w].map(|x| dev.upload(x.as_slice()));
-    let (mut dx, mut dw) = (poisoned(dev, n * c), dev.upload(&normal(v * c, 6)));
-    let (target, mut space) = (dev.upload(&head.target), poisoned(dev, linear_logprob_workspace(dev, v)));
+        [&normal(n, 4), &normal(n, 5), &lse, &h, &head.x, &head.w].map(|x| dev.upload(x.as_slice()).unwrap());
+    let (mut dx, mut dw) = (poisoned(dev, n * c), dev.upload(&normal(v * c, 6)).unwrap());
+    let (target, mut space) = (dev.upload(&head.target).unwrap(), poisoned(dev, linear_logprob_workspace(dev, v)));
     let (given, x, w) = ((lse.view(), h.view()), x.view(), w.view());
     let (dx_view, dw_view, space_view) = (dx.view_mut(), dw.view_mut(), space.view_mut());
     let (d_lp, d_h, target) = (d_lp.view(), d_h.view(), target.view());
@@ -181,14 +183,15 @@ fn linear_logprob_has_the_same_bits_on_every_device() {
 fn in_bf16(head: &Head, dev: &Device) -> [Vec<f32>; 5] {
     let [n, v, c] = head.dims;
     let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, n)];
-    let (x, w, target) = (dev.upload(&round(&head.x)), dev.upload(&round(&head.w)), dev.upload(&head.target));
+    let (x, w, target) =
+        (dev.upload(&round(&head.x)).unwrap(), dev.upload(&round(&head.w)).unwrap(), dev.upload(&head.target).unwrap());
     let mut space = poisoned(dev, linear_logprob_workspace(dev, v));
     let [lp, lse, h] = &mut out;
     let (x, w, target, space_view) = (x.view(), w.view(), target.view(), space.view_mut());
     let (lp_view, lse_view, h_view) = (lp.view_mut(), lse.view_mut(), h.view_mut());
     linear_logprob_fwd(dev, x, w, target, lp_view, lse_view, h_view, space_view, c, head.inv).unwrap();
-    let (d_lp, d_h) = (dev.upload(&normal(n, 4)), dev.upload(&normal(n, 5)));
-    let (mut dx, mut dw) = (dev.upload(&vec![bf16::NAN; n * c]), dev.upload(&normal(v * c, 6)));
+    let (d_lp, d_h) = (dev.upload(&normal(n, 4)).unwrap(), dev.upload(&normal(n, 5)).unwrap());
+    let (mut dx, mut dw) = (dev.upload(&vec![bf16::NAN; n * c]).unwrap(), dev.upload(&normal(v * c, 6)).unwrap());
     let (d_lp, d_h, lse_view, h_view) = (d_lp.view(), d_h.view(), lse.view(), h.view());
     let (dx_view, dw_view, space_view) = (dx.view_mut(), dw.view_mut(), space.view_mut());
     linear_logprob_bwd(dev, d_lp, d_h, x, w, target, lse_view, h_view, dx_view, dw_view, space_view, c, head.inv)
@@ -229,9 +232,9 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
 fn linear_logprob_in_bf16_has_the_bits_of_sampling_a_row_alone() {
     let (head, _) = Head::all().remove(4);
     let ([n, v, c], dev) = (head.dims, kernel_device());
-    let w = dev.upload(&round(&head.w));
+    let w = dev.upload(&round(&head.w)).unwrap();
     for row in [0, 1, 77, n - 1] {
-        let (x, mut z) = (dev.upload(&round(&head.x[row * c..][..c])), poisoned(&dev, v));
+        let (x, mut z) = (dev.upload(&round(&head.x[row * c..][..c])).unwrap(), poisoned(&dev, v));
         gemm_nt(&dev, x.view(), w.view(), z.view_mut(), 1, v, c, Store::Set).unwrap();
         let (token, logprob) = draw(&dev, &take(&dev, &z), 1, Row { temperature: 1.0 / head.inv as f64, ..ALL });
         let mut target = head.target.clone();
@@ -254,11 +257,12 @@ fn linear_logprob_far_logits() {
 
 /// Tokens and logprobs of `n` draws from one row of logits.
 fn draw(dev: &Device, logits: &[f32], n: usize, how: Row) -> (Vec<usize>, Vec<f32>) {
-    let mut z = dev.upload(&logits.repeat(n));
+    let mut z = dev.upload(&logits.repeat(n)).unwrap();
     let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 100, i % 100]).collect();
-    let (mut token, mut logprob) = (dev.upload(&vec![-1i32; n]), poisoned(dev, n));
-    let [temperature, top_p, min_p] = [how.temperature, how.top_p, how.min_p].map(|x| dev.upload(&vec![x as f32; n]));
-    let (top_k, key) = (dev.upload(&vec![how.top_k as i32; n]), dev.upload(&key));
+    let (mut token, mut logprob) = (dev.upload(&vec![-1i32; n]).unwrap(), poisoned(dev, n));
+    let [temperature, top_p, min_p] =
+        [how.temperature, how.top_p, how.min_p].map(|x| dev.upload(&vec![x as f32; n]).unwrap());
+    let (top_k, key) = (dev.upload(&vec![how.top_k as i32; n]).unwrap(), dev.upload(&key).unwrap());
     let sampling = Sampling {
         temperature: temperature.view(),
         top_k: top_k.view(),
@@ -347,10 +351,11 @@ fn draw_mixed(dev: &Device, logits: &[f32]) -> (Vec<i32>, Vec<f32>, Vec<f32>) {
     let n = 3 * FILTERS.len();
     let how = |f: fn(&Row) -> f64| (0..n).map(|i| f(&FILTERS[i % FILTERS.len()]) as f32).collect::<Vec<f32>>();
     let key: Vec<u64> = (0..n as u64).flat_map(|i| [77 << (i % 40), i / 8 + (i << 35), i % 5]).collect();
-    let (mut z, mut logprob) = (dev.upload(&logits.repeat(n)), poisoned(dev, n));
-    let (mut token, key) = (dev.upload(&vec![-1i32; n]), dev.upload(&key));
-    let [t, top_p, min_p] = [how(|r| r.temperature), how(|r| r.top_p), how(|r| r.min_p)].map(|x| dev.upload(&x));
-    let top_k = dev.upload(&how(|r| r.top_k as f64).iter().map(|k| *k as i32).collect::<Vec<i32>>());
+    let (mut z, mut logprob) = (dev.upload(&logits.repeat(n)).unwrap(), poisoned(dev, n));
+    let (mut token, key) = (dev.upload(&vec![-1i32; n]).unwrap(), dev.upload(&key).unwrap());
+    let [t, top_p, min_p] =
+        [how(|r| r.temperature), how(|r| r.top_p), how(|r| r.min_p)].map(|x| dev.upload(&x).unwrap());
+    let top_k = dev.upload(&how(|r| r.top_k as f64).iter().map(|k| *k as i32).collect::<Vec<i32>>()).unwrap();
     let (top_k, top_p, min_p) = (top_k.view(), top_p.view(), min_p.view());
     let how = Sampling { temperature: t.view(), top_k, top_p, min_p, key: key.view() };
     sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), logits.len()).unwrap();
@@ -383,7 +388,7 @@ fn noise_has_the_same_bits_on_every_device() {
         for first in [0, u32::MAX as u64 - 3, u64::MAX - 5] {
             let want: Vec<u64> = (0..300u64).map(|i| noise.bits(first.wrapping_add(i))).collect();
             for (name, dev) in devices().into_iter().chain(kernel_devices()) {
-                let mut bits = dev.zeros(DType::U64, 300);
+                let mut bits = dev.zeros(DType::U64, 300).unwrap();
                 noise_bits(&dev, bits.view_mut(), noise, first).unwrap();
                 assert!(bits.guard_intact() && dev.to_vec::<u64>(bits.view()) == want, "{name} {noise:?} from {first}");
             }
@@ -417,14 +422,14 @@ fn sample_of_nan_stays_in_the_vocabulary_and_says_nan() {
 #[test]
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
-    let (a, b, mut c) = (dev.zeros(DType::F32, 12), dev.zeros(DType::F32, 11), poisoned(&dev, 12));
+    let (a, b, mut c) = (dev.zeros(DType::F32, 12).unwrap(), dev.zeros(DType::F32, 11).unwrap(), poisoned(&dev, 12));
     for (name, gemm, _) in GEMMS {
         refused(gemm(&dev, b.view(), a.view(), c.view_mut(), 3, 3, 4, Store::Set), name, "a has M K");
         refused(gemm(&dev, a.view(), b.view(), c.at_mut(0..9), 3, 3, 4, Store::Set), name, "b has");
         refused(gemm(&dev, a.view(), a.view(), c.view_mut(), 3, 3, 4, Store::Set), name, "c has M N");
     }
     let (mut lp, mut lse, mut h) = (poisoned(&dev, 3), poisoned(&dev, 3), poisoned(&dev, 2));
-    let (target, mut space) = (dev.upload(&[0i32, 1, 2]), poisoned(&dev, linear_logprob_workspace(&dev, 3)));
+    let (target, mut space) = (dev.upload(&[0i32, 1, 2]).unwrap(), poisoned(&dev, linear_logprob_workspace(&dev, 3)));
     let mut fwd = |x: View, h: ViewMut, space: ViewMut| {
         linear_logprob_fwd(&dev, x, a.view(), target.view(), lp.view_mut(), lse.view_mut(), h, space, 4, 1.0)
     };
@@ -432,8 +437,9 @@ fn wrong_sizes_are_refused() {
     refused(fwd(a.view(), h.view_mut(), space.view_mut()), "linear_logprob_fwd", "entropy [N]");
     let mut three = poisoned(&dev, 3);
     refused(fwd(a.view(), three.view_mut(), space.at_mut(0..1)), "linear_logprob_fwd", "workspace");
-    let (k, f, mut token) = (dev.upload(&[0i32; 3]), dev.upload(&[1f32; 3]), dev.upload(&[0i32; 3]));
-    let key = dev.zeros(DType::U64, 8);
+    let (k, f, mut token) =
+        (dev.upload(&[0i32; 3]).unwrap(), dev.upload(&[1f32; 3]).unwrap(), dev.upload(&[0i32; 3]).unwrap());
+    let key = dev.zeros(DType::U64, 8).unwrap();
     let how = Sampling { temperature: f.view(), top_k: k.view(), top_p: f.view(), min_p: f.view(), key: key.view() };
     refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4), "sample", "key [N, 3]");
     refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 5), "sample", "logits [N, V]");

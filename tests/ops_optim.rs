@@ -13,25 +13,25 @@ use support::*;
 
 fn squares(dev: &Device, g: &[f32]) -> f32 {
     let mut out = poisoned(dev, 1);
-    let mut space = dev.zeros(DType::U64, GRAD_NORM_PARTS);
-    grad_norm(dev, dev.upload(g).view(), out.view_mut(), space.view_mut()).unwrap();
+    let mut space = dev.zeros(DType::U64, GRAD_NORM_PARTS).unwrap();
+    grad_norm(dev, dev.upload(g).unwrap().view(), out.view_mut(), space.view_mut()).unwrap();
     take(dev, &out)[0]
 }
 
 /// w, m, v after one step.
 fn step(dev: &Device, g: &[f32], wmv: [&[f32]; 3], how: AdamW) -> [Vec<f32>; 3] {
-    let mut buffers = wmv.map(|x| dev.upload(x));
+    let mut buffers = wmv.map(|x| dev.upload(x).unwrap());
     let [w, m, v] = &mut buffers;
-    adamw_step(dev, dev.upload(g).view(), w.view_mut(), m.view_mut(), v.view_mut(), None, how).unwrap();
+    adamw_step(dev, dev.upload(g).unwrap().view(), w.view_mut(), m.view_mut(), v.view_mut(), None, how).unwrap();
     buffers.each_ref().map(|b| take(dev, b))
 }
 
 /// The rounded copy of w after one step.
 fn rounded(dev: &Device, g: &[f32], wmv: [&[f32]; 3]) -> Buffer {
-    let (mut buffers, mut copy) = (wmv.map(|x| dev.upload(x)), dev.zeros(DType::Bf16, g.len()));
+    let (mut buffers, mut copy) = (wmv.map(|x| dev.upload(x).unwrap()), dev.zeros(DType::Bf16, g.len()).unwrap());
     let [w, m, v] = &mut buffers;
     let (w, m, v) = (w.view_mut(), m.view_mut(), v.view_mut());
-    adamw_step(dev, dev.upload(g).view(), w, m, v, Some(copy.view_mut()), ADAMW).unwrap();
+    adamw_step(dev, dev.upload(g).unwrap().view(), w, m, v, Some(copy.view_mut()), ADAMW).unwrap();
     assert!(copy.guard_intact());
     assert_eq!(dev.to_vec::<bf16>(copy.view()), round(&take(dev, &buffers[0])));
     copy
@@ -90,7 +90,7 @@ fn episode(n: usize) -> [Vec<f32>; 6] {
 fn policy(dev: &Device, inputs: &[Vec<f32>; 6], how: PolicyLoss) -> [Vec<f32>; 3] {
     let n = inputs[0].len();
     let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, POLICY_SUMS.len())];
-    let inputs = inputs.each_ref().map(|x| dev.upload(x));
+    let inputs = inputs.each_ref().map(|x| dev.upload(x).unwrap());
     let [lp, old, reference, a, w, h] = inputs.each_ref().map(|b| b.view());
     let [d, dh, sums] = &mut out;
     policy_loss(dev, lp, old, reference, a, w, h, d.view_mut(), dh.view_mut(), sums.view_mut(), how).unwrap();
@@ -184,8 +184,8 @@ fn bits_depend_on_no_thread_and_no_vector_width() {
 #[test]
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
-    let (a, b, mut two) = (dev.zeros(DType::F32, 4), dev.zeros(DType::F32, 3), poisoned(&dev, 2));
-    let mut space = dev.zeros(DType::U64, GRAD_NORM_PARTS);
+    let (a, b, mut two) = (dev.zeros(DType::F32, 4).unwrap(), dev.zeros(DType::F32, 3).unwrap(), poisoned(&dev, 2));
+    let mut space = dev.zeros(DType::U64, GRAD_NORM_PARTS).unwrap();
     refused(grad_norm(&dev, a.view(), two.view_mut(), space.view_mut()), "grad_norm", "out [1]");
     refused(grad_norm(&dev, a.view(), two.at_mut(0..1), space.at_mut(1..9)), "grad_norm", "workspace");
     let [mut x, mut y, mut z] = [4, 4, 3].map(|n| poisoned(&dev, n));

@@ -20,21 +20,23 @@ const EPS: f32 = 1e-6;
 
 fn rmsnorm(dev: &Device, x: &[f32], w: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let (mut y, mut rstd) = (poisoned(dev, x.len()), poisoned(dev, x.len() / w.len()));
-    rmsnorm_fwd(dev, dev.upload(x).view(), dev.upload(w).view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
+    rmsnorm_fwd(dev, dev.upload(x).unwrap().view(), dev.upload(w).unwrap().view(), y.view_mut(), rstd.view_mut(), EPS)
+        .unwrap();
     (take(dev, &y), take(dev, &rstd))
 }
 
 /// dx and dw, added to what stands there.
 fn rmsnorm_back(dev: &Device, dy: &[f32], x: &[f32], w: &[f32], dx: &[f32], dw: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let rstd = dev.upload(&rmsnorm(dev, x, w).1);
-    let (mut dx, mut dw) = (dev.upload(dx), dev.upload(dw));
-    let (dy, x, w) = (dev.upload(dy), dev.upload(x), dev.upload(w));
+    let rstd = dev.upload(&rmsnorm(dev, x, w).1).unwrap();
+    let (mut dx, mut dw) = (dev.upload(dx).unwrap(), dev.upload(dw).unwrap());
+    let (dy, x, w) = (dev.upload(dy).unwrap(), dev.upload(x).unwrap(), dev.upload(w).unwrap());
     rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
     (take(dev, &dx), take(dev, &dw))
 }
 
 fn rope(dev: &Device, x: &[f32], pos: &[i32], dims: [usize; 2], back: bool) -> Vec<f32> {
-    let (mut x, pos, table) = (dev.upload(x), dev.upload(pos), dev.upload(&table(512, dims[1], 1e4)));
+    let (mut x, pos, table) =
+        (dev.upload(x).unwrap(), dev.upload(pos).unwrap(), dev.upload(&table(512, dims[1], 1e4)).unwrap());
     let turn = if back { rope_bwd } else { rope_fwd };
     turn(dev, x.view_mut(), pos.view(), table.view(), dims[0], dims[1]).unwrap();
     take(dev, &x)
@@ -42,26 +44,26 @@ fn rope(dev: &Device, x: &[f32], pos: &[i32], dims: [usize; 2], back: bool) -> V
 
 fn swiglu(dev: &Device, gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut h = poisoned(dev, gate.len());
-    swiglu_fwd(dev, dev.upload(gate).view(), dev.upload(up).view(), h.view_mut()).unwrap();
+    swiglu_fwd(dev, dev.upload(gate).unwrap().view(), dev.upload(up).unwrap().view(), h.view_mut()).unwrap();
     take(dev, &h)
 }
 
 fn swiglu_back(dev: &Device, dh: &[f32], gate: &[f32], up: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let (mut dgate, mut dup) = (poisoned(dev, gate.len()), poisoned(dev, gate.len()));
-    let (dh, gate, up) = (dev.upload(dh), dev.upload(gate), dev.upload(up));
+    let (dh, gate, up) = (dev.upload(dh).unwrap(), dev.upload(gate).unwrap(), dev.upload(up).unwrap());
     swiglu_bwd(dev, dh.view(), gate.view(), up.view(), dgate.view_mut(), dup.view_mut()).unwrap();
     (take(dev, &dgate), take(dev, &dup))
 }
 
 fn embed(dev: &Device, ids: &[i32], rows: &[f32], dim: usize) -> Vec<f32> {
     let mut x = poisoned(dev, ids.len() * dim);
-    embed_fwd(dev, dev.upload(ids).view(), dev.upload(rows).view(), x.view_mut(), dim).unwrap();
+    embed_fwd(dev, dev.upload(ids).unwrap().view(), dev.upload(rows).unwrap().view(), x.view_mut(), dim).unwrap();
     take(dev, &x)
 }
 
 fn embed_back(dev: &Device, ids: &[i32], dx: &[f32], start: &[f32], dim: usize) -> Vec<f32> {
-    let mut dtable = dev.upload(start);
-    embed_bwd(dev, dev.upload(ids).view(), dev.upload(dx).view(), dtable.view_mut(), dim).unwrap();
+    let mut dtable = dev.upload(start).unwrap();
+    embed_bwd(dev, dev.upload(ids).unwrap().view(), dev.upload(dx).unwrap().view(), dtable.view_mut(), dim).unwrap();
     take(dev, &dtable)
 }
 
@@ -153,14 +155,14 @@ fn row_ops(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec<f32>)> 
 
 /// The same in bf16; rstd, dw and the embedding's gradient stay f32.
 fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec<f32>)> {
-    let up = |x: &[f32]| dev.upload(&round(x));
+    let up = |x: &[f32]| dev.upload(&round(x)).unwrap();
     let got = |b: &Buffer| floats(&dev.to_vec::<bf16>(b.view()));
-    let nan = || dev.upload(&vec![bf16::NAN; i.x.len()]);
+    let nan = || dev.upload(&vec![bf16::NAN; i.x.len()]).unwrap();
     let [x, gate, dy, w, rows] = [&i.x, &i.gate, &i.dy, &i.w, &i.start].map(|x| up(x));
-    let (more, ids, pos) = (up(&i.up), dev.upload(&i.ids), dev.upload(&i.pos));
-    let (mut y, mut rstd, mut dx, mut dw) = (nan(), poisoned(dev, i.ids.len()), up(&i.up), dev.upload(&i.w));
+    let (more, ids, pos) = (up(&i.up), dev.upload(&i.ids).unwrap(), dev.upload(&i.pos).unwrap());
+    let (mut y, mut rstd, mut dx, mut dw) = (nan(), poisoned(dev, i.ids.len()), up(&i.up), dev.upload(&i.w).unwrap());
     let (mut h, mut dgate, mut dup, mut e) = (nan(), nan(), nan(), nan());
-    let (mut dtable, mut scatter) = (dev.upload(&i.start), up(&i.start));
+    let (mut dtable, mut scatter) = (dev.upload(&i.start).unwrap(), up(&i.start));
     rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
     rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
     swiglu_fwd(dev, gate.view(), more.view(), h.view_mut()).unwrap();
@@ -181,7 +183,7 @@ fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec
         ("embed_bwd", take(dev, &dtable)),
     ];
     if c.is_multiple_of(2) {
-        let table = dev.upload(&table(512, c, 1e4));
+        let table = dev.upload(&table(512, c, 1e4)).unwrap();
         for (op, back) in [("rope_fwd", false), ("rope_bwd", true)] {
             let mut x = up(&i.x);
             let turn = if back { rope_bwd } else { rope_fwd };
@@ -217,8 +219,8 @@ fn copy_and_fill_on_kernels() {
     let x = normal(1000, 1);
     for from in [DType::F32, DType::Bf16] {
         for to in [DType::F32, DType::Bf16] {
-            let source = if from == DType::F32 { dev.upload(&x) } else { dev.upload(&round(&x)) };
-            let mut y = dev.zeros(to, 1000);
+            let source = if from == DType::F32 { dev.upload(&x).unwrap() } else { dev.upload(&round(&x)).unwrap() };
+            let mut y = dev.zeros(to, 1000).unwrap();
             copy(dev, source.view(), y.view_mut()).unwrap();
             let exact = from == DType::F32 && to == DType::F32;
             let want = if exact { x.clone() } else { floats(&round(&x)) };
@@ -237,8 +239,16 @@ fn rmsnorm_fwd_in_bf16_matches_the_oracle() {
     let dev = kernel_device();
     for [n, c] in SHAPES {
         let (x, w) = (round(&normal(n * c, 1)), round(&normal(c, 2)));
-        let (mut y, mut rstd) = (dev.upload(&vec![bf16::NAN; n * c]), poisoned(&dev, n));
-        rmsnorm_fwd(&dev, dev.upload(&x).view(), dev.upload(&w).view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
+        let (mut y, mut rstd) = (dev.upload(&vec![bf16::NAN; n * c]).unwrap(), poisoned(&dev, n));
+        rmsnorm_fwd(
+            &dev,
+            dev.upload(&x).unwrap().view(),
+            dev.upload(&w).unwrap().view(),
+            y.view_mut(),
+            rstd.view_mut(),
+            EPS,
+        )
+        .unwrap();
         let (want, want_rstd) = oracle::norm::rmsnorm_fwd(&wide(&floats(&x)), &wide(&floats(&w)), EPS as f64);
         assert!(y.guard_intact());
         near("rmsnorm_fwd y in bf16", &[n, c], &want, &floats(&dev.to_vec(y.view())), 2.8e-3);
@@ -359,8 +369,8 @@ fn bits_depend_on_no_thread_and_no_vector_width() {
 #[test]
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
-    let (a, b) = (dev.zeros(DType::F32, 12), dev.zeros(DType::F32, 5));
-    let (ids, mut y, mut r) = (dev.upload(&[0i32, 1, 7]), poisoned(&dev, 12), poisoned(&dev, 3));
+    let (a, b) = (dev.zeros(DType::F32, 12).unwrap(), dev.zeros(DType::F32, 5).unwrap());
+    let (ids, mut y, mut r) = (dev.upload(&[0i32, 1, 7]).unwrap(), poisoned(&dev, 12), poisoned(&dev, 3));
     let w = a.at(0..4);
     refused(rmsnorm_fwd(&dev, b.view(), w, y.view_mut(), r.view_mut(), EPS), "rmsnorm_fwd", "x [N, C]");
     refused(rmsnorm_fwd(&dev, a.view(), w, y.at_mut(0..9), r.view_mut(), EPS), "rmsnorm_fwd", "y [N, C]");

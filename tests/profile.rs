@@ -27,15 +27,15 @@ fn config() -> ModelConfig {
 
 /// Two recorded steps of forward, backward and AdamW on packed sequences, every token but the first of each with loss.
 fn train(dev: &Device) -> Recording {
-    let mut w = Weights::init(dev, config(), 1);
+    let mut w = Weights::init(dev, config(), 1).unwrap();
     let mut packing = Packing::default();
     LENS.iter().for_each(|len| packing.push(&vec![1; *len], |_| true));
     let (n, m) = (packing.ids.len(), packing.targets.len());
-    let mut batch = PackedBatch::new(dev, &w.config, n, m);
-    let mut acts = Activations::new(dev, &w.config, n, m, Use::Train);
-    let mut dw = w.zeros_like(dev);
-    let mut optimizer = Optimizer::new(dev, parts(&w), Hyper::default(), 10);
-    let ones = dev.upload(&vec![1f32; m]);
+    let mut batch = PackedBatch::new(dev, &w.config, n, m).unwrap();
+    let mut acts = Activations::new(dev, &w.config, n, m, Use::Train).unwrap();
+    let mut dw = w.zeros_like(dev).unwrap();
+    let mut optimizer = Optimizer::new(dev, parts(&w), Hyper::default(), 10).unwrap();
+    let ones = dev.upload(&vec![1f32; m]).unwrap();
     let mut step = || {
         let _step = dev.phase(STEP);
         batch.set(dev, &packing).unwrap();
@@ -146,10 +146,10 @@ fn flops_are_the_plans_estimate() {
 #[test]
 fn keys_noted_with_a_batch_are_those_the_ops_read() {
     let dev = Device::open("cpu", 1).unwrap();
-    let w = Weights::init(&dev, config(), 1);
-    let mut rows = PagedRows::new(&dev, &w.config, 40, 2, 2, 2);
-    let mut kv = KvPages::new(&dev, &w.config, 4);
-    let mut acts = Activations::new(&dev, &w.config, 40, 2, Use::Decode);
+    let w = Weights::init(&dev, config(), 1).unwrap();
+    let mut rows = PagedRows::new(&dev, &w.config, 40, 2, 2, 2).unwrap();
+    let mut kv = KvPages::new(&dev, &w.config, 4).unwrap();
+    let mut acts = Activations::new(&dev, &w.config, 40, 2, Use::Decode).unwrap();
     let (pos, seq): (Vec<i32>, Vec<i32>) = ((0..36).chain(0..4).collect(), [[0; 36].as_slice(), &[1; 4]].concat());
     dev.start_recording(1000).unwrap();
     rows.set(&dev, &[3; 40], &pos, &seq, &[0, 1, 2, 3], &[35, 39]).unwrap();
@@ -214,7 +214,7 @@ fn with_a_gpus_clock_segments_are_kernels() {
 #[test]
 fn decode_and_prefill_record_the_steps_asked_for() {
     let dev = Device::open("cpu", 1).unwrap();
-    let w = Weights::init(&dev, config(), 1);
+    let w = Weights::init(&dev, config(), 1).unwrap();
     let sizes = work::Sizes { batch: 3, prompt: 40, steps: 4 };
     let s = summarise(&work::decode(&dev, &w, sizes).unwrap().1, false);
     assert_eq!((s.steps, row(&s, "sample").calls, row(&s, "attn_decode").calls), (4, 4, 12));

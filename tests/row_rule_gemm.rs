@@ -45,7 +45,7 @@ fn same(what: &str, got: &[f32], want: &[f32]) {
 type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
 
 fn product(dev: &Device, gemm: Gemm, a: &[f32], b: &[f32], c: &[f32], dims: [usize; 3], store: Store) -> Vec<f32> {
-    let (a, b, mut c) = (dev.upload(a), dev.upload(b), dev.upload(c));
+    let (a, b, mut c) = (dev.upload(a).unwrap(), dev.upload(b).unwrap(), dev.upload(c).unwrap());
     gemm(dev, a.view(), b.view(), c.view_mut(), dims[0], dims[1], dims[2], store).unwrap();
     assert!(c.guard_intact());
     dev.to_vec(c.view())
@@ -66,7 +66,7 @@ fn nt_panels(
     k: usize,
     store: Store,
 ) -> haggle::Result<()> {
-    let mut panels = dev.upload(&vec![f32::NAN; panels_len(dev, n, k)]);
+    let mut panels = dev.upload(&vec![f32::NAN; panels_len(dev, n, k)]).unwrap();
     gemm_pack(dev, b, panels.view_mut(), n, k)?;
     assert!(panels.guard_intact());
     gemm_nt(dev, a, Matrix { rows: b, panels: Some(panels.view()) }, c, m, n, k, store)
@@ -142,8 +142,8 @@ fn product_bf16(
     store: Store,
     into: DType,
 ) -> Vec<f32> {
-    let up = |x: &[f32]| dev.upload(&x.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>());
-    let (a, b, mut c) = (up(a), up(b), if into == DType::F32 { dev.upload(c) } else { up(c) });
+    let up = |x: &[f32]| dev.upload(&x.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>()).unwrap();
+    let (a, b, mut c) = (up(a), up(b), if into == DType::F32 { dev.upload(c).unwrap() } else { up(c) });
     gemm(dev, a.view(), b.view(), c.view_mut(), dims[0], dims[1], dims[2], store).unwrap();
     assert!(c.guard_intact());
     match into {
@@ -235,8 +235,8 @@ fn targets(n: usize) -> Vec<i32> {
 /// logprob, lse, entropy of rows.
 fn head(dev: &Device, x: &[f32], w: &[f32], target: &[i32], inv_temperature: f32) -> Vec<f32> {
     let n = target.len();
-    let (x, w, target) = (dev.upload(x), dev.upload(w), dev.upload(target));
-    let zeros = |len| dev.zeros(DType::F32, len);
+    let (x, w, target) = (dev.upload(x).unwrap(), dev.upload(w).unwrap(), dev.upload(target).unwrap());
+    let zeros = |len| dev.zeros(DType::F32, len).unwrap();
     let (mut lp, mut lse, mut h) = (zeros(n), zeros(n), zeros(n));
     let mut work = zeros(linear_logprob_workspace(dev, V));
     let (x, w, t, out) = (x.view(), w.view(), target.view(), (lp.view_mut(), lse.view_mut(), h.view_mut()));
@@ -267,10 +267,11 @@ fn linear_logprob_bwd_has_the_same_bits_on_every_device() {
     let (dlp, dh, dw0) = (noise(n, 14), noise(n, 15), noise(V * C, 16));
     let run = |dev: &Device| {
         let fwd = head(dev, &x, &w, &target, 0.8);
-        let [x, w, dlp, dh] = [&x, &w, &dlp, &dh].map(|v| dev.upload(v));
-        let (t, lse, h) = (dev.upload(&target), dev.upload(&fwd[n..2 * n]), dev.upload(&fwd[2 * n..]));
-        let (mut dx, mut dw) = (dev.upload(&vec![f32::NAN; n * C]), dev.upload(&dw0));
-        let mut work = dev.zeros(DType::F32, linear_logprob_workspace(dev, V));
+        let [x, w, dlp, dh] = [&x, &w, &dlp, &dh].map(|v| dev.upload(v).unwrap());
+        let (t, lse, h) =
+            (dev.upload(&target).unwrap(), dev.upload(&fwd[n..2 * n]).unwrap(), dev.upload(&fwd[2 * n..]).unwrap());
+        let (mut dx, mut dw) = (dev.upload(&vec![f32::NAN; n * C]).unwrap(), dev.upload(&dw0).unwrap());
+        let mut work = dev.zeros(DType::F32, linear_logprob_workspace(dev, V)).unwrap();
         let (a, b) = ((dlp.view(), dh.view(), x.view(), w.view()), (t.view(), lse.view(), h.view()));
         let (c, d) = ((dx.view_mut(), dw.view_mut()), work.view_mut());
         linear_logprob_bwd(dev, a.0, a.1, a.2, a.3, b.0, b.1, b.2, c.0, c.1, d, C, 0.8).unwrap();
@@ -289,11 +290,12 @@ type Filters = (f32, i32, f32, f32);
 /// Tokens and logprobs of rows, all sampled alike, row r at position `at + r`.
 fn draw(dev: &Device, logits: &[f32], vocab: usize, how: Filters, at: u64) -> (Vec<i32>, Vec<f32>) {
     let n = logits.len() / vocab;
-    let (t, k) = (dev.upload(&vec![how.0; n]), dev.upload(&vec![how.1; n]));
-    let (p, m) = (dev.upload(&vec![how.2; n]), dev.upload(&vec![how.3; n]));
-    let key = dev.upload(&(0..n as u64).flat_map(|r| [9, 4, at + r]).collect::<Vec<u64>>());
+    let (t, k) = (dev.upload(&vec![how.0; n]).unwrap(), dev.upload(&vec![how.1; n]).unwrap());
+    let (p, m) = (dev.upload(&vec![how.2; n]).unwrap(), dev.upload(&vec![how.3; n]).unwrap());
+    let key = dev.upload(&(0..n as u64).flat_map(|r| [9, 4, at + r]).collect::<Vec<u64>>()).unwrap();
     let how = Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: m.view(), key: key.view() };
-    let (mut z, mut token, mut lp) = (dev.upload(logits), dev.zeros(DType::I32, n), dev.zeros(DType::F32, n));
+    let (mut z, mut token, mut lp) =
+        (dev.upload(logits).unwrap(), dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
     sample(dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), vocab).unwrap();
     (dev.to_vec(token.view()), dev.to_vec(lp.view()))
 }

@@ -28,7 +28,7 @@ fn small() -> ModelConfig {
 
 fn train(threads: usize, how: Supervision) -> (Vec<Row>, Vec<f32>) {
     let dev = Device::open("cpu", threads).unwrap();
-    let mut trainer = Trainer::new(&dev, small(), how);
+    let mut trainer = Trainer::new(&dev, small(), how).unwrap();
     let mut rows = Vec::new();
     trainer
         .run(chat(), |row, _| {
@@ -75,7 +75,7 @@ fn the_loss_falls() {
 #[test]
 fn a_dialogue_longer_than_a_micro_batch_is_refused_by_name() {
     let dev = Device::open("cpu", 1).unwrap();
-    let mut trainer = Trainer::new(&dev, small(), Supervision { micro_tokens: 100, ..short() });
+    let mut trainer = Trainer::new(&dev, small(), Supervision { micro_tokens: 100, ..short() }).unwrap();
     let error = trainer.run(chat(), |_, _| Ok(true)).unwrap_err();
     assert!(error.to_string().contains("max_tokens"), "{error}");
 }
@@ -145,7 +145,7 @@ fn the_parts_of_a_reply_are_told_apart() {
 #[test]
 fn a_probe_of_a_new_model_finds_chance() {
     let dev = Device::open("cpu", 2).unwrap();
-    let mut trainer = Trainer::new(&dev, small(), Supervision { micro_tokens: 1_000, ..short() });
+    let mut trainer = Trainer::new(&dev, small(), Supervision { micro_tokens: 1_000, ..short() }).unwrap();
     let found = probe(&mut trainer, chat(), 1, 8).unwrap();
     assert!((found.loss_buyer - 2_048f64.ln()).abs() < 0.2 && (found.loss_seller - 2_048f64.ln()).abs() < 0.2);
     assert!(found.bid_price < 1e-6 && found.form < 1e-6 && found.price_greedy == 0.0);

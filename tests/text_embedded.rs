@@ -24,7 +24,7 @@ fn the_embedded_model_spells_prices_and_keeps_the_form() {
     let dev = Device::open("cpu", 2).unwrap();
     let chat = embedded::chat().unwrap();
     let how = Supervision { micro_tokens: 2_304, ..Supervision::default() };
-    let mut trainer = Trainer::new(&dev, embedded::weights(&dev).unwrap().config, how);
+    let mut trainer = Trainer::new(&dev, embedded::weights(&dev).unwrap().config, how).unwrap();
     trainer.weights = embedded::weights(&dev).unwrap();
     let found = probe(&mut trainer, &chat, 7, 32).unwrap();
     for (name, probability) in

@@ -25,13 +25,13 @@ fn model(dev: &Device, chat: &Chat) -> Weights {
         max_position_embeddings: 128,
         ..tiny
     };
-    Weights::init(dev, shape, 7)
+    Weights::init(dev, shape, 7).unwrap()
 }
 
 fn learner(dev: &Device, chat: &Chat, how: Learning, hyper: Hyper) -> Learner {
     let weights = model(dev, chat);
-    let optimizer = Optimizer::new(dev, parts(&weights), hyper, 100);
-    Learner::planned(&mut Plan::on(dev), weights, optimizer, how)
+    let optimizer = Optimizer::new(dev, parts(&weights), hyper, 100).unwrap();
+    Learner::planned(&mut Plan::on(dev), weights, optimizer, how).unwrap()
 }
 
 fn learning() -> Learning {

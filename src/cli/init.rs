@@ -95,7 +95,7 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     let dev = Device::open(&config.device, config.threads)?;
     let how = supervision(args, config.seed);
     let chat = Chat::ours(Tokenizer::train(&dialogues::corpus(CORPUS.1, CORPUS.0)?, VOCAB)?)?;
-    let mut trainer = Trainer::new(&dev, shape(&chat), how);
+    let mut trainer = Trainer::new(&dev, shape(&chat), how)?;
     save(&mut trainer, &chat, &dev, dir)?;
     let found = if args.supervised { Some(supervise(&mut trainer, &chat, &dev, dir)?) } else { None };
     save(&mut trainer, &chat, &dev, dir)?;

@@ -97,8 +97,8 @@ fn score(
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let total: usize = sequences.iter().map(Vec::len).sum();
     let budget = longest.max(MICRO_BATCH_TOKENS.min(total)).max(1);
-    let mut batch = PackedBatch::new(dev, &w.config, budget, budget);
-    let mut acts = Activations::new(dev, &w.config, budget, budget, Use::Score);
+    let mut batch = PackedBatch::new(dev, &w.config, budget, budget)?;
+    let mut acts = Activations::new(dev, &w.config, budget, budget, Use::Score)?;
     let mut packing = Packing::default();
     let mut rest = sequences;
     while !rest.is_empty() {

@@ -1,5 +1,6 @@
 //! Typed memory: buffers, and the views that ops take.
 
+use super::gpu::card::Share;
 use super::gpu::cuda_memory::Memory;
 use super::host::HostMemory;
 use std::fmt;
@@ -58,7 +59,8 @@ impl Element for u64 {
 }
 
 enum Storage {
-    Host(HostMemory),
+    /// The memory, and on the emulator its share of the card.
+    Host(HostMemory, #[expect(dead_code, reason = "held to be dropped")] Option<Share>),
     Cuda(Memory),
 }
 
@@ -70,8 +72,10 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub(super) fn host(dtype: DType, len: usize) -> Buffer {
-        Buffer { dtype, len, storage: Storage::Host(HostMemory::zeroed(len * dtype.size())) }
+    /// On the host, on a card or not; none when the machine has no more.
+    pub(super) fn host(dtype: DType, len: usize, share: Option<Share>) -> Option<Buffer> {
+        let memory = HostMemory::zeroed(len.checked_mul(dtype.size())?)?;
+        Some(Buffer { dtype, len, storage: Storage::Host(memory, share) })
     }
 
     pub(super) fn cuda(dtype: DType, len: usize, memory: Memory) -> Buffer {
@@ -123,21 +127,21 @@ impl Buffer {
     /// False when something wrote outside the buffer, just before or behind it. Tests ask after every op.
     pub fn guard_intact(&self) -> bool {
         match &self.storage {
-            Storage::Host(memory) => memory.guard_intact(),
+            Storage::Host(memory, _) => memory.guard_intact(),
             Storage::Cuda(memory) => memory.guard_intact(),
         }
     }
 
     fn bytes(&self) -> *const u8 {
         match &self.storage {
-            Storage::Host(memory) => memory.as_ptr(),
+            Storage::Host(memory, _) => memory.as_ptr(),
             Storage::Cuda(memory) => memory.address() as *const u8,
         }
     }
 
     fn bytes_mut(&mut self) -> *mut u8 {
         match &mut self.storage {
-            Storage::Host(memory) => memory.as_mut_ptr(),
+            Storage::Host(memory, _) => memory.as_mut_ptr(),
             Storage::Cuda(memory) => memory.address() as *mut u8,
         }
     }
@@ -199,7 +203,7 @@ impl<'a> View<'a> {
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host<T: Element>(&self) -> &'a [T] {
         assert_eq!(T::DTYPE, self.dtype, "view read as another type");
-        assert!(matches!(self.buffer.storage, Storage::Host(_)), "a GPU's memory read as the host's");
+        assert!(matches!(self.buffer.storage, Storage::Host(..)), "a GPU's memory read as the host's");
         // SAFETY: the storage is 64-byte aligned, lives as long as 'a, holds `buffer.len` initialised elements of
         // this type (checked above), and start + len <= buffer.len by construction.
         unsafe { std::slice::from_raw_parts(self.buffer.bytes().cast::<T>().add(self.start), self.len) }
@@ -259,7 +263,7 @@ impl<'a> ViewMut<'a> {
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host_mut<T: Element>(&mut self) -> &mut [T] {
         assert_eq!(T::DTYPE, self.buffer.dtype, "view written as another type");
-        assert!(matches!(self.buffer.storage, Storage::Host(_)), "a GPU's memory written as the host's");
+        assert!(matches!(self.buffer.storage, Storage::Host(..)), "a GPU's memory written as the host's");
         let bytes = self.buffer.bytes_mut();
         // SAFETY: as for `View::host`; the exclusive borrow of the buffer makes this the only view of it.
         unsafe { std::slice::from_raw_parts_mut(bytes.cast::<T>().add(self.start), self.len) }
@@ -272,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_view_reads_and_writes_its_own_part() {
-        let mut b = Buffer::host(DType::F32, 10);
+        let mut b = Buffer::host(DType::F32, 10, None).unwrap();
         b.at_mut(3..6).host_mut::<f32>().copy_from_slice(&[1.0, 2.0, 3.0]);
         assert_eq!(b.at(2..7).host::<f32>(), &[0.0, 1.0, 2.0, 3.0, 0.0]);
         assert!(b.guard_intact());
@@ -281,6 +285,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "outside")]
     fn a_view_outside_the_buffer_is_refused() {
-        Buffer::host(DType::I32, 4).at(2..5);
+        Buffer::host(DType::I32, 4, None).unwrap().at(2..5);
     }
 }

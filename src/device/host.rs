@@ -28,11 +28,20 @@ enum Block {
 }
 
 impl HostMemory {
-    /// At least `bytes` zeros.
-    pub fn zeroed(bytes: usize) -> HostMemory {
+    /// At least `bytes` zeros; none when the machine has no more.
+    pub fn zeroed(bytes: usize) -> Option<HostMemory> {
         let lines = bytes.div_ceil(64);
-        let huge = if bytes >= HUGE { huge((lines + 2) * 64) } else { None };
-        let block = huge.unwrap_or_else(|| Block::Heap(vec![Line([0; 64]); lines + 2]));
+        let all = lines.checked_add(2).filter(|n| *n <= isize::MAX as usize / 128)?;
+        let huge = if bytes >= HUGE { huge(all * 64) } else { None };
+        let block = match huge {
+            Some(block) => block,
+            None => {
+                let mut heap = Vec::new();
+                heap.try_reserve_exact(all).ok()?;
+                heap.resize(all, Line([0; 64]));
+                Block::Heap(heap)
+            }
+        };
         let mut memory = HostMemory { block, lines };
         let first = memory.first_mut();
         // SAFETY: the block holds lines + 2 lines.
@@ -40,7 +49,7 @@ impl HostMemory {
             first.cast::<[u8; 64]>().write(GUARD);
             first.add((lines + 1) * 64).cast::<[u8; 64]>().write(GUARD);
         }
-        memory
+        Some(memory)
     }
 
     /// The first byte between the guards.
@@ -90,9 +99,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_no_machine_has_is_none() {
+        for bytes in [1 << 60, usize::MAX - 200, usize::MAX] {
+            assert!(HostMemory::zeroed(bytes).is_none(), "{bytes}");
+        }
+    }
+
+    #[test]
     fn small_and_huge_blocks_are_zeroed_aligned_and_guarded() {
         for bytes in [0, 1, 64, 4096, HUGE - 1, HUGE, HUGE + 1, 3 * HUGE] {
-            let mut memory = HostMemory::zeroed(bytes);
+            let mut memory = HostMemory::zeroed(bytes).unwrap();
             assert!((memory.as_ptr() as usize).is_multiple_of(64), "{bytes}");
             // SAFETY: `bytes` bytes are there, and a guard behind their last line.
             unsafe {
@@ -102,7 +118,7 @@ mod tests {
                 memory.as_mut_ptr().add(bytes.next_multiple_of(64)).write(1);
             }
             assert!(!memory.guard_intact(), "{bytes}");
-            let mut memory = HostMemory::zeroed(bytes);
+            let mut memory = HostMemory::zeroed(bytes).unwrap();
             // SAFETY: the guard stands before the first byte.
             unsafe { memory.as_mut_ptr().sub(1).write(1) };
             assert!(!memory.guard_intact(), "{bytes}");

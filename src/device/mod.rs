@@ -28,6 +28,25 @@ pub enum Device {
     Gpu(Arc<gpu::Gpu>),
 }
 
+/// Memory of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that can still be taken.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// This machine's memory, as Linux tells it: what can be taken without swapping.
+fn host_room() -> Option<Room> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = |key: &str| -> Option<u64> {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    Some(Room { free_bytes: kib("MemAvailable:")? << 10, total_bytes: kib("MemTotal:")? << 10 })
+}
+
 impl Device {
     /// Opens a device by name (`auto`, `cpu`, `emu`, `cuda`, `cuda:N`) with `threads` CPU threads (0: all cores).
     /// `auto` is the CPU until the CUDA device has run on hardware.
@@ -54,18 +73,38 @@ impl Device {
     }
 
     /// A buffer of `len` zeros. Allocation happens here and nowhere else: ops allocate nothing.
-    pub fn zeros(&self, dtype: DType, len: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the device has no more.
+    pub fn zeros(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        let buffer = match self {
+            Device::Cpu(_) => Buffer::host(dtype, len, None),
+            Device::Gpu(gpu) => gpu.zeros(dtype, len)?,
+        };
+        buffer.ok_or_else(|| Error::Memory {
+            device: self.name().into(),
+            what: format!("{len} {}", dtype.name()),
+            bytes: (len as u64).saturating_mul(dtype.size() as u64),
+            room: self.room(),
+        })
+    }
+
+    /// What is free of the device's memory; none where nobody says.
+    pub fn room(&self) -> Option<Room> {
         match self {
-            Device::Cpu(_) => Buffer::host(dtype, len),
-            Device::Gpu(gpu) => gpu.zeros(dtype, len),
+            Device::Cpu(_) => host_room(),
+            Device::Gpu(gpu) => gpu.room(),
         }
     }
 
     /// A buffer that holds `data`.
-    pub fn upload<T: Element>(&self, data: &[T]) -> Buffer {
-        let mut buffer = self.zeros(T::DTYPE, data.len());
+    ///
+    /// # Errors
+    /// As [`Device::zeros`].
+    pub fn upload<T: Element>(&self, data: &[T]) -> Result<Buffer> {
+        let mut buffer = self.zeros(T::DTYPE, data.len())?;
         self.write(buffer.view_mut(), data);
-        buffer
+        Ok(buffer)
     }
 
     /// Copies host data into a view of the same type and length.

@@ -52,7 +52,7 @@ impl Engine {
     /// An engine for models of the shape `model`. Everything is allocated here.
     ///
     /// # Errors
-    /// [`Error::Config`] when a size is zero.
+    /// [`Error::Config`] when a size is zero, [`Error::Memory`].
     pub fn new(dev: &Device, model: &ModelConfig, config: EngineConfig) -> Result<Engine> {
         Engine::planned(&mut Plan::on(dev), model, config)
     }
@@ -73,7 +73,7 @@ impl Engine {
         let width = context.div_ceil(CHUNK).min(max_pages);
         Ok(Engine {
             schedule: Schedule::new(max_pages, max_rows, max_seqs, width, prefix_reuse),
-            slate: Slate::planned(plan, model, config, width),
+            slate: Slate::planned(plan, model, config, width)?,
             finished: Vec::with_capacity(max_seqs),
             births: 0,
             version: None,

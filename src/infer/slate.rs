@@ -28,24 +28,24 @@ pub(super) struct Slate {
 }
 
 impl Slate {
-    pub fn planned(plan: &mut Plan, model: &ModelConfig, config: EngineConfig, table_width: usize) -> Slate {
+    pub fn planned(plan: &mut Plan, model: &ModelConfig, config: EngineConfig, table_width: usize) -> Result<Slate> {
         let EngineConfig { max_pages, max_rows, max_seqs, .. } = config;
-        Slate {
+        Ok(Slate {
             dev: plan.device().clone(),
-            kv: KvPages::planned(plan, model, max_pages),
-            rows: PagedRows::planned(plan, model, max_rows, max_seqs, table_width, max_seqs),
-            acts: Activations::planned(plan, model, max_rows, max_seqs, Use::Decode),
-            temperature: plan.f32("sampling", "temperature", max_seqs),
-            top_k: plan.i32("sampling", "top_k", max_seqs),
-            top_p: plan.f32("sampling", "top_p", max_seqs),
-            min_p: plan.f32("sampling", "min_p", max_seqs),
-            key: plan.buffer("sampling", "key", DType::U64, 3 * max_seqs),
-            token_out: plan.i32("sampling", "token", max_seqs),
-            logprob_out: plan.f32("sampling", "logprob", max_seqs),
+            kv: KvPages::planned(plan, model, max_pages)?,
+            rows: PagedRows::planned(plan, model, max_rows, max_seqs, table_width, max_seqs)?,
+            acts: Activations::planned(plan, model, max_rows, max_seqs, Use::Decode)?,
+            temperature: plan.f32("sampling", "temperature", max_seqs)?,
+            top_k: plan.i32("sampling", "top_k", max_seqs)?,
+            top_p: plan.f32("sampling", "top_p", max_seqs)?,
+            min_p: plan.f32("sampling", "min_p", max_seqs)?,
+            key: plan.buffer("sampling", "key", DType::U64, 3 * max_seqs)?,
+            token_out: plan.i32("sampling", "token", max_seqs)?,
+            logprob_out: plan.f32("sampling", "logprob", max_seqs)?,
             vocab: model.vocab_size,
             token: vec![0; max_seqs],
             logprob: vec![0.0; max_seqs],
-        }
+        })
     }
 
     /// Runs a batch; afterwards `token` and `logprob` hold a sample for each of `batch.samples`.

@@ -2,6 +2,7 @@
 
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
+use crate::error::Result;
 use crate::ops::logprob::linear_logprob_workspace;
 
 /// What activations are for; each use holds only the buffers it needs.
@@ -90,25 +91,37 @@ pub struct Activations {
 
 impl Activations {
     /// Buffers for at most `max_tokens` tokens, `max_out` of which carry a loss (or, when decoding, sample).
-    pub fn new(dev: &Device, c: &ModelConfig, max_tokens: usize, max_out: usize, for_use: Use) -> Activations {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn new(dev: &Device, c: &ModelConfig, max_tokens: usize, max_out: usize, for_use: Use) -> Result<Activations> {
         Activations::planned(&mut Plan::on(dev), c, max_tokens, max_out, for_use)
     }
 
     /// The same, through a plan.
-    pub fn planned(plan: &mut Plan, c: &ModelConfig, max_tokens: usize, max_out: usize, for_use: Use) -> Activations {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn planned(
+        plan: &mut Plan,
+        c: &ModelConfig,
+        max_tokens: usize,
+        max_out: usize,
+        for_use: Use,
+    ) -> Result<Activations> {
         let group = match for_use {
             Use::Train => "activations (train)",
             Use::Score => "activations (score)",
             Use::Decode => "activations (decode)",
         };
         let kept = if for_use == Use::Train { c.num_hidden_layers } else { 1 };
-        let x = plan.buffer(group, "x", c.compute, max_tokens * c.hidden_size);
+        let x = plan.buffer(group, "x", c.compute, max_tokens * c.hidden_size)?;
         // One row may give several logits, so these may be more than the rows; the last layer runs them all.
         let rows = if for_use == Use::Decode { max_tokens.max(max_out) } else { max_tokens };
-        let layers = (0..kept).map(|l| layer_acts(plan, group, c, rows, l, for_use)).collect();
-        let out = out_acts(plan, group, c, max_out, for_use);
-        let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out));
-        Activations { max_tokens, max_out, for_use, n_out: 0, vocab: c.vocab_size, x, layers, out, grads }
+        let layers = (0..kept).map(|l| layer_acts(plan, group, c, rows, l, for_use)).collect::<Result<_>>()?;
+        let out = out_acts(plan, group, c, max_out, for_use)?;
+        let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out)).transpose()?;
+        Ok(Activations { max_tokens, max_out, for_use, n_out: 0, vocab: c.vocab_size, x, layers, out, grads })
     }
 
     /// Logprob `[M]` of each target of the last packed forward.
@@ -132,7 +145,14 @@ impl Activations {
     }
 }
 
-fn layer_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize, l: usize, for_use: Use) -> LayerActs {
+fn layer_acts(
+    plan: &mut Plan,
+    group: &'static str,
+    c: &ModelConfig,
+    n: usize,
+    l: usize,
+    for_use: Use,
+) -> Result<LayerActs> {
     let (width, f, h, hk) = (c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads);
     let kept = if for_use == Use::Train { n * width } else { 0 };
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
@@ -140,63 +160,63 @@ fn layer_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize, l
         "attn_rstd" | "q_rstd" | "k_rstd" | "mlp_rstd" | "lse" => of(DType::F32, name, len),
         _ => of(c.compute, name, len),
     };
-    LayerActs {
-        x_attn: b("x_attn", kept),
-        attn_rstd: b("attn_rstd", n),
-        attn_h: b("attn_h", n * width),
-        q_raw: b("q_raw", n * c.q_dim()),
-        k_raw: b("k_raw", n * c.kv_dim()),
-        q_rstd: b("q_rstd", n * h),
-        k_rstd: b("k_rstd", n * hk),
-        q: b("q", n * c.q_dim()),
-        k: b("k", n * c.kv_dim()),
-        v: b("v", n * c.kv_dim()),
-        o: b("o", n * c.q_dim()),
-        lse: b("lse", n * h),
-        x_mlp: b("x_mlp", kept),
-        mlp_rstd: b("mlp_rstd", n),
-        mlp_h: b("mlp_h", n * width),
-        gate: b("gate", n * f),
-        up: b("up", n * f),
-        s: b("s", n * f),
-    }
+    Ok(LayerActs {
+        x_attn: b("x_attn", kept)?,
+        attn_rstd: b("attn_rstd", n)?,
+        attn_h: b("attn_h", n * width)?,
+        q_raw: b("q_raw", n * c.q_dim())?,
+        k_raw: b("k_raw", n * c.kv_dim())?,
+        q_rstd: b("q_rstd", n * h)?,
+        k_rstd: b("k_rstd", n * hk)?,
+        q: b("q", n * c.q_dim())?,
+        k: b("k", n * c.kv_dim())?,
+        v: b("v", n * c.kv_dim())?,
+        o: b("o", n * c.q_dim())?,
+        lse: b("lse", n * h)?,
+        x_mlp: b("x_mlp", kept)?,
+        mlp_rstd: b("mlp_rstd", n)?,
+        mlp_h: b("mlp_h", n * width)?,
+        gate: b("gate", n * f)?,
+        up: b("up", n * f)?,
+        s: b("s", n * f)?,
+    })
 }
 
-fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for_use: Use) -> OutActs {
+fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for_use: Use) -> Result<OutActs> {
     let (packed, logits, workspace) = match for_use {
         Use::Train | Use::Score => (m, 0, linear_logprob_workspace(plan.device(), c.vocab_size)),
         Use::Decode => (0, m * c.vocab_size, 0),
     };
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("out.{name}"), dtype, len);
-    let (x, h) = (of(c.compute, "x", m * c.hidden_size), of(c.compute, "h", m * c.hidden_size));
+    let (x, h) = (of(c.compute, "x", m * c.hidden_size)?, of(c.compute, "h", m * c.hidden_size)?);
     let mut b = |name: &str, len: usize| of(DType::F32, name, len);
-    OutActs {
+    Ok(OutActs {
         x,
-        rstd: b("rstd", m),
+        rstd: b("rstd", m)?,
         h,
-        logprob: b("logprob", packed),
-        lse: b("lse", packed),
-        entropy: b("entropy", packed),
-        logits: b("logits", logits),
-        workspace: b("workspace", workspace),
-    }
+        logprob: b("logprob", packed)?,
+        lse: b("lse", packed)?,
+        entropy: b("entropy", packed)?,
+        logits: b("logits", logits)?,
+        workspace: b("workspace", workspace)?,
+    })
 }
 
-fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Grads {
+fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Grads> {
     let mut b = |name: &str, len: usize| plan.buffer("gradients of activations", name, c.compute, len);
-    Grads {
-        dx: b("dx", n * c.hidden_size),
-        dh: b("dh", n * c.hidden_size),
-        dq_raw: b("dq_raw", n * c.q_dim()),
-        dk_raw: b("dk_raw", n * c.kv_dim()),
-        dq: b("dq", n * c.q_dim()),
-        dk: b("dk", n * c.kv_dim()),
-        dv: b("dv", n * c.kv_dim()),
-        d_o: b("do", n * c.q_dim()),
-        dgate: b("dgate", n * c.intermediate_size),
-        dup: b("dup", n * c.intermediate_size),
-        ds: b("ds", n * c.intermediate_size),
-        dx_out: b("dx_out", m * c.hidden_size),
-        dh_out: b("dh_out", m * c.hidden_size),
-    }
+    Ok(Grads {
+        dx: b("dx", n * c.hidden_size)?,
+        dh: b("dh", n * c.hidden_size)?,
+        dq_raw: b("dq_raw", n * c.q_dim())?,
+        dk_raw: b("dk_raw", n * c.kv_dim())?,
+        dq: b("dq", n * c.q_dim())?,
+        dk: b("dk", n * c.kv_dim())?,
+        dv: b("dv", n * c.kv_dim())?,
+        d_o: b("do", n * c.q_dim())?,
+        dgate: b("dgate", n * c.intermediate_size)?,
+        dup: b("dup", n * c.intermediate_size)?,
+        ds: b("ds", n * c.intermediate_size)?,
+        dx_out: b("dx_out", m * c.hidden_size)?,
+        dh_out: b("dh_out", m * c.hidden_size)?,
+    })
 }

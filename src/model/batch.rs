@@ -63,25 +63,31 @@ pub struct PackedBatch {
 
 impl PackedBatch {
     /// Room for `max_tokens` tokens in any number of sequences, `max_loss` of them carrying loss.
-    pub fn new(dev: &Device, c: &ModelConfig, max_tokens: usize, max_loss: usize) -> PackedBatch {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new(dev: &Device, c: &ModelConfig, max_tokens: usize, max_loss: usize) -> Result<PackedBatch> {
         PackedBatch::planned(&mut Plan::on(dev), c, max_tokens, max_loss)
     }
 
     /// The same, through a plan.
-    pub fn planned(plan: &mut Plan, c: &ModelConfig, max_tokens: usize, max_loss: usize) -> PackedBatch {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned(plan: &mut Plan, c: &ModelConfig, max_tokens: usize, max_loss: usize) -> Result<PackedBatch> {
         let mut b = |name: &str, len| plan.i32("batch", name, len);
-        PackedBatch {
-            ids: b("ids", max_tokens),
-            positions: b("positions", max_tokens),
-            cu_seqlens: b("cu_seqlens", max_tokens + 1),
-            loss_rows: b("loss_rows", max_loss),
-            targets: b("targets", max_loss),
+        Ok(PackedBatch {
+            ids: b("ids", max_tokens)?,
+            positions: b("positions", max_tokens)?,
+            cu_seqlens: b("cu_seqlens", max_tokens + 1)?,
+            loss_rows: b("loss_rows", max_loss)?,
+            targets: b("targets", max_loss)?,
             n_tokens: 0,
             n_seqs: 0,
             n_loss: 0,
             vocab: c.vocab_size,
             max_positions: c.max_position_embeddings,
-        }
+        })
     }
 
     /// Writes sequences to the device, replacing what was there.
@@ -169,6 +175,9 @@ pub struct PagedRows {
 
 impl PagedRows {
     /// Room for `max_rows` rows of `max_seqs` sequences of `max_pages` pages each; `max_logits` rows give logits.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
     pub fn new(
         dev: &Device,
         c: &ModelConfig,
@@ -176,11 +185,14 @@ impl PagedRows {
         max_seqs: usize,
         max_pages: usize,
         max_logits: usize,
-    ) -> PagedRows {
+    ) -> Result<PagedRows> {
         PagedRows::planned(&mut Plan::on(dev), c, max_rows, max_seqs, max_pages, max_logits)
     }
 
     /// The same, through a plan.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
     pub fn planned(
         plan: &mut Plan,
         c: &ModelConfig,
@@ -188,16 +200,16 @@ impl PagedRows {
         max_seqs: usize,
         max_pages: usize,
         max_logits: usize,
-    ) -> PagedRows {
+    ) -> Result<PagedRows> {
         let mut b = |name: &str, len| plan.i32("rows", name, len);
-        PagedRows {
-            ids: b("ids", max_rows),
-            positions: b("positions", max_rows),
-            seq: b("seq", max_rows),
-            table: b("page table", max_seqs * max_pages),
-            logit_rows: b("logit_rows", max_logits),
-            logit_positions: b("logit_positions", max_logits),
-            logit_seq: b("logit_seq", max_logits),
+        Ok(PagedRows {
+            ids: b("ids", max_rows)?,
+            positions: b("positions", max_rows)?,
+            seq: b("seq", max_rows)?,
+            table: b("page table", max_seqs * max_pages)?,
+            logit_rows: b("logit_rows", max_logits)?,
+            logit_positions: b("logit_positions", max_logits)?,
+            logit_seq: b("logit_seq", max_logits)?,
             picked: [Vec::with_capacity(max_logits), Vec::with_capacity(max_logits)],
             keys_read: Keys::default(),
             n_rows: 0,
@@ -207,7 +219,7 @@ impl PagedRows {
             end_page: 0,
             vocab: c.vocab_size,
             max_positions: c.max_position_embeddings,
-        }
+        })
     }
 
     /// Writes rows to the device, replacing what was there; `table` is `[n_seqs, max_pages]`, unused entries any

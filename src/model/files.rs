@@ -135,7 +135,7 @@ fn from_files(dev: &Device, config: ModelConfig, files: &[Opened]) -> Result<Wei
         }
     }
     check_tied_head(&found, config.tie_word_embeddings)?;
-    let mut w = Weights::zeros(dev, config);
+    let mut w = Weights::zeros(dev, config)?;
     for spec in w.layout.specs.clone() {
         let data = widen(&found[&spec.name]);
         check_finite(&spec, &data)?;

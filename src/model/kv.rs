@@ -18,18 +18,24 @@ pub struct KvPages {
 
 impl KvPages {
     /// `n_pages` pages for a model.
-    pub fn new(dev: &Device, config: &ModelConfig, n_pages: usize) -> KvPages {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new(dev: &Device, config: &ModelConfig, n_pages: usize) -> Result<KvPages> {
         KvPages::planned(&mut Plan::on(dev), config, n_pages)
     }
 
     /// The same, through a plan.
-    pub fn planned(plan: &mut Plan, config: &ModelConfig, n_pages: usize) -> KvPages {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned(plan: &mut Plan, config: &ModelConfig, n_pages: usize) -> Result<KvPages> {
         let heads = config.heads();
-        let mut layers = |name: &str| -> Vec<Buffer> {
+        let mut layers = |name: &str| -> Result<Vec<Buffer>> {
             let layer = |l| plan.buffer("kv pages", format!("{name}.{l}"), config.compute, pages_len(n_pages, heads));
             (0..config.num_hidden_layers).map(layer).collect()
         };
-        KvPages { k: layers("k"), v: layers("v"), n_pages, heads }
+        Ok(KvPages { k: layers("k")?, v: layers("v")?, n_pages, heads })
     }
 
     /// Copies page `from` onto page `to` in every layer (copy on write).

@@ -3,6 +3,7 @@
 //! What is printed is what is allocated: there is no second formula.
 
 use crate::device::{Buffer, DType, Device};
+use crate::error::Result;
 use std::fmt;
 
 /// One buffer of the plan.
@@ -40,24 +41,37 @@ impl Plan {
         &self.dev
     }
 
+    /// True when nothing is allocated.
+    pub fn is_dry(&self) -> bool {
+        self.dry
+    }
+
     /// A buffer of `len` zeros, noted under `group` and `name`.
-    pub fn buffer(&mut self, group: &'static str, name: impl Into<String>, dtype: DType, len: usize) -> Buffer {
-        self.note(group, &name.into(), dtype, len);
-        self.dev.zeros(dtype, if self.dry { 0 } else { len })
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] with these names when the device has no more.
+    pub fn buffer(&mut self, group: &'static str, name: impl Into<String>, dtype: DType, len: usize) -> Result<Buffer> {
+        let (name, bytes) = (name.into(), len.saturating_mul(dtype.size()));
+        let buffer = self.dev.zeros(dtype, if self.dry { 0 } else { len });
+        let buffer = buffer.map_err(|e| e.named(|| format!("{group}: {name}")))?;
+        self.rows.push(PlanRow { group, name, bytes });
+        Ok(buffer)
     }
 
     /// A buffer of `len` zeros, f32.
-    pub fn f32(&mut self, group: &'static str, name: impl Into<String>, len: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// As [`Plan::buffer`].
+    pub fn f32(&mut self, group: &'static str, name: impl Into<String>, len: usize) -> Result<Buffer> {
         self.buffer(group, name, DType::F32, len)
     }
 
     /// A buffer of `len` zeros, i32.
-    pub fn i32(&mut self, group: &'static str, name: impl Into<String>, len: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// As [`Plan::buffer`].
+    pub fn i32(&mut self, group: &'static str, name: impl Into<String>, len: usize) -> Result<Buffer> {
         self.buffer(group, name, DType::I32, len)
-    }
-
-    fn note(&mut self, group: &'static str, name: &str, dtype: DType, len: usize) {
-        self.rows.push(PlanRow { group, name: name.into(), bytes: len * dtype.size() });
     }
 
     /// Bytes of all buffers.
@@ -107,9 +121,9 @@ mod tests {
         let dev = Device::open("cpu", 1).unwrap();
         let c = ModelConfig::tiny(64);
         let build = |mut plan: Plan| {
-            Activations::planned(&mut plan, &c, 40, 10, Use::Train);
-            Activations::planned(&mut plan, &c, 8, 3, Use::Decode);
-            let kv = KvPages::planned(&mut plan, &c, 5);
+            Activations::planned(&mut plan, &c, 40, 10, Use::Train).unwrap();
+            Activations::planned(&mut plan, &c, 8, 3, Use::Decode).unwrap();
+            let kv = KvPages::planned(&mut plan, &c, 5).unwrap();
             let bytes: usize = kv.k.iter().chain(&kv.v).map(Buffer::size_bytes).sum();
             (plan, bytes)
         };

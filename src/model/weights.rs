@@ -1,6 +1,6 @@
 //! A model's parameters: one flat f32 buffer, and how it is born.
 
-use super::{Layout, ModelConfig, TensorId, TensorSpec};
+use super::{Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// Standard deviation of new weights.
 const INIT_STD: f64 = 0.02;
+/// Their group in a plan.
+const GROUP: &str = "weights";
 
 /// The parameters of one model on one device, with what is derived from its config.
 pub struct Weights {
@@ -35,32 +37,51 @@ pub struct Weights {
 
 impl Weights {
     /// A model whose parameters are all zero.
-    pub fn zeros(dev: &Device, config: ModelConfig) -> Weights {
-        let layout = Layout::new(&config);
-        let data = dev.zeros(DType::F32, layout.len);
-        let rope = dev.upload(&rope::table(config.max_position_embeddings, config.head_dim, config.rope_theta));
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn zeros(dev: &Device, config: ModelConfig) -> Result<Weights> {
+        Weights::planned(&mut Plan::on(dev), "model", config)
+    }
+
+    /// The same, through a plan, where it is called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
+        let (dev, layout) = (plan.device().clone(), Layout::new(&config));
+        let data = plan.f32(GROUP, name, layout.len)?;
+        let mut rope =
+            plan.f32(GROUP, format!("{name}, rotary angles"), config.max_position_embeddings * config.head_dim)?;
+        if !plan.is_dry() {
+            let table = rope::table(config.max_position_embeddings, config.head_dim, config.rope_theta);
+            dev.write(rope.view_mut(), &table);
+        }
         let mut end = 0;
         let mut place = |spec: &TensorSpec| {
             let start = end;
-            end += spec.matrix().map_or(0, |(n, k)| panels_len(dev, n, k));
+            end += spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k));
             start..end
         };
         let panels_at = layout.specs.iter().map(&mut place).collect();
-        let panels = dev.zeros(DType::F32, end);
-        let narrow = narrow(dev, &config, &layout);
-        Weights { config, layout, version: 0, data, narrow, panels, packed: None, panels_at, rope }
+        let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
+        let narrow = narrow(plan, name, &config, &layout)?;
+        Ok(Weights { config, layout, version: 0, data, narrow, panels, packed: None, panels_at, rope })
     }
 
     /// A new model: matrices normal with deviation 0.02, those that write into the residual stream divided by
     /// sqrt(2 L) (Radford et al. 2019, section 2.3), norms one. A tensor's values depend on seed and name alone.
-    pub fn init(dev: &Device, config: ModelConfig, seed: u64) -> Weights {
-        let mut w = Weights::zeros(dev, config);
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn init(dev: &Device, config: ModelConfig, seed: u64) -> Result<Weights> {
+        let mut w = Weights::zeros(dev, config)?;
         let residual = 1.0 / (2.0 * w.config.num_hidden_layers as f64).sqrt();
         for spec in &w.layout.specs {
             dev.write(w.data.at_mut(spec.range()), &initial(spec, seed, residual));
         }
         w.version = 1;
-        w
+        Ok(w)
     }
 
     /// A tensor as a forward reads it: f32, or bf16 as [`Weights::pack`] rounded it.
@@ -71,10 +92,10 @@ impl Weights {
     /// The same weights for a model that computes in `compute`.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device does not compute in it.
+    /// [`Error::Device`] when the device does not compute in it, [`Error::Memory`].
     pub fn compute_in(mut self, dev: &Device, compute: DType) -> Result<Weights> {
         self.config.compute = compute;
-        self.narrow = narrow(dev, &self.config, &self.layout);
+        self.narrow = narrow(&mut Plan::on(dev), "model", &self.config, &self.layout)?;
         self.pack(dev)?;
         self.ready(dev)?;
         Ok(self)
@@ -131,7 +152,10 @@ impl Weights {
     }
 
     /// A flat buffer of zeros laid out like the parameters: for gradients and moments.
-    pub fn zeros_like(&self, dev: &Device) -> Buffer {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn zeros_like(&self, dev: &Device) -> Result<Buffer> {
         dev.zeros(DType::F32, self.layout.len)
     }
 
@@ -151,8 +175,9 @@ impl Weights {
     }
 }
 
-fn narrow(dev: &Device, config: &ModelConfig, layout: &Layout) -> Option<Buffer> {
-    (config.compute == DType::Bf16).then(|| dev.zeros(DType::Bf16, layout.len))
+fn narrow(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) -> Result<Option<Buffer>> {
+    let narrow = || plan.buffer(GROUP, format!("{name}, in bf16"), DType::Bf16, layout.len);
+    (config.compute == DType::Bf16).then(narrow).transpose()
 }
 
 fn initial(spec: &TensorSpec, seed: u64, residual: f64) -> Vec<f32> {
@@ -177,7 +202,7 @@ mod tests {
     #[test]
     fn init_is_a_function_of_seed_and_name() {
         let dev = Device::open("cpu", 1).unwrap();
-        let host = |seed| dev.to_vec::<f32>(Weights::init(&dev, ModelConfig::tiny(64), seed).data());
+        let host = |seed| dev.to_vec::<f32>(Weights::init(&dev, ModelConfig::tiny(64), seed).unwrap().data());
         assert_eq!(host(1), host(1));
         assert_ne!(host(1), host(2));
     }
@@ -185,7 +210,7 @@ mod tests {
     #[test]
     fn init_has_the_stated_deviations() {
         let dev = Device::open("cpu", 1).unwrap();
-        let w = Weights::init(&dev, ModelConfig::tiny(2048), 1);
+        let w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
         assert_eq!(w.layout.n_params(), 1_049_984);
         let std = |name: &str| {
             let x = dev.to_vec::<f32>(w.get(w.layout.find(name).unwrap()));

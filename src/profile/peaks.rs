@@ -43,7 +43,7 @@ impl Peaks {
 
     fn of_gpu(dev: &Device, dtype: DType) -> Result<Peaks> {
         let n = 256 << 20;
-        let (x, mut y) = (dev.zeros(DType::F32, n), dev.zeros(DType::F32, n));
+        let (x, mut y) = (dev.zeros(DType::F32, n)?, dev.zeros(DType::F32, n)?);
         let copy_s = median(dev, 9, || copy(dev, x.view(), y.view_mut()))?;
         let k = 8192;
         let noise = crate::noise::Noise::new(3, 3);
@@ -53,7 +53,7 @@ impl Peaks {
             DType::Bf16 => dev.upload(&host.iter().map(|x| half::bf16::from_f32(*x)).collect::<Vec<_>>()),
             _ => dev.upload(&host),
         };
-        let (a, b, mut c) = (upload(), upload(), dev.zeros(dtype, k * k));
+        let (a, b, mut c) = (upload()?, upload()?, dev.zeros(dtype, k * k)?);
         let gemm_s = median(dev, 5, || gemm_nt(dev, a.view(), b.view(), c.view_mut(), k, k, k, Store::Set))?;
         Ok(Peaks { bytes_per_s: 8.0 * n as f64 / copy_s, flops_per_s: 2.0 * (k as f64).powi(3) / gemm_s })
     }

@@ -13,19 +13,19 @@ use crate::oracle;
 pub(super) fn all(t: &mut Tester) -> Result<()> {
     advantages(t, 33, 8)?;
     for (n, k) in [(20, 16), (3, 50)] {
-        let (utility, mut phi) = (t.input(n * k), t.out(n * k));
+        let (utility, mut phi) = (t.input(n * k)?, t.out(n * k)?);
         shapley_max(t.dev, utility.buffer.view(), phi.view_mut(), k)?;
         let want: Vec<f64> = utility.values.chunks(k).flat_map(oracle::credit::shapley_max).collect();
         t.holds("shapley_max", "phi", &format!("n {n} K {k}"), &want, &phi);
     }
     let (n, k) = (3, 6);
-    let (values, mut phi) = (t.input(n << k), t.out(n * k));
+    let (values, mut phi) = (t.input(n << k)?, t.out(n * k)?);
     shapley_table(t.dev, values.buffer.view(), phi.view_mut(), k)?;
     let want: Vec<f64> = values.values.chunks(1 << k).flat_map(|v| oracle::credit::shapley_table(v, k)).collect();
     t.holds("shapley_table", "phi", &format!("n {n} K {k}"), &want, &phi);
     loss(t, 301)?;
     optimizer(t, 5000)?;
-    let (mut bits, noise) = (t.dev.zeros(DType::U64, 300), Noise::new(5, 6));
+    let (mut bits, noise) = (t.dev.zeros(DType::U64, 300)?, Noise::new(5, 6));
     noise_bits(t.dev, bits.view_mut(), noise, 7)?;
     let right = t.dev.to_vec::<u64>(bits.view()).iter().zip(7..).all(|(b, i)| *b == noise.bits(i));
     t.exactly("noise_bits", "bits", "N 300", right);
@@ -34,8 +34,8 @@ pub(super) fn all(t: &mut Tester) -> Result<()> {
 
 fn advantages(t: &mut Tester, n: usize, g: usize) -> Result<()> {
     for divide_by_std in [true, false] {
-        let (rewards, mut advantage) = (t.input(n * g), t.out(n * g));
-        let mut constant = t.dev.zeros(DType::I32, n);
+        let (rewards, mut advantage) = (t.input(n * g)?, t.out(n * g)?);
+        let mut constant = t.dev.zeros(DType::I32, n)?;
         let how = GroupAdvantage { divide_by_std };
         group_advantage(t.dev, rewards.buffer.view(), advantage.view_mut(), constant.view_mut(), g, how)?;
         let want = oracle::credit::group_advantage(&rewards.values, g, how);
@@ -45,8 +45,9 @@ fn advantages(t: &mut Tester, n: usize, g: usize) -> Result<()> {
 }
 
 fn loss(t: &mut Tester, n: usize) -> Result<()> {
-    let [lp, old, reference, a, w, h] = [0; 6].map(|_| t.input(n));
-    let (mut dlp, mut dh, mut sums) = (t.out(n), t.out(n), t.out(POLICY_SUMS.len()));
+    let mut real = || t.input(n);
+    let [lp, old, reference, a, w, h] = [real()?, real()?, real()?, real()?, real()?, real()?];
+    let (mut dlp, mut dh, mut sums) = (t.out(n)?, t.out(n)?, t.out(POLICY_SUMS.len())?);
     let how = PolicyLoss { kl: 0.1, entropy: 0.01, ..PolicyLoss::default() };
     policy_loss(
         t.dev,
@@ -71,10 +72,10 @@ fn loss(t: &mut Tester, n: usize) -> Result<()> {
 }
 
 fn optimizer(t: &mut Tester, n: usize) -> Result<()> {
-    let (g, w, m) = (t.input(n), t.input(n), t.input(n));
-    let squares: Vec<f32> = t.input(n).values.iter().map(|x| (x * x) as f32).collect();
-    let v = t.tensor(&squares, DType::F32);
-    let (mut norm, mut parts) = (t.out(1), t.dev.zeros(DType::U64, GRAD_NORM_PARTS));
+    let (g, w, m) = (t.input(n)?, t.input(n)?, t.input(n)?);
+    let squares: Vec<f32> = t.input(n)?.values.iter().map(|x| (x * x) as f32).collect();
+    let v = t.tensor(&squares, DType::F32)?;
+    let (mut norm, mut parts) = (t.out(1)?, t.dev.zeros(DType::U64, GRAD_NORM_PARTS)?);
     let shape = format!("N {n}");
     grad_norm(t.dev, g.buffer.view(), norm.view_mut(), parts.view_mut())?;
     t.holds("grad_norm", "squares", &shape, &[oracle::optim::grad_norm(&g.values)], &norm);

@@ -13,12 +13,12 @@ pub(super) fn all(t: &mut Tester) -> Result<()> {
 }
 
 fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
-    let (x, w) = (t.input(n * c), t.input(v * c));
-    let (dlp, dh) = (t.input_f32(n), t.input_f32(n));
+    let (x, w) = (t.input(n * c)?, t.input(v * c)?);
+    let (dlp, dh) = (t.input_f32(n)?, t.input_f32(n)?);
     let targets: Vec<i32> = (0..n).map(|i| (i * 97 % v) as i32).collect();
-    let (target, inv) = (t.dev.upload(&targets), 0.3);
-    let [mut lp, mut lse, mut h] = [0; 3].map(|_| t.out_f32(n));
-    let mut work = t.out_f32(linear_logprob_workspace(t.dev, v));
+    let (target, inv) = (t.dev.upload(&targets)?, 0.3);
+    let [mut lp, mut lse, mut h] = [t.out_f32(n)?, t.out_f32(n)?, t.out_f32(n)?];
+    let mut work = t.out_f32(linear_logprob_workspace(t.dev, v))?;
     let (xv, wv, tv) = (x.buffer.view(), w.buffer.view(), target.view());
     let (lp_out, lse_out, h_out) = (lp.view_mut(), lse.view_mut(), h.view_mut());
     linear_logprob_fwd(t.dev, xv, wv, tv, lp_out, lse_out, h_out, work.view_mut(), c, inv)?;
@@ -27,7 +27,7 @@ fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
     t.holds("linear_logprob_fwd", "logprob", &shape, &want.0, &lp);
     t.holds("linear_logprob_fwd", "lse", &shape, &want.1, &lse);
     t.holds("linear_logprob_fwd", "entropy", &shape, &want.2, &h);
-    let (mut dx, mut dw) = (t.out(n * c), t.dev.zeros(DType::F32, v * c));
+    let (mut dx, mut dw) = (t.out(n * c)?, t.dev.zeros(DType::F32, v * c)?);
     let (dlp_view, dh_view, lse, h) = (dlp.buffer.view(), dh.buffer.view(), lse.view(), h.view());
     let (dx_out, dw_out, work) = (dx.view_mut(), dw.view_mut(), work.view_mut());
     linear_logprob_bwd(t.dev, dlp_view, dh_view, xv, wv, tv, lse, h, dx_out, dw_out, work, c, inv)?;
@@ -42,13 +42,13 @@ fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
 
 /// Rows of every kind: the token is one that the filters keep, greedy takes the likeliest, the logprob is the oracle's.
 fn sampled(t: &mut Tester, n: usize, v: usize) -> Result<()> {
-    let logits = t.input(n * v);
+    let logits = t.input(n * v)?;
     let kinds = [(0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.7, 20, 1.0, 0.0), (1.3, 0, 0.8, 0.0), (1.0, 0, 1.0, 0.1)];
     let of = |i: usize| kinds[i % kinds.len()];
     let reals = |of: &dyn Fn(usize) -> f32| t.dev.upload(&(0..n).map(of).collect::<Vec<f32>>());
-    let (temperature, top_p, min_p) = (reals(&|i| of(i).0), reals(&|i| of(i).2), reals(&|i| of(i).3));
-    let top_k = t.dev.upload(&(0..n).map(|i| of(i).1).collect::<Vec<i32>>());
-    let key = t.dev.upload(&(0..3 * n as u64).collect::<Vec<u64>>());
+    let (temperature, top_p, min_p) = (reals(&|i| of(i).0)?, reals(&|i| of(i).2)?, reals(&|i| of(i).3)?);
+    let top_k = t.dev.upload(&(0..n).map(|i| of(i).1).collect::<Vec<i32>>())?;
+    let key = t.dev.upload(&(0..3 * n as u64).collect::<Vec<u64>>())?;
     let how = Sampling {
         temperature: temperature.view(),
         top_k: top_k.view(),
@@ -56,7 +56,7 @@ fn sampled(t: &mut Tester, n: usize, v: usize) -> Result<()> {
         min_p: min_p.view(),
         key: key.view(),
     };
-    let (mut token, mut lp, mut z) = (t.dev.zeros(DType::I32, n), t.out_f32(n), logits.buffer);
+    let (mut token, mut lp, mut z) = (t.dev.zeros(DType::I32, n)?, t.out_f32(n)?, logits.buffer);
     sample(t.dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), v)?;
     let tokens = t.dev.to_vec::<i32>(token.view());
     let (mut want, mut kept) = (vec![0.0; n], true);

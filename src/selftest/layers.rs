@@ -24,14 +24,14 @@ pub(super) fn all(t: &mut Tester) -> Result<()> {
 }
 
 fn rmsnorm(t: &mut Tester, n: usize, c: usize) -> Result<()> {
-    let (x, w, dy) = (t.input(n * c), t.input(c), t.input(n * c));
-    let (mut y, mut rstd) = (t.out(n * c), t.out_f32(n));
+    let (x, w, dy) = (t.input(n * c)?, t.input(c)?, t.input(n * c)?);
+    let (mut y, mut rstd) = (t.out(n * c)?, t.out_f32(n)?);
     rmsnorm_fwd(t.dev, x.buffer.view(), w.buffer.view(), y.view_mut(), rstd.view_mut(), 1e-6)?;
     let (want_y, want_rstd) = oracle::norm::rmsnorm_fwd(&x.values, &w.values, 1e-6);
     let shape = format!("N {n} C {c}");
     t.holds("rmsnorm_fwd", "y", &shape, &want_y, &y);
     t.holds("rmsnorm_fwd", "rstd", &shape, &want_rstd, &rstd);
-    let (dx0, dw0) = (t.input(n * c), t.input_f32(c));
+    let (dx0, dw0) = (t.input(n * c)?, t.input_f32(c)?);
     let (mut dx, mut dw) = (dx0.buffer, dw0.buffer);
     let (dy_view, w_view) = (dy.buffer.view(), w.buffer.view());
     rmsnorm_bwd(t.dev, dy_view, x.buffer.view(), w_view, rstd.view(), dx.view_mut(), dw.view_mut())?;
@@ -43,20 +43,20 @@ fn rmsnorm(t: &mut Tester, n: usize, c: usize) -> Result<()> {
 
 fn rope(t: &mut Tester, n: usize, h: usize, d: usize) -> Result<()> {
     let positions: Vec<i32> = (0..n as i32).map(|i| i * 7 % 128).collect();
-    let (on_device, angles) = (t.dev.upload(&positions), t.dev.upload(&table(128, d, THETA)));
+    let (on_device, angles) = (t.dev.upload(&positions)?, t.dev.upload(&table(128, d, THETA))?);
     let shape = format!("N {n} H {h} D {d}");
-    let mut x = t.input(n * h * d);
+    let mut x = t.input(n * h * d)?;
     rope_fwd(t.dev, x.buffer.view_mut(), on_device.view(), angles.view(), h, d)?;
     t.holds("rope_fwd", "x", &shape, &oracle::rope::rope_fwd(&x.values, &positions, h, d, THETA), &x.buffer);
-    let mut dx = t.input(n * h * d);
+    let mut dx = t.input(n * h * d)?;
     rope_bwd(t.dev, dx.buffer.view_mut(), on_device.view(), angles.view(), h, d)?;
     t.holds("rope_bwd", "dx", &shape, &oracle::rope::rope_bwd(&dx.values, &positions, h, d, THETA), &dx.buffer);
     Ok(())
 }
 
 fn swiglu(t: &mut Tester, n: usize) -> Result<()> {
-    let (gate, up, dh) = (t.input(n), t.input(n), t.input(n));
-    let (mut h, mut dgate, mut dup) = (t.out(n), t.out(n), t.out(n));
+    let (gate, up, dh) = (t.input(n)?, t.input(n)?, t.input(n)?);
+    let (mut h, mut dgate, mut dup) = (t.out(n)?, t.out(n)?, t.out(n)?);
     let (g, u, shape) = (gate.buffer.view(), up.buffer.view(), format!("NF {n}"));
     swiglu_fwd(t.dev, g, u, h.view_mut())?;
     t.holds("swiglu_fwd", "h", &shape, &oracle::swiglu::swiglu_fwd(&gate.values, &up.values), &h);
@@ -69,11 +69,11 @@ fn swiglu(t: &mut Tester, n: usize) -> Result<()> {
 
 fn embed(t: &mut Tester, n: usize, v: usize, c: usize, of_table: DType) -> Result<()> {
     let ids: Vec<i32> = (0..n).map(|i| (i * 31 % v) as i32).collect();
-    let (on_device, rows, mut x) = (t.dev.upload(&ids), t.input(v * c), t.out(n * c));
+    let (on_device, rows, mut x) = (t.dev.upload(&ids)?, t.input(v * c)?, t.out(n * c)?);
     let shape = format!("N {n} V {v} C {c}");
     embed_fwd(t.dev, on_device.view(), rows.buffer.view(), x.view_mut(), c)?;
     t.holds("embed_fwd", "x", &shape, &oracle::embed::embed_fwd(&ids, &rows.values, c), &x);
-    let (dx, start) = (t.input(n * c), t.input_as(v * c, of_table));
+    let (dx, start) = (t.input(n * c)?, t.input_as(v * c, of_table)?);
     let mut dtable = start.buffer;
     embed_bwd(t.dev, on_device.view(), dx.buffer.view(), dtable.view_mut(), c)?;
     let want = sum(&oracle::embed::embed_bwd(&ids, &dx.values, v, c), &start.values);
@@ -82,19 +82,19 @@ fn embed(t: &mut Tester, n: usize, v: usize, c: usize, of_table: DType) -> Resul
 }
 
 fn moves(t: &mut Tester, n: usize) -> Result<()> {
-    let (x, shape) = (t.input(n), format!("N {n}"));
+    let (x, shape) = (t.input(n)?, format!("N {n}"));
     let others: &[DType] = if t.dtype == DType::Bf16 { &[DType::Bf16, DType::F32] } else { &[DType::F32] };
     for to in others {
-        let mut y = t.dev.zeros(*to, n);
+        let mut y = t.dev.zeros(*to, n)?;
         copy(t.dev, x.buffer.view(), y.view_mut())?;
         t.holds_within("copy", &format!("into {}", to.name()), &shape, &x.values, &y, 0.0);
         if *to != t.dtype {
-            let mut back = t.out(n);
+            let mut back = t.out(n)?;
             copy(t.dev, y.view(), back.view_mut())?;
             t.holds_within("copy", &format!("from {}", to.name()), &shape, &x.values, &back, 0.0);
         }
     }
-    let mut filled = t.out(n);
+    let mut filled = t.out(n)?;
     fill(t.dev, filled.view_mut(), -1.5)?;
     t.holds_within("fill", "x", &shape, &vec![-1.5; n], &filled, 0.0);
     Ok(())

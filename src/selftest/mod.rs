@@ -104,16 +104,16 @@ struct Tensor {
 
 impl Tester<'_> {
     /// `len` normal numbers of the tester's type.
-    fn input(&mut self, len: usize) -> Tensor {
+    fn input(&mut self, len: usize) -> Result<Tensor> {
         self.input_as(len, self.dtype)
     }
 
     /// `len` normal numbers, f32 whatever the tester's type.
-    fn input_f32(&mut self, len: usize) -> Tensor {
+    fn input_f32(&mut self, len: usize) -> Result<Tensor> {
         self.input_as(len, DType::F32)
     }
 
-    fn input_as(&mut self, len: usize, dtype: DType) -> Tensor {
+    fn input_as(&mut self, len: usize, dtype: DType) -> Result<Tensor> {
         self.streams += 1;
         let noise = Noise::new(21, self.streams);
         let host: Vec<f32> = (0..len as u64).map(|i| noise.normal(i) as f32).collect();
@@ -121,17 +121,17 @@ impl Tester<'_> {
     }
 
     /// These numbers, as they are in `dtype`.
-    fn tensor(&self, host: &[f32], dtype: DType) -> Tensor {
+    fn tensor(&self, host: &[f32], dtype: DType) -> Result<Tensor> {
         if dtype == DType::Bf16 {
             let rounded: Vec<bf16> = host.iter().map(|x| bf16::from_f32(*x)).collect();
             let values = rounded.iter().map(|x| x.to_f64()).collect();
-            return Tensor { buffer: self.dev.upload(&rounded), values };
+            return Ok(Tensor { buffer: self.dev.upload(&rounded)?, values });
         }
-        Tensor { buffer: self.dev.upload(host), values: host.iter().map(|x| *x as f64).collect() }
+        Ok(Tensor { buffer: self.dev.upload(host)?, values: host.iter().map(|x| *x as f64).collect() })
     }
 
     /// An output of the tester's type, full of NaN.
-    fn out(&self, len: usize) -> Buffer {
+    fn out(&self, len: usize) -> Result<Buffer> {
         match self.dtype {
             DType::Bf16 => self.dev.upload(&vec![bf16::NAN; len]),
             _ => self.out_f32(len),
@@ -139,7 +139,7 @@ impl Tester<'_> {
     }
 
     /// An output in f32, full of NaN.
-    fn out_f32(&self, len: usize) -> Buffer {
+    fn out_f32(&self, len: usize) -> Result<Buffer> {
         self.dev.upload(&vec![f32::NAN; len])
     }
 

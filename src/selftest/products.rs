@@ -44,7 +44,7 @@ fn product(
     out: DType,
     store: Store,
 ) -> Result<()> {
-    let (a, b, start) = (t.input(m * k), t.input(n * k), t.input_as(m * n, out));
+    let (a, b, start) = (t.input(m * k)?, t.input(n * k)?, t.input_as(m * n, out)?);
     let mut c = start.buffer;
     gemm(t.dev, a.buffer.view(), b.buffer.view(), c.view_mut(), m, n, k, store)?;
     let want = oracle(&a.values, &b.values, m, n, k);

@@ -121,6 +121,8 @@ fn write_all(
     fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
     write_model(at)?;
     write_moments(&at.join(MOMENTS), dev, optimizer)?;
+    // A device that was lost gives zeros and says so here.
+    dev.wait()?;
     write_file(&at.join(CONFIG), config_toml.as_bytes())?;
     for file in files_below(at)? {
         let path = at.join(&file);
@@ -263,7 +265,7 @@ mod tests {
     use crate::train::optimizer::{Hyper, Part};
 
     fn optimizer(dev: &Device) -> Optimizer {
-        let mut o = Optimizer::new(dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10);
+        let mut o = Optimizer::new(dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10).unwrap();
         dev.write(o.m.view_mut(), &[1f32, 2.0, 3.0, 4.0]);
         dev.write(o.v.view_mut(), &[5f32, 6.0, 7.0, 8.0]);
         o
@@ -310,12 +312,12 @@ mod tests {
         assert_eq!(State { files: BTreeMap::new(), ..back.clone() }, state(3));
         assert_eq!(config_toml(&at).unwrap().1, "seed = 1\n");
         let dev = Device::open("cpu", 1).unwrap();
-        let mut fresh = Optimizer::new(&dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10);
+        let mut fresh = Optimizer::new(&dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10).unwrap();
         restore_optimizer(&at, &back, &dev, &mut fresh).unwrap();
         assert_eq!(dev.to_vec::<f32>(fresh.m.view()), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(dev.to_vec::<f32>(fresh.v.view()), [5.0, 6.0, 7.0, 8.0]);
         assert_eq!((fresh.step, fresh.skipped), (3, 1));
-        let mut other = Optimizer::new(&dev, [Part { range: 0..5, decays: true }], Hyper::default(), 10);
+        let mut other = Optimizer::new(&dev, [Part { range: 0..5, decays: true }], Hyper::default(), 10).unwrap();
         let message = restore_optimizer(&at, &back, &dev, &mut other).unwrap_err().to_string();
         assert!(message.contains("holds 16 bytes, the model needs 20"), "{message}");
     }

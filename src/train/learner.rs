@@ -154,24 +154,27 @@ struct Share {
 
 impl Learner {
     /// A learner of `weights` through a plan.
-    pub fn planned(plan: &mut Plan, weights: Weights, optimizer: Optimizer, how: Learning) -> Learner {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn planned(plan: &mut Plan, weights: Weights, optimizer: Optimizer, how: Learning) -> Result<Learner> {
         let c = weights.config.clone();
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
-        let grads = plan.f32("gradients", "weights", weights.layout.len);
-        let acts = Activations::planned(plan, &c, n, n, Use::Train);
-        let batch = PackedBatch::planned(plan, &c, n, n);
+        let grads = plan.f32("gradients", "weights", weights.layout.len)?;
+        let acts = Activations::planned(plan, &c, n, n, Use::Train)?;
+        let batch = PackedBatch::planned(plan, &c, n, n)?;
         let mut b = |name: &str, len| plan.f32("loss", name, len);
         let tokens = TokenBuffers {
-            old: b("old", n),
-            reference: b("reference", n),
-            advantage: b("advantage", n),
-            weight: b("weight", n),
-            dlogprob: b("dlogprob", n),
-            dentropy: b("dentropy", n),
-            sums: b("sums", POLICY_SUMS.len()),
+            old: b("old", n)?,
+            reference: b("reference", n)?,
+            advantage: b("advantage", n)?,
+            weight: b("weight", n)?,
+            dlogprob: b("dlogprob", n)?,
+            dentropy: b("dentropy", n)?,
+            sums: b("sums", POLICY_SUMS.len())?,
         };
-        Learner {
+        Ok(Learner {
             dev: plan.device().clone(),
             how,
             weights,
@@ -182,7 +185,7 @@ impl Learner {
             tokens,
             host: Host::new(n),
             warm: false,
-        }
+        })
     }
 
     /// Learns from a batch: `updates` optimizer steps, each on its share of the episodes, in order; the ratio is taken to

@@ -6,6 +6,7 @@
 
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::{Error, Result};
+use crate::model::Plan;
 use crate::ops;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -131,28 +132,47 @@ pub struct Optimizer {
     parts_of_norm: Buffer,
 }
 
+/// Its group in a plan.
+const GROUP: &str = "optimizer";
+
 impl Optimizer {
     /// A fresh optimizer for weights cut into `parts`, which lie end to end from 0 to N.
-    pub fn new(dev: &Device, parts: impl IntoIterator<Item = Part>, hyper: Hyper, total_steps: u64) -> Optimizer {
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new(
+        dev: &Device,
+        parts: impl IntoIterator<Item = Part>,
+        hyper: Hyper,
+        total_steps: u64,
+    ) -> Result<Optimizer> {
+        Optimizer::planned(&mut Plan::on(dev), parts, hyper, total_steps)
+    }
+
+    /// The same, through a plan.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned(
+        plan: &mut Plan,
+        parts: impl IntoIterator<Item = Part>,
+        hyper: Hyper,
+        total_steps: u64,
+    ) -> Result<Optimizer> {
         let parts = merge(parts);
         let n = parts.last().map_or(0, |p| p.range.end);
-        Optimizer {
+        Ok(Optimizer {
             hyper,
             total_steps,
             step: 0,
             skipped: 0,
             skipped_in_a_row: 0,
-            m: dev.zeros(DType::F32, n),
-            v: dev.zeros(DType::F32, n),
+            m: plan.f32(GROUP, "first moments", n)?,
+            v: plan.f32(GROUP, "second moments", n)?,
             parts,
-            norm: dev.zeros(DType::F32, 1),
-            parts_of_norm: dev.zeros(DType::U64, ops::optim::GRAD_NORM_PARTS),
-        }
-    }
-
-    /// Bytes it holds on the device.
-    pub fn size_bytes(&self) -> usize {
-        self.m.size_bytes() + self.v.size_bytes() + self.norm.size_bytes() + self.parts_of_norm.size_bytes()
+            norm: plan.f32(GROUP, "norm", 1)?,
+            parts_of_norm: plan.buffer(GROUP, "parts of the norm", DType::U64, ops::optim::GRAD_NORM_PARTS)?,
+        })
     }
 
     /// Global norm of grads `[N]`.
@@ -235,9 +255,9 @@ mod tests {
     fn the_first_update_moves_by_the_learning_rate_and_only_matrices_decay() {
         let dev = dev();
         let hyper = Hyper { lr: 0.1, warmup_steps: 0, weight_decay: 0.5, max_grad_norm: 0.0, ..Hyper::default() };
-        let mut opt = Optimizer::new(&dev, two_parts(), hyper, 10);
-        let mut w = dev.upload(&[1f32; 5]);
-        let g = dev.upload(&[2f32, -2.0, 0.5, 2.0, -2.0]);
+        let mut opt = Optimizer::new(&dev, two_parts(), hyper, 10).unwrap();
+        let mut w = dev.upload(&[1f32; 5]).unwrap();
+        let g = dev.upload(&[2f32, -2.0, 0.5, 2.0, -2.0]).unwrap();
         let update = opt.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
         let norm = (4f32 * 4.0 + 0.25).sqrt();
         assert_eq!(update, Update::Applied { grad_norm: norm, lr: 0.1 });
@@ -251,9 +271,9 @@ mod tests {
     fn a_long_gradient_is_scaled_to_the_limit() {
         let dev = dev();
         let hyper = Hyper { max_grad_norm: 1.0, warmup_steps: 0, beta1: 0.0, ..Hyper::default() };
-        let mut opt = Optimizer::new(&dev, two_parts(), hyper, 10);
-        let mut w = dev.upload(&[0f32; 5]);
-        let g = dev.upload(&[3f32, 4.0, 0.0, 0.0, 0.0]);
+        let mut opt = Optimizer::new(&dev, two_parts(), hyper, 10).unwrap();
+        let mut w = dev.upload(&[0f32; 5]).unwrap();
+        let g = dev.upload(&[3f32, 4.0, 0.0, 0.0, 0.0]).unwrap();
         opt.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
         assert_eq!(dev.to_vec::<f32>(opt.m.view()), [0.6, 0.8, 0.0, 0.0, 0.0]);
     }
@@ -261,10 +281,11 @@ mod tests {
     #[test]
     fn a_step_that_is_not_finite_changes_nothing_and_too_many_stop_the_run() {
         let dev = dev();
-        let mut opt = Optimizer::new(&dev, two_parts(), Hyper { max_skipped_steps: 3, ..Hyper::default() }, 10);
-        let mut w = dev.upload(&[1f32; 5]);
-        let good = dev.upload(&[1f32; 5]);
-        let bad = dev.upload(&[1f32, f32::NAN, 1.0, 1.0, 1.0]);
+        let mut opt =
+            Optimizer::new(&dev, two_parts(), Hyper { max_skipped_steps: 3, ..Hyper::default() }, 10).unwrap();
+        let mut w = dev.upload(&[1f32; 5]).unwrap();
+        let good = dev.upload(&[1f32; 5]).unwrap();
+        let bad = dev.upload(&[1f32, f32::NAN, 1.0, 1.0, 1.0]).unwrap();
         assert_eq!(opt.update(&dev, w.view_mut(), bad.view(), 0.0).unwrap(), Update::Skipped { what: "gradient" });
         let nan_loss = opt.update(&dev, w.view_mut(), good.view(), f32::NAN).unwrap();
         assert_eq!(nan_loss, Update::Skipped { what: "loss" });

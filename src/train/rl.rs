@@ -169,22 +169,22 @@ impl Trainer {
     pub fn new(setup: &Setup, dry: bool) -> Result<(Trainer, Plan)> {
         let dev = &setup.dev;
         let mut plan = if dry { Plan::dry(dev) } else { Plan::on(dev) };
-        let mut weights = Weights::zeros(dev, setup.base.weights.config.clone());
-        weights.copy_from(dev, &setup.base.weights)?;
+        let mut weights = Weights::planned(&mut plan, "trained", setup.base.weights.config.clone())?;
+        if !dry {
+            weights.copy_from(dev, &setup.base.weights)?;
+        }
         let updates = setup.config.grpo.steps * setup.config.grpo.optimizer_steps_per_batch;
-        let optimizer = Optimizer::new(dev, learner::parts(&weights), setup.hyper(), updates as u64);
+        let optimizer = Optimizer::planned(&mut plan, learner::parts(&weights), setup.hyper(), updates as u64)?;
         let seller = &setup.seller.weights;
         for (group, name, bytes) in [
-            ("weights", "trained", weights.size_bytes()),
             ("weights", "reference", setup.base.weights.size_bytes()),
             ("weights", "frozen seller", seller.size_bytes()),
-            ("optimizer", "moments", optimizer.size_bytes()),
         ] {
             plan.rows.push(PlanRow { group, name: name.into(), bytes });
         }
         let buyer = Engine::planned(&mut plan, &weights.config, setup.engine_config(&weights.config))?;
         let seller = Engine::planned(&mut plan, &seller.config, setup.engine_config(&seller.config))?;
-        let learner = Learner::planned(&mut plan, weights, optimizer, setup.learning());
+        let learner = Learner::planned(&mut plan, weights, optimizer, setup.learning())?;
         Ok((Trainer { learner, buyer, seller }, plan))
     }
 
@@ -209,6 +209,7 @@ impl Trainer {
         let samples = samples(&transcripts, &credited, group, grpo.skip_constant_groups);
         let with_kl = grpo.kl > 0.0 && kl.is_empty();
         let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
+        setup.dev.wait()?;
         let Credited { advantage, constant_groups, .. } = credited;
         for (i, (played, advantage)) in rollout.played.iter().zip(&advantage).enumerate() {
             log.append(&EpisodeLine::new(step, i, group, played, *advantage))?;

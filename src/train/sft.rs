@@ -97,28 +97,34 @@ pub struct Trainer {
 
 impl Trainer {
     /// A freshly initialised model of `config` and what trains it.
-    pub fn new(dev: &Device, config: ModelConfig, how: Supervision) -> Trainer {
-        Trainer::of(dev, Weights::init(dev, config, how.seed), how)
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn new(dev: &Device, config: ModelConfig, how: Supervision) -> Result<Trainer> {
+        Trainer::of(dev, Weights::init(dev, config, how.seed)?, how)
     }
 
     /// The same from weights that exist.
-    pub fn of(dev: &Device, weights: Weights, how: Supervision) -> Trainer {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn of(dev: &Device, weights: Weights, how: Supervision) -> Result<Trainer> {
         let parts = weights.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
         let parts = padded(parts.collect(), weights.layout.len);
         let c = &weights.config;
         let n = how.micro_tokens;
-        Trainer {
+        Ok(Trainer {
             dev: dev.clone(),
-            optimizer: Optimizer::new(dev, parts, how.optim, how.total_steps()),
-            grads: weights.zeros_like(dev),
-            acts: Activations::new(dev, c, n, n, Use::Train),
-            batch: PackedBatch::new(dev, c, n, n),
-            dlogprob: dev.zeros(DType::F32, n),
-            dentropy: dev.zeros(DType::F32, n),
+            optimizer: Optimizer::new(dev, parts, how.optim, how.total_steps())?,
+            grads: weights.zeros_like(dev)?,
+            acts: Activations::new(dev, c, n, n, Use::Train)?,
+            batch: PackedBatch::new(dev, c, n, n)?,
+            dlogprob: dev.zeros(DType::F32, n)?,
+            dentropy: dev.zeros(DType::F32, n)?,
             tokens: 0,
             how,
             weights,
-        }
+        })
     }
 
     /// Trains to the end; `on_row` hears of every update and may look at the weights; false ends the run early.

@@ -61,13 +61,13 @@ pub fn keep(setup: &Setup, run: &Path) -> Result<()> {
 /// # Errors
 /// As [`sft::Trainer::run`].
 pub fn teach(setup: &mut Setup, task: Task, tokens: u64, events: &mut dyn FnMut(Event)) -> Result<()> {
-    let mut weights = Weights::zeros(&setup.dev, setup.base.weights.config.clone());
+    let mut weights = Weights::zeros(&setup.dev, setup.base.weights.config.clone())?;
     weights.copy_from(&setup.dev, &setup.base.weights)?;
     let context = weights.config.max_position_embeddings;
     let optim = Hyper { lr: 1e-3, beta2: 0.98, warmup_steps: 10, schedule: Schedule::Cosine, ..Hyper::default() };
     let seed = setup.config.seed;
     let how = Supervision { seed, tokens, micro_tokens: context.max(3_072), optim, ..Supervision::default() };
-    let mut trainer = sft::Trainer::of(&setup.dev, weights, how);
+    let mut trainer = sft::Trainer::of(&setup.dev, weights, how)?;
     let noise = Noise::new(seed, DEMONSTRATIONS);
     let shared = &*setup;
     trainer.run_on(

@@ -23,7 +23,7 @@ pub fn model() -> ModelConfig {
 
 /// Random weights, large enough that distributions are far from flat.
 pub fn weights(dev: &Device, seed: u64) -> Weights {
-    let mut w = Weights::init(dev, model(), seed);
+    let mut w = Weights::init(dev, model(), seed).unwrap();
     let mut data = dev.to_vec::<f32>(w.data());
     data.iter_mut().for_each(|x| *x *= 4.0);
     dev.write(w.data_mut(), &data);
@@ -128,9 +128,9 @@ pub fn packed_logprobs(dev: &Device, w: &Weights, seqs: &[&[i32]], inv_temperatu
     let mut packing = Packing::default();
     seqs.iter().for_each(|ids| packing.push(ids, |_| true));
     let (n, m) = (packing.ids.len(), packing.targets.len());
-    let mut batch = PackedBatch::new(dev, &w.config, n, m);
+    let mut batch = PackedBatch::new(dev, &w.config, n, m).unwrap();
     batch.set(dev, &packing).unwrap();
-    let mut acts = Activations::new(dev, &w.config, n, m, Use::Train);
+    let mut acts = Activations::new(dev, &w.config, n, m, Use::Train).unwrap();
     forward(dev, w, &batch, &mut acts, inv_temperature).unwrap();
     let mut logprobs = dev.to_vec::<f32>(acts.logprob()).into_iter().map(f32::to_bits);
     seqs.iter().map(|ids| logprobs.by_ref().take(ids.len() - 1).collect()).collect()

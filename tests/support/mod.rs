@@ -87,7 +87,7 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 
 /// A buffer of `len` NaN: what an op writes with `=` must not need its output's past.
 pub fn poisoned(dev: &Device, len: usize) -> Buffer {
-    dev.upload(&vec![f32::NAN; len])
+    dev.upload(&vec![f32::NAN; len]).unwrap()
 }
 
 /// The contents of an output, after a look at its guard.

@@ -142,8 +142,8 @@ fn numbers(stream: u64, len: usize) -> Vec<f32> {
 /// Billions of multiply-adds (counted as two) a second in a square product, over `span`.
 pub fn gemm_gflops(device: &Device, span: Duration) -> Result<f64> {
     let n = 512;
-    let (a, b) = (device.upload(&numbers(8, n * n)), device.upload(&numbers(9, n * n)));
-    let mut c = device.zeros(DType::F32, n * n);
+    let (a, b) = (device.upload(&numbers(8, n * n))?, device.upload(&numbers(9, n * n))?);
+    let mut c = device.zeros(DType::F32, n * n)?;
     gemm_nt(device, a.view(), b.view(), c.view_mut(), n, n, n, Store::Set)?;
     let (start, mut runs) = (Instant::now(), 0u32);
     while start.elapsed() < span {

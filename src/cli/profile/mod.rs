@@ -93,7 +93,7 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     let sizes = |steps| Sizes { batch: args.batch, prompt: args.prompt, steps: args.steps.unwrap_or(steps) };
     let peaks = Peaks::measure(&dev, config.compute())?;
     let weights = || match &args.shape {
-        Some(name) => Weights::init(&dev, work::shape(name)?, 1).compute_in(&dev, config.compute()),
+        Some(name) => Weights::init(&dev, work::shape(name)?, 1)?.compute_in(&dev, config.compute()),
         None => base::open(&dev, &config.model.base, config.compute()).map(|base| base.weights),
     };
     let (ran, recording) = match args.what {

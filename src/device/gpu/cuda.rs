@@ -9,7 +9,7 @@ use super::cuda_memory::{Memory, Owner};
 use super::cuda_time::{End, MAX_TIMED, Timers};
 use super::launch::{Arg, ArgBlock, Launch};
 use crate::device::record::{Recorder, Recording};
-use crate::device::{DType, Element};
+use crate::device::{DType, Element, Room};
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
@@ -128,9 +128,18 @@ impl Cuda {
         names
     }
 
-    /// Memory of `len` zeros.
-    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Memory {
-        Memory::zeros(&self.owner, len * dtype.size())
+    /// Memory of `len` zeros; none when the GPU has no more.
+    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Result<Option<Memory>> {
+        let Some(bytes) = len.checked_mul(dtype.size()) else { return Ok(None) };
+        Memory::zeros(&self.owner, bytes).map_err(|e| Error::Device {
+            device: self.name.clone(),
+            what: format!("{bytes} bytes of GPU memory: {}", text(e)),
+        })
+    }
+
+    /// What is free of the GPU's memory; none after a fault.
+    pub(super) fn room(&self) -> Option<Room> {
+        self.owner.room().ok()
     }
 
     /// Copies host data to a place on the GPU, through pinned memory.

@@ -5,6 +5,7 @@
 //! fault: later launches answer with it.
 
 use super::cuda::text;
+use crate::device::Room;
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,40 +127,74 @@ impl Owner {
         self.hold("copy from the GPU", done);
     }
 
-    /// A block, kept or new, between fresh guards, zeroed.
-    fn take(&self, bytes: usize) -> Result<u64, result::DriverError> {
+    /// Free and total memory; what blocks of other sizes wait for reuse counts as free.
+    pub(super) fn room(&self) -> Result<Room, result::DriverError> {
+        self.enter()?;
+        let (free, total) = result::mem_get_info()?;
+        let kept: usize = lock(&self.free).iter().map(|(bytes, blocks)| (bytes + 2 * GUARD_BYTES) * blocks.len()).sum();
+        Ok(Room { free_bytes: (free + kept) as u64, total_bytes: total as u64 })
+    }
+
+    /// A new block of the driver's. When there is none, blocks that wait for reuse are given back, and it is asked again.
+    fn new_block(&self, bytes: usize) -> Result<Option<u64>, result::DriverError> {
+        for again in [true, false] {
+            // SAFETY: a plain call of the driver.
+            match unsafe { result::malloc_sync(bytes) } {
+                Ok(start) => return Ok(Some(start)),
+                Err(e) if e.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => return Err(e),
+                Err(_) if again => self.give_back()?,
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives free blocks to the driver.
+    fn give_back(&self) -> Result<(), result::DriverError> {
+        self.wait()?;
+        for start in lock(&self.free).drain().flat_map(|(_, blocks)| blocks) {
+            // SAFETY: a block of `new_block`, which nobody uses any more, all work on it done.
+            unsafe { result::free_sync(start)? };
+        }
+        Ok(())
+    }
+
+    /// A block, kept or new, between fresh guards, zeroed; none when the GPU has no more.
+    fn take(&self, bytes: usize) -> Result<Option<u64>, result::DriverError> {
         self.enter()?;
         let kept = lock(&self.free).get_mut(&bytes).and_then(Vec::pop);
+        let start = match kept {
+            Some(start) => start,
+            None => match self.new_block(bytes + 2 * GUARD_BYTES)? {
+                Some(start) => start,
+                None => return Ok(None),
+            },
+        };
         // SAFETY: plain calls of the driver on memory it has just given, or that nobody uses any more.
         unsafe {
-            let start = match kept {
-                Some(start) => start,
-                None => result::malloc_sync(bytes + 2 * GUARD_BYTES)?,
-            };
             let stream = std::ptr::null_mut();
             result::memset_d8_async(start, GUARD, bytes + 2 * GUARD_BYTES, stream)?;
             result::memset_d8_async(start + GUARD_BYTES as u64, 0, bytes, stream)?;
-            Ok(start)
         }
+        Ok(Some(start))
     }
 }
 
 /// A block of a GPU's memory; given back when dropped.
 pub struct Memory {
     owner: Arc<Owner>,
-    /// Where the guard before it starts; 0 when there was no memory.
+    /// Where the guard before it starts.
     start: u64,
     bytes: usize,
 }
 
 impl Memory {
-    /// Zeros; when the GPU has no more, a block of nothing, and the device's fault says so.
-    pub(super) fn zeros(owner: &Arc<Owner>, bytes: usize) -> Memory {
-        let bytes = bytes.next_multiple_of(GUARD_BYTES);
-        let start = owner.take(bytes);
-        let done = start.map(drop);
-        owner.hold(&format!("{:.1} MiB of GPU memory", bytes as f64 / 1048576.0), done);
-        Memory { owner: owner.clone(), start: start.unwrap_or(0), bytes }
+    /// Zeros; none when the GPU has no more.
+    pub(super) fn zeros(owner: &Arc<Owner>, bytes: usize) -> Result<Option<Memory>, result::DriverError> {
+        let Some(bytes) = bytes.checked_next_multiple_of(GUARD_BYTES).filter(|n| *n < isize::MAX as usize) else {
+            return Ok(None);
+        };
+        Ok(owner.take(bytes)?.map(|start| Memory { owner: owner.clone(), start, bytes }))
     }
 
     /// Its first byte on the GPU.
@@ -174,14 +209,12 @@ impl Memory {
             self.owner.read(at, &mut guard);
             guard.iter().all(|b| *b == GUARD)
         };
-        self.start == 0 || intact(self.start) && intact(self.address() + self.bytes as u64)
+        intact(self.start) && intact(self.address() + self.bytes as u64)
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.start != 0 {
-            lock(&self.owner.free).entry(self.bytes).or_default().push(self.start);
-        }
+        lock(&self.owner.free).entry(self.bytes).or_default().push(self.start);
     }
 }

@@ -3,15 +3,17 @@
 //! Buffers are host memory with guard lines. What a kernel does wrong ends its launch and comes back as
 //! [`Error::Kernel`]. `HAGGLE_EMU_SEED` shuffles the order in which threads run (0: natural); results must not move.
 //! `HAGGLE_EMU_CHECK=1`, at build time and at run time, runs kernels whose every access is checked: many times slower,
-//! see kernels/emu/check.h for what it finds.
+//! see kernels/emu/check.h for what it finds. Its memory and its faults are in [`super::card`].
 
+use super::card::Card;
 use super::launch::{Arg, ArgBlock, Launch, MAX_ARGS};
 use crate::device::cpu::pool::Pool;
 use crate::device::record::Recorder;
+use crate::device::{Buffer, DType};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The most threads a block may have.
 const MAX_THREADS: u32 = 1024;
@@ -86,6 +88,7 @@ pub struct Emu {
     checked: bool,
     /// Blocks of a launch that run: the last so many.
     last: u64,
+    card: Arc<Card>,
     /// What ran, when a profiler asks.
     pub recorder: Recorder,
 }
@@ -127,6 +130,7 @@ impl Emu {
             seed,
             checked,
             last: u64::MAX,
+            card: Arc::new(Card::from_env()?),
             recorder: Recorder::default(),
         })
     }
@@ -136,6 +140,28 @@ impl Emu {
     pub fn last_blocks(mut self, n: u64) -> Emu {
         self.last = n;
         self
+    }
+
+    /// The same emulator with a card of `bytes`.
+    pub fn with_bytes(mut self, bytes: u64) -> Emu {
+        self.card = Arc::new(Card::of(bytes));
+        self
+    }
+
+    /// Its memory.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// See [`super::Gpu::zeros`].
+    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Option<Buffer> {
+        let share = self.card.take((len as u64).checked_mul(dtype.size() as u64)?)?;
+        Buffer::host(dtype, len, Some(share))
+    }
+
+    /// See [`super::Gpu::wait`].
+    pub(super) fn wait(&self) -> Result<()> {
+        self.card.fault().map_or(Ok(()), |fault| Err(device_error(fault)))
     }
 
     /// The threads blocks run on.
@@ -156,6 +182,10 @@ impl Emu {
         if launch.grid.contains(&0) {
             return Ok(());
         }
+        if self.card.loses(launch.kernel) {
+            return Ok(());
+        }
+        self.wait()?;
         let mut ranges = [Range { start: 0, end: 0, argument: 0, writable: 0 }; MAX_ARGS];
         for (i, arg) in args.iter_mut().enumerate() {
             let (start, bytes) = arg.range().unwrap_or((0, 0));

@@ -4,6 +4,7 @@
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
 pub mod attn;
+pub mod card;
 pub mod credit;
 pub mod cuda;
 pub mod cuda_memory;
@@ -25,7 +26,7 @@ pub mod swiglu;
 pub use launch::{Arg, Launch};
 
 use crate::device::record::{Cost, Kind, Recorder, Recording};
-use crate::device::{Buffer, DType, Element, View, ViewMut};
+use crate::device::{Buffer, DType, Element, Room, View, ViewMut, host_room};
 use crate::error::{Error, Result};
 
 /// A device that runs kernels.
@@ -67,7 +68,7 @@ impl Gpu {
     /// See [`crate::device::Device::wait`].
     pub(super) fn wait(&self) -> Result<()> {
         match self {
-            Gpu::Emu(_) => Ok(()),
+            Gpu::Emu(emu) => emu.wait(),
             Gpu::Cuda(cuda) => cuda.wait(),
         }
     }
@@ -106,10 +107,18 @@ impl Gpu {
     }
 
     /// See [`crate::device::Device::zeros`].
-    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Buffer {
+    pub(super) fn zeros(&self, dtype: DType, len: usize) -> Result<Option<Buffer>> {
         match self {
-            Gpu::Emu(_) => Buffer::host(dtype, len),
-            Gpu::Cuda(cuda) => Buffer::cuda(dtype, len, cuda.zeros(dtype, len)),
+            Gpu::Emu(emu) => Ok(emu.zeros(dtype, len)),
+            Gpu::Cuda(cuda) => Ok(cuda.zeros(dtype, len)?.map(|memory| Buffer::cuda(dtype, len, memory))),
+        }
+    }
+
+    /// See [`crate::device::Device::room`].
+    pub(super) fn room(&self) -> Option<Room> {
+        match self {
+            Gpu::Emu(emu) => emu.card().room().or_else(host_room),
+            Gpu::Cuda(cuda) => cuda.room(),
         }
     }
 
@@ -127,6 +136,8 @@ impl Gpu {
     /// See [`crate::device::Device::read`].
     pub(super) fn read<T: Element>(&self, from: View, data: &mut [T]) {
         match self {
+            // As from a GPU that is lost.
+            Gpu::Emu(emu) if emu.card().fault().is_some() => data.fill(T::default()),
             Gpu::Emu(_) => data.copy_from_slice(from.host::<T>()),
             Gpu::Cuda(cuda) => {
                 assert!(from.dtype() == T::DTYPE && from.len() == data.len(), "a view read as another type or length");

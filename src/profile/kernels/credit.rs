@@ -14,13 +14,13 @@ pub fn credit(bench: &mut Bench) -> Result<()> {
     }
     for (n, k) in bench.sizes([1000, 1_000_000]).into_iter().zip([16, 16]).chain([(1000, 32)]) {
         if bench.wants("shapley_max") {
-            let (utility, mut phi) = (bench.noise_f32(n * k), bench.zeros_f32(n * k));
+            let (utility, mut phi) = (bench.noise_f32(n * k)?, bench.zeros_f32(n * k)?);
             let cost = cost::shapley_max(n, k);
             bench.op("shapley_max", "", cost, |dev| shapley_max(dev, utility.view(), phi.view_mut(), k))?;
         }
     }
     for (n, k) in [(64, 8), (1, 16)] {
-        let (values, mut phi) = (bench.noise_f32(n << k), bench.zeros_f32(n * k));
+        let (values, mut phi) = (bench.noise_f32(n << k)?, bench.zeros_f32(n * k)?);
         let cost = cost::shapley_table(n, k);
         bench.op("shapley_table", "", cost, |dev| shapley_table(dev, values.view(), phi.view_mut(), k))?;
     }
@@ -31,8 +31,8 @@ pub fn credit(bench: &mut Bench) -> Result<()> {
 }
 
 fn advantage(bench: &mut Bench, n: usize, g: usize) -> Result<()> {
-    let (rewards, mut advantage) = (bench.noise_f32(n * g), bench.zeros_f32(n * g));
-    let mut constant = bench.dev.zeros(DType::I32, n);
+    let (rewards, mut advantage) = (bench.noise_f32(n * g)?, bench.zeros_f32(n * g)?);
+    let mut constant = bench.dev.zeros(DType::I32, n)?;
     bench.op("group_advantage", "", cost::group_advantage(n, g), |dev| {
         let how = GroupAdvantage { divide_by_std: true };
         group_advantage(dev, rewards.view(), advantage.view_mut(), constant.view_mut(), g, how)
@@ -40,9 +40,10 @@ fn advantage(bench: &mut Bench, n: usize, g: usize) -> Result<()> {
 }
 
 fn loss(bench: &mut Bench, n: usize) -> Result<()> {
-    let [lp, old, reference, a, w, h] = [0; 6].map(|_| bench.noise_f32(n));
-    let [mut dlp, mut dh] = [0; 2].map(|_| bench.zeros_f32(n));
-    let mut sums = bench.zeros_f32(POLICY_SUMS.len());
+    let real = || bench.noise_f32(n);
+    let [lp, old, reference, a, w, h] = [real()?, real()?, real()?, real()?, real()?, real()?];
+    let [mut dlp, mut dh] = [bench.zeros_f32(n)?, bench.zeros_f32(n)?];
+    let mut sums = bench.zeros_f32(POLICY_SUMS.len())?;
     bench.op("policy_loss", "", cost::policy_loss(n), |dev| {
         let (lp, old, reference) = (lp.view(), old.view(), reference.view());
         let (a, w, h, dlp, dh) = (a.view(), w.view(), h.view(), dlp.view_mut(), dh.view_mut());

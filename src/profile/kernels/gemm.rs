@@ -36,9 +36,9 @@ fn forward(bench: &mut Bench, [m, n, k]: [usize; 3]) -> Result<()> {
     if !bench.wants("gemm_nt") {
         return Ok(());
     }
-    let (a, b, mut c) = (bench.noise(m * k), bench.noise(n * k), bench.zeros(m * n));
+    let (a, b, mut c) = (bench.noise(m * k)?, bench.noise(n * k)?, bench.zeros(m * n)?);
     let len = panels_len(&bench.dev, n, k);
-    let mut panels = bench.zeros(len);
+    let mut panels = bench.zeros(len)?;
     gemm_pack(&bench.dev, b.view(), panels.view_mut(), n, k)?;
     let cost = cost::gemm(m, n, k, bench.dtype, bench.dtype, false);
     bench.op("gemm_nt", "", cost, |dev| {
@@ -51,7 +51,7 @@ fn product(bench: &mut Bench, op: &'static str, gemm: Gemm, [m, n, k]: [usize; 3
     if !bench.wants(op) {
         return Ok(());
     }
-    let (a, b, mut c) = (bench.noise(m * k), bench.noise(n * k), bench.dev.zeros(out, m * n));
+    let (a, b, mut c) = (bench.noise(m * k)?, bench.noise(n * k)?, bench.dev.zeros(out, m * n)?);
     let cost = cost::gemm(m, n, k, bench.dtype, out, false);
     bench.op(op, "", cost, |dev| gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set))
 }

@@ -26,12 +26,12 @@ pub fn head(bench: &mut Bench) -> Result<()> {
 
 fn linear_logprob(bench: &mut Bench, n: usize) -> Result<()> {
     let (c, v, dtype) = (bench.model.hidden_size, bench.model.vocab_size, bench.dtype);
-    let (x, w) = (bench.noise(n * c), bench.noise(v * c));
-    let target = bench.dev.upload(&(0..n).map(|i| (i * 37 % v) as i32).collect::<Vec<i32>>());
-    let (dlp, dh) = (bench.noise_f32(n), bench.noise_f32(n));
-    let [mut lp, mut lse, mut h] = [0; 3].map(|_| bench.zeros_f32(n));
-    let (mut dx, mut dw) = (bench.zeros(n * c), bench.zeros_f32(v * c));
-    let mut work = bench.zeros_f32(linear_logprob_workspace(&bench.dev, v));
+    let (x, w) = (bench.noise(n * c)?, bench.noise(v * c)?);
+    let target = bench.dev.upload(&(0..n).map(|i| (i * 37 % v) as i32).collect::<Vec<i32>>())?;
+    let (dlp, dh) = (bench.noise_f32(n)?, bench.noise_f32(n)?);
+    let [mut lp, mut lse, mut h] = [bench.zeros_f32(n)?, bench.zeros_f32(n)?, bench.zeros_f32(n)?];
+    let (mut dx, mut dw) = (bench.zeros(n * c)?, bench.zeros_f32(v * c)?);
+    let mut work = bench.zeros_f32(linear_logprob_workspace(&bench.dev, v))?;
     bench.op("linear_logprob_fwd", "", cost::linear_logprob_fwd(n, c, v, dtype), |dev| {
         let (x, w, t) = (x.view(), w.view(), target.view());
         let (lp, lse, h) = (lp.view_mut(), lse.view_mut(), h.view_mut());
@@ -46,11 +46,11 @@ fn linear_logprob(bench: &mut Bench, n: usize) -> Result<()> {
 
 fn sampling(bench: &mut Bench, n: usize, name: &str, top_k: i32, top_p: f32) -> Result<()> {
     let (v, dev) = (bench.model.vocab_size, bench.dev.clone());
-    let mut z = bench.noise_f32(n * v);
-    let (t, k) = (dev.upload(&vec![1f32; n]), dev.upload(&vec![top_k; n]));
-    let (p, m) = (dev.upload(&vec![top_p; n]), dev.upload(&vec![0f32; n]));
-    let key = dev.upload(&(0..3 * n as u64).collect::<Vec<u64>>());
-    let (mut token, mut lp) = (dev.zeros(DType::I32, n), bench.zeros_f32(n));
+    let mut z = bench.noise_f32(n * v)?;
+    let (t, k) = (dev.upload(&vec![1f32; n])?, dev.upload(&vec![top_k; n])?);
+    let (p, m) = (dev.upload(&vec![top_p; n])?, dev.upload(&vec![0f32; n])?);
+    let key = dev.upload(&(0..3 * n as u64).collect::<Vec<u64>>())?;
+    let (mut token, mut lp) = (dev.zeros(DType::I32, n)?, bench.zeros_f32(n)?);
     bench.op("sample", name, cost::sample(n, v), |dev| {
         let how =
             Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: m.view(), key: key.view() };

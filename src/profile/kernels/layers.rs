@@ -38,8 +38,8 @@ pub fn layers(bench: &mut Bench) -> Result<()> {
 
 fn rmsnorm(bench: &mut Bench, n: usize) -> Result<()> {
     let (c, dtype) = (bench.model.hidden_size, bench.dtype);
-    let (x, w, dy, mut y) = (bench.noise(n * c), bench.noise(c), bench.noise(n * c), bench.zeros(n * c));
-    let (mut rstd, mut dx, mut dw) = (bench.zeros_f32(n), bench.zeros(n * c), bench.zeros_f32(c));
+    let (x, w, dy, mut y) = (bench.noise(n * c)?, bench.noise(c)?, bench.noise(n * c)?, bench.zeros(n * c)?);
+    let (mut rstd, mut dx, mut dw) = (bench.zeros_f32(n)?, bench.zeros(n * c)?, bench.zeros_f32(c)?);
     bench.op("rmsnorm_fwd", "", cost::rmsnorm_fwd(n, c, dtype), |dev| {
         rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6)
     })?;
@@ -51,8 +51,8 @@ fn rmsnorm(bench: &mut Bench, n: usize) -> Result<()> {
 
 fn swiglu(bench: &mut Bench, n: usize) -> Result<()> {
     let (nf, dtype) = (n * bench.model.intermediate_size, bench.dtype);
-    let [gate, up, dh] = [0; 3].map(|_| bench.noise(nf));
-    let [mut h, mut dgate, mut dup] = [0; 3].map(|_| bench.zeros(nf));
+    let [gate, up, dh] = [bench.noise(nf)?, bench.noise(nf)?, bench.noise(nf)?];
+    let [mut h, mut dgate, mut dup] = [bench.zeros(nf)?, bench.zeros(nf)?, bench.zeros(nf)?];
     bench.op("swiglu_fwd", "", cost::swiglu_fwd(nf, dtype), |dev| {
         swiglu_fwd(dev, gate.view(), up.view(), h.view_mut())
     })?;
@@ -63,9 +63,9 @@ fn swiglu(bench: &mut Bench, n: usize) -> Result<()> {
 
 fn rope(bench: &mut Bench, n: usize) -> Result<()> {
     let (h, d) = (bench.model.num_attention_heads, bench.model.head_dim);
-    let mut x = bench.noise(n * h * d);
-    let positions = bench.dev.upload(&(0..n as i32).collect::<Vec<i32>>());
-    let angles = bench.dev.upload(&table(n, d, 1e4));
+    let mut x = bench.noise(n * h * d)?;
+    let positions = bench.dev.upload(&(0..n as i32).collect::<Vec<i32>>())?;
+    let angles = bench.dev.upload(&table(n, d, 1e4))?;
     bench.op("rope_fwd", "", cost::rope(n, h, d, bench.dtype), |dev| {
         rope_fwd(dev, x.view_mut(), positions.view(), angles.view(), h, d)
     })
@@ -76,15 +76,15 @@ fn embed(bench: &mut Bench, n: usize) -> Result<()> {
     if !["embed_fwd", "embed_bwd", "copy"].iter().any(|op| bench.wants(op)) {
         return Ok(());
     }
-    let ids = bench.dev.upload(&(0..n).map(|i| (i * 37 % v) as i32).collect::<Vec<i32>>());
-    let (w, mut x, mut dw) = (bench.noise(v * c), bench.zeros(n * c), bench.zeros_f32(v * c));
+    let ids = bench.dev.upload(&(0..n).map(|i| (i * 37 % v) as i32).collect::<Vec<i32>>())?;
+    let (w, mut x, mut dw) = (bench.noise(v * c)?, bench.zeros(n * c)?, bench.zeros_f32(v * c)?);
     bench.op("embed_fwd", "", cost::embed_fwd(n, c, dtype), |dev| {
         embed_fwd(dev, ids.view(), w.view(), x.view_mut(), c)
     })?;
     bench.op("embed_bwd", "", cost::embed_bwd(n, c, dtype, DType::F32), |dev| {
         embed_bwd(dev, ids.view(), x.view(), dw.view_mut(), c)
     })?;
-    let (from, mut to) = (bench.noise_f32(n * c), bench.zeros_f32(n * c));
+    let (from, mut to) = (bench.noise_f32(n * c)?, bench.zeros_f32(n * c)?);
     bench.op("copy", "", cost::copy(n * c, DType::F32, DType::F32), |dev| copy(dev, from.view(), to.view_mut()))
 }
 
@@ -92,10 +92,10 @@ fn attn(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
     let (heads, dtype) = (bench.model.heads(), bench.dtype);
     let (n, wide, narrow) = (b * t, heads.q * heads.dim, heads.kv * heads.dim);
     let offsets: Vec<i32> = (0..=b).map(|i| (i * t) as i32).collect();
-    let (cu, keys) = (bench.dev.upload(&offsets), Keys::packed(&offsets));
-    let (q, k, v) = (bench.noise(n * wide), bench.noise(n * narrow), bench.noise(n * narrow));
-    let (d_o, mut o, mut lse) = (bench.noise(n * wide), bench.zeros(n * wide), bench.zeros_f32(n * heads.q));
-    let (mut dq, mut dk, mut dv) = (bench.zeros(n * wide), bench.zeros(n * narrow), bench.zeros(n * narrow));
+    let (cu, keys) = (bench.dev.upload(&offsets)?, Keys::packed(&offsets));
+    let (q, k, v) = (bench.noise(n * wide)?, bench.noise(n * narrow)?, bench.noise(n * narrow)?);
+    let (d_o, mut o, mut lse) = (bench.noise(n * wide)?, bench.zeros(n * wide)?, bench.zeros_f32(n * heads.q)?);
+    let (mut dq, mut dk, mut dv) = (bench.zeros(n * wide)?, bench.zeros(n * narrow)?, bench.zeros(n * narrow)?);
     let what = format!("B {b}");
     bench.op("attn_fwd", &what, cost::attn_fwd(n, heads, keys, dtype), |dev| {
         let (o, lse) = (o.view_mut(), lse.view_mut());
@@ -111,12 +111,13 @@ fn attn(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
 fn decode(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
     let (heads, dtype, max_pages) = (bench.model.heads(), bench.dtype, t.div_ceil(CHUNK));
     let (len, wide, narrow) = (pages_len(b * max_pages, heads), heads.q * heads.dim, heads.kv * heads.dim);
-    let (mut k, mut v, q, mut o) = (bench.noise(len), bench.noise(len), bench.noise(b * wide), bench.zeros(b * wide));
-    let (new_k, new_v) = (bench.noise(b * narrow), bench.noise(b * narrow));
+    let (mut k, mut v, q, mut o) =
+        (bench.noise(len)?, bench.noise(len)?, bench.noise(b * wide)?, bench.zeros(b * wide)?);
+    let (new_k, new_v) = (bench.noise(b * narrow)?, bench.noise(b * narrow)?);
     let (seqs, positions): (Vec<i32>, Vec<i32>) = ((0..b as i32).collect(), vec![t as i32 - 1; b]);
     let keys = Keys::paged(&seqs, &positions);
-    let (seq, pos) = (bench.dev.upload(&seqs), bench.dev.upload(&positions));
-    let table = bench.dev.upload(&(0..(b * max_pages) as i32).collect::<Vec<i32>>());
+    let (seq, pos) = (bench.dev.upload(&seqs)?, bench.dev.upload(&positions)?);
+    let table = bench.dev.upload(&(0..(b * max_pages) as i32).collect::<Vec<i32>>())?;
     let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
     bench.op("attn_decode", &format!("T {t}"), cost::attn_decode(b, heads, keys, dtype), |dev| {
         attn_decode(dev, q.view(), k.view(), v.view(), at, o.view_mut(), heads)
@@ -127,9 +128,9 @@ fn decode(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
 }
 
 fn optimizer(bench: &mut Bench, n: usize) -> Result<()> {
-    let (g, mut w) = (bench.noise_f32(n), bench.noise_f32(n));
-    let (mut m, mut v) = (bench.zeros_f32(n), bench.zeros_f32(n));
-    let (mut norm, mut parts) = (bench.zeros_f32(1), bench.dev.zeros(DType::U64, GRAD_NORM_PARTS));
+    let (g, mut w) = (bench.noise_f32(n)?, bench.noise_f32(n)?);
+    let (mut m, mut v) = (bench.zeros_f32(n)?, bench.zeros_f32(n)?);
+    let (mut norm, mut parts) = (bench.zeros_f32(1)?, bench.dev.zeros(DType::U64, GRAD_NORM_PARTS)?);
     let how = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, grad_scale: 1.0, step: 9 };
     bench.op("grad_norm", "", cost::grad_norm(n), |dev| grad_norm(dev, g.view(), norm.view_mut(), parts.view_mut()))?;
     bench.op("adamw_step", "", cost::adamw_step(n, false), |dev| {

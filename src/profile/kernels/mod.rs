@@ -157,12 +157,12 @@ impl<'a> Bench<'a> {
     }
 
     /// Uniform noise in (-0.5, 0.5), f32.
-    fn noise_f32(&self, len: usize) -> Buffer {
+    fn noise_f32(&self, len: usize) -> Result<Buffer> {
         self.dev.upload(&noise(len))
     }
 
     /// The same in the bench's number type.
-    fn noise(&self, len: usize) -> Buffer {
+    fn noise(&self, len: usize) -> Result<Buffer> {
         match self.dtype {
             DType::Bf16 => self.dev.upload(&noise(len).iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>()),
             _ => self.noise_f32(len),
@@ -170,12 +170,12 @@ impl<'a> Bench<'a> {
     }
 
     /// Zeros of the bench's number type.
-    fn zeros(&self, len: usize) -> Buffer {
+    fn zeros(&self, len: usize) -> Result<Buffer> {
         self.dev.zeros(self.dtype, len)
     }
 
     /// Zeros, f32.
-    fn zeros_f32(&self, len: usize) -> Buffer {
+    fn zeros_f32(&self, len: usize) -> Result<Buffer> {
         self.dev.zeros(DType::F32, len)
     }
 

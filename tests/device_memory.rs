@@ -1,0 +1,156 @@
+//! A device without room, and one that is lost: an error that names what and how much, and a run that loses nothing.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli_common;
+
+use haggle::Error;
+use haggle::device::gpu::{Gpu, emu::Emu};
+use haggle::device::{DType, Device};
+use haggle::infer::{Engine, EngineConfig};
+use haggle::model::{ModelConfig, Plan, Weights};
+use haggle::train::checkpoint;
+use haggle::train::learner::{self, Learner, Learning};
+use haggle::train::optimizer::{Hyper, Optimizer};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An emulated card of so many bytes, and the device that is it.
+fn card(bytes: u64) -> (Arc<Gpu>, Device) {
+    let gpu = Arc::new(Gpu::Emu(Emu::new(1).unwrap().with_bytes(bytes)));
+    (gpu.clone(), Device::Gpu(gpu))
+}
+
+fn used(gpu: &Gpu) -> u64 {
+    let Gpu::Emu(emu) = gpu else { panic!("no emulator") };
+    emu.card().used_bytes()
+}
+
+#[test]
+fn a_full_card_refuses_and_what_is_dropped_is_free_again() {
+    let (gpu, dev) = card(4096);
+    let held = dev.zeros(DType::F32, 512).unwrap();
+    let refused = dev.zeros(DType::F32, 513).err().unwrap();
+    let Error::Memory { bytes: 2052, room: Some(room), .. } = &refused else { panic!("{refused}") };
+    assert_eq!((room.free_bytes, room.total_bytes, used(&gpu)), (2048, 4096, 2048));
+    let also = dev.upload(&[1f32; 512]).unwrap();
+    assert!(dev.upload(&[1i32]).is_err(), "the card is full to the byte");
+    drop(held);
+    assert_eq!(used(&gpu), 2048);
+    assert!(dev.zeros(DType::Bf16, 1024).is_ok());
+    drop(also);
+    assert_eq!(used(&gpu), 0);
+}
+
+#[test]
+fn what_no_machine_has_is_an_error_on_every_device() {
+    for dev in [Device::open("cpu", 1).unwrap(), Device::open("emu", 1).unwrap()] {
+        for len in [1 << 58, usize::MAX / 4, usize::MAX] {
+            let refused = dev.zeros(DType::F32, len).err().unwrap();
+            assert!(matches!(refused, Error::Memory { .. }), "{}: {refused}", dev.name());
+            assert_eq!(refused.exit_code(), 4);
+        }
+    }
+}
+
+#[test]
+fn an_error_names_the_buffer_its_size_and_what_the_card_has() {
+    let (gpu, dev) = card(3 << 20);
+    let config = EngineConfig { max_pages: 2000, max_rows: 64, max_seqs: 8, prefix_reuse: true };
+    let refused = Engine::new(&dev, &ModelConfig::tiny(300), config).err().unwrap().to_string();
+    for part in ["device emu: no room for kv pages: k.0, ", " of 3.0 MiB are free", "engine.pages"] {
+        assert!(refused.contains(part), "want `{part}` in: {refused}");
+    }
+    assert_eq!(used(&gpu), 0, "what was taken before is given back");
+}
+
+#[test]
+fn a_plan_says_to_the_byte_what_a_card_gives() {
+    let c = ModelConfig::tiny(300);
+    let (sizes, how) = (EngineConfig::sized_for(4, 64), Learning { micro_batch_tok: 64, ..Learning::default() });
+    let build = |mut plan: Plan| -> haggle::Result<(Plan, Learner, Engine)> {
+        let weights = Weights::planned(&mut plan, "trained", c.clone())?;
+        let optimizer = Optimizer::planned(&mut plan, learner::parts(&weights), Hyper::default(), 10)?;
+        let engine = Engine::planned(&mut plan, &c, sizes)?;
+        let learner = Learner::planned(&mut plan, weights, optimizer, how)?;
+        Ok((plan, learner, engine))
+    };
+    let (gpu, dev) = card(u64::MAX);
+    let (dry, ..) = build(Plan::dry(&dev)).unwrap();
+    assert_eq!(used(&gpu), 0, "a dry plan takes nothing");
+    let need = dry.total_bytes() as u64;
+    for (bytes, fits) in [(need, true), (need - 1, false)] {
+        let (gpu, dev) = card(bytes);
+        let built = build(Plan::on(&dev));
+        assert_eq!(built.is_ok(), fits, "{bytes} of {need}");
+        assert_eq!(used(&gpu), if fits { need } else { 0 });
+    }
+}
+
+const CONFIG: &str = "
+[rollout]
+products_per_step = 1
+group_size = 2
+max_reply_tokens = 24
+[game]
+turns = 2
+[grpo]
+steps = 2
+micro_batch_tokens = 512
+skip_constant_groups = false
+[run]
+checkpoint_every = 1
+[eval]
+products = 1
+rollouts = 1
+best_of = 1
+";
+
+/// `haggle train` on the emulator, with variables of its environment.
+fn train(dir: &Path, resume: bool, variables: &[(&str, &str)]) -> cli_common::Said {
+    fs::write(dir.join("small.toml"), CONFIG).unwrap();
+    let how: &[&str] = if resume { &["--resume"] } else { &["--config", "small.toml", "--device", "emu"] };
+    let mut command = cli_common::command(dir, &[&["train", "--out", "run"], how].concat());
+    command.envs(variables.iter().copied());
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    cli_common::Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Launches of AdamW in an update: one for each stretch of weights that decay, or do not.
+fn launches_an_update() -> usize {
+    let dev = Device::open("cpu", 1).unwrap();
+    let parts = learner::parts(&haggle::embedded::weights(&dev).unwrap());
+    1 + parts.windows(2).filter(|w| w[0].decays != w[1].decays).count()
+}
+
+#[test]
+fn a_card_lost_in_the_middle_of_a_step_leaves_the_last_checkpoint_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let latest = || checkpoint::latest(&dir.path().join("run")).unwrap().unwrap();
+    let n = launches_an_update();
+    // In the second update, half of the weights moved; then in its last launch, after which the step asks for no other.
+    for (resume, nth) in [(false, n + n / 2), (true, n)] {
+        let said = train(dir.path(), resume, &[("HAGGLE_EMU_FAIL", &format!("adamw_step:{nth}"))]);
+        assert_eq!(said.code, 4, "{said:?}");
+        assert!(said.err.contains("lost in launch") && !said.err.contains("panicked"), "{said:?}");
+        assert!(latest().ends_with("step-000001"), "{:?}", latest());
+        assert_eq!(checkpoint::open(&latest()).unwrap().step, 1);
+    }
+    let said = train(dir.path(), true, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(latest().ends_with("step-000002"));
+}
+
+#[test]
+fn a_card_too_small_for_a_run_is_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = train(dir.path(), false, &[("HAGGLE_EMU_MIB", "6")]);
+    assert_eq!(said.code, 4, "{said:?}");
+    let last = said.err.trim_end().lines().last().unwrap();
+    assert!(last.starts_with("haggle: device emu: no room for ") && last.contains("of 6.0 MiB are free"), "{said:?}");
+    for (name, value) in [("HAGGLE_EMU_MIB", "much"), ("HAGGLE_EMU_FAIL", "gemm_nt_f32")] {
+        train(dir.path(), false, &[(name, value)]).refused(4, &[name, value, "must be"]);
+    }
+}
