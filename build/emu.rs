@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources of the emulator itself.
-const RUNTIME: [&str; 6] = ["fiber", "runtime", "shared", "warp", "mma", "check"];
+const RUNTIME: [&str; 9] = ["fiber", "runtime", "shared", "warp", "mma", "check", "mbarrier", "tma", "wgmma"];
 
 /// What makes a kernel a checked one, see kernels/emu/check.h.
 const CHECKED: &str = "-DHAGGLE_EMU_CHECKED -fsanitize=thread -fsanitize=undefined -fno-sanitize=vptr";
@@ -50,9 +50,7 @@ pub fn build() {
     }
     let check_all = std::env::var("HAGGLE_EMU_CHECK").is_ok_and(|v| v == "1");
     let mut entries = Vec::new();
-    // Hopper's own instructions have no emulator; each such kernel has a twin that has.
-    let emulated = |file: &PathBuf| !file.to_string_lossy().ends_with("_sm90.cu");
-    for file in files(&kernels, "cu").into_iter().filter(emulated) {
+    for file in files(&kernels, "cu") {
         let text = read(&kernels.join(&file));
         let names = entry_names(&text);
         let (wrapper, stem) = (wrapper(&file, &names), file.with_extension("").display().to_string().replace('/', "_"));

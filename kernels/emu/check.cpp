@@ -1,6 +1,7 @@
 // See check.h.
 
 #include "emu/check.h"
+#include "emu/tensor_map.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,13 +38,6 @@ const char* verb(Access access) { return access == Access::Read ? "reads" : "wri
        at >= nearest->end ? "behind" : "before", nearest->argument);
 }
 
-const SharedArray* array_at(const Worker& w, uintptr_t at, size_t bytes) {
-  for (uint32_t i = 0; i < w.n_arrays; ++i) {
-    if (inside(at, bytes, w.arrays[i].start, w.arrays[i].bytes)) return &w.arrays[i];
-  }
-  return nullptr;
-}
-
 [[noreturn]] void fail_shared(const Worker& w, uintptr_t at, size_t bytes, Access access) {
   const SharedArray* before = nullptr;
   for (uint32_t i = 0; i < w.n_arrays; ++i) {
@@ -61,7 +55,7 @@ const SharedArray* array_at(const Worker& w, uintptr_t at, size_t bytes) {
 }
 
 void check_shared(Worker& w, uintptr_t at, size_t bytes, Access access) {
-  const SharedArray* array = array_at(w, at, bytes);
+  const SharedArray* array = shared_at(w, reinterpret_cast<const void*>(at), bytes);
   if (!array) fail_shared(w, at, bytes, access);
   const Thread& self = *w.self;
   const uint16_t me = static_cast<uint16_t>(self.warp * WARP + self.lane + 1);
@@ -94,6 +88,7 @@ void check_shared(Worker& w, uintptr_t at, size_t bytes, Access access) {
       s.writer = me;
       s.write_epoch = w.epoch;
       s.write_sync = sync;
+      s.write_fences = self.proxy_fences;
     }
   }
 }
@@ -120,7 +115,7 @@ void check_access(const void* pointer, size_t bytes, Access access) {
     if (__executable_start && inside(at, bytes, __executable_start, static_cast<size_t>(_end - __executable_start))) return;
     if (inside(at, bytes, launch.args, MAX_ARGS_BYTES) || inside(at, bytes, &launch, sizeof launch)) return;
     for (const char* p = launch.entry->parameters; *p; ++p) {
-      if (inside(at, bytes, launch.args[p - launch.entry->parameters], 8)) return;
+      if (inside(at, bytes, launch.args[p - launch.entry->parameters], *p == 'm' ? sizeof(TensorMap) : 8)) return;
     }
   }
   fail_outside(launch, at, bytes, access);
@@ -134,6 +129,30 @@ void check_forget(const void* at, size_t bytes) {
   }
   if (!inside(reinterpret_cast<uintptr_t>(at), bytes, w.arena, ARENA_BYTES)) return;
   memset(static_cast<void*>(w.shadow + (static_cast<const char*>(at) - w.arena)), 0, bytes * sizeof(ByteShadow));
+}
+
+void check_async_read(const void* at, size_t bytes) {
+  Worker& w = *g_worker;
+  const SharedArray* array = shared_at(w, at, bytes);
+  if (!array) fail_shared(w, reinterpret_cast<uintptr_t>(at), bytes, Access::Read);
+  const ByteShadow* shadow = w.shadow + (static_cast<const char*>(at) - w.arena);
+  const size_t offset = static_cast<size_t>(static_cast<const char*>(at) - array->start);
+  for (size_t i = 0; i < bytes; ++i) {
+    const ByteShadow& s = shadow[i];
+    if (!s.written) fail("uninitialised: wgmma reads byte %zu of shared array `%s`, which nobody has written", offset + i, array->name);
+    if (s.writer && w.threads[s.writer - 1].proxy_fences == s.write_fences) {
+      const Index3 t = w.threads[s.writer - 1].index;
+      fail("unfenced: wgmma reads byte %zu of shared array `%s`, thread (%u, %u, %u) wrote it without fence.proxy.async after",
+           offset + i, array->name, t.x, t.y, t.z);
+    }
+  }
+}
+
+void check_async_write(const void* at, size_t bytes) {
+  Worker& w = *g_worker;
+  check_forget(at, bytes);
+  ByteShadow* shadow = w.shadow + (static_cast<const char*>(at) - w.arena);
+  for (size_t i = 0; i < bytes; ++i) shadow[i].written = true;
 }
 
 }  // namespace emu

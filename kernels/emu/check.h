@@ -21,6 +21,7 @@ struct ByteShadow {
   uint8_t reader_warp;               // or SEVERAL
   uint32_t write_epoch, read_epoch;  // barriers passed
   uint32_t write_sync, read_sync;    // __syncwarps of that thread's warp passed
+  uint32_t write_fences;             // fence.proxy.async of the writer passed
 };
 
 enum class Access { Read, Write, Atomic };
@@ -29,6 +30,11 @@ enum class Access { Read, Write, Atomic };
 void check_access(const void* at, size_t bytes, Access access);
 // Shared bytes that hold nothing any more: a new array, or the target of a cp.async that is under way.
 void check_forget(const void* at, size_t bytes);
+
+// What the tensor cores and the copy engine of sm_90 do to shared memory: reads what was written, and fenced by who wrote
+// it; writes for everybody.
+void check_async_read(const void* at, size_t bytes);
+void check_async_write(const void* at, size_t bytes);
 
 inline bool checked() { return g_worker->launch->entry->checked; }
 

@@ -50,6 +50,7 @@
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() {}
 
+#include "emu/tensor_map.h"
 #include "emu/vector.h"
 //
 #include "emu/atomic.h"
@@ -57,4 +58,5 @@ inline void __threadfence_block() {}
 #include "emu/half.h"
 #include "emu/math.h"
 #include "emu/mma.h"
+#include "emu/sm90.h"
 #include "emu/warp.h"

@@ -2,12 +2,15 @@
 #pragma once
 
 #include "emu/runtime.h"
+#include "emu/tensor_map.h"
 
 namespace emu {
 
 template <class T>
 constexpr char letter() {
-  static_assert(std::is_pointer<T>::value || sizeof(T) == 4 || sizeof(T) == 8, "parameters are pointers and 4 or 8 byte scalars");
+  if (std::is_same<T, TensorMap>::value) return 'm';
+  static_assert(std::is_same<T, TensorMap>::value || std::is_pointer<T>::value || sizeof(T) == 4 || sizeof(T) == 8,
+                "parameters are pointers, 4 or 8 byte scalars and tensor maps");
   if (std::is_pointer<T>::value) return 'p';
   if (std::is_floating_point<T>::value) return sizeof(T) == 4 ? 'f' : 'd';
   return sizeof(T) == 4 ? 'i' : 'l';

@@ -6,22 +6,11 @@
 
 #include "emu/check.h"
 #include "emu/emu.h"
+#include "emu/row.h"
 
 namespace emu {
 
 namespace {
-
-// Rows of 8 columns, as one vector: the product of a 16 x K and a K x 8 matrix is K * 16 of these steps.
-typedef float Row __attribute__((vector_size(32)));
-
-inline Row row_fma(float a, Row b, Row c) {
-#ifdef __FMA__
-  return __builtin_ia32_vfmaddps256(Row{a, a, a, a, a, a, a, a}, b, c);
-#else
-  for (int i = 0; i < 8; ++i) c[i] = __builtin_fmaf(a, b[i], c[i]);
-  return c;
-#endif
-}
 
 template <int K>
 void multiply(const float (&a)[16][K], const float (&b)[K][8], float (&c)[16][8]) {

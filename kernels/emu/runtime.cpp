@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "emu/async.h"
 #include "emu/fiber.h"
 
 namespace emu {
@@ -55,6 +56,17 @@ void set_ready(Worker& w, uint32_t warp, uint32_t lanes) {
   if (w.warps[warp].ready) w.ready_warps |= 1u << warp;
 }
 
+// The same, when bulk copies may be under way: they complete when nobody can run without, as late as they can, or, with
+// a seed, at some time before.
+Thread* next_thread(Worker& w) {
+  if (__builtin_expect(w.n_bulk != 0, 0) && w.launch->seed && next_random(w) % 8 == 0) bulk_complete(w);
+  for (;;) {
+    Thread* next = take_ready(w);
+    if (next || !w.n_bulk) return next;
+    bulk_complete(w);
+  }
+}
+
 [[noreturn]] void leave_block(Worker& w) {
   void* abandoned;
   haggle_emu_switch(&abandoned, w.main_sp);
@@ -92,14 +104,19 @@ const char* short_name(const char* file) {
 
 // Nobody can go on: says who waits where, and who will not come.
 [[noreturn]] void report_deadlock(Worker& w) {
-  const Thread *barrier = nullptr, *warp = nullptr, *done = nullptr;
+  const Thread *barrier = nullptr, *warp = nullptr, *mbarrier = nullptr, *done = nullptr;
   for (uint32_t i = 0; i < w.n_threads; ++i) {
     const Thread& t = w.threads[i];
     if (t.done && !done) done = &t;
     if (!t.done && t.wait == Wait::Barrier && !barrier) barrier = &t;
     if (!t.done && t.wait == Wait::Warp && !warp) warp = &t;
+    if (!t.done && t.wait == Wait::Mbarrier && !mbarrier) mbarrier = &t;
   }
-  if (warp) {
+  if (mbarrier) {
+    char lacks[160];
+    mbarrier_lacks(w, *mbarrier, lacks, sizeof lacks);
+    report(w, *mbarrier, "deadlock: waits for %s", lacks);
+  } else if (warp) {
     const uint32_t missing = warp->mask & w.warps[warp->warp].exist & ~w.warps[warp->warp].pending;
     const Thread& absent = w.threads[warp->warp * WARP + (missing ? __builtin_ctz(missing) : 0)];
     report(w, *warp, "divergent warp operation at %s:%d: lane %u of its mask %#x never comes, it %s", short_name(warp->file),
@@ -133,7 +150,7 @@ void give_fiber(Worker& w, Fiber* fiber) {
 // The current thread waits; goes on with another, and returns when it is its turn again.
 inline __attribute__((always_inline)) void suspend(Worker& w) {
   Thread* self = w.self;
-  Thread* next = take_ready(w);
+  Thread* next = next_thread(w);
   if (__builtin_expect(!next, 0)) report_deadlock(w);
   if (next == self) return;
   w.self = next;
@@ -163,7 +180,7 @@ void fiber_main() {
       haggle_emu_switch(&fiber->sp, w.main_sp);
       continue;
     }
-    Thread* next = take_ready(w);
+    Thread* next = next_thread(w);
     if (!next) report_deadlock(w);
     w.self = next;
     if (!next->fiber) {
@@ -203,7 +220,9 @@ void start_threads(Worker& w) {
     t.fiber = nullptr;
     t.wait = Wait::None;
     t.done = false;
-    t.n_copies = t.groups = 0;
+    t.n_copies = t.groups = t.proxy_fences = 0;
+    t.mbarrier = nullptr;
+    t.wgmma_fenced = false;
   }
   for (uint32_t i = 0; i < w.n_warps; ++i) {
     const uint32_t lanes = w.n_threads - i * WARP;
@@ -224,6 +243,7 @@ void run_block(Worker& w, uint64_t number) {
   w.random = (launch.seed + 1) * 0x9E3779B97F4A7C15ull ^ (number + 1) * 0xD1B54A32D192ED03ull;
   shared_start(w, launch.shared_bytes);
   start_threads(w);
+  async_start(w);
   Thread* first = take_ready(w);
   begin(w, *first);
   w.self = first;
@@ -236,6 +256,8 @@ void run_block(Worker& w, uint64_t number) {
     report(w, w.threads[0], "some thread of this block wrote behind the shared array `%s` of %zu bytes", array->name,
            array->bytes);
   }
+  uint32_t thread = 0;
+  if (const char* left = async_left(w, &thread)) report(w, w.threads[thread], "%s", left);
 }
 
 }  // namespace
@@ -280,6 +302,18 @@ void sync_threads(uint32_t predicate, const char* file, int line) {
   // The last to arrive goes to the end of the line too: who is first after a barrier is the scheduler's choice.
   suspend(w);
 }
+
+void sleep_until_woken(Wait why) {
+  Worker& w = *g_worker;
+  Thread* self = w.self;
+  self->wait = why;
+  suspend(w);
+  self->wait = Wait::None;
+}
+
+void wake(Worker& w, Thread& thread) { set_ready(w, thread.warp, 1u << thread.lane); }
+
+uint32_t random_turn(Worker& w) { return w.launch->seed ? next_random(w) : 0; }
 
 bool collective(Op op, uint32_t mask, const char* file, int line) {
   Worker& w = *g_worker;
@@ -337,6 +371,7 @@ void haggle_emu_worker_free(Worker* w) {
   munmap(w->stacks, MAX_THREADS * STACK_BYTES);
   free(w->arena);
   free(w->shadow);
+  async_free(*w);
   free(w);
 }
 

@@ -42,7 +42,7 @@ struct Range {
 };
 
 // A kernel: how to call it with an argument block, and its parameters, a letter each
-// (p pointer, i 32-bit int, l 64-bit int, f float).
+// (p pointer, i 32-bit int, l 64-bit int, f float, m tensor map).
 struct Entry {
   const char* name;
   void (*call)(void** args);
@@ -77,8 +77,8 @@ struct Fiber {
   Fiber* next_free;
 };
 
-enum class Wait : uint8_t { None, Barrier, Warp };
-enum class Op : uint8_t { None, SyncWarp, Shuffle, Vote, Match, LdMatrix, Mma };
+enum class Wait : uint8_t { None, Barrier, Warp, Mbarrier };
+enum class Op : uint8_t { None, SyncWarp, Shuffle, Vote, Match, LdMatrix, Mma, Wgmma, WgmmaWait };
 
 // What a switch touches stands in the first cache line.
 struct alignas(64) Thread {
@@ -98,6 +98,10 @@ struct alignas(64) Thread {
   // cp.async
   Copy* copies;
   uint32_t n_copies, max_copies, groups;
+  // sm_90: the mbarrier this thread waits at, and for which parity; what it has fenced.
+  const void* mbarrier;
+  uint32_t parity, proxy_fences;
+  bool wgmma_fenced;
 };
 
 struct Warp {
@@ -105,6 +109,7 @@ struct Warp {
 };
 
 struct ByteShadow;
+struct Async;
 
 struct SharedArray {
   const char* name;
@@ -136,6 +141,8 @@ struct Worker {
   Fiber* free_fibers;
   void* main_sp;
   char* stacks;
+  Async* async;     // what sm_90 does by itself, see async.h
+  uint32_t n_bulk;  // bulk copies under way
   uint64_t random;
   Launch* launch;
   bool failed;
@@ -158,6 +165,12 @@ void sync_threads(uint32_t predicate, const char* file, int line);
 // (their deposits are in their `Thread`s) before any of them goes on.
 bool collective(Op op, uint32_t mask, const char* file, int line);
 
+// The current thread waits until `wake`; and that.
+void sleep_until_woken(Wait why);
+void wake(Worker& w, Thread& thread);
+// A random number of the launch's order of threads; 0 in the natural order.
+uint32_t random_turn(Worker& w);
+
 // A lane of the current warp.
 inline Thread& lane_of(uint32_t lane) {
   Thread* self = g_worker->self;
@@ -171,6 +184,7 @@ void* shared_static(uint32_t* slot, const char* name, size_t bytes);
 char* shared_new();
 void shared_start(Worker& w, size_t dynamic_bytes);    // poisons what the block before has used
 const SharedArray* shared_overrun(const Worker& w);    // an array whose guard was written
+const SharedArray* shared_at(const Worker& w, const void* at, size_t bytes);  // the array these bytes lie in
 
 // cp.async: the copy happens when it is waited for; until then its target is poison.
 void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes);

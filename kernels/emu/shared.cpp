@@ -48,6 +48,15 @@ const SharedArray* shared_overrun(const Worker& w) {
   return nullptr;
 }
 
+const SharedArray* shared_at(const Worker& w, const void* at, size_t bytes) {
+  const char* first = static_cast<const char*>(at);
+  for (uint32_t i = 0; i < w.n_arrays; ++i) {
+    const SharedArray& array = w.arrays[i];
+    if (first >= array.start && first + bytes <= array.start + array.bytes) return &array;
+  }
+  return nullptr;
+}
+
 void* shared_dynamic() {
   Worker& w = *g_worker;
   if (!w.launch->shared_bytes) fail("uses dynamic shared memory, but was launched without");

@@ -6,7 +6,7 @@
 // Cost            as gemm_nt.
 // Determinism     as gemm_nt: one order of K for every M and N. Whether its bits are those of mma.sync must be measured.
 // Requires        K % 8 == 0, a and b on 16 bytes; sm_90a.
-// Status          has not run on hardware: no op launches it. Compiled, and its machine code looked at.
+// Status          has not run on hardware: no op launches it. Has the bits of gemm_nt on the emulator (tests/emu_sm90.rs).
 // Sass            sm90: HGMMA.64x128x16.F32.BF16 LDGSTS.E.BYPASS.128
 // Source          common/gemm_bf16.cuh; PTX ISA 9.0, "Asynchronous warpgroup level matrix instructions".
 // Oracle          src/oracle/gemm.rs
@@ -52,7 +52,7 @@ __device__ __forceinline__ void gemm_nt_sm90(const bf16* __restrict__ a,  // [M,
         uint64_t x = matrix_descriptor(s_a + warpgroup * 64 * GEMM_K), y = matrix_descriptor(s_a + Tile::M * GEMM_K);
         wgmma_fence();
 #pragma unroll
-        for (int q = 0; q < GEMM_K / 16; q++) wgmma_m64n128k16_bf16(acc[0], x + 2 * q, y + 2 * q);
+        for (int q = 0; q < GEMM_K / 16; q++) wgmma_k16_bf16<128, false, false>(acc[0], x + 2 * q, y + 2 * q, 1);
         wgmma_commit_group();
         wgmma_wait_group<0>();  // the slot is read
     }

@@ -8,6 +8,7 @@
 use super::cuda_memory::{Memory, Owner};
 use super::cuda_time::{End, MAX_TIMED, Timers};
 use super::launch::{Arg, ArgBlock, Launch};
+use super::tensor_map::{Encoding, RawMap};
 use crate::device::record::{Recorder, Recording};
 use crate::device::{DType, Element, Room};
 use crate::error::{Error, Result};
@@ -246,6 +247,36 @@ unsafe fn start(function: Function, launch: &Launch, block: &mut ArgBlock) -> Re
             block.slice(),
         )
     }
+}
+
+/// A tensor map of bf16, swizzled by 128 bytes, zero outside.
+pub(super) fn encode(e: &Encoding) -> Result<RawMap> {
+    use sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 as BFLOAT16;
+    use sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE as FILL_ZERO;
+    use sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE as NOT_INTERLEAVED;
+    use sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B as PROMOTE_128B;
+    use sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B as SWIZZLE_128B;
+    let (mut raw, steps) = (RawMap([0; 16]), [1u32; 3]);
+    // SAFETY: writes the 128 bytes of a map, aligned to 64; reads `rank` dims, boxes and steps, `rank` - 1 strides.
+    let done = unsafe {
+        sys::cuTensorMapEncodeTiled(
+            raw.0.as_mut_ptr().cast(),
+            BFLOAT16,
+            e.rank as u32,
+            e.base as *mut std::ffi::c_void,
+            e.dims.as_ptr(),
+            e.strides[1..].as_ptr(),
+            e.boxes.as_ptr(),
+            steps.as_ptr(),
+            NOT_INTERLEAVED,
+            SWIZZLE_128B,
+            PROMOTE_128B,
+            FILL_ZERO,
+        )
+    };
+    let fail =
+        |error| Error::Device { device: "cuda".into(), what: format!("cuTensorMapEncodeTiled: {}", text(error)) };
+    done.result().map_err(fail).map(|()| raw)
 }
 
 /// An error of the driver in its own words.

@@ -1,5 +1,6 @@
 //! What a launch is: a kernel's name, its grid, its argument block.
 
+use super::tensor_map::{RawMap, TensorMap};
 use crate::device::{View, ViewMut};
 use std::ffi::c_void;
 use std::fmt::Display;
@@ -30,6 +31,8 @@ pub enum Arg<'a> {
     In(View<'a>),
     /// A tensor to write.
     Out(ViewMut<'a>),
+    /// A tensor to read, through the copy engine of Hopper: `const __grid_constant__ TensorMap`
+    Map(TensorMap<'a>),
     /// No tensor: a null pointer.
     Null,
     /// `int32_t`
@@ -43,13 +46,14 @@ pub enum Arg<'a> {
 }
 
 impl Arg<'_> {
-    /// The letter of its kind: p pointer, i 32-bit int, l 64-bit int, f float.
+    /// The letter of its kind: p pointer, i 32-bit int, l 64-bit int, f float, m tensor map.
     pub(super) fn letter(&self) -> u8 {
         match self {
             Arg::In(_) | Arg::Out(_) | Arg::Null => b'p',
             Arg::I32(_) => b'i',
             Arg::I64(_) | Arg::U64(_) => b'l',
             Arg::F32(_) => b'f',
+            Arg::Map(_) => b'm',
         }
     }
 
@@ -58,7 +62,7 @@ impl Arg<'_> {
         match self {
             Arg::In(view) => view.address() as u64,
             Arg::Out(view) => view.address() as u64,
-            Arg::Null => 0,
+            Arg::Null | Arg::Map(_) => 0,
             Arg::I32(x) => *x as u32 as u64,
             Arg::I64(x) => *x as u64,
             Arg::U64(x) => *x,
@@ -69,7 +73,9 @@ impl Arg<'_> {
     /// Start and bytes of the memory it names.
     pub(super) fn range(&mut self) -> Option<(usize, usize)> {
         match self {
-            Arg::In(view) => Some((view.address() as usize, view.len() * view.dtype().size())),
+            Arg::In(view) | Arg::Map(TensorMap { view, .. }) => {
+                Some((view.address() as usize, view.len() * view.dtype().size()))
+            }
             Arg::Out(view) => Some((view.address() as usize, view.len() * view.dtype().size())),
             _ => None,
         }
@@ -78,7 +84,7 @@ impl Arg<'_> {
     /// False when something wrote outside the buffer behind it.
     pub(super) fn guard_intact(&self) -> bool {
         match self {
-            Arg::In(view) => view.guard_intact(),
+            Arg::In(view) | Arg::Map(TensorMap { view, .. }) => view.guard_intact(),
             Arg::Out(view) => view.guard_intact(),
             _ => true,
         }
@@ -86,22 +92,35 @@ impl Arg<'_> {
 }
 
 /// The argument block, as `cuLaunchKernel` and the emulator take it: a pointer to each parameter.
-pub(super) struct ArgBlock {
+pub(super) struct ArgBlock<'a> {
     values: [u64; MAX_ARGS],
+    /// Parameters that stand elsewhere.
+    maps: [Option<&'a RawMap>; MAX_ARGS],
     pointers: [*mut c_void; MAX_ARGS],
 }
 
-impl ArgBlock {
-    pub(super) fn new(args: &mut [Arg]) -> ArgBlock {
-        let mut values = [0; MAX_ARGS];
+impl<'a> ArgBlock<'a> {
+    pub(super) fn new(args: &'a mut [Arg]) -> ArgBlock<'a> {
+        let (mut values, mut maps) = ([0; MAX_ARGS], [None; MAX_ARGS]);
         args.iter_mut().zip(&mut values).for_each(|(arg, value)| *value = arg.bits());
-        ArgBlock { values, pointers: [std::ptr::null_mut(); MAX_ARGS] }
+        for (arg, map) in args.iter().zip(&mut maps) {
+            if let Arg::Map(TensorMap { raw, .. }) = arg {
+                *map = Some(raw);
+            }
+        }
+        ArgBlock { values, maps, pointers: [std::ptr::null_mut(); MAX_ARGS] }
     }
 
-    /// Valid until the block moves or is dropped.
+    /// Valid until the block moves or is dropped. What they point to is only read.
     pub(super) fn pointers(&mut self) -> *mut *mut c_void {
-        // Little endian: a 4-byte parameter is read from the first bytes of its 8.
-        self.pointers.iter_mut().zip(&mut self.values).for_each(|(p, v)| *p = (v as *mut u64).cast());
+        let parameters = self.values.iter_mut().zip(&self.maps);
+        self.pointers.iter_mut().zip(parameters).for_each(|(p, (value, map))| {
+            *p = match map {
+                Some(map) => (&raw const **map).cast_mut().cast(),
+                // Little endian: a 4-byte parameter is read from the first bytes of its 8.
+                None => (value as *mut u64).cast(),
+            }
+        });
         self.pointers.as_mut_ptr()
     }
 

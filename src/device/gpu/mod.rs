@@ -22,6 +22,7 @@ pub mod optim;
 pub mod rope;
 pub mod sample;
 pub mod swiglu;
+pub mod tensor_map;
 
 pub use launch::{Arg, Launch};
 

@@ -1,0 +1,80 @@
+// See sm90.h: bulk tensor copies from global to shared memory.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "emu/async.h"
+#include "emu/check.h"
+#include "emu/emu.h"
+
+namespace emu {
+
+namespace {
+
+uint32_t box_bytes(const TensorMap& map) { return map.box[0] * map.box[1] * map.box[2] * map.element_bytes; }
+
+// One row of the box, zero where it lies outside the tensor.
+void read_row(const TensorMap& map, const int32_t (&at)[3], char* row) {
+  const int64_t i1 = at[1], i2 = at[2], size = map.element_bytes;
+  memset(row, 0, map.box[0] * size);
+  if (i1 < 0 || i2 < 0 || i1 >= static_cast<int64_t>(map.dims[1]) || i2 >= static_cast<int64_t>(map.dims[2])) return;
+  const int64_t first = at[0] < 0 ? 0 : at[0];
+  int64_t end = static_cast<int64_t>(at[0]) + map.box[0];
+  if (end > static_cast<int64_t>(map.dims[0])) end = static_cast<int64_t>(map.dims[0]);
+  if (first >= end) return;
+  const char* from = reinterpret_cast<const char*>(map.base) + i1 * map.strides[1] + i2 * map.strides[2] + first * size;
+  if (checked()) check_access(from, static_cast<size_t>((end - first) * size), Access::Read);
+  memcpy(row + (first - at[0]) * size, from, static_cast<size_t>((end - first) * size));
+}
+
+}  // namespace
+
+uint32_t shared_address(const void* s) {
+  return static_cast<uint32_t>(static_cast<const char*>(s) - g_worker->arena) + SHARED_WINDOW;
+}
+
+void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, const int32_t (&at)[3]) {
+  Worker& w = *g_worker;
+  Async& async = async_of(w);
+  if (map->rank != rank) fail("cp.async.bulk.tensor.%ud with a map of a tensor of %u dimensions", rank, map->rank);
+  const uint32_t bytes = box_bytes(*map);
+  if (shared_address(s_to) % 128) fail("misaligned cp.async.bulk.tensor: shared address %#x is no multiple of 128", shared_address(s_to));
+  if (!shared_at(w, s_to, bytes)) fail("cp.async.bulk.tensor: a box of %u bytes does not fit its shared array", bytes);
+  mbarrier_check(w, bar, "cp.async.bulk.tensor", true);
+  if (w.n_bulk == async.max_copies) {
+    async.max_copies = async.max_copies ? 2 * async.max_copies : 16;
+    async.copies = static_cast<BulkCopy*>(realloc(static_cast<void*>(async.copies), async.max_copies * sizeof(BulkCopy)));
+    if (!async.copies) fail("out of memory");
+  }
+  if (checked()) check_forget(s_to, bytes);
+  memset(s_to, POISON, bytes);
+  BulkCopy& copy = async.copies[w.n_bulk++];
+  copy.map = *map;
+  copy.to = static_cast<char*>(s_to);
+  copy.bar = bar;
+  memcpy(copy.at, at, sizeof copy.at);
+}
+
+void bulk_complete(Worker& w) {
+  Async& async = *w.async;
+  const uint32_t which = random_turn(w) % w.n_bulk;
+  const BulkCopy copy = async.copies[which];
+  memmove(static_cast<void*>(async.copies + which), async.copies + which + 1, (--w.n_bulk - which) * sizeof(BulkCopy));
+  const TensorMap& map = copy.map;
+  const uint32_t width = map.box[0] * map.element_bytes;
+  alignas(16) char row[1024];
+  uint32_t address = shared_address(copy.to);
+  for (uint32_t i = 0; i < map.box[1] * map.box[2]; ++i) {
+    const int32_t at[3] = {copy.at[0], copy.at[1] + static_cast<int32_t>(i % map.box[1]), copy.at[2] + static_cast<int32_t>(i / map.box[1])};
+    read_row(map, at, row);
+    for (uint32_t unit = 0; unit < width; unit += 16, address += 16) {
+      // The pattern of 128 bytes: a 16-byte unit's number in its line of 128 is xored with the line's number in eight.
+      const uint32_t to = map.swizzle_bytes == 128 ? address ^ (address >> 7 & 7) << 4 : address;
+      memcpy(w.arena + (to - SHARED_WINDOW), row + unit, 16);
+    }
+  }
+  if (checked()) check_async_write(copy.to, box_bytes(map));
+  mbarrier_complete_bytes(w, copy.bar, box_bytes(map));
+}
+
+}  // namespace emu

@@ -1,0 +1,231 @@
+//! Hopper's instructions on the emulator: bulk tensor copies, mbarriers, wgmma; that planted faults in their use are
+//! reported; and the kernels written with them against their twins.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use haggle::device::gpu::tensor_map::{Shape, TensorMap};
+use haggle::device::gpu::{Arg, Gpu, Launch};
+use haggle::device::{DType, Device, View};
+use haggle::ops::gemm::{Store, gemm_nt};
+use haggle::{Error, Result};
+use half::bf16;
+use support::{emus, floats, normal, round, same};
+
+fn gpu(dev: &Device) -> &Gpu {
+    let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
+    gpu
+}
+
+fn launch(
+    dev: &Device,
+    kernel: &'static str,
+    grid: u32,
+    threads: u32,
+    shared_bytes: u32,
+    args: &mut [Arg],
+) -> Result<()> {
+    let (grid, block) = ([grid, 1, 1], [threads, 1, 1]);
+    gpu(dev).launch(&Launch { kernel, op: "probe", grid, block, shared_bytes, shape: &"" }, args)
+}
+
+#[test]
+fn mbarriers_pass_a_ring_of_slots_in_any_order() {
+    let rounds = 9;
+    let x = normal(rounds * 32, 1);
+    let want: Vec<f32> = x.chunks(32).flat_map(|row| row.iter().rev().map(|x| 2.0 * x)).collect();
+    for (name, dev) in emus() {
+        let (x, mut y) = (dev.upload(&x).unwrap(), dev.upload(&vec![f32::NAN; rounds * 32]).unwrap());
+        let args = &mut [Arg::In(x.view()), Arg::Out(y.view_mut()), Arg::I32(rounds as i32)];
+        launch(&dev, "probe_mbarrier", 1, 64, 0, args).unwrap();
+        assert_eq!(dev.to_vec::<f32>(y.view()), want, "{name}");
+    }
+}
+
+/// Where element `at` of line `line` of 64 lies.
+fn swizzled(line: usize, at: usize) -> usize {
+    line * 64 + ((at / 8) ^ (line % 8)) * 8 + at % 8
+}
+
+#[test]
+fn a_bulk_copy_brings_a_swizzled_box_and_zeros_outside() {
+    // Columns, rows and planes of a tensor whose rows are 104 apart.
+    let (dims, strides) = ([100usize, 7, 3], [104usize, 7 * 104]);
+    let x: Vec<bf16> = (0..3 * 7 * 104).map(|i| bf16::from_bits(i as u16 + 1)).collect();
+    let cases = [
+        (2, [64, 16, 1], [0i32, 0, 0]),
+        (2, [64, 8, 1], [50, -2, 0]),
+        (3, [64, 4, 2], [-8, 5, 1]),
+        (3, [64, 1, 3], [64, 6, 1]),
+    ];
+    for (name, dev) in emus() {
+        for (rank, boxes, at) in cases {
+            let tensor = dev.upload(&x).unwrap();
+            let shape = Shape { dims: &dims[..rank], strides: &strides[..rank - 1], boxes: &boxes[..rank] };
+            let map = gpu(&dev).tensor_map("probe", tensor.view(), shape).unwrap();
+            let elements = boxes.iter().product::<usize>();
+            let mut out = dev.zeros(DType::Bf16, elements).unwrap();
+            let numbers = [rank as i32, elements as i32, at[0], at[1], at[2]].map(Arg::I32);
+            let mut args = vec![Arg::Map(map), Arg::Out(out.view_mut())];
+            args.extend(numbers);
+            launch(&dev, "probe_bulk_copy", 1, 32, 1024 + 2 * elements as u32, &mut args).unwrap();
+            let got: Vec<bf16> = dev.to_vec(out.view());
+            for (line, i) in (0..boxes[1] * boxes[2]).flat_map(|line| (0..64).map(move |i| (line, i))) {
+                let place = [at[0] + i as i32, at[1] + (line % boxes[1]) as i32, at[2] + (line / boxes[1]) as i32];
+                let inside = place.iter().zip(dims).all(|(p, dim)| (0..dim as i32).contains(p));
+                let from = || x[place[2] as usize * strides[1] + place[1] as usize * strides[0] + place[0] as usize];
+                let want = if inside { from().to_bits() } else { 0 };
+                assert_eq!(got[swizzled(line, i)].to_bits(), want, "{name}: box {boxes:?} at {at:?}, {place:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wgmma_multiplies_every_layout_in_ascending_k() {
+    let cases = [(32, 0, 0), (64, 0, 0), (64, 0, 1), (64, 1, 0), (128, 2, 0), (128, 2, 1), (256, 3, 0)];
+    for (name, dev) in emus() {
+        for ((n, turned, in_registers), add) in cases.iter().flat_map(|case| [(*case, 0), (*case, 1)]) {
+            let (a, b, c) = (round(&normal(64 * 64, 1)), round(&normal(64 * n, 2)), normal(64 * n, 3));
+            let a_at = |i: usize, k: usize| a[if turned & 1 == 1 { k * 64 + i } else { i * 64 + k }].to_f32();
+            let b_at = |k: usize, j: usize| b[if turned & 2 == 2 { k * n + j } else { j * 64 + k }].to_f32();
+            let start = |at: usize| if add == 1 { c[at] } else { 0.0 };
+            let chain = |at: usize| (0..64).fold(start(at), |sum, k| a_at(at / n, k).mul_add(b_at(k, at % n), sum));
+            let want: Vec<f32> = (0..64 * n).map(chain).collect();
+            // What is not added to must not matter.
+            let d = if add == 1 { c.clone() } else { vec![f32::NAN; 64 * n] };
+            let (a, b, mut d) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap(), dev.upload(&d).unwrap());
+            let mut args = vec![Arg::In(a.view()), Arg::In(b.view()), Arg::Out(d.view_mut())];
+            args.extend([n as i32, turned, add, in_registers].map(Arg::I32));
+            launch(&dev, "probe_wgmma", 1, 128, 1024 + 128 * (64 + n as u32), &mut args).unwrap();
+            let what = format!("{name}, turned {turned}, add {add}, a in registers {in_registers}");
+            same("wgmma", &what, &[64, n], &want, &dev.to_vec(d.view()));
+        }
+    }
+}
+
+/// The product of planted_sm90 with a fault.
+fn planted(kernel: &'static str, fault: i32) -> Result<Vec<f32>> {
+    let dev = emus().remove(0).1;
+    let (a, b) = (dev.upload(&round(&normal(64 * 64, 1))).unwrap(), dev.upload(&round(&normal(64 * 64, 2))).unwrap());
+    let mut y = dev.upload(&[0f32; 64 * 64]).unwrap();
+    let args = &mut [
+        Arg::Map(tile_map(&dev, a.view())?),
+        Arg::Map(tile_map(&dev, b.view())?),
+        Arg::Out(y.view_mut()),
+        Arg::I32(fault),
+    ];
+    launch(&dev, kernel, 1, 128, 1024 + 2 * 8192, args)?;
+    Ok(dev.to_vec(y.view()))
+}
+
+fn tile_map<'a>(dev: &Device, view: View<'a>) -> Result<TensorMap<'a>> {
+    gpu(dev).tensor_map("probe", view, Shape { dims: &[64, 64], strides: &[64], boxes: &[64, 64] })
+}
+
+#[track_caller]
+fn reports(result: Result<Vec<f32>>, fault: i32, part: &str) {
+    match result {
+        Ok(_) => panic!("fault {fault}: nothing was reported, want `{part}`"),
+        Err(Error::Kernel { what, .. }) => {
+            println!("fault {fault}: {what}");
+            assert!(what.contains(part), "fault {fault}: reported `{what}`, want `{part}`");
+        }
+        Err(other) => panic!("fault {fault}: reported otherwise: {other}"),
+    }
+}
+
+#[test]
+fn planted_faults_of_sm90_are_reported() {
+    let (a, b) = (floats(&round(&normal(64 * 64, 1))), floats(&round(&normal(64 * 64, 2))));
+    let chain = |at: usize| (0..64).fold(0f32, |sum, k| a[at / 64 * 64 + k].mul_add(b[at % 64 * 64 + k], sum));
+    let want: Vec<f32> = (0..64 * 64).map(chain).collect();
+    for kernel in ["planted_sm90", "planted_sm90_checked"] {
+        same(kernel, "right", &[64, 64], &want, &planted(kernel, 0).unwrap());
+    }
+    let faults = [
+        (1, "the mbarrier at byte 0 of shared array `s_bar` is not initialised"),
+        (
+            2,
+            "deadlock: waits for the mbarrier at byte 0 of shared array `s_bar`, whose phase 0 lacks 1 of 2 arrivals and 0 bytes",
+        ),
+        (3, "has no fence.mbarrier_init after its initialisation"),
+        (4, "was initialised by thread 0 with no barrier since"),
+        (5, "whose phase 0 lacks 0 of 1 arrivals and 8192 bytes"),
+        (6, "a bulk copy into its shared memory is still under way"),
+        (7, "takes 1 arrivals a phase, this is one more"),
+        (8, "misaligned cp.async.bulk.tensor"),
+        (9, "a bulk copy into its shared memory is still under way"),
+        (10, "a bulk copy into its shared memory is still under way"),
+        (11, "asks for swizzle mode 2"),
+        (12, "wgmma without wgmma.fence"),
+        (13, "have not run the same number of wgmma"),
+        (14, "has changed between its start and its wait"),
+        (16, "a wgmma of this warp was not waited for"),
+    ];
+    for (fault, what) in faults {
+        reports(planted("planted_sm90", fault), fault, what);
+    }
+    let early = planted("planted_sm90", 15).unwrap();
+    assert!(early.iter().all(|y| y.is_nan()), "accumulators read before the wait are poison");
+}
+
+#[test]
+fn operands_written_by_threads_need_a_fence_when_checked() {
+    let run = |kernel, right| {
+        let dev = emus().remove(0).1;
+        let (a, mut y) = (dev.upload(&round(&normal(64 * 64, 1))).unwrap(), dev.upload(&[0f32; 64 * 64]).unwrap());
+        let args = &mut [Arg::In(a.view()), Arg::Out(y.view_mut()), Arg::I32(right)];
+        launch(&dev, kernel, 1, 128, 1024 + 8192, args)?;
+        Ok(dev.to_vec(y.view()))
+    };
+    let want = run("planted_unfenced", 1).unwrap();
+    same("planted_unfenced_checked", "right", &[64, 64], &want, &run("planted_unfenced_checked", 1).unwrap());
+    reports(run("planted_unfenced_checked", 0), 0, "unfenced: wgmma reads byte");
+}
+
+#[test]
+fn tensors_the_copy_engine_does_not_take_are_refused() {
+    let dev = emus().remove(0).1;
+    let x = dev.zeros(DType::Bf16, 64 * 64 + 8).unwrap();
+    let refused = |view: View, dims: &[usize], strides: &[usize], boxes: &[usize], rule: &str| {
+        support::refused(gpu(&dev).tensor_map("probe", view, Shape { dims, strides, boxes }), "probe", rule);
+    };
+    let all = x.view();
+    refused(all.at(1..4096), &[64, 8], &[64], &[64, 8], "starts on 16 bytes");
+    refused(all, &[64, 8], &[65], &[64, 8], "multiples of 16 bytes");
+    refused(all, &[64, 66], &[64], &[64, 8], "elements at most");
+    refused(all, &[64, 0], &[64], &[64, 8], "1 to 2^32");
+    refused(all, &[64, 8], &[64], &[32, 8], "64 elements wide");
+    refused(all, &[64, 8], &[64], &[64, 257], "boxes are 1 to 256");
+    refused(all, &[64], &[], &[64], "2 or 3 dimensions");
+    let floats = dev.zeros(DType::F32, 64 * 64).unwrap();
+    let shape = Shape { dims: &[64, 64], strides: &[64], boxes: &[64, 64] };
+    assert!(matches!(gpu(&dev).tensor_map("probe", floats.view(), shape), Err(Error::DType { .. })));
+}
+
+/// The kernel that no op launches yet, launched here: one tile and several, edges, one step of K and more than the ring.
+#[test]
+fn gemm_nt_sm90_has_the_bits_of_gemm_nt_on_the_emulator() {
+    for [m, n, k] in [[1, 1, 8], [128, 128, 64], [130, 257, 200], [64, 40, 520]] {
+        let (a, b, c) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)), round(&normal(m * n, 3)));
+        for (name, dev) in emus() {
+            let (a, b) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap());
+            for add in [0, 1] {
+                let start = if add == 1 { c.clone() } else { vec![bf16::NAN; m * n] };
+                let (mut twin, mut got) = (dev.upload(&start).unwrap(), dev.upload(&start).unwrap());
+                let store = if add == 1 { Store::Add } else { Store::Set };
+                gemm_nt(&dev, a.view(), b.view(), twin.view_mut(), m, n, k, store).unwrap();
+                let mut args = vec![Arg::In(a.view()), Arg::In(b.view()), Arg::Out(got.view_mut())];
+                args.extend([m, n, k].map(|x| Arg::I64(x as i64)));
+                args.push(Arg::I32(add));
+                let tiles = (m.div_ceil(128) * n.div_ceil(128)) as u32;
+                launch(&dev, "gemm_nt_sm90_bf16", tiles, 256, 3 * 256 * 128 + 1024, &mut args).unwrap();
+                assert!(got.guard_intact());
+                let [twin, got] = [&twin, &got].map(|c| floats(&dev.to_vec(c.view())));
+                same("gemm_nt_sm90", &format!("{name}, K {k}, add {add}"), &[m, n], &twin, &got);
+            }
+        }
+    }
+}
