@@ -4,8 +4,8 @@
 //! product.
 
 use crate::device::Device;
-use crate::error::Result;
-use crate::model::Weights;
+use crate::error::{Error, Result};
+use crate::model::{ModelConfig, Weights};
 use crate::text::Chat;
 use std::path::Path;
 
@@ -26,6 +26,14 @@ pub const NAME: &str = "embedded";
 /// None in a released binary: the assets are tested.
 pub fn weights(dev: &Device) -> Result<Weights> {
     Weights::from_bytes(dev, "embedded model", CONFIG, WEIGHTS)
+}
+
+/// Their shape.
+///
+/// # Errors
+/// None in a released binary: the assets are tested.
+pub fn shape() -> Result<ModelConfig> {
+    ModelConfig::parse(CONFIG).map_err(|what| Error::data("embedded model", what))
 }
 
 /// The embedded tokenizer and chat template.

@@ -257,7 +257,7 @@ fn the_likelihood_reward_is_the_logprob_of_the_reference_behind_the_own_thought(
     for of in ["mean", "sum"] {
         let config = small("summary", &["reward.likelihood=0.5", &format!("reward.likelihood_of={of}")]);
         let setup = Setup::open(&config).unwrap();
-        let (mut trainer, _) = haggle::train::rl::Trainer::new(&setup, false).unwrap();
+        let (mut trainer, _) = haggle::train::rl::Trainer::new(&setup).unwrap();
         let case = Case::new(Task::Summary, &setup.train[0], &setup, Noise::new(1, 1));
         let (chat, prompt) = (&setup.base.chat, case.prompt(3));
         let mut start = Transcript::new(chat, &prompt.system).unwrap();

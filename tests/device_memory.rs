@@ -1,16 +1,18 @@
-//! A device without room, and one that is lost: an error that names what and how much, and a run that loses nothing.
+//! A device without room, and one that is lost: an error that names what, how much, and what would fit; nothing is lost.
 
 #![allow(clippy::unwrap_used)]
 
 mod cli_common;
 
 use haggle::Error;
+use haggle::config::Config;
 use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{DType, Device};
 use haggle::infer::{Engine, EngineConfig};
 use haggle::model::{ModelConfig, Plan, Weights};
 use haggle::train::checkpoint;
 use haggle::train::learner::{self, Learner, Learning};
+use haggle::train::memory;
 use haggle::train::optimizer::{Hyper, Optimizer};
 use std::fs;
 use std::path::Path;
@@ -143,13 +145,61 @@ fn a_card_lost_in_the_middle_of_a_step_leaves_the_last_checkpoint_whole() {
     assert!(latest().ends_with("step-000002"));
 }
 
+/// What a run of `CONFIG` on a card of `bytes` is told.
+fn told(config: &Config, bytes: u64) -> haggle::Result<Plan> {
+    memory::fit(&card(bytes).1, config, &memory::of_training)
+}
+
 #[test]
-fn a_card_too_small_for_a_run_is_one_clear_line() {
+fn a_run_that_does_not_fit_is_told_the_largest_settings_that_do() {
+    let config = Config::parse("small", CONFIG, &[]).unwrap();
+    let need = told(&config, u64::MAX).unwrap().total_bytes() as u64;
+    assert!(told(&config, need).is_ok() && told(&config, need - 1).is_err());
+    let message = told(&config, need - need / 8).err().unwrap().to_string();
+    let found: Vec<(&str, usize)> = ["engine.max_rows", "engine.pages"]
+        .into_iter()
+        .filter_map(|key| {
+            let (_, rest) = message.split_once(&format!("with {key} = "))?;
+            Some((key, rest.split(' ').next()?.parse().ok()?))
+        })
+        .collect();
+    assert!(!found.is_empty(), "{message}");
+    for (key, n) in found {
+        for (n, fits) in [(n, true), (n + 1, false)] {
+            let mut config = config.clone();
+            match key {
+                "engine.pages" => config.engine.pages = n,
+                _ => config.engine.max_rows = n,
+            }
+            assert_eq!(told(&config, need - need / 8).is_ok(), fits, "{key} = {n}; {message}");
+        }
+    }
+    let hopeless = told(&config, 1 << 20).err().unwrap().to_string();
+    for part in ["and 1.0 MiB of 1.0 MiB are free", "optimizer 8.", "with the least settings it still needs"] {
+        assert!(hopeless.contains(part), "want `{part}` in: {hopeless}");
+    }
+}
+
+#[test]
+fn a_run_on_a_card_with_just_enough_goes_through_as_planned() {
     let dir = tempfile::tempdir().unwrap();
-    let said = train(dir.path(), false, &[("HAGGLE_EMU_MIB", "6")]);
-    assert_eq!(said.code, 4, "{said:?}");
-    let last = said.err.trim_end().lines().last().unwrap();
-    assert!(last.starts_with("haggle: device emu: no room for ") && last.contains("of 6.0 MiB are free"), "{said:?}");
+    let config = Config::parse("small", CONFIG, &[]).unwrap();
+    let mib = told(&config, u64::MAX).unwrap().total_bytes().div_ceil(1 << 20) as u64;
+    let said = train(dir.path(), false, &[("HAGGLE_EMU_MIB", &(mib - 1).to_string())]);
+    said.refused(4, &["device emu: needs ", "it fits with ", "engine.max_rows = "]);
+    assert!(!dir.path().join("run").exists(), "nothing was begun");
+    let said = train(dir.path(), false, &[("HAGGLE_EMU_MIB", &mib.to_string())]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("memory on emu: weights "), "the plan is shown: {}", said.err);
+    let mut eval = cli_common::command(dir.path(), &["eval", "--model", "run", "--device", "emu", "--out", "rows"]);
+    let output = eval.env("HAGGLE_EMU_MIB", "2").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(4) && text.starts_with("haggle: device emu: needs "), "{text}");
+}
+
+#[test]
+fn variables_that_cannot_be_read_are_named() {
+    let dir = tempfile::tempdir().unwrap();
     for (name, value) in [("HAGGLE_EMU_MIB", "much"), ("HAGGLE_EMU_FAIL", "gemm_nt_f32")] {
         train(dir.path(), false, &[(name, value)]).refused(4, &[name, value, "must be"]);
     }

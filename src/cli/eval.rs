@@ -2,9 +2,10 @@
 
 use super::progress::Live;
 use super::{Exit, Globals, out, quoted, tables};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::setup::Setup;
-use crate::train::{base, eval};
+use crate::train::{base, eval, memory};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -42,9 +43,13 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
     ];
     let config = globals.resolve_for(&args.model, &flags)?;
+    let name = args.model.display().to_string();
+    let dev = Device::open(&config.device, config.threads)?;
+    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
     let setup = Setup::open(&config)?;
-    let model = base::open(&setup.dev, &args.model.display().to_string(), setup.config.compute())?;
+    let model = base::open(&setup.dev, &name, setup.config.compute())?;
     let mut live = Live::new();
+    live.say(&memory::line(&dev, &plan));
     let report = eval::evaluate(&setup, ("trained", &model.weights, &model.chat), &mut |buyer, seller, done, of| {
         live.evaluation(buyer, seller, done, of);
     });

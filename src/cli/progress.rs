@@ -1,6 +1,7 @@
 //! Showing a run while it goes on: bars and a live table on a terminal, plain lines anywhere else. All on stderr.
 
 use super::out;
+use crate::train::memory;
 use crate::train::metrics::Metrics;
 use crate::train::rl::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -57,8 +58,8 @@ impl Live {
         match event {
             Event::Ready { run, plan, step, steps } => {
                 let from = if *step > 0 { format!(", from step {step}") } else { String::new() };
-                let mib = plan.total_bytes() as f64 / (1 << 20) as f64;
-                self.say(&format!("run {} ({steps} steps{from}; {mib:.0} MiB of buffers)", run.display()));
+                self.say(&format!("run {} ({steps} steps{from})", run.display()));
+                self.say(&memory::line(plan.device(), plan));
                 self.begin(*step, *steps);
             }
             Event::Supervised { done, of } => self.inner("demonstrations", *done as usize, *of as usize, false),

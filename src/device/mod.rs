@@ -97,6 +97,15 @@ impl Device {
         }
     }
 
+    /// Bytes that buffers of these sizes take of the device, guards and alignment included where they count.
+    pub fn footprint(&self, sizes: &[u64]) -> u64 {
+        let each = |bytes: &u64| match self {
+            Device::Gpu(gpu) if gpu.has_own_memory() => gpu::cuda_memory::footprint(*bytes),
+            _ => *bytes,
+        };
+        sizes.iter().map(each).sum()
+    }
+
     /// A buffer that holds `data`.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ pub fn train(config: &Config, steps: usize) -> Result<(Ran, Recording)> {
     let mut config = config.clone();
     config.grpo.steps = steps + 1;
     let setup = Setup::open(&config)?;
-    let (mut trainer, _) = Trainer::new(&setup, false)?;
+    let (mut trainer, _) = Trainer::new(&setup)?;
     // A step writes its episodes somewhere.
     let path = std::env::temp_dir().join(format!("haggle-profile-{}.jsonl", std::process::id()));
     let mut log = Log::open(&path, 0)?;

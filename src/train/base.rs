@@ -4,7 +4,7 @@ use super::checkpoint;
 use crate::device::{DType, Device};
 use crate::embedded;
 use crate::error::{Error, Result};
-use crate::model::Weights;
+use crate::model::{ModelConfig, Weights};
 use crate::text::Chat;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,18 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
         return Err(Error::data(folder, what));
     }
     Ok(base)
+}
+
+/// The shape of a model by name, to compute in `compute`; its weights are not read.
+///
+/// # Errors
+/// As [`open`], of the folder and its `config.json`.
+pub fn shape(name: &str, compute: DType) -> Result<ModelConfig> {
+    let shape = match name == embedded::NAME {
+        true => embedded::shape()?,
+        false => ModelConfig::read(&folder(Path::new(name))?.join("config.json"))?,
+    };
+    Ok(ModelConfig { compute, ..shape })
 }
 
 /// The folder that holds the weights: the path itself, or the latest checkpoint of a run directory.

@@ -6,6 +6,7 @@ pub mod credit;
 pub mod dialogues;
 pub mod eval;
 pub mod learner;
+pub mod memory;
 pub mod menu_rollout;
 pub mod metrics;
 pub mod optimizer;

@@ -9,22 +9,25 @@ use super::base;
 use super::checkpoint::{self, State};
 use super::credit::{self, Credited};
 use super::eval::{self, Report};
-use super::learner::{self, Learner, Sample};
+use super::learner::{self, Learner, Learning, Sample};
+use super::memory;
 use super::metrics::{self, EpisodeLine, Metrics, StepFacts};
-use super::optimizer::Optimizer;
+use super::optimizer::{Hyper, Optimizer};
 use super::rollout::{self, Job, Played, Player, Rollout, Voice};
 use super::run_dir::{Log, RunDir};
 use super::set_steps;
-use super::setup::Setup;
+use super::setup::{Setup, engine_config};
 use super::teach;
 use crate::config::Config;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
-use crate::model::{Plan, Weights};
+use crate::model::{ModelConfig, Plan, Weights};
 use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Persona, Product};
 use crate::noise::Noise;
+use crate::ops::want;
 use crate::sets::Task;
 use crate::text::Transcript;
 use std::path::{Path, PathBuf};
@@ -106,9 +109,11 @@ pub fn run(
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
+    // Before anything is read: a device it does not fit is found in an instant.
+    memory::fit(&Device::open(&config.device, config.threads)?, config, &memory::of_training)?;
     let mut setup = Setup::open(config)?;
     teach::prepare(&mut setup, run, resume, events)?;
-    let (mut trainer, plan) = Trainer::new(&setup, false)?;
+    let (mut trainer, plan) = Trainer::new(&setup)?;
     let toml = config.to_toml(true);
     let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &toml)? };
     let mut state = trainer.restore(&setup, dir.path(), resume)?;
@@ -148,9 +153,11 @@ pub fn run(
 /// Every buffer a run would allocate.
 ///
 /// # Errors
-/// As [`Setup::open`].
+/// What is wrong with the device or the models' shapes.
 pub fn plan(config: &Config) -> Result<Plan> {
-    Ok(Trainer::new(&Setup::open(config)?, true)?.1)
+    let mut plan = Plan::dry(&Device::open(&config.device, config.threads)?);
+    memory::of_training(config, &mut plan)?;
+    Ok(plan)
 }
 
 /// The learner, and the two engines that play.
@@ -162,30 +169,37 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A trainer at step 0, and the plan of its buffers. With `dry` nothing large is allocated and it cannot be used.
+    /// A trainer at step 0, and the plan of its buffers.
     ///
     /// # Errors
-    /// [`Error::Config`] when a size is zero.
-    pub fn new(setup: &Setup, dry: bool) -> Result<(Trainer, Plan)> {
-        let dev = &setup.dev;
-        let mut plan = if dry { Plan::dry(dev) } else { Plan::on(dev) };
-        let mut weights = Weights::planned(&mut plan, "trained", setup.base.weights.config.clone())?;
-        if !dry {
-            weights.copy_from(dev, &setup.base.weights)?;
+    /// [`Error::Config`] when a size is zero, [`Error::Memory`].
+    pub fn new(setup: &Setup) -> Result<(Trainer, Plan)> {
+        let mut plan = Plan::on(&setup.dev);
+        let (base, seller) = (&setup.base.weights, &setup.seller.weights);
+        for (name, weights) in [("reference", base), ("frozen seller", seller)] {
+            plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes: weights.size_bytes() });
         }
-        let updates = setup.config.grpo.steps * setup.config.grpo.optimizer_steps_per_batch;
-        let optimizer = Optimizer::planned(&mut plan, learner::parts(&weights), setup.hyper(), updates as u64)?;
-        let seller = &setup.seller.weights;
-        for (group, name, bytes) in [
-            ("weights", "reference", setup.base.weights.size_bytes()),
-            ("weights", "frozen seller", seller.size_bytes()),
-        ] {
-            plan.rows.push(PlanRow { group, name: name.into(), bytes });
-        }
-        let buyer = Engine::planned(&mut plan, &weights.config, setup.engine_config(&weights.config))?;
-        let seller = Engine::planned(&mut plan, &seller.config, setup.engine_config(&seller.config))?;
-        let learner = Learner::planned(&mut plan, weights, optimizer, setup.learning())?;
-        Ok((Trainer { learner, buyer, seller }, plan))
+        let shapes = [base.config.clone(), seller.config.clone()];
+        let mut trainer = Trainer::planned(&mut plan, &setup.config, shapes, setup.hyper(), setup.learning())?;
+        trainer.learner.weights.copy_from(&setup.dev, base)?;
+        Ok((trainer, plan))
+    }
+
+    /// A trainer of zeros through a plan, for a base and a seller of these shapes.
+    pub(super) fn planned(
+        plan: &mut Plan,
+        config: &Config,
+        [base, seller]: [ModelConfig; 2],
+        hyper: Hyper,
+        how: Learning,
+    ) -> Result<Trainer> {
+        let weights = Weights::planned(plan, "trained", base.clone())?;
+        let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
+        let optimizer = Optimizer::planned(plan, learner::parts(&weights), hyper, updates as u64)?;
+        let buyer = Engine::planned(plan, &base, engine_config(config, &base))?;
+        let seller = Engine::planned(plan, &seller, engine_config(config, &seller))?;
+        let learner = Learner::planned(plan, weights, optimizer, how)?;
+        Ok(Trainer { learner, buyer, seller })
     }
 
     /// One step of GRPO; appends the step's episodes to their log and returns its row of metrics.
@@ -281,9 +295,13 @@ impl Trainer {
             problems.insert(0, head);
             return Err(Error::Config { problems });
         }
-        let saved = base::open(&setup.dev, &at.display().to_string(), setup.config.compute())?.weights;
+        // Through the host: no second copy of the weights on the device.
+        let host = Device::open("cpu", 1)?;
+        let saved = Weights::load(&host, &at)?;
         let l = &mut self.learner;
-        l.weights.copy_from(&setup.dev, &saved)?;
+        want("resume", "parameters of the checkpoint", saved.layout.len, l.weights.layout.len)?;
+        setup.dev.write(l.weights.data_mut(), &host.to_vec::<f32>(saved.data()));
+        l.weights.pack(&setup.dev)?;
         checkpoint::restore_optimizer(&at, &state, &setup.dev, &mut l.optimizer)?;
         Ok(state)
     }

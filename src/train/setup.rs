@@ -86,17 +86,7 @@ impl Setup {
     /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole
     /// context. Episodes that grow beyond lose pages and are run again to the same bits.
     pub fn engine_config(&self, model: &ModelConfig) -> EngineConfig {
-        let (context, live) = (model.max_position_embeddings, self.episodes_a_step());
-        let whole = context.div_ceil(CHUNK) + 1;
-        let pages = if self.config.engine.pages > 0 { self.config.engine.pages } else { live * whole.div_ceil(2) };
-        // A menu's openings stay while its drafts are played on.
-        let openings = if self.config.task.name == "menu" { self.config.rollout.products_per_step } else { 0 };
-        EngineConfig {
-            max_pages: pages.max(whole),
-            max_rows: self.config.engine.max_rows,
-            max_seqs: live + openings,
-            prefix_reuse: true,
-        }
+        engine_config(&self.config, model)
     }
 
     /// How the learner learns.
@@ -169,6 +159,21 @@ impl Setup {
             max_skipped_steps: o.max_bad_steps as u64,
             ..Hyper::default()
         }
+    }
+}
+
+/// See [`Setup::engine_config`].
+pub fn engine_config(config: &Config, model: &ModelConfig) -> EngineConfig {
+    let live = config.rollout.products_per_step * config.rollout.group_size;
+    let whole = model.max_position_embeddings.div_ceil(CHUNK) + 1;
+    let pages = if config.engine.pages > 0 { config.engine.pages } else { live * whole.div_ceil(2) };
+    // A menu's openings stay while its drafts are played on.
+    let openings = if config.task.name == "menu" { config.rollout.products_per_step } else { 0 };
+    EngineConfig {
+        max_pages: pages.max(whole),
+        max_rows: config.engine.max_rows,
+        max_seqs: live + openings,
+        prefix_reuse: true,
     }
 }
 

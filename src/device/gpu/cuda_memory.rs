@@ -16,6 +16,11 @@ const GUARD: u8 = 0xA5;
 /// Bytes of the pinned buffer.
 const STAGING_BYTES: usize = 4 << 20;
 
+/// Bytes a block of `bytes` takes of the GPU.
+pub(in crate::device) fn footprint(bytes: u64) -> u64 {
+    bytes.next_multiple_of(GUARD_BYTES as u64) + 2 * GUARD_BYTES as u64
+}
+
 /// A context, its free blocks, its pinned buffer, its first fault.
 pub(super) struct Owner {
     context: sys::CUcontext,

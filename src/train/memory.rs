@@ -1,0 +1,172 @@
+//! Memory of a command before it begins: what it will hold on its device, and what to change when that does not fit.
+//!
+//! The one idea: every plan is made by the code that allocates, run dry on the models' shapes, so that what would fit is
+//! computed by planning again, not guessed. The settings it names never change a result but `model.dtype`.
+
+use super::base;
+use super::learner::Learning;
+use super::rl::Trainer;
+use super::setup::engine_config;
+use crate::config::Config;
+use crate::device::{Device, Room};
+use crate::error::{Error, Result, mib};
+use crate::infer::{Engine, EngineConfig};
+use crate::model::{ModelConfig, Plan, Weights};
+use crate::ops::attn::CHUNK;
+
+/// A plan of a config's buffers.
+pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
+
+/// The shapes of the starting weights and of the seller's.
+fn shapes(config: &Config) -> Result<[ModelConfig; 2]> {
+    let seller = match config.model.seller.as_str() {
+        "base" => &config.model.base,
+        other => other,
+    };
+    Ok([base::shape(&config.model.base, config.compute())?, base::shape(seller, config.compute())?])
+}
+
+/// What a run of training holds while it trains. Demonstrations before it are taught with their own buffers, which are
+/// not planned; the evaluation behind it holds less.
+pub fn of_training(config: &Config, plan: &mut Plan) -> Result<()> {
+    let [base, seller] = shapes(config)?;
+    Weights::planned(plan, "reference", base.clone())?;
+    Weights::planned(plan, "frozen seller", seller.clone())?;
+    let how = Learning { micro_batch_tok: config.grpo.micro_batch_tokens, ..Learning::default() };
+    Trainer::planned(plan, config, [base, seller], Default::default(), how).map(drop)
+}
+
+/// What an evaluation of `model` holds.
+pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
+    let [base, seller] = shapes(config)?;
+    let model = base::shape(model, config.compute())?;
+    for (name, shape) in [("untrained", &base), ("seller", &seller), ("model", &model)] {
+        Weights::planned(plan, name, shape.clone())?;
+    }
+    // One buyer plays at a time.
+    let buyer =
+        if engine_config(config, &base).max_pages > engine_config(config, &model).max_pages { base } else { model };
+    Engine::planned(plan, &buyer, engine_config(config, &buyer))?;
+    Engine::planned(plan, &seller, engine_config(config, &seller)).map(drop)
+}
+
+/// What a chat with `model` holds.
+pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
+    let shape = base::shape(model, config.compute())?;
+    Weights::planned(plan, "model", shape.clone())?;
+    Engine::planned(plan, &shape, EngineConfig::sized_for(1, shape.max_position_embeddings)).map(drop)
+}
+
+/// A setting that takes memory and moves no result: its key, its value, the least it can be, and how it is set.
+struct Lever {
+    key: &'static str,
+    now: usize,
+    least: usize,
+    set: fn(&mut Config, usize),
+}
+
+fn levers(config: &Config) -> Result<Vec<Lever>> {
+    let [base, seller] = shapes(config)?;
+    let context = base.max_position_embeddings.max(seller.max_position_embeddings);
+    let pages = engine_config(config, &base).max_pages.max(engine_config(config, &seller).max_pages);
+    Ok(vec![
+        Lever { key: "engine.pages", now: pages, least: context.div_ceil(CHUNK) + 1, set: |c, n| c.engine.pages = n },
+        Lever { key: "engine.max_rows", now: config.engine.max_rows, least: 64, set: |c, n| c.engine.max_rows = n },
+        Lever {
+            key: "grpo.micro_batch_tokens",
+            now: config.grpo.micro_batch_tokens,
+            least: base.max_position_embeddings.max(config.rollout.max_reply_tokens),
+            set: |c, n| c.grpo.micro_batch_tokens = n,
+        },
+    ])
+}
+
+/// `Ok`, with the plan, when it fits what is free of the device.
+///
+/// # Errors
+/// [`Error::Device`] that says what is needed, what is free, and which settings fit; what `planner` says.
+pub fn fit(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
+    let plan = planned(dev, config, planner)?;
+    let Some(room) = dev.room() else { return Ok(plan) };
+    if dev.footprint(&plan_sizes(&plan)) <= room.free_bytes {
+        return Ok(plan);
+    }
+    let what = format!("{}; {}", needs(&plan, room), advice(dev, config, planner, room)?);
+    Err(Error::Device { device: dev.name().into(), what })
+}
+
+fn planned(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
+    let mut plan = Plan::dry(dev);
+    planner(config, &mut plan)?;
+    Ok(plan)
+}
+
+fn plan_sizes(plan: &Plan) -> Vec<u64> {
+    plan.rows.iter().map(|row| row.bytes as u64).collect()
+}
+
+fn needs(plan: &Plan, room: Room) -> String {
+    let groups: Vec<_> = plan.groups().iter().map(|(g, bytes)| format!("{g} {}", mib(*bytes as u64))).collect();
+    format!(
+        "needs {} and {} of {} are free ({})",
+        mib(plan.total_bytes() as u64),
+        mib(room.free_bytes),
+        mib(room.total_bytes),
+        groups.join(", ")
+    )
+}
+
+/// What would fit, each found by planning it.
+fn advice(dev: &Device, config: &Config, planner: Planner, room: Room) -> Result<String> {
+    let bytes = |config: &Config| -> Result<u64> { Ok(dev.footprint(&plan_sizes(&planned(dev, config, planner)?))) };
+    let fits = |config: &Config| -> Result<bool> { Ok(bytes(config)? <= room.free_bytes) };
+    let levers = levers(config)?;
+    let (mut alone, mut least) = (Vec::new(), config.clone());
+    for lever in levers.iter().filter(|l| l.least < l.now) {
+        let with = |n: usize| {
+            let mut config = config.clone();
+            (lever.set)(&mut config, n);
+            config
+        };
+        (lever.set)(&mut least, lever.least);
+        if !fits(&with(lever.least))? {
+            continue;
+        }
+        // The most that fits: it does at `low`, it does not at `high`.
+        let (mut low, mut high) = (lever.least, lever.now);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if fits(&with(middle))? { low = middle } else { high = middle }
+        }
+        alone.push(format!("{} = {low} (now {})", lever.key, lever.now));
+    }
+    let narrow = |config: &Config| {
+        let mut config = config.clone();
+        config.model.dtype = "bf16".into();
+        config
+    };
+    let may_narrow = dev.name() != "cpu" && config.model.dtype != "bf16";
+    if may_narrow && fits(&narrow(config))? {
+        alone.push("model.dtype = \"bf16\"".into());
+    }
+    if !alone.is_empty() {
+        return Ok(format!("it fits with {}", alone.join(", or with ")));
+    }
+    let all: Vec<_> = levers.iter().map(|l| format!("{} = {}", l.key, l.least.min(l.now))).collect();
+    let all = all.join(", ");
+    if fits(&least)? {
+        return Ok(format!("it fits with {all} together"));
+    }
+    if may_narrow && fits(&narrow(&least))? {
+        return Ok(format!("it fits with {all}, model.dtype = \"bf16\" together"));
+    }
+    let best = if may_narrow { bytes(&least)?.min(bytes(&narrow(&least))?) } else { bytes(&least)? };
+    Ok(format!("with the least settings it still needs {}: take a smaller model or a larger device", mib(best)))
+}
+
+/// The plan in one line: each group, and what the device has.
+pub fn line(dev: &Device, plan: &Plan) -> String {
+    let groups: Vec<_> = plan.groups().iter().map(|(g, bytes)| format!("{g} {}", mib(*bytes as u64))).collect();
+    let total = mib(plan.total_bytes() as u64);
+    format!("memory on {}: {} = {total}", dev.name(), groups.join(" + "))
+}
