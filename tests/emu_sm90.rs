@@ -6,11 +6,12 @@
 mod support;
 
 use haggle::device::gpu::tensor_map::{Shape, TensorMap};
-use haggle::device::gpu::{Arg, Gpu, Launch};
+use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
 use haggle::device::{DType, Device, View};
 use haggle::ops::gemm::{Store, gemm_nt};
 use haggle::{Error, Result};
 use half::bf16;
+use std::sync::Arc;
 use support::{emus, floats, normal, round, same};
 
 fn gpu(dev: &Device) -> &Gpu {
@@ -205,27 +206,69 @@ fn tensors_the_copy_engine_does_not_take_are_refused() {
     assert!(matches!(gpu(&dev).tensor_map("probe", floats.view(), shape), Err(Error::DType { .. })));
 }
 
-/// The kernel that no op launches yet, launched here: one tile and several, edges, one step of K and more than the ring.
+/// The emulator, in its natural thread order and a shuffled one, plain and with Hopper's kernels.
+fn pairs() -> [(Device, Device); 2] {
+    [0, 1].map(|seed| {
+        let emu = || Emu::with_seed(2, seed).unwrap();
+        let device = |emu| Device::Gpu(Arc::new(Gpu::Emu(emu)));
+        (device(emu()), device(emu().with_hopper()))
+    })
+}
+
+/// `c = ` or `c += a b^T` into bf16 or f32.
+fn product(
+    dev: &Device,
+    [a, b]: [&[bf16]; 2],
+    c: &[f32],
+    [m, n, k]: [usize; 3],
+    store: Store,
+    into: DType,
+) -> Vec<f32> {
+    let (a, b) = (dev.upload(a).unwrap(), dev.upload(b).unwrap());
+    let mut c = if into == DType::F32 { dev.upload(c).unwrap() } else { dev.upload(&round(c)).unwrap() };
+    dev.start_recording(16).unwrap();
+    gemm_nt(dev, a.view(), b.view(), c.view_mut(), m, n, k, store).unwrap();
+    let kernels: Vec<_> = dev.stop_recording().unwrap().events.iter().map(|e| e.name).collect();
+    let hopper = kernels.iter().any(|name| name.contains("_sm90_"));
+    let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
+    let asked = matches!(&**gpu, Gpu::Emu(emu) if emu.uses_hopper());
+    assert_eq!(hopper, asked && m > 16 && k > 0 && k % 8 == 0, "M {m} N {n} K {k}: ran {kernels:?}");
+    assert!(c.guard_intact());
+    if into == DType::F32 { dev.to_vec(c.view()) } else { floats(&dev.to_vec(c.view())) }
+}
+
+/// Few rows, one tile and several, edges of tiles, one step of K and more than the ring, K that maps do not take.
 #[test]
 fn gemm_nt_sm90_has_the_bits_of_gemm_nt_on_the_emulator() {
-    for [m, n, k] in [[1, 1, 8], [128, 128, 64], [130, 257, 200], [64, 40, 520]] {
-        let (a, b, c) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)), round(&normal(m * n, 3)));
-        for (name, dev) in emus() {
-            let (a, b) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap());
-            for add in [0, 1] {
-                let start = if add == 1 { c.clone() } else { vec![bf16::NAN; m * n] };
-                let (mut twin, mut got) = (dev.upload(&start).unwrap(), dev.upload(&start).unwrap());
-                let store = if add == 1 { Store::Add } else { Store::Set };
-                gemm_nt(&dev, a.view(), b.view(), twin.view_mut(), m, n, k, store).unwrap();
-                let mut args = vec![Arg::In(a.view()), Arg::In(b.view()), Arg::Out(got.view_mut())];
-                args.extend([m, n, k].map(|x| Arg::I64(x as i64)));
-                args.push(Arg::I32(add));
-                let tiles = (m.div_ceil(128) * n.div_ceil(128)) as u32;
-                launch(&dev, "gemm_nt_sm90_bf16", tiles, 256, 3 * 256 * 128 + 1024, &mut args).unwrap();
-                assert!(got.guard_intact());
-                let [twin, got] = [&twin, &got].map(|c| floats(&dev.to_vec(c.view())));
-                same("gemm_nt_sm90", &format!("{name}, K {k}, add {add}"), &[m, n], &twin, &got);
+    for dims in [[1, 1, 8], [17, 1, 8], [128, 256, 64], [130, 257, 200], [64, 40, 520], [70, 300, 65], [20, 20, 0]] {
+        let [m, n, k] = dims;
+        let (a, b, c) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)), normal(m * n, 3));
+        for ((plain, hopper), into) in pairs().iter().flat_map(|pair| [(pair, DType::Bf16), (pair, DType::F32)]) {
+            for store in [Store::Set, Store::Add] {
+                // What Set finds in C must not matter.
+                let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
+                let run = |dev| product(dev, [&a, &b], &c, dims, store, into);
+                same(
+                    "gemm_nt_sm90",
+                    &format!("K {k}, {store:?} into {}", into.name()),
+                    &[m, n],
+                    &run(plain),
+                    &run(hopper),
+                );
             }
         }
+    }
+}
+
+/// Across tiles, and where the portable kernels take over.
+#[test]
+fn gemm_nt_sm90_row_alone_equals_row_in_batch() {
+    let ([m, n, k], [_, (_, dev)]) = ([300, 264, 136], pairs());
+    let (a, b) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)));
+    let run = |a: &[bf16], m: usize| product(&dev, [a, &b], &vec![0.0; m * n], [m, n, k], Store::Set, DType::F32);
+    let whole = run(&a, m);
+    for (start, rows) in [(0, 1), (299, 1), (31, 17), (100, 64), (120, 130)] {
+        let part = run(&a[start * k..][..rows * k], rows);
+        same("gemm_nt_sm90", &format!("rows {start}.. by {rows}"), &[rows, n], &whole[start * n..][..rows * n], &part);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! One context, one stream: work runs in the order it was asked for. A launch returns before it has run, so a fault may
 //! show at a later call; from then on every launch answers with it. `HAGGLE_CUDA_SYNC=1` waits after each launch, which
-//! names the kernel at fault. **This device has never run on hardware**: it compiles, its refusals are tested, and the
+//! names the kernel at fault. `HAGGLE_SM90=1` has ops choose the kernels of Hopper's own instructions where they have some;
+//! other GPUs refuse it. **This device has never run on hardware**: it compiles, its refusals are tested, and the
 //! kernels and their launch code run on the emulator.
 
 use super::cuda_memory::{Memory, Owner};
@@ -65,6 +66,8 @@ pub struct Cuda {
     functions: HashMap<&'static str, Function>,
     name: String,
     wait: bool,
+    /// See [`super::Gpu::hopper`].
+    pub(super) hopper: bool,
     timers: Timers,
     /// The recorder's clock at the event that launches' times count from.
     base_ns: AtomicU64,
@@ -98,7 +101,11 @@ impl Cuda {
             ));
         }
         check_driver().map_err(fail)?;
-        let (name, owner) = open(index).map_err(fail)?;
+        let (name, owner, [major, minor]) = open(index).map_err(fail)?;
+        let hopper = super::asks_for_hopper();
+        if hopper && (major, minor) != (9, 0) {
+            return Err(fail(format!("HAGGLE_SM90=1 is for sm_90, {name} is sm_{major}{minor}: unset it")));
+        }
         let functions = load(&owner, &name).map_err(fail)?;
         let wait = std::env::var("HAGGLE_CUDA_SYNC").is_ok_and(|v| v == "1");
         let recorder = Recorder::default();
@@ -114,7 +121,7 @@ impl Cuda {
             recorder.mark_nvtx();
         }
         let (owner, timers, base_ns) = (Arc::new(owner), Timers::default(), AtomicU64::new(0));
-        Ok(Cuda { owner, functions, name, wait, timers, base_ns, recorder })
+        Ok(Cuda { owner, functions, name, wait, hopper, timers, base_ns, recorder })
     }
 
     /// The GPU's own name.
@@ -306,8 +313,8 @@ fn check_driver() -> Result<(), String> {
     Ok(())
 }
 
-/// The GPU's name, and its context with memory.
-fn open(index: i32) -> Result<(String, Owner), String> {
+/// The GPU's name, its context with memory, its compute capability.
+fn open(index: i32) -> Result<(String, Owner, [i32; 2]), String> {
     let count = result::device::get_count().map_err(text)?;
     if index < 0 || index >= count {
         return Err(format!("there is no GPU number {index}; this machine has {count}"));
@@ -328,7 +335,7 @@ fn open(index: i32) -> Result<(String, Owner), String> {
     }
     // SAFETY: as above; the context is never released, like the device it belongs to.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
-    Ok((name, Owner::new(context).map_err(text)?))
+    Ok((name, Owner::new(context).map_err(text)?, [major, minor]))
 }
 
 /// Every kernel of every module.

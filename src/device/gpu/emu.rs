@@ -88,6 +88,8 @@ pub struct Emu {
     checked: bool,
     /// Blocks of a launch that run: the last so many.
     last: u64,
+    /// See [`super::Gpu::hopper`].
+    pub(super) hopper: bool,
     card: Arc<Card>,
     /// What ran, when a profiler asks.
     pub recorder: Recorder,
@@ -130,6 +132,7 @@ impl Emu {
             seed,
             checked,
             last: u64::MAX,
+            hopper: super::asks_for_hopper(),
             card: Arc::new(Card::from_env()?),
             recorder: Recorder::default(),
         })
@@ -162,6 +165,17 @@ impl Emu {
     /// See [`super::Gpu::wait`].
     pub(super) fn wait(&self) -> Result<()> {
         self.card.fault().map_or(Ok(()), |fault| Err(device_error(fault)))
+    }
+
+    /// The same emulator, whose ops choose Hopper's kernels where they have some.
+    pub fn with_hopper(mut self) -> Emu {
+        self.hopper = true;
+        self
+    }
+
+    /// Whether ops choose Hopper's kernels where they have some.
+    pub fn uses_hopper(&self) -> bool {
+        self.hopper
     }
 
     /// The threads blocks run on.

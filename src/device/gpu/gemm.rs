@@ -1,5 +1,6 @@
 //! Launches of the matrix products. Which tile a product gets is a matter of speed: bits do not depend on it.
 
+use super::tensor_map::Shape;
 use super::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
@@ -31,11 +32,16 @@ const BF16: [Tile; 3] = [
     Tile { rows: 16, columns: 32, threads: 64, shared_bytes: 6 * 48 * 128 },
 ];
 
+/// Hopper's tile; shared memory: four slots, and up to a multiple of 1024 bytes.
+const SM90: Tile = Tile { rows: 128, columns: 256, threads: 384, shared_bytes: 4 * 384 * 128 + 1024 };
+
 /// The kernels of one op: f32, bf16, and bf16 into f32, by tile.
 struct Kernels {
     f32: [&'static str; 2],
     bf16: [&'static str; 3],
     bf16_f32: Option<[&'static str; 3]>,
+    /// Hopper's: bf16, and bf16 into f32.
+    sm90: Option<[&'static str; 2]>,
 }
 
 /// One product `c [M, N]`, with K.
@@ -56,6 +62,7 @@ pub fn gemm_nt(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: u
         f32: ["gemm_nt_f32", "gemm_nt_few_f32"],
         bf16: ["gemm_nt_bf16", "gemm_nt_some_bf16", "gemm_nt_few_bf16"],
         bf16_f32: Some(["gemm_nt_bf16_f32", "gemm_nt_some_bf16_f32", "gemm_nt_few_bf16_f32"]),
+        sm90: Some(["gemm_nt_sm90_bf16", "gemm_nt_sm90_bf16_f32"]),
     };
     run(gpu, Product { op: "gemm_nt", a, b, c, dims: [m, n, k], lines: [k, k], store }, kernels)
 }
@@ -66,6 +73,7 @@ pub fn gemm_nn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: u
         f32: ["gemm_nn_f32", "gemm_nn_few_f32"],
         bf16: ["gemm_nn_bf16", "gemm_nn_some_bf16", "gemm_nn_few_bf16"],
         bf16_f32: None,
+        sm90: None,
     };
     run(gpu, Product { op: "gemm_nn", a, b, c, dims: [m, n, k], lines: [k, n], store }, kernels)
 }
@@ -76,12 +84,13 @@ pub fn gemm_tn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: u
         f32: ["gemm_tn_f32", "gemm_tn_few_f32"],
         bf16: ["gemm_tn_bf16", "gemm_tn_some_bf16", "gemm_tn_few_bf16"],
         bf16_f32: Some(["gemm_tn_bf16_f32", "gemm_tn_some_bf16_f32", "gemm_tn_few_bf16_f32"]),
+        sm90: None,
     };
     run(gpu, Product { op: "gemm_tn", a, b, c, dims: [m, n, k], lines: [m, n], store }, kernels)
 }
 
 fn run(gpu: &Gpu, p: Product, kernels: Kernels) -> Result<()> {
-    let [m, n, _] = p.dims;
+    let [m, n, k] = p.dims;
     if by_dtype(p.op, &[p.a.dtype(), p.b.dtype()])? == DType::F32 {
         by_dtype(p.op, &[p.a.dtype(), p.c.dtype()])?;
         let few = (m <= FEW) as usize;
@@ -94,11 +103,20 @@ fn run(gpu: &Gpu, p: Product, kernels: Kernels) -> Result<()> {
         (DType::F32, None) => return gpu.no_kernel(p.op),
         (c, _) => by_dtype(p.op, &[p.a.dtype(), c]).map(|_| kernels.bf16)?,
     };
-    let tiles = |tile: &Tile| m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
+    let tiles = move |tile: &Tile| m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
     let size = if m <= FEW { 2 } else { (tiles(&BF16[0]) < BUSY) as usize };
     // Lines of whole 16-byte vectors, in buffers that start on one.
     let starts = p.a.address() as usize | p.b.address() as usize;
     let vectors = starts.is_multiple_of(16) && p.lines.iter().all(|line| line.is_multiple_of(8));
+    if let Some(names) = kernels.sm90
+        && gpu.hopper()
+        && vectors
+        && m > FEW
+        && k > 0
+    {
+        let kernel = names[(p.c.dtype() == DType::F32) as usize];
+        return launch_sm90(gpu, p, kernel, tiles(&SM90) as u32);
+    }
     let grid = [tiles(&BF16[size]) as u32, 1, 1];
     launch(gpu, p, names[size], &BF16[size], grid, Some(Arg::I32(vectors as i32)))
 }
@@ -132,4 +150,28 @@ fn launch(
         shape: &format_args!("M={m} N={n} K={k}"),
     };
     gpu.launch(&launch, &mut args[..n_args])
+}
+
+/// By tensor maps: both operands in boxes of 64 steps of 128 rows.
+fn launch_sm90(gpu: &Gpu, p: Product, kernel: &'static str, blocks: u32) -> Result<()> {
+    let [m, n, k] = p.dims;
+    let map = |view, rows| gpu.tensor_map(p.op, view, Shape { dims: &[k, rows], strides: &[k], boxes: &[64, 128] });
+    let mut args = [
+        Arg::Map(map(p.a, m)?),
+        Arg::Map(map(p.b, n)?),
+        Arg::Out(p.c),
+        Arg::I64(m as i64),
+        Arg::I64(n as i64),
+        Arg::I64(k as i64),
+        Arg::I32((p.store == Store::Add) as i32),
+    ];
+    let launch = Launch {
+        kernel,
+        op: p.op,
+        grid: [blocks, 1, 1],
+        block: [SM90.threads, 1, 1],
+        shared_bytes: SM90.shared_bytes,
+        shape: &format_args!("M={m} N={n} K={k}"),
+    };
+    gpu.launch(&launch, &mut args)
 }

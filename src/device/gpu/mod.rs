@@ -61,6 +61,15 @@ impl Gpu {
         }
     }
 
+    /// True when ops may choose the kernels of Hopper's own instructions, which have not run on hardware:
+    /// `HAGGLE_SM90=1`.
+    pub(super) fn hopper(&self) -> bool {
+        match self {
+            Gpu::Emu(emu) => emu.hopper,
+            Gpu::Cuda(cuda) => cuda.hopper,
+        }
+    }
+
     /// True when the host cannot read a buffer in place.
     pub(super) fn has_own_memory(&self) -> bool {
         matches!(self, Gpu::Cuda(_))
@@ -154,6 +163,11 @@ impl Gpu {
     pub fn no_kernel(&self, op: &'static str) -> Result<()> {
         Err(Error::Device { device: self.name().into(), what: format!("{op} has no kernel yet") })
     }
+}
+
+/// Whether `HAGGLE_SM90=1`.
+fn asks_for_hopper() -> bool {
+    std::env::var("HAGGLE_SM90").is_ok_and(|v| v == "1")
 }
 
 /// `Ok` when each of an op's tensors, by name, holds numbers of type `want`.
