@@ -171,7 +171,7 @@ impl Cuda {
     pub(super) fn start_recording(&self, capacity: usize) -> Result<()> {
         self.wait()?;
         let n = capacity.min(MAX_TIMED);
-        self.timers.start(n).and_then(|()| self.owner.wait()).map_err(|e| self.no_timer(e))?;
+        self.timers.start(n, self.owner.stream()).and_then(|()| self.owner.wait()).map_err(|e| self.no_timer(e))?;
         self.recorder.start(capacity, n);
         self.base_ns.store(self.recorder.now_ns(), Ordering::Relaxed);
         Ok(())
@@ -211,12 +211,12 @@ impl Cuda {
         let missing = || Error::Device { device: "cuda".into(), what: format!("no kernel named {}", launch.kernel) };
         let function = *self.functions.get(launch.kernel).ok_or_else(missing)?;
         let mut block = ArgBlock::new(args);
-        let stamp = |end| timed.map_or(Ok(()), |n| self.timers.stamp(n, end));
+        let stamp = |end| timed.map_or(Ok(()), |n| self.timers.stamp(n, end, self.owner.stream()));
         let entered = self.owner.enter().and_then(|()| stamp(End::Before));
         // SAFETY: the function is of a module that is never unloaded; the argument block has a value for each parameter
         // (held by the emulator's check of the same launch code) and is read before the call returns; the pointers in it
         // are to memory that outlives the stream's work, because freed memory is reused on the same stream only.
-        let done = unsafe { entered.and_then(|()| start(function, launch, &mut block)) };
+        let done = unsafe { entered.and_then(|()| start(function, launch, &mut block, self.owner.stream())) };
         let done = done.and_then(|()| stamp(End::Behind));
         done.and_then(|()| if self.wait { self.owner.wait() } else { Ok(()) }).map_err(|e| {
             let what = format!(
@@ -236,7 +236,12 @@ impl Cuda {
 
 /// # Safety
 /// As `cuLaunchKernel`; the context is current.
-unsafe fn start(function: Function, launch: &Launch, block: &mut ArgBlock) -> Result<(), result::DriverError> {
+unsafe fn start(
+    function: Function,
+    launch: &Launch,
+    block: &mut ArgBlock,
+    stream: sys::CUstream,
+) -> Result<(), result::DriverError> {
     let tuple = |d: [u32; 3]| (d[0], d[1], d[2]);
     // SAFETY: the caller's promise.
     unsafe {
@@ -244,7 +249,6 @@ unsafe fn start(function: Function, launch: &Launch, block: &mut ArgBlock) -> Re
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             result::function::set_function_attribute(function.0, most, launch.shared_bytes as i32)?;
         }
-        let stream = std::ptr::null_mut();
         result::launch_kernel(
             function.0,
             tuple(launch.grid),

@@ -21,9 +21,11 @@ pub(in crate::device) fn footprint(bytes: u64) -> u64 {
     bytes.next_multiple_of(GUARD_BYTES as u64) + 2 * GUARD_BYTES as u64
 }
 
-/// A context, its free blocks, its pinned buffer, its first fault.
+/// A context, its stream, its free blocks, its pinned buffer, its first fault.
 pub(super) struct Owner {
     context: sys::CUcontext,
+    /// Everything runs here: a stream of our own, which waits for no work of other libraries in the context.
+    stream: sys::CUstream,
     /// Free blocks by size.
     free: Mutex<HashMap<usize, Vec<u64>>>,
     staging: Mutex<Pinned>,
@@ -31,7 +33,11 @@ pub(super) struct Owner {
     last_kernel: Mutex<String>,
 }
 
-struct Pinned(*mut u8);
+struct Pinned {
+    start: *mut u8,
+    /// Bytes that copies still under way may read.
+    used: usize,
+}
 
 // SAFETY: the context may be current on any thread; the pinned buffer is used under its lock.
 unsafe impl Send for Owner {}
@@ -43,15 +49,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Owner {
     pub(super) fn new(context: sys::CUcontext) -> Result<Owner, result::DriverError> {
-        // SAFETY: a context of the driver's; the buffer is freed with the process.
+        // SAFETY: a context of the driver's; the buffer is freed with the process, like the stream.
         let staging = unsafe {
             result::ctx::set_current(context)?;
             result::malloc_host(STAGING_BYTES, 0)?
         };
         Ok(Owner {
             context,
+            stream: result::stream::create(result::stream::StreamKind::NonBlocking)?,
             free: Mutex::default(),
-            staging: Mutex::new(Pinned(staging.cast())),
+            staging: Mutex::new(Pinned { start: staging.cast(), used: 0 }),
             fault: Mutex::default(),
             last_kernel: Mutex::default(),
         })
@@ -65,8 +72,13 @@ impl Owner {
 
     /// Waits until all that was asked for is done.
     pub(super) fn wait(&self) -> Result<(), result::DriverError> {
-        // SAFETY: the default stream.
-        unsafe { result::stream::synchronize(std::ptr::null_mut()) }
+        // SAFETY: the stream lives as long as the process.
+        unsafe { result::stream::synchronize(self.stream) }
+    }
+
+    /// The stream everything runs on.
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.stream
     }
 
     /// What went wrong first.
@@ -93,39 +105,47 @@ impl Owner {
         }
     }
 
-    /// Copies host bytes to the GPU.
+    /// Copies host bytes to the GPU; returns before they are there, and waits only when the pinned buffer is full.
     pub(super) fn write(&self, to: u64, data: &[u8]) {
-        let staging = lock(&self.staging);
-        let copy = |(i, part): (usize, &[u8])| -> Result<(), result::DriverError> {
+        let mut staging = lock(&self.staging);
+        let mut copy = |(i, part): (usize, &[u8])| -> Result<(), result::DriverError> {
             let at = to + (i * STAGING_BYTES) as u64;
-            // SAFETY: a part is no longer than the pinned buffer, which is ours until the copy is done; the target is
+            if staging.used + part.len() > STAGING_BYTES {
+                self.wait()?;
+                staging.used = 0;
+            }
+            // SAFETY: the part fits behind what copies under way may read, and is left alone until a wait; the target is
             // memory of this context, as long as the data (checked by the device).
             unsafe {
-                std::ptr::copy_nonoverlapping(part.as_ptr(), staging.0, part.len());
-                let pinned = std::slice::from_raw_parts(staging.0, part.len());
-                result::memcpy_htod_async(at, pinned, std::ptr::null_mut())?;
+                let place = staging.start.add(staging.used);
+                std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+                let pinned = std::slice::from_raw_parts(place, part.len());
+                result::memcpy_htod_async(at, pinned, self.stream)?;
             }
-            self.wait()
+            staging.used = (staging.used + part.len()).next_multiple_of(64);
+            Ok(())
         };
-        let done = self.enter().and_then(|()| data.chunks(STAGING_BYTES).enumerate().try_for_each(copy));
+        let done = self.enter().and_then(|()| data.chunks(STAGING_BYTES).enumerate().try_for_each(&mut copy));
         self.hold("copy to the GPU", done);
     }
 
     /// Copies from the GPU; zeros after a fault.
     pub(super) fn read(&self, from: u64, data: &mut [u8]) {
-        let staging = lock(&self.staging);
-        let copy = |(i, part): (usize, &mut [u8])| -> Result<(), result::DriverError> {
+        let mut staging = lock(&self.staging);
+        let mut copy = |(i, part): (usize, &mut [u8])| -> Result<(), result::DriverError> {
             let at = from + (i * STAGING_BYTES) as u64;
-            // SAFETY: as for `write`, the other way round; the copy is done when `wait` returns.
+            // SAFETY: as for `write`, the other way round: the stream has made every copy before this one, so the buffer is
+            // free from its start; the copy is done when `wait` returns.
             unsafe {
-                let pinned = std::slice::from_raw_parts_mut(staging.0, part.len());
-                result::memcpy_dtoh_async(pinned, at, std::ptr::null_mut())?;
+                let pinned = std::slice::from_raw_parts_mut(staging.start, part.len());
+                result::memcpy_dtoh_async(pinned, at, self.stream)?;
                 self.wait()?;
-                std::ptr::copy_nonoverlapping(staging.0, part.as_mut_ptr(), part.len());
+                staging.used = 0;
+                std::ptr::copy_nonoverlapping(staging.start, part.as_mut_ptr(), part.len());
             }
             Ok(())
         };
-        let done = self.enter().and_then(|()| data.chunks_mut(STAGING_BYTES).enumerate().try_for_each(copy));
+        let done = self.enter().and_then(|()| data.chunks_mut(STAGING_BYTES).enumerate().try_for_each(&mut copy));
         if done.is_err() {
             data.fill(0);
         }
@@ -177,9 +197,8 @@ impl Owner {
         };
         // SAFETY: plain calls of the driver on memory it has just given, or that nobody uses any more.
         unsafe {
-            let stream = std::ptr::null_mut();
-            result::memset_d8_async(start, GUARD, bytes + 2 * GUARD_BYTES, stream)?;
-            result::memset_d8_async(start + GUARD_BYTES as u64, 0, bytes, stream)?;
+            result::memset_d8_async(start, GUARD, bytes + 2 * GUARD_BYTES, self.stream)?;
+            result::memset_d8_async(start + GUARD_BYTES as u64, 0, bytes, self.stream)?;
         }
         Ok(Some(start))
     }

@@ -48,7 +48,7 @@ impl Timers {
     }
 
     /// Makes `n` pairs of events, and records the one all times count from. The context is current.
-    pub(super) fn start(&self, n: usize) -> Result<(), result::DriverError> {
+    pub(super) fn start(&self, n: usize, stream: sys::CUstream) -> Result<(), result::DriverError> {
         let mut state = self.state();
         while state.pairs.len() < n {
             state.pairs.push(Pair { start: create()?, end: create()?, done: false });
@@ -58,18 +58,18 @@ impl Timers {
             Some(base) => base,
             None => *state.base.insert(create()?),
         };
-        // SAFETY: an event that was just made, the default stream.
-        unsafe { result::event::record(base, std::ptr::null_mut()) }
+        // SAFETY: an event that was just made, the device's stream.
+        unsafe { result::event::record(base, stream) }
     }
 
     /// Records one end of launch number `launch`. The context is current.
-    pub(super) fn stamp(&self, launch: usize, end: End) -> Result<(), result::DriverError> {
+    pub(super) fn stamp(&self, launch: usize, end: End, stream: sys::CUstream) -> Result<(), result::DriverError> {
         let mut state = self.state();
         let Some(pair) = state.pairs.get_mut(launch) else { return Ok(()) };
         pair.done = end == End::Behind;
         let event = if end == End::Before { pair.start } else { pair.end };
-        // SAFETY: an event that lives as long as the device, the default stream.
-        unsafe { result::event::record(event, std::ptr::null_mut()) }
+        // SAFETY: an event that lives as long as the device, the device's stream.
+        unsafe { result::event::record(event, stream) }
     }
 
     /// Puts the GPU's times into the launches of a recording, whose clock read `base_ns` at the base event; a launch that
