@@ -5,27 +5,14 @@
 
 mod support;
 
-use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
+use haggle::device::gpu::{Arg, Gpu, emu::Emu};
 use haggle::device::{Buffer, Device};
 use haggle::{Error, Result};
 use std::sync::Arc;
-use support::normal;
+use support::{launch, normal};
 
 fn device(seed: u64) -> Device {
     Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, seed).unwrap())))
-}
-
-fn launch(
-    dev: &Device,
-    kernel: &'static str,
-    grid: u32,
-    threads: u32,
-    shared_bytes: u32,
-    args: &mut [Arg],
-) -> Result<()> {
-    let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
-    let (grid, block) = ([grid, 1, 1], [threads, 1, 1]);
-    gpu.launch(&Launch { kernel, op: "planted", grid, block, shared_bytes, shape: &"N=1" }, args)
 }
 
 /// x `[256]` to y `[256]`, one block.

@@ -6,30 +6,13 @@
 mod support;
 
 use haggle::device::gpu::tensor_map::{Shape, TensorMap};
-use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
+use haggle::device::gpu::{Arg, Gpu, emu::Emu};
 use haggle::device::{DType, Device, View};
 use haggle::ops::gemm::{Store, gemm_nt};
 use haggle::{Error, Result};
 use half::bf16;
 use std::sync::Arc;
-use support::{emus, floats, normal, round, same};
-
-fn gpu(dev: &Device) -> &Gpu {
-    let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
-    gpu
-}
-
-fn launch(
-    dev: &Device,
-    kernel: &'static str,
-    grid: u32,
-    threads: u32,
-    shared_bytes: u32,
-    args: &mut [Arg],
-) -> Result<()> {
-    let (grid, block) = ([grid, 1, 1], [threads, 1, 1]);
-    gpu(dev).launch(&Launch { kernel, op: "probe", grid, block, shared_bytes, shape: &"" }, args)
-}
+use support::{emus, floats, gpu, launch, normal, round, same};
 
 #[test]
 fn mbarriers_pass_a_ring_of_slots_in_any_order() {
@@ -209,9 +192,9 @@ fn tensors_the_copy_engine_does_not_take_are_refused() {
 /// The emulator, in its natural thread order and a shuffled one, plain and with Hopper's kernels.
 fn pairs() -> [(Device, Device); 2] {
     [0, 1].map(|seed| {
-        let emu = || Emu::with_seed(2, seed).unwrap();
-        let device = |emu| Device::Gpu(Arc::new(Gpu::Emu(emu)));
-        (device(emu()), device(emu().with_hopper()))
+        let emu = |hopper| Emu::with_seed(2, seed).unwrap().with_hopper(hopper);
+        let device = |hopper| Device::Gpu(Arc::new(Gpu::Emu(emu(hopper))));
+        (device(false), device(true))
     })
 }
 
@@ -230,9 +213,7 @@ fn product(
     gemm_nt(dev, a.view(), b.view(), c.view_mut(), m, n, k, store).unwrap();
     let kernels: Vec<_> = dev.stop_recording().unwrap().events.iter().map(|e| e.name).collect();
     let hopper = kernels.iter().any(|name| name.contains("_sm90_"));
-    let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
-    let asked = matches!(&**gpu, Gpu::Emu(emu) if emu.uses_hopper());
-    assert_eq!(hopper, asked && m > 16 && k > 0 && k % 8 == 0, "M {m} N {n} K {k}: ran {kernels:?}");
+    assert_eq!(hopper, gpu(dev).hopper() && m > 16 && k > 0 && k % 8 == 0, "M {m} N {n} K {k}: ran {kernels:?}");
     assert!(c.guard_intact());
     if into == DType::F32 { dev.to_vec(c.view()) } else { floats(&dev.to_vec(c.view())) }
 }

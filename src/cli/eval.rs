@@ -46,10 +46,10 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let name = args.model.display().to_string();
     let dev = Device::open(&config.device, config.threads)?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
-    let setup = Setup::open(&config)?;
+    let setup = Setup::open_on(dev, &config)?;
     let model = base::open(&setup.dev, &name, setup.config.compute())?;
     let mut live = Live::new();
-    live.say(&memory::line(&dev, &plan));
+    live.say(&memory::line(&setup.dev, &plan));
     let report = eval::evaluate(&setup, ("trained", &model.weights, &model.chat), &mut |buyer, seller, done, of| {
         live.evaluation(buyer, seller, done, of);
     });

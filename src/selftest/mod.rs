@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn with_hopper_asked_for_its_kernels_run_too() {
-        let emu = crate::device::gpu::emu::Emu::new(2).unwrap().with_hopper();
+        let emu = crate::device::gpu::emu::Emu::new(2).unwrap().with_hopper(true);
         let found = run(&Device::Gpu(std::sync::Arc::new(crate::device::gpu::Gpu::Emu(emu)))).unwrap();
         let wrong: Vec<_> = found.checks.iter().filter(|c| !c.passed()).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");

@@ -110,8 +110,9 @@ pub fn run(
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
     // Before anything is read: a device it does not fit is found in an instant.
-    memory::fit(&Device::open(&config.device, config.threads)?, config, &memory::of_training)?;
-    let mut setup = Setup::open(config)?;
+    let dev = Device::open(&config.device, config.threads)?;
+    memory::fit(&dev, config, &memory::of_training)?;
+    let mut setup = Setup::open_on(dev, config)?;
     teach::prepare(&mut setup, run, resume, events)?;
     let (mut trainer, plan) = Trainer::new(&setup)?;
     let toml = config.to_toml(true);

@@ -46,7 +46,14 @@ impl Setup {
     /// # Errors
     /// Whatever is missing or wrong, named.
     pub fn open(config: &Config) -> Result<Setup> {
-        let dev = Device::open(&config.device, config.threads)?;
+        Setup::open_on(Device::open(&config.device, config.threads)?, config)
+    }
+
+    /// The same on a device that is open already.
+    ///
+    /// # Errors
+    /// As [`Setup::open`].
+    pub fn open_on(dev: Device, config: &Config) -> Result<Setup> {
         let mut base = base::open(&dev, &config.model.base, config.compute())?;
         base.weights.version = BASE_VERSION;
         base.weights.pack(&dev)?;

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use haggle::device::cpu::{Cpu, math::Isa};
-use haggle::device::gpu::{Gpu, emu::Emu};
+use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
 use haggle::device::{Buffer, Device};
 use haggle::noise::Noise;
 use half::bf16;
@@ -56,6 +56,25 @@ pub fn cuda() -> Option<Device> {
         }
     };
     CUDA.get_or_init(open).clone()
+}
+
+/// What runs the kernels of a device that has some.
+pub fn gpu(dev: &Device) -> &Gpu {
+    let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
+    gpu
+}
+
+/// A probe or a planted kernel, in one dimension.
+pub fn launch(
+    dev: &Device,
+    kernel: &'static str,
+    grid: u32,
+    threads: u32,
+    shared_bytes: u32,
+    args: &mut [Arg],
+) -> haggle::Result<()> {
+    let (grid, block) = ([grid, 1, 1], [threads, 1, 1]);
+    gpu(dev).launch(&Launch { kernel, op: "probe", grid, block, shared_bytes, shape: &"N=1" }, args)
 }
 
 /// `len` normal numbers of stream `stream`.

@@ -167,15 +167,10 @@ impl Emu {
         self.card.fault().map_or(Ok(()), |fault| Err(device_error(fault)))
     }
 
-    /// The same emulator, whose ops choose Hopper's kernels where they have some.
-    pub fn with_hopper(mut self) -> Emu {
-        self.hopper = true;
+    /// The same emulator, whose ops choose Hopper's kernels where they have some, or not, whatever `HAGGLE_SM90` says.
+    pub fn with_hopper(mut self, hopper: bool) -> Emu {
+        self.hopper = hopper;
         self
-    }
-
-    /// Whether ops choose Hopper's kernels where they have some.
-    pub fn uses_hopper(&self) -> bool {
-        self.hopper
     }
 
     /// The threads blocks run on.

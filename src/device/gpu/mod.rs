@@ -63,7 +63,7 @@ impl Gpu {
 
     /// True when ops may choose the kernels of Hopper's own instructions, which have not run on hardware:
     /// `HAGGLE_SM90=1`.
-    pub(crate) fn hopper(&self) -> bool {
+    pub fn hopper(&self) -> bool {
         match self {
             Gpu::Emu(emu) => emu.hopper,
             Gpu::Cuda(cuda) => cuda.hopper,
