@@ -1,6 +1,6 @@
 //! Eight branches of one 512-token prefix against eight separate rollouts of the same, tiny shape, random weights.
 //!
-//! `cargo bench --bench branch -- [CASE] [--device NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Each branch hears 16 tokens of its
+//! `cargo bench --bench branch -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Each branch hears 16 tokens of its
 //! own and samples 32; tokens are the sampled ones. `branch_8`: the prefix is run once and forked; `separate_8`: eight
 //! sequences that share nothing. Both say the same.
 
@@ -9,7 +9,6 @@
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
-use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling, SeqId};
 use haggle::model::flops::unread_row_flops;
 use haggle::model::{ModelConfig, Weights};
@@ -22,7 +21,7 @@ const NEW: usize = 32;
 
 fn main() {
     let o = Options::parse();
-    let dev = Device::open(&o.device, o.threads).unwrap();
+    let dev = o.open();
     let w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(&w.config, pos as f64 + 1.0)).sum::<f64>();
     let heard =

@@ -1,6 +1,6 @@
 //! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
 //!
-//! `cargo bench --bench decode -- [CASE] [--device NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Tokens are sampled tokens;
+//! `cargo bench --bench decode -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Tokens are sampled tokens;
 //! the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8 prompts with 8 rollouts each.
 
 #![allow(clippy::unwrap_used)]
@@ -8,7 +8,6 @@
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
-use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::model::flops::unread_row_flops;
 use haggle::model::{ModelConfig, Weights};
@@ -20,7 +19,7 @@ const NEW: usize = 64;
 
 fn main() {
     let o = Options::parse();
-    let dev = Device::open(&o.device, o.threads).unwrap();
+    let dev = o.open();
     let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     for (name, prompts) in [("decode_distinct", SEQS), ("decode_groups", 8)] {
         let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };

@@ -1,6 +1,6 @@
 //! Forward, backward and AdamW on 64 x 192 packed tokens, tiny shape, random weights.
 //!
-//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--threads N] [--repeat R] [--json]`. Every token but a sequence's first
+//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--json]`. Every token but a sequence's first
 //! carries loss (next-token cross-entropy, mean over tokens).
 
 #![allow(clippy::unwrap_used)]
@@ -8,7 +8,6 @@
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
-use haggle::device::Device;
 use haggle::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, backward, forward};
 use haggle::noise::Noise;
 use haggle::ops::embed::fill;
@@ -19,7 +18,7 @@ const LEN: usize = 192;
 
 fn main() {
     let o = Options::parse();
-    let dev = Device::open(&o.device, o.threads).unwrap();
+    let dev = o.open();
     let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     let c = w.config.clone();
     let mut packing = Packing::default();

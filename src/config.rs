@@ -13,7 +13,7 @@ mod read;
 pub use fields::{Field, SELLERS, Slot};
 pub use read::Override;
 
-use crate::device::DType;
+use crate::device::{DType, Device, Precision};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::path::Path;
@@ -64,6 +64,8 @@ pub struct ModelConfig {
     pub seller: String,
     /// `f32`, or `bf16` where kernels compute.
     pub dtype: String,
+    /// `highest`, or `medium` on the CPU.
+    pub matmul_precision: String,
 }
 
 /// Which products are bargained over.
@@ -282,6 +284,14 @@ impl Config {
     /// What models compute in.
     pub fn compute(&self) -> DType {
         if self.model.dtype == "bf16" { DType::Bf16 } else { DType::F32 }
+    }
+
+    /// The device that is named, with its threads and the precision of its products.
+    ///
+    /// # Errors
+    /// As [`Device::open_at`].
+    pub fn open_device(&self) -> Result<Device> {
+        Device::open_at(&self.device, self.threads, Precision::named(&self.model.matmul_precision))
     }
 
     /// Reads a file (none: all defaults), applies overrides in order, checks everything at once.

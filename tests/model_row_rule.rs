@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use haggle::device::{DType, Device};
+use haggle::device::{DType, Device, Precision};
 use haggle::model::{
     Activations, KvPages, ModelConfig, PackedBatch, Packing, PagedRows, Use, Weights, forward, forward_paged,
 };
@@ -53,7 +53,10 @@ fn rows_of(seq: usize, ids: &[i32], range: std::ops::Range<usize>) -> Vec<Row> {
 impl Player {
     /// Three sequences whose pages lie scattered when `stride` is not 1.
     fn new(tied: bool, stride: usize, threads: usize) -> Player {
-        let dev = Device::open("cpu", threads).unwrap();
+        Player::on(Device::open("cpu", threads).unwrap(), tied, stride)
+    }
+
+    fn on(dev: Device, tied: bool, stride: usize) -> Player {
         let w = weights(&dev, tied);
         let n_pages = 3 * MAX_PAGES + 1;
         let table = (0..3 * MAX_PAGES).map(|i| ((i * stride + 1) % n_pages) as i32).collect();
@@ -116,8 +119,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
-fn sampled_logprobs_equal_the_packed_forward(tied: bool, stride: usize, threads: usize, temperature: f32) {
-    let mut player = Player::new(tied, stride, threads);
+fn sampled_logprobs_equal_the_packed_forward(mut player: Player, temperature: f32) {
     let mut seqs = prompts();
     let prompt_lens: Vec<usize> = seqs.iter().map(Vec::len).collect();
     let mut drawn: Vec<Vec<f32>> = vec![vec![]; 3];
@@ -147,12 +149,21 @@ fn sampled_logprobs_equal_the_packed_forward(tied: bool, stride: usize, threads:
 
 #[test]
 fn sampled_logprobs_equal_the_packed_forward_tied() {
-    sampled_logprobs_equal_the_packed_forward(true, 1, 1, 1.0);
+    sampled_logprobs_equal_the_packed_forward(Player::new(true, 1, 1), 1.0);
 }
 
 #[test]
 fn sampled_logprobs_equal_the_packed_forward_untied_scattered_pages_warm() {
-    sampled_logprobs_equal_the_packed_forward(false, 7, 2, 0.7);
+    sampled_logprobs_equal_the_packed_forward(Player::new(false, 7, 2), 0.7);
+}
+
+#[test]
+fn sampled_logprobs_equal_the_packed_forward_at_medium_precision() {
+    let dev = Device::open_at("cpu", 2, Precision::Medium).unwrap();
+    let seq = &prompts()[2];
+    let feed = |dev: &Device| Player::on(dev.clone(), true, 1).feed(&rows_of(0, seq, 0..seq.len()));
+    assert_ne!(feed(&dev), feed(&Device::open("cpu", 2).unwrap()), "factors are rounded");
+    sampled_logprobs_equal_the_packed_forward(Player::on(dev, true, 7), 1.0);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 mod support;
 
 use haggle::device::cpu::{Cpu, math::Isa};
-use haggle::device::{DType, Device, View, ViewMut};
+use haggle::device::{DType, Device, Precision, View, ViewMut};
 use haggle::noise::Noise;
 use haggle::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
@@ -27,6 +27,14 @@ fn devices() -> Vec<(String, Device)> {
         }
     }
     all
+}
+
+/// The same with factors rounded to bf16: where the CPU multiplies pairs, and where floats are rounded.
+fn medium_devices() -> impl Iterator<Item = (String, Device)> {
+    [(Isa::Portable, 1), (Isa::Avx2, 2), (Isa::Avx512, 1), (Isa::Avx512, 2)].into_iter().map(|(isa, threads)| {
+        let cpu = Cpu::with_isa(threads, isa).with_precision(Precision::Medium);
+        (format!("{isa:?} with {threads} threads, medium"), Device::Cpu(Arc::new(cpu)))
+    })
 }
 
 fn noise(len: usize, stream: u64) -> Vec<f32> {
@@ -131,6 +139,33 @@ fn gemm_is_one_chain_over_k_on_every_device() {
 
 fn rounded(x: &[f32]) -> Vec<f32> {
     x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect()
+}
+
+/// c is f32, and so is the sum: only factors are rounded.
+#[test]
+fn gemm_at_medium_precision_is_the_chain_of_rounded_factors_on_every_device() {
+    for dims in SHAPES {
+        let [m, n, k] = dims;
+        let (a, b, c) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
+        let (x, y) = (rounded(&a), rounded(&b));
+        for store in [Store::Set, Store::Add] {
+            let by_nt = chain(dims, &c, store, |i, p| x[i * k + p], |p, j| y[j * k + p]);
+            let by_nn = chain(dims, &c, store, |i, p| x[i * k + p], |p, j| y[p * n + j]);
+            let by_tn = chain(dims, &c, store, |i, p| x[p * m + i], |p, j| y[p * n + j]);
+            for (name, dev) in medium_devices() {
+                let gemms = [
+                    ("gemm_nt", nt as Gemm, &by_nt),
+                    ("gemm_nt panels", nt_panels, &by_nt),
+                    ("gemm_nn", gemm_nn, &by_nn),
+                    ("gemm_tn", gemm_tn, &by_tn),
+                ];
+                for (op, gemm, want) in gemms {
+                    let what = format!("{op} {dims:?} {store:?} on {name}");
+                    same(&what, &product(&dev, gemm, &a, &b, &c, dims, store), want);
+                }
+            }
+        }
+    }
 }
 
 /// A product of bf16; c in bf16, or in f32.
@@ -257,6 +292,10 @@ fn linear_logprob_fwd_row_alone_equals_row_in_batch_on_every_device() {
     for r in [0, 1, 13, 63, 64, 511, 512, 699] {
         let alone = head(&dev, &x[r * C..][..C], &w, &target[r..=r], 1.25);
         same(&format!("row {r}"), &alone, &[want[r], want[n + r], want[2 * n + r]]);
+    }
+    let medium: Vec<_> = medium_devices().map(|(name, dev)| (name, head(&dev, &x, &w, &target, 1.25))).collect();
+    for (name, got) in &medium {
+        same(name, got, &medium[0].1);
     }
 }
 

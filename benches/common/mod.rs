@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use haggle::device::{DType, Device};
+use haggle::device::{DType, Device, Precision};
 pub use haggle::model::flops::{head_flops, row_flops};
 use haggle::profile::Peaks;
 use std::time::Instant;
@@ -11,6 +11,8 @@ use std::time::Instant;
 pub struct Options {
     /// Where to run.
     pub device: String,
+    /// Of matrix products on the CPU: highest or medium.
+    pub matmul: String,
     /// CPU threads, 0 for all.
     pub threads: usize,
     /// Measured repetitions, after one to warm up.
@@ -26,12 +28,23 @@ pub struct Options {
 impl Options {
     /// From the command line.
     pub fn parse() -> Options {
-        let mut o =
-            Options { device: "cpu".into(), threads: 0, repeat: 5, json: false, only: String::new(), rows: 1024 };
+        let mut o = Options {
+            device: "cpu".into(),
+            matmul: "highest".into(),
+            threads: 0,
+            repeat: 5,
+            json: false,
+            only: String::new(),
+            rows: 1024,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             if arg == "--device" {
                 o.device = args.next().expect("a device after --device");
+                continue;
+            }
+            if arg == "--matmul" {
+                o.matmul = args.next().expect("highest or medium after --matmul");
                 continue;
             }
             let mut number = || args.next().and_then(|n| n.parse().ok()).expect("a number after the option");
@@ -45,6 +58,11 @@ impl Options {
             }
         }
         o
+    }
+
+    /// The device that is asked for.
+    pub fn open(&self) -> Device {
+        Device::open_at(&self.device, self.threads, Precision::named(&self.matmul)).expect("a device of that name")
     }
 }
 
@@ -82,7 +100,7 @@ pub fn measure(o: &Options, dev: &Device, work: Workload, mut run: impl FnMut())
     let threads = if let Device::Cpu(cpu) = dev { cpu.pool.threads() } else { 0 };
     if o.json {
         let row = serde_json::json!({
-            "case": work.name, "device": dev.name(), "threads": threads, "tok_per_s": rate, "seconds": median,
+            "case": work.name, "device": dev.name(), "matmul": o.matmul, "threads": threads, "tok_per_s": rate, "seconds": median,
             "seconds_min": seconds[0], "seconds_max": seconds[seconds.len() - 1], "gflops": gflops, "peak_gflops": peak,
         });
         println!("{row}");

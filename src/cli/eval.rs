@@ -2,7 +2,6 @@
 
 use super::progress::Live;
 use super::{Exit, Globals, out, quoted, tables};
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::train::setup::Setup;
 use crate::train::{base, eval, memory};
@@ -44,7 +43,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     ];
     let config = globals.resolve_for(&args.model, &flags)?;
     let name = args.model.display().to_string();
-    let dev = Device::open(&config.device, config.threads)?;
+    let dev = config.open_device()?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
     let setup = Setup::open_on(dev, &config)?;
     let model = base::open(&setup.dev, &name, setup.config.compute())?;

@@ -92,7 +92,7 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
         let task = Task::named(name).ok_or_else(|| Error::Config { problems: no_set() })?;
         return taught(&config, task, dir, globals.json);
     }
-    let dev = Device::open(&config.device, config.threads)?;
+    let dev = config.open_device()?;
     let how = supervision(args, config.seed);
     let chat = Chat::ours(Tokenizer::train(&dialogues::corpus(CORPUS.1, CORPUS.0)?, VOCAB)?)?;
     let mut trainer = Trainer::new(&dev, shape(&chat), how)?;

@@ -42,7 +42,7 @@ pub struct ScoreArgs {
 /// [`Error::Io`], [`Error::Data`] or [`Error::Weight`] for a model or an input that cannot be used; the line is named.
 pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
-    let dev = Device::open(&config.device, config.threads)?;
+    let dev = config.open_device()?;
     let w = if args.model.as_os_str() == embedded::NAME {
         embedded::weights(&dev)?
     } else {

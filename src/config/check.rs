@@ -5,8 +5,15 @@ use super::read::Found;
 
 /// Notes every impossible combination.
 pub fn check(config: &Config, found: &mut Found) {
-    if config.model.dtype == "bf16" && ["auto", "cpu"].contains(&config.device.as_str()) {
-        found.problem("model.dtype", "the cpu computes in f32; set f32, or --device emu or cuda");
+    let on_cpu = ["auto", "cpu"].contains(&config.device.as_str());
+    if config.model.dtype == "bf16" && on_cpu {
+        found.problem(
+            "model.dtype",
+            "the cpu computes in f32; set f32, or --device emu or cuda, or model.matmul_precision = \"medium\"",
+        );
+    }
+    if config.model.matmul_precision == "medium" && !on_cpu {
+        found.problem("model.matmul_precision", "medium is for the cpu; set highest, or model.dtype = \"bf16\"");
     }
     check_rollout(config, found);
     check_grpo(config, found);

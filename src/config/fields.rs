@@ -147,6 +147,12 @@ impl ModelConfig {
                 "What models compute in: f32, or bf16 (devices emu and cuda; the trained weights stay f32).",
                 Choice(&mut self.dtype, &["f32", "bf16"]),
             ),
+            field(
+                "matmul_precision",
+                "",
+                "What matrix products multiply on the cpu: f32 (highest), or f32 rounded to bf16 (medium); sums are f32.",
+                Choice(&mut self.matmul_precision, &["highest", "medium"]),
+            ),
         ]
     }
 }
@@ -353,7 +359,12 @@ impl Default for Config {
             seed: 1,
             device: "auto".into(),
             threads: 0,
-            model: ModelConfig { base: "embedded".into(), seller: "base".into(), dtype: "f32".into() },
+            model: ModelConfig {
+                base: "embedded".into(),
+                seller: "base".into(),
+                dtype: "f32".into(),
+                matmul_precision: "highest".into(),
+            },
             products: ProductsConfig { path: "embedded".into(), limit: 0 },
             game: GameConfig { turns: 6, prompt_style: "compact".into() },
             rollout: RolloutConfig {

@@ -36,6 +36,16 @@ fn every_key_has_a_doc_line_and_default_passes_the_checks() {
 }
 
 #[test]
+fn what_a_device_does_not_compute_in_is_refused() {
+    let medium = "model.matmul_precision=medium";
+    Config::parse("", "", &[set(medium)]).unwrap();
+    let found = problems("device = \"emu\"", &[medium]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let want = "--set model.matmul_precision=medium: model.matmul_precision: medium is for the cpu";
+    assert!(found[0].starts_with(want), "{}", found[0]);
+}
+
+#[test]
 fn all_problems_come_at_once_with_file_line_and_key() {
     let text = "sed = 3\n[grpo]\nsteps = \"many\"\nclip_low = 2.0\n\n[rollout]\ngroup_size = 1\ntop_k = 5\nlr = 1.0\n[optm]\nlr = 1\n";
     let found = problems(text, &["run.keep=0", "grpo.stepz=3", "model.dtype=bf16"]);

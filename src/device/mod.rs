@@ -28,6 +28,22 @@ pub enum Device {
     Gpu(Arc<gpu::Gpu>),
 }
 
+/// What matrix products of f32 multiply, in the words of torch's `set_float32_matmul_precision`. Sums are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// f32.
+    Highest,
+    /// Factors rounded to bf16; attention's stay f32.
+    Medium,
+}
+
+impl Precision {
+    /// By its name in a config.
+    pub fn named(name: &str) -> Precision {
+        if name == "medium" { Precision::Medium } else { Precision::Highest }
+    }
+}
+
 /// Memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
@@ -54,8 +70,20 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] for a name this build does not know or a device that is not there.
     pub fn open(name: &str, threads: usize) -> Result<Device> {
+        Device::open_at(name, threads, Precision::Highest)
+    }
+
+    /// The same with products of another precision.
+    ///
+    /// # Errors
+    /// As [`Device::open`], and for [`Precision::Medium`] on another device than the CPU.
+    pub fn open_at(name: &str, threads: usize, precision: Precision) -> Result<Device> {
         match name {
-            "auto" | "cpu" => Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads)))),
+            "auto" | "cpu" => Ok(Device::Cpu(Arc::new(cpu::Cpu::new(threads).with_precision(precision)))),
+            other if precision != Precision::Highest => Err(Error::Device {
+                device: other.into(),
+                what: "multiplies f32 at the highest precision alone; set model.dtype = \"bf16\" there".into(),
+            }),
             "emu" => Ok(Device::Gpu(Arc::new(gpu::Gpu::Emu(gpu::emu::Emu::new(threads)?)))),
             cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
                 Ok(Device::Gpu(Arc::new(gpu::Gpu::Cuda(gpu::cuda::Cuda::new(cuda)?))))

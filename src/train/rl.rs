@@ -110,7 +110,7 @@ pub fn run(
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
     // Before anything is read: a device it does not fit is found in an instant.
-    let dev = Device::open(&config.device, config.threads)?;
+    let dev = config.open_device()?;
     memory::fit(&dev, config, &memory::of_training)?;
     let mut setup = Setup::open_on(dev, config)?;
     teach::prepare(&mut setup, run, resume, events)?;
@@ -156,7 +156,7 @@ pub fn run(
 /// # Errors
 /// What is wrong with the device or the models' shapes.
 pub fn plan(config: &Config) -> Result<Plan> {
-    let mut plan = Plan::dry(&Device::open(&config.device, config.threads)?);
+    let mut plan = Plan::dry(&config.open_device()?);
     memory::of_training(config, &mut plan)?;
     Ok(plan)
 }

@@ -46,7 +46,7 @@ impl Setup {
     /// # Errors
     /// Whatever is missing or wrong, named.
     pub fn open(config: &Config) -> Result<Setup> {
-        Setup::open_on(Device::open(&config.device, config.threads)?, config)
+        Setup::open_on(config.open_device()?, config)
     }
 
     /// The same on a device that is open already.

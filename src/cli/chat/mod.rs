@@ -61,7 +61,7 @@ pub struct ChatArgs {
 pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let products = args.products.as_ref().map(|p| quoted(&p.display().to_string()));
     let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
-    let dev = crate::device::Device::open(&config.device, config.threads)?;
+    let dev = config.open_device()?;
     let name = args.model.display().to_string();
     memory::fit(&dev, &config, &|config, plan| memory::of_chat(config, &name, plan))?;
     let model = base::open(&dev, &name, config.compute())?;

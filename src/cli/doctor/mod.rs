@@ -35,7 +35,7 @@ pub struct DoctorArgs {}
 /// [`Error::Device`] when the device is not there or an op fails its test.
 pub fn run(_: &DoctorArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
-    let device = Device::open(&config.device, config.threads)?;
+    let device = config.open_device()?;
     let mut report = machine(&device);
     report.extend(gpus::report());
     let mut wrong = Vec::new();

@@ -86,7 +86,7 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     let model = args.model.as_ref().map(|p| quoted(&p.display().to_string()));
     let dtype = args.dtype.as_deref().map(quoted);
     let config = globals.resolve(&[("--model", "model.base", model), ("--dtype", "model.dtype", dtype)])?;
-    let dev = Device::open(&config.device, config.threads)?;
+    let dev = config.open_device()?;
     if args.what == What::Kernel {
         return kernel(args, globals, dev, config.compute());
     }

@@ -20,12 +20,16 @@ pub mod sample;
 pub mod softmax;
 pub mod swiglu;
 
+use super::Precision;
+
 /// The CPU as a device: its threads, and the vectors they use.
 pub struct Cpu {
     /// The threads ops run on.
     pub pool: pool::Pool,
     /// The instruction set loops are compiled for; bits do not depend on it.
     pub isa: math::Isa,
+    /// What matrix products multiply.
+    pub precision: Precision,
     /// What ops ran, when a profiler asks.
     pub recorder: super::record::Recorder,
 }
@@ -40,7 +44,12 @@ impl Cpu {
     pub fn with_isa(threads: usize, isa: math::Isa) -> Cpu {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = pool::Pool::new(if threads == 0 { cores } else { threads });
-        Cpu { pool, isa: isa.or_less(), recorder: Default::default() }
+        Cpu { pool, isa: isa.or_less(), precision: Precision::Highest, recorder: Default::default() }
+    }
+
+    /// The same device with products of another precision.
+    pub fn with_precision(self, precision: Precision) -> Cpu {
+        Cpu { precision, ..self }
     }
 
     /// Calls `body(first, n)` for parts of `n_rows` rows of `width` elements, compiled for this machine's vectors.

@@ -1,7 +1,7 @@
 //! What this machine's cores can do at most: multiply-adds in registers, and a copy that no cache holds.
 
 use super::math::Isa;
-use super::{Cpu, pool::Shared};
+use super::{Cpu, gemm, pool::Shared};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -33,13 +33,20 @@ pub fn copy_rate(cpu: &Cpu) -> f64 {
     copies * (from.len() * 8) as f64
 }
 
-/// FLOPs a second of multiply-adds in registers on all threads.
+/// FLOPs a second of the multiply-adds of matrix products, in registers on all threads.
 pub fn fma_rate(cpu: &Cpu) -> f64 {
     const ROUNDS: usize = 20_000;
-    let tasks = cpu.pool.threads() * 8;
-    let calls = rate(|| cpu.pool.run(tasks, |_| fma_chains(cpu.isa, ROUNDS)));
+    let (tasks, pairs) = (cpu.pool.threads() * 8, gemm::multiplies_pairs(cpu));
+    let calls = rate(|| {
+        cpu.pool.run(tasks, |_| match pairs {
+            // SAFETY: the device has found AVX-512 BF16.
+            #[cfg(target_arch = "x86_64")]
+            true => unsafe { pair_chains(ROUNDS) },
+            _ => fma_chains(cpu.isa, ROUNDS),
+        })
+    });
     let lanes = if cpu.isa == Isa::Avx512 { 192 } else { 96 };
-    calls * (tasks * lanes * 2 * ROUNDS) as f64
+    calls * (tasks * lanes * if pairs { 4 } else { 2 } * ROUNDS) as f64
 }
 
 /// Twelve chains of multiply-adds, of 16 lanes or 8: the most a core can do.
@@ -70,6 +77,22 @@ fn fma_chains_avx512(rounds: usize) {
     for _ in 0..rounds {
         for a in &mut acc {
             *a = _mm512_fmadd_ps(x, *a, y);
+        }
+    }
+    black_box(acc);
+}
+
+/// The same on pairs of bf16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pair_chains(rounds: usize) {
+    use std::arch::x86_64::{_mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_set1_ps};
+    let x = _mm512_set1_ps(black_box(0.001));
+    let x = _mm512_cvtne2ps_pbh(x, x);
+    let mut acc = [_mm512_set1_ps(1.0); 12];
+    for _ in 0..rounds {
+        for a in &mut acc {
+            *a = _mm512_dpbf16_ps(*a, x, x);
         }
     }
     black_box(acc);

@@ -6,8 +6,17 @@ use std::arch::x86_64::*;
 const MR: usize = 6;
 const NR: usize = 16;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: copy::<MR>, copy_b: copy::<NR> };
+pub(super) const KERNELS: Kernels = Kernels {
+    mr: MR,
+    nr: NR,
+    step: MR,
+    rows: &ROWS,
+    cols: &COLS,
+    transpose,
+    copy_a: copy::<MR>,
+    copy_b: copy::<NR>,
+    narrow: None,
+};
 
 macro_rules! tiles {
     ($by_step:literal; $($m:literal)*) => { [$(tile::<$m, $by_step>),*] };

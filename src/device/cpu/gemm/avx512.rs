@@ -1,4 +1,4 @@
-//! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers.
+//! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers. In f32, and on pairs of bf16.
 
 use super::{Kernels, Tile, pack};
 use std::arch::{asm, x86_64::*};
@@ -6,18 +6,31 @@ use std::arch::{asm, x86_64::*};
 const MR: usize = 14;
 const NR: usize = 32;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: copy::<1>, copy_b: copy::<2> };
+pub(super) const KERNELS: Kernels = Kernels {
+    mr: MR,
+    nr: NR,
+    step: 16,
+    rows: &ROWS,
+    cols: &COLS,
+    transpose,
+    copy_a: copy::<1>,
+    copy_b: copy::<2>,
+    narrow: None,
+};
 
-/// One tile. Each row is (number, its two accumulators, address of its element of A); the second step of a turn finds
-/// its element `$step` bytes on. In assembly, because compilers keep 28 accumulators in registers on some days only.
+/// The same on pairs of bf16, two steps of K an element.
+pub(super) const PAIRS: Kernels = Kernels { rows: &ROWS_OF_PAIRS, cols: &COLS_OF_PAIRS, ..KERNELS };
+
+/// One tile by an instruction of a target feature. Each row is (number, its two accumulators, address of its element of
+/// A); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28 accumulators in
+/// registers on some days only.
 macro_rules! tile {
-    ($step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
+    ($op:literal $feature:literal $step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
         /// # Safety
-        /// As [`Tile`] says, on a machine with AVX-512 F.
-        #[target_feature(enable = "avx512f")]
+        /// As [`Tile`] says, on a machine with AVX-512 F and the feature.
+        #[target_feature(enable = $feature)]
         unsafe fn tile(
-            kc: usize,
+            len: usize,
             a: *const f32,
             lda: usize,
             b: *const f32,
@@ -27,7 +40,7 @@ macro_rules! tile {
         ) {
             let mut acc = [[_mm512_setzero_ps(); 2]; [$($i),*].len()];
             let l = lda * size_of::<f32>();
-            // SAFETY: rows of C, and steps below kc of A and of the panel, as the caller promises.
+            // SAFETY: rows of C, and elements below len of A and of the panel, as the caller promises.
             unsafe {
                 if load {
                     $(acc[$i] = [_mm512_loadu_ps(c.add($i * ldc)), _mm512_loadu_ps(c.add($i * ldc + 16))];)*
@@ -39,10 +52,10 @@ macro_rules! tile {
                     "2:",
                     "vmovaps zmm0, [{b}]",
                     "vmovaps zmm1, [{b} + 64]",
-                    $(fma_row!($at, "0", $r0, $r1),)*
+                    $(fma_row!($op, $at, "0", $r0, $r1),)*
                     "vmovaps zmm0, [{b} + 128]",
                     "vmovaps zmm1, [{b} + 192]",
-                    $(fma_row!($at, $step, $r0, $r1),)*
+                    $(fma_row!($op, $at, $step, $r0, $r1),)*
                     concat!("add {a}, 2 * ", $step),
                     "add {b}, 256",
                     "dec {turns}",
@@ -52,12 +65,12 @@ macro_rules! tile {
                     "jz 4f",
                     "vmovaps zmm0, [{b}]",
                     "vmovaps zmm1, [{b} + 64]",
-                    $(fma_row!($at, "0", $r0, $r1),)*
+                    $(fma_row!($op, $at, "0", $r0, $r1),)*
                     "4:",
                     a = inout(reg) a => _,
                     b = inout(reg) b => _,
-                    turns = inout(reg) kc / 2 => _,
-                    odd = in(reg) kc % 2,
+                    turns = inout(reg) len / 2 => _,
+                    odd = in(reg) len % 2,
                     l1 = in(reg) l,
                     l3 = in(reg) 3 * l,
                     l5 = in(reg) 5 * l,
@@ -81,19 +94,21 @@ macro_rules! tile {
     }};
 }
 
-/// One row's two multiply-adds of one step, `$more` bytes on in A.
+/// One row's two multiply-adds of one element, `$more` bytes on in A.
 macro_rules! fma_row {
-    ($at:literal, $more:literal, $r0:tt, $r1:tt) => {
+    ($op:literal, $at:literal, $more:literal, $r0:tt, $r1:tt) => {
         concat!(
             "vbroadcastss zmm30, dword ptr [",
             $at,
             " + ",
             $more,
             "]\n",
-            "vfmadd231ps ",
+            $op,
+            " ",
             $r0,
             ", zmm30, zmm0\n",
-            "vfmadd231ps ",
+            $op,
+            " ",
             $r1,
             ", zmm30, zmm1",
         )
@@ -102,48 +117,61 @@ macro_rules! fma_row {
 
 /// The tiles of 1, 2, ... rows of a list.
 macro_rules! tiles {
-    ($step:literal; $($row:tt)*) => { tiles!(@ $step; [] [] $($row)*) };
-    (@ $step:literal; [$($tile:expr,)*] [$($done:tt)*] $next:tt $($rest:tt)*) => {
-        tiles!(@ $step; [$($tile,)* tile!($step; $($done)* $next),] [$($done)* $next] $($rest)*)
+    ($op:literal $feature:literal $step:literal; $($row:tt)*) => { tiles!(@ ($op $feature $step) [] [] $($row)*) };
+    (@ ($($how:tt)*) [$($tile:expr,)*] [$($done:tt)*] $next:tt $($rest:tt)*) => {
+        tiles!(@ ($($how)*) [$($tile,)* tile!($($how)*; $($done)* $next),] [$($done)* $next] $($rest)*)
     };
-    (@ $step:literal; [$($tile:expr,)*] [$($done:tt)*]) => { [$($tile),*] };
+    (@ ($($how:tt)*) [$($tile:expr,)*] [$($done:tt)*]) => { [$($tile),*] };
 }
 
-/// Row i of A `lda` floats on: element (i, q) at `i lda + q`.
-static ROWS: [Tile; MR] = tiles! { "4";
-    (0 "zmm2" "zmm3" "{a}")
-    (1 "zmm4" "zmm5" "{a}+{l1}")
-    (2 "zmm6" "zmm7" "{a}+{l1}*2")
-    (3 "zmm8" "zmm9" "{a}+{l3}")
-    (4 "zmm10" "zmm11" "{a}+{l1}*4")
-    (5 "zmm12" "zmm13" "{a}+{l5}")
-    (6 "zmm14" "zmm15" "{a}+{l3}*2")
-    (7 "zmm16" "zmm17" "{a}+{l7}")
-    (8 "zmm18" "zmm19" "{a}+{l1}*8")
-    (9 "zmm20" "zmm21" "{a}+{l9}")
-    (10 "zmm22" "zmm23" "{a}+{l5}*2")
-    (11 "zmm24" "zmm25" "{a}+{l11}")
-    (12 "zmm26" "zmm27" "{a}+{l3}*4")
-    (13 "zmm28" "zmm29" "{a}+{l13}")
-};
+/// Row i of A `lda` elements on: element (i, q) at `i lda + q`.
+macro_rules! by_rows {
+    ($op:literal $feature:literal) => {
+        tiles! { $op $feature "4";
+        (0 "zmm2" "zmm3" "{a}")
+        (1 "zmm4" "zmm5" "{a}+{l1}")
+        (2 "zmm6" "zmm7" "{a}+{l1}*2")
+        (3 "zmm8" "zmm9" "{a}+{l3}")
+        (4 "zmm10" "zmm11" "{a}+{l1}*4")
+        (5 "zmm12" "zmm13" "{a}+{l5}")
+        (6 "zmm14" "zmm15" "{a}+{l3}*2")
+        (7 "zmm16" "zmm17" "{a}+{l7}")
+        (8 "zmm18" "zmm19" "{a}+{l1}*8")
+        (9 "zmm20" "zmm21" "{a}+{l9}")
+        (10 "zmm22" "zmm23" "{a}+{l5}*2")
+        (11 "zmm24" "zmm25" "{a}+{l11}")
+        (12 "zmm26" "zmm27" "{a}+{l3}*4")
+        (13 "zmm28" "zmm29" "{a}+{l13}")
+        }
+    };
+}
 
-/// A packed by steps of 16 floats: element (i, q) at `16 q + i`.
-static COLS: [Tile; MR] = tiles! { "64";
-    (0 "zmm2" "zmm3" "{a}")
-    (1 "zmm4" "zmm5" "{a}+4")
-    (2 "zmm6" "zmm7" "{a}+8")
-    (3 "zmm8" "zmm9" "{a}+12")
-    (4 "zmm10" "zmm11" "{a}+16")
-    (5 "zmm12" "zmm13" "{a}+20")
-    (6 "zmm14" "zmm15" "{a}+24")
-    (7 "zmm16" "zmm17" "{a}+28")
-    (8 "zmm18" "zmm19" "{a}+32")
-    (9 "zmm20" "zmm21" "{a}+36")
-    (10 "zmm22" "zmm23" "{a}+40")
-    (11 "zmm24" "zmm25" "{a}+44")
-    (12 "zmm26" "zmm27" "{a}+48")
-    (13 "zmm28" "zmm29" "{a}+52")
-};
+/// A packed by steps of 16 elements: element (i, q) at `16 q + i`.
+macro_rules! by_steps {
+    ($op:literal $feature:literal) => {
+        tiles! { $op $feature "64";
+        (0 "zmm2" "zmm3" "{a}")
+        (1 "zmm4" "zmm5" "{a}+4")
+        (2 "zmm6" "zmm7" "{a}+8")
+        (3 "zmm8" "zmm9" "{a}+12")
+        (4 "zmm10" "zmm11" "{a}+16")
+        (5 "zmm12" "zmm13" "{a}+20")
+        (6 "zmm14" "zmm15" "{a}+24")
+        (7 "zmm16" "zmm17" "{a}+28")
+        (8 "zmm18" "zmm19" "{a}+32")
+        (9 "zmm20" "zmm21" "{a}+36")
+        (10 "zmm22" "zmm23" "{a}+40")
+        (11 "zmm24" "zmm25" "{a}+44")
+        (12 "zmm26" "zmm27" "{a}+48")
+        (13 "zmm28" "zmm29" "{a}+52")
+        }
+    };
+}
+
+static ROWS: [Tile; MR] = by_rows!("vfmadd231ps" "avx512f");
+static COLS: [Tile; MR] = by_steps!("vfmadd231ps" "avx512f");
+static ROWS_OF_PAIRS: [Tile; MR] = by_rows!("vdpbf16ps" "avx512f,avx512bf16");
+static COLS_OF_PAIRS: [Tile; MR] = by_steps!("vdpbf16ps" "avx512f,avx512bf16");
 
 /// As [`pack::copy`] into rows of `16 V` floats.
 ///

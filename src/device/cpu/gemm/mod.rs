@@ -1,22 +1,28 @@
 //! Matrix products on the CPU.
 //!
 //! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, its rows of A, where
-//! they cannot be read in place, into tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers while it walks K in ascending
-//! order. K is walked in blocks of `KC`; between blocks the tile of C goes through memory, which keeps each
-//! element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns) multiplied.
-//! Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//! they cannot be read in place, into tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers
+//! while it walks K in ascending order. K is walked in blocks of `KC`; between blocks the tile of C goes through memory,
+//! which keeps each element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns)
+//! multiplied. Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//!
+//! At [`Precision::Medium`] A and B are rounded to bf16 as they are packed; the chain stays the same, in f32 (`narrow`).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod narrow;
 mod pack;
 mod portable;
 
-use super::Cpu;
 use super::math::Isa;
 use super::pool::Shared;
+use super::{Cpu, Precision};
 use crate::ops::gemm::Store;
+use narrow::Narrow;
 use std::ops::Range;
 
 /// K walked between two visits to memory of a tile of C.
@@ -30,18 +36,21 @@ const MC: usize = 256;
 /// Multiply-adds below which waking another thread costs more than it brings.
 const INLINE: usize = 1 << 18;
 
-/// `c += a b` on one tile: `kc` steps, A and the floats from row to row of it, packed panel of B (64-byte aligned), C and the floats from
-/// row to row of it, and whether C is read first (else the chain starts from zero).
+/// `c += a b` on one tile: elements of K, A and the elements from row to row of it, packed panel of B (64-byte aligned),
+/// C and the floats from row to row of it, and whether C is read first (else the chain starts from zero).
 pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
 /// Packs `(from, ld, width, kc, to)`.
 pub(crate) type Pack = unsafe fn(*const f32, usize, usize, usize, *mut f32);
 
 /// The microkernels of one instruction set.
+#[derive(Clone, Copy)]
 pub(crate) struct Kernels {
     /// Rows of a tile at most.
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
+    /// Elements a step of a tile of A packed by steps.
+    pub step: usize,
     /// By rows - 1, for A by rows.
     pub rows: &'static [Tile],
     /// By rows - 1, for A packed by steps.
@@ -52,16 +61,42 @@ pub(crate) struct Kernels {
     pub copy_a: Pack,
     /// [`pack::copy`] to `nr` columns: a panel of B that is stored `[K, N]`.
     pub copy_b: Pack,
+    /// What becomes of packed floats.
+    pub narrow: Option<&'static Narrow>,
 }
 
-fn kernels(isa: Isa) -> &'static Kernels {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => &avx512::KERNELS,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => &avx2::KERNELS,
-        _ => &portable::KERNELS,
+impl Kernels {
+    /// Elements in a row or column of `kc` steps as a tile reads it.
+    fn elements(&self, kc: usize) -> usize {
+        self.narrow.map_or(kc, |narrow| kc.div_ceil(narrow.steps))
     }
+
+    /// The same kernels on packed floats rounded to bf16.
+    const fn rounded(self) -> Kernels {
+        Kernels { narrow: Some(&narrow::ROUND), ..self }
+    }
+}
+
+fn kernels(cpu: &Cpu) -> &'static Kernels {
+    match (cpu.isa, cpu.precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Highest) => &avx512::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Medium) if avx512_bf16::is_here() => &avx512_bf16::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Medium) => const { &avx512::KERNELS.rounded() },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Highest) => &avx2::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Medium) => const { &avx2::KERNELS.rounded() },
+        (_, Precision::Highest) => &portable::KERNELS,
+        (_, Precision::Medium) => const { &portable::KERNELS.rounded() },
+    }
+}
+
+/// Whether products are of pairs of bf16.
+pub fn multiplies_pairs(cpu: &Cpu) -> bool {
+    kernels(cpu).narrow.is_some_and(|narrow| narrow.steps == 2)
 }
 
 /// One product, `c [m, n]`.
@@ -99,33 +134,31 @@ pub fn gemm_nt(
 
 /// See [`crate::ops::gemm::panels_len`].
 pub fn panels_len(cpu: &Cpu, n: usize, k: usize) -> usize {
-    n.next_multiple_of(kernels(cpu.isa).nr) * k
+    let kernels = kernels(cpu);
+    n.next_multiple_of(kernels.nr) * kernels.elements(k)
 }
 
-/// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[kc, nr]`, side by side.
+/// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[elements(kc), nr]`, side by side.
 pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
-    let (kernels, to) = (kernels(cpu.isa), Shared::new(panels));
+    let (kernels, to) = (kernels(cpu), Shared::new(panels));
     assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k), "gemm_pack: sizes");
     let n_panels = n.div_ceil(kernels.nr);
     cpu.pool.run(n_panels * k.div_ceil(KC), |task| {
         let (k0, j) = (task / n_panels * KC, task % n_panels * kernels.nr);
         let (kc, width) = (KC.min(k - k0), kernels.nr.min(n - j));
-        // SAFETY: `width` rows of B from j on, kc steps from k0 on; this task's own panel.
+        let (mut scratch, len) = (pack::Scratch::new(), kernels.elements(kc) * kernels.nr);
+        let (_, packed) = scratch.get();
+        // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
         unsafe {
-            (kernels.transpose)(
-                b.as_ptr().add(j * k + k0),
-                k,
-                width,
-                kc,
-                to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)),
-            )
+            pack::panel(kernels, kernels.transpose, b.as_ptr().add(j * k + k0), k, width, kc, packed);
+            to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)).copy_from_nonoverlapping(packed, len);
         }
     });
 }
 
 /// Where, in the panels of a whole matrix, the one of column `j` and of the `kc` steps from `k0` on starts.
 fn panel_at(n_panels: usize, kernels: &Kernels, k0: usize, kc: usize, j: usize) -> usize {
-    k0 * n_panels * kernels.nr + j * kc
+    kernels.elements(k0) * n_panels * kernels.nr + j * kernels.elements(kc)
 }
 
 /// See [`crate::ops::gemm::gemm_nn`].
@@ -143,7 +176,7 @@ fn run(cpu: &Cpu, p: Product) {
     if p.m == 0 || p.n == 0 {
         return;
     }
-    let kernels = kernels(cpu.isa);
+    let kernels = kernels(cpu);
     let threads = if p.m * p.n * p.k < INLINE { 1 } else { cpu.pool.threads() };
     let (rows, cols) = split(p.m, p.n, kernels, threads);
     let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
@@ -210,14 +243,14 @@ fn tile_row(
     b: *const f32,
     load: bool,
 ) {
-    let nr = kernels.nr;
+    let (nr, len) = (kernels.nr, kernels.elements(kc));
     let tile = if p.a_by_k { kernels.cols[rows.len() - 1] } else { kernels.rows[rows.len() - 1] };
     for j in cols.clone().step_by(nr) {
         // SAFETY: the panel of column j; in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
-        let (panel, c) = unsafe { (b.add((j - cols.start) * kc), p.c.ptr().add(rows.start * p.n + j)) };
+        let (panel, c) = unsafe { (b.add((j - cols.start) * len), p.c.ptr().add(rows.start * p.n + j)) };
         if j + nr <= cols.end {
-            // SAFETY: A holds kc steps of rows.len() rows, the panel kc nr floats, and the tile is inside C.
-            unsafe { tile(kc, a, lda, panel, c, p.n, load) };
+            // SAFETY: A holds `len` elements of rows.len() rows, the panel `len nr`, and the tile is inside C.
+            unsafe { tile(len, a, lda, panel, c, p.n, load) };
             continue;
         }
         // The last columns: through a tile of its own.
@@ -228,7 +261,7 @@ fn tile_row(
             edge[i * nr..][..width].copy_from_slice(c);
         }
         // SAFETY: as above, and edge holds mr nr floats.
-        unsafe { tile(kc, a, lda, panel, edge.as_mut_ptr(), nr, load) };
+        unsafe { tile(len, a, lda, panel, edge.as_mut_ptr(), nr, load) };
         for i in 0..rows.len() {
             // SAFETY: as above.
             let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };

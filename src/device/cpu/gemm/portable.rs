@@ -5,8 +5,17 @@ use super::{Kernels, Tile, pack};
 const MR: usize = 4;
 const NR: usize = 16;
 
-pub(super) static KERNELS: Kernels =
-    Kernels { mr: MR, nr: NR, rows: &ROWS, cols: &COLS, transpose, copy_a: pack::copy::<MR>, copy_b: pack::copy::<NR> };
+pub(super) const KERNELS: Kernels = Kernels {
+    mr: MR,
+    nr: NR,
+    step: MR,
+    rows: &ROWS,
+    cols: &COLS,
+    transpose,
+    copy_a: pack::copy::<MR>,
+    copy_b: pack::copy::<NR>,
+    narrow: None,
+};
 
 static ROWS: [Tile; MR] = [tile::<1, false>, tile::<2, false>, tile::<3, false>, tile::<4, false>];
 static COLS: [Tile; MR] = [tile::<1, true>, tile::<2, true>, tile::<3, true>, tile::<4, true>];
