@@ -5,6 +5,7 @@
 //! is compiled, on all cores. Without nvcc the list is empty, the library builds, and the device says so when asked for.
 
 use crate::emu::{entry_names, files, read, var, write_if_changed};
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
 use std::fs;
@@ -58,15 +59,27 @@ fn find(root: &Path, out: &Path) -> Option<PathBuf> {
 
 /// Every kernel file but the emulator's own.
 fn list(kernels: &Path, out: &Path) -> Vec<Module> {
-    let headers: String = files(kernels, "cuh").iter().map(|file| read(&kernels.join(file))).collect();
     let module = |file: PathBuf| {
-        let text = read(&kernels.join(&file));
+        let mut made_of = BTreeMap::new();
+        collect(kernels, &file, &mut made_of);
+        let text = made_of[&file].clone();
         let mut hasher = DefaultHasher::new();
-        (&headers, &text).hash(&mut hasher);
+        made_of.hash(&mut hasher);
         let fatbin = out.join(file.with_extension("fatbin"));
         Module { source: kernels.join(file), fatbin, kernels: entry_names(&text), hash: hasher.finish() }
     };
     files(kernels, "cu").into_iter().filter(|file| !file.starts_with("emu")).map(module).collect()
+}
+
+/// The text of a file and of all of ours that it includes.
+fn collect(kernels: &Path, file: &Path, found: &mut BTreeMap<PathBuf, String>) {
+    if found.contains_key(file) || !kernels.join(file).is_file() {
+        return;
+    }
+    let text = read(&kernels.join(file));
+    found.insert(file.to_path_buf(), text.clone());
+    let names = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.split('"').next());
+    names.for_each(|name| collect(kernels, Path::new(name), found));
 }
 
 /// Compiles what changed, on as many cores as cargo grants; ends the build when a file fails.
