@@ -7,8 +7,8 @@ mod support;
 
 use haggle::device::gpu::tensor_map::{Shape, TensorMap};
 use haggle::device::gpu::{Arg, Gpu, emu::Emu};
-use haggle::device::{DType, Device, View};
-use haggle::ops::gemm::{Store, gemm_nt};
+use haggle::device::{DType, Device, View, ViewMut};
+use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use haggle::{Error, Result};
 use half::bf16;
 use std::sync::Arc;
@@ -198,9 +198,19 @@ fn pairs() -> [(Device, Device); 2] {
     })
 }
 
-/// `c = ` or `c += a b^T` into bf16 or f32.
+type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> Result<()>;
+
+/// Each product, and whether its operands are stored K by K.
+const GEMMS: [(&str, Gemm, [bool; 2]); 3] = [
+    ("gemm_nt_sm90", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), [false, false]),
+    ("gemm_nn_sm90", gemm_nn, [false, true]),
+    ("gemm_tn_sm90", gemm_tn, [true, true]),
+];
+
+/// A product into bf16 or f32; Hopper's kernel where it takes the shape and is asked for.
 fn product(
     dev: &Device,
+    (stem, gemm, by_k): (&str, Gemm, [bool; 2]),
     [a, b]: [&[bf16]; 2],
     c: &[f32],
     [m, n, k]: [usize; 3],
@@ -210,46 +220,56 @@ fn product(
     let (a, b) = (dev.upload(a).unwrap(), dev.upload(b).unwrap());
     let mut c = if into == DType::F32 { dev.upload(c).unwrap() } else { dev.upload(&round(c)).unwrap() };
     dev.start_recording(16).unwrap();
-    gemm_nt(dev, a.view(), b.view(), c.view_mut(), m, n, k, store).unwrap();
+    gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, store).unwrap();
     let kernels: Vec<_> = dev.stop_recording().unwrap().events.iter().map(|e| e.name).collect();
-    let hopper = kernels.iter().any(|name| name.contains("_sm90_"));
-    assert_eq!(hopper, gpu(dev).hopper() && m > 16 && k > 0 && k % 8 == 0, "M {m} N {n} K {k}: ran {kernels:?}");
+    let lines = [if by_k[0] { m } else { k }, if by_k[1] { n } else { k }];
+    let takes = m > 16 && k > 0 && lines.iter().all(|line| line % 8 == 0);
+    let hopper = kernels.iter().any(|name| name.starts_with(stem));
+    assert_eq!(hopper, gpu(dev).hopper() && takes, "{stem} M {m} N {n} K {k}: ran {kernels:?}");
     assert!(c.guard_intact());
     if into == DType::F32 { dev.to_vec(c.view()) } else { floats(&dev.to_vec(c.view())) }
 }
 
-/// Few rows, one tile and several, edges of tiles, one step of K and more than the ring, K that maps do not take.
+/// Few rows, one tile and several, edges of tiles, one step of K and more than the ring, lines that maps do not take.
 #[test]
-fn gemm_nt_sm90_has_the_bits_of_gemm_nt_on_the_emulator() {
-    for dims in [[1, 1, 8], [17, 1, 8], [128, 256, 64], [130, 257, 200], [64, 40, 520], [70, 300, 65], [20, 20, 0]] {
+fn products_of_sm90_have_the_bits_of_their_twins_on_the_emulator() {
+    let straight =
+        vec![[1, 1, 8], [17, 1, 8], [128, 256, 64], [130, 257, 200], [64, 40, 520], [70, 300, 65], [20, 20, 0]];
+    let turned =
+        vec![[8, 8, 1], [24, 8, 1], [128, 256, 64], [136, 264, 201], [64, 40, 520], [70, 304, 72], [72, 301, 72]];
+    for (gemm, dims) in GEMMS.iter().flat_map(|gemm| {
+        let all = if gemm.2 == [false, false] { &straight } else { &turned };
+        all.iter().map(move |dims| (*gemm, *dims))
+    }) {
         let [m, n, k] = dims;
         let (a, b, c) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)), normal(m * n, 3));
-        for ((plain, hopper), into) in pairs().iter().flat_map(|pair| [(pair, DType::Bf16), (pair, DType::F32)]) {
+        // gemm_nn gives the gradient of an input, bf16 alone.
+        let types = if gemm.0 == "gemm_nn_sm90" { vec![DType::Bf16] } else { vec![DType::Bf16, DType::F32] };
+        for ((plain, hopper), into) in pairs().iter().flat_map(|pair| types.iter().map(move |into| (pair, *into))) {
             for store in [Store::Set, Store::Add] {
                 // What Set finds in C must not matter.
                 let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
-                let run = |dev| product(dev, [&a, &b], &c, dims, store, into);
-                same(
-                    "gemm_nt_sm90",
-                    &format!("K {k}, {store:?} into {}", into.name()),
-                    &[m, n],
-                    &run(plain),
-                    &run(hopper),
-                );
+                let run = |dev| product(dev, gemm, [&a, &b], &c, dims, store, into);
+                let what = format!("K {k}, {store:?} into {}", into.name());
+                same(gemm.0, &what, &[m, n], &run(plain), &run(hopper));
             }
         }
     }
 }
 
-/// Across tiles, and where the portable kernels take over.
+/// Across tiles, and where the portable kernels take over. Rows of gemm_tn are columns of A: its row rule is that of
+/// columns of dz, which training does not cut.
 #[test]
-fn gemm_nt_sm90_row_alone_equals_row_in_batch() {
+fn products_of_sm90_row_alone_equals_row_in_batch() {
     let ([m, n, k], [_, (_, dev)]) = ([300, 264, 136], pairs());
-    let (a, b) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)));
-    let run = |a: &[bf16], m: usize| product(&dev, [a, &b], &vec![0.0; m * n], [m, n, k], Store::Set, DType::F32);
-    let whole = run(&a, m);
-    for (start, rows) in [(0, 1), (299, 1), (31, 17), (100, 64), (120, 130)] {
-        let part = run(&a[start * k..][..rows * k], rows);
-        same("gemm_nt_sm90", &format!("rows {start}.. by {rows}"), &[rows, n], &whole[start * n..][..rows * n], &part);
+    for gemm in &GEMMS[..2] {
+        let into = if gemm.0 == "gemm_nn_sm90" { DType::Bf16 } else { DType::F32 };
+        let (a, b) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)));
+        let run = |a: &[bf16], m: usize| product(&dev, *gemm, [a, &b], &vec![0.0; m * n], [m, n, k], Store::Set, into);
+        let whole = run(&a, m);
+        for (start, rows) in [(0, 1), (299, 1), (31, 17), (100, 64), (120, 130)] {
+            let part = run(&a[start * k..][..rows * k], rows);
+            same(gemm.0, &format!("rows {start}.. by {rows}"), &[rows, n], &whole[start * n..][..rows * n], &part);
+        }
     }
 }

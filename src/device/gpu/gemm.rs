@@ -1,6 +1,6 @@
 //! Launches of the matrix products. Which tile a product gets is a matter of speed: bits do not depend on it.
 
-use super::tensor_map::Shape;
+use super::tensor_map::{Shape, TensorMap};
 use super::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
@@ -12,11 +12,11 @@ const FEW: usize = 16;
 const BUSY: usize = 132;
 
 /// A tile's rows and columns, threads, dynamic shared memory.
-struct Tile {
-    rows: usize,
-    columns: usize,
-    threads: u32,
-    shared_bytes: u32,
+pub(super) struct Tile {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) threads: u32,
+    pub(super) shared_bytes: u32,
 }
 
 /// f32: many rows, few rows.
@@ -32,16 +32,14 @@ const BF16: [Tile; 3] = [
     Tile { rows: 16, columns: 32, threads: 64, shared_bytes: 6 * 48 * 128 },
 ];
 
-/// Hopper's tile; shared memory: four slots, and up to a multiple of 1024 bytes.
-const SM90: Tile = Tile { rows: 128, columns: 256, threads: 384, shared_bytes: 4 * 384 * 128 + 1024 };
+/// Hopper's tile (kernels/common/gemm_sm90.cuh); shared memory: four slots, and up to a multiple of 1024 bytes.
+pub(super) const SM90: Tile = Tile { rows: 128, columns: 256, threads: 384, shared_bytes: 4 * 384 * 128 + 1024 };
 
-/// The kernels of one op: f32, bf16, and bf16 into f32, by tile.
+/// The kernels of one op: f32, bf16, and bf16 into f32, by tile; of bf16 the last is Hopper's.
 struct Kernels {
     f32: [&'static str; 2],
-    bf16: [&'static str; 3],
-    bf16_f32: Option<[&'static str; 3]>,
-    /// Hopper's: bf16, and bf16 into f32.
-    sm90: Option<[&'static str; 2]>,
+    bf16: [&'static str; 4],
+    bf16_f32: Option<[&'static str; 4]>,
 }
 
 /// One product `c [M, N]`, with K.
@@ -51,8 +49,8 @@ struct Product<'a> {
     b: View<'a>,
     c: ViewMut<'a>,
     dims: [usize; 3],
-    /// Elements of a line of a, and of b.
-    lines: [usize; 2],
+    /// Whether a, and b, is stored K by K.
+    by_k: [bool; 2],
     store: Store,
 }
 
@@ -60,33 +58,30 @@ struct Product<'a> {
 pub fn gemm_nt(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     let kernels = Kernels {
         f32: ["gemm_nt_f32", "gemm_nt_few_f32"],
-        bf16: ["gemm_nt_bf16", "gemm_nt_some_bf16", "gemm_nt_few_bf16"],
-        bf16_f32: Some(["gemm_nt_bf16_f32", "gemm_nt_some_bf16_f32", "gemm_nt_few_bf16_f32"]),
-        sm90: Some(["gemm_nt_sm90_bf16", "gemm_nt_sm90_bf16_f32"]),
+        bf16: ["gemm_nt_bf16", "gemm_nt_some_bf16", "gemm_nt_few_bf16", "gemm_nt_sm90_bf16"],
+        bf16_f32: Some(["gemm_nt_bf16_f32", "gemm_nt_some_bf16_f32", "gemm_nt_few_bf16_f32", "gemm_nt_sm90_bf16_f32"]),
     };
-    run(gpu, Product { op: "gemm_nt", a, b, c, dims: [m, n, k], lines: [k, k], store }, kernels)
+    run(gpu, Product { op: "gemm_nt", a, b, c, dims: [m, n, k], by_k: [false, false], store }, kernels)
 }
 
 /// See [`crate::ops::gemm::gemm_nn`].
 pub fn gemm_nn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     let kernels = Kernels {
         f32: ["gemm_nn_f32", "gemm_nn_few_f32"],
-        bf16: ["gemm_nn_bf16", "gemm_nn_some_bf16", "gemm_nn_few_bf16"],
+        bf16: ["gemm_nn_bf16", "gemm_nn_some_bf16", "gemm_nn_few_bf16", "gemm_nn_sm90_bf16"],
         bf16_f32: None,
-        sm90: None,
     };
-    run(gpu, Product { op: "gemm_nn", a, b, c, dims: [m, n, k], lines: [k, n], store }, kernels)
+    run(gpu, Product { op: "gemm_nn", a, b, c, dims: [m, n, k], by_k: [false, true], store }, kernels)
 }
 
 /// See [`crate::ops::gemm::gemm_tn`].
 pub fn gemm_tn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     let kernels = Kernels {
         f32: ["gemm_tn_f32", "gemm_tn_few_f32"],
-        bf16: ["gemm_tn_bf16", "gemm_tn_some_bf16", "gemm_tn_few_bf16"],
-        bf16_f32: Some(["gemm_tn_bf16_f32", "gemm_tn_some_bf16_f32", "gemm_tn_few_bf16_f32"]),
-        sm90: None,
+        bf16: ["gemm_tn_bf16", "gemm_tn_some_bf16", "gemm_tn_few_bf16", "gemm_tn_sm90_bf16"],
+        bf16_f32: Some(["gemm_tn_bf16_f32", "gemm_tn_some_bf16_f32", "gemm_tn_few_bf16_f32", "gemm_tn_sm90_bf16_f32"]),
     };
-    run(gpu, Product { op: "gemm_tn", a, b, c, dims: [m, n, k], lines: [m, n], store }, kernels)
+    run(gpu, Product { op: "gemm_tn", a, b, c, dims: [m, n, k], by_k: [true, true], store }, kernels)
 }
 
 fn run(gpu: &Gpu, p: Product, kernels: Kernels) -> Result<()> {
@@ -107,15 +102,11 @@ fn run(gpu: &Gpu, p: Product, kernels: Kernels) -> Result<()> {
     let size = if m <= FEW { 2 } else { (tiles(&BF16[0]) < BUSY) as usize };
     // Lines of whole 16-byte vectors, in buffers that start on one.
     let starts = p.a.address() as usize | p.b.address() as usize;
-    let vectors = starts.is_multiple_of(16) && p.lines.iter().all(|line| line.is_multiple_of(8));
-    if let Some(names) = kernels.sm90
-        && gpu.hopper()
-        && vectors
-        && m > FEW
-        && k > 0
-    {
-        let kernel = names[(p.c.dtype() == DType::F32) as usize];
-        return launch_sm90(gpu, p, kernel, tiles(&SM90) as u32);
+    let line = |by_k: bool, rows: usize| if by_k { rows } else { k };
+    let lines = [line(p.by_k[0], m), line(p.by_k[1], n)];
+    let vectors = starts.is_multiple_of(16) && lines.iter().all(|line| line.is_multiple_of(8));
+    if gpu.hopper() && vectors && m > FEW && n > 0 && k > 0 {
+        return launch_sm90(gpu, p, names[3], tiles(&SM90) as u32);
     }
     let grid = [tiles(&BF16[size]) as u32, 1, 1];
     launch(gpu, p, names[size], &BF16[size], grid, Some(Arg::I32(vectors as i32)))
@@ -152,13 +143,24 @@ fn launch(
     gpu.launch(&launch, &mut args[..n_args])
 }
 
-/// By tensor maps: both operands in boxes of 64 steps of 128 rows.
+/// The map of an operand of a product by Hopper's tile: boxes of 64 steps of 128 rows, or, K by K, of 64 rows of 64 steps.
+pub(super) fn operand_map<'a>(
+    gpu: &Gpu,
+    op: &'static str,
+    view: View<'a>,
+    [rows, k]: [usize; 2],
+    by_k: bool,
+) -> Result<TensorMap<'a>> {
+    let (dims, strides, boxes) = if by_k { ([rows, k], [rows], [64, 64]) } else { ([k, rows], [k], [64, 128]) };
+    gpu.tensor_map(op, view, Shape { dims: &dims, strides: &strides, boxes: &boxes })
+}
+
+/// By tensor maps.
 fn launch_sm90(gpu: &Gpu, p: Product, kernel: &'static str, blocks: u32) -> Result<()> {
     let [m, n, k] = p.dims;
-    let map = |view, rows| gpu.tensor_map(p.op, view, Shape { dims: &[k, rows], strides: &[k], boxes: &[64, 128] });
     let mut args = [
-        Arg::Map(map(p.a, m)?),
-        Arg::Map(map(p.b, n)?),
+        Arg::Map(operand_map(gpu, p.op, p.a, [m, k], p.by_k[0])?),
+        Arg::Map(operand_map(gpu, p.op, p.b, [n, k], p.by_k[1])?),
         Arg::Out(p.c),
         Arg::I64(m as i64),
         Arg::I64(n as i64),

@@ -1,0 +1,134 @@
+// The bf16 matrix product by Hopper's copy engine and wgmma, which gemm_*_sm90 and the head share: tiles of 128 x 256.
+//
+// A block of 384 threads: two warpgroups multiply 64 rows each, a third has one thread that copies. Tiles of A and B come
+// by tensor maps into a ring of four slots of 64 steps; an mbarrier says when a slot is full, another when all eight warps
+// have read it. Each element is accumulated like in common/gemm_bf16.cuh: in f32 over K in ascending order.
+// Maps have boxes of 64 steps x 128 lines, or of 64 lines x 64 steps where the operand is stored K by K.
+#pragma once
+
+#include "common/gemm_bf16.cuh"
+#include "common/ptx_sm90.cuh"
+
+#ifdef HAGGLE_SM90
+
+struct TileSm90 {
+    static constexpr int M = 128, N = 256, STAGES = 4, SLOT = (M + N) * GEMM_K;
+    static constexpr int COPIES = 256;  // the thread that copies
+};
+
+struct RingSm90 {
+    bf16* s_slots;      // [STAGES]: a tile of A, a tile of B
+    uint64_t* s_full;   // [STAGES]
+    uint64_t* s_empty;  // [STAGES]
+};
+
+// The whole block calls. `s_dynamic`: STAGES slots, and up to a multiple of 1024 bytes.
+__device__ __forceinline__ RingSm90 start_ring(bf16* s_dynamic) {
+    __shared__ uint64_t s_full[TileSm90::STAGES];
+    __shared__ uint64_t s_empty[TileSm90::STAGES];
+    if (threadIdx.x == 0) {
+#pragma unroll
+        for (int slot = 0; slot < TileSm90::STAGES; slot++) {
+            mbarrier_init(&s_full[slot], 1);
+            mbarrier_init(&s_empty[slot], 8);
+        }
+        fence_mbarrier_init();
+    }
+    __syncthreads();  // the mbarriers are there
+    return {align_1024(s_dynamic), s_full, s_empty};
+}
+
+// Starts to copy 64 steps of ROWS lines of an operand: [ROWS, 64], or panels [64, 64] of 64 lines when BY_K.
+template <bool BY_K, int ROWS>
+__device__ __forceinline__ void copy_operand(bf16* s_to, const TensorMap& from, uint64_t* s_full, int32_t i0, int32_t q0) {
+    constexpr int EACH = BY_K ? 64 : 128;
+#pragma unroll
+    for (int i = 0; i < ROWS; i += EACH) {
+        bf16* s_part = s_to + i * GEMM_K;
+        if (BY_K) {
+            cp_async_bulk_tensor_2d(s_part, &from, s_full, i0 + i, q0);
+        } else {
+            cp_async_bulk_tensor_2d(s_part, &from, s_full, q0, i0 + i);
+        }
+    }
+}
+
+// One thread copies what a tile's product reads. `done`: steps the ring has seen before.
+template <bool A_BY_K, bool B_BY_K>
+__device__ __forceinline__ void copy_tile(const RingSm90& ring, const TensorMap& a, const TensorMap& b, int64_t i0,
+                                          int64_t j0, int steps, int done) {
+    using T = TileSm90;
+    for (int step = 0; step < steps; step++) {
+        int slot = (done + step) % T::STAGES, turn = (done + step) / T::STAGES % 2;
+        bf16* s_a = ring.s_slots + slot * T::SLOT;
+        mbarrier_wait(&ring.s_empty[slot], turn ^ 1);  // all eight warps have read what stood here
+        mbarrier_arrive_expect_tx(&ring.s_full[slot], T::SLOT * sizeof(bf16));
+        copy_operand<A_BY_K, T::M>(s_a, a, &ring.s_full[slot], (int32_t)i0, step * GEMM_K);
+        copy_operand<B_BY_K, T::N>(s_a + T::M * GEMM_K, b, &ring.s_full[slot], (int32_t)j0, step * GEMM_K);
+    }
+}
+
+// The first two warpgroups add a tile's product to what stands in `acc`; steps > 0.
+template <bool A_BY_K, bool B_BY_K>
+__device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)[TileSm90::N / 8][4], int steps, int done) {
+    using T = TileSm90;
+    // 16 steps on: along a line, or 16 lines.
+    constexpr int A_STEP = A_BY_K ? 128 : 2, B_STEP = B_BY_K ? 128 : 2;
+    int warpgroup = threadIdx.x / 128;
+    for (int step = 0; step < steps; step++) {
+        int slot = (done + step) % T::STAGES, turn = (done + step) / T::STAGES % 2;
+        const bf16* s_a = ring.s_slots + slot * T::SLOT;
+        // 64 lines of A are 64 x 64 elements in either layout; so is a panel of 64 lines of B.
+        uint64_t x = matrix_descriptor(s_a + warpgroup * 64 * GEMM_K);
+        uint64_t y = matrix_descriptor(s_a + T::M * GEMM_K, B_BY_K ? 64 * GEMM_K * sizeof(bf16) : 16);
+        mbarrier_wait(&ring.s_full[slot], turn);
+        wgmma_fence();
+#pragma unroll
+        for (int q = 0; q < GEMM_K / 16; q++) wgmma_k16_bf16<T::N, A_BY_K, B_BY_K>(acc, x + A_STEP * q, y + B_STEP * q, 1);
+        wgmma_commit_group();
+        wgmma_wait_group<1>();  // the step before is done, this one is under way while the next slot is looked at
+        if (step > 0 && threadIdx.x % 32 == 0) mbarrier_arrive(&ring.s_empty[(done + step - 1) % T::STAGES]);
+    }
+    wgmma_wait_group<0>();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.s_empty[(done + steps - 1) % T::STAGES]);
+}
+
+// Calls f(row, column, x) for each of this thread's accumulators; rows and columns count from the tile's first.
+template <typename F>
+__device__ __forceinline__ void each_sum(float (&acc)[TileSm90::N / 8][4], F f) {
+    int i0 = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, j0 = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < TileSm90::N / 8; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) f(i0 + e / 2 * 8, j * 8 + j0 + e % 2, acc[j][e]);
+    }
+}
+
+template <bool A_BY_K, bool B_BY_K, typename C>
+__device__ __forceinline__ void gemm_sm90(const TensorMap& a,  // [M, K], or [K, M] when A_BY_K
+                                          const TensorMap& b,  // [N, K], or [K, N] when B_BY_K
+                                          C* c,                // [M, N], = or +=
+                                          int64_t m, int64_t n, int64_t k, int32_t add) {
+    using T = TileSm90;
+    SHARED_DYNAMIC(bf16, s_dynamic);
+    RingSm90 ring = start_ring(s_dynamic);
+    int64_t i0, j0;
+    tile_of_block<T>(m, n, i0, j0);
+    int steps = (int)ceil_div(k, GEMM_K);
+    if (threadIdx.x >= T::COPIES) {
+        setmaxnreg_dec<40>();
+        if (threadIdx.x == T::COPIES) copy_tile<A_BY_K, B_BY_K>(ring, a, b, i0, j0, steps, 0);
+    } else {
+        setmaxnreg_inc<232>();
+        float acc[T::N / 8][4];
+        each_sum(acc, [&](int i, int j, float& x) {
+            x = add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
+        });
+        multiply_tile<A_BY_K, B_BY_K>(ring, acc, steps, 0);
+        each_sum(acc, [&](int i, int j, float& x) {
+            if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
+        });
+    }
+}
+
+#endif
