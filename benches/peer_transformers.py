@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""The workloads of benches/decode.rs and benches/train_step.rs in transformers and torch, on the CPU, f32.
+"""The workloads of benches/decode.rs and benches/train_step.rs in transformers and torch, on the CPU.
 
-usage: peer_transformers.py [--threads N] [--repeat R] [CASE]
-One JSON line a case: {"case", "threads", "tok_per_s", "seconds", "seconds_min", "seconds_max", "torch", ...}.
+usage: peer_transformers.py [--threads N] [--repeat R] [--matmul highest|medium|autocast] [CASE]
+One JSON line a case: {"case", "matmul", "threads", "tok_per_s", "seconds", "seconds_min", "seconds_max", "torch", ...}.
+highest is f32; medium is torch.set_float32_matmul_precision("medium"); autocast is torch.autocast to bf16.
 Needs torch and transformers (5). Every option is the fastest we know of: scaled-dot-product attention, fused AdamW.
 """
 import argparse
+import contextlib
 import json
 import time
 
@@ -25,17 +27,19 @@ def tiny():
     return transformers.Qwen3ForCausalLM(config).float()
 
 
-def measure(case, tokens, repeat, run):
-    run()
+def measure(case, tokens, repeat, matmul, run):
+    autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16) if matmul == "autocast" else contextlib.nullcontext()
     seconds = []
-    for _ in range(repeat):
+    for _ in range(1 + repeat):
         start = time.perf_counter()
-        run()
+        with autocast():
+            run()
         seconds.append(time.perf_counter() - start)
+    seconds = seconds[1:]
     seconds.sort()
     median = seconds[len(seconds) // 2]
     print(json.dumps({
-        "case": case, "threads": torch.get_num_threads(), "tok_per_s": tokens / median, "seconds": median,
+        "case": case, "matmul": matmul, "threads": torch.get_num_threads(), "tok_per_s": tokens / median, "seconds": median,
         "seconds_min": seconds[0], "seconds_max": seconds[-1],
         "torch": torch.__version__, "transformers": transformers.__version__,
     }), flush=True)
@@ -71,10 +75,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--matmul", choices=["highest", "medium", "autocast"], default="highest")
     parser.add_argument("case", nargs="?", default="")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.matmul == "medium":
+        torch.set_float32_matmul_precision("medium")
     cases = {
         "decode_distinct": (SEQS * NEW, lambda m: decode(m, SEQS)),
         "decode_groups": (SEQS * NEW, lambda m: decode(m, 8)),
@@ -82,7 +89,7 @@ def main():
     }
     for case, (tokens, make) in cases.items():
         if args.case in case:
-            measure(case, tokens, args.repeat, make(tiny()))
+            measure(case, tokens, args.repeat, args.matmul, make(tiny()))
 
 
 if __name__ == "__main__":

@@ -144,15 +144,11 @@ fn add_values(
             let (p, acc) = (p.add(lanes.start), acc.add(lanes.start * dim));
             return mm(p, 1, CHUNK, v, v_row, acc, dim, lanes.len(), dim, CHUNK, load);
         }
-        // Eight queries share the keys that all of them see, then each walks on alone.
+        // Eight queries share the keys that any of them sees: what one does not see has probability 0, and a product
+        // with 0 leaves a sum as it is.
         for first in lanes.clone().step_by(8) {
             let end = lanes.end.min(first + 8);
-            let keys = first + 1;
-            mm(p.add(first), 1, CHUNK, v, v_row, acc.add(first * dim), dim, end - first, dim, keys, load);
-            for i in keys..end {
-                let (p, v) = (p.add(keys * CHUNK + i), v.add(keys * v_row));
-                mm(p, 1, CHUNK, v, v_row, acc.add(i * dim), dim, 1, dim, i + 1 - keys, true);
-            }
+            mm(p.add(first), 1, CHUNK, v, v_row, acc.add(first * dim), dim, end - first, dim, end, load);
         }
     }
 }

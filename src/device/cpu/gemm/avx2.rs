@@ -1,22 +1,27 @@
 //! The microkernel in AVX2 and FMA: 6 rows of 16 columns, twelve accumulators of sixteen registers.
 
-use super::{Kernels, Tile, pack};
+use super::{Kernels, Set, Tile, pack};
 use std::arch::x86_64::*;
 
 const MR: usize = 6;
 const NR: usize = 16;
 
-pub(super) const KERNELS: Kernels = Kernels {
-    mr: MR,
-    nr: NR,
-    step: MR,
-    rows: &ROWS,
-    cols: &COLS,
-    transpose,
-    copy_a: copy::<MR>,
-    copy_b: copy::<NR>,
-    narrow: None,
-};
+pub(super) struct F32;
+
+impl Set for F32 {
+    const KERNELS: Kernels = Kernels {
+        mr: MR,
+        nr: NR,
+        step: MR,
+        steps: 1,
+        rows: &ROWS,
+        cols: &COLS,
+        transpose,
+        copy_a: copy::<MR>,
+        copy_b: copy::<NR>,
+        row: None,
+    };
+}
 
 macro_rules! tiles {
     ($by_step:literal; $($m:literal)*) => { [$(tile::<$m, $by_step>),*] };

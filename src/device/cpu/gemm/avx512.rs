@@ -1,25 +1,29 @@
 //! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers. In f32, and on pairs of bf16.
 
-use super::{Kernels, Tile, pack};
+use super::{Kernels, Set, Tile, pack};
 use std::arch::{asm, x86_64::*};
 
 const MR: usize = 14;
-const NR: usize = 32;
+pub(super) const NR: usize = 32;
+/// Elements of a step of A.
+const STEP: usize = 16;
 
-pub(super) const KERNELS: Kernels = Kernels {
-    mr: MR,
-    nr: NR,
-    step: 16,
-    rows: &ROWS,
-    cols: &COLS,
-    transpose,
-    copy_a: copy::<1>,
-    copy_b: copy::<2>,
-    narrow: None,
-};
+pub(super) struct F32;
 
-/// The same on pairs of bf16, two steps of K an element.
-pub(super) const PAIRS: Kernels = Kernels { rows: &ROWS_OF_PAIRS, cols: &COLS_OF_PAIRS, ..KERNELS };
+impl Set for F32 {
+    const KERNELS: Kernels = Kernels {
+        mr: MR,
+        nr: NR,
+        step: STEP,
+        steps: 1,
+        rows: &ROWS,
+        cols: &COLS,
+        transpose,
+        copy_a: copy::<1>,
+        copy_b: copy::<2>,
+        row: None,
+    };
+}
 
 /// One tile by an instruction of a target feature. Each row is (number, its two accumulators, address of its element of
 /// A); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28 accumulators in
@@ -170,8 +174,13 @@ macro_rules! by_steps {
 
 static ROWS: [Tile; MR] = by_rows!("vfmadd231ps" "avx512f");
 static COLS: [Tile; MR] = by_steps!("vfmadd231ps" "avx512f");
-static ROWS_OF_PAIRS: [Tile; MR] = by_rows!("vdpbf16ps" "avx512f,avx512bf16");
-static COLS_OF_PAIRS: [Tile; MR] = by_steps!("vdpbf16ps" "avx512f,avx512bf16");
+pub(super) static ROWS_OF_PAIRS: [Tile; MR] = by_rows!("vdpbf16ps" "avx512f,avx512bf16");
+pub(super) static COLS_OF_PAIRS: [Tile; MR] = by_steps!("vdpbf16ps" "avx512f,avx512bf16");
+
+/// The first `n` lanes of 16.
+pub(super) fn lanes(n: usize) -> __mmask16 {
+    (0xFFFFu32 >> 16usize.saturating_sub(n)) as u16
+}
 
 /// As [`pack::copy`] into rows of `16 V` floats.
 ///
@@ -179,10 +188,7 @@ static COLS_OF_PAIRS: [Tile; MR] = by_steps!("vdpbf16ps" "avx512f,avx512bf16");
 /// As there, on a machine with AVX-512 F.
 #[target_feature(enable = "avx512f")]
 unsafe fn copy<const V: usize>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
-    let mut masks = [0u16; V];
-    for v in 0..V {
-        masks[v] = (0xFFFFu32 >> 16usize.saturating_sub(width.saturating_sub(16 * v))) as u16;
-    }
+    let masks: [__mmask16; V] = std::array::from_fn(|v| lanes(width.saturating_sub(16 * v)));
     for q in 0..kc {
         for v in 0..V {
             // SAFETY: the mask lets through lanes below `width` of step q only; `to` holds kc rows of 16 V floats.
@@ -199,7 +205,7 @@ unsafe fn copy<const V: usize>(from: *const f32, ld: usize, width: usize, kc: us
 /// # Safety
 /// As there, on a machine with AVX-512 F.
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+pub(super) unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
     let whole = if width == NR { kc / 16 * 16 } else { 0 };
     for q in (0..whole).step_by(16) {
         for j in [0, 16] {

@@ -2,54 +2,105 @@
 //!
 //! `vdpbf16ps` adds to a float the product of the upper halves, rounds, then that of the lower halves, rounds: so the
 //! even step of K goes to the upper half, and the sum is the chain over ascending K (found by trying on Zen 4, as the
-//! test does; Intel documents the same).
+//! tests do; Intel documents the same).
 
-use super::narrow::Narrow;
-use super::{Kernels, avx512};
+use super::avx512::{COLS_OF_PAIRS, F32, NR, ROWS_OF_PAIRS, lanes, transpose};
+use super::{Kernels, Set};
 use std::arch::x86_64::*;
 
-pub(super) const KERNELS: Kernels = Kernels { narrow: Some(&PAIR), ..avx512::PAIRS };
+/// The tiles of AVX-512 on pairs.
+pub(super) struct Pairs;
 
-static PAIR: Narrow = Narrow { steps: 2, steps_of: pair_steps, row: pair_row };
+impl Set for Pairs {
+    const KERNELS: Kernels = Kernels {
+        steps: 2,
+        rows: &ROWS_OF_PAIRS,
+        cols: &COLS_OF_PAIRS,
+        transpose: transpose_pairs,
+        copy_a: pair::<1>,
+        copy_b: pair::<2>,
+        row: Some(pair_row),
+        ..F32::KERNELS
+    };
+}
 
 /// Whether this machine has it.
 pub(super) fn is_here() -> bool {
     is_x86_feature_detected!("avx512bf16")
 }
 
-/// # Safety
-/// `x` holds `width kc` floats; `width` is a multiple of 16; the machine has AVX-512 BF16.
+/// Pairs of two steps of K, 16 columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pairs_of(even: __m512, odd: __m512) -> __m512i {
+    #[rustfmt::skip]
+    let weave = _mm512_set_epi16(
+        31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+        23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
+    );
+    _mm512_permutexvar_epi16(weave, halves(even, odd))
+}
+
+/// Thirty-two bf16, those of `upper` in the upper half.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pair_steps(x: *mut f32, width: usize, kc: usize) {
-    let halves = |at: usize| {
-        // SAFETY: sixteen floats of a step below kc.
-        let x = _mm512_cvtneps_pbh(unsafe { _mm512_loadu_ps(x.add(at)) });
-        // SAFETY: sixteen halves are 256 bits, whatever they are called.
-        _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(x) })
-    };
+fn halves(upper: __m512, lower: __m512) -> __m512i {
+    // SAFETY: thirty-two halves are 512 bits, whatever they are called.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower)) }
+}
+
+/// As [`super::pack::copy`] into rows of `16 V` pairs.
+///
+/// # Safety
+/// As there, on a machine with AVX-512 BW and BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pair<const V: usize>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+    let masks: [__mmask16; V] = std::array::from_fn(|v| lanes(width.saturating_sub(16 * v)));
     for q in (0..kc).step_by(2) {
-        for v in (0..width).step_by(16) {
-            let upper = _mm512_slli_epi32::<16>(halves(q * width + v));
-            let lower = if q + 1 < kc { halves((q + 1) * width + v) } else { _mm512_setzero_si512() };
-            // SAFETY: what stood here, at or before step q, has been read.
-            unsafe { _mm512_storeu_si512(x.add(q / 2 * width + v).cast(), _mm512_or_si512(upper, lower)) };
+        let odd = if q + 1 < kc { masks } else { [0; V] };
+        for v in 0..V {
+            let at = from.wrapping_add(q * ld + 16 * v);
+            // SAFETY: the masks let through lanes below `width` of steps below kc only; `to` holds as many pairs.
+            unsafe {
+                let x = _mm512_maskz_loadu_ps(masks[v], at);
+                let y = _mm512_maskz_loadu_ps(odd[v], at.wrapping_add(ld));
+                _mm512_storeu_si512(to.add((q / 2 * V + v) * 16).cast(), pairs_of(x, y));
+            }
         }
     }
 }
 
+/// As [`super::pack::transpose`], into pairs; through floats in the same place.
+///
 /// # Safety
-/// `from` holds `kc` floats, `to` half as many, rounded up; the machine has AVX-512 BF16.
+/// As there, on a machine with AVX-512 BW and BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn transpose_pairs(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+    // SAFETY: the caller's promise; step q / 2 of the pairs lies at or before step q of the floats.
+    unsafe {
+        transpose(b, ld, width, kc, panel);
+        pair::<2>(panel, NR, NR, kc, panel);
+    }
+}
+
+/// `kc` floats of a row to half as many pairs.
+///
+/// # Safety
+/// `from` holds `kc` floats, `to` has room for the pairs; the machine has AVX-512 BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn pair_row(from: *const f32, kc: usize, to: *mut f32) {
-    for q in (0..kc).step_by(32) {
-        let lanes = |left: usize| (0xFFFFu32 >> (16 - left.min(16))) as u16;
-        let left = kc - q;
-        // SAFETY: the masks let through floats below kc, and their pairs, alone.
+    let whole = kc / 32 * 32;
+    for q in (0..whole).step_by(32) {
+        // SAFETY: thirty-two floats below kc, and their pairs.
         unsafe {
-            let first = _mm512_maskz_loadu_ps(lanes(left), from.add(q));
-            let second = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(16)), from.wrapping_add(q + 16));
-            let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
-            _mm512_mask_storeu_epi32(to.add(q / 2).cast(), lanes(left.div_ceil(2)), _mm512_rol_epi32::<16>(pairs));
+            let x = halves(_mm512_loadu_ps(from.add(q + 16)), _mm512_loadu_ps(from.add(q)));
+            _mm512_storeu_si512(to.add(q / 2).cast(), _mm512_rol_epi32::<16>(x));
         }
+    }
+    let left = kc - whole;
+    // SAFETY: the masks let through floats below kc, and their pairs, alone.
+    unsafe {
+        let lower = _mm512_maskz_loadu_ps(lanes(left), from.wrapping_add(whole));
+        let upper = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(16)), from.wrapping_add(whole + 16));
+        let x = _mm512_rol_epi32::<16>(halves(upper, lower));
+        _mm512_mask_storeu_epi32(to.wrapping_add(whole / 2).cast(), lanes(left.div_ceil(2)), x);
     }
 }

@@ -22,7 +22,7 @@ use super::math::Isa;
 use super::pool::Shared;
 use super::{Cpu, Precision};
 use crate::ops::gemm::Store;
-use narrow::Narrow;
+use narrow::Rounded;
 use std::ops::Range;
 
 /// K walked between two visits to memory of a tile of C.
@@ -41,6 +41,8 @@ const INLINE: usize = 1 << 18;
 pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
 /// Packs `(from, ld, width, kc, to)`.
 pub(crate) type Pack = unsafe fn(*const f32, usize, usize, usize, *mut f32);
+/// Packs `kc` floats of one row: `(from, kc, to)`.
+pub(crate) type PackRow = unsafe fn(*const f32, usize, *mut f32);
 
 /// The microkernels of one instruction set.
 #[derive(Clone, Copy)]
@@ -49,8 +51,10 @@ pub(crate) struct Kernels {
     pub mr: usize,
     /// Columns of a tile.
     pub nr: usize,
-    /// Elements a step of a tile of A packed by steps.
+    /// Elements from step to step of a tile of A packed by steps.
     pub step: usize,
+    /// Steps of K in an element.
+    pub steps: usize,
     /// By rows - 1, for A by rows.
     pub rows: &'static [Tile],
     /// By rows - 1, for A packed by steps.
@@ -61,42 +65,42 @@ pub(crate) struct Kernels {
     pub copy_a: Pack,
     /// [`pack::copy`] to `nr` columns: a panel of B that is stored `[K, N]`.
     pub copy_b: Pack,
-    /// What becomes of packed floats.
-    pub narrow: Option<&'static Narrow>,
+    /// Rows of A, where they are not read in place.
+    pub row: Option<PackRow>,
 }
 
 impl Kernels {
-    /// Elements in a row or column of `kc` steps as a tile reads it.
+    /// Elements in a row or column of `kc` steps.
     fn elements(&self, kc: usize) -> usize {
-        self.narrow.map_or(kc, |narrow| kc.div_ceil(narrow.steps))
+        kc.div_ceil(self.steps)
     }
+}
 
-    /// The same kernels on packed floats rounded to bf16.
-    const fn rounded(self) -> Kernels {
-        Kernels { narrow: Some(&narrow::ROUND), ..self }
-    }
+/// A set of kernels.
+trait Set {
+    const KERNELS: Kernels;
 }
 
 fn kernels(cpu: &Cpu) -> &'static Kernels {
     match (cpu.isa, cpu.precision) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Highest) => &avx512::KERNELS,
+        (Isa::Avx512, Precision::Highest) => &avx512::F32::KERNELS,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Medium) if avx512_bf16::is_here() => &avx512_bf16::KERNELS,
+        (Isa::Avx512, Precision::Medium) if avx512_bf16::is_here() => &avx512_bf16::Pairs::KERNELS,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Precision::Medium) => const { &avx512::KERNELS.rounded() },
+        (Isa::Avx512, Precision::Medium) => &Rounded::<avx512::F32>::KERNELS,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::Highest) => &avx2::KERNELS,
+        (Isa::Avx2, Precision::Highest) => &avx2::F32::KERNELS,
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Precision::Medium) => const { &avx2::KERNELS.rounded() },
-        (_, Precision::Highest) => &portable::KERNELS,
-        (_, Precision::Medium) => const { &portable::KERNELS.rounded() },
+        (Isa::Avx2, Precision::Medium) => &Rounded::<avx2::F32>::KERNELS,
+        (_, Precision::Highest) => &portable::F32::KERNELS,
+        (_, Precision::Medium) => &Rounded::<portable::F32>::KERNELS,
     }
 }
 
 /// Whether products are of pairs of bf16.
 pub fn multiplies_pairs(cpu: &Cpu) -> bool {
-    kernels(cpu).narrow.is_some_and(|narrow| narrow.steps == 2)
+    kernels(cpu).steps == 2
 }
 
 /// One product, `c [m, n]`.
@@ -150,7 +154,7 @@ pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
         let (_, packed) = scratch.get();
         // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
         unsafe {
-            pack::panel(kernels, kernels.transpose, b.as_ptr().add(j * k + k0), k, width, kc, packed);
+            (kernels.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed);
             to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)).copy_from_nonoverlapping(packed, len);
         }
     });
@@ -178,7 +182,8 @@ fn run(cpu: &Cpu, p: Product) {
     }
     let kernels = kernels(cpu);
     let threads = if p.m * p.n * p.k < INLINE { 1 } else { cpu.pool.threads() };
-    let (rows, cols) = split(p.m, p.n, kernels, threads);
+    let (rows, cols) =
+        if p.a_by_k { split_evenly(p.m, p.n, kernels, threads) } else { split(p.m, p.n, kernels, threads) };
     let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
     cpu.pool.run(down * across, |task| {
         let (i, j) = (task / across * rows, task % across * cols);
@@ -200,6 +205,15 @@ fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize
     }
     let rows = m.div_ceil(down).next_multiple_of(kernels.mr);
     (rows, panels.div_ceil(across) * kernels.nr)
+}
+
+/// One block of C a thread, cut so that least is packed: here a block packs all it reads, rows and columns, and K is long.
+fn split_evenly(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize) {
+    let packed = |down: usize| threads / down * m + down * n;
+    let cuts = (1..=threads).filter(|down| threads.is_multiple_of(*down));
+    let down = cuts.min_by_key(|down| packed(*down)).unwrap_or(1);
+    let rows = m.div_ceil(down).next_multiple_of(kernels.mr);
+    (rows, n.div_ceil(threads / down).next_multiple_of(kernels.nr))
 }
 
 /// One block of C.

@@ -5,18 +5,21 @@
 //! multiplies pairs (`avx512_bf16`) the bits are those of the chain; but it takes numbers below 2^-126 for zeros, sums
 //! too. Here factors below it are zeros as well.
 
-/// How packed floats become what a tile reads.
-pub(crate) struct Narrow {
-    /// Steps of K that one element then holds.
-    pub steps: usize,
-    /// `[kc, width]` floats, in place.
-    pub steps_of: unsafe fn(*mut f32, usize, usize),
-    /// `kc` floats of one row, to another place.
-    pub row: unsafe fn(*const f32, usize, *mut f32),
-}
+use super::{Kernels, Set};
+use std::marker::PhantomData;
 
-/// Rounded floats that stay floats: for any instruction set, and no faster than f32.
-pub(super) static ROUND: Narrow = Narrow { steps: 1, steps_of: round_steps, row: round_row };
+/// The kernels of `S` on rounded floats that stay floats: for any instruction set, and no faster than f32.
+pub(super) struct Rounded<S>(PhantomData<S>);
+
+impl<S: Set> Set for Rounded<S> {
+    const KERNELS: Kernels = Kernels {
+        transpose: transpose::<S>,
+        copy_a: copy_a::<S>,
+        copy_b: copy_b::<S>,
+        row: Some(round_row),
+        ..S::KERNELS
+    };
+}
 
 /// The nearest bf16, as a float.
 #[inline(always)]
@@ -29,11 +32,40 @@ fn round(x: f32) -> f32 {
 }
 
 /// # Safety
-/// `x` holds `width kc` floats.
-unsafe fn round_steps(x: *mut f32, width: usize, kc: usize) {
+/// `x` holds `len` floats.
+unsafe fn round_all(x: *mut f32, len: usize) {
     // SAFETY: the caller's promise.
-    let x = unsafe { std::slice::from_raw_parts_mut(x, width * kc) };
-    x.iter_mut().for_each(|x| *x = round(*x));
+    unsafe { std::slice::from_raw_parts_mut(x, len) }.iter_mut().for_each(|x| *x = round(*x));
+}
+
+/// # Safety
+/// As [`super::pack::transpose`].
+unsafe fn transpose<S: Set>(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (S::KERNELS.transpose)(b, ld, width, kc, panel);
+        round_all(panel, kc * S::KERNELS.nr);
+    }
+}
+
+/// # Safety
+/// As [`super::pack::copy`].
+unsafe fn copy_a<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (S::KERNELS.copy_a)(from, ld, width, kc, to);
+        round_all(to, kc * S::KERNELS.step);
+    }
+}
+
+/// # Safety
+/// As [`super::pack::copy`].
+unsafe fn copy_b<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (S::KERNELS.copy_b)(from, ld, width, kc, to);
+        round_all(to, kc * S::KERNELS.nr);
+    }
 }
 
 /// # Safety

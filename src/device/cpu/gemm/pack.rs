@@ -1,6 +1,6 @@
 //! Packing: the operands in the order in which a microkernel reads them.
 
-use super::{A_STRIDE, KC, Kernels, NC, Pack, Product};
+use super::{A_STRIDE, KC, Kernels, NC, Product};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -46,15 +46,12 @@ pub(super) unsafe fn pack_a(
     unsafe {
         if p.a_by_k {
             (kernels.copy_a)(p.a.as_ptr().add(k0 * p.m + rows.start), p.m, rows.len(), kc, to);
-            if let Some(narrow) = kernels.narrow {
-                (narrow.steps_of)(to, kernels.step, kc);
-            }
             return (to, 0);
         }
         let from = p.a.as_ptr().add(rows.start * p.k + k0);
-        if let Some(narrow) = kernels.narrow {
+        if let Some(row) = kernels.row {
             for i in 0..rows.len() {
-                (narrow.row)(from.add(i * p.k), kc, to.add(i * A_STRIDE));
+                row(from.add(i * p.k), kc, to.add(i * A_STRIDE));
             }
             return (to, A_STRIDE);
         }
@@ -77,36 +74,14 @@ pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize
     for j in cols.clone().step_by(kernels.nr) {
         let width = kernels.nr.min(cols.end - j);
         // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; NC is a multiple of nr, so `to` holds
-        // kc nr floats for each panel.
+        // kc nr floats for each panel, of which packing may use all.
         unsafe {
-            let to = to.add((j - cols.start) * kernels.elements(kc));
+            let panel = to.add((j - cols.start) * kernels.elements(kc));
             if p.b_by_k {
-                panel(kernels, kernels.copy_b, p.b.as_ptr().add(k0 * p.n + j), p.n, width, kc, to);
+                (kernels.copy_b)(p.b.as_ptr().add(k0 * p.n + j), p.n, width, kc, panel);
             } else {
-                panel(kernels, kernels.transpose, p.b.as_ptr().add(j * p.k + k0), p.k, width, kc, to);
+                (kernels.transpose)(p.b.as_ptr().add(j * p.k + k0), p.k, width, kc, panel);
             }
-        }
-    }
-}
-
-/// One panel `[elements(kc), nr]` from what `pack` takes. It needs room for `kc nr` floats while it is made.
-///
-/// # Safety
-/// As `pack` says.
-pub(super) unsafe fn panel(
-    kernels: &Kernels,
-    pack: Pack,
-    from: *const f32,
-    ld: usize,
-    width: usize,
-    kc: usize,
-    to: *mut f32,
-) {
-    // SAFETY: the caller's promise; `to` then holds kc steps of nr floats.
-    unsafe {
-        pack(from, ld, width, kc, to);
-        if let Some(narrow) = kernels.narrow {
-            (narrow.steps_of)(to, kernels.nr, kc);
         }
     }
 }

@@ -1,21 +1,26 @@
 //! The microkernel in plain Rust: 16 columns, in lanes that LLVM turns into the target's vectors.
 
-use super::{Kernels, Tile, pack};
+use super::{Kernels, Set, Tile, pack};
 
 const MR: usize = 4;
 const NR: usize = 16;
 
-pub(super) const KERNELS: Kernels = Kernels {
-    mr: MR,
-    nr: NR,
-    step: MR,
-    rows: &ROWS,
-    cols: &COLS,
-    transpose,
-    copy_a: pack::copy::<MR>,
-    copy_b: pack::copy::<NR>,
-    narrow: None,
-};
+pub(super) struct F32;
+
+impl Set for F32 {
+    const KERNELS: Kernels = Kernels {
+        mr: MR,
+        nr: NR,
+        step: MR,
+        steps: 1,
+        rows: &ROWS,
+        cols: &COLS,
+        transpose,
+        copy_a: pack::copy::<MR>,
+        copy_b: pack::copy::<NR>,
+        row: None,
+    };
+}
 
 static ROWS: [Tile; MR] = [tile::<1, false>, tile::<2, false>, tile::<3, false>, tile::<4, false>];
 static COLS: [Tile; MR] = [tile::<1, true>, tile::<2, true>, tile::<3, true>, tile::<4, true>];
