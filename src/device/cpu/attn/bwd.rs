@@ -5,8 +5,8 @@
 //! of the group ascending, chunks ascending, so every sum has one order. Source: arXiv:2205.14135, appendix B.
 
 use super::super::pool::Shared;
-use super::super::{Cpu, math, mm};
-use super::{Queries, Room, Scores, strides, turn};
+use super::super::{Cpu, math};
+use super::{Queries, Room, Scores, Tools, strides, turn};
 use crate::ops::attn::{CHUNK, Heads};
 use std::mem::MaybeUninit;
 
@@ -26,7 +26,7 @@ pub fn attn_bwd(
     heads: Heads,
 ) {
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
-    let call = Call { d_o, q, k, v, o, lse, dq, dk, dv, mm: mm::mm(cpu.isa), heads };
+    let call = Call { d_o, q, k, v, o, lse, dq, dk, dv, tools: Tools::of(cpu.isa), heads };
     cpu.pool.run((cu.len() - 1) * heads.kv, |task| {
         let (seq, kv) = (task / heads.kv, task % heads.kv);
         let (start, end) = (cu[seq] as usize, cu[seq + 1] as usize);
@@ -47,15 +47,16 @@ struct Call<'a> {
     dq: Shared<f32>,
     dk: Shared<f32>,
     dv: Shared<f32>,
-    mm: mm::Mm,
+    tools: Tools,
     heads: Heads,
 }
 
 /// A tile's queries of one head.
 struct Part<'a> {
-    /// q and do turned, `[D, CHUNK]`.
+    /// q, do and o turned, `[D, CHUNK]`.
     qt: &'a mut [f32],
     dot: &'a mut [f32],
+    ot: &'a mut [f32],
     /// `[CHUNK, D]`
     dq: &'a mut [f32],
     lse: Queries,
@@ -69,11 +70,12 @@ impl Call<'_> {
     fn sequence(&self, start: usize, len: usize, kv: usize) {
         let (dim, (q_stride, k_stride)) = (self.heads.dim, strides(self.heads));
         let group = self.heads.q / self.heads.kv;
-        let mut rooms = [const { Room(MaybeUninit::uninit()) }; 3];
-        let [qt, dot, dq] = rooms.each_mut().map(|room| room.zeroed(CHUNK * dim));
+        let mut rooms = [const { Room(MaybeUninit::uninit()) }; 4];
+        let [qt, dot, ot, dq] = rooms.each_mut().map(|room| room.zeroed(CHUNK * dim));
         let mut part = Part {
             qt,
             dot,
+            ot,
             dq,
             lse: Queries([0.0; CHUNK]),
             delta: Queries([0.0; CHUNK]),
@@ -106,16 +108,16 @@ impl Call<'_> {
     fn open(&self, part: &mut Part, row: usize, head: usize, rows: usize) {
         let (dim, stride) = (self.heads.dim, strides(self.heads).0);
         let at = row * stride + head * dim;
-        turn(&self.q[at..], stride, 0..rows, dim, part.qt);
-        turn(&self.d_o[at..], stride, 0..rows, dim, part.dot);
+        for (from, to) in [(self.q, &mut *part.qt), (self.d_o, part.dot), (self.o, part.ot)] {
+            turn(self.tools, &from[at..], stride, 0..rows, dim, to);
+        }
         for i in 0..rows {
             part.lse.0[i] = self.lse[(row + i) * self.heads.q + head];
-            part.delta.0[i] = 0.0;
         }
-        for d in 0..dim {
-            for i in 0..rows {
-                let o = self.o[at + i * stride + d];
-                part.delta.0[i] = o.mul_add(part.dot[d * CHUNK + i], part.delta.0[i]);
+        part.delta = Queries([0.0; CHUNK]);
+        for (o, d_o) in part.ot.as_chunks::<CHUNK>().0.iter().zip(part.dot.as_chunks::<CHUNK>().0) {
+            for i in 0..CHUNK {
+                part.delta.0[i] = o[i].mul_add(d_o[i], part.delta.0[i]);
             }
         }
     }
@@ -128,8 +130,8 @@ impl Call<'_> {
         // SAFETY: `keys` rows of k and v from `key_at` on; qt and dot are [D, CHUNK], p and ds [CHUNK, CHUNK].
         unsafe {
             let (p, ds) = (part.p.0.as_mut_ptr().cast(), part.ds.0.as_mut_ptr().cast());
-            (self.mm)(k, stride, 1, part.qt.as_ptr(), CHUNK, p, CHUNK, keys, CHUNK, dim, false);
-            (self.mm)(v, stride, 1, part.dot.as_ptr(), CHUNK, ds, CHUNK, keys, CHUNK, dim, false);
+            (self.tools.mm)(k, stride, 1, part.qt.as_ptr(), CHUNK, p, CHUNK, keys, CHUNK, dim, false);
+            (self.tools.mm)(v, stride, 1, part.dot.as_ptr(), CHUNK, ds, CHUNK, keys, CHUNK, dim, false);
         }
         for j in 0..keys {
             for i in 0..CHUNK {
@@ -152,9 +154,9 @@ impl Call<'_> {
         unsafe {
             let (d_o, q, k) = (self.d_o[at..].as_ptr(), self.q[at..].as_ptr(), self.k[key_at..].as_ptr());
             let (dv, dk) = (self.dv.ptr().add(key_at), self.dk.ptr().add(key_at));
-            (self.mm)(p, CHUNK, 1, d_o, q_stride, dv, k_stride, keys, dim, rows, !first);
-            (self.mm)(ds, CHUNK, 1, q, q_stride, dk, k_stride, keys, dim, rows, !first);
-            (self.mm)(ds, 1, CHUNK, k, k_stride, part.dq.as_mut_ptr(), dim, rows, dim, keys, !new);
+            (self.tools.mm)(p, CHUNK, 1, d_o, q_stride, dv, k_stride, keys, dim, rows, !first);
+            (self.tools.mm)(ds, CHUNK, 1, q, q_stride, dk, k_stride, keys, dim, rows, !first);
+            (self.tools.mm)(ds, 1, CHUNK, k, k_stride, part.dq.as_mut_ptr(), dim, rows, dim, keys, !new);
         }
     }
 }

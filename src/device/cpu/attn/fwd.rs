@@ -1,21 +1,21 @@
 //! Attention of packed sequences.
 
+use super::super::Cpu;
 use super::super::pool::Shared;
-use super::super::{Cpu, mm};
 use super::tile::{Chunk, Tile, walk};
-use super::{n_slots, strides, tile_at};
+use super::{Tools, n_slots, strides, tile_at};
 use crate::ops::attn::Heads;
 
 /// See [`crate::ops::attn::attn_fwd`].
 pub fn attn_fwd(cpu: &Cpu, q: &[f32], k: &[f32], v: &[f32], cu: &[i32], o: &mut [f32], lse: &mut [f32], heads: Heads) {
     let (o, lse) = (Shared::new(o), Shared::new(lse));
-    let mm = mm::mm(cpu.isa);
+    let tools = Tools::of(cpu.isa);
     cpu.pool.run(n_slots(cu) * heads.q, |task| {
         let (slot, head) = (task / heads.q, task % heads.q);
         if let Some(at) = tile_at(cu, slot) {
             cpu.isa.run(
                 #[inline(always)]
-                || one_tile(mm, q, k, v, o, lse, at, head, heads),
+                || one_tile(tools, q, k, v, o, lse, at, head, heads),
             )
         }
     });
@@ -24,7 +24,7 @@ pub fn attn_fwd(cpu: &Cpu, q: &[f32], k: &[f32], v: &[f32], cu: &[i32], o: &mut 
 /// All of a tile's queries of one head over all of their keys.
 #[inline(always)]
 fn one_tile(
-    mm: mm::Mm,
+    tools: Tools,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -39,7 +39,7 @@ fn one_tile(
     let queries =
         Tile { q: &q[at(start + tile)..], stride: q_stride, start: tile, lanes: 0..rows, dim, scale: heads.scale };
     walk(
-        mm,
+        tools,
         queries,
         #[inline(always)]
         |chunk| {

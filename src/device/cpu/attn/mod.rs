@@ -14,9 +14,25 @@ pub use bwd::attn_bwd;
 pub use fwd::attn_fwd;
 pub use pages::{Paged, attn_decode, kv_append};
 
+use super::math::Isa;
+use super::{gemm, mm};
 use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+/// What is compiled for an instruction set of its own.
+#[derive(Clone, Copy)]
+struct Tools {
+    mm: mm::Mm,
+    turn: gemm::Pack,
+}
+
+impl Tools {
+    fn of(isa: Isa) -> Tools {
+        const { assert!(CHUNK == 32) };
+        Tools { mm: mm::mm(isa), turn: gemm::turn_32(isa) }
+    }
+}
 
 /// Scores of a tile or of a few decode rows.
 #[repr(align(64))]
@@ -82,10 +98,13 @@ fn n_slots(cu: &[i32]) -> usize {
 
 /// `to [D, CHUNK] = ` rows of `from` (`stride` apart) turned, the first one into the first of `lanes`; 0 elsewhere.
 #[inline(always)]
-fn turn(from: &[f32], stride: usize, lanes: Range<usize>, dim: usize, to: &mut [f32]) {
-    if lanes.len() < CHUNK {
-        to[..dim * CHUNK].fill(0.0);
+fn turn(tools: Tools, from: &[f32], stride: usize, lanes: Range<usize>, dim: usize, to: &mut [f32]) {
+    assert!((lanes.len() - 1) * stride + dim <= from.len() && dim * CHUNK <= to.len(), "rows of a tile");
+    if lanes.start == 0 {
+        // SAFETY: as many rows are there, and so is the room (above).
+        return unsafe { (tools.turn)(from.as_ptr(), stride, lanes.len(), dim, to.as_mut_ptr()) };
     }
+    to[..dim * CHUNK].fill(0.0);
     for (j, lane) in lanes.enumerate() {
         for (x, to) in from[j * stride..][..dim].iter().zip(to.as_chunks_mut::<CHUNK>().0) {
             to[lane] = *x;

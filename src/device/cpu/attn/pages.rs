@@ -3,9 +3,9 @@
 //! A page of one kv head holds keys `[D, S]` (a chunk's keys side by side: lanes) and values `[S, D]`.
 
 use super::super::pool::Shared;
-use super::super::{Cpu, math, mm};
+use super::super::{Cpu, math};
 use super::tile::{self, Chunk, Tile};
-use super::{Room, strides, tree};
+use super::{Room, Tools, strides, tree};
 use crate::ops::attn::{CHUNK, Heads};
 use std::mem::MaybeUninit;
 
@@ -54,8 +54,8 @@ pub fn kv_append(cpu: &Cpu, k: &[f32], v: &[f32], at: Paged, k_pages: &mut [f32]
 /// See [`crate::ops::attn::attn_decode`].
 pub fn attn_decode(cpu: &Cpu, q: &[f32], k_pages: &[f32], v_pages: &[f32], at: Paged, o: &mut [f32], heads: Heads) {
     let n = at.1.len();
-    let (o, mm) = (Shared::new(o), mm::mm(cpu.isa));
-    let call = Call { q, k_pages, v_pages, at, o, mm, heads };
+    let (o, tools) = (Shared::new(o), Tools::of(cpu.isa));
+    let call = Call { q, k_pages, v_pages, at, o, tools, heads };
     cpu.pool.run(n.div_ceil(ROWS) * heads.kv, |task| {
         let (first, kv) = (task / heads.kv * ROWS, task % heads.kv);
         cpu.isa.run(
@@ -71,7 +71,7 @@ struct Call<'a> {
     v_pages: &'a [f32],
     at: Paged<'a>,
     o: Shared<f32>,
-    mm: mm::Mm,
+    tools: Tools,
     heads: Heads,
 }
 
@@ -140,7 +140,7 @@ impl Call<'_> {
             scale: self.heads.scale,
         };
         tile::walk(
-            self.mm,
+            self.tools,
             queries,
             #[inline(always)]
             |chunk| {
@@ -237,7 +237,7 @@ impl Call<'_> {
         // SAFETY: q is [n, D], a page of keys [D, CHUNK], p holds n rows.
         unsafe {
             let p = p.0.as_mut_ptr().cast();
-            (self.mm)(q.as_ptr(), dim, 1, k.as_ptr(), CHUNK, p, CHUNK, n, CHUNK, dim, false);
+            (self.tools.mm)(q.as_ptr(), dim, 1, k.as_ptr(), CHUNK, p, CHUNK, n, CHUNK, dim, false);
         }
         let mut all = CHUNK;
         for i in 0..n {
@@ -254,12 +254,12 @@ impl Call<'_> {
         let (p, v, acc) = (p.0.as_ptr().cast::<f32>(), v.as_ptr(), acc.as_mut_ptr());
         // SAFETY: p is [n, CHUNK], v a page of values, acc [n, D].
         unsafe {
-            (self.mm)(p, CHUNK, 1, v, dim, acc, dim, n, dim, all, chunk > 0);
+            (self.tools.mm)(p, CHUNK, 1, v, dim, acc, dim, n, dim, all, chunk > 0);
             for i in 0..n {
                 let rest = sees(i) - all;
                 if rest > 0 {
                     let (p, v) = (p.add(i * CHUNK + all), v.add(all * dim));
-                    (self.mm)(p, CHUNK, 1, v, dim, acc.add(i * dim), dim, 1, dim, rest, true);
+                    (self.tools.mm)(p, CHUNK, 1, v, dim, acc.add(i * dim), dim, 1, dim, rest, true);
                 }
             }
         }

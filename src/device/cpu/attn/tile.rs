@@ -2,8 +2,8 @@
 //!
 //! Packed sequences and paged prefill share it; they differ in where a chunk's keys and values lie.
 
-use super::super::{math, mm};
-use super::{Queries, Room, Scores, turn};
+use super::super::math;
+use super::{Queries, Room, Scores, Tools, turn};
 use crate::ops::attn::CHUNK;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -37,7 +37,7 @@ pub(super) struct Chunk<'a> {
 /// the sequence has, up to [`CHUNK`].
 #[inline(always)]
 pub(super) fn walk<'a>(
-    mm: mm::Mm,
+    tools: Tools,
     t: Tile,
     chunk_at: impl Fn(usize) -> Chunk<'a>,
     mut out: impl FnMut(usize, &[f32], f32, f32),
@@ -47,7 +47,7 @@ pub(super) fn walk<'a>(
     let (qt, acc) = (qt.zeroed(CHUNK * dim), acc.zeroed(CHUNK * dim));
     let mut s = Scores([[0.0; CHUNK]; CHUNK]);
     let (mut max, mut sum) = (Queries([f32::NEG_INFINITY; CHUNK]), Queries([0.0; CHUNK]));
-    turn(t.q, t.stride, t.lanes.clone(), dim, qt);
+    turn(tools, t.q, t.stride, t.lanes.clone(), dim, qt);
     for chunk in (0..=t.start).step_by(CHUNK) {
         let diagonal = chunk == t.start;
         let keys = if diagonal { t.lanes.end } else { CHUNK };
@@ -57,13 +57,13 @@ pub(super) fn walk<'a>(
         // SAFETY: `keys` keys are there (above); qt is [D, CHUNK], s is [CHUNK, CHUNK].
         unsafe {
             let (k, s) = (at.k.as_ptr(), s.0.as_mut_ptr().cast());
-            mm(k, at.k_row, at.k_step, qt.as_ptr(), CHUNK, s, CHUNK, keys, CHUNK, dim, false);
+            (tools.mm)(k, at.k_row, at.k_step, qt.as_ptr(), CHUNK, s, CHUNK, keys, CHUNK, dim, false);
         }
         let shrink = merge(&mut s, &mut max, &mut sum, t.scale, diagonal);
         if chunk > 0 {
             scale_rows(acc, &shrink, t.lanes.clone(), dim);
         }
-        add_values(mm, &s, at.v, at.v_row, acc, t.lanes.clone(), dim, chunk > 0, diagonal);
+        add_values(tools, &s, at.v, at.v_row, acc, t.lanes.clone(), dim, chunk > 0, diagonal);
     }
     for lane in t.lanes {
         out(lane, &acc[lane * dim..][..dim], max.0[lane], sum.0[lane]);
@@ -126,7 +126,7 @@ fn scale_rows(acc: &mut [f32], shrink: &Queries, lanes: Range<usize>, dim: usize
 /// `acc[i] += p[i] v`, keys in order, or `=` when not `load`; on the diagonal only the keys a query sees.
 #[inline(always)]
 fn add_values(
-    mm: mm::Mm,
+    tools: Tools,
     p: &Scores,
     v: &[f32],
     v_row: usize,
@@ -142,13 +142,13 @@ fn add_values(
     unsafe {
         if !diagonal {
             let (p, acc) = (p.add(lanes.start), acc.add(lanes.start * dim));
-            return mm(p, 1, CHUNK, v, v_row, acc, dim, lanes.len(), dim, CHUNK, load);
+            return (tools.mm)(p, 1, CHUNK, v, v_row, acc, dim, lanes.len(), dim, CHUNK, load);
         }
         // Eight queries share the keys that any of them sees: what one does not see has probability 0, and a product
         // with 0 leaves a sum as it is.
         for first in lanes.clone().step_by(8) {
             let end = lanes.end.min(first + 8);
-            mm(p.add(first), 1, CHUNK, v, v_row, acc.add(first * dim), dim, end - first, dim, end, load);
+            (tools.mm)(p.add(first), 1, CHUNK, v, v_row, acc.add(first * dim), dim, end - first, dim, end, load);
         }
     }
 }

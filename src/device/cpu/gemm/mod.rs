@@ -98,6 +98,15 @@ fn kernels(cpu: &Cpu) -> &'static Kernels {
     }
 }
 
+/// [`pack::transpose`] to 32 columns.
+pub(super) fn turn_32(isa: Isa) -> Pack {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::transpose,
+        _ => pack::transpose_32,
+    }
+}
+
 /// Whether products are of pairs of bf16.
 pub fn multiplies_pairs(cpu: &Cpu) -> bool {
     kernels(cpu).steps == 2

@@ -119,3 +119,12 @@ pub(super) unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize
         }
     }
 }
+
+/// The same to 32 columns.
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn transpose_32(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { transpose(b, ld, width, kc, panel, 32) }
+}
