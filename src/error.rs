@@ -104,6 +104,16 @@ pub enum Error {
         /// What it did.
         what: String,
     },
+    /// A graph of launches cannot be run again, or one of its launches failed.
+    #[error("graph {name} ({ops}): {what}")]
+    Graph {
+        /// What it computes, of which size.
+        name: String,
+        /// The ops in it, each with the number of its launches.
+        ops: String,
+        /// What failed.
+        what: String,
+    },
     /// A reply was submitted for a side that is not to speak.
     #[error("no turn for the {side}: {state}")]
     Turn {
@@ -129,7 +139,7 @@ impl Error {
         match self {
             Error::Config { .. } => 2,
             Error::Io { .. } | Error::Data { .. } | Error::Weight { .. } => 3,
-            Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } => 4,
+            Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } | Error::Graph { .. } => 4,
             Error::Training { .. } => 5,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,
         }

@@ -5,6 +5,7 @@ use super::gpu::cuda_memory::Memory;
 use super::host::HostMemory;
 use std::fmt;
 use std::ops::Range;
+use std::sync::{Arc, Weak};
 
 /// The number types a buffer can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +70,35 @@ pub struct Buffer {
     dtype: DType,
     len: usize,
     storage: Storage,
+    life: Arc<()>,
+}
+
+/// The life of a buffer, for those that know its address and do not hold it: the address is good while the life is not
+/// over, whoever moves the buffer.
+#[derive(Debug, Clone)]
+pub struct Life(Weak<()>);
+
+impl Life {
+    /// True once the buffer was dropped.
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// True when both are of one buffer.
+    pub fn is(&self, other: &Life) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
 }
 
 impl Buffer {
     /// On the host, on a card or not; none when the machine has no more.
     pub(super) fn host(dtype: DType, len: usize, share: Option<Share>) -> Option<Buffer> {
         let memory = HostMemory::zeroed(len.checked_mul(dtype.size())?)?;
-        Some(Buffer { dtype, len, storage: Storage::Host(memory, share) })
+        Some(Buffer { dtype, len, storage: Storage::Host(memory, share), life: Arc::default() })
     }
 
     pub(super) fn cuda(dtype: DType, len: usize, memory: Memory) -> Buffer {
-        Buffer { dtype, len, storage: Storage::Cuda(memory) }
+        Buffer { dtype, len, storage: Storage::Cuda(memory), life: Arc::default() }
     }
 
     /// Number of elements.
@@ -130,6 +149,11 @@ impl Buffer {
             Storage::Host(memory, _) => memory.guard_intact(),
             Storage::Cuda(memory) => memory.guard_intact(),
         }
+    }
+
+    /// Its life.
+    pub fn life(&self) -> Life {
+        Life(Arc::downgrade(&self.life))
     }
 
     fn bytes(&self) -> *const u8 {
@@ -200,6 +224,11 @@ impl<'a> View<'a> {
         self.buffer.guard_intact()
     }
 
+    /// See [`Buffer::life`].
+    pub fn life(&self) -> Life {
+        self.buffer.life()
+    }
+
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.
     pub(crate) fn host<T: Element>(&self) -> &'a [T] {
         assert_eq!(T::DTYPE, self.dtype, "view read as another type");
@@ -258,6 +287,11 @@ impl<'a> ViewMut<'a> {
     /// See [`Buffer::guard_intact`].
     pub(super) fn guard_intact(&self) -> bool {
         self.buffer.guard_intact()
+    }
+
+    /// See [`Buffer::life`].
+    pub fn life(&self) -> Life {
+        self.buffer.life()
     }
 
     /// The elements, when the buffer is host memory of type `T`. For devices and ops only.

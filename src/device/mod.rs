@@ -12,7 +12,8 @@ mod host;
 mod mapped;
 pub mod record;
 
-pub use buffer::{Buffer, DType, Element, View, ViewMut};
+pub use buffer::{Buffer, DType, Element, Life, View, ViewMut};
+pub use gpu::graph::Graph;
 pub use mapped::map_file;
 
 use crate::error::{Error, Result};
@@ -208,6 +209,38 @@ impl Device {
         match self {
             Device::Gpu(gpu) if gpu.has_own_memory() => self.recorder().noted(),
             _ => here(),
+        }
+    }
+
+    /// True when launches may be captured and run again as a graph: on `emu` and `cuda`, while nothing records launches one
+    /// by one and none is waited for (`HAGGLE_CUDA_SYNC=1`).
+    pub fn replays(&self) -> bool {
+        match self {
+            Device::Cpu(_) => false,
+            Device::Gpu(gpu) => gpu.replays(),
+        }
+    }
+
+    /// Does `work` and keeps what it launches from this thread, as a graph called `name`. Copies are not kept.
+    ///
+    /// # Errors
+    /// What `work` says; [`Error::Device`] on the CPU, or when the driver refuses the graph.
+    pub fn capture(&self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        match self {
+            Device::Cpu(_) => Err(Error::Device { device: self.name().into(), what: "launches no kernels".into() }),
+            Device::Gpu(gpu) => gpu.capture(name, work),
+        }
+    }
+
+    /// Runs the launches of a graph of this device again, with the same arguments: what they read and write is memory, and
+    /// may have changed.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] when a buffer of it is gone, or a launch fails.
+    pub fn replay(&self, graph: &Graph) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Err(graph.error("a graph of another device")),
+            Device::Gpu(gpu) => gpu.replay(graph),
         }
     }
 

@@ -26,6 +26,11 @@ impl Card {
         Card { total: Some(total), ..Card::default() }
     }
 
+    /// A card that is lost at the n-th launch of a kernel.
+    pub(super) fn losing(kernel: &str, n: u64) -> Card {
+        Card { lose_at: Some((kernel.into(), n)), ..Card::default() }
+    }
+
     /// The card that the environment asks for.
     ///
     /// # Errors

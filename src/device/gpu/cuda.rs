@@ -6,9 +6,11 @@
 //! other GPUs refuse it. **This device has never run on hardware**: it compiles, its refusals are tested, and the
 //! kernels and their launch code run on the emulator.
 
+use super::cuda_graph::Exec;
 use super::cuda_memory::{Memory, Owner};
 use super::cuda_time::{End, MAX_TIMED, Timers};
-use super::launch::{Arg, ArgBlock, Launch};
+use super::graph::{Step, Tape};
+use super::launch::{ArgBlock, Launch};
 use super::tensor_map::{Encoding, RawMap};
 use crate::device::record::{Recorder, Recording};
 use crate::device::{DType, Element, Room};
@@ -73,10 +75,12 @@ pub struct Cuda {
     base_ns: AtomicU64,
     /// What ran, when a profiler asks.
     pub recorder: Recorder,
+    /// What is launched, while it is captured.
+    pub(super) tape: Tape,
 }
 
 #[derive(Clone, Copy)]
-struct Function(sys::CUfunction);
+pub(super) struct Function(pub(super) sys::CUfunction);
 
 // SAFETY: handles of the driver, which takes them from any thread whose current context is theirs.
 unsafe impl Send for Function {}
@@ -121,7 +125,7 @@ impl Cuda {
             recorder.mark_nvtx();
         }
         let (owner, timers, base_ns) = (Arc::new(owner), Timers::default(), AtomicU64::new(0));
-        Ok(Cuda { owner, functions, name, wait, hopper, timers, base_ns, recorder })
+        Ok(Cuda { owner, functions, name, wait, hopper, timers, base_ns, recorder, tape: Tape::default() })
     }
 
     /// The GPU's own name.
@@ -193,7 +197,7 @@ impl Cuda {
     }
 
     /// See [`super::Gpu::launch`]; `timed` is its number in a recording.
-    pub(super) fn launch(&self, launch: &Launch, args: &mut [Arg], timed: Option<usize>) -> Result<()> {
+    pub(super) fn launch(&self, launch: &Launch, block: &mut ArgBlock, timed: Option<usize>) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -208,15 +212,13 @@ impl Cuda {
         if let Some(fault) = self.owner.fault() {
             return Err(fact(format!("not launched: {fault}")));
         }
-        let missing = || Error::Device { device: "cuda".into(), what: format!("no kernel named {}", launch.kernel) };
-        let function = *self.functions.get(launch.kernel).ok_or_else(missing)?;
-        let mut block = ArgBlock::new(args);
+        let function = self.function(launch.kernel)?;
         let stamp = |end| timed.map_or(Ok(()), |n| self.timers.stamp(n, end, self.owner.stream()));
         let entered = self.owner.enter().and_then(|()| stamp(End::Before));
         // SAFETY: the function is of a module that is never unloaded; the argument block has a value for each parameter
         // (held by the emulator's check of the same launch code) and is read before the call returns; the pointers in it
         // are to memory that outlives the stream's work, because freed memory is reused on the same stream only.
-        let done = unsafe { entered.and_then(|()| start(function, launch, &mut block, self.owner.stream())) };
+        let done = unsafe { entered.and_then(|()| start(function, launch, block, self.owner.stream())) };
         let done = done.and_then(|()| stamp(End::Behind));
         done.and_then(|()| if self.wait { self.owner.wait() } else { Ok(()) }).map_err(|e| {
             let what = format!(
@@ -232,6 +234,52 @@ impl Cuda {
         self.owner.note(launch.kernel);
         Ok(())
     }
+
+    fn function(&self, kernel: &str) -> Result<Function> {
+        let missing = || Error::Device { device: "cuda".into(), what: format!("no kernel named {kernel}") };
+        self.functions.get(kernel).copied().ok_or_else(missing)
+    }
+
+    /// True when each launch is waited for: `HAGGLE_CUDA_SYNC=1`.
+    pub(super) fn waits(&self) -> bool {
+        self.wait
+    }
+
+    /// Launches that were kept, as the driver's graph: one after another, as on the stream.
+    pub(super) fn graph(&self, steps: &[Step]) -> Result<Exec> {
+        let functions = steps.iter().map(|step| self.function(step.kernel)).collect::<Result<Vec<_>>>()?;
+        Exec::new(&self.owner, steps, &functions)
+            .map_err(|e| Error::Device { device: self.name.clone(), what: format!("cannot make a graph: {}", text(e)) })
+    }
+
+    /// Runs a graph behind everything asked for before; `name` is what a fault found later is told by.
+    ///
+    /// # Errors
+    /// What the driver says, or the fault that keeps it from being asked.
+    pub(super) fn replay(&self, exec: &Exec, name: &str) -> std::result::Result<(), String> {
+        if let Some(fault) = self.owner.fault() {
+            return Err(format!("not launched: {fault}"));
+        }
+        exec.launch().map_err(|e| {
+            self.owner.set_fault(format!("graph {name} failed before: {}", text(e)));
+            text(e)
+        })?;
+        self.owner.note(name);
+        Ok(())
+    }
+}
+
+/// Lets a function have this much dynamic shared memory.
+///
+/// # Safety
+/// The function is of a loaded module, its context current.
+pub(super) unsafe fn allow_shared(function: Function, bytes: u32) -> Result<(), result::DriverError> {
+    if bytes <= PLAIN_SHARED_BYTES {
+        return Ok(());
+    }
+    let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the caller's promise.
+    unsafe { result::function::set_function_attribute(function.0, most, bytes as i32) }
 }
 
 /// # Safety
@@ -245,10 +293,7 @@ unsafe fn start(
     let tuple = |d: [u32; 3]| (d[0], d[1], d[2]);
     // SAFETY: the caller's promise.
     unsafe {
-        if launch.shared_bytes > PLAIN_SHARED_BYTES {
-            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            result::function::set_function_attribute(function.0, most, launch.shared_bytes as i32)?;
-        }
+        allow_shared(function, launch.shared_bytes)?;
         result::launch_kernel(
             function.0,
             tuple(launch.grid),

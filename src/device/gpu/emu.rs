@@ -6,7 +6,8 @@
 //! see kernels/emu/check.h for what it finds. Its memory and its faults are in [`super::card`].
 
 use super::card::Card;
-use super::launch::{Arg, ArgBlock, Launch, MAX_ARGS};
+use super::graph::Tape;
+use super::launch::{Arg, ArgBlock, Launch, Range};
 use crate::device::cpu::pool::Pool;
 use crate::device::record::Recorder;
 use crate::device::{Buffer, DType};
@@ -27,15 +28,6 @@ struct Entry {
     call: unsafe extern "C" fn(*mut *mut c_void),
     parameters: *const c_char,
     checked: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Range {
-    start: usize,
-    end: usize,
-    argument: u32,
-    writable: u32,
 }
 
 #[repr(C)]
@@ -93,11 +85,19 @@ pub struct Emu {
     card: Arc<Card>,
     /// What ran, when a profiler asks.
     pub recorder: Recorder,
+    /// What is launched, while it is captured.
+    pub(super) tape: Tape,
 }
 
 // SAFETY: entries are constants of the program; everything else is Sync.
 unsafe impl Send for Emu {}
 unsafe impl Sync for Emu {}
+
+/// What a kernel did wrong.
+fn fact(launch: &Launch, what: String, block: Option<[u32; 3]>, thread: Option<[u32; 3]>) -> Error {
+    let (op, kernel, shape) = (launch.op, launch.kernel.into(), launch.shape.to_string());
+    Error::Kernel { op, kernel, shape, block, thread, what }
+}
 
 fn device_error(what: impl Into<String>) -> Error {
     Error::Device { device: "emu".into(), what: what.into() }
@@ -135,6 +135,7 @@ impl Emu {
             hopper: super::asks_for_hopper(),
             card: Arc::new(Card::from_env()?),
             recorder: Recorder::default(),
+            tape: Tape::default(),
         })
     }
 
@@ -148,6 +149,12 @@ impl Emu {
     /// The same emulator with a card of `bytes`.
     pub fn with_bytes(mut self, bytes: u64) -> Emu {
         self.card = Arc::new(Card::of(bytes));
+        self
+    }
+
+    /// The same emulator with a card that is lost at the n-th launch of a kernel.
+    pub fn with_loss(mut self, kernel: &str, n: u64) -> Emu {
+        self.card = Arc::new(Card::losing(kernel, n));
         self
     }
 
@@ -186,8 +193,8 @@ impl Emu {
     }
 
     /// See [`super::Gpu::launch`].
-    pub(super) fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
-        let entry = self.check(launch, args)?;
+    pub(super) fn launch(&self, launch: &Launch, block: &mut ArgBlock) -> Result<()> {
+        let entry = self.check(launch, block)?;
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -195,21 +202,14 @@ impl Emu {
             return Ok(());
         }
         self.wait()?;
-        let mut ranges = [Range { start: 0, end: 0, argument: 0, writable: 0 }; MAX_ARGS];
-        for (i, arg) in args.iter_mut().enumerate() {
-            let (start, bytes) = arg.range().unwrap_or((0, 0));
-            let writable = matches!(arg, Arg::Out(_)) as u32;
-            ranges[i] = Range { start, end: start + bytes, argument: i as u32, writable };
-        }
-        let mut block = ArgBlock::new(args);
         let mut raw = RawLaunch {
             entry,
             args: block.pointers(),
             grid: launch.grid,
             block: launch.block,
             shared_bytes: launch.shared_bytes,
-            n_ranges: args.len() as u32,
-            ranges: ranges.as_ptr(),
+            n_ranges: block.ranges().len() as u32,
+            ranges: block.ranges().as_ptr(),
             seed: self.seed,
             next_block: blocks(launch.grid).saturating_sub(self.last),
             failed_block: 0,
@@ -217,37 +217,30 @@ impl Emu {
             report: Report { set: 0, block: [0; 3], thread: [0; 3], what: [0; 320] },
         };
         self.run(&mut raw);
-        let fact = |what: String, block, thread| Error::Kernel {
-            op: launch.op,
-            kernel: launch.kernel.into(),
-            shape: launch.shape.to_string(),
-            block,
-            thread,
-            what,
-        };
-        if raw.report.set != 0 {
-            let end = raw.report.what.iter().position(|b| *b == 0).unwrap_or(0);
-            let what = String::from_utf8_lossy(&raw.report.what[..end]).into_owned();
-            return Err(fact(what, Some(raw.report.block), Some(raw.report.thread)));
+        if raw.report.set == 0 {
+            return Ok(());
         }
+        let end = raw.report.what.iter().position(|b| *b == 0).unwrap_or(0);
+        let what = String::from_utf8_lossy(&raw.report.what[..end]).into_owned();
+        Err(fact(launch, what, Some(raw.report.block), Some(raw.report.thread)))
+    }
+
+    /// `Ok` when a launch left the guards of its buffers whole.
+    pub(super) fn check_guards(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
         match args.iter().position(|a| !a.guard_intact()) {
-            Some(i) => Err(fact(format!("wrote outside the buffer of argument {i}"), None, None)),
+            Some(i) => Err(fact(launch, format!("wrote outside the buffer of argument {i}"), None, None)),
             None => Ok(()),
         }
     }
 
     /// The kernel, if it takes this launch.
-    fn check(&self, launch: &Launch, args: &[Arg]) -> Result<&'static Entry> {
+    fn check(&self, launch: &Launch, block: &ArgBlock) -> Result<&'static Entry> {
         let name = launch.kernel;
         let entry = self.entry(name)?;
-        if args.len() > MAX_ARGS {
-            return Err(device_error(format!("{name}: {} arguments, {MAX_ARGS} go", args.len())));
-        }
         // SAFETY: a constant, zero-terminated string of the table.
         let want = unsafe { CStr::from_ptr(entry.parameters) }.to_bytes();
-        if !args.iter().map(Arg::letter).eq(want.iter().copied()) {
-            let got: String = args.iter().map(|a| a.letter() as char).collect();
-            let want = String::from_utf8_lossy(want);
+        if block.letters() != want {
+            let (got, want) = (String::from_utf8_lossy(block.letters()), String::from_utf8_lossy(want));
             return Err(device_error(format!("{name} takes parameters {want}, the launch gives {got}")));
         }
         let threads = launch.block.iter().try_fold(1u32, |n, d| n.checked_mul(*d)).unwrap_or(0);

@@ -1,6 +1,7 @@
 //! What a launch is: a kernel's name, its grid, its argument block.
 
 use super::tensor_map::{RawMap, TensorMap};
+use crate::device::buffer::Life;
 use crate::device::{View, ViewMut};
 use std::ffi::c_void;
 use std::fmt::Display;
@@ -70,13 +71,21 @@ impl Arg<'_> {
         }
     }
 
-    /// Start and bytes of the memory it names.
-    pub(super) fn range(&mut self) -> Option<(usize, usize)> {
+    /// The memory it names, and that buffer's life.
+    fn memory(&mut self) -> Option<(Range, Life)> {
+        let range = |start: usize, bytes, writable| Range { start, end: start + bytes, argument: 0, writable };
         match self {
             Arg::In(view) | Arg::Map(TensorMap { view, .. }) => {
-                Some((view.address() as usize, view.len() * view.dtype().size()))
+                Some((range(view.address() as usize, view.len() * view.dtype().size(), 0), view.life()))
             }
-            Arg::Out(view) => Some((view.address() as usize, view.len() * view.dtype().size())),
+            Arg::Out(view) => Some((range(view.address() as usize, view.len() * view.dtype().size(), 1), view.life())),
+            _ => None,
+        }
+    }
+
+    fn map(&self) -> Option<&RawMap> {
+        match self {
+            Arg::Map(TensorMap { raw, .. }) => Some(raw),
             _ => None,
         }
     }
@@ -91,24 +100,89 @@ impl Arg<'_> {
     }
 }
 
+/// Memory that a parameter names; see `Range` in kernels/emu/runtime.h.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct Range {
+    pub start: usize,
+    pub end: usize,
+    pub argument: u32,
+    pub writable: u32,
+}
+
+/// A parameter as a kernel gets it, without the borrow it came with: for launches that run again, see [`super::graph`].
+pub(super) struct RawArg {
+    letter: u8,
+    value: u64,
+    map: Option<Box<RawMap>>,
+    range: Range,
+}
+
+impl RawArg {
+    /// The parameter, and the life of the buffer it names.
+    pub(super) fn of(arg: &mut Arg) -> (RawArg, Option<Life>) {
+        let (range, life) = arg.memory().unzip();
+        let map = arg.map().map(|map| Box::new(*map));
+        (RawArg { letter: arg.letter(), value: arg.bits(), map, range: range.unwrap_or_default() }, life)
+    }
+}
+
 /// The argument block, as `cuLaunchKernel` and the emulator take it: a pointer to each parameter.
 pub(super) struct ArgBlock<'a> {
+    len: usize,
+    letters: [u8; MAX_ARGS],
     values: [u64; MAX_ARGS],
     /// Parameters that stand elsewhere.
     maps: [Option<&'a RawMap>; MAX_ARGS],
+    ranges: [Range; MAX_ARGS],
     pointers: [*mut c_void; MAX_ARGS],
 }
 
 impl<'a> ArgBlock<'a> {
-    pub(super) fn new(args: &'a mut [Arg]) -> ArgBlock<'a> {
-        let (mut values, mut maps) = ([0; MAX_ARGS], [None; MAX_ARGS]);
-        args.iter_mut().zip(&mut values).for_each(|(arg, value)| *value = arg.bits());
-        for (arg, map) in args.iter().zip(&mut maps) {
-            if let Arg::Map(TensorMap { raw, .. }) = arg {
-                *map = Some(raw);
-            }
+    fn empty() -> ArgBlock<'a> {
+        ArgBlock {
+            len: 0,
+            letters: [0; MAX_ARGS],
+            values: [0; MAX_ARGS],
+            maps: [None; MAX_ARGS],
+            ranges: [Range::default(); MAX_ARGS],
+            pointers: [std::ptr::null_mut(); MAX_ARGS],
         }
-        ArgBlock { values, maps, pointers: [std::ptr::null_mut(); MAX_ARGS] }
+    }
+
+    fn push(&mut self, letter: u8, value: u64, map: Option<&'a RawMap>, range: Range) {
+        let i = self.len;
+        (self.letters[i], self.values[i], self.maps[i]) = (letter, value, map);
+        self.ranges[i] = Range { argument: i as u32, ..range };
+        self.len += 1;
+    }
+
+    /// Of at most [`MAX_ARGS`] parameters.
+    pub(super) fn new(args: &'a mut [Arg]) -> ArgBlock<'a> {
+        let mut block = ArgBlock::empty();
+        for arg in args.iter_mut().take(MAX_ARGS) {
+            let (letter, value) = (arg.letter(), arg.bits());
+            let range = arg.memory().map_or_else(Range::default, |(range, _)| range);
+            block.push(letter, value, arg.map(), range);
+        }
+        block
+    }
+
+    /// Of parameters that were kept.
+    pub(super) fn again(args: &'a [RawArg]) -> ArgBlock<'a> {
+        let mut block = ArgBlock::empty();
+        args.iter().take(MAX_ARGS).for_each(|arg| block.push(arg.letter, arg.value, arg.map.as_deref(), arg.range));
+        block
+    }
+
+    /// A letter for each parameter, see [`Arg::letter`].
+    pub(super) fn letters(&self) -> &[u8] {
+        &self.letters[..self.len]
+    }
+
+    /// The memory of each parameter.
+    pub(super) fn ranges(&self) -> &[Range] {
+        &self.ranges[..self.len]
     }
 
     /// Valid until the block moves or is dropped. What they point to is only read.

@@ -7,11 +7,13 @@ pub mod attn;
 pub mod card;
 pub mod credit;
 pub mod cuda;
+mod cuda_graph;
 pub mod cuda_memory;
 mod cuda_time;
 pub mod embed;
 pub mod emu;
 pub mod gemm;
+pub mod graph;
 pub mod kv;
 pub mod launch;
 pub mod logprob;
@@ -29,6 +31,7 @@ pub use launch::{Arg, Launch};
 use crate::device::record::{Cost, Kind, Recorder, Recording};
 use crate::device::{Buffer, DType, Element, Room, View, ViewMut, host_room};
 use crate::error::{Error, Result};
+use launch::ArgBlock;
 
 /// A device that runs kernels.
 pub enum Gpu {
@@ -45,10 +48,27 @@ impl Gpu {
     /// [`Error::Device`] when this build has no such kernel or the launch does not fit it, [`Error::Kernel`] when the
     /// kernel did something wrong.
     pub fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+        if args.len() > launch::MAX_ARGS {
+            let what = format!("{}: {} arguments, {} go", launch.kernel, args.len(), launch::MAX_ARGS);
+            return Err(Error::Device { device: self.name().into(), what });
+        }
         let span = self.recorder().open(Kind::Kernel, launch.kernel, Cost::default);
         match self {
-            Gpu::Emu(emu) => emu.launch(launch, args),
-            Gpu::Cuda(cuda) => cuda.launch(launch, args, span.launch()),
+            Gpu::Emu(emu) => {
+                emu.launch(launch, &mut ArgBlock::new(args))?;
+                emu.check_guards(launch, args)?;
+            }
+            Gpu::Cuda(cuda) => cuda.launch(launch, &mut ArgBlock::new(args), span.launch())?,
+        }
+        self.tape().keep(launch, args);
+        Ok(())
+    }
+
+    /// What is launched, while it is captured.
+    fn tape(&self) -> &graph::Tape {
+        match self {
+            Gpu::Emu(emu) => &emu.tape,
+            Gpu::Cuda(cuda) => &cuda.tape,
         }
     }
 

@@ -1,0 +1,245 @@
+//! Graphs: launches that were kept and run again, all at once, without their launch code.
+//!
+//! The one idea: a list. While a capture is under way every launch runs as ever and is kept as well: kernel, grid, block,
+//! shared bytes, argument values. On `cuda` the driver gets the list as a graph, a node behind the other, and runs it with
+//! one call; on `emu` the list itself is run. So what is kept, and when, is the same on both and tested on `emu`. (The
+//! driver could capture its stream instead; then the emulator would prove nothing, and the capturing step run twice.)
+//!
+//! Argument values never change: what changes from run to run stands in memory. A graph holds no buffer, and is refused
+//! once one of its buffers is gone. **Never run on hardware**, like the device it is for.
+
+use super::Gpu;
+use super::cuda_graph::Exec;
+use super::launch::{Arg, ArgBlock, Launch, RawArg};
+use crate::device::buffer::Life;
+use crate::error::{Error, Result};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+/// One launch that was kept.
+pub(super) struct Step {
+    pub kernel: &'static str,
+    pub op: &'static str,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+    pub args: Vec<RawArg>,
+    shape: String,
+}
+
+/// Launches of a device that can be run again.
+pub struct Graph {
+    name: String,
+    ops: String,
+    n_launches: usize,
+    /// Of the buffers that the launches read and write.
+    lives: Vec<Life>,
+    body: Body,
+}
+
+enum Body {
+    Emu(Vec<Step>),
+    Cuda(Exec),
+}
+
+/// The captures under way on one device.
+#[derive(Default)]
+pub(super) struct Tape {
+    /// How many, so that a launch without any does not take the lock.
+    n: AtomicUsize,
+    captures: Mutex<Vec<Capture>>,
+}
+
+/// What one thread launches.
+struct Capture {
+    thread: ThreadId,
+    steps: Vec<Step>,
+    lives: Vec<Life>,
+}
+
+impl Tape {
+    fn captures(&self) -> MutexGuard<'_, Vec<Capture>> {
+        self.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self) {
+        self.captures().push(Capture { thread: thread::current().id(), steps: vec![], lives: vec![] });
+        self.n.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends this thread's last capture.
+    fn stop(&self) -> Option<Capture> {
+        self.n.fetch_sub(1, Ordering::Relaxed);
+        let (mut captures, own) = (self.captures(), thread::current().id());
+        captures.iter().rposition(|c| c.thread == own).map(|at| captures.remove(at))
+    }
+
+    /// Keeps a launch, if this thread captures. One without blocks is none.
+    #[inline]
+    pub(super) fn keep(&self, launch: &Launch, args: &mut [Arg]) {
+        // A thread's own capture began on it: what it sees of the counter counts that one.
+        if self.n.load(Ordering::Relaxed) > 0 && !launch.grid.contains(&0) {
+            let own = thread::current().id();
+            if let Some(capture) = self.captures().iter_mut().rfind(|c| c.thread == own) {
+                capture.keep(launch, args);
+            }
+        }
+    }
+}
+
+impl Capture {
+    fn keep(&mut self, launch: &Launch, args: &mut [Arg]) {
+        let &Launch { kernel, op, grid, block, shared_bytes, shape } = launch;
+        let (args, lives): (Vec<_>, Vec<_>) = args.iter_mut().map(RawArg::of).unzip();
+        for life in lives.into_iter().flatten() {
+            if !self.lives.iter().any(|l| l.is(&life)) {
+                self.lives.push(life);
+            }
+        }
+        self.steps.push(Step { kernel, op, grid, block, shared_bytes, args, shape: shape.to_string() });
+    }
+
+    /// `gemm_nt x15, rmsnorm_fwd x9`, in the order of their first launches.
+    fn ops(&self) -> String {
+        let mut counts: Vec<(&str, usize)> = vec![];
+        for step in &self.steps {
+            match counts.iter_mut().find(|c| c.0 == step.op) {
+                Some(count) => count.1 += 1,
+                None => counts.push((step.op, 1)),
+            }
+        }
+        let mut text = String::new();
+        for (i, (op, n)) in counts.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            let _ = write!(text, "{comma}{op} x{n}");
+        }
+        text
+    }
+}
+
+impl Graph {
+    /// Launches in it.
+    pub fn n_launches(&self) -> usize {
+        self.n_launches
+    }
+
+    /// True while every buffer it was captured with is still there.
+    pub fn is_whole(&self) -> bool {
+        self.lives.iter().all(|life| !life.is_over())
+    }
+
+    pub(in crate::device) fn error(&self, what: impl ToString) -> Error {
+        Error::Graph { name: self.name.clone(), ops: self.ops.clone(), what: what.to_string() }
+    }
+}
+
+impl Gpu {
+    /// See [`crate::device::Device::replays`].
+    pub(in crate::device) fn replays(&self) -> bool {
+        let waits = matches!(self, Gpu::Cuda(cuda) if cuda.waits());
+        !waits && !self.recorder().is_on()
+    }
+
+    /// See [`crate::device::Device::capture`].
+    pub(in crate::device) fn capture(&self, name: &str, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        self.tape().start();
+        let done = work();
+        let capture = self.tape().stop();
+        done?;
+        let lost = || Error::Device { device: self.name().into(), what: format!("graph {name} was not captured") };
+        let capture = capture.ok_or_else(lost)?;
+        let (ops, n_launches) = (capture.ops(), capture.steps.len());
+        let body = match self {
+            Gpu::Emu(_) => Body::Emu(capture.steps),
+            Gpu::Cuda(cuda) => Body::Cuda(cuda.graph(&capture.steps)?),
+        };
+        Ok(Graph { name: name.into(), ops, n_launches, lives: capture.lives, body })
+    }
+
+    /// See [`crate::device::Device::replay`].
+    ///
+    /// What the launches write is borrowed by nobody: the host's own slices of a buffer live inside one op's call, which
+    /// holds the buffer's borrow, and the caller of a replay is in none.
+    pub(in crate::device) fn replay(&self, graph: &Graph) -> Result<()> {
+        if !graph.is_whole() {
+            return Err(graph.error("a buffer it was captured with is gone"));
+        }
+        match (self, &graph.body) {
+            (Gpu::Emu(emu), Body::Emu(steps)) => {
+                for (i, Step { kernel, op, grid, block, shared_bytes, args, shape }) in steps.iter().enumerate() {
+                    let (grid, block, shared_bytes) = (*grid, *block, *shared_bytes);
+                    let launch = Launch { kernel, op, grid, block, shared_bytes, shape };
+                    let done = emu.launch(&launch, &mut ArgBlock::again(args));
+                    done.map_err(|e| graph.error(format!("launch {} of {}: {e}", i + 1, steps.len())))?;
+                }
+                Ok(())
+            }
+            (Gpu::Cuda(cuda), Body::Cuda(exec)) => cuda.replay(exec, &graph.name).map_err(|what| graph.error(what)),
+            _ => Err(graph.error("a graph of another device")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{DType, Device};
+    use crate::ops::embed::{copy, fill};
+
+    #[test]
+    fn what_is_captured_runs_again_on_what_then_stands_in_memory() {
+        let dev = Device::open("emu", 1).unwrap();
+        let (mut x, mut y) = (dev.upload(&[1f32, 2.0]).unwrap(), dev.zeros(DType::F32, 2).unwrap());
+        let work = || {
+            // Another thread's launch is none of this capture.
+            std::thread::scope(|s| {
+                s.spawn(|| fill(&dev, dev.zeros(DType::F32, 4).unwrap().view_mut(), 1.0).unwrap());
+            });
+            copy(&dev, x.view(), y.view_mut())
+        };
+        let graph = dev.capture("pair", work).unwrap();
+        assert_eq!((dev.to_vec::<f32>(y.view()), graph.n_launches()), (vec![1.0, 2.0], 1), "it runs as it is captured");
+        dev.write(x.view_mut(), &[5f32, 6.0]);
+        fill(&dev, y.view_mut(), 0.0).unwrap();
+        dev.replay(&graph).unwrap();
+        assert_eq!(dev.to_vec::<f32>(y.view()), [5.0, 6.0]);
+    }
+
+    #[test]
+    fn a_graph_whose_buffer_is_gone_is_refused_by_name() {
+        let dev = Device::open("emu", 1).unwrap();
+        let (x, mut y) = (dev.upload(&[1f32, 2.0]).unwrap(), dev.zeros(DType::F32, 2).unwrap());
+        let work = || {
+            fill(&dev, y.view_mut(), 3.0)?;
+            fill(&dev, y.at_mut(0..0), 3.0)?;
+            fill(&dev, y.view_mut(), 4.0)?;
+            copy(&dev, x.view(), y.view_mut())
+        };
+        let graph = dev.capture("pair", work).unwrap();
+        assert!(graph.is_whole());
+        let moved = Some(x);
+        dev.replay(&graph).unwrap();
+        drop(moved);
+        assert!(!graph.is_whole());
+        let refused = dev.replay(&graph).unwrap_err();
+        assert_eq!(refused.to_string(), "graph pair (fill x2, copy x1): a buffer it was captured with is gone");
+        assert_eq!(refused.exit_code(), 4);
+        assert!(Device::open("cpu", 1).unwrap().capture("pair", || Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_capture_that_fails_leaves_none() {
+        let dev = Device::open("emu", 1).unwrap();
+        let mut y = dev.zeros(DType::F32, 2).unwrap();
+        let fails = || Err(Error::Training { what: "no".into() });
+        assert!(dev.capture("no", fails).is_err());
+        let graph = dev.capture("one", || fill(&dev, y.view_mut(), 3.0)).unwrap();
+        assert_eq!(graph.n_launches(), 1);
+        assert!(!Device::open("cpu", 1).unwrap().replays() && dev.replays());
+        dev.start_recording(4).unwrap();
+        assert!(!dev.replays(), "launches are timed one by one");
+        dev.stop_recording().unwrap();
+    }
+}
