@@ -1,7 +1,8 @@
 //! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
 //!
-//! `cargo bench --bench decode -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--json]`. Tokens are sampled tokens;
-//! the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8 prompts with 8 rollouts each.
+//! `cargo bench --bench decode -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--graphs]
+//! [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8
+//! prompts with 8 rollouts each.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,16 +23,19 @@ fn main() {
     let dev = o.open();
     let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
     for (name, prompts) in [("decode_distinct", SEQS), ("decode_groups", 8)] {
-        let config = EngineConfig { max_rows: o.rows, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };
+        let config = EngineConfig { max_rows: o.rows, graphs: o.graphs, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };
         let mut engine = Engine::new(&dev, &w.config, config).unwrap();
-        let mut round = 0;
+        let (mut round, mut digest) = (0, 0);
         let work = Workload { name, tokens: SEQS * NEW, flops: flops(&w.config, prompts) };
         measure(&o, &dev, work, || {
             round += 1;
             w.data_mut();
             w.pack(&dev).unwrap();
-            play(&mut engine, &w, prompts, round);
+            play(&mut engine, &w, prompts, round, &mut digest);
         });
+        if o.json && round > 0 {
+            println!("{}", serde_json::json!({ "case": name, "graphs": o.graphs, "digest": format!("{digest:016x}") }));
+        }
         let stats = engine.take_stats();
         if !o.json && stats.steps > 0 {
             let n = round as f64;
@@ -55,7 +59,8 @@ fn flops(c: &ModelConfig, prompts: usize) -> f64 {
     prompts as f64 * (heard + rows(PROMPT - 1..PROMPT)) + SEQS as f64 * decode
 }
 
-fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64) {
+/// One round; its tokens and the bits of their logprobs go into the digest.
+fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64, digest: &mut u64) {
     let sampling = Sampling::plain(1.0, NEW, -1);
     for s in 0..SEQS {
         let noise = Noise::new(round, (s % prompts) as u64);
@@ -67,6 +72,8 @@ fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64) {
         while let Some(turn) = engine.next_finished() {
             let seq = turn.seq;
             sampled += turn.ids.len();
+            let bits = turn.ids.iter().map(|id| *id as u32).chain(turn.logprobs.iter().map(|lp| lp.to_bits()));
+            *digest = bits.fold(*digest, |h, x| (h ^ x as u64).wrapping_mul(0x0100_0000_01b3));
             engine.release(seq);
         }
     }

@@ -252,6 +252,8 @@ pub struct EngineConfig {
     pub pages: usize,
     /// Rows (tokens) of one forward.
     pub max_rows: usize,
+    /// Run decode steps from graphs (emu and cuda).
+    pub graphs: bool,
 }
 
 /// Evaluation on held-out products.

@@ -120,7 +120,7 @@ fn eight_branches_of_a_prefix_use_its_pages_once() {
     let dev = Device::open("cpu", 2).unwrap();
     let (weights, chat) = (embedded::weights(&dev).unwrap(), embedded::chat().unwrap());
     let prefix: Vec<i32> = (0..512).map(|i| 20 + (i * 7) % 200).collect();
-    let config = EngineConfig { max_pages: 200, max_rows: 1024, max_seqs: 16, prefix_reuse: false };
+    let config = EngineConfig { max_pages: 200, max_rows: 1024, max_seqs: 16, prefix_reuse: false, graphs: false };
     let one = Sampling::plain(1.0, 1, -1);
     let key = |stream| NoiseKey { seed: 5, stream };
     let mut engine = Engine::new(&dev, &weights.config, config).unwrap();

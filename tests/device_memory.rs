@@ -59,7 +59,7 @@ fn what_no_machine_has_is_an_error_on_every_device() {
 #[test]
 fn an_error_names_the_buffer_its_size_and_what_the_card_has() {
     let (gpu, dev) = card(3 << 20);
-    let config = EngineConfig { max_pages: 2000, max_rows: 64, max_seqs: 8, prefix_reuse: true };
+    let config = EngineConfig { max_pages: 2000, max_rows: 64, max_seqs: 8, prefix_reuse: true, graphs: false };
     let refused = Engine::new(&dev, &ModelConfig::tiny(300), config).err().unwrap().to_string();
     for part in ["device emu: no room for kv pages: k.0, ", " of 3.0 MiB are free", "engine.pages"] {
         assert!(refused.contains(part), "want `{part}` in: {refused}");

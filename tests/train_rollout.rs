@@ -62,7 +62,7 @@ fn an_episode_is_the_same_whoever_runs_beside_it() {
     let jobs = jobs(8, 4);
     let together = Stage::new(2).play(&jobs, EngineConfig::sized_for(8, 640), 8);
     // few pages, small forwards, no shared prefixes, three at a time, one thread
-    let tight = EngineConfig { max_pages: 40, max_rows: 33, max_seqs: 3, prefix_reuse: false };
+    let tight = EngineConfig { max_pages: 40, max_rows: 33, max_seqs: 3, prefix_reuse: false, graphs: false };
     let stage = Stage::new(1);
     let apart = stage.play(&jobs, tight, 3);
     let alone = stage.play(&jobs[5..6], tight, 1);

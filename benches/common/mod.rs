@@ -23,6 +23,8 @@ pub struct Options {
     pub only: String,
     /// Rows of one engine forward.
     pub rows: usize,
+    /// Decode steps run from graphs.
+    pub graphs: bool,
 }
 
 impl Options {
@@ -36,6 +38,7 @@ impl Options {
             json: false,
             only: String::new(),
             rows: 1024,
+            graphs: false,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -51,6 +54,7 @@ impl Options {
             match arg.as_str() {
                 "--bench" => {}
                 "--json" => o.json = true,
+                "--graphs" => o.graphs = true,
                 "--threads" => o.threads = number(),
                 "--repeat" => o.repeat = number(),
                 "--rows" => o.rows = number(),

@@ -317,6 +317,12 @@ impl EngineConfig {
         vec![
             field("pages", "pages", "KV pages; 0 sizes them for the batch.", Count(&mut self.pages, 0)),
             field("max_rows", "tokens", "Rows of one forward of the engine.", Count(&mut self.max_rows, 1)),
+            field(
+                "graphs",
+                "",
+                "Run decode steps from graphs of launches (emu and cuda); has not run on hardware.",
+                Switch(&mut self.graphs),
+            ),
         ]
     }
 }
@@ -403,7 +409,7 @@ impl Default for Config {
                 schedule: "linear".into(),
                 max_bad_steps: 3,
             },
-            engine: EngineConfig { pages: 0, max_rows: 2048 },
+            engine: EngineConfig { pages: 0, max_rows: 2048, graphs: false },
             eval: EvalConfig { rollouts: 4, best_of: 8, products: 0, min_p: 0.02, seller: "base".into() },
             run: RunConfig { out: "auto".into(), checkpoint_every: 10, keep: 2 },
         }

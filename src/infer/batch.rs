@@ -13,6 +13,8 @@ pub(super) struct Batch {
     pub slots: Vec<i32>,
     /// Decode rows stand first; how many.
     pub n_decode: usize,
+    /// Rows at the end that nobody reads, see [`Batch::pad`].
+    pub n_pads: usize,
     /// `[M]` rows to sample from; one row may serve several sequences with the same prompt.
     pub logit_rows: Vec<i32>,
     /// `[M]` the slots that sample.
@@ -29,7 +31,8 @@ pub(super) struct Batch {
     pub key: Vec<u64>,
     /// Page copies (from, to), in order, before anything else.
     pub copies: Vec<(u32, u32)>,
-    /// `[max_seqs, table_width]` pages of the slots; only rows of slots in the batch are up to date.
+    /// `[max_seqs, table_width]` pages of the slots; only rows of slots in the batch are up to date. With a padding slot one
+    /// row more.
     pub tables: Vec<i32>,
     table_width: usize,
 }
@@ -41,6 +44,7 @@ impl Batch {
             positions: Vec::with_capacity(max_rows),
             slots: Vec::with_capacity(max_rows),
             n_decode: 0,
+            n_pads: 0,
             logit_rows: Vec::with_capacity(max_seqs),
             samples: Vec::with_capacity(max_seqs),
             temperature: Vec::with_capacity(max_seqs),
@@ -54,11 +58,16 @@ impl Batch {
         }
     }
 
+    /// One slot more, for [`Batch::pad`], of the one page `page`.
+    pub fn add_padding_slot(&mut self, page: usize) {
+        self.tables.resize(self.tables.len() + self.table_width, page as i32);
+    }
+
     pub fn clear(&mut self) {
         self.ids.clear();
         self.positions.clear();
         self.slots.clear();
-        self.n_decode = 0;
+        (self.n_decode, self.n_pads) = (0, 0);
         self.logit_rows.clear();
         self.samples.clear();
         self.temperature.clear();
@@ -84,6 +93,26 @@ impl Batch {
         self.top_p.push(seq.sampling.top_p);
         self.min_p.push(seq.sampling.min_p);
         self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
+    }
+
+    /// Rows that somebody reads.
+    pub fn n_live(&self) -> usize {
+        self.ids.len() - self.n_pads
+    }
+
+    /// Fills a batch of decode rows alone up to `rows` with rows of the sequence in `slot`, a page long, that nobody reads.
+    /// Every other position is one's: no two write one place, and none follows another (attention would join them).
+    pub fn pad(&mut self, rows: usize, slot: usize, context: usize) {
+        self.n_pads = rows - self.ids.len();
+        for pad in 0..self.n_pads {
+            self.logit_rows.push(self.ids.len() as i32);
+            self.row(slot, (2 * pad).min(context - 1), 0);
+            self.temperature.push(0.0);
+            self.top_k.push(0);
+            self.top_p.push(1.0);
+            self.min_p.push(0.0);
+            self.key.extend([0; 3]);
+        }
     }
 
     /// Writes a slot's pages into its row of the page table.

@@ -26,13 +26,15 @@ pub struct EngineConfig {
     pub max_seqs: usize,
     /// Share the pages of equal prefixes.
     pub prefix_reuse: bool,
+    /// Run decode steps from graphs, see `graphs.rs`: emu and cuda. It takes a page and a row of the page table more.
+    pub graphs: bool,
 }
 
 impl EngineConfig {
     /// Sizes that hold `max_seqs` sequences of `max_tokens` each without preemption.
     pub fn sized_for(max_seqs: usize, max_tokens: usize) -> EngineConfig {
         let max_pages = max_seqs * (max_tokens.div_ceil(CHUNK) + 1);
-        EngineConfig { max_pages, max_rows: 1024.max(max_seqs), max_seqs, prefix_reuse: true }
+        EngineConfig { max_pages, max_rows: 1024.max(max_seqs), max_seqs, prefix_reuse: true, graphs: false }
     }
 }
 
@@ -52,7 +54,7 @@ impl Engine {
     /// An engine for models of the shape `model`. Everything is allocated here.
     ///
     /// # Errors
-    /// [`Error::Config`] when a size is zero, [`Error::Memory`].
+    /// [`Error::Config`] when a size is zero, [`Error::Memory`], [`Error::Device`] for graphs on the CPU.
     pub fn new(dev: &Device, model: &ModelConfig, config: EngineConfig) -> Result<Engine> {
         Engine::planned(&mut Plan::on(dev), model, config)
     }
@@ -62,7 +64,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::new`].
     pub fn planned(plan: &mut Plan, model: &ModelConfig, config: EngineConfig) -> Result<Engine> {
-        let EngineConfig { max_pages, max_rows, max_seqs, prefix_reuse } = config;
+        let EngineConfig { max_pages, max_rows, max_seqs, prefix_reuse, graphs } = config;
         let sizes = [("max_pages", max_pages), ("max_rows", max_rows), ("max_seqs", max_seqs)];
         let zero = sizes.iter().filter(|(_, n)| *n == 0);
         let problems: Vec<_> = zero.map(|(key, _)| format!("engine: {key} must be 1 or more")).collect();
@@ -71,8 +73,12 @@ impl Engine {
         }
         let context = model.max_position_embeddings;
         let width = context.div_ceil(CHUNK).min(max_pages);
+        let mut schedule = Schedule::new(max_pages, max_rows, max_seqs, width, prefix_reuse);
+        if graphs {
+            schedule.batch.add_padding_slot(max_pages);
+        }
         Ok(Engine {
-            schedule: Schedule::new(max_pages, max_rows, max_seqs, width, prefix_reuse),
+            schedule,
             slate: Slate::planned(plan, model, config, width)?,
             finished: Vec::with_capacity(max_seqs),
             births: 0,
@@ -167,7 +173,7 @@ impl Engine {
             debug_assert!(self.n_running() == 0, "sequences are running and none can go on");
             return Ok(false);
         }
-        if let Err(e) = self.slate.run(weights, &self.schedule.batch) {
+        if let Err(e) = self.slate.run(weights, &mut self.schedule.batch, &mut self.schedule.stats) {
             self.schedule.drop_all();
             return Err(e);
         }

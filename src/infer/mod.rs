@@ -4,6 +4,7 @@
 
 mod batch;
 mod engine;
+mod graphs;
 mod pages;
 mod prefix;
 mod schedule;
@@ -12,6 +13,7 @@ mod slate;
 mod stats;
 
 pub use engine::{Engine, EngineConfig};
+pub use graphs::bucket;
 pub use pages::Pages;
 pub use prefix::{Hit, Prefix};
 pub use seq::{NoiseKey, Sampling, SeqId, Turn};

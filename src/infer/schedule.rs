@@ -91,7 +91,7 @@ impl Schedule {
 
     /// Counts a step that took `seconds`.
     pub fn account(&mut self, seconds: f64) {
-        let (n, decode) = (self.batch.ids.len(), self.batch.n_decode);
+        let (n, decode) = (self.batch.n_live(), self.batch.n_decode);
         let share = if n == 0 { 0.0 } else { decode as f64 / n as f64 };
         self.stats.steps += 1;
         self.stats.sampled_tok += self.batch.samples.len() as u64;

@@ -17,6 +17,10 @@ pub struct Stats {
     pub pages_peak: usize,
     /// Times a sequence lost its pages to another.
     pub preemptions: u64,
+    /// Decode steps that were captured as graphs.
+    pub captures: u64,
+    /// Decode steps that ran from a graph.
+    pub replays: u64,
     /// Seconds in prefill rows: each step's time, shared out by rows.
     pub prefill_s: f64,
     /// Seconds in decode rows, sampling included.
@@ -33,6 +37,8 @@ impl Stats {
         self.prefix_reused_tok += other.prefix_reused_tok;
         self.pages_peak = self.pages_peak.max(other.pages_peak);
         self.preemptions += other.preemptions;
+        self.captures += other.captures;
+        self.replays += other.replays;
         self.prefill_s += other.prefill_s;
         self.decode_s += other.decode_s;
     }

@@ -65,6 +65,15 @@ pub fn forward(
     )
 }
 
+/// `Ok` when [`forward_paged`] may run: what it looks at on the host besides shapes. A graph of its launches asks too.
+///
+/// # Errors
+/// [`Error::Shape`] for a page that is none, or weights not packed since their last change.
+pub fn ready_paged(dev: &Device, w: &Weights, rows: &PagedRows, kv: &KvPages) -> Result<()> {
+    w.ready(dev)?;
+    rows.fit(kv.n_pages)
+}
+
 /// Logits of the wanted rows, see [`Activations::logits`]; appends the keys and values of all rows to their pages.
 ///
 /// # Errors
@@ -77,9 +86,8 @@ pub fn forward_paged(
     acts: &mut Activations,
 ) -> Result<()> {
     let (n, m, c) = (rows.n_rows(), rows.n_logits(), w.config.hidden_size);
-    w.ready(dev)?;
+    ready_paged(dev, w, rows, kv)?;
     acts.begin(n, m, acts.for_use == Use::Decode)?;
-    rows.fit(kv.n_pages)?;
     embed_fwd(dev, rows.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
     let n_layers = w.layout.layers.len();
     for (l, ids) in w.layout.layers.iter().enumerate() {

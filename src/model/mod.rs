@@ -20,7 +20,7 @@ pub use activations::{Activations, Use};
 pub use backward::backward;
 pub use batch::{PackedBatch, Packing, PagedRows};
 pub use config::ModelConfig;
-pub use forward::{forward, forward_paged};
+pub use forward::{forward, forward_paged, ready_paged};
 pub use kv::KvPages;
 pub use layout::{LayerIds, Layout, TensorId, TensorSpec};
 pub use plan::Plan;

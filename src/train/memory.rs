@@ -54,7 +54,12 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
 pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     let shape = base::shape(model, config.compute())?;
     Weights::planned(plan, "model", shape.clone())?;
-    Engine::planned(plan, &shape, EngineConfig::sized_for(1, shape.max_position_embeddings)).map(drop)
+    Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
+}
+
+/// Sizes of a chat's engine: one sequence, one whole context.
+pub fn chat_engine(config: &Config, shape: &ModelConfig) -> EngineConfig {
+    EngineConfig { graphs: config.engine.graphs, ..EngineConfig::sized_for(1, shape.max_position_embeddings) }
 }
 
 /// A setting that takes memory and moves no result: its key, its value, the least it can be, and how it is set.

@@ -151,6 +151,7 @@ pub(super) fn times(row: &mut Metrics, s: &StepFacts) {
         row.insert(format!("time/{key}_reused_tokens"), json!(of.prefix_reused_tok));
         row.insert(format!("time/{key}_preemptions"), json!(of.preemptions));
         row.insert(format!("time/{key}_pages_peak"), json!(of.pages_peak));
+        row.insert(format!("time/{key}_graph_steps"), json!(of.replays));
     }
     row.insert("time/peak_memory_bytes".into(), json!(peak_memory_bytes()));
 }

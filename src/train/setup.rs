@@ -181,6 +181,7 @@ pub fn engine_config(config: &Config, model: &ModelConfig) -> EngineConfig {
         max_rows: config.engine.max_rows,
         max_seqs: live + openings,
         prefix_reuse: true,
+        graphs: config.engine.graphs,
     }
 }
 

@@ -81,7 +81,7 @@ pub struct Played {
 }
 
 pub fn sized(max_pages: usize, max_rows: usize) -> EngineConfig {
-    EngineConfig { max_pages, max_rows, max_seqs: 64, prefix_reuse: true }
+    EngineConfig { max_pages, max_rows, max_seqs: 64, prefix_reuse: true, graphs: false }
 }
 
 /// Plays all episodes at once; afterwards every page must be back.

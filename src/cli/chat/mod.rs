@@ -69,7 +69,8 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let product = choose(&config, args.product.as_deref())?;
     let episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
     let sampling = sampling(args, &config, person, model.chat.end());
-    let mut speaker = Speaker::new(&dev, &model, sampling, Noise::new(config.seed, CHAT))?;
+    let sizes = memory::chat_engine(&config, &model.weights.config);
+    let mut speaker = Speaker::new(&dev, &model, sizes, sampling, Noise::new(config.seed, CHAT))?;
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
         (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
     let mut table =

@@ -18,13 +18,18 @@ pub struct Speaker<'a> {
 }
 
 impl<'a> Speaker<'a> {
-    /// A speaker with an engine that holds one whole context.
+    /// A speaker with an engine of these sizes.
     ///
     /// # Errors
     /// What the engine refuses.
-    pub fn new(dev: &Device, model: &'a Base, sampling: Sampling, noise: Noise) -> Result<Speaker<'a>> {
-        let shape = &model.weights.config;
-        let engine = Engine::new(dev, shape, EngineConfig::sized_for(1, shape.max_position_embeddings))?;
+    pub fn new(
+        dev: &Device,
+        model: &'a Base,
+        sizes: EngineConfig,
+        sampling: Sampling,
+        noise: Noise,
+    ) -> Result<Speaker<'a>> {
+        let engine = Engine::new(dev, &model.weights.config, sizes)?;
         let key = NoiseKey { seed: noise.seed, stream: noise.stream };
         Ok(Speaker { model, engine, sampling, key, heard: None })
     }
