@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench kernels -- [STEM]... [--device NAME] [--threads N] [--dtype f32|bf16] [--shape NAME] [--json FILE]`:
 //! median and spread of each op whose stem contains a STEM, its GFLOP/s or GB/s (of what it is bound by), and the share of
-//! the roofline whose ceilings were measured just before. `--json` appends one object a row; shapes: tiny, qwen3-0.6b, or
+//! the roofline whose ceilings were measured just before; at the end the median with cold caches. `--json` appends one object a row; shapes: tiny, qwen3-0.6b, or
 //! a config.json. The CPU device computes in f32 only.
 
 use haggle::device::{DType, Device};

@@ -9,9 +9,14 @@ use crate::ops::sample::{Sampling, sample};
 
 /// linear_logprob_fwd, linear_logprob_bwd, sample.
 pub fn head(bench: &mut Bench) -> Result<()> {
-    for n in bench.sizes([64, 1024, 4096]) {
-        if bench.wants("linear_logprob_fwd") || bench.wants("linear_logprob_bwd") {
-            linear_logprob(bench, n)?;
+    if bench.wants("linear_logprob_fwd") || bench.wants("linear_logprob_bwd") {
+        let (c, v) = (bench.model.hidden_size, bench.model.vocab_size);
+        for n in bench.sizes([64, 1024, 4096]) {
+            linear_logprob(bench, n, c, v)?;
+        }
+        // A large model's head, whatever the shape asked for.
+        if bench.dev.name().starts_with("cuda") {
+            linear_logprob(bench, 4096, 2048, 131_072)?;
         }
     }
     for n in bench.sizes([1, 16, 64]) {
@@ -24,8 +29,8 @@ pub fn head(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn linear_logprob(bench: &mut Bench, n: usize) -> Result<()> {
-    let (c, v, dtype) = (bench.model.hidden_size, bench.model.vocab_size, bench.dtype);
+fn linear_logprob(bench: &mut Bench, n: usize, c: usize, v: usize) -> Result<()> {
+    let dtype = bench.dtype;
     let (x, w) = (bench.noise(n * c)?, bench.noise(v * c)?);
     let target = bench.dev.upload(&(0..n).map(|i| (i * 37 % v) as i32).collect::<Vec<i32>>())?;
     let (dlp, dh) = (bench.noise_f32(n)?, bench.noise_f32(n)?);

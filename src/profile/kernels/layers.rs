@@ -20,9 +20,9 @@ pub fn layers(bench: &mut Bench) -> Result<()> {
         rope(bench, n)?;
         embed(bench, n)?;
     }
-    for t in bench.sizes([64, 256, 512]) {
+    for t in bench.sizes([64, 256, 512, 4096]) {
         if bench.wants("attn_fwd") || bench.wants("attn_bwd") {
-            attn(bench, if t == 64 { 1 } else { 8 }, t)?;
+            attn(bench, if t == 64 || t == 4096 { 1 } else { 8 }, t)?;
         }
     }
     for t in bench.sizes([128, 512]) {

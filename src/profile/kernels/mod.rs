@@ -1,6 +1,7 @@
 //! Single ops, timed at a model's shapes, beside what the machine can do at most: for `haggle profile kernel` and for
 //! `cargo bench --bench kernels`.
 
+mod cold;
 mod credit;
 mod gemm;
 mod head;
@@ -55,8 +56,10 @@ pub struct Timed {
     pub dtype: &'static str,
     /// The device's name.
     pub device: &'static str,
-    /// Microseconds of a call: median, 10th and 90th percentile.
+    /// Microseconds of a call: median, 10th and 90th percentile. Calls follow each other: what fits a cache is there.
     pub us: [f64; 3],
+    /// The median where no cache holds anything of it; none on the emulator.
+    pub cold_us: Option<f64>,
     /// What it costs.
     pub cost: Cost,
     /// The ceilings measured before.
@@ -66,7 +69,10 @@ pub struct Timed {
 impl Timed {
     /// The head of the table that [`Timed::line`] makes.
     pub fn head() -> String {
-        format!("{:<20} {:<32} {:>10} {:>17} {:>15} {:>9}", "op", "shape", "median us", "p10..p90", "rate", "roofline")
+        format!(
+            "{:<20} {:<32} {:>10} {:>17} {:>15} {:>9} {:>10}",
+            "op", "shape", "median us", "p10..p90", "rate", "roofline", "cold us"
+        )
     }
 
     /// Its rate in the unit of what it is bound by.
@@ -86,10 +92,11 @@ impl Timed {
     pub fn line(&self) -> String {
         let ([median, p10, p90], (rate, unit)) = (self.us, self.rate());
         format!(
-            "{:<20} {:<32} {median:>10.1} {p10:>8.1}..{p90:<7.1} {rate:>7.1} {unit:<7} {:>8.0}%",
+            "{:<20} {:<32} {median:>10.1} {p10:>8.1}..{p90:<7.1} {rate:>7.1} {unit:<7} {:>8.0}% {:>10}",
             self.op,
             self.shape,
-            100.0 * self.share()
+            100.0 * self.share(),
+            self.cold_us.map_or("-".into(), |us| format!("{us:.1}"))
         )
     }
 
@@ -98,7 +105,7 @@ impl Timed {
         let (rate, unit) = self.rate();
         json!({
             "op": self.op, "shape": self.shape, "dtype": self.dtype, "device": self.device, "median_us": self.us[0],
-            "p10_us": self.us[1], "p90_us": self.us[2], "flops": self.cost.flops, "bytes": self.cost.bytes,
+            "p10_us": self.us[1], "p90_us": self.us[2], "cold_us": self.cold_us, "flops": self.cost.flops, "bytes": self.cost.bytes,
             "rate": rate, "unit": unit, "roofline": self.share(),
         })
     }
@@ -112,6 +119,7 @@ pub struct Bench<'a> {
     only: Vec<String>,
     show: &'a mut dyn FnMut(&Timed),
     peaks: Peaks,
+    flusher: cold::Flusher,
     rows: usize,
 }
 
@@ -132,7 +140,8 @@ impl<'a> Bench<'a> {
             return Err(Error::Device { device: dev.name().into(), what });
         }
         let peaks = Peaks::measure(&dev, dtype)?;
-        Ok(Bench { dev, dtype, model, only, show, peaks, rows: 0 })
+        let flusher = cold::Flusher::new(&dev)?;
+        Ok(Bench { dev, dtype, model, only, show, peaks, flusher, rows: 0 })
     }
 
     /// The ceilings.
@@ -192,9 +201,10 @@ impl<'a> Bench<'a> {
         }
         let dev = self.dev.clone();
         let us = time(&dev, || call(&dev))?;
+        let cold_us = self.flusher.cold_us(&dev, || call(&dev))?;
         let shape = if what.is_empty() { cost.shape() } else { format!("{} {what}", cost.shape()) };
         let (dtype, device, peaks) = (self.dtype.name(), dev.name(), self.peaks);
-        (self.show)(&Timed { op, shape, dtype, device, us, cost, peaks });
+        (self.show)(&Timed { op, shape, dtype, device, us, cold_us, cost, peaks });
         self.rows += 1;
         Ok(())
     }
