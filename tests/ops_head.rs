@@ -84,7 +84,7 @@ impl Head {
     fn forward(&self, dev: &Device) -> [Vec<f32>; 3] {
         let [n, v, c] = self.dims;
         let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, n)];
-        let mut space = poisoned(dev, linear_logprob_workspace(dev, v));
+        let mut space = poisoned(dev, linear_logprob_workspace(dev, v, c, DType::F32));
         let (x, w, target) =
             (dev.upload(&self.x).unwrap(), dev.upload(&self.w).unwrap(), dev.upload(&self.target).unwrap());
         let [lp, lse, h] = &mut out;
@@ -116,7 +116,7 @@ fn linear_logprob_bwd_matches_the_oracle() {
         let [_, lse, h] = head.forward(&dev);
         let (d_lp, d_h, dw0) = (normal(n, 4), normal(n, 5), normal(v * c, 6));
         let (mut dx, mut dw) = (poisoned(&dev, n * c), dev.upload(&dw0).unwrap());
-        let mut space = poisoned(&dev, linear_logprob_workspace(&dev, v));
+        let mut space = poisoned(&dev, linear_logprob_workspace(&dev, v, c, DType::F32));
         let [x, w, lse, h] = [&head.x, &head.w, &lse, &h].map(|x| dev.upload(x).unwrap());
         let (d_lp_buffer, d_h_buffer, target) =
             (dev.upload(&d_lp).unwrap(), dev.upload(&d_h).unwrap(), dev.upload(&head.target).unwrap());
@@ -153,7 +153,8 @@ fn backward(head: &Head, dev: &Device) -> [Vec<f32>; 2] {
     let [d_lp, d_h, lse, h, x, w] =
         [&normal(n, 4), &normal(n, 5), &lse, &h, &head.x, &head.w].map(|x| dev.upload(x.as_slice()).unwrap());
     let (mut dx, mut dw) = (poisoned(dev, n * c), dev.upload(&normal(v * c, 6)).unwrap());
-    let (target, mut space) = (dev.upload(&head.target).unwrap(), poisoned(dev, linear_logprob_workspace(dev, v)));
+    let (target, mut space) =
+        (dev.upload(&head.target).unwrap(), poisoned(dev, linear_logprob_workspace(dev, v, c, DType::F32)));
     let (given, x, w) = ((lse.view(), h.view()), x.view(), w.view());
     let (dx_view, dw_view, space_view) = (dx.view_mut(), dw.view_mut(), space.view_mut());
     let (d_lp, d_h, target) = (d_lp.view(), d_h.view(), target.view());
@@ -185,7 +186,7 @@ fn in_bf16(head: &Head, dev: &Device) -> [Vec<f32>; 5] {
     let mut out = [poisoned(dev, n), poisoned(dev, n), poisoned(dev, n)];
     let (x, w, target) =
         (dev.upload(&round(&head.x)).unwrap(), dev.upload(&round(&head.w)).unwrap(), dev.upload(&head.target).unwrap());
-    let mut space = poisoned(dev, linear_logprob_workspace(dev, v));
+    let mut space = poisoned(dev, linear_logprob_workspace(dev, v, c, DType::Bf16));
     let [lp, lse, h] = &mut out;
     let (x, w, target, space_view) = (x.view(), w.view(), target.view(), space.view_mut());
     let (lp_view, lse_view, h_view) = (lp.view_mut(), lse.view_mut(), h.view_mut());
@@ -230,17 +231,19 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
 
 #[test]
 fn linear_logprob_in_bf16_has_the_bits_of_sampling_a_row_alone() {
-    let (head, _) = Head::all().remove(4);
-    let ([n, v, c], dev) = (head.dims, kernel_device());
-    let w = dev.upload(&round(&head.w)).unwrap();
-    for row in [0, 1, 77, n - 1] {
-        let (x, mut z) = (dev.upload(&round(&head.x[row * c..][..c])).unwrap(), poisoned(&dev, v));
-        gemm_nt(&dev, x.view(), w.view(), z.view_mut(), 1, v, c, Store::Set).unwrap();
-        let (token, logprob) = draw(&dev, &take(&dev, &z), 1, Row { temperature: 1.0 / head.inv as f64, ..ALL });
-        let mut target = head.target.clone();
-        target[row] = token[0] as i32;
-        let trained = in_bf16(&Head { target, x: head.x.clone(), w: head.w.clone(), ..head }, &dev)[0][row];
-        assert_eq!(logprob[0].to_bits(), trained.to_bits(), "row {row}, token {}", token[0]);
+    // A vocabulary of one span, and of several.
+    for (head, _) in Head::all().split_off(4) {
+        let ([n, v, c], dev) = (head.dims, kernel_device());
+        let w = dev.upload(&round(&head.w)).unwrap();
+        for row in [0, 1, 77.min(n - 2), n - 1] {
+            let (x, mut z) = (dev.upload(&round(&head.x[row * c..][..c])).unwrap(), poisoned(&dev, v));
+            gemm_nt(&dev, x.view(), w.view(), z.view_mut(), 1, v, c, Store::Set).unwrap();
+            let (token, logprob) = draw(&dev, &take(&dev, &z), 1, Row { temperature: 1.0 / head.inv as f64, ..ALL });
+            let mut target = head.target.clone();
+            target[row] = token[0] as i32;
+            let trained = in_bf16(&Head { target, x: head.x.clone(), w: head.w.clone(), ..head }, &dev)[0][row];
+            assert_eq!(logprob[0].to_bits(), trained.to_bits(), "V {v} row {row}, token {}", token[0]);
+        }
     }
 }
 
@@ -429,7 +432,8 @@ fn wrong_sizes_are_refused() {
         refused(gemm(&dev, a.view(), a.view(), c.view_mut(), 3, 3, 4, Store::Set), name, "c has M N");
     }
     let (mut lp, mut lse, mut h) = (poisoned(&dev, 3), poisoned(&dev, 3), poisoned(&dev, 2));
-    let (target, mut space) = (dev.upload(&[0i32, 1, 2]).unwrap(), poisoned(&dev, linear_logprob_workspace(&dev, 3)));
+    let (target, mut space) =
+        (dev.upload(&[0i32, 1, 2]).unwrap(), poisoned(&dev, linear_logprob_workspace(&dev, 3, 4, DType::F32)));
     let mut fwd = |x: View, h: ViewMut, space: ViewMut| {
         linear_logprob_fwd(&dev, x, a.view(), target.view(), lp.view_mut(), lse.view_mut(), h, space, 4, 1.0)
     };

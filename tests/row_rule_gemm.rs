@@ -273,7 +273,7 @@ fn head(dev: &Device, x: &[f32], w: &[f32], target: &[i32], inv_temperature: f32
     let (x, w, target) = (dev.upload(x).unwrap(), dev.upload(w).unwrap(), dev.upload(target).unwrap());
     let zeros = |len| dev.zeros(DType::F32, len).unwrap();
     let (mut lp, mut lse, mut h) = (zeros(n), zeros(n), zeros(n));
-    let mut work = zeros(linear_logprob_workspace(dev, V));
+    let mut work = zeros(linear_logprob_workspace(dev, V, C, DType::F32));
     let (x, w, t, out) = (x.view(), w.view(), target.view(), (lp.view_mut(), lse.view_mut(), h.view_mut()));
     linear_logprob_fwd(dev, x, w, t, out.0, out.1, out.2, work.view_mut(), C, inv_temperature).unwrap();
     assert!(work.guard_intact());
@@ -310,7 +310,7 @@ fn linear_logprob_bwd_has_the_same_bits_on_every_device() {
         let (t, lse, h) =
             (dev.upload(&target).unwrap(), dev.upload(&fwd[n..2 * n]).unwrap(), dev.upload(&fwd[2 * n..]).unwrap());
         let (mut dx, mut dw) = (dev.upload(&vec![f32::NAN; n * C]).unwrap(), dev.upload(&dw0).unwrap());
-        let mut work = dev.zeros(DType::F32, linear_logprob_workspace(dev, V)).unwrap();
+        let mut work = dev.zeros(DType::F32, linear_logprob_workspace(dev, V, C, DType::F32)).unwrap();
         let (a, b) = ((dlp.view(), dh.view(), x.view(), w.view()), (t.view(), lse.view(), h.view()));
         let (c, d) = ((dx.view_mut(), dw.view_mut()), work.view_mut());
         linear_logprob_bwd(dev, a.0, a.1, a.2, a.3, b.0, b.1, b.2, c.0, c.1, d, C, 0.8).unwrap();

@@ -38,3 +38,26 @@ __device__ __forceinline__ float chunk_max(const float (&x)[4]) {
     float a = x[2] > x[0] ? x[2] : x[0], b = x[3] > x[1] ? x[3] : x[1];
     return lanes_max<8>(b > a ? b : a);
 }
+
+// The same tree over 16 lanes that four neighbouring threads hold: thread t has lanes 2t + e and 8 + 2t + e as x[0][e] and
+// x[1][e]. Bits of lanes_sum<16>, and of lanes_max<16>.
+__device__ __forceinline__ float quad_sum(const float (&x)[2][2]) {
+    float a = x[0][0] + x[1][0], b = x[0][1] + x[1][1];
+#pragma unroll
+    for (int half = 2; half > 0; half /= 2) {
+        a += __shfl_xor_sync(ALL_LANES, a, half);
+        b += __shfl_xor_sync(ALL_LANES, b, half);
+    }
+    return a + b;
+}
+
+__device__ __forceinline__ float quad_max(const float (&x)[2][2]) {
+    float a = x[1][0] > x[0][0] ? x[1][0] : x[0][0], b = x[1][1] > x[0][1] ? x[1][1] : x[0][1];
+#pragma unroll
+    for (int half = 2; half > 0; half /= 2) {
+        float c = __shfl_xor_sync(ALL_LANES, a, half), d = __shfl_xor_sync(ALL_LANES, b, half);
+        a = c > a ? c : a;
+        b = d > b ? d : b;
+    }
+    return b > a ? b : a;
+}

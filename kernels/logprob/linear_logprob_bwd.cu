@@ -12,7 +12,7 @@
 // Determinism     elementwise; in f32 the bits of the CPU device.
 // Source          the derivatives above.
 // Oracle          src/oracle/logprob.rs
-#include "common/math.cuh"
+#include "common/logprob.cuh"
 
 constexpr int PER_THREAD = 4;
 
@@ -26,15 +26,13 @@ __device__ __forceinline__ void linear_logprob_bwd(const float* __restrict__ dlo
                                                    T* dz,                               // [R, W], may be z
                                                    int32_t width, int32_t first, float inv_temperature) {
     int64_t row = blockIdx.x;
-    float d = dlogprob[row], dh = dentropy[row], l = lse[row], h = entropy[row];
+    LogitGradient gradient = {dlogprob[row], dentropy[row], lse[row], entropy[row], inv_temperature};
     int32_t hit = target[row] - first;
 #pragma unroll
     for (int e = 0; e < PER_THREAD; e++) {
         int32_t v = (int32_t)blockIdx.y * 256 * PER_THREAD + e * 256 + (int32_t)threadIdx.x;
         if (v >= width) return;
-        float log_p = z[row * width + v] * inv_temperature - l;
-        float g = -inv_temperature * exp_f32(log_p) * fmaf(dh, log_p + h, d);
-        dz[row * width + v] = from_f32<T>(v == hit ? g + inv_temperature * d : g);
+        dz[row * width + v] = from_f32<T>(gradient.of(z[row * width + v], v == hit));
     }
 }
 

@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(128)
                        int64_t part_at, int64_t hit_at, int64_t n_rows, int32_t n_spans) {
     int64_t row = (int64_t)blockIdx.x * 128 + threadIdx.x;
     if (row >= n_rows) return;
-    SoftmaxSums s = merge_spans(work + part_at + row * n_spans * 3, n_spans);
+    SoftmaxSums s = merge_parts(work + part_at + row * n_spans * 3, n_spans);
     float log_sum = log_f32(s.sum), l = s.max + log_sum;
     lse[row] = l;
     entropy[row] = log_sum - s.dot / s.sum;

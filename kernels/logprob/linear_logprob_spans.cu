@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(256)
     bool live = row < n_rows;
     int span = (int)(at % here), from = span * SPAN;
     const float* of = work + (live ? row * width + from : 0);
-    SoftmaxSums s = span_sums(of, live ? min(SPAN, width - from) : 0, lane, inv_temperature);
+    SoftmaxSums s = span_sums(of, live ? min(SPAN, width - from) : 0, lane, inv_temperature, n_spans > 1);
     if (!live || lane != 0) return;
     float* to = work + part_at + (row * n_spans + first / SPAN + span) * 3;
     to[0] = s.max;

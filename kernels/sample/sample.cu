@@ -204,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     // Scaled logits; a thread later reads what it wrote, but for the walk and the taken one.
     each_span(vocab, n_spans, [&](int span, int from, int width) {
         for (int i = from + lane; i < from + width; i += SPAN_LANES) z[i] = z[i] * scale;
-        SoftmaxSums s = span_sums(z + from, width, lane, 1.0f);
+        SoftmaxSums s = span_sums(z + from, width, lane, 1.0f, n_spans > 1);
         if (lane == 0 && width > 0) {
             s_part[3 * span] = s.max;
             s_part[3 * span + 1] = s.sum;
@@ -213,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     });
     if (threadIdx.x == 0) s_found = EVERY;
     __syncthreads();  // s_part holds the spans' sums, z the scaled logits
-    SoftmaxSums sums = merge_spans(s_part, n_spans);
+    SoftmaxSums sums = merge_parts(s_part, n_spans);
     __syncthreads();  // s_part is read before row_sum writes there
     Row row = {z, vocab, n_spans, s_part};
     int taken;

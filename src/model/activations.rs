@@ -184,7 +184,9 @@ fn layer_acts(
 
 fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for_use: Use) -> Result<OutActs> {
     let (packed, logits, workspace) = match for_use {
-        Use::Train | Use::Score => (m, 0, linear_logprob_workspace(plan.device(), c.vocab_size)),
+        Use::Train | Use::Score => {
+            (m, 0, linear_logprob_workspace(plan.device(), c.vocab_size, c.hidden_size, c.compute))
+        }
         Use::Decode => (0, m * c.vocab_size, 0),
     };
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("out.{name}"), dtype, len);

@@ -2,14 +2,14 @@
 
 use super::{cost, want};
 use crate::device::gpu::logprob::Head;
-use crate::device::{Device, View, ViewMut, cpu, gpu};
+use crate::device::{DType, Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
 
-/// f32 elements of the workspace the two ops need for a vocabulary of V: a bounded block of rows, whatever N is.
-pub fn linear_logprob_workspace(dev: &Device, vocab: usize) -> usize {
+/// f32 elements of the workspace the two ops need for w `[V, C]` of `dtype`: a bounded block of rows, whatever N is.
+pub fn linear_logprob_workspace(dev: &Device, vocab: usize, dim: usize, dtype: DType) -> usize {
     match dev {
         Device::Cpu(_) => cpu::logprob::block_rows(vocab) * vocab,
-        Device::Gpu(_) => gpu::logprob::workspace(vocab),
+        Device::Gpu(gpu) => gpu::logprob::workspace(gpu, vocab, dim, dtype),
     }
 }
 
@@ -33,7 +33,12 @@ pub fn linear_logprob_fwd(
     want("linear_logprob_fwd", "logprob [N]", logprob.len(), n)?;
     want("linear_logprob_fwd", "lse [N]", lse.len(), n)?;
     want("linear_logprob_fwd", "entropy [N]", entropy.len(), n)?;
-    want("linear_logprob_fwd", "workspace", workspace.len(), linear_logprob_workspace(dev, w.len() / dim))?;
+    want(
+        "linear_logprob_fwd",
+        "workspace",
+        workspace.len(),
+        linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
+    )?;
     let _span = dev.op("linear_logprob_fwd", || cost::linear_logprob_fwd(n, dim, w.len() / dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::logprob::linear_logprob_fwd(
@@ -85,7 +90,12 @@ pub fn linear_logprob_bwd(
     want("linear_logprob_bwd", "x [N, C]", x.len(), n * dim)?;
     want("linear_logprob_bwd", "dx [N, C]", dx.len(), n * dim)?;
     want("linear_logprob_bwd", "dw [V, C]", dw.len(), w.len())?;
-    want("linear_logprob_bwd", "workspace", workspace.len(), linear_logprob_workspace(dev, w.len() / dim))?;
+    want(
+        "linear_logprob_bwd",
+        "workspace",
+        workspace.len(),
+        linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
+    )?;
     let _span = dev.op("linear_logprob_bwd", || cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::logprob::linear_logprob_bwd(

@@ -8,7 +8,9 @@ use crate::ops::sample::{Sampling, sample};
 use crate::oracle;
 
 pub(super) fn all(t: &mut Tester) -> Result<()> {
+    // A vocabulary of one span of sums, and of two.
     logprob(t, 19, 40, 300)?;
+    logprob(t, 5, 40, 2300)?;
     if t.dtype == DType::F32 { sampled(t, 12, 700) } else { Ok(()) }
 }
 
@@ -18,7 +20,7 @@ fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
     let targets: Vec<i32> = (0..n).map(|i| (i * 97 % v) as i32).collect();
     let (target, inv) = (t.dev.upload(&targets)?, 0.3);
     let [mut lp, mut lse, mut h] = [t.out_f32(n)?, t.out_f32(n)?, t.out_f32(n)?];
-    let mut work = t.out_f32(linear_logprob_workspace(t.dev, v))?;
+    let mut work = t.out_f32(linear_logprob_workspace(t.dev, v, c, t.dtype))?;
     let (xv, wv, tv) = (x.buffer.view(), w.buffer.view(), target.view());
     let (lp_out, lse_out, h_out) = (lp.view_mut(), lse.view_mut(), h.view_mut());
     linear_logprob_fwd(t.dev, xv, wv, tv, lp_out, lse_out, h_out, work.view_mut(), c, inv)?;

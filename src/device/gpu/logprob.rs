@@ -3,9 +3,9 @@
 //!
 //! The product is the one decoding uses, so a training forward has the bits of sampling. Blocks are walked rows first,
 //! then vocabulary; no bit depends on their size, but for dx in bf16, which is rounded once a block of tokens. x and w
-//! are f32 or bf16, logits f32; the gradient of the logits is like x.
+//! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `logprob_sm90.rs`.
 
-use super::{Arg, Gpu, Launch, by_dtype, holds};
+use super::{Arg, Gpu, Launch, by_dtype, holds, logprob_sm90};
 use crate::device::cpu::softmax::SPAN;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
@@ -13,14 +13,17 @@ use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use std::ops::Range;
 
 /// Rows of a block.
-const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 /// Tokens of a block: whole spans.
-const COLS: usize = 8 * SPAN;
+pub(super) const COLS: usize = 8 * SPAN;
 
 /// f32 elements of the workspace: a block of logits, and behind it the sums of its rows' spans and their targets' logits,
 /// or its gradient in bf16.
-pub fn workspace(vocab: usize) -> usize {
-    (hits_at(vocab) + ROWS).max(sums_at(vocab) + sums_at(vocab) / 2)
+pub fn workspace(gpu: &Gpu, vocab: usize, dim: usize, dtype: DType) -> usize {
+    let (fwd, bwd) = (hits_at(vocab) + ROWS, sums_at(vocab) + sums_at(vocab) / 2);
+    let fwd = if logprob_sm90::takes_fwd(gpu, vocab, dim, dtype) { logprob_sm90::fwd_workspace(vocab) } else { fwd };
+    let bwd = if logprob_sm90::takes(gpu, dim, dtype) { logprob_sm90::bwd_workspace(vocab) } else { bwd };
+    fwd.max(bwd)
 }
 
 fn sums_at(vocab: usize) -> usize {
@@ -47,24 +50,22 @@ pub struct Head<'a> {
 }
 
 /// `0..n` in parts of `part`.
-fn parts(n: usize, part: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn parts(n: usize, part: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n).step_by(part).map(move |at| at..n.min(at + part))
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].
-pub fn linear_logprob_fwd(
-    dev: &Device,
-    gpu: &Gpu,
-    head: Head,
-    [mut logprob, mut lse, mut entropy]: [ViewMut; 3],
-    mut work: ViewMut,
-) -> Result<()> {
+pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut; 3], mut work: ViewMut) -> Result<()> {
     let (n, c) = (head.target.len(), head.dim);
     let v = head.w.len() / c;
-    let floats = [("logprob", logprob.dtype()), ("lse", lse.dtype()), ("entropy", entropy.dtype())];
-    holds("linear_logprob_fwd", DType::F32, &floats)?;
+    for (name, x) in ["logprob", "lse", "entropy"].iter().zip(&out) {
+        holds("linear_logprob_fwd", DType::F32, &[(name, x.dtype())])?;
+    }
     holds("linear_logprob_fwd", DType::F32, &[("workspace", work.dtype())])?;
     holds("linear_logprob_fwd", DType::I32, &[("target", head.target.dtype())])?;
+    if logprob_sm90::takes_fwd(gpu, v, c, head.x.dtype()) {
+        return logprob_sm90::linear_logprob_fwd(gpu, head, out, work);
+    }
     for rows in parts(n, ROWS) {
         for cols in parts(v, COLS) {
             logits(dev, head, &mut work, rows.clone(), cols.clone())?;
@@ -89,27 +90,41 @@ pub fn linear_logprob_fwd(
             ];
             gpu.launch(&launch, args)?;
         }
-        let launch = Launch {
-            kernel: "linear_logprob_fwd",
-            op: "linear_logprob_fwd",
-            grid: [rows.len().div_ceil(128) as u32, 1, 1],
-            block: [128, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}"),
-        };
-        let args = &mut [
-            Arg::In(work.view()),
-            Arg::Out(logprob.reborrow().at(rows.clone())),
-            Arg::Out(lse.reborrow().at(rows.clone())),
-            Arg::Out(entropy.reborrow().at(rows.clone())),
-            Arg::I64(sums_at(v) as i64),
-            Arg::I64(hits_at(v) as i64),
-            Arg::I64(rows.len() as i64),
-            Arg::I32(v.div_ceil(SPAN) as i32),
-        ];
-        gpu.launch(&launch, args)?;
+        merge(gpu, head, &mut out, work.view(), rows, [sums_at(v), hits_at(v)])?;
     }
     Ok(())
+}
+
+/// logprob, lse, entropy of rows from the sums of their spans and their targets' logits, which stand in the workspace.
+pub(super) fn merge(
+    gpu: &Gpu,
+    head: Head,
+    [logprob, lse, entropy]: &mut [ViewMut; 3],
+    work: View,
+    rows: Range<usize>,
+    [sums_at, hits_at]: [usize; 2],
+) -> Result<()> {
+    let (n, c) = (head.target.len(), head.dim);
+    let v = head.w.len() / c;
+    let launch = Launch {
+        kernel: "linear_logprob_fwd",
+        op: "linear_logprob_fwd",
+        grid: [rows.len().div_ceil(128) as u32, 1, 1],
+        block: [128, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}"),
+    };
+    let args = &mut [
+        Arg::In(work),
+        Arg::Out(logprob.reborrow().at(rows.clone())),
+        Arg::Out(lse.reborrow().at(rows.clone())),
+        Arg::Out(entropy.reborrow().at(rows.clone())),
+        Arg::I64(sums_at as i64),
+        Arg::I64(hits_at as i64),
+        Arg::I64(rows.len() as i64),
+        Arg::I32(v.div_ceil(SPAN) as i32),
+    ];
+    gpu.launch(&launch, args)
 }
 
 /// Raw logits of a block into the workspace.
@@ -136,6 +151,9 @@ pub fn linear_logprob_bwd(
     }
     holds("linear_logprob_bwd", DType::I32, &[("target", head.target.dtype())])?;
     let narrow = by_dtype("linear_logprob_bwd", &[head.x.dtype(), head.w.dtype(), dx.dtype()])? == DType::Bf16;
+    if logprob_sm90::takes(gpu, c, head.x.dtype()) {
+        return logprob_sm90::linear_logprob_bwd(dev, gpu, head, [dlogprob, dentropy, lse, entropy], [dx, dw], work);
+    }
     let dz_at = if narrow { sums_at(v) } else { 0 };
     for rows in parts(n, ROWS) {
         for cols in parts(v, COLS) {

@@ -17,6 +17,7 @@ pub mod graph;
 pub mod kv;
 pub mod launch;
 pub mod logprob;
+mod logprob_sm90;
 pub mod loss;
 pub mod noise;
 pub mod norm;

@@ -36,7 +36,7 @@ fn linear_logprob(bench: &mut Bench, n: usize, c: usize, v: usize) -> Result<()>
     let (dlp, dh) = (bench.noise_f32(n)?, bench.noise_f32(n)?);
     let [mut lp, mut lse, mut h] = [bench.zeros_f32(n)?, bench.zeros_f32(n)?, bench.zeros_f32(n)?];
     let (mut dx, mut dw) = (bench.zeros(n * c)?, bench.zeros_f32(v * c)?);
-    let mut work = bench.zeros_f32(linear_logprob_workspace(&bench.dev, v))?;
+    let mut work = bench.zeros_f32(linear_logprob_workspace(&bench.dev, v, c, dtype))?;
     bench.op("linear_logprob_fwd", "", cost::linear_logprob_fwd(n, c, v, dtype), |dev| {
         let (x, w, t) = (x.view(), w.view(), target.view());
         let (lp, lse, h) = (lp.view_mut(), lse.view_mut(), h.view_mut());
