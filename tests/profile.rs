@@ -81,6 +81,13 @@ fn parts_add_up_to_the_step() {
         assert!(inner.iter().sum::<u64>() <= s.step_ns && inner.iter().all(|ns| *ns > 0), "{inner:?}");
         let kernels: u64 = s.kernels.iter().map(|r| r.ns).sum();
         assert!(kernels <= s.busy_ns && (kernels > 0) == (dev.name() != "cpu"), "{kernels} of {}", s.busy_ns);
+        // What ops cost is what their kernels cost; products inside the head move logits that the head's cost has not.
+        if kernels > 0 {
+            let all =
+                |rows: &[Row]| (rows.iter().map(|r| r.flops).sum::<f64>(), rows.iter().map(|r| r.bytes).sum::<f64>());
+            let ((flops, bytes), (k_flops, k_bytes)) = (all(&s.ops), all(&s.kernels));
+            assert!((k_flops / flops - 1.0).abs() < 1e-9 && k_bytes > bytes * 0.999, "{k_flops} of {flops}");
+        }
         let by_shape = summarise(&train(&dev), true);
         assert!(by_shape.ops.len() > s.ops.len() && by_shape.ops.iter().any(|r| r.shape == "M 108 N 80 K 64"));
     }
@@ -209,6 +216,8 @@ fn with_a_gpus_clock_segments_are_kernels() {
     assert_eq!((row(&s, "copy").ns, row(&s, "copy").gap_ns), (50, 50));
     assert_eq!((s.gaps.n, s.gaps.longest_ns, s.gaps.longest_before.as_str()), (3, 100, "attn_bwd"));
     assert_eq!(s.kernels.iter().map(|k| k.ns).collect::<Vec<_>>(), [290, 200, 50]);
+    let shares = [10.0 * 290.0 / 490.0, 10.0 * 200.0 / 490.0, 10.0];
+    assert_eq!(s.kernels.iter().map(|k| k.flops).collect::<Vec<_>>(), shares, "of attn_bwd by time, all of copy");
 }
 
 #[test]

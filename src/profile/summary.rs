@@ -3,7 +3,7 @@
 //! The one idea: steps are cut into segments that do not overlap, and gaps between them, so the parts add up to the whole.
 //! On wall-clock devices a segment is an op that lies in no other op; on a GPU it is a kernel, by the GPU's own clock.
 
-use crate::device::record::{Event, Kind, Recording};
+use crate::device::record::{Cost, Event, Kind, Recording};
 use std::collections::HashMap;
 
 /// The phase that a workload opens around each of its steps.
@@ -56,7 +56,8 @@ pub struct Summary {
     pub idle_ns: u64,
     /// Ops, the longest first.
     pub ops: Vec<Row>,
-    /// Kernels, the longest first; none on the CPU.
+    /// Kernels, the longest first; none on the CPU. What an op costs is its kernel's; where it launches several, theirs in
+    /// proportion to their times.
     pub kernels: Vec<Row>,
     /// Phases, in the order they first began.
     pub phases: Vec<Row>,
@@ -73,6 +74,7 @@ pub fn summarise(recording: &Recording, by_shape: bool) -> Summary {
     let mut s = Sums { by_shape, gpu_times: recording.gpu_times, ..Sums::default() };
     recording.events.iter().for_each(|e| s.add(e));
     s.close_op();
+    s.share_costs(0);
     let mut gaps = s.gaps;
     gaps.sort_unstable_by_key(|g| g.0);
     let at = |q: f64| gaps.get(((gaps.len().max(1) - 1) as f64 * q) as usize).map_or(0, |g| g.0);
@@ -102,17 +104,31 @@ struct Rows {
 
 impl Rows {
     fn row(&mut self, name: String, shape: String) -> &mut Row {
-        let at = *self.at.entry((name.clone(), shape.clone())).or_insert_with(|| {
+        let at = self.row_at(name, shape);
+        &mut self.rows[at]
+    }
+
+    fn row_at(&mut self, name: String, shape: String) -> usize {
+        *self.at.entry((name.clone(), shape.clone())).or_insert_with(|| {
             self.rows.push(Row { name, shape, ..Row::default() });
             self.rows.len() - 1
-        });
-        &mut self.rows[at]
+        })
     }
 
     fn by_time(mut self) -> Vec<Row> {
         self.rows.sort_by(|a, b| b.ns.cmp(&a.ns).then(a.name.cmp(&b.name)));
         self.rows
     }
+}
+
+/// An open op, the cost of which is its launches'.
+struct Unshared {
+    depth: u32,
+    /// Without that of ops inside it.
+    flops: f64,
+    bytes: f64,
+    /// Its own launches: row, time.
+    launches: Vec<(usize, u64)>,
 }
 
 /// A walk over the events.
@@ -125,6 +141,7 @@ struct Sums<'a> {
     busy_ns: u64,
     ops: Rows,
     kernels: Rows,
+    costs: Vec<Unshared>,
     phases: Rows,
     gaps: Vec<(u64, &'a str)>,
     /// Phases that are open: name, depth.
@@ -143,23 +160,49 @@ impl<'a> Sums<'a> {
         while self.open.last().is_some_and(|(_, depth)| e.depth <= *depth) {
             self.open.pop();
         }
+        self.share_costs(e.depth);
         match e.kind {
             Kind::Phase => self.phase(e),
             // Outside of steps nothing counts.
             _ if self.open.first().is_none_or(|(name, _)| *name != STEP) => {}
             Kind::Op if self.op.is_none() => {
+                self.open_cost(e);
                 let gap = if self.gpu_times { 0 } else { self.segment(e, e.name) };
                 self.op = Some((e, if self.gpu_times { 0 } else { e.ns() }, gap));
             }
-            Kind::Op => {}
+            Kind::Op => self.open_cost(e),
             Kind::Kernel => {
                 let in_op = self.op.map_or(e.name, |(op, _, _)| op.name);
                 let gap = if self.gpu_times { self.segment(e, in_op) } else { 0 };
                 if let Some((_, ns, gaps)) = self.op.as_mut().filter(|_| self.gpu_times) {
                     (*ns, *gaps) = (*ns + e.ns(), *gaps + gap);
                 }
-                let row = self.kernels.row(e.name.into(), String::new());
+                let at = self.kernels.row_at(e.name.into(), String::new());
+                let row = &mut self.kernels.rows[at];
                 (row.calls, row.ns, row.gap_ns) = (row.calls + 1, row.ns + e.ns(), row.gap_ns + gap);
+                if let Some(op) = self.costs.last_mut() {
+                    op.launches.push((at, e.ns()));
+                }
+            }
+        }
+    }
+
+    fn open_cost(&mut self, e: &Event) {
+        let Cost { flops, bytes, .. } = e.cost;
+        if let Some(outer) = self.costs.last_mut() {
+            (outer.flops, outer.bytes) = ((outer.flops - flops).max(0.0), (outer.bytes - bytes).max(0.0));
+        }
+        self.costs.push(Unshared { depth: e.depth, flops, bytes, launches: Vec::new() });
+    }
+
+    /// Ops at `depth` or deeper have ended: what each costs is its launches', in proportion to their times.
+    fn share_costs(&mut self, depth: u32) {
+        while let Some(op) = self.costs.pop_if(|op| depth <= op.depth) {
+            let ns = op.launches.iter().map(|(_, ns)| ns).sum::<u64>().max(1) as f64;
+            for (at, part) in op.launches {
+                let row = &mut self.kernels.rows[at];
+                row.flops += op.flops * part as f64 / ns;
+                row.bytes += op.bytes * part as f64 / ns;
             }
         }
     }

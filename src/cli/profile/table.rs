@@ -16,13 +16,7 @@ pub fn text(ran: &Ran, s: &Summary, peaks: &Peaks) -> String {
         peaks.bytes_per_s / 1e9,
         peaks.flops_per_s / 1e9
     );
-    let by_shape = s.ops.iter().any(|r| !r.shape.is_empty());
-    let head = ["op", "shape", "calls", "ms", "share", "us/call", "gap ms", "GFLOP/s", "GB/s", "roofline", "bound"];
-    let keep = |(i, _): &(usize, String)| by_shape || *i != 1;
-    let line = |cells: Vec<String>| cells.into_iter().enumerate().filter(keep).map(|c| c.1).collect::<Vec<String>>();
-    let mut rows = vec![line(head.map(String::from).to_vec())];
-    rows.extend(s.ops.iter().map(|r| line(cells(r, s, peaks))));
-    text += &out::columns(&rows);
+    text += &costed(&s.ops, "op", s, peaks);
     text += &format!(
         "\nbusy {} ms ({}), idle {} ms ({})\n",
         per(s.busy_ns),
@@ -39,19 +33,27 @@ pub fn text(ran: &Ran, s: &Summary, peaks: &Peaks) -> String {
         us(g.longest_ns),
         g.longest_before
     );
-    let small = |rows: &[Row], head: &str| {
-        let mut lines = vec![vec![head.to_string(), "calls".into(), "ms".into(), "share".into()]];
-        lines.extend(rows.iter().map(|r| vec![r.name.clone(), calls(r, s), per(r.ns), share(r.ns)]));
-        out::columns(&lines)
-    };
-    text += &format!("\n{}", small(&s.phases, "phase"));
+    let mut phases = vec![["phase", "calls", "ms", "share"].map(String::from).to_vec()];
+    phases.extend(s.phases.iter().map(|r| vec![r.name.clone(), calls(r, s), per(r.ns), share(r.ns)]));
+    text += &format!("\n{}", out::columns(&phases));
     if !s.kernels.is_empty() {
-        text += &format!("\n{}", small(&s.kernels, "kernel"));
+        text += &format!("\n{}", costed(&s.kernels, "kernel", s, peaks));
     }
     if s.dropped > 0 {
         text += &format!("\n{} spans did not fit: the figures are of a part only; profile fewer steps\n", s.dropped);
     }
     text + &ran.note.map_or(String::new(), |note| format!("\n{note}\n"))
+}
+
+/// A table of ops or kernels, with shapes where rows have some.
+fn costed(rows: &[Row], what: &str, s: &Summary, peaks: &Peaks) -> String {
+    let by_shape = rows.iter().any(|r| !r.shape.is_empty());
+    let head = [what, "shape", "calls", "ms", "share", "us/call", "gap ms", "GFLOP/s", "GB/s", "roofline", "bound"];
+    let keep = |(i, _): &(usize, String)| by_shape || *i != 1;
+    let line = |cells: Vec<String>| cells.into_iter().enumerate().filter(keep).map(|c| c.1).collect::<Vec<String>>();
+    let mut lines = vec![line(head.map(String::from).to_vec())];
+    lines.extend(rows.iter().map(|r| line(cells(r, s, peaks))));
+    out::columns(&lines)
 }
 
 fn ms(ns: u64, s: &Summary) -> f64 {
@@ -104,7 +106,7 @@ pub fn json(ran: &Ran, s: &Summary, peaks: &Peaks) -> Value {
         "copy_gb_per_s": peaks.bytes_per_s / 1e9, "peak_gflop_per_s": peaks.flops_per_s / 1e9,
         "busy_ms": per(s.busy_ns), "idle_ms": per(s.idle_ns),
         "ops": s.ops.iter().map(row).collect::<Vec<_>>(),
-        "kernels": s.kernels.iter().map(short).collect::<Vec<_>>(),
+        "kernels": s.kernels.iter().map(row).collect::<Vec<_>>(),
         "phases": s.phases.iter().map(short).collect::<Vec<_>>(),
         "gaps": { "n": s.gaps.n as f64 / steps, "median_us": us(s.gaps.median_ns), "p99_us": us(s.gaps.p99_ns),
                   "longest_us": us(s.gaps.longest_ns), "longest_before": s.gaps.longest_before },
