@@ -6,6 +6,7 @@
 mod support;
 
 use haggle::device::cpu::{Cpu, math::Isa};
+use haggle::device::gpu::gemm::gemm_nt_naive;
 use haggle::device::{DType, Device, Precision, View, ViewMut};
 use haggle::noise::Noise;
 use haggle::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
@@ -199,6 +200,20 @@ const BF16_SHAPES: [[usize; 3]; 9] = [
     [136, 72, 200],
     [1410, 1420, 24],
 ];
+
+#[test]
+fn gemm_nt_naive_has_the_bits_of_gemm_nt() {
+    for (name, dev) in support::kernel_devices() {
+        for [m, n, k] in [[1, 1, 1], [3, 7, 0], [17, 33, 65], [64, 128, 128]] {
+            let (a, b) = (dev.upload(&noise(m * k, 1)).unwrap(), dev.upload(&noise(n * k, 2)).unwrap());
+            let mut c = [(); 2].map(|()| dev.upload(&vec![f32::NAN; m * n]).unwrap());
+            gemm_nt(&dev, a.view(), b.view(), c[0].view_mut(), m, n, k, Store::Set).unwrap();
+            gemm_nt_naive(support::gpu(&dev), a.view(), b.view(), c[1].view_mut(), [m, n, k]).unwrap();
+            let [tiled, naive] = [0, 1].map(|i| dev.to_vec::<f32>(c[i].view()));
+            same(&format!("M {m} N {n} K {k} on {name}"), &naive, &tiled);
+        }
+    }
+}
 
 /// The emulator's mma is one chain of fused multiply-adds over K (kernels/emu/mma.h), so on it the contract is exact in
 /// bf16 too: that chain of the rounded inputs, rounded once.

@@ -1,6 +1,7 @@
 //! Matrix products: every tile, every mix of number types.
 
 use super::{Tester, layers::sum};
+use crate::device::gpu::gemm::gemm_nt_naive;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
@@ -32,6 +33,17 @@ pub(super) fn all(t: &mut Tester) -> Result<()> {
         }
         product(t, stem, gemm, oracle, SHAPES[1], t.dtype, Store::Add)?;
     }
+    naive(t, SHAPES[1])
+}
+
+/// What benchmarks compare with: a kernel, but no op.
+fn naive(t: &mut Tester, [m, n, k]: [usize; 3]) -> Result<()> {
+    let Device::Gpu(gpu) = t.dev else { return Ok(()) };
+    let (a, b, start) = (t.input(m * k)?, t.input(n * k)?, t.input(m * n)?);
+    let mut c = start.buffer;
+    gemm_nt_naive(gpu, a.buffer.view(), b.buffer.view(), c.view_mut(), [m, n, k])?;
+    let want = oracle::gemm::gemm_nt(&a.values, &b.values, m, n, k);
+    t.holds("gemm_nt_naive", "Set", &format!("M {m} N {n} K {k}"), &want, &c);
     Ok(())
 }
 

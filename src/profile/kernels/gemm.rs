@@ -1,6 +1,7 @@
 //! Matrix products at the shapes of a model's linear layers.
 
 use super::Bench;
+use crate::device::gpu::gemm::gemm_nt_naive;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::cost;
@@ -41,6 +42,10 @@ fn forward(bench: &mut Bench, [m, n, k]: [usize; 3]) -> Result<()> {
     let mut panels = bench.zeros(len)?;
     gemm_pack(&bench.dev, b.view(), panels.view_mut(), n, k)?;
     let cost = cost::gemm(m, n, k, bench.dtype, bench.dtype, false);
+    // The naive rung, where kernels are ours.
+    if let Device::Gpu(gpu) = bench.dev.clone() {
+        bench.op("gemm_nt_naive", "", cost, |_| gemm_nt_naive(&gpu, a.view(), b.view(), c.view_mut(), [m, n, k]))?;
+    }
     bench.op("gemm_nt", "", cost, |dev| {
         let b = Matrix { rows: b.view(), panels: (len > 0).then(|| panels.view()) };
         gemm_nt(dev, a.view(), b, c.view_mut(), m, n, k, Store::Set)

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 24] = [
+pub const STEMS: [&str; 25] = [
     "adamw_step",
     "attn_bwd",
     "attn_decode",
@@ -28,6 +28,7 @@ pub const STEMS: [&str; 24] = [
     "embed_fwd",
     "gemm_nn",
     "gemm_nt",
+    "gemm_nt_naive",
     "gemm_tn",
     "grad_norm",
     "group_advantage",
@@ -60,6 +61,8 @@ pub struct Timed {
     pub us: [f64; 3],
     /// The median where no cache holds anything of it; none on the emulator.
     pub cold_us: Option<f64>,
+    /// Times as fast as its naive rung, where there is one.
+    pub times_naive: Option<f64>,
     /// What it costs.
     pub cost: Cost,
     /// The ceilings measured before.
@@ -70,8 +73,8 @@ impl Timed {
     /// The head of the table that [`Timed::line`] makes.
     pub fn head() -> String {
         format!(
-            "{:<20} {:<32} {:>10} {:>17} {:>15} {:>9} {:>10}",
-            "op", "shape", "median us", "p10..p90", "rate", "roofline", "cold us"
+            "{:<20} {:<32} {:>10} {:>17} {:>15} {:>9} {:>10} {:>8}",
+            "op", "shape", "median us", "p10..p90", "rate", "roofline", "cold us", "x naive"
         )
     }
 
@@ -92,11 +95,12 @@ impl Timed {
     pub fn line(&self) -> String {
         let ([median, p10, p90], (rate, unit)) = (self.us, self.rate());
         format!(
-            "{:<20} {:<32} {median:>10.1} {p10:>8.1}..{p90:<7.1} {rate:>7.1} {unit:<7} {:>8.0}% {:>10}",
+            "{:<20} {:<32} {median:>10.1} {p10:>8.1}..{p90:<7.1} {rate:>7.1} {unit:<7} {:>8.0}% {:>10} {:>8}",
             self.op,
             self.shape,
             100.0 * self.share(),
-            self.cold_us.map_or("-".into(), |us| format!("{us:.1}"))
+            told(self.cold_us),
+            told(self.times_naive)
         )
     }
 
@@ -105,10 +109,15 @@ impl Timed {
         let (rate, unit) = self.rate();
         json!({
             "op": self.op, "shape": self.shape, "dtype": self.dtype, "device": self.device, "median_us": self.us[0],
-            "p10_us": self.us[1], "p90_us": self.us[2], "cold_us": self.cold_us, "flops": self.cost.flops, "bytes": self.cost.bytes,
+            "p10_us": self.us[1], "p90_us": self.us[2], "cold_us": self.cold_us, "times_naive": self.times_naive,
+            "flops": self.cost.flops, "bytes": self.cost.bytes,
             "rate": rate, "unit": unit, "roofline": self.share(),
         })
     }
+}
+
+fn told(x: Option<f64>) -> String {
+    x.map_or("-".into(), |x| format!("{x:.1}"))
 }
 
 /// A device, its ceilings, the shapes, and who is shown the results.
@@ -120,6 +129,8 @@ pub struct Bench<'a> {
     show: &'a mut dyn FnMut(&Timed),
     peaks: Peaks,
     flusher: cold::Flusher,
+    /// Of the naive rung that was timed just before.
+    naive_us: Option<f64>,
     rows: usize,
 }
 
@@ -141,7 +152,7 @@ impl<'a> Bench<'a> {
         }
         let peaks = Peaks::measure(&dev, dtype)?;
         let flusher = cold::Flusher::new(&dev)?;
-        Ok(Bench { dev, dtype, model, only, show, peaks, flusher, rows: 0 })
+        Ok(Bench { dev, dtype, model, only, show, peaks, flusher, naive_us: None, rows: 0 })
     }
 
     /// The ceilings.
@@ -202,9 +213,11 @@ impl<'a> Bench<'a> {
         let dev = self.dev.clone();
         let us = time(&dev, || call(&dev))?;
         let cold_us = self.flusher.cold_us(&dev, || call(&dev))?;
+        let times_naive = self.naive_us.take().map(|naive| naive / us[0]);
+        self.naive_us = op.ends_with("_naive").then_some(us[0]);
         let shape = if what.is_empty() { cost.shape() } else { format!("{} {what}", cost.shape()) };
         let (dtype, device, peaks) = (self.dtype.name(), dev.name(), self.peaks);
-        (self.show)(&Timed { op, shape, dtype, device, us, cold_us, cost, peaks });
+        (self.show)(&Timed { op, shape, dtype, device, us, cold_us, times_naive, cost, peaks });
         self.rows += 1;
         Ok(())
     }
