@@ -209,7 +209,7 @@ impl<'a> View<'a> {
     }
 
     /// The same memory as numbers of another type: a workspace that holds both.
-    pub(super) fn cast(self, dtype: DType) -> View<'a> {
+    pub(crate) fn cast(self, dtype: DType) -> View<'a> {
         let (from, to) = (self.dtype.size(), dtype.size());
         View { dtype, start: self.start * from / to, len: self.len * from / to, ..self }
     }

@@ -11,10 +11,12 @@ pub mod gpu;
 mod host;
 mod mapped;
 pub mod record;
+mod traffic;
 
 pub use buffer::{Buffer, DType, Element, Life, View, ViewMut};
 pub use gpu::graph::Graph;
 pub use mapped::map_file;
+pub use traffic::Traffic;
 
 use crate::error::{Error, Result};
 use record::{Cost, Keys, Kind, Recorder, Recording, Span};
@@ -150,6 +152,7 @@ impl Device {
     /// # Panics
     /// If type or length differ: that is a bug of the caller, not of its data.
     pub fn write<T: Element>(&self, mut to: ViewMut, data: &[T]) {
+        self.recorder().traffic.up(size_of_val(data));
         match self {
             Device::Cpu(_) => to.host_mut::<T>().copy_from_slice(data),
             Device::Gpu(gpu) => gpu.write(to, data),
@@ -161,10 +164,35 @@ impl Device {
     /// # Panics
     /// If type or length differ.
     pub fn read<T: Element>(&self, from: View, data: &mut [T]) {
+        self.recorder().traffic.down(size_of_val(data));
+        self.recorder().traffic.wait();
         match self {
             Device::Cpu(_) => data.copy_from_slice(from.host::<T>()),
             Device::Gpu(gpu) => gpu.read(from, data),
         }
+    }
+
+    /// Copies two views as [`Device::read`] does, waiting once for both.
+    ///
+    /// # Panics
+    /// If a type or length differs.
+    pub fn read_both<A: Element, B: Element>(&self, a: (View, &mut [A]), b: (View, &mut [B])) {
+        let traffic = &self.recorder().traffic;
+        traffic.down(size_of_val(a.1));
+        traffic.down(size_of_val(b.1));
+        traffic.wait();
+        match self {
+            Device::Cpu(_) => {
+                a.1.copy_from_slice(a.0.host::<A>());
+                b.1.copy_from_slice(b.0.host::<B>());
+            }
+            Device::Gpu(gpu) => gpu.read_both(a, b),
+        }
+    }
+
+    /// Copies and waits since this device was opened.
+    pub fn traffic(&self) -> Traffic {
+        self.recorder().traffic.now()
     }
 
     /// Waits until everything asked for is done.
@@ -172,6 +200,7 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] with what the GPU failed at since.
     pub fn wait(&self) -> Result<()> {
+        self.recorder().traffic.wait();
         match self {
             Device::Cpu(_) => Ok(()),
             Device::Gpu(gpu) => gpu.wait(),

@@ -5,6 +5,7 @@
 //! a span is one relaxed load and its cost is not computed. Spans of one device are opened by one thread at a time, as its
 //! ops are.
 
+use super::traffic::Counters;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -84,6 +85,8 @@ const NVTX: u8 = 2;
 pub struct Recorder {
     mode: AtomicU8,
     state: Mutex<State>,
+    /// Copies and waits, always counted.
+    pub(super) traffic: Counters,
 }
 
 struct State {
@@ -133,7 +136,7 @@ impl Default for Recorder {
             max_kernels: 0,
             batch: Keys::default(),
         };
-        Recorder { mode: AtomicU8::new(0), state: Mutex::new(state) }
+        Recorder { mode: AtomicU8::new(0), state: Mutex::new(state), traffic: Counters::default() }
     }
 }
 

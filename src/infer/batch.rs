@@ -1,6 +1,7 @@
 //! The rows of one forward, as host arrays of fixed capacity.
 
 use super::seq::Seq;
+use std::ops::Range;
 
 /// Rows to run, rows to sample from, pages to copy first.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Batch {
     /// `[max_seqs, table_width]` pages of the slots; only rows of slots in the batch are up to date. With a padding slot one
     /// row more.
     pub tables: Vec<i32>,
+    /// From the first to the last entry of `tables` that the device does not have yet.
+    pub changed: Range<usize>,
     table_width: usize,
 }
 
@@ -54,13 +57,21 @@ impl Batch {
             key: Vec::with_capacity(3 * max_seqs),
             copies: Vec::with_capacity(max_seqs.max(n_pages)),
             tables: vec![0; max_seqs * table_width],
+            changed: 0..max_seqs * table_width,
             table_width,
         }
+    }
+
+    /// True when every row decodes: row i samples from itself.
+    pub fn decodes(&self) -> bool {
+        let n = self.n_live();
+        n > 0 && self.n_decode == n && self.samples.len() == n
     }
 
     /// One slot more, for [`Batch::pad`], of the one page `page`.
     pub fn add_padding_slot(&mut self, page: usize) {
         self.tables.resize(self.tables.len() + self.table_width, page as i32);
+        self.changed = 0..self.tables.len();
     }
 
     pub fn clear(&mut self) {
@@ -117,7 +128,14 @@ impl Batch {
 
     /// Writes a slot's pages into its row of the page table.
     pub fn table(&mut self, slot: usize, pages: &[u32]) {
-        let row = &mut self.tables[slot * self.table_width..][..pages.len()];
-        row.iter_mut().zip(pages).for_each(|(to, page)| *to = *page as i32);
+        let start = slot * self.table_width;
+        for (i, page) in pages.iter().enumerate() {
+            if self.tables[start + i] != *page as i32 {
+                self.tables[start + i] = *page as i32;
+                let (first, end) = (start + i, start + i + 1);
+                let Range { start, end: last } = self.changed.clone();
+                self.changed = if start == last { first..end } else { start.min(first)..last.max(end) };
+            }
+        }
     }
 }

@@ -4,6 +4,12 @@
 //! of what else runs, when it was added, how its prompt was cut into chunks, which pages it got or lost, or how many
 //! threads work: so says the row rule of `ops`, and so say the tests. The engine waits for nobody: a caller adds and
 //! extends sequences whenever it likes, and a finished turn is handed out after the step that ended it.
+//!
+//! **What crosses the bus a token.** Down: each row's token and logprob, 8 bytes, with the step's one wait: the scheduler
+//! must know which turns have ended. Up: nothing while the same sequences go on decoding, because the device makes the next
+//! step's ids, positions and noise keys from its own tokens (`decode_next`); the changed stretch of the page table when one
+//! of them takes a page (every 32 tokens); and when a sequence joins or leaves, the rows, 24 bytes each, and how they are
+//! sampled, 40 bytes each, in a copy each. The tests count it (tests/engine_transfers.rs).
 
 use super::schedule::Schedule;
 use super::seq::{NoiseKey, Sampling, SeqId, State, Turn};

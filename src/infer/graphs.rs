@@ -47,9 +47,7 @@ impl Graphs {
 
     /// The bucket a batch is filled up to: none when it is no decode step, or launches are to be seen one by one.
     pub fn bucket_of(&self, dev: &Device, batch: &Batch) -> Option<usize> {
-        let n = batch.n_live();
-        let decodes = n > 0 && batch.n_decode == n && batch.samples.len() == n;
-        (decodes && dev.replays()).then(|| bucket(n, self.most))
+        (batch.decodes() && dev.replays()).then(|| bucket(batch.n_live(), self.most))
     }
 
     /// Does what `work` does for this bucket and these weights: from a graph when there is one, which says true, else by

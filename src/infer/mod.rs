@@ -7,6 +7,7 @@ mod engine;
 mod graphs;
 mod pages;
 mod prefix;
+mod sampling_rows;
 mod schedule;
 mod seq;
 mod slate;

@@ -1,10 +1,10 @@
-//! What goes into a forward: packed sequences for training, paged rows for decode. Device buffers sized once.
+//! What goes into a forward of packed sequences. Device buffers sized once; paged rows: [`super::paged`].
 
 use super::{ModelConfig, Plan};
 use crate::device::record::Keys;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
-use crate::ops::{attn::Paged, want};
+use crate::ops::want;
 
 /// Sequences packed one after another on the host, before they are written to a [`PackedBatch`].
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -150,183 +150,16 @@ impl PackedBatch {
     }
 }
 
-/// Rows of a paged forward on the device, all i32: ids, positions, seq `[N]` (row of the page table), the page table
-/// `[B, max_pages]`, logit_rows `[M]` (rows whose logits are wanted), and these rows' own positions and seq `[M]`.
-pub struct PagedRows {
-    ids: Buffer,
-    positions: Buffer,
-    seq: Buffer,
-    table: Buffer,
-    logit_rows: Buffer,
-    logit_positions: Buffer,
-    logit_seq: Buffer,
-    /// Positions and seq of the logit rows, on their way to the device.
-    picked: [Vec<i32>; 2],
-    keys_read: Keys,
-    n_rows: usize,
-    n_seqs: usize,
-    n_logits: usize,
-    max_pages: usize,
-    /// One more than the highest page of the table.
-    end_page: usize,
-    vocab: usize,
-    max_positions: usize,
-}
-
-impl PagedRows {
-    /// Room for `max_rows` rows of `max_seqs` sequences of `max_pages` pages each; `max_logits` rows give logits.
-    ///
-    /// # Errors
-    /// [`Error::Memory`].
-    pub fn new(
-        dev: &Device,
-        c: &ModelConfig,
-        max_rows: usize,
-        max_seqs: usize,
-        max_pages: usize,
-        max_logits: usize,
-    ) -> Result<PagedRows> {
-        PagedRows::planned(&mut Plan::on(dev), c, max_rows, max_seqs, max_pages, max_logits)
-    }
-
-    /// The same, through a plan.
-    ///
-    /// # Errors
-    /// [`Error::Memory`].
-    pub fn planned(
-        plan: &mut Plan,
-        c: &ModelConfig,
-        max_rows: usize,
-        max_seqs: usize,
-        max_pages: usize,
-        max_logits: usize,
-    ) -> Result<PagedRows> {
-        let mut b = |name: &str, len| plan.i32("rows", name, len);
-        Ok(PagedRows {
-            ids: b("ids", max_rows)?,
-            positions: b("positions", max_rows)?,
-            seq: b("seq", max_rows)?,
-            table: b("page table", max_seqs * max_pages)?,
-            logit_rows: b("logit_rows", max_logits)?,
-            logit_positions: b("logit_positions", max_logits)?,
-            logit_seq: b("logit_seq", max_logits)?,
-            picked: [Vec::with_capacity(max_logits), Vec::with_capacity(max_logits)],
-            keys_read: Keys::default(),
-            n_rows: 0,
-            n_seqs: 0,
-            n_logits: 0,
-            max_pages,
-            end_page: 0,
-            vocab: c.vocab_size,
-            max_positions: c.max_position_embeddings,
-        })
-    }
-
-    /// Writes rows to the device, replacing what was there; `table` is `[n_seqs, max_pages]`, unused entries any
-    /// valid page.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when they do not fit, or when an id, position, row or sequence lies outside its range.
-    pub fn set(
-        &mut self,
-        dev: &Device,
-        ids: &[i32],
-        positions: &[i32],
-        seq: &[i32],
-        table: &[i32],
-        logit_rows: &[i32],
-    ) -> Result<()> {
-        let (n, n_seqs) = (ids.len(), table.len() / self.max_pages);
-        at_most("N <= max_rows", n, self.ids.len())?;
-        at_most("M <= max_logits", logit_rows.len(), self.logit_rows.len())?;
-        at_most("page table fits", table.len(), self.table.len())?;
-        want("model", "positions [N]", positions.len(), n)?;
-        want("model", "seq [N]", seq.len(), n)?;
-        want("model", "page table [B, max_pages]", table.len() % self.max_pages, 0)?;
-        below("ids < V", ids, self.vocab)?;
-        below("positions < max_position_embeddings", positions, self.max_positions)?;
-        below("positions < max_pages S", positions, self.max_pages * crate::ops::attn::CHUNK)?;
-        below("seq < B", seq, n_seqs)?;
-        // How many pages there are, the forward knows.
-        below("page table >= 0", table, i32::MAX as usize)?;
-        self.end_page = table.iter().max().map_or(0, |page| *page as usize + 1);
-        below("logit_rows < N", logit_rows, n)?;
-        dev.note_keys(|| Keys::paged(seq, positions));
-        write(dev, &mut self.ids, ids);
-        write(dev, &mut self.positions, positions);
-        write(dev, &mut self.seq, seq);
-        write(dev, &mut self.table, table);
-        write(dev, &mut self.logit_rows, logit_rows);
-        for (picked, all) in self.picked.iter_mut().zip([positions, seq]) {
-            picked.clear();
-            picked.extend(logit_rows.iter().map(|row| all[*row as usize]));
-        }
-        let [logit_positions, logit_seq] = &self.picked;
-        self.keys_read = Keys::paged(logit_seq, logit_positions);
-        write(dev, &mut self.logit_positions, logit_positions);
-        write(dev, &mut self.logit_seq, logit_seq);
-        (self.n_rows, self.n_seqs, self.n_logits) = (n, n_seqs, logit_rows.len());
-        Ok(())
-    }
-
-    /// Rows N.
-    pub fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-
-    /// `Ok` when every page of the table is one of `n_pages`.
-    pub(super) fn fit(&self, n_pages: usize) -> Result<()> {
-        at_most("page table entries < P", self.end_page, n_pages)
-    }
-
-    /// Rows M that give logits.
-    pub fn n_logits(&self) -> usize {
-        self.n_logits
-    }
-
-    pub(super) fn ids(&self) -> View<'_> {
-        self.ids.at(0..self.n_rows)
-    }
-
-    pub(super) fn positions(&self) -> View<'_> {
-        self.positions.at(0..self.n_rows)
-    }
-
-    pub(super) fn logit_rows(&self) -> View<'_> {
-        self.logit_rows.at(0..self.n_logits)
-    }
-
-    /// Where all rows live.
-    pub(super) fn at(&self) -> Paged<'_> {
-        self.paged(self.seq.at(0..self.n_rows), self.positions())
-    }
-
-    /// Where the logit rows live.
-    pub(super) fn at_logits(&self) -> Paged<'_> {
-        self.paged(self.logit_seq.at(0..self.n_logits), self.logit_positions.at(0..self.n_logits))
-    }
-
-    fn paged<'a>(&'a self, seq: View<'a>, pos: View<'a>) -> Paged<'a> {
-        let table = self.table.at(0..self.n_seqs * self.max_pages);
-        Paged { seq, pos, table, max_pages: self.max_pages }
-    }
-
-    /// What the logit rows see.
-    pub(super) fn keys_read(&self) -> Keys {
-        self.keys_read
-    }
-}
-
 fn write(dev: &Device, to: &mut Buffer, data: &[i32]) {
     dev.write(to.at_mut(0..data.len()), data);
 }
 
-fn at_most(rule: &'static str, got: usize, most: usize) -> Result<()> {
+pub(super) fn at_most(rule: &'static str, got: usize, most: usize) -> Result<()> {
     if got <= most { Ok(()) } else { Err(Error::Shape { op: "model", rule, want: most, got }) }
 }
 
 /// Every entry in `0..end`; the error shows the first that is not.
-fn below(rule: &'static str, entries: &[i32], end: usize) -> Result<()> {
+pub(super) fn below(rule: &'static str, entries: &[i32], end: usize) -> Result<()> {
     match entries.iter().find(|e| **e < 0 || **e as usize >= end) {
         None => Ok(()),
         Some(e) => Err(Error::Shape { op: "model", rule, want: end, got: *e as usize }),

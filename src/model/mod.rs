@@ -13,15 +13,17 @@ pub mod flops;
 pub mod forward;
 pub mod kv;
 mod layout;
+mod paged;
 pub mod plan;
 pub mod weights;
 
 pub use activations::{Activations, Use};
 pub use backward::backward;
-pub use batch::{PackedBatch, Packing, PagedRows};
+pub use batch::{PackedBatch, Packing};
 pub use config::ModelConfig;
 pub use forward::{forward, forward_paged, ready_paged};
 pub use kv::KvPages;
 pub use layout::{LayerIds, Layout, TensorId, TensorSpec};
+pub use paged::PagedRows;
 pub use plan::Plan;
 pub use weights::Weights;

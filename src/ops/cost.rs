@@ -105,6 +105,11 @@ pub fn sample(n: usize, v: usize) -> Cost {
     cost(5 * n * v, 8 * n * v, "N V", [n, v, 0])
 }
 
+/// N rows: token, id, two positions, seq, key's position read, all but token and seq written.
+pub fn decode_next(n: usize) -> Cost {
+    cost(0, 44 * n, "N", [n, 0, 0])
+}
+
 /// N tokens: six inputs, two outputs.
 pub fn policy_loss(n: usize) -> Cost {
     cost(60 * n, 32 * n, "N", [n, 0, 0])

@@ -19,6 +19,21 @@ pub struct Sampling<'a> {
     pub key: View<'a>,
 }
 
+/// The next decode step's rows from this one's: `ids = token`, positions and the position of the noise's key one further.
+/// token `[N]` i32; rows `[6, N]` i32: ids, positions, seq, logit rows, and these rows' positions and seq, where row i
+/// samples from itself; key `[N, 3]` u64. Rows whose seq is `n_seqs` or above stay as they are.
+pub fn decode_next(dev: &Device, token: View, mut rows: ViewMut, mut key: ViewMut, n_seqs: usize) -> Result<()> {
+    let n = token.len();
+    want("decode_next", "rows [6, N]", rows.len(), 6 * n)?;
+    want("decode_next", "key [N, 3]", key.len(), 3 * n)?;
+    let _span = dev.op("decode_next", || cost::decode_next(n));
+    match dev {
+        Device::Cpu(_) => cpu::sample::decode_next(token.host(), rows.host_mut(), key.host_mut(), n_seqs),
+        Device::Gpu(gpu) => gpu::sample::decode_next(gpu, token, rows, key, n_seqs)?,
+    }
+    Ok(())
+}
+
 /// Draws token `[N]` i32 from logits `[N, V]` by inverse CDF with counter-based noise, and returns its logprob `[N]`
 /// under the whole softmax at this temperature (the policy's own distribution, also when truncated sampling chose it).
 /// logits are scaled in place. Row rule in N.

@@ -15,6 +15,13 @@ pub struct Row {
     pub min_p: f64,
 }
 
+/// The next decode step's ids, positions and noise positions: those of rows of live sequences one token further.
+pub fn decode_next(ids: &mut [i32], positions: &mut [i32], noise: &mut [u64], live: &[bool], token: &[i32]) {
+    for i in (0..token.len()).filter(|i| live[*i]) {
+        (ids[i], positions[i], noise[i]) = (token[i], positions[i] + 1, noise[i] + 1);
+    }
+}
+
 /// Probability of each token `[V]` of one row of logits, and its log-probability `[V]` under the whole softmax.
 ///
 /// Kept are the tokens that pass every filter: the k likeliest; the smallest set of likeliest ones whose probability

@@ -4,14 +4,18 @@ use super::Tester;
 use crate::device::DType;
 use crate::error::Result;
 use crate::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
-use crate::ops::sample::{Sampling, sample};
+use crate::ops::sample::{Sampling, decode_next, sample};
 use crate::oracle;
 
 pub(super) fn all(t: &mut Tester) -> Result<()> {
     // A vocabulary of one span of sums, and of two.
     logprob(t, 19, 40, 300)?;
     logprob(t, 5, 40, 2300)?;
-    if t.dtype == DType::F32 { sampled(t, 12, 700) } else { Ok(()) }
+    if t.dtype == DType::F32 {
+        sampled(t, 12, 700)?;
+        moved_on(t, 130)?;
+    }
+    Ok(())
 }
 
 fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
@@ -39,6 +43,25 @@ fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
     // The gradient of the logits is like x.
     let limit = if t.dtype == DType::Bf16 { super::BF16 } else { super::F32 };
     t.holds_within("linear_logprob_bwd", "dw", &shape, &want_dw, &dw, limit);
+    Ok(())
+}
+
+/// Rows of a decode step, every seventh of them padding.
+fn moved_on(t: &mut Tester, n: usize) -> Result<()> {
+    let (n_seqs, i) = (200, 0..n as i32);
+    let seq = |row: i32| if row % 7 == 6 { n_seqs } else { row };
+    let part = |f: &dyn Fn(i32) -> i32| i.clone().map(f).collect::<Vec<i32>>();
+    let (mut ids, mut positions, seqs, token) = (part(&|r| r + 5), part(&|r| 3 * r), part(&seq), part(&|r| 1000 - r));
+    let mut key: Vec<u64> = (0..3 * n as u64).collect();
+    let pack = |ids: &[i32], positions: &[i32]| [ids, positions, &seqs, &part(&|r| r), positions, &seqs].concat();
+    let (mut rows, mut keys) = (t.dev.upload(&pack(&ids, &positions))?, t.dev.upload(&key)?);
+    decode_next(t.dev, t.dev.upload(&token)?.view(), rows.view_mut(), keys.view_mut(), n_seqs as usize)?;
+    let live: Vec<bool> = seqs.iter().map(|seq| *seq < n_seqs).collect();
+    let mut noise: Vec<u64> = key.iter().skip(2).step_by(3).copied().collect();
+    oracle::sample::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
+    key.iter_mut().skip(2).step_by(3).zip(noise).for_each(|(key, noise)| *key = noise);
+    let same = t.dev.to_vec::<i32>(rows.view()) == pack(&ids, &positions) && t.dev.to_vec::<u64>(keys.view()) == key;
+    t.exactly("decode_next", "rows and keys", &format!("N {n}"), same);
     Ok(())
 }
 

@@ -28,6 +28,19 @@ pub struct Rows<'a> {
     pub key: &'a [u64],
 }
 
+/// See [`crate::ops::sample::decode_next`].
+pub fn decode_next(token: &[i32], rows: &mut [i32], key: &mut [u64], n_seqs: usize) {
+    let n = token.len();
+    for (row, token) in token.iter().enumerate() {
+        if (rows[2 * n + row] as usize) < n_seqs {
+            rows[row] = *token;
+            rows[n + row] += 1;
+            rows[4 * n + row] += 1;
+            key[3 * row + 2] += 1;
+        }
+    }
+}
+
 /// See [`crate::ops::sample::sample`].
 pub fn sample(cpu: &Cpu, logits: &mut [f32], how: Rows, token: &mut [i32], logprob: &mut [f32], vocab: usize) {
     let n_rows = token.len();

@@ -164,6 +164,11 @@ impl Cuda {
         self.owner.read(from, bytemuck::cast_slice_mut(data));
     }
 
+    /// Copies two places, with one wait.
+    pub(super) fn read_both<A: Element, B: Element>(&self, a: (u64, &mut [A]), b: (u64, &mut [B])) {
+        self.owner.read_all(&mut [(a.0, bytemuck::cast_slice_mut(a.1)), (b.0, bytemuck::cast_slice_mut(b.1))]);
+    }
+
     /// Waits until everything asked for is done.
     pub(super) fn wait(&self) -> Result<()> {
         let fail = |what| Error::Device { device: self.name.clone(), what };

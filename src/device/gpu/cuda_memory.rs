@@ -152,6 +152,40 @@ impl Owner {
         self.hold("copy from the GPU", done);
     }
 
+    /// Copies several places from the GPU, with one wait when all fit the pinned buffer; zeros after a fault.
+    pub(super) fn read_all(&self, parts: &mut [(u64, &mut [u8])]) {
+        let bytes: usize = parts.iter().map(|part| part.1.len()).sum();
+        if bytes > STAGING_BYTES {
+            return parts.iter_mut().for_each(|(from, data)| self.read(*from, data));
+        }
+        let mut staging = lock(&self.staging);
+        let mut copy = || -> Result<(), result::DriverError> {
+            self.enter()?;
+            let mut at = 0;
+            for (from, data) in parts.iter() {
+                // SAFETY: as for `read`; the parts lie one behind the other, and all fit.
+                unsafe {
+                    let pinned = std::slice::from_raw_parts_mut(staging.start.add(at), data.len());
+                    result::memcpy_dtoh_async(pinned, *from, self.stream)?;
+                }
+                at += data.len();
+            }
+            self.wait()?;
+            (staging.used, at) = (0, 0);
+            for (_, data) in parts.iter_mut() {
+                // SAFETY: the copies are done.
+                unsafe { std::ptr::copy_nonoverlapping(staging.start.add(at), data.as_mut_ptr(), data.len()) };
+                at += data.len();
+            }
+            Ok(())
+        };
+        let done = copy();
+        if done.is_err() {
+            parts.iter_mut().for_each(|part| part.1.fill(0));
+        }
+        self.hold("copy from the GPU", done);
+    }
+
     /// Free and total memory; what blocks of other sizes wait for reuse counts as free.
     pub(super) fn room(&self) -> Result<Room, result::DriverError> {
         self.enter()?;

@@ -177,6 +177,22 @@ impl Gpu {
         }
     }
 
+    /// See [`crate::device::Device::read_both`].
+    pub(super) fn read_both<A: Element, B: Element>(&self, a: (View, &mut [A]), b: (View, &mut [B])) {
+        match self {
+            Gpu::Emu(_) => {
+                self.read(a.0, a.1);
+                self.read(b.0, b.1);
+            }
+            Gpu::Cuda(cuda) => {
+                let fits = a.0.dtype() == A::DTYPE && b.0.dtype() == B::DTYPE;
+                let fits = fits && a.0.len() == a.1.len() && b.0.len() == b.1.len();
+                assert!(fits, "a view read as another type or length");
+                cuda.read_both((a.0.address() as u64, a.1), (b.0.address() as u64, b.1));
+            }
+        }
+    }
+
     /// What ops without a kernel answer.
     ///
     /// # Errors

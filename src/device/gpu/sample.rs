@@ -2,7 +2,7 @@
 
 use super::{Arg, Gpu, Launch, holds};
 use crate::device::cpu::softmax::{LANES, SPAN};
-use crate::device::{DType, ViewMut};
+use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::sample::Sampling;
 
@@ -35,5 +35,23 @@ pub fn sample(gpu: &Gpu, logits: ViewMut, how: Sampling, token: ViewMut, logprob
             Arg::Out(logprob),
             Arg::I32(vocab as i32),
         ],
+    )
+}
+
+/// See [`crate::ops::sample::decode_next`].
+pub fn decode_next(gpu: &Gpu, token: View, rows: ViewMut, key: ViewMut, n_seqs: usize) -> Result<()> {
+    holds("decode_next", DType::I32, &[("token", token.dtype()), ("rows", rows.dtype())])?;
+    holds("decode_next", DType::U64, &[("key", key.dtype())])?;
+    let n = token.len();
+    gpu.launch(
+        &Launch {
+            kernel: "decode_next",
+            op: "decode_next",
+            grid: [n.div_ceil(128) as u32, 1, 1],
+            block: [128, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n} B={n_seqs}"),
+        },
+        &mut [Arg::In(token), Arg::Out(rows), Arg::Out(key), Arg::I64(n as i64), Arg::I32(n_seqs as i32)],
     )
 }

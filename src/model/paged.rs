@@ -1,0 +1,230 @@
+//! Rows of a paged forward on the device, and what is not sent twice.
+
+use super::batch::{at_most, below};
+use super::{ModelConfig, Plan};
+use crate::device::record::Keys;
+use crate::device::{Buffer, Device, View, ViewMut};
+use crate::error::Result;
+use crate::ops::sample::decode_next;
+use crate::ops::{attn::Paged, want};
+use std::ops::Range;
+
+/// Rows of a paged forward on the device, all i32: ids, positions, seq `[N]` (row of the page table), logit_rows `[M]`
+/// (rows whose logits are wanted), these rows' own positions and seq `[M]`, one after another in one buffer; and the page
+/// table `[B, max_pages]`.
+///
+/// What the buffer holds is known here: rows that are there already are not sent. After a decode step that is what
+/// [`PagedRows::advance`] made of them.
+pub struct PagedRows {
+    rows: Buffer,
+    table: Buffer,
+    /// What `rows` is to hold, and what it holds.
+    wanted: Vec<i32>,
+    held: Vec<i32>,
+    keys_read: Keys,
+    n_rows: usize,
+    n_seqs: usize,
+    n_logits: usize,
+    max_rows: usize,
+    max_logits: usize,
+    max_pages: usize,
+    /// One more than the highest page of the table.
+    end_page: usize,
+    vocab: usize,
+    max_positions: usize,
+}
+
+impl PagedRows {
+    /// Room for `max_rows` rows of `max_seqs` sequences of `max_pages` pages each; `max_logits` rows give logits.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn new(
+        dev: &Device,
+        c: &ModelConfig,
+        max_rows: usize,
+        max_seqs: usize,
+        max_pages: usize,
+        max_logits: usize,
+    ) -> Result<PagedRows> {
+        PagedRows::planned(&mut Plan::on(dev), c, max_rows, max_seqs, max_pages, max_logits)
+    }
+
+    /// The same, through a plan.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned(
+        plan: &mut Plan,
+        c: &ModelConfig,
+        max_rows: usize,
+        max_seqs: usize,
+        max_pages: usize,
+        max_logits: usize,
+    ) -> Result<PagedRows> {
+        let len = 3 * (max_rows + max_logits);
+        Ok(PagedRows {
+            rows: plan.i32("rows", "ids, positions, seq; logit rows, theirs", len)?,
+            table: plan.i32("rows", "page table", max_seqs * max_pages)?,
+            wanted: Vec::with_capacity(len),
+            held: Vec::with_capacity(len),
+            keys_read: Keys::default(),
+            n_rows: 0,
+            n_seqs: 0,
+            n_logits: 0,
+            max_rows,
+            max_logits,
+            max_pages,
+            end_page: 0,
+            vocab: c.vocab_size,
+            max_positions: c.max_position_embeddings,
+        })
+    }
+
+    /// Writes rows to the device, replacing what was there; `table` is `[n_seqs, max_pages]`, unused entries any
+    /// valid page.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they do not fit, or when an id, position, row or sequence lies outside its range.
+    pub fn set(
+        &mut self,
+        dev: &Device,
+        ids: &[i32],
+        positions: &[i32],
+        seq: &[i32],
+        table: &[i32],
+        logit_rows: &[i32],
+    ) -> Result<()> {
+        self.end_page = 0;
+        self.update(dev, ids, positions, seq, table, 0..table.len(), logit_rows)
+    }
+
+    /// The same when of the table only the entries `changed` are others than those of the last call.
+    ///
+    /// # Errors
+    /// As [`PagedRows::set`].
+    pub fn update(
+        &mut self,
+        dev: &Device,
+        ids: &[i32],
+        positions: &[i32],
+        seq: &[i32],
+        table: &[i32],
+        changed: Range<usize>,
+        logit_rows: &[i32],
+    ) -> Result<()> {
+        let (n, n_seqs) = (ids.len(), table.len() / self.max_pages);
+        at_most("N <= max_rows", n, self.max_rows)?;
+        at_most("M <= max_logits", logit_rows.len(), self.max_logits)?;
+        at_most("page table fits", table.len(), self.table.len())?;
+        want("model", "positions [N]", positions.len(), n)?;
+        want("model", "seq [N]", seq.len(), n)?;
+        want("model", "page table [B, max_pages]", table.len() % self.max_pages, 0)?;
+        below("ids < V", ids, self.vocab)?;
+        below("positions < max_position_embeddings", positions, self.max_positions)?;
+        below("positions < max_pages S", positions, self.max_pages * crate::ops::attn::CHUNK)?;
+        below("seq < B", seq, n_seqs)?;
+        // How many pages there are, the forward knows.
+        let new = &table[changed.clone()];
+        below("page table >= 0", new, i32::MAX as usize)?;
+        self.end_page = new.iter().map(|page| *page as usize + 1).fold(self.end_page, usize::max);
+        below("logit_rows < N", logit_rows, n)?;
+        dev.note_keys(|| Keys::paged(seq, positions));
+        self.wanted.clear();
+        [ids, positions, seq, logit_rows].iter().for_each(|part| self.wanted.extend_from_slice(part));
+        for all in [positions, seq] {
+            self.wanted.extend(logit_rows.iter().map(|row| all[*row as usize]));
+        }
+        let (logit_positions, logit_seq) = self.wanted[3 * n + logit_rows.len()..].split_at(logit_rows.len());
+        self.keys_read = Keys::paged(logit_seq, logit_positions);
+        if !new.is_empty() {
+            dev.write(self.table.at_mut(changed), new);
+        }
+        if self.wanted != self.held {
+            dev.write(self.rows.at_mut(0..self.wanted.len()), &self.wanted);
+            self.held.clone_from(&self.wanted);
+        }
+        (self.n_rows, self.n_seqs, self.n_logits) = (n, n_seqs, logit_rows.len());
+        Ok(())
+    }
+
+    /// Makes the next decode step's rows from this one's tokens `[N]`, and the noise's keys `[N, 3]`, on the device: every
+    /// row samples from itself; those of sequences from `n_seqs` on stay.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when not every row samples.
+    pub fn advance(&mut self, dev: &Device, token: View, key: ViewMut, n_seqs: usize) -> Result<()> {
+        want("decode_next", "logit rows [N]", self.n_logits, self.n_rows)?;
+        decode_next(dev, token, self.rows.at_mut(0..6 * self.n_rows), key, n_seqs)
+    }
+
+    /// Notes what [`PagedRows::advance`] made of the first rows, of which these are the tokens.
+    pub fn advanced(&mut self, tokens: &[i32]) {
+        let (n, live) = (self.n_rows, tokens.len());
+        self.held[..live].copy_from_slice(tokens);
+        for first in [n, 4 * n] {
+            self.held[first..first + live].iter_mut().for_each(|position| *position += 1);
+        }
+    }
+
+    /// Takes nothing for held: what is on the device is not known.
+    pub fn forget(&mut self) {
+        self.held.clear();
+    }
+
+    /// Rows N.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// `Ok` when every page of the table is one of `n_pages`.
+    pub(super) fn fit(&self, n_pages: usize) -> Result<()> {
+        at_most("page table entries < P", self.end_page, n_pages)
+    }
+
+    /// Rows M that give logits.
+    pub fn n_logits(&self) -> usize {
+        self.n_logits
+    }
+
+    pub(super) fn ids(&self) -> View<'_> {
+        self.of_rows(0)
+    }
+
+    pub(super) fn positions(&self) -> View<'_> {
+        self.of_rows(1)
+    }
+
+    pub(super) fn logit_rows(&self) -> View<'_> {
+        self.of_logits(0)
+    }
+
+    /// Where all rows live.
+    pub(super) fn at(&self) -> Paged<'_> {
+        self.paged(self.of_rows(2), self.positions())
+    }
+
+    /// Where the logit rows live.
+    pub(super) fn at_logits(&self) -> Paged<'_> {
+        self.paged(self.of_logits(2), self.of_logits(1))
+    }
+
+    fn of_rows(&self, i: usize) -> View<'_> {
+        self.rows.at(i * self.n_rows..(i + 1) * self.n_rows)
+    }
+
+    fn of_logits(&self, i: usize) -> View<'_> {
+        let (start, m) = (3 * self.n_rows, self.n_logits);
+        self.rows.at(start + i * m..start + (i + 1) * m)
+    }
+
+    fn paged<'a>(&'a self, seq: View<'a>, pos: View<'a>) -> Paged<'a> {
+        let table = self.table.at(0..self.n_seqs * self.max_pages);
+        Paged { seq, pos, table, max_pages: self.max_pages }
+    }
+
+    /// What the logit rows see.
+    pub(super) fn keys_read(&self) -> Keys {
+        self.keys_read
+    }
+}
