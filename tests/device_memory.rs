@@ -8,8 +8,9 @@ use haggle::Error;
 use haggle::config::Config;
 use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{DType, Device};
-use haggle::infer::{Engine, EngineConfig};
+use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::model::{ModelConfig, Plan, Weights};
+use haggle::ops::embed::fill;
 use haggle::train::checkpoint;
 use haggle::train::learner::{self, Learner, Learning};
 use haggle::train::memory;
@@ -195,6 +196,27 @@ fn a_run_on_a_card_with_just_enough_goes_through_as_planned() {
     let output = eval.env("HAGGLE_EMU_MIB", "2").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(4) && text.starts_with("haggle: device emu: needs "), "{text}");
+}
+
+#[test]
+fn what_is_read_from_a_lost_card_is_an_error_and_no_token() {
+    let lost = |kernel: &str, n: u64| Device::Gpu(Arc::new(Gpu::Emu(Emu::new(1).unwrap().with_loss(kernel, n))));
+    let dev = lost("fill_f32", 1);
+    let mut x = dev.upload(&[1f32, 2.0]).unwrap();
+    assert_eq!(dev.download::<f32>(x.view()).unwrap(), [1.0, 2.0]);
+    fill(&dev, x.view_mut(), 3.0).unwrap();
+    let mut read = [7f32; 2];
+    let said = dev.read(x.view(), &mut read).unwrap_err();
+    assert!(said.to_string().contains("lost in launch 1 of fill_f32") && said.exit_code() == 4, "{said}");
+    assert_eq!(read, [0.0; 2]);
+    // In the last launch of a step, after which it asks for no other.
+    let dev = lost("sample", 1);
+    let weights = Weights::init(&dev, ModelConfig::tiny(300), 1).unwrap();
+    let mut engine = Engine::new(&dev, &weights.config, EngineConfig::sized_for(1, 64)).unwrap();
+    engine.add(&[1, 2, 3], Sampling::plain(1.0, 1, -1), NoiseKey { seed: 1, stream: 1 }).unwrap();
+    let said = engine.step(&weights).unwrap_err().to_string();
+    assert!(said.contains("lost in launch 1 of sample"), "{said}");
+    assert!(engine.next_finished().is_none());
 }
 
 #[test]

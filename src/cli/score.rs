@@ -111,7 +111,7 @@ fn score(
         }
         batch.set(dev, &packing)?;
         forward(dev, w, &batch, &mut acts, 1.0)?;
-        let logprobs = dev.to_vec::<f32>(acts.logprob());
+        let logprobs = dev.download::<f32>(acts.logprob())?;
         let mut at = 0;
         for ids in &rest[..n] {
             let len = ids.len().saturating_sub(1);

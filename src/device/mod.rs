@@ -147,7 +147,8 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Copies host data into a view of the same type and length.
+    /// Copies host data into a view of the same type and length. A GPU takes it behind what it was asked for before; one that
+    /// is lost says so at the next launch, read or wait.
     ///
     /// # Panics
     /// If type or length differ: that is a bug of the caller, not of its data.
@@ -159,24 +160,31 @@ impl Device {
         }
     }
 
-    /// Copies a view to host memory of the same type and length.
+    /// Copies a view to host memory of the same type and length, after everything asked for before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with what the GPU failed at since: `data` then holds zeros.
     ///
     /// # Panics
     /// If type or length differ.
-    pub fn read<T: Element>(&self, from: View, data: &mut [T]) {
+    pub fn read<T: Element>(&self, from: View, data: &mut [T]) -> Result<()> {
         self.recorder().traffic.down(size_of_val(data));
         self.recorder().traffic.wait();
         match self {
             Device::Cpu(_) => data.copy_from_slice(from.host::<T>()),
-            Device::Gpu(gpu) => gpu.read(from, data),
+            Device::Gpu(gpu) => gpu.read(from, data)?,
         }
+        Ok(())
     }
 
     /// Copies two views as [`Device::read`] does, waiting once for both.
     ///
+    /// # Errors
+    /// As [`Device::read`].
+    ///
     /// # Panics
     /// If a type or length differs.
-    pub fn read_both<A: Element, B: Element>(&self, a: (View, &mut [A]), b: (View, &mut [B])) {
+    pub fn read_both<A: Element, B: Element>(&self, a: (View, &mut [A]), b: (View, &mut [B])) -> Result<()> {
         let traffic = &self.recorder().traffic;
         traffic.down(size_of_val(a.1));
         traffic.down(size_of_val(b.1));
@@ -186,8 +194,9 @@ impl Device {
                 a.1.copy_from_slice(a.0.host::<A>());
                 b.1.copy_from_slice(b.0.host::<B>());
             }
-            Device::Gpu(gpu) => gpu.read_both(a, b),
+            Device::Gpu(gpu) => gpu.read_both(a, b)?,
         }
+        Ok(())
     }
 
     /// Copies and waits since this device was opened.
@@ -297,9 +306,20 @@ impl Device {
     }
 
     /// A view's contents as a new host vector.
-    pub fn to_vec<T: Element>(&self, from: View) -> Vec<T> {
+    ///
+    /// # Errors
+    /// As [`Device::read`].
+    pub fn download<T: Element>(&self, from: View) -> Result<Vec<T>> {
         let mut data = vec![T::default(); from.len()];
-        self.read(from, &mut data);
-        data
+        self.read(from, &mut data)?;
+        Ok(data)
+    }
+
+    /// The same for tests.
+    ///
+    /// # Panics
+    /// Where [`Device::download`] is an error.
+    pub fn to_vec<T: Element>(&self, from: View) -> Vec<T> {
+        self.download(from).unwrap_or_else(|e| panic!("{e}"))
     }
 }

@@ -78,8 +78,8 @@ impl SamplingRows {
     }
 
     /// Tokens and logprobs of the first rows, with one wait.
-    pub fn read(&self, dev: &Device, token: &mut [i32], logprob: &mut [f32]) {
+    pub fn read(&self, dev: &Device, token: &mut [i32], logprob: &mut [f32]) -> Result<()> {
         let m = token.len();
-        dev.read_both((self.token.at(0..m), token), (self.logprob.at(0..m), logprob));
+        dev.read_both((self.token.at(0..m), token), (self.logprob.at(0..m), logprob))
     }
 }

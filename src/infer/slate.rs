@@ -94,7 +94,7 @@ impl Slate {
             _ => work()?,
         }
         let m = batch.samples.len();
-        self.sampling.read(&dev, &mut self.token[..m], &mut self.logprob[..m]);
+        self.sampling.read(&dev, &mut self.token[..m], &mut self.logprob[..m])?;
         if decodes {
             self.rows.advanced(&self.token[..m]);
             self.sampling.moved_on(m);

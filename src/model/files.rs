@@ -73,7 +73,7 @@ impl Weights {
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(header.as_bytes())?;
         for spec in &self.layout.specs {
-            let data = dev.to_vec::<f32>(self.data().at(spec.range()));
+            let data = dev.download::<f32>(self.data().at(spec.range())).map_err(io::Error::other)?;
             to.write_all(bytemuck::cast_slice(&data))?;
         }
         Ok(())

@@ -52,16 +52,16 @@ fn attention(t: &mut Tester, heads: Heads) -> Result<()> {
     let mut paged = t.out(wide)?;
     attn_decode(t.dev, qv, k_pages.view(), v_pages.view(), at, paged.view_mut(), heads)?;
     t.holds("attn_decode", "o", &shape, &want_o, &paged);
-    let same = bytes(t, &paged) == bytes(t, &o);
+    let same = bytes(t, &paged)? == bytes(t, &o)?;
     t.exactly("attn_decode", "the bits of attn_fwd", &shape, same);
     Ok(())
 }
 
-fn bytes(t: &Tester, x: &crate::device::Buffer) -> Vec<u32> {
-    match x.dtype() {
-        DType::Bf16 => t.dev.to_vec::<half::bf16>(x.view()).iter().map(|x| x.to_bits() as u32).collect(),
-        _ => t.dev.to_vec::<f32>(x.view()).iter().map(|x| x.to_bits()).collect(),
-    }
+fn bytes(t: &Tester, x: &crate::device::Buffer) -> Result<Vec<u32>> {
+    Ok(match x.dtype() {
+        DType::Bf16 => t.dev.download::<half::bf16>(x.view())?.iter().map(|x| x.to_bits() as u32).collect(),
+        _ => t.dev.download::<f32>(x.view())?.iter().map(|x| x.to_bits()).collect(),
+    })
 }
 
 fn pages(t: &mut Tester) -> Result<()> {

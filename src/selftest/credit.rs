@@ -27,7 +27,7 @@ pub(super) fn all(t: &mut Tester) -> Result<()> {
     optimizer(t, 5000)?;
     let (mut bits, noise) = (t.dev.zeros(DType::U64, 300)?, Noise::new(5, 6));
     noise_bits(t.dev, bits.view_mut(), noise, 7)?;
-    let right = t.dev.to_vec::<u64>(bits.view()).iter().zip(7..).all(|(b, i)| *b == noise.bits(i));
+    let right = t.dev.download::<u64>(bits.view())?.iter().zip(7..).all(|(b, i)| *b == noise.bits(i));
     t.exactly("noise_bits", "bits", "N 300", right);
     Ok(())
 }

@@ -60,7 +60,8 @@ fn moved_on(t: &mut Tester, n: usize) -> Result<()> {
     let mut noise: Vec<u64> = key.iter().skip(2).step_by(3).copied().collect();
     oracle::sample::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
     key.iter_mut().skip(2).step_by(3).zip(noise).for_each(|(key, noise)| *key = noise);
-    let same = t.dev.to_vec::<i32>(rows.view()) == pack(&ids, &positions) && t.dev.to_vec::<u64>(keys.view()) == key;
+    let same =
+        t.dev.download::<i32>(rows.view())? == pack(&ids, &positions) && t.dev.download::<u64>(keys.view())? == key;
     t.exactly("decode_next", "rows and keys", &format!("N {n}"), same);
     Ok(())
 }
@@ -83,7 +84,7 @@ fn sampled(t: &mut Tester, n: usize, v: usize) -> Result<()> {
     };
     let (mut token, mut lp, mut z) = (t.dev.zeros(DType::I32, n)?, t.out_f32(n)?, logits.buffer);
     sample(t.dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), v)?;
-    let tokens = t.dev.to_vec::<i32>(token.view());
+    let tokens = t.dev.download::<i32>(token.view())?;
     let (mut want, mut kept) = (vec![0.0; n], true);
     for (i, token) in tokens.iter().enumerate() {
         let (temperature, top_k, top_p, min_p) = of(i);

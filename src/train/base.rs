@@ -66,8 +66,11 @@ pub fn folder(path: &Path) -> Result<PathBuf> {
 }
 
 /// CRC-32C of all parameters: says whether two models are the same.
-pub fn crc(dev: &Device, weights: &Weights) -> u32 {
-    crc32c::crc32c(bytemuck::cast_slice(&dev.to_vec::<f32>(weights.data())))
+///
+/// # Errors
+/// What reading them from the device meets.
+pub fn crc(dev: &Device, weights: &Weights) -> Result<u32> {
+    Ok(crc32c::crc32c(bytemuck::cast_slice(&dev.download::<f32>(weights.data())?)))
 }
 
 /// Writes a Hugging Face folder.

@@ -119,10 +119,10 @@ fn write_all(
 ) -> Result<()> {
     let own = at.join("haggle");
     fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
+    // A device that was lost says so before anything of it is written.
+    dev.wait()?;
     write_model(at)?;
     write_moments(&at.join(MOMENTS), dev, optimizer)?;
-    // A device that was lost gives zeros and says so here.
-    dev.wait()?;
     write_file(&at.join(CONFIG), config_toml.as_bytes())?;
     for file in files_below(at)? {
         let path = at.join(&file);
@@ -141,7 +141,7 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn write_moments(path: &Path, dev: &Device, optimizer: &Optimizer) -> Result<()> {
-    let moments = [("m", dev.to_vec::<f32>(optimizer.m.view())), ("v", dev.to_vec::<f32>(optimizer.v.view()))];
+    let moments = [("m", dev.download::<f32>(optimizer.m.view())?), ("v", dev.download::<f32>(optimizer.v.view())?)];
     let mut views = Vec::new();
     for (name, data) in &moments {
         let view = TensorView::new(Dtype::F32, vec![data.len()], bytemuck::cast_slice(data));

@@ -204,7 +204,7 @@ impl Learner {
             for micro in micro_batches(share, self.how.micro_batch_tok) {
                 self.pack(&share[micro], Share { sequences: 1, trained: 1 })?;
                 self.forward(None, &mut learned)?;
-                self.compare(&mut learned);
+                self.compare(&mut learned)?;
             }
         }
         for (i, share) in checked.iter().enumerate() {
@@ -237,9 +237,9 @@ impl Learner {
             self.pack(&share[micro], Share { sequences: share.len(), trained })?;
             self.forward(reference, learned)?;
             if first {
-                self.compare(learned);
+                self.compare(learned)?;
             }
-            self.correct(learned);
+            self.correct(learned)?;
             self.backward(&mut sums, learned)?;
             debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
             self.warm = true;
@@ -317,8 +317,8 @@ impl Learner {
     }
 
     /// Compares the forward's logprobs with those of the rollout.
-    fn compare(&mut self, learned: &mut Learned) {
-        self.dev.read(self.acts.logprob(), &mut self.host.logprob);
+    fn compare(&mut self, learned: &mut Learned) -> Result<()> {
+        self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;
         for (a, b) in self.host.logprob.iter().zip(&self.host.old) {
             let difference = (a - b).abs();
             // A NaN must not pass for equal.
@@ -326,16 +326,17 @@ impl Learner {
                 learned.logprob_max_abs_diff = difference;
             }
         }
+        Ok(())
     }
 
     /// Puts the sequence ratio or the importance weights where the loss reads them; nothing in plain GRPO.
-    fn correct(&mut self, learned: &mut Learned) {
+    fn correct(&mut self, learned: &mut Learned) -> Result<()> {
         let (correction, level) = self.how.importance;
         if correction == Correction::None && !self.how.sequence_ratio {
-            return;
+            return Ok(());
         }
         let (host, m) = (&mut self.host, self.batch.n_loss());
-        self.dev.read(self.acts.logprob(), &mut host.logprob);
+        self.dev.read(self.acts.logprob(), &mut host.logprob)?;
         host.stand_in.resize(m, 0.0);
         let mut start = 0;
         for own in &host.lengths {
@@ -351,6 +352,7 @@ impl Learner {
         }
         self.dev.write(self.tokens.old.at_mut(0..m), &host.stand_in);
         self.dev.write(self.tokens.weight.at_mut(0..m), &host.weight);
+        Ok(())
     }
 
     /// Sums over each transcript's trained tokens of the KL estimate to a reference, from the logprobs they were sampled
@@ -380,7 +382,7 @@ impl Learner {
             self.pack(&samples[micro], Share { sequences: 1, trained: 1 })?;
             let weights = of.unwrap_or(&self.weights);
             model::forward(&self.dev, weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
-            self.dev.read(self.acts.logprob(), &mut self.host.logprob);
+            self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;
             let mut rest = &self.host.logprob[..];
             for own in &self.host.lengths {
                 let (head, tail) = rest.split_at(*own);
@@ -420,7 +422,7 @@ impl Learner {
             1.0 / self.how.temperature,
         )?;
         let mut micro = [0f32; POLICY_SUMS.len()];
-        self.dev.read(t.sums.view(), &mut micro);
+        self.dev.read(t.sums.view(), &mut micro)?;
         for (i, (total, sum)) in sums.iter_mut().zip(micro).enumerate() {
             *total = if i + 1 == POLICY_SUMS.len() { total.max(sum) } else { *total + sum };
         }

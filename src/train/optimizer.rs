@@ -179,7 +179,7 @@ impl Optimizer {
     pub fn grad_norm(&mut self, dev: &Device, grads: View) -> Result<f32> {
         ops::optim::grad_norm(dev, grads, self.norm.view_mut(), self.parts_of_norm.view_mut())?;
         let mut squares = [0f32];
-        dev.read(self.norm.view(), &mut squares);
+        dev.read(self.norm.view(), &mut squares)?;
         Ok(squares[0].sqrt())
     }
 

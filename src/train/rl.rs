@@ -279,7 +279,7 @@ impl Trainer {
 
     /// Puts a trainer where a run's latest checkpoint stands, or at step 0.
     fn restore(&mut self, setup: &Setup, run: &Path, resume: bool) -> Result<State> {
-        let crcs = [base::crc(&setup.dev, &setup.base.weights), base::crc(&setup.dev, &setup.seller.weights)];
+        let crcs = [base::crc(&setup.dev, &setup.base.weights)?, base::crc(&setup.dev, &setup.seller.weights)?];
         let Some(at) = checkpoint::latest(run)?.filter(|_| resume) else { return Ok(State::start(crcs)) };
         let state = checkpoint::open(&at)?;
         let (path, toml) = checkpoint::config_toml(&at)?;
@@ -301,7 +301,7 @@ impl Trainer {
         let saved = Weights::load(&host, &at)?;
         let l = &mut self.learner;
         want("resume", "parameters of the checkpoint", saved.layout.len, l.weights.layout.len)?;
-        setup.dev.write(l.weights.data_mut(), &host.to_vec::<f32>(saved.data()));
+        setup.dev.write(l.weights.data_mut(), &host.download::<f32>(saved.data())?);
         l.weights.pack(&setup.dev)?;
         checkpoint::restore_optimizer(&at, &state, &setup.dev, &mut l.optimizer)?;
         Ok(state)

@@ -182,7 +182,7 @@ impl Trainer {
             self.batch.set(&self.dev, &micro.packing)?;
             let m = self.batch.n_loss();
             model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
-            let logprobs = self.dev.to_vec::<f32>(self.acts.logprob());
+            let logprobs = self.dev.download::<f32>(self.acts.logprob())?;
             loss -= logprobs.iter().zip(&micro.weight).map(|(l, w)| *l as f64 * *w as f64).sum::<f64>() / total;
             let dlogprob: Vec<f32> = micro.weight.iter().map(|w| (-*w as f64 / total) as f32).collect();
             self.dev.write(self.dlogprob.at_mut(0..m), &dlogprob);
@@ -210,7 +210,7 @@ impl Trainer {
             let packing = pack(&sequences[group.clone()], |s, i| s.own[i]).packing;
             self.batch.set(&self.dev, &packing)?;
             model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
-            let logprobs = self.dev.to_vec::<f32>(self.acts.logprob());
+            let logprobs = self.dev.download::<f32>(self.acts.logprob())?;
             let mut rest = &logprobs[..];
             for s in &sequences[group] {
                 let (own, more) = rest.split_at(s.own.iter().filter(|o| **o).count());

@@ -1,8 +1,8 @@
 //! The memory of the emulated card, counted, and its faults: a card of any size can be tried, and one that is lost.
 //!
 //! `HAGGLE_EMU_MIB=N` gives the card N MiB (none: as much as this machine has). `HAGGLE_EMU_FAIL=KERNEL:N` loses the
-//! card at the N-th launch of a kernel, as a GPU is lost: that launch returns, copies from the card give zeros, and the
-//! next launch or wait says so.
+//! card at the N-th launch of a kernel, as a GPU is lost: that launch returns, copies from the card, the next
+//! launch or a wait say so.
 
 use crate::device::Room;
 use crate::error::Error;

@@ -160,20 +160,28 @@ impl Cuda {
     }
 
     /// Copies from the GPU, after everything asked for before.
-    pub(super) fn read<T: Element>(&self, from: u64, data: &mut [T]) {
+    pub(super) fn read<T: Element>(&self, from: u64, data: &mut [T]) -> Result<()> {
         self.owner.read(from, bytemuck::cast_slice_mut(data));
+        self.well()
     }
 
     /// Copies two places, with one wait.
-    pub(super) fn read_both<A: Element, B: Element>(&self, a: (u64, &mut [A]), b: (u64, &mut [B])) {
+    pub(super) fn read_both<A: Element, B: Element>(&self, a: (u64, &mut [A]), b: (u64, &mut [B])) -> Result<()> {
         self.owner.read_all(&mut [(a.0, bytemuck::cast_slice_mut(a.1)), (b.0, bytemuck::cast_slice_mut(b.1))]);
+        self.well()
+    }
+
+    /// `Ok` when nothing has failed that the driver told of.
+    fn well(&self) -> Result<()> {
+        let fail = |what| Err(Error::Device { device: self.name.clone(), what });
+        self.owner.fault().map_or(Ok(()), fail)
     }
 
     /// Waits until everything asked for is done.
     pub(super) fn wait(&self) -> Result<()> {
         let fail = |what| Error::Device { device: self.name.clone(), what };
         self.owner.enter().and_then(|()| self.owner.wait()).map_err(|e| fail(text(e)))?;
-        self.owner.fault().map_or(Ok(()), |fault| Err(fail(fault)))
+        self.well()
     }
 
     /// See [`super::Gpu::start_recording`].

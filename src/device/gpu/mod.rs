@@ -165,11 +165,15 @@ impl Gpu {
     }
 
     /// See [`crate::device::Device::read`].
-    pub(super) fn read<T: Element>(&self, from: View, data: &mut [T]) {
+    pub(super) fn read<T: Element>(&self, from: View, data: &mut [T]) -> Result<()> {
         match self {
-            // As from a GPU that is lost.
-            Gpu::Emu(emu) if emu.card().fault().is_some() => data.fill(T::default()),
-            Gpu::Emu(_) => data.copy_from_slice(from.host::<T>()),
+            Gpu::Emu(emu) => {
+                // As from a GPU that is lost.
+                data.fill(T::default());
+                emu.wait()?;
+                data.copy_from_slice(from.host::<T>());
+                Ok(())
+            }
             Gpu::Cuda(cuda) => {
                 assert!(from.dtype() == T::DTYPE && from.len() == data.len(), "a view read as another type or length");
                 cuda.read(from.address() as u64, data)
@@ -178,17 +182,14 @@ impl Gpu {
     }
 
     /// See [`crate::device::Device::read_both`].
-    pub(super) fn read_both<A: Element, B: Element>(&self, a: (View, &mut [A]), b: (View, &mut [B])) {
+    pub(super) fn read_both<A: Element, B: Element>(&self, a: (View, &mut [A]), b: (View, &mut [B])) -> Result<()> {
         match self {
-            Gpu::Emu(_) => {
-                self.read(a.0, a.1);
-                self.read(b.0, b.1);
-            }
+            Gpu::Emu(_) => self.read(a.0, a.1).and(self.read(b.0, b.1)),
             Gpu::Cuda(cuda) => {
                 let fits = a.0.dtype() == A::DTYPE && b.0.dtype() == B::DTYPE;
                 let fits = fits && a.0.len() == a.1.len() && b.0.len() == b.1.len();
                 assert!(fits, "a view read as another type or length");
-                cuda.read_both((a.0.address() as u64, a.1), (b.0.address() as u64, b.1));
+                cuda.read_both((a.0.address() as u64, a.1), (b.0.address() as u64, b.1))
             }
         }
     }
