@@ -220,6 +220,24 @@ fn what_is_read_from_a_lost_card_is_an_error_and_no_token() {
 }
 
 #[test]
+fn a_chat_says_what_it_would_hold_and_is_refused_where_it_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let chat = |mib: &str, more: &[&str]| {
+        let mut command = cli_common::command(dir.path(), &[&["chat", "--dry-run", "--device", "emu"], more].concat());
+        let output = command.env("HAGGLE_EMU_MIB", mib).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        cli_common::Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    };
+    let said = chat("500", &[]).done();
+    for part in ["# memory plan on emu", "weights ", "kv pages ", "total ", "Nothing was started."] {
+        assert!(said.contains(part), "want `{part}` in: {said}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&chat("500", &["--json"]).done()).unwrap();
+    assert!(json["total_bytes"].as_u64().unwrap() > json["plan_bytes"]["weights"].as_u64().unwrap());
+    chat("2", &[]).refused(4, &["device emu: needs ", "of 2.0 MiB are free"]);
+}
+
+#[test]
 fn variables_that_cannot_be_read_are_named() {
     let dir = tempfile::tempdir().unwrap();
     for (name, value) in [("HAGGLE_EMU_MIB", "much"), ("HAGGLE_EMU_FAIL", "gemm_nt_f32")] {

@@ -6,8 +6,8 @@
 use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::error::Result;
-use crate::model::ModelConfig;
 use crate::model::flops::{head_flops, row_flops, unread_row_flops};
+use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::text::{Chat, Transcript};
@@ -30,10 +30,8 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
     let gflops = doctor::gemm_gflops(&setup.dev, Duration::from_millis(500))?;
     let least_s = (work.step_flops * config.grpo.steps as f64 + work.eval_flops) / gflops / 1e9;
     if as_json {
-        let groups: serde_json::Map<_, _> =
-            plan.groups().into_iter().map(|(g, bytes)| (g.into(), json!(bytes))).collect();
         let report = json!({
-            "config": config, "plan_bytes": groups, "total_bytes": plan.total_bytes(),
+            "config": config, "plan_bytes": bytes_of_groups(&plan), "total_bytes": plan.total_bytes(),
             "parameters": work.parameters, "train_products": setup.train.len(), "held_out_products": setup.held_out.len(),
             "tokens_a_step": work.step_tok.round(), "trained_tokens_a_step": work.trained_tok.round(),
             "flops_a_step": work.step_flops.round(), "eval_flops": work.eval_flops.round(), "gemm_gflops": gflops,
@@ -79,6 +77,22 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
     out::print(&out::pairs(&rows));
     out::line("\nNothing was started.");
     Ok(Exit::Done)
+}
+
+/// Prints a plan of memory alone.
+pub fn print_plan(plan: &Plan, as_json: bool) -> Exit {
+    if as_json {
+        let report = json!({ "plan_bytes": bytes_of_groups(plan), "total_bytes": plan.total_bytes() });
+        out::line(&report.to_string());
+    } else {
+        out::print(&format!("# memory plan on {}\n\n{plan}", plan.device().name()));
+        out::line("\nNothing was started.");
+    }
+    Exit::Done
+}
+
+fn bytes_of_groups(plan: &Plan) -> serde_json::Map<String, serde_json::Value> {
+    plan.groups().into_iter().map(|(group, bytes)| (group.into(), json!(bytes))).collect()
 }
 
 /// Estimates of a run.

@@ -4,7 +4,7 @@ pub mod table;
 pub mod typed;
 mod voice;
 
-use super::{Exit, Globals, out, quoted};
+use super::{Exit, Globals, dry_run, out, quoted};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::infer::Sampling;
@@ -49,6 +49,9 @@ pub struct ChatArgs {
     /// The model's sampling temperature, 0 is greedy (default: as trained)
     #[arg(long, value_name = "X")]
     temperature: Option<f32>,
+    /// Print what it would hold in memory and exit
+    #[arg(long)]
+    dry_run: bool,
     /// Sample from the likeliest tokens that hold this probability
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     top_p: f32,
@@ -63,7 +66,10 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
     let dev = config.open_device()?;
     let name = args.model.display().to_string();
-    memory::fit(&dev, &config, &|config, plan| memory::of_chat(config, &name, plan))?;
+    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_chat(config, &name, plan))?;
+    if args.dry_run {
+        return Ok(dry_run::print_plan(&plan, globals.json));
+    }
     let model = base::open(&dev, &name, config.compute())?;
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
     let product = choose(&config, args.product.as_deref())?;
