@@ -1,6 +1,6 @@
 //! Launches of attention. f32 takes any head dim up to 256, bf16 32, 64 and 128.
 
-use super::{Arg, Gpu, Launch, by_dtype};
+use super::{Arg, Gpu, Launch, attn_sm90, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::ops::attn::{CHUNK, Heads, Paged};
@@ -80,6 +80,9 @@ pub fn attn_fwd(
     };
     let (kernel, is_bf16) = pick("attn_fwd", &[q.dtype(), k.dtype(), v.dtype(), o.dtype()], dim, kernels)?;
     aligned("attn_fwd", is_bf16, &[q, k, v])?;
+    if attn_sm90::takes(gpu, is_bf16, dim, n) {
+        return attn_sm90::attn_fwd(gpu, q, k, v, cu_seqlens, o, lse, heads);
+    }
     let f32_bytes = floats_bytes(3 * CHUNK, dim, CHUNK * (CHUNK + 1));
     gpu.launch(
         &Launch {

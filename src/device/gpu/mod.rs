@@ -4,6 +4,7 @@
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
 pub mod attn;
+mod attn_sm90;
 pub mod card;
 pub mod credit;
 pub mod cuda;
