@@ -89,6 +89,23 @@ impl Case {
         floats(&dev.to_vec(o.view()))
     }
 
+    /// dq, dk, dv.
+    fn backward(&self, dev: &Device) -> [Vec<f32>; 3] {
+        let [o, lse] = self.forward(dev);
+        let [d_o, q, k, v, o] = [&self.d_o, &self.q, &self.k, &self.v, &round(&o)].map(|x| dev.upload(x).unwrap());
+        let (lse, cu) = (dev.upload(&lse).unwrap(), dev.upload(&self.cu()).unwrap());
+        let mut d = [&self.q, &self.k, &self.v].map(|x| nan(dev, x.len()));
+        let [dq, dk, dv] = d.each_mut().map(|d| d.view_mut());
+        runs(dev, &["attn_bwd_dq_sm90_", "attn_bwd_dkv_sm90_"], self, || {
+            let (d_o, o, lse, cu) = (d_o.view(), o.view(), lse.view(), cu.view());
+            attn_bwd(dev, d_o, q.view(), k.view(), v.view(), o, lse, cu, dq, dk, dv, self.heads)
+        });
+        d.map(|d| {
+            assert!(d.guard_intact());
+            floats(&dev.to_vec(d.view()))
+        })
+    }
+
     /// The same, but for one sequence of nothing but NaN and infinities.
     fn poisoned(mut self, sequence: usize) -> Case {
         let cu = self.cu();
@@ -150,6 +167,17 @@ fn attn_fwd_sm90_has_the_bits_of_attn_fwd_on_the_emulator() {
     }
 }
 
+#[test]
+fn attn_bwd_sm90_has_the_bits_of_attn_bwd_on_the_emulator() {
+    for (case, (plain, hopper)) in cases().iter().flat_map(|case| pairs().map(|pair| (case, pair))) {
+        let (want, got) = (case.backward(&plain), case.backward(&hopper));
+        let Heads { q, kv, dim, .. } = case.heads;
+        for (i, (stem, heads)) in [("dq", q), ("dk", kv), ("dv", kv)].into_iter().enumerate() {
+            same(&format!("attn_bwd_sm90 {stem}"), &case.what(), &[case.n(), heads, dim], &want[i], &got[i]);
+        }
+    }
+}
+
 /// What a rollout draws from is what training computes. On a GPU with `HAGGLE_SM90=1` this asks the hardware.
 #[test]
 fn attn_fwd_sm90_has_the_bits_of_attn_decode() {
@@ -166,15 +194,15 @@ fn attn_fwd_sm90_has_the_bits_of_attn_decode() {
 fn attn_sm90_sequence_alone_equals_sequence_in_batch() {
     let [_, _, (_, dev)] = pairs();
     let all = Case::new(&[70, 33, 130], heads(2, 1, 64));
-    let ([o, lse], cu) = (all.forward(&dev), all.cu());
+    let ([o, lse], [dq, dk, dv], cu) = (all.forward(&dev), all.backward(&dev), all.cu());
     for s in 0..3 {
         let tokens = cu[s] as usize..cu[s + 1] as usize;
         let part = |x: &[bf16], heads: usize| x[tokens.start * heads * 64..tokens.end * heads * 64].to_vec();
         let (lens, heads) = (vec![tokens.len()], all.heads);
         let one =
             Case { lens, heads, q: part(&all.q, 2), k: part(&all.k, 1), v: part(&all.v, 1), d_o: part(&all.d_o, 2) };
-        let [o_one, lse_one] = one.forward(&dev);
-        let pairs = [(&o, o_one, 128), (&lse, lse_one, 2)];
+        let ([o_one, lse_one], [dq_one, dk_one, dv_one]) = (one.forward(&dev), one.backward(&dev));
+        let pairs = [(&o, o_one, 128), (&lse, lse_one, 2), (&dq, dq_one, 128), (&dk, dk_one, 64), (&dv, dv_one, 64)];
         for (i, (whole, one, width)) in pairs.into_iter().enumerate() {
             let want = &whole[tokens.start * width..tokens.end * width];
             same("attn_sm90", &format!("sequence {s}, tensor {i}"), &[tokens.len(), width], want, &one);

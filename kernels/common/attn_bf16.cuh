@@ -114,14 +114,18 @@ __device__ __forceinline__ void shrink_rows(float (&acc)[TILES][4], const float 
     }
 }
 
+// sum += o do over eight neighbouring elements.
+__device__ __forceinline__ float add_delta(float sum, const bf16* __restrict__ o, const bf16* __restrict__ d_o) {
+    Pack<bf16, 8> x = load_pack<8>(o), y = load_pack<8>(d_o);
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum = fmaf(to_f32(x.v[i]), to_f32(y.v[i]), sum);
+    return sum;
+}
+
 // delta = sum_d o do of a row, by four neighbouring lanes; the whole warp calls together.
 template <int D>
 __device__ __forceinline__ float row_delta(const bf16* __restrict__ o, const bf16* __restrict__ d_o, bool live) {
     float sum = 0.0f;
-    for (int d = threadIdx.x % 4 * 8; d < D && live; d += 32) {
-        Pack<bf16, 8> x = load_pack<8>(o + d), y = load_pack<8>(d_o + d);
-#pragma unroll
-        for (int i = 0; i < 8; i++) sum = fmaf(to_f32(x.v[i]), to_f32(y.v[i]), sum);
-    }
+    for (int d = threadIdx.x % 4 * 8; d < D && live; d += 32) sum = add_delta(sum, o + d, d_o + d);
     return lanes_sum<4>(sum);
 }

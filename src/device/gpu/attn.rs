@@ -111,14 +111,14 @@ pub fn attn_fwd(
 
 /// What both kernels of attn_bwd read.
 #[derive(Clone, Copy)]
-struct Saved<'a> {
-    d_o: View<'a>,
-    q: View<'a>,
-    k: View<'a>,
-    v: View<'a>,
-    o: View<'a>,
-    lse: View<'a>,
-    cu_seqlens: View<'a>,
+pub(super) struct Saved<'a> {
+    pub(super) d_o: View<'a>,
+    pub(super) q: View<'a>,
+    pub(super) k: View<'a>,
+    pub(super) v: View<'a>,
+    pub(super) o: View<'a>,
+    pub(super) lse: View<'a>,
+    pub(super) cu_seqlens: View<'a>,
 }
 
 /// See [`crate::ops::attn::attn_bwd`]: dq by tiles of queries, dk and dv by chunks of keys.
@@ -140,6 +140,10 @@ pub fn attn_bwd(
     let is_bf16 = by_dtype("attn_bwd", &dtypes)? == DType::Bf16;
     aligned("attn_bwd", is_bf16, &[d_o, q, k, v, o])?;
     let saved = Saved { d_o, q, k, v, o, lse, cu_seqlens };
+    if attn_sm90::takes(gpu, is_bf16, heads.dim, lse.len() / heads.q) {
+        attn_sm90::attn_bwd_dq(gpu, saved, dq, heads)?;
+        return attn_sm90::attn_bwd_dkv(gpu, saved, dk, dv, heads);
+    }
     attn_bwd_dq(gpu, saved, dq, heads)?;
     attn_bwd_dkv(gpu, saved, dk, dv, heads)
 }

@@ -1,6 +1,7 @@
 //! Launches of attention with Hopper's own instructions, in bf16: a block has 128 rows, two warpgroups of 64 and a third
 //! that copies by tensor maps.
 
+use super::attn::Saved;
 use super::tensor_map::{Shape, TensorMap};
 use super::{Arg, Gpu, Launch};
 use crate::device::{View, ViewMut};
@@ -15,6 +16,8 @@ const THREADS: u32 = 384;
 const STAGES: usize = 4;
 /// Lines of a box.
 const LINES: usize = 64;
+/// Queries that attn_bwd_dkv walks at a time.
+const QUERIES: usize = 32;
 
 /// Whether these kernels are asked for and take the shape.
 pub(super) fn takes(gpu: &Gpu, is_bf16: bool, dim: usize, n: usize) -> bool {
@@ -67,6 +70,67 @@ pub(super) fn attn_fwd(
             Arg::In(cu_seqlens),
             Arg::Out(o),
             Arg::Out(lse),
+            Arg::I32(n_seqs as i32),
+            Arg::I32(h as i32),
+            Arg::I32(kv as i32),
+            Arg::F32(scale),
+        ],
+    )
+}
+
+pub(super) fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
+    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.cu_seqlens.len() - 1, heads);
+    let map = |x, heads| map(gpu, "attn_bwd", x, heads, dim, LINES);
+    gpu.launch(
+        &Launch {
+            kernel: if dim == 64 { "attn_bwd_dq_sm90_bf16_d64" } else { "attn_bwd_dq_sm90_bf16_d128" },
+            op: "attn_bwd",
+            grid: [n_slots(n, s.cu_seqlens), h as u32, 1],
+            block: [THREADS, 1, 1],
+            shared_bytes: shared_bytes(4, dim),
+            shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
+        },
+        &mut [
+            Arg::Map(map(s.d_o, h)?),
+            Arg::Map(map(s.q, h)?),
+            Arg::Map(map(s.k, kv)?),
+            Arg::Map(map(s.v, kv)?),
+            Arg::In(s.d_o),
+            Arg::In(s.o),
+            Arg::In(s.lse),
+            Arg::In(s.cu_seqlens),
+            Arg::Out(dq),
+            Arg::I32(n_seqs as i32),
+            Arg::I32(h as i32),
+            Arg::I32(kv as i32),
+            Arg::F32(scale),
+        ],
+    )
+}
+
+pub(super) fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> Result<()> {
+    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.cu_seqlens.len() - 1, heads);
+    let map = |x, heads, lines| map(gpu, "attn_bwd", x, heads, dim, lines);
+    gpu.launch(
+        &Launch {
+            kernel: if dim == 64 { "attn_bwd_dkv_sm90_bf16_d64" } else { "attn_bwd_dkv_sm90_bf16_d128" },
+            op: "attn_bwd",
+            grid: [n_slots(n, s.cu_seqlens), kv as u32, 1],
+            block: [THREADS, 1, 1],
+            shared_bytes: shared_bytes(4, dim),
+            shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
+        },
+        &mut [
+            Arg::Map(map(s.d_o, h, QUERIES)?),
+            Arg::Map(map(s.q, h, QUERIES)?),
+            Arg::Map(map(s.k, kv, LINES)?),
+            Arg::Map(map(s.v, kv, LINES)?),
+            Arg::In(s.d_o),
+            Arg::In(s.o),
+            Arg::In(s.lse),
+            Arg::In(s.cu_seqlens),
+            Arg::Out(dk),
+            Arg::Out(dv),
             Arg::I32(n_seqs as i32),
             Arg::I32(h as i32),
             Arg::I32(kv as i32),
