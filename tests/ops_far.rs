@@ -12,7 +12,7 @@ mod support;
 use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{Buffer, DType, Device, Element, View, ViewMut};
 use haggle::ops::attn::*;
-use haggle::ops::embed::{copy, embed_bwd, embed_fwd, fill};
+use haggle::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use haggle::ops::gemm::*;
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
 use haggle::ops::optim::{AdamW, adamw_step};
@@ -136,7 +136,8 @@ fn embed() {
     same_far_and_near(u64::MAX, rows_before(c), |dev, before| {
         let (mut table, ids) =
             (dev.zeros(DType::F32, (before + 1) * c).unwrap(), dev.upload(&[before as i32]).unwrap());
-        embed_bwd(dev, ids.view(), dev.upload(&dx).unwrap().view(), table.view_mut(), c).unwrap();
+        let mut order = dev.zeros(DType::I32, embed_order_len(dev, 1)).unwrap();
+        embed_bwd(dev, ids.view(), dev.upload(&dx).unwrap().view(), table.view_mut(), order.view_mut(), c).unwrap();
         end::<f32>(dev, &table, c)
     });
 }

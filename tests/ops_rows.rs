@@ -61,9 +61,16 @@ fn embed(dev: &Device, ids: &[i32], rows: &[f32], dim: usize) -> Vec<f32> {
     take(dev, &x)
 }
 
+/// Scratch of embed_bwd, full of what is no row.
+fn order(dev: &Device, n: usize) -> Buffer {
+    dev.upload(&vec![i32::MIN; embed_order_len(dev, n)]).unwrap()
+}
+
 fn embed_back(dev: &Device, ids: &[i32], dx: &[f32], start: &[f32], dim: usize) -> Vec<f32> {
     let mut dtable = dev.upload(start).unwrap();
-    embed_bwd(dev, dev.upload(ids).unwrap().view(), dev.upload(dx).unwrap().view(), dtable.view_mut(), dim).unwrap();
+    let (ids_buffer, dx, mut order) = (dev.upload(ids).unwrap(), dev.upload(dx).unwrap(), order(dev, ids.len()));
+    embed_bwd(dev, ids_buffer.view(), dx.view(), dtable.view_mut(), order.view_mut(), dim).unwrap();
+    assert!(order.guard_intact());
     take(dev, &dtable)
 }
 
@@ -168,8 +175,9 @@ fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec
     swiglu_fwd(dev, gate.view(), more.view(), h.view_mut()).unwrap();
     swiglu_bwd(dev, dy.view(), gate.view(), more.view(), dgate.view_mut(), dup.view_mut()).unwrap();
     embed_fwd(dev, ids.view(), rows.view(), e.view_mut(), c).unwrap();
-    embed_bwd(dev, ids.view(), dy.view(), dtable.view_mut(), c).unwrap();
-    embed_bwd(dev, ids.view(), dy.view(), scatter.view_mut(), c).unwrap();
+    let mut order = order(dev, i.ids.len());
+    embed_bwd(dev, ids.view(), dy.view(), dtable.view_mut(), order.view_mut(), c).unwrap();
+    embed_bwd(dev, ids.view(), dy.view(), scatter.view_mut(), order.view_mut(), c).unwrap();
     assert!([&y, &dx, &h, &dgate, &dup, &e, &scatter].iter().all(|b| b.guard_intact()));
     let mut all = vec![
         ("rmsnorm_fwd y", got(&y)),
@@ -299,6 +307,32 @@ fn swiglu_matches_the_oracle() {
     assert_eq!(swiglu(&dev, &[-200.0, 200.0, 0.0], &[3.0; 3]), [0.0, 600.0, 0.0]);
 }
 
+/// Vocabularies whose ids are sorted in one pass, two and three; more rows than a turn of every warp; an id with more rows
+/// than a block takes at once; ids in descending order; ids that are none, which are skipped.
+#[test]
+fn embed_bwd_sorts_any_ids() {
+    for (n, v) in [(1, 1), (33, 1), (1500, 3), (700, 255), (700, 256), (2100, 5000), (1300, 70_000)] {
+        let (c, mut ids) = (3, indices(n, v, 5));
+        ids.iter_mut().step_by(4).for_each(|id| *id = v as i32 - 1);
+        let descending = (0..n).map(|i| (v - 1 - i % v) as i32).collect::<Vec<_>>();
+        let (dx, start) = (normal(n * c, 1), normal(v * c, 2));
+        for ids in [ids, descending] {
+            let strange = |i: usize| [-1, v as i32, i32::MAX, i32::MIN].get(i % 9).copied();
+            let some: Vec<i32> = ids.iter().enumerate().map(|(i, id)| strange(i).unwrap_or(*id)).collect();
+            let known: Vec<usize> = (0..n).filter(|i| strange(*i).is_none()).collect();
+            let known_ids: Vec<i32> = known.iter().map(|i| ids[*i]).collect();
+            let known_dx: Vec<f32> = known.iter().flat_map(|i| dx[i * c..][..c].to_vec()).collect();
+            let want = embed_back(&cpu(1), &ids, &dx, &start, c);
+            let want_some = embed_back(&cpu(1), &known_ids, &known_dx, &start, c);
+            for (name, dev) in kernel_devices() {
+                same("embed_bwd", &format!("N {n}, {name}"), &[v, c], &want, &embed_back(&dev, &ids, &dx, &start, c));
+                let got = embed_back(&dev, &some, &dx, &start, c);
+                same("embed_bwd", &format!("N {n}, strange ids, {name}"), &[v, c], &want_some, &got);
+            }
+        }
+    }
+}
+
 #[test]
 fn embed_matches_the_oracle() {
     let dev = cpu(2);
@@ -390,7 +424,9 @@ fn wrong_sizes_are_refused() {
     refused(embed_fwd(&dev, ids.view(), a.view(), y.view_mut(), 5), "embed_fwd", "x [N, C]");
     refused(embed_fwd(&dev, ids.view(), b.view(), y.view_mut(), 4), "embed_fwd", "table [V, C]");
     refused(embed_fwd(&dev, ids.view(), a.view(), y.view_mut(), 4), "embed_fwd", "ids below V");
-    refused(embed_bwd(&dev, ids.view(), a.view(), z.view_mut(), 4), "embed_bwd", "ids below V");
+    let (mut none, mut some) = (dev.zeros(DType::I32, 0).unwrap(), dev.zeros(DType::I32, 1).unwrap());
+    refused(embed_bwd(&dev, ids.view(), a.view(), z.view_mut(), none.view_mut(), 4), "embed_bwd", "ids below V");
+    refused(embed_bwd(&dev, ids.view(), a.view(), z.view_mut(), some.view_mut(), 4), "embed_bwd", "order");
     refused(copy(&dev, b.view(), z.view_mut()), "copy", "y [N]");
     assert!(take(&dev, &y).iter().all(|x| x.is_nan()), "a refused op has written");
 }

@@ -3,6 +3,7 @@
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
+use crate::ops::embed::embed_order_len;
 use crate::ops::logprob::linear_logprob_workspace;
 
 /// What activations are for; each use holds only the buffers it needs.
@@ -56,6 +57,8 @@ pub(super) struct Grads {
     pub ds: Buffer,
     pub dx_out: Buffer,
     pub dh_out: Buffer,
+    /// Of rows by their ids.
+    pub order: Buffer,
 }
 
 /// What is computed for the rows that carry a loss or sample, `[M, ..]`.
@@ -205,7 +208,9 @@ fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for
 }
 
 fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Grads> {
-    let mut b = |name: &str, len: usize| plan.buffer("gradients of activations", name, c.compute, len);
+    let group = "gradients of activations";
+    let order = plan.buffer(group, "order", DType::I32, embed_order_len(plan.device(), n))?;
+    let mut b = |name: &str, len: usize| plan.buffer(group, name, c.compute, len);
     Ok(Grads {
         dx: b("dx", n * c.hidden_size)?,
         dh: b("dh", n * c.hidden_size)?,
@@ -220,5 +225,6 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
         ds: b("ds", n * c.intermediate_size)?,
         dx_out: b("dx_out", m * c.hidden_size)?,
         dh_out: b("dh_out", m * c.hidden_size)?,
+        order,
     })
 }

@@ -7,7 +7,7 @@ use super::{Activations, LayerIds, PackedBatch, Use, Weights};
 use crate::device::{Buffer, Device, View};
 use crate::error::Result;
 use crate::ops::attn::attn_bwd;
-use crate::ops::embed::{embed_bwd, fill};
+use crate::ops::embed::{embed_bwd, embed_order_len, fill};
 use crate::ops::gemm::{Store, gemm_nn, gemm_tn};
 use crate::ops::logprob::linear_logprob_bwd;
 use crate::ops::norm::rmsnorm_bwd;
@@ -55,14 +55,16 @@ pub fn backward(
     let (dh, x, rstd) = (g.dh_out.at(0..m * c), out.x.at(0..m * c), out.rstd.at(0..m));
     rmsnorm_bwd(dev, dh, x, w.get(layout.norm), rstd, g.dx_out.at_mut(0..m * c), layout.of_mut(dw, layout.norm))?;
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
-    embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), c)?;
+    let order = g.order.at_mut(0..embed_order_len(dev, m));
+    embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
     for (ids, a) in layout.layers.iter().zip(&acts.layers).rev() {
         mlp(dev, w, ids, a, g, dw, n)?;
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, g, dw, batch.positions())?;
     }
-    embed_bwd(dev, batch.ids(), g.dx.at(0..n * c), layout.of_mut(dw, layout.embed), c)
+    let order = g.order.at_mut(0..embed_order_len(dev, n));
+    embed_bwd(dev, batch.ids(), g.dx.at(0..n * c), layout.of_mut(dw, layout.embed), order, c)
 }
 
 fn mlp(

@@ -19,17 +19,27 @@ pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usiz
     Ok(())
 }
 
+/// i32 elements that [`embed_bwd`] needs to put N rows in order.
+pub fn embed_order_len(dev: &Device, n: usize) -> usize {
+    match dev {
+        Device::Cpu(_) => 0,
+        Device::Gpu(_) => gpu::embed::embed_order_len(n),
+    }
+}
+
 /// `dtable[ids[n]] += dx[n]`, rows added in the order of n; shapes as in [`embed_fwd`]. Also scatters rows back.
-pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, dim: usize) -> Result<()> {
+/// `order`, of [`embed_order_len`], is scratch.
+pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, order: ViewMut, dim: usize) -> Result<()> {
     want("embed_bwd", "dx [N, C]", dx.len(), ids.len() * dim)?;
     want("embed_bwd", "dtable [V, C]", dtable.len() % dim, 0)?;
+    want("embed_bwd", "order", order.len(), embed_order_len(dev, ids.len()))?;
     let _span = dev.op("embed_bwd", || cost::embed_bwd(ids.len(), dim, dx.dtype(), dtable.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             below("embed_bwd", "ids below V", ids.host(), dtable.len() / dim)?;
             cpu::embed::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim)
         }
-        Device::Gpu(gpu) => gpu::embed::embed_bwd(gpu, ids, dx, dtable, dim)?,
+        Device::Gpu(gpu) => gpu::embed::embed_bwd(gpu, ids, dx, dtable, order, dim)?,
     }
     Ok(())
 }

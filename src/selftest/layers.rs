@@ -3,7 +3,7 @@
 use super::Tester;
 use crate::device::DType;
 use crate::error::Result;
-use crate::ops::embed::{copy, embed_bwd, embed_fwd, fill};
+use crate::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use crate::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
 use crate::ops::rope::{rope_bwd, rope_fwd, table};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_fwd};
@@ -75,7 +75,8 @@ fn embed(t: &mut Tester, n: usize, v: usize, c: usize, of_table: DType) -> Resul
     t.holds("embed_fwd", "x", &shape, &oracle::embed::embed_fwd(&ids, &rows.values, c), &x);
     let (dx, start) = (t.input(n * c)?, t.input_as(v * c, of_table)?);
     let mut dtable = start.buffer;
-    embed_bwd(t.dev, on_device.view(), dx.buffer.view(), dtable.view_mut(), c)?;
+    let mut order = t.dev.zeros(DType::I32, embed_order_len(t.dev, n))?;
+    embed_bwd(t.dev, on_device.view(), dx.buffer.view(), dtable.view_mut(), order.view_mut(), c)?;
     let want = sum(&oracle::embed::embed_bwd(&ids, &dx.values, v, c), &start.values);
     t.holds("embed_bwd", "dtable", &shape, &want, &dtable);
     Ok(())

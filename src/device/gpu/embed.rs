@@ -1,6 +1,6 @@
 //! Launches of the embedding kernels, and of fill and copy.
 
-use super::{Arg, Gpu, Launch, by_dtype};
+use super::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 
@@ -34,9 +34,15 @@ pub fn embed_fwd(gpu: &Gpu, ids: View, table: View, mut x: ViewMut, dim: usize) 
     )
 }
 
+/// See [`crate::ops::embed::embed_order_len`].
+pub fn embed_order_len(n: usize) -> usize {
+    2 * n
+}
+
 /// See [`crate::ops::embed::embed_bwd`].
-pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, dim: usize) -> Result<()> {
+pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, mut order: ViewMut, dim: usize) -> Result<()> {
     let (n, vocab) = (ids.len(), dtable.len() / dim);
+    holds("embed_bwd", DType::I32, &[("ids", ids.dtype()), ("order", order.dtype())])?;
     let kernel = match (dx.dtype(), dtable.dtype()) {
         (DType::Bf16, DType::F32) => "embed_bwd_bf16_f32",
         (from, to) => match by_dtype("embed_bwd", &[from, to])? {
@@ -44,17 +50,32 @@ pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, dim: usize) ->
             _ => "embed_bwd_f32",
         },
     };
+    if n == 0 {
+        return Ok(());
+    }
+    let launch = Launch {
+        kernel: "embed_order",
+        op: "embed_bwd",
+        grid: [1, 1, 1],
+        block: [1024, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("N={n} V={vocab} C={dim}"),
+    };
+    let args = &mut [Arg::In(ids), Arg::Out(order.reborrow()), Arg::I32(n as i32), Arg::I32(vocab as i32)];
+    gpu.launch(&launch, args)?;
+    // A pass for each byte of V; they take turns with the two halves.
+    let passes = (vocab.max(1).ilog2() / 8 + 1) as usize;
+    let sorted = (passes - 1) % 2 * n;
     gpu.launch(
         &Launch {
             kernel,
-            op: "embed_bwd",
             grid: [n as u32, dim.div_ceil(THREADS as usize) as u32, 1],
             block: [THREADS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n} V={vocab} C={dim}"),
+            ..launch
         },
         &mut [
             Arg::In(ids),
+            Arg::In(order.view().at(sorted..sorted + n)),
             Arg::In(dx),
             Arg::Out(dtable),
             Arg::I32(n as i32),

@@ -6,7 +6,7 @@ use crate::device::record::Keys;
 use crate::error::Result;
 use crate::ops::attn::{CHUNK, Paged, attn_bwd, attn_decode, attn_fwd, kv_append, pages_len};
 use crate::ops::cost;
-use crate::ops::embed::{copy, embed_bwd, embed_fwd};
+use crate::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len};
 use crate::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use crate::ops::rope::{rope_fwd, table};
@@ -81,8 +81,9 @@ fn embed(bench: &mut Bench, n: usize) -> Result<()> {
     bench.op("embed_fwd", "", cost::embed_fwd(n, c, dtype), |dev| {
         embed_fwd(dev, ids.view(), w.view(), x.view_mut(), c)
     })?;
+    let mut order = bench.dev.zeros(DType::I32, embed_order_len(&bench.dev, n))?;
     bench.op("embed_bwd", "", cost::embed_bwd(n, c, dtype, DType::F32), |dev| {
-        embed_bwd(dev, ids.view(), x.view(), dw.view_mut(), c)
+        embed_bwd(dev, ids.view(), x.view(), dw.view_mut(), order.view_mut(), c)
     })?;
     let (from, mut to) = (bench.noise_f32(n * c)?, bench.zeros_f32(n * c)?);
     bench.op("copy", "", cost::copy(n * c, DType::F32, DType::F32), |dev| copy(dev, from.view(), to.view_mut()))
