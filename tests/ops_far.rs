@@ -2,8 +2,7 @@
 //! write elsewhere. Such a tensor is mapped and never filled, and the emulator runs the last blocks of the launch alone;
 //! what they write must be what the same kernel writes for these rows in a small tensor.
 //!
-//! Not here: the head, whose blocks of rows and vocabulary are cut on the host, in 64 bits; weights' gradients of norms,
-//! sums over all rows; losses and advantages, which have a number a token.
+//! Not here: losses and advantages, which have a number a token.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,8 +13,9 @@ use haggle::device::{Buffer, DType, Device, Element, View, ViewMut};
 use haggle::ops::attn::*;
 use haggle::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use haggle::ops::gemm::*;
+use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
-use haggle::ops::optim::{AdamW, adamw_step};
+use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use haggle::ops::rope::{self, rope_fwd};
 use haggle::ops::sample::{Sampling, sample};
 use haggle::ops::swiglu::{swiglu_bwd, swiglu_fwd};
@@ -28,7 +28,12 @@ const FAR: usize = 1 << 31;
 
 /// The emulator, the last `n` blocks of each launch.
 fn far(n: u64) -> Device {
-    Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, 0).unwrap().last_blocks(n))))
+    far_with(n, false)
+}
+
+/// The same, with Hopper's kernels or without.
+fn far_with(n: u64, hopper: bool) -> Device {
+    Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, 0).unwrap().last_blocks(n).with_hopper(hopper))))
 }
 
 fn near() -> Device {
@@ -77,17 +82,27 @@ fn rmsnorm() {
         rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6).unwrap();
         end::<bf16>(dev, &y, rows * c)
     });
-    // As many rows as keep dw, which walks all of them, short: offsets pass 2^31 all the same.
+    // As many rows as keep dw, whose last columns' block walks all of them, short: offsets pass 2^31 all the same.
     let (c, rows) = (1 << 20, 2);
     let (x, w) = (round(&normal(rows * c, 1)), round(&normal(c, 3)));
-    let dy = [dy.clone(), vec![bf16::ZERO; rows * c - dy.len()]].concat();
+    let mut all = vec![bf16::ZERO; rows * c];
+    // In the columns of the last block too.
+    for row in 0..rows {
+        all[row * c..][..64].copy_from_slice(&dy[row * 128..][..64]);
+        all[(row + 1) * c - 64..(row + 1) * c].copy_from_slice(&dy[row * 128 + 64..][..64]);
+    }
+    let dy = all;
     same_far_and_near(1, rows_before(c).next_multiple_of(8), |dev, before| {
         let n = before + rows;
         let (x, dy, w) = (ending(dev, n * c, &x), ending(dev, n * c, &dy), dev.upload(&w).unwrap());
         let rstd = dev.upload(&vec![0.5f32; n]).unwrap();
         let (mut dx, mut dw) = (dev.zeros(DType::Bf16, n * c).unwrap(), dev.zeros(DType::F32, c).unwrap());
         rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
-        end::<bf16>(dev, &dx, rows * c)
+        // The last block's columns; every other row adds zeros to them.
+        let dx = end::<bf16>(dev, &dx, rows * c).into_iter().map(|x| x.to_f32());
+        let dw = end::<f32>(dev, &dw, 16);
+        assert!(dw.iter().all(|x| *x != 0.0));
+        dx.chain(dw).collect::<Vec<_>>()
     });
 }
 
@@ -158,31 +173,87 @@ fn fill_and_copy() {
     });
 }
 
+/// A sum over all of a gradient: the last of its 1024 parts, whose numbers' squares add up without rounding.
+#[test]
+fn grad_norm_of_a_far_part() {
+    let g: Vec<f32> = (0..300).map(|i| (i % 17) as f32).collect();
+    let norm = |dev: &Device, before: usize| {
+        let (g, mut out) = (ending(dev, before + g.len(), &g), dev.zeros(DType::F32, 1).unwrap());
+        let mut parts = dev.zeros(DType::U64, GRAD_NORM_PARTS).unwrap();
+        grad_norm(dev, g.view(), out.view_mut(), parts.view_mut()).unwrap();
+        end::<f32>(dev, &out, 1)[0]
+    };
+    let want: f32 = g.iter().map(|x| x * x).sum();
+    assert!(want > 0.0);
+    assert_eq!((norm(&near(), 0), norm(&far(1), FAR)), (want, want));
+}
+
+/// The head of a vocabulary whose weights, and their gradient, lie far out in its last tokens: the taken ones. Every other
+/// token has weight zero, and the logits are large: exp of the distance is 0 there.
+#[test]
+fn linear_logprob_of_far_tokens() {
+    let (n, c, tokens) = (3, 2048, 64);
+    let x = round(&normal(n * c, 1).iter().map(|x| x.abs()).collect::<Vec<_>>());
+    let w = round(&normal(tokens * c, 2).iter().map(|w| 0.5 + w / 8.0).collect::<Vec<_>>());
+    for hopper in [false, true] {
+        let run = |dev: &Device, before: usize| {
+            let v = before + tokens;
+            let (x, w) = (dev.upload(&x).unwrap(), ending(dev, v * c, &w));
+            let target = dev.upload(&[0, 40, 63].map(|t| (before + t) as i32)).unwrap();
+            let [mut lp, mut lse, mut h] = [(); 3].map(|_| dev.zeros(DType::F32, n).unwrap());
+            let mut work = dev.zeros(DType::F32, linear_logprob_workspace(dev, v, c, DType::Bf16)).unwrap();
+            let (x, w, t) = (x.view(), w.view(), target.view());
+            let out = (lp.view_mut(), lse.view_mut(), h.view_mut());
+            linear_logprob_fwd(dev, x, w, t, out.0, out.1, out.2, work.view_mut(), c, 1.0).unwrap();
+            let [d_lp, d_h] = [4, 5].map(|s| dev.upload(&normal(n, s)).unwrap());
+            let (mut dx, mut dw) = (dev.zeros(DType::Bf16, n * c).unwrap(), dev.zeros(DType::F32, v * c).unwrap());
+            let mut space = dev.zeros(DType::F32, linear_logprob_workspace(dev, v, c, DType::Bf16)).unwrap();
+            let (d_lp, d_h, to) = (d_lp.view(), d_h.view(), (dx.view_mut(), dw.view_mut()));
+            let given = (lse.view(), h.view());
+            linear_logprob_bwd(dev, d_lp, d_h, x, w, t, given.0, given.1, to.0, to.1, space.view_mut(), c, 1.0)
+                .unwrap();
+            let sums = [&lp, &lse, &h].map(|b| end::<f32>(dev, b, n)).concat();
+            assert!(sums[n..2 * n].iter().all(|lse| *lse > 200.0), "{sums:?}");
+            // The columns of the last blocks.
+            let dx = end::<bf16>(dev, &dx, 8).into_iter().map(|x| x.to_f32());
+            sums.into_iter().chain(dx).chain(end::<f32>(dev, &dw, 8)).collect::<Vec<_>>()
+        };
+        let want = run(&near(), 0);
+        // Whole blocks of tokens before; the last blocks of a launch have all far tokens.
+        let (before, blocks) = (rows_before(c).next_multiple_of(8 * 2048), if hopper { 1 } else { 4 });
+        assert_eq!(run(&far_with(blocks, hopper), before), want, "Hopper's: {hopper}");
+    }
+}
+
 type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> haggle::Result<()>;
 
 /// A product whose last rows of A (and of C) lie far out.
 #[track_caller]
-fn far_rows(gemm: Gemm, n: usize, k: usize, width: usize) {
+fn far_rows(gemm: Gemm, n: usize, k: usize, width: usize, hopper: bool) {
     let rows = 128;
     let (a, b) = (round(&normal(rows * k, 1)), round(&normal(n * k, 2)));
-    same_far_and_near(4, rows_before(width).next_multiple_of(rows), |dev, before| {
+    let run = |dev: &Device, before: usize| {
         let m = before + rows;
         let (a, b, mut c) = (ending(dev, m * k, &a), dev.upload(&b).unwrap(), dev.zeros(DType::Bf16, m * n).unwrap());
         gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set).unwrap();
         // The last tile of the last blocks: 16 rows of 8 columns are in it, whatever its size.
         let last: Vec<bf16> = end(dev, &c, 16 * n);
-        last.chunks(n).flat_map(|row| row[n - 8..].to_vec()).collect()
-    });
+        last.chunks(n).flat_map(|row| row[n - 8..].to_vec()).collect::<Vec<_>>()
+    };
+    let want = run(&near(), 0);
+    assert!(want.iter().any(|x| *x != want[0]), "nothing to tell apart");
+    assert_eq!(run(&far_with(4, hopper), rows_before(width).next_multiple_of(rows)), want, "Hopper's: {hopper}");
 }
 
 #[test]
 fn gemm_with_far_rows() {
     let nt: Gemm = |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store);
-    // Far in A; far in C.
-    far_rows(nt, 8, 1 << 16, 1 << 16);
-    far_rows(nt, 1 << 16, 16, 1 << 16);
-    far_rows(gemm_nn, 8, 1 << 16, 1 << 16);
-    far_rows(gemm_nn, 1 << 16, 16, 1 << 16);
+    for gemm in [nt, gemm_nn] {
+        // Far in A; far in C.
+        far_rows(gemm, 8, 1 << 16, 1 << 16, false);
+        far_rows(gemm, 1 << 16, 16, 1 << 16, false);
+        far_rows(gemm, 1 << 16, 16, 1 << 16, true);
+    }
 }
 
 #[test]
