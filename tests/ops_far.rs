@@ -14,7 +14,7 @@ use haggle::ops::attn::*;
 use haggle::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use haggle::ops::gemm::*;
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
-use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
+use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use haggle::ops::rope::{self, rope_fwd};
 use haggle::ops::sample::{Sampling, sample};
@@ -82,7 +82,7 @@ fn rmsnorm() {
         rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6).unwrap();
         end::<bf16>(dev, &y, rows * c)
     });
-    // As many rows as keep dw, whose last columns' block walks all of them, short: offsets pass 2^31 all the same.
+    // Of dw the last rows' sums and the last columns: the sums of all other rows stay zero.
     let (c, rows) = (1 << 20, 2);
     let (x, w) = (round(&normal(rows * c, 1)), round(&normal(c, 3)));
     let mut all = vec![bf16::ZERO; rows * c];
@@ -97,7 +97,9 @@ fn rmsnorm() {
         let (x, dy, w) = (ending(dev, n * c, &x), ending(dev, n * c, &dy), dev.upload(&w).unwrap());
         let rstd = dev.upload(&vec![0.5f32; n]).unwrap();
         let (mut dx, mut dw) = (dev.zeros(DType::Bf16, n * c).unwrap(), dev.zeros(DType::F32, c).unwrap());
-        rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
+        let mut parts = dev.zeros(DType::F32, rmsnorm_parts_len(dev, n, c)).unwrap();
+        let to = (dx.view_mut(), dw.view_mut(), parts.view_mut());
+        rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), to.0, to.1, to.2).unwrap();
         // The last block's columns; every other row adds zeros to them.
         let dx = end::<bf16>(dev, &dx, rows * c).into_iter().map(|x| x.to_f32());
         let dw = end::<f32>(dev, &dw, 16);

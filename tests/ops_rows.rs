@@ -4,7 +4,7 @@
 
 mod support;
 
-use haggle::device::{Buffer, DType, Device};
+use haggle::device::{Buffer, DType, Device, View, ViewMut};
 use haggle::ops::embed::*;
 use haggle::ops::norm::*;
 use haggle::ops::rope::*;
@@ -30,7 +30,10 @@ fn rmsnorm_back(dev: &Device, dy: &[f32], x: &[f32], w: &[f32], dx: &[f32], dw: 
     let rstd = dev.upload(&rmsnorm(dev, x, w).1).unwrap();
     let (mut dx, mut dw) = (dev.upload(dx).unwrap(), dev.upload(dw).unwrap());
     let (dy, x, w) = (dev.upload(dy).unwrap(), dev.upload(x).unwrap(), dev.upload(w).unwrap());
-    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
+    let mut parts = poisoned(dev, rmsnorm_parts_len(dev, rstd.len(), w.len()));
+    let to = (dx.view_mut(), dw.view_mut(), parts.view_mut());
+    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), to.0, to.1, to.2).unwrap();
+    take(dev, &parts);
     (take(dev, &dx), take(dev, &dw))
 }
 
@@ -171,7 +174,9 @@ fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec
     let (mut h, mut dgate, mut dup, mut e) = (nan(), nan(), nan(), nan());
     let (mut dtable, mut scatter) = (dev.upload(&i.start).unwrap(), up(&i.start));
     rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
-    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), dw.view_mut()).unwrap();
+    let mut parts = poisoned(dev, rmsnorm_parts_len(dev, i.ids.len(), c));
+    let to = (dx.view_mut(), dw.view_mut(), parts.view_mut());
+    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), to.0, to.1, to.2).unwrap();
     swiglu_fwd(dev, gate.view(), more.view(), h.view_mut()).unwrap();
     swiglu_bwd(dev, dy.view(), gate.view(), more.view(), dgate.view_mut(), dup.view_mut()).unwrap();
     embed_fwd(dev, ids.view(), rows.view(), e.view_mut(), c).unwrap();
@@ -307,6 +312,22 @@ fn swiglu_matches_the_oracle() {
     assert_eq!(swiglu(&dev, &[-200.0, 200.0, 0.0], &[3.0; 3]), [0.0, 600.0, 0.0]);
 }
 
+/// More blocks of rows than are fetched at a time, the last one short; more columns than a block of threads has.
+#[test]
+fn rmsnorm_bwd_of_many_rows_has_the_bits_of_the_cpu() {
+    for [n, c] in [[20_000, 5], [8192, 33], [8193, 129]] {
+        let [dy, x, dx] = [1, 2, 3].map(|s| normal(n * c, s));
+        let (w, dw) = (normal(c, 4), normal(c, 5));
+        let run = |dev: &Device| rmsnorm_back(dev, &dy, &x, &w, &dx, &dw);
+        let want = run(&cpu(2));
+        for (name, dev) in kernel_devices().into_iter().skip(1).step_by(2) {
+            let got = run(&dev);
+            same("rmsnorm_bwd dx", &name, &[n, c], &want.0, &got.0);
+            same("rmsnorm_bwd dw", &name, &[n, c], &want.1, &got.1);
+        }
+    }
+}
+
 /// Vocabularies whose ids are sorted in one pass, two and three; more rows than a turn of every warp; an id with more rows
 /// than a block takes at once; ids in descending order; ids that are none, which are skipped.
 #[test]
@@ -410,8 +431,12 @@ fn wrong_sizes_are_refused() {
     refused(rmsnorm_fwd(&dev, a.view(), w, y.at_mut(0..9), r.view_mut(), EPS), "rmsnorm_fwd", "y [N, C]");
     let mut dw = poisoned(&dev, 3);
     let rstd = a.at(0..3);
-    refused(rmsnorm_bwd(&dev, a.view(), a.view(), w, rstd, y.view_mut(), dw.view_mut()), "rmsnorm_bwd", "dw [C]");
-    refused(rmsnorm_bwd(&dev, b.view(), a.view(), w, rstd, y.view_mut(), dw.view_mut()), "rmsnorm_bwd", "dy [N, C]");
+    let (mut none, mut some) = (poisoned(&dev, 0), poisoned(&dev, 4));
+    let mut bwd =
+        |dy: View, dw: ViewMut, parts: ViewMut| rmsnorm_bwd(&dev, dy, a.view(), w, rstd, y.view_mut(), dw, parts);
+    refused(bwd(a.view(), dw.view_mut(), none.view_mut()), "rmsnorm_bwd", "dw [C]");
+    refused(bwd(b.view(), dw.view_mut(), none.view_mut()), "rmsnorm_bwd", "dy [N, C]");
+    refused(bwd(a.view(), some.view_mut(), dw.view_mut()), "rmsnorm_bwd", "parts");
     refused(rope_fwd(&dev, y.view_mut(), ids.view(), a.view(), 1, 6), "rope_fwd", "x [N, H, D]");
     refused(rope_fwd(&dev, y.view_mut(), ids.view(), a.view(), 1, 4), "rope_fwd", "positions");
     refused(rope_fwd(&dev, y.at_mut(0..9), ids.view(), a.view(), 1, 3), "rope_fwd", "D is even");

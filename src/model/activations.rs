@@ -5,6 +5,7 @@ use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::embed::embed_order_len;
 use crate::ops::logprob::linear_logprob_workspace;
+use crate::ops::norm::rmsnorm_parts_len;
 
 /// What activations are for; each use holds only the buffers it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) struct Grads {
     pub dh_out: Buffer,
     /// Of rows by their ids.
     pub order: Buffer,
+    /// Sums of blocks of rows, of a norm's dw.
+    pub norm_parts: Buffer,
 }
 
 /// What is computed for the rows that carry a loss or sample, `[M, ..]`.
@@ -210,6 +213,9 @@ fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for
 fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Grads> {
     let group = "gradients of activations";
     let order = plan.buffer(group, "order", DType::I32, embed_order_len(plan.device(), n))?;
+    let norms = [(n, c.hidden_size), (n * c.num_attention_heads, c.head_dim), (n * c.num_key_value_heads, c.head_dim)];
+    let widest = norms.map(|(rows, dim)| rmsnorm_parts_len(plan.device(), rows, dim)).into_iter().max().unwrap_or(0);
+    let norm_parts = plan.buffer(group, "norm_parts", DType::F32, widest)?;
     let mut b = |name: &str, len: usize| plan.buffer(group, name, c.compute, len);
     Ok(Grads {
         dx: b("dx", n * c.hidden_size)?,
@@ -226,5 +232,6 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
         dx_out: b("dx_out", m * c.hidden_size)?,
         dh_out: b("dh_out", m * c.hidden_size)?,
         order,
+        norm_parts,
     })
 }

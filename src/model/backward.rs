@@ -10,7 +10,7 @@ use crate::ops::attn::attn_bwd;
 use crate::ops::embed::{embed_bwd, embed_order_len, fill};
 use crate::ops::gemm::{Store, gemm_nn, gemm_tn};
 use crate::ops::logprob::linear_logprob_bwd;
-use crate::ops::norm::rmsnorm_bwd;
+use crate::ops::norm::{rmsnorm_bwd, rmsnorm_parts_len};
 use crate::ops::rope::rope_bwd;
 use crate::ops::swiglu::swiglu_bwd;
 use crate::ops::want;
@@ -53,7 +53,9 @@ pub fn backward(
     )?;
     fill(dev, g.dx_out.at_mut(0..m * c), 0.0)?;
     let (dh, x, rstd) = (g.dh_out.at(0..m * c), out.x.at(0..m * c), out.rstd.at(0..m));
-    rmsnorm_bwd(dev, dh, x, w.get(layout.norm), rstd, g.dx_out.at_mut(0..m * c), layout.of_mut(dw, layout.norm))?;
+    let (dx, dw_norm) = (g.dx_out.at_mut(0..m * c), layout.of_mut(dw, layout.norm));
+    let parts = g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, m, c));
+    rmsnorm_bwd(dev, dh, x, w.get(layout.norm), rstd, dx, dw_norm, parts)?;
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
@@ -88,7 +90,8 @@ fn mlp(
     gemm_nn(dev, dgate, w.get(ids.gate), g.dh.at_mut(0..n * c), n, c, f, Store::Set)?;
     gemm_nn(dev, dup, w.get(ids.up), g.dh.at_mut(0..n * c), n, c, f, Store::Add)?;
     let (dh, x, rstd) = (g.dh.at(0..n * c), a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n));
-    rmsnorm_bwd(dev, dh, x, w.get(ids.mlp_norm), rstd, g.dx.at_mut(0..n * c), lay.of_mut(dw, ids.mlp_norm))
+    let (dx, parts) = (g.dx.at_mut(0..n * c), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n, c)));
+    rmsnorm_bwd(dev, dh, x, w.get(ids.mlp_norm), rstd, dx, lay.of_mut(dw, ids.mlp_norm), parts)
 }
 
 fn project_out(
@@ -140,10 +143,12 @@ fn project_qkv(
     rope_bwd(dev, g.dq.at_mut(0..n * q), positions, w.rope.view(), h, d)?;
     fill(dev, g.dk_raw.at_mut(0..n * kv), 0.0)?;
     let (dk, k_raw, rstd) = (g.dk.at(0..n * kv), a.k_raw.at(0..n * kv), a.k_rstd.at(0..n * hk));
-    rmsnorm_bwd(dev, dk, k_raw, w.get(ids.k_norm), rstd, g.dk_raw.at_mut(0..n * kv), lay.of_mut(dw, ids.k_norm))?;
+    let (dk_raw, parts) = (g.dk_raw.at_mut(0..n * kv), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n * hk, d)));
+    rmsnorm_bwd(dev, dk, k_raw, w.get(ids.k_norm), rstd, dk_raw, lay.of_mut(dw, ids.k_norm), parts)?;
     fill(dev, g.dq_raw.at_mut(0..n * q), 0.0)?;
     let (dq, q_raw, rstd) = (g.dq.at(0..n * q), a.q_raw.at(0..n * q), a.q_rstd.at(0..n * h));
-    rmsnorm_bwd(dev, dq, q_raw, w.get(ids.q_norm), rstd, g.dq_raw.at_mut(0..n * q), lay.of_mut(dw, ids.q_norm))?;
+    let (dq_raw, parts) = (g.dq_raw.at_mut(0..n * q), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n * h, d)));
+    rmsnorm_bwd(dev, dq, q_raw, w.get(ids.q_norm), rstd, dq_raw, lay.of_mut(dw, ids.q_norm), parts)?;
     let (dq, dk, dv, x) = (g.dq_raw.at(0..n * q), g.dk_raw.at(0..n * kv), g.dv.at(0..n * kv), a.attn_h.at(0..n * c));
     gemm_tn(dev, dv, x, lay.of_mut(dw, ids.v), kv, c, n, Store::Add)?;
     gemm_tn(dev, dk, x, lay.of_mut(dw, ids.k), kv, c, n, Store::Add)?;
@@ -152,5 +157,6 @@ fn project_qkv(
     gemm_nn(dev, dk, w.get(ids.k), g.dh.at_mut(0..n * c), n, c, kv, Store::Add)?;
     gemm_nn(dev, dv, w.get(ids.v), g.dh.at_mut(0..n * c), n, c, kv, Store::Add)?;
     let (dh, x, rstd) = (g.dh.at(0..n * c), a.x_attn.at(0..n * c), a.attn_rstd.at(0..n));
-    rmsnorm_bwd(dev, dh, x, w.get(ids.attn_norm), rstd, g.dx.at_mut(0..n * c), lay.of_mut(dw, ids.attn_norm))
+    let (dx, parts) = (g.dx.at_mut(0..n * c), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n, c)));
+    rmsnorm_bwd(dev, dh, x, w.get(ids.attn_norm), rstd, dx, lay.of_mut(dw, ids.attn_norm), parts)
 }

@@ -19,7 +19,16 @@ pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: Vie
     Ok(())
 }
 
+/// f32 elements that [`rmsnorm_bwd`] needs for the sums of blocks of rows.
+pub fn rmsnorm_parts_len(dev: &Device, n: usize, dim: usize) -> usize {
+    match dev {
+        Device::Cpu(_) => 0,
+        Device::Gpu(_) => gpu::norm::parts_len(n, dim),
+    }
+}
+
 /// `dx += ` and `dw += ` the gradients of [`rmsnorm_fwd`]; dy, x, dx `[N, C]`, w, dw `[C]`, rstd `[N]`.
+/// `parts`, of [`rmsnorm_parts_len`], is scratch.
 pub fn rmsnorm_bwd(
     dev: &Device,
     dy: View,
@@ -28,18 +37,20 @@ pub fn rmsnorm_bwd(
     rstd: View,
     mut dx: ViewMut,
     mut dw: ViewMut,
+    parts: ViewMut,
 ) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     want("rmsnorm_bwd", "x [N, C]", x.len(), n * c)?;
     want("rmsnorm_bwd", "dy [N, C]", dy.len(), n * c)?;
     want("rmsnorm_bwd", "dx [N, C]", dx.len(), n * c)?;
     want("rmsnorm_bwd", "dw [C]", dw.len(), c)?;
+    want("rmsnorm_bwd", "parts", parts.len(), rmsnorm_parts_len(dev, n, c))?;
     let _span = dev.op("rmsnorm_bwd", || cost::rmsnorm_bwd(n, c, x.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), dx.host_mut(), dw.host_mut())
         }
-        Device::Gpu(gpu) => gpu::norm::rmsnorm_bwd(gpu, dy, x, w, rstd, dx, dw)?,
+        Device::Gpu(gpu) => gpu::norm::rmsnorm_bwd(gpu, dy, x, w, rstd, [dx, dw, parts])?,
     }
     Ok(())
 }

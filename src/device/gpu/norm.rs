@@ -1,6 +1,6 @@
 //! Launches of the norm kernels.
 
-use super::{Arg, Gpu, Launch, by_dtype};
+use super::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 
@@ -32,12 +32,20 @@ pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, y: ViewMut, rstd: ViewMut, eps: 
     )
 }
 
-/// Columns of dw that one block sums, and its threads.
-const COLUMNS: usize = 16;
-const DW_THREADS: u32 = 512;
+/// Rows that are summed from zero before they are added to dw.
+const BLOCK: usize = 64;
+/// Columns of a thread block that sums rows, and of one that adds the sums to dw; and its threads.
+const PART_COLUMNS: usize = 128;
+const DW_COLUMNS: usize = 32;
+const DW_THREADS: u32 = 1024;
+
+/// See [`crate::ops::norm::rmsnorm_parts_len`].
+pub fn parts_len(n: usize, dim: usize) -> usize {
+    n.div_ceil(BLOCK) * dim
+}
 
 /// See [`crate::ops::norm::rmsnorm_bwd`]; dw is f32.
-pub fn rmsnorm_bwd(gpu: &Gpu, dy: View, x: View, w: View, rstd: View, dx: ViewMut, dw: ViewMut) -> Result<()> {
+pub fn rmsnorm_bwd(gpu: &Gpu, dy: View, x: View, w: View, rstd: View, [dx, dw, mut parts]: [ViewMut; 3]) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     let is_bf16 = by_dtype("rmsnorm_bwd", &[dy.dtype(), x.dtype(), w.dtype(), dx.dtype()])? == DType::Bf16;
     let shape = format_args!("N={n} C={c}");
@@ -52,15 +60,35 @@ pub fn rmsnorm_bwd(gpu: &Gpu, dy: View, x: View, w: View, rstd: View, dx: ViewMu
         },
         &mut [Arg::In(dy), Arg::In(x), Arg::In(w), Arg::In(rstd), Arg::Out(dx), Arg::I64(n as i64), Arg::I32(c as i32)],
     )?;
+    holds("rmsnorm_bwd", DType::F32, &[("dw", dw.dtype()), ("parts", parts.dtype())])?;
+    let n_parts = n.div_ceil(BLOCK);
     gpu.launch(
         &Launch {
-            kernel: if is_bf16 { "rmsnorm_bwd_dw_bf16" } else { "rmsnorm_bwd_dw_f32" },
+            kernel: if is_bf16 { "rmsnorm_bwd_parts_bf16" } else { "rmsnorm_bwd_parts_f32" },
             op: "rmsnorm_bwd",
-            grid: [c.div_ceil(COLUMNS) as u32, 1, 1],
+            grid: [n_parts as u32, c.div_ceil(PART_COLUMNS) as u32, 1],
+            block: [PART_COLUMNS as u32, 1, 1],
+            shared_bytes: 0,
+            shape: &shape,
+        },
+        &mut [
+            Arg::In(dy),
+            Arg::In(x),
+            Arg::In(rstd),
+            Arg::Out(parts.reborrow()),
+            Arg::I64(n as i64),
+            Arg::I32(c as i32),
+        ],
+    )?;
+    gpu.launch(
+        &Launch {
+            kernel: "rmsnorm_bwd_dw",
+            op: "rmsnorm_bwd",
+            grid: [c.div_ceil(DW_COLUMNS) as u32, 1, 1],
             block: [DW_THREADS, 1, 1],
             shared_bytes: 0,
             shape: &shape,
         },
-        &mut [Arg::In(dy), Arg::In(x), Arg::In(rstd), Arg::Out(dw), Arg::I64(n as i64), Arg::I32(c as i32)],
+        &mut [Arg::In(parts.view()), Arg::Out(dw), Arg::I64(n_parts as i64), Arg::I32(c as i32)],
     )
 }

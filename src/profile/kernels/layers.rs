@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::attn::{CHUNK, Paged, attn_bwd, attn_decode, attn_fwd, kv_append, pages_len};
 use crate::ops::cost;
 use crate::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len};
-use crate::ops::norm::{rmsnorm_bwd, rmsnorm_fwd};
+use crate::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use crate::ops::rope::{rope_fwd, table};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_fwd};
@@ -43,9 +43,10 @@ fn rmsnorm(bench: &mut Bench, n: usize) -> Result<()> {
     bench.op("rmsnorm_fwd", "", cost::rmsnorm_fwd(n, c, dtype), |dev| {
         rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6)
     })?;
+    let mut parts = bench.zeros_f32(rmsnorm_parts_len(&bench.dev, n, c))?;
     bench.op("rmsnorm_bwd", "", cost::rmsnorm_bwd(n, c, dtype), |dev| {
-        let (dx, dw) = (dx.view_mut(), dw.view_mut());
-        rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx, dw)
+        let (dx, dw, parts) = (dx.view_mut(), dw.view_mut(), parts.view_mut());
+        rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx, dw, parts)
     })
 }
 
