@@ -75,7 +75,7 @@ __device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)
     // 16 steps on: along a line, or 16 lines.
     constexpr int A_STEP = A_BY_K ? 128 : 2, B_STEP = B_BY_K ? 128 : 2;
     int warpgroup = threadIdx.x / 128;
-    for (int step = 0; step < steps; step++) {
+    auto start = [&](int step) {
         int slot = (done + step) % T::STAGES, turn = (done + step) / T::STAGES % 2;
         const bf16* s_a = ring.s_slots + slot * T::SLOT;
         // 64 lines of A are 64 x 64 elements in either layout; so is a panel of 64 lines of B.
@@ -86,8 +86,12 @@ __device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)
 #pragma unroll
         for (int q = 0; q < GEMM_K / 16; q++) wgmma_k16_bf16<T::N, A_BY_K, B_BY_K>(acc, x + A_STEP * q, y + B_STEP * q, 1);
         wgmma_commit_group();
+    };
+    start(0);  // outside the loop: where it begins with no step under way, ptxas runs every wgmma alone ("serialized")
+    for (int step = 1; step < steps; step++) {
+        start(step);
         wgmma_wait_group<1>();  // the step before is done, this one is under way while the next slot is looked at
-        if (step > 0 && threadIdx.x % 32 == 0) mbarrier_arrive(&ring.s_empty[(done + step - 1) % T::STAGES]);
+        if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.s_empty[(done + step - 1) % T::STAGES]);
     }
     wgmma_wait_group<0>();
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.s_empty[(done + steps - 1) % T::STAGES]);
