@@ -3,9 +3,11 @@
 use super::Bench;
 use crate::device::DType;
 use crate::error::Result;
+use crate::noise::Noise;
 use crate::ops::cost;
 use crate::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
-use crate::ops::sample::{Sampling, sample};
+use crate::ops::noise::noise_bits;
+use crate::ops::sample::{Sampling, decode_next, sample};
 
 /// linear_logprob_fwd, linear_logprob_bwd, sample.
 pub fn head(bench: &mut Bench) -> Result<()> {
@@ -25,8 +27,19 @@ pub fn head(bench: &mut Bench) -> Result<()> {
                 sampling(bench, n, name, top_k, top_p)?;
             }
         }
+        next(bench, n)?;
     }
     Ok(())
+}
+
+/// What runs between a token and the next, and noise alone.
+fn next(bench: &mut Bench, n: usize) -> Result<()> {
+    let (token, mut rows) = (bench.dev.zeros(DType::I32, n)?, bench.dev.zeros(DType::I32, 6 * n)?);
+    let (mut key, mut bits) = (bench.dev.zeros(DType::U64, 3 * n)?, bench.dev.zeros(DType::U64, 1024 * n)?);
+    bench.op("decode_next", "", cost::decode_next(n), |dev| {
+        decode_next(dev, token.view(), rows.view_mut(), key.view_mut(), 1)
+    })?;
+    bench.op("noise_bits", "", cost::noise_bits(1024 * n), |dev| noise_bits(dev, bits.view_mut(), Noise::new(1, 2), 0))
 }
 
 fn linear_logprob(bench: &mut Bench, n: usize, c: usize, v: usize) -> Result<()> {

@@ -1,16 +1,18 @@
 //! The other ops of a layer, the embedding and the optimizer.
 
 use super::Bench;
-use crate::device::DType;
 use crate::device::record::Keys;
+use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
-use crate::ops::attn::{CHUNK, Paged, attn_bwd, attn_decode, attn_fwd, kv_append, pages_len};
+use crate::ops::attn::{CHUNK, Paged, attn_bwd, attn_decode, attn_fwd, kv_append, kv_copy_page, pages_len};
 use crate::ops::cost;
-use crate::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len};
+use crate::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use crate::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
-use crate::ops::rope::{rope_fwd, table};
+use crate::ops::rope::{rope_bwd, rope_fwd, table};
 use crate::ops::swiglu::{swiglu_bwd, swiglu_fwd};
+
+type Rope = fn(&Device, ViewMut, View, View, usize, usize) -> Result<()>;
 
 /// Everything that is neither a product nor the head.
 pub fn layers(bench: &mut Bench) -> Result<()> {
@@ -26,7 +28,7 @@ pub fn layers(bench: &mut Bench) -> Result<()> {
         }
     }
     for t in bench.sizes([128, 512]) {
-        if bench.wants("attn_decode") || bench.wants("kv_append") {
+        if ["attn_decode", "kv_append", "kv_copy_page"].iter().any(|op| bench.wants(op)) {
             decode(bench, 64, t)?;
         }
     }
@@ -67,14 +69,16 @@ fn rope(bench: &mut Bench, n: usize) -> Result<()> {
     let mut x = bench.noise(n * h * d)?;
     let positions = bench.dev.upload(&(0..n as i32).collect::<Vec<i32>>())?;
     let angles = bench.dev.upload(&table(n, d, 1e4))?;
-    bench.op("rope_fwd", "", cost::rope(n, h, d, bench.dtype), |dev| {
-        rope_fwd(dev, x.view_mut(), positions.view(), angles.view(), h, d)
-    })
+    let cost = cost::rope(n, h, d, bench.dtype);
+    for (op, rope) in [("rope_fwd", rope_fwd as Rope), ("rope_bwd", rope_bwd)] {
+        bench.op(op, "", cost, |dev| rope(dev, x.view_mut(), positions.view(), angles.view(), h, d))?;
+    }
+    Ok(())
 }
 
 fn embed(bench: &mut Bench, n: usize) -> Result<()> {
     let (c, v, dtype) = (bench.model.hidden_size, bench.model.vocab_size, bench.dtype);
-    if !["embed_fwd", "embed_bwd", "copy"].iter().any(|op| bench.wants(op)) {
+    if !["embed_fwd", "embed_bwd", "copy", "fill"].iter().any(|op| bench.wants(op)) {
         return Ok(());
     }
     let ids = bench.dev.upload(&(0..n).map(|i| (i * 37 % v) as i32).collect::<Vec<i32>>())?;
@@ -87,7 +91,8 @@ fn embed(bench: &mut Bench, n: usize) -> Result<()> {
         embed_bwd(dev, ids.view(), x.view(), dw.view_mut(), order.view_mut(), c)
     })?;
     let (from, mut to) = (bench.noise_f32(n * c)?, bench.zeros_f32(n * c)?);
-    bench.op("copy", "", cost::copy(n * c, DType::F32, DType::F32), |dev| copy(dev, from.view(), to.view_mut()))
+    bench.op("copy", "", cost::copy(n * c, DType::F32, DType::F32), |dev| copy(dev, from.view(), to.view_mut()))?;
+    bench.op("fill", "", cost::fill(n * c, DType::F32), |dev| fill(dev, to.view_mut(), 0.0))
 }
 
 fn attn(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
@@ -126,6 +131,9 @@ fn decode(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
     })?;
     bench.op("kv_append", "", cost::kv_append(b, heads, dtype), |dev| {
         kv_append(dev, new_k.view(), new_v.view(), at, k.view_mut(), v.view_mut(), heads)
+    })?;
+    bench.op("kv_copy_page", "", cost::copy(pages_len(1, heads), dtype, dtype), |dev| {
+        kv_copy_page(dev, k.view_mut(), 0, max_pages, heads)
     })
 }
 

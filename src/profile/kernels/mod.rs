@@ -18,14 +18,16 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 25] = [
+pub const STEMS: [&str; 30] = [
     "adamw_step",
     "attn_bwd",
     "attn_decode",
     "attn_fwd",
     "copy",
+    "decode_next",
     "embed_bwd",
     "embed_fwd",
+    "fill",
     "gemm_nn",
     "gemm_nt",
     "gemm_nt_naive",
@@ -33,11 +35,14 @@ pub const STEMS: [&str; 25] = [
     "grad_norm",
     "group_advantage",
     "kv_append",
+    "kv_copy_page",
     "linear_logprob_bwd",
     "linear_logprob_fwd",
+    "noise_bits",
     "policy_loss",
     "rmsnorm_bwd",
     "rmsnorm_fwd",
+    "rope_bwd",
     "rope_fwd",
     "sample",
     "shapley_max",
