@@ -2,7 +2,7 @@
 //! write elsewhere. Such a tensor is mapped and never filled, and the emulator runs the last blocks of the launch alone;
 //! what they write must be what the same kernel writes for these rows in a small tensor.
 //!
-//! Not here: losses and advantages, which have a number a token.
+//! Not here: policy_loss, of which one block walks a batch's tokens from the first to the last.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,10 +10,13 @@ mod support;
 
 use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{Buffer, DType, Device, Element, View, ViewMut};
+use haggle::noise::Noise;
 use haggle::ops::attn::*;
+use haggle::ops::credit::{GroupAdvantage, group_advantage, shapley_max, shapley_table};
 use haggle::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use haggle::ops::gemm::*;
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
+use haggle::ops::noise::noise_bits;
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use haggle::ops::rope::{self, rope_fwd};
@@ -363,4 +366,44 @@ fn adamw() {
         let wide = [&w, &m, &v].map(|x| end::<f32>(dev, x, 256)).concat();
         wide.into_iter().chain(end::<bf16>(dev, &narrow, 256).iter().map(|x| x.to_f32())).collect()
     });
+}
+
+#[test]
+fn credit_of_far_groups() {
+    let g = 1 << 10;
+    let rewards = normal(2 * g, 1);
+    same_far_and_near(1, rows_before(g), |dev, before| {
+        let n = before + 2;
+        let (r, mut advantage) = (ending(dev, n * g, &rewards), dev.zeros(DType::F32, n * g).unwrap());
+        let (mut constant, how) = (dev.zeros(DType::I32, n).unwrap(), GroupAdvantage { divide_by_std: true });
+        group_advantage(dev, r.view(), advantage.view_mut(), constant.view_mut(), g, how).unwrap();
+        end::<f32>(dev, &advantage, 2 * g)
+    });
+    let k = 32;
+    let utility = normal(2 * k, 2);
+    same_far_and_near(2, rows_before(k), |dev, before| {
+        let n = before + 2;
+        let (u, mut phi) = (ending(dev, n * k, &utility), dev.zeros(DType::F32, n * k).unwrap());
+        shapley_max(dev, u.view(), phi.view_mut(), k).unwrap();
+        end::<f32>(dev, &phi, 2 * k)
+    });
+    let k = 10;
+    let values = normal(2 << k, 3);
+    same_far_and_near(2 * k as u64, rows_before(1 << k), |dev, before| {
+        let n = before + 2;
+        let (v, mut phi) = (ending(dev, n << k, &values), dev.zeros(DType::F32, n * k).unwrap());
+        shapley_table(dev, v.view(), phi.view_mut(), k).unwrap();
+        end::<f32>(dev, &phi, 2 * k)
+    });
+}
+
+#[test]
+fn noise_of_far_counters() {
+    let noise = Noise::new(1, 2);
+    let n = FAR + 300;
+    let dev = far(2);
+    let mut bits = dev.zeros(DType::U64, n).unwrap();
+    noise_bits(&dev, bits.view_mut(), noise, 5).unwrap();
+    let want: Vec<u64> = (n - 300..n).map(|i| noise.bits(5 + i as u64)).collect();
+    assert_eq!(end::<u64>(&dev, &bits, 300), want);
 }
