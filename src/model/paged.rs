@@ -38,7 +38,7 @@ impl PagedRows {
     /// Room for `max_rows` rows of `max_seqs` sequences of `max_pages` pages each; `max_logits` rows give logits.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`crate::Error::Memory`].
     pub fn new(
         dev: &Device,
         c: &ModelConfig,
@@ -53,7 +53,7 @@ impl PagedRows {
     /// The same, through a plan.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`crate::Error::Memory`].
     pub fn planned(
         plan: &mut Plan,
         c: &ModelConfig,
@@ -85,7 +85,7 @@ impl PagedRows {
     /// valid page.
     ///
     /// # Errors
-    /// [`Error::Shape`] when they do not fit, or when an id, position, row or sequence lies outside its range.
+    /// [`crate::Error::Shape`] when they do not fit, or when an id, position, row or sequence lies outside its range.
     pub fn set(
         &mut self,
         dev: &Device,
@@ -152,7 +152,7 @@ impl PagedRows {
     /// row samples from itself; those of sequences from `n_seqs` on stay.
     ///
     /// # Errors
-    /// [`Error::Shape`] when not every row samples.
+    /// [`crate::Error::Shape`] when not every row samples.
     pub fn advance(&mut self, dev: &Device, token: View, key: ViewMut, n_seqs: usize) -> Result<()> {
         want("decode_next", "logit rows [N]", self.n_logits, self.n_rows)?;
         decode_next(dev, token, self.rows.at_mut(0..6 * self.n_rows), key, n_seqs)
