@@ -11,7 +11,7 @@ fn memory_stays_flat_over_steps() {
     let keys = [
         ("rollout.products_per_step", "2"),
         ("rollout.group_size", "3"),
-        ("grpo.steps", "10"),
+        ("grpo.steps", "14"),
         ("grpo.micro_batch_tokens", "1024"),
         ("run.checkpoint_every", "2"),
         ("eval.products", "1"),
@@ -32,7 +32,8 @@ fn memory_stays_flat_over_steps() {
     if peaks.is_empty() {
         return eprintln!("skipped: this system does not say how much memory a process had");
     }
-    // Two checkpoints are the warm-up; then six steps and three checkpoints within a mebibyte.
-    let (warm, last) = (peaks[4], peaks[9]);
+    // Four checkpoints are the warm-up, for the allocator learns from the first ones' buffers what to keep; then six steps
+    // and three checkpoints within a mebibyte.
+    let (warm, last) = (peaks[8], peaks[13]);
     assert!(last <= warm + (1 << 20), "peak memory grew from {warm} to {last} bytes: {peaks:?}");
 }
