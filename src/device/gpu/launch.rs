@@ -71,14 +71,23 @@ impl Arg<'_> {
         }
     }
 
-    /// The memory it names, and that buffer's life.
-    fn memory(&mut self) -> Option<(Range, Life)> {
-        let range = |start: usize, bytes, writable| Range { start, end: start + bytes, argument: 0, writable };
-        match self {
+    /// The memory it names; empty when it names none.
+    fn range(&mut self) -> Range {
+        let (start, bytes, writable) = match self {
             Arg::In(view) | Arg::Map(TensorMap { view, .. }) => {
-                Some((range(view.address() as usize, view.len() * view.dtype().size(), 0), view.life()))
+                (view.address() as usize, view.len() * view.dtype().size(), 0)
             }
-            Arg::Out(view) => Some((range(view.address() as usize, view.len() * view.dtype().size(), 1), view.life())),
+            Arg::Out(view) => (view.address() as usize, view.len() * view.dtype().size(), 1),
+            _ => return Range::default(),
+        };
+        Range { start, end: start + bytes, argument: 0, writable }
+    }
+
+    /// The life of the buffer it names.
+    fn life(&self) -> Option<Life> {
+        match self {
+            Arg::In(view) | Arg::Map(TensorMap { view, .. }) => Some(view.life()),
+            Arg::Out(view) => Some(view.life()),
             _ => None,
         }
     }
@@ -121,9 +130,8 @@ pub(super) struct RawArg {
 impl RawArg {
     /// The parameter, and the life of the buffer it names.
     pub(super) fn of(arg: &mut Arg) -> (RawArg, Option<Life>) {
-        let (range, life) = arg.memory().unzip();
         let map = arg.map().map(|map| Box::new(*map));
-        (RawArg { letter: arg.letter(), value: arg.bits(), map, range: range.unwrap_or_default() }, life)
+        (RawArg { letter: arg.letter(), value: arg.bits(), map, range: arg.range() }, arg.life())
     }
 }
 
@@ -161,8 +169,7 @@ impl<'a> ArgBlock<'a> {
     pub(super) fn new(args: &'a mut [Arg]) -> ArgBlock<'a> {
         let mut block = ArgBlock::empty();
         for arg in args.iter_mut().take(MAX_ARGS) {
-            let (letter, value) = (arg.letter(), arg.bits());
-            let range = arg.memory().map_or_else(Range::default, |(range, _)| range);
+            let (letter, value, range) = (arg.letter(), arg.bits(), arg.range());
             block.push(letter, value, arg.map(), range);
         }
         block

@@ -170,8 +170,7 @@ impl Gpu {
         match self {
             Gpu::Emu(emu) => {
                 // As from a GPU that is lost.
-                data.fill(T::default());
-                emu.wait()?;
+                emu.wait().inspect_err(|_| data.fill(T::default()))?;
                 data.copy_from_slice(from.host::<T>());
                 Ok(())
             }
