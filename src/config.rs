@@ -288,12 +288,17 @@ impl Config {
         if self.model.dtype == "bf16" { DType::Bf16 } else { DType::F32 }
     }
 
+    /// What matrix products multiply.
+    fn precision(&self) -> Precision {
+        if self.model.matmul_precision == "medium" { Precision::Medium } else { Precision::Highest }
+    }
+
     /// The device that is named, with its threads and the precision of its products.
     ///
     /// # Errors
     /// As [`Device::open_at`].
     pub fn open_device(&self) -> Result<Device> {
-        Device::open_at(&self.device, self.threads, Precision::named(&self.model.matmul_precision))
+        Device::open_at(&self.device, self.threads, self.precision())
     }
 
     /// Reads a file (none: all defaults), applies overrides in order, checks everything at once.

@@ -66,7 +66,12 @@ impl Options {
 
     /// The device that is asked for.
     pub fn open(&self) -> Device {
-        Device::open_at(&self.device, self.threads, Precision::named(&self.matmul)).expect("a device of that name")
+        let precision = match self.matmul.as_str() {
+            "highest" => Precision::Highest,
+            "medium" => Precision::Medium,
+            other => panic!("--matmul {other}: use highest or medium"),
+        };
+        Device::open_at(&self.device, self.threads, precision).expect("a device of that name")
     }
 }
 

@@ -40,13 +40,6 @@ pub enum Precision {
     Medium,
 }
 
-impl Precision {
-    /// By its name in a config.
-    pub fn named(name: &str) -> Precision {
-        if name == "medium" { Precision::Medium } else { Precision::Highest }
-    }
-}
-
 /// Memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
