@@ -9,7 +9,7 @@ use haggle::device::{Buffer, Device};
 use haggle::ops::attn::*;
 use half::bf16;
 use std::sync::Arc;
-use support::{cuda, floats, gpu, normal, poisoned, round, same};
+use support::{cuda, floats, gpu, heads, normal, poisoned, round, same};
 
 /// The emulator, in its natural thread order and shuffled ones, plain and with Hopper's kernels.
 fn pairs() -> [(Device, Device); 3] {
@@ -18,10 +18,6 @@ fn pairs() -> [(Device, Device); 3] {
         let device = |hopper| Device::Gpu(Arc::new(Gpu::Emu(emu(hopper))));
         (device(false), device(true))
     })
-}
-
-fn heads(q: usize, kv: usize, dim: usize) -> Heads {
-    Heads { q, kv, dim, scale: 1.0 / (dim as f32).sqrt() }
 }
 
 /// A packed batch in bf16.

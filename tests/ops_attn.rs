@@ -10,10 +10,6 @@ use haggle::oracle;
 use half::bf16;
 use support::*;
 
-fn heads(q: usize, kv: usize, dim: usize) -> Heads {
-    Heads { q, kv, dim, scale: 1.0 / (dim as f32).sqrt() }
-}
-
 /// One packed batch: sequence lengths and heads.
 struct Case {
     lens: Vec<usize>,

@@ -111,18 +111,19 @@ const SHAPES: [[usize; 3]; 14] = [
     [530, 300, 20],
 ];
 
-#[test]
-fn gemm_is_one_chain_over_k_on_every_device() {
+/// Every product of every shape on these devices is the chain over what `factor` makes of its factors.
+fn every_product_is_the_chain(devices: &[(String, Device)], factor: fn(&[f32]) -> Vec<f32>) {
     for dims in SHAPES {
         let [m, n, k] = dims;
         let (a, b, c) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
+        let (x, y) = (factor(&a), factor(&b));
         for store in [Store::Set, Store::Add] {
-            let by_nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
-            let by_nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
-            let by_tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
+            let by_nt = chain(dims, &c, store, |i, p| x[i * k + p], |p, j| y[j * k + p]);
+            let by_nn = chain(dims, &c, store, |i, p| x[i * k + p], |p, j| y[p * n + j]);
+            let by_tn = chain(dims, &c, store, |i, p| x[p * m + i], |p, j| y[p * n + j]);
             // What Set finds in C must not matter.
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
-            for (name, dev) in devices().into_iter().chain(support::kernel_devices()) {
+            for (name, dev) in devices {
                 let gemms = [
                     ("gemm_nt", nt as Gemm, &by_nt),
                     ("gemm_nt panels", nt_panels, &by_nt),
@@ -131,7 +132,7 @@ fn gemm_is_one_chain_over_k_on_every_device() {
                 ];
                 for (op, gemm, want) in gemms {
                     let what = format!("{op} {dims:?} {store:?} on {name}");
-                    same(&what, &product(&dev, gemm, &a, &b, &c, dims, store), want);
+                    same(&what, &product(dev, gemm, &a, &b, &c, dims, store), want);
                 }
             }
         }
@@ -142,31 +143,16 @@ fn rounded(x: &[f32]) -> Vec<f32> {
     x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect()
 }
 
+#[test]
+fn gemm_is_one_chain_over_k_on_every_device() {
+    let all: Vec<_> = devices().into_iter().chain(support::kernel_devices()).collect();
+    every_product_is_the_chain(&all, <[f32]>::to_vec);
+}
+
 /// c is f32, and so is the sum: only factors are rounded.
 #[test]
 fn gemm_at_medium_precision_is_the_chain_of_rounded_factors_on_every_device() {
-    for dims in SHAPES {
-        let [m, n, k] = dims;
-        let (a, b, c) = (noise(m * k, 1), noise(n * k, 2), noise(m * n, 3));
-        let (x, y) = (rounded(&a), rounded(&b));
-        for store in [Store::Set, Store::Add] {
-            let by_nt = chain(dims, &c, store, |i, p| x[i * k + p], |p, j| y[j * k + p]);
-            let by_nn = chain(dims, &c, store, |i, p| x[i * k + p], |p, j| y[p * n + j]);
-            let by_tn = chain(dims, &c, store, |i, p| x[p * m + i], |p, j| y[p * n + j]);
-            for (name, dev) in medium_devices() {
-                let gemms = [
-                    ("gemm_nt", nt as Gemm, &by_nt),
-                    ("gemm_nt panels", nt_panels, &by_nt),
-                    ("gemm_nn", gemm_nn, &by_nn),
-                    ("gemm_tn", gemm_tn, &by_tn),
-                ];
-                for (op, gemm, want) in gemms {
-                    let what = format!("{op} {dims:?} {store:?} on {name}");
-                    same(&what, &product(&dev, gemm, &a, &b, &c, dims, store), want);
-                }
-            }
-        }
-    }
+    every_product_is_the_chain(&medium_devices().collect::<Vec<_>>(), rounded);
 }
 
 /// A product of bf16; c in bf16, or in f32.

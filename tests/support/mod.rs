@@ -6,6 +6,7 @@ use haggle::device::cpu::{Cpu, math::Isa};
 use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
 use haggle::device::{Buffer, Device};
 use haggle::noise::Noise;
+use haggle::ops::attn::Heads;
 use half::bf16;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -62,6 +63,11 @@ pub fn cuda() -> Option<Device> {
 pub fn gpu(dev: &Device) -> &Gpu {
     let Device::Gpu(gpu) = dev else { panic!("not a device of kernels") };
     gpu
+}
+
+/// Heads whose scores are scaled as a model's are.
+pub fn heads(q: usize, kv: usize, dim: usize) -> Heads {
+    Heads { q, kv, dim, scale: 1.0 / (dim as f32).sqrt() }
 }
 
 /// A probe or a planted kernel, in one dimension.
