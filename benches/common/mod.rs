@@ -4,7 +4,7 @@
 
 use haggle::device::{DType, Device, Precision};
 pub use haggle::model::flops::{head_flops, row_flops};
-use haggle::profile::Peaks;
+use haggle::profile::{Peaks, summary};
 use std::time::Instant;
 
 /// Options of a benchmark.
@@ -25,6 +25,8 @@ pub struct Options {
     pub rows: usize,
     /// Decode steps run from graphs.
     pub graphs: bool,
+    /// Say by op and shape where a case's time goes.
+    pub ops: bool,
 }
 
 impl Options {
@@ -39,6 +41,7 @@ impl Options {
             only: String::new(),
             rows: 1024,
             graphs: false,
+            ops: false,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -55,6 +58,7 @@ impl Options {
                 "--bench" => {}
                 "--json" => o.json = true,
                 "--graphs" => o.graphs = true,
+                "--ops" => o.ops = true,
                 "--threads" => o.threads = number(),
                 "--repeat" => o.repeat = number(),
                 "--rows" => o.rows = number(),
@@ -102,6 +106,9 @@ pub fn measure(o: &Options, dev: &Device, work: Workload, mut run: impl FnMut())
             start.elapsed().as_secs_f64()
         })
         .collect();
+    if o.ops {
+        say_ops(dev, &mut run);
+    }
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
     let (rate, gflops) = (work.tokens as f64 / median, work.flops / median / 1e9);
@@ -122,4 +129,25 @@ pub fn measure(o: &Options, dev: &Device, work: Workload, mut run: impl FnMut())
             100.0 * gflops / peak
         );
     }
+}
+
+/// One more repetition, by op and shape; to stderr.
+fn say_ops(dev: &Device, run: impl FnOnce()) {
+    dev.start_recording(1 << 20).expect("room for a recording");
+    {
+        let _step = dev.phase(summary::STEP);
+        run();
+    }
+    let sums = summary::summarise(&dev.stop_recording().expect("the device is well"), true);
+    let ms = |ns: u64| ns as f64 / 1e6;
+    for op in &sums.ops {
+        let (share, rate) = (100.0 * op.ns as f64 / sums.step_ns as f64, op.flops / op.ns as f64);
+        let (name, shape, bytes) = (&op.name, &op.shape, op.bytes / op.ns as f64);
+        eprintln!(
+            "{name:<20} {shape:<40} {:>5} calls {:>8.2} ms {share:>5.1} %  {rate:>6.1} GFLOP/s {bytes:>6.1} GB/s",
+            op.calls,
+            ms(op.ns)
+        );
+    }
+    eprintln!("between ops {:.2} ms of {:.2}", ms(sums.idle_ns), ms(sums.step_ns));
 }

@@ -1,8 +1,8 @@
 //! Pairs of bf16 on AVX-512 BF16, for twice the multiply-adds an instruction.
 //!
-//! `vdpbf16ps` adds to a float the product of the upper halves, rounds, then that of the lower halves, rounds: so the
-//! even step of K goes to the upper half, and the sum is the chain over ascending K (found by trying on Zen 4, as the
-//! tests do; Intel documents the same).
+//! A pair holds two steps of K as bf16 lie in memory: the even one in the lower half. `vdpbf16ps` adds to a float the
+//! product of the upper halves, rounds, then that of the lower halves, rounds (found by trying on Zen 4, as the tests do;
+//! Intel documents the same): so a sum takes the odd step of each pair first.
 
 use super::avx512::{COLS_OF_PAIRS, F32, NR, ROWS_OF_PAIRS, lanes, transpose};
 use super::{Kernels, Set};
@@ -37,7 +37,7 @@ fn pairs_of(even: __m512, odd: __m512) -> __m512i {
         31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
         23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0,
     );
-    _mm512_permutexvar_epi16(weave, halves(even, odd))
+    _mm512_permutexvar_epi16(weave, halves(odd, even))
 }
 
 /// Thirty-two bf16, those of `upper` in the upper half.
@@ -92,7 +92,7 @@ unsafe fn pair_row(from: *const f32, kc: usize, to: *mut f32) {
         // SAFETY: thirty-two floats below kc, and their pairs.
         unsafe {
             let x = halves(_mm512_loadu_ps(from.add(q + 16)), _mm512_loadu_ps(from.add(q)));
-            _mm512_storeu_si512(to.add(q / 2).cast(), _mm512_rol_epi32::<16>(x));
+            _mm512_storeu_si512(to.add(q / 2).cast(), x);
         }
     }
     let left = kc - whole;
@@ -100,7 +100,6 @@ unsafe fn pair_row(from: *const f32, kc: usize, to: *mut f32) {
     unsafe {
         let lower = _mm512_maskz_loadu_ps(lanes(left), from.wrapping_add(whole));
         let upper = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(16)), from.wrapping_add(whole + 16));
-        let x = _mm512_rol_epi32::<16>(halves(upper, lower));
-        _mm512_mask_storeu_epi32(to.wrapping_add(whole / 2).cast(), lanes(left.div_ceil(2)), x);
+        _mm512_mask_storeu_epi32(to.wrapping_add(whole / 2).cast(), lanes(left.div_ceil(2)), halves(upper, lower));
     }
 }

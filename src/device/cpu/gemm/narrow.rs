@@ -1,9 +1,10 @@
 //! Packed floats rounded to bf16, for products at [`crate::device::Precision::Medium`].
 //!
-//! Each factor is rounded to the nearest bf16, ties to even, and products are summed in f32: the same chain of fused
-//! multiply-adds over ascending K as in f32, of other factors. A product of two bf16 is exact in f32, so where the CPU
-//! multiplies pairs (`avx512_bf16`) the bits are those of the chain; but it takes numbers below 2^-126 for zeros, sums
-//! too. Here factors below it are zeros as well.
+//! Each factor is rounded to the nearest bf16, ties to even, and products are summed in f32, a chain of fused
+//! multiply-adds over K as in f32. A product of two bf16 is exact in f32, so where the CPU multiplies pairs
+//! (`avx512_bf16`) the bits are those of a chain too: over ascending pairs of steps of K, in a pair the odd step first.
+//! Here the steps of each pair are packed in that order. The CPU's pairs take numbers below 2^-126 for zeros, sums too;
+//! here factors below it are zeros as well.
 
 use super::{Kernels, Set};
 use std::marker::PhantomData;
@@ -31,11 +32,18 @@ fn round(x: f32) -> f32 {
     f32::from_bits((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
 }
 
+/// Rounds steps of `width` floats, and puts the odd one of each pair first.
+///
 /// # Safety
-/// `x` holds `len` floats.
-unsafe fn round_all(x: *mut f32, len: usize) {
+/// `x` holds `kc` steps.
+unsafe fn round_all(x: *mut f32, kc: usize, width: usize) {
     // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts_mut(x, len) }.iter_mut().for_each(|x| *x = round(*x));
+    let x = unsafe { std::slice::from_raw_parts_mut(x, kc * width) };
+    x.iter_mut().for_each(|x| *x = round(*x));
+    for pair in x.chunks_exact_mut(2 * width) {
+        let (even, odd) = pair.split_at_mut(width);
+        even.swap_with_slice(odd);
+    }
 }
 
 /// # Safety
@@ -44,7 +52,7 @@ unsafe fn transpose<S: Set>(b: *const f32, ld: usize, width: usize, kc: usize, p
     // SAFETY: the caller's promise.
     unsafe {
         (S::KERNELS.transpose)(b, ld, width, kc, panel);
-        round_all(panel, kc * S::KERNELS.nr);
+        round_all(panel, kc, S::KERNELS.nr);
     }
 }
 
@@ -54,7 +62,7 @@ unsafe fn copy_a<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, t
     // SAFETY: the caller's promise.
     unsafe {
         (S::KERNELS.copy_a)(from, ld, width, kc, to);
-        round_all(to, kc * S::KERNELS.step);
+        round_all(to, kc, S::KERNELS.step);
     }
 }
 
@@ -64,7 +72,7 @@ unsafe fn copy_b<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, t
     // SAFETY: the caller's promise.
     unsafe {
         (S::KERNELS.copy_b)(from, ld, width, kc, to);
-        round_all(to, kc * S::KERNELS.nr);
+        round_all(to, kc, S::KERNELS.nr);
     }
 }
 
@@ -72,8 +80,9 @@ unsafe fn copy_b<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, t
 /// Both hold `kc` floats, and do not overlap.
 unsafe fn round_row(from: *const f32, kc: usize, to: *mut f32) {
     for q in 0..kc {
+        let at = if q | 1 < kc { q ^ 1 } else { q };
         // SAFETY: the caller's promise.
-        unsafe { to.add(q).write(round(from.add(q).read())) };
+        unsafe { to.add(at).write(round(from.add(q).read())) };
     }
 }
 
