@@ -1,9 +1,12 @@
 //! Threads for ops: `run(n, f)` calls `f(0)`..`f(n-1)`, each once, on any thread, and returns when all are done.
 //!
-//! One job at a time. Its number and its count of tasks left share one atomic word, the ticket: who lowers the count
-//! owns a task, and knows by it that the job it read is still the current one. A worker that comes late finds no
-//! task and touches nothing, so nobody ever waits for a thread that is asleep. Waiting is a short spin, then
-//! yielding, then sleep: ops follow each other within microseconds, but cores may be shared.
+//! One job at a time. Each thread has a share of its tasks, consecutive ones, and takes another's when its own are done.
+//! So tasks of the same rows run on the same core from op to op, and find there what the op before left in its caches
+//! (handing it from core to core costs a training step a fifth where the cores share no cache).
+//! A job's number and a share's count of tasks left are one atomic word, the ticket: who lowers the count owns a task,
+//! and knows by it that the job it read is still the current one. A worker that comes late finds no task and touches
+//! nothing, so nobody ever waits for a thread that is asleep. Waiting is a short spin, then yielding, then sleep: ops
+//! follow each other within microseconds, but cores may be shared.
 
 use std::any::Any;
 use std::hint::spin_loop;
@@ -26,10 +29,10 @@ pub struct Pool {
 impl Pool {
     /// A pool of `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Pool {
-        let shared = Arc::new(State::default());
+        let shared = Arc::new(State::new(threads.max(1)));
         let spawn = |i| {
             let state = shared.clone();
-            thread::Builder::new().name(format!("cpu-{i}")).spawn(move || state.work())
+            thread::Builder::new().name(format!("cpu-{i}")).spawn(move || state.work(i))
         };
         // A thread the system refuses is a thread less: results do not depend on their number.
         let workers = (1..threads.max(1)).map_while(|i| spawn(i).ok()).collect();
@@ -68,10 +71,15 @@ impl Drop for Pool {
     }
 }
 
+/// Number of the job (upper 32 bits), tasks of a share that nobody has taken yet (lower 32 bits); a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Ticket(AtomicU64);
+
 #[derive(Default)]
 struct State {
-    /// Number of the job (upper 32 bits), its tasks that nobody has taken yet (lower 32 bits).
-    ticket: AtomicU64,
+    /// A thread each; the caller's is the first.
+    tickets: Box<[Ticket]>,
     /// The `Job`.
     job: AtomicPtr<()>,
     /// Its `Call`, as a pointer.
@@ -94,16 +102,21 @@ struct Job<'a, F> {
     task: &'a F,
 }
 
-type Call = unsafe fn(*const (), usize);
+type Call = unsafe fn(*const (), usize, usize, usize);
 
-/// Runs the task before which `left` tasks were left.
+/// Runs the task before which `left` tasks of share number `share` of `shares` were left.
 ///
 /// # Safety
 /// `job` points to a live `Job<F>`.
-unsafe fn call<F: Fn(usize) + Sync>(job: *const (), left: usize) {
+unsafe fn call<F: Fn(usize) + Sync>(job: *const (), share: usize, shares: usize, left: usize) {
     // SAFETY: the caller's promise.
     let job = unsafe { &*job.cast::<Job<F>>() };
-    (job.task)(job.n_tasks - left);
+    (job.task)(end_of_share(job.n_tasks, share, shares) - left);
+}
+
+/// One past the last task of a share.
+fn end_of_share(n_tasks: usize, share: usize, shares: usize) -> usize {
+    n_tasks * (share + 1) / shares
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,19 +124,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
+    fn new(threads: usize) -> State {
+        State { tickets: (0..threads).map(|_| Ticket::default()).collect(), ..State::default() }
+    }
+
     fn run<F: Fn(usize) + Sync>(&self, n_tasks: usize, task: &F, caller: MutexGuard<()>) {
         assert!(n_tasks < u32::MAX as usize, "{n_tasks} tasks in one job");
         let job = Job { n_tasks, task };
         self.pending.store(n_tasks, Ordering::Relaxed);
         self.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         self.call.store(call::<F> as Call as *mut (), Ordering::Relaxed);
-        let number = (self.ticket.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
-        self.ticket.store(number | n_tasks as u64, Ordering::SeqCst);
+        let number = (self.tickets[0].0.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
+        let (mut first, shares) = (0, self.tickets.len());
+        for (share, ticket) in self.tickets.iter().enumerate() {
+            let end = end_of_share(n_tasks, share, shares);
+            ticket.0.store(number | (end - first) as u64, Ordering::SeqCst);
+            first = end;
+        }
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.sleep));
             self.wake.notify_all();
         }
-        self.take_tasks();
+        self.take_tasks(0);
         self.wait_done();
         let panic = lock(&self.panic).take();
         drop(caller);
@@ -132,23 +154,30 @@ impl State {
         }
     }
 
-    /// Runs tasks of the current job until none is left.
-    fn take_tasks(&self) {
+    /// Runs tasks of the current job until none is left: first the thread's own, then the others'.
+    fn take_tasks(&self, thread: usize) {
+        let shares = self.tickets.len();
+        (0..shares).for_each(|i| self.take_share((thread + i) % shares));
+    }
+
+    fn take_share(&self, share: usize) {
         loop {
-            let ticket = self.ticket.load(Ordering::Acquire);
+            let ticket = self.tickets[share].0.load(Ordering::Acquire);
             let left = (ticket & u32::MAX as u64) as usize;
             if left == 0 {
                 return;
             }
             let (job, call) = (self.job.load(Ordering::Relaxed), self.call.load(Ordering::Relaxed));
             // Success says that this task was free until now: its job is not over, so what was read above is its own.
-            if self.ticket.compare_exchange(ticket, ticket - 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            let taken =
+                self.tickets[share].0.compare_exchange(ticket, ticket - 1, Ordering::AcqRel, Ordering::Relaxed);
+            if taken.is_err() {
                 continue;
             }
             // SAFETY: `call` and `job` belong together (see above); the job lives until `run` returns, and `run`
             // waits until nothing is pending.
             let result = catch_unwind(AssertUnwindSafe(|| unsafe {
-                std::mem::transmute::<*mut (), Call>(call)(job, left);
+                std::mem::transmute::<*mut (), Call>(call)(job, share, self.tickets.len(), left);
             }));
             if let Err(panic) = result {
                 lock(&self.panic).get_or_insert(panic);
@@ -174,10 +203,10 @@ impl State {
     }
 
     /// The life of a worker.
-    fn work(&self) {
-        let mut seen = 0;
+    fn work(&self, thread: usize) {
+        let (mut seen, ticket) = (0, &self.tickets[thread].0);
         loop {
-            let news = || self.ticket.load(Ordering::SeqCst) >> 32 != seen || self.closed.load(Ordering::SeqCst);
+            let news = || ticket.load(Ordering::SeqCst) >> 32 != seen || self.closed.load(Ordering::SeqCst);
             if !patient(news) {
                 let mut guard = lock(&self.sleep);
                 self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -189,8 +218,8 @@ impl State {
             if self.closed.load(Ordering::SeqCst) {
                 return;
             }
-            seen = self.ticket.load(Ordering::SeqCst) >> 32;
-            self.take_tasks();
+            seen = ticket.load(Ordering::SeqCst) >> 32;
+            self.take_tasks(thread);
         }
     }
 }
