@@ -169,8 +169,7 @@ impl State {
             }
             let (job, call) = (self.job.load(Ordering::Relaxed), self.call.load(Ordering::Relaxed));
             // Success says that this task was free until now: its job is not over, so what was read above is its own.
-            let taken =
-                self.tickets[share].0.compare_exchange(ticket, ticket - 1, Ordering::AcqRel, Ordering::Relaxed);
+            let taken = self.tickets[share].0.compare_exchange(ticket, ticket - 1, Ordering::AcqRel, Ordering::Relaxed);
             if taken.is_err() {
                 continue;
             }

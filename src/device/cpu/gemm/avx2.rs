@@ -1,6 +1,6 @@
 //! The microkernel in AVX2 and FMA: 6 rows of 16 columns, twelve accumulators of sixteen registers.
 
-use super::{Kernels, Set, Tile, pack};
+use super::{Ahead, Kernels, Set, Tile, pack};
 use std::arch::x86_64::*;
 
 const MR: usize = 6;
@@ -42,6 +42,7 @@ unsafe fn tile<const M: usize, const BY_STEP: bool>(
     c: *mut f32,
     ldc: usize,
     load: bool,
+    _: [Ahead; 2],
 ) {
     let (row, step) = if BY_STEP { (1, MR) } else { (lda, 1) };
     // SAFETY: rows of C, and steps below kc of the packed operands, as the caller promises.

@@ -1,6 +1,6 @@
 //! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers. In f32, and on pairs of bf16.
 
-use super::{Kernels, Set, Tile, pack};
+use super::{Ahead, Kernels, Set, Tile, pack};
 use std::arch::{asm, x86_64::*};
 
 const MR: usize = 14;
@@ -26,7 +26,7 @@ impl Set for F32 {
 }
 
 /// One tile by an instruction of a target feature. Each row is (number, its two accumulators, address of its element of
-/// A); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28 accumulators in
+/// A: `a7` is row 7); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28 accumulators in
 /// registers on some days only.
 macro_rules! tile {
     ($op:literal $feature:literal $step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
@@ -41,6 +41,7 @@ macro_rules! tile {
             c: *mut f32,
             ldc: usize,
             load: bool,
+            ahead: [Ahead; 2],
         ) {
             let mut acc = [[_mm512_setzero_ps(); 2]; [$($i),*].len()];
             let l = lda * size_of::<f32>();
@@ -50,7 +51,7 @@ macro_rules! tile {
                     $(acc[$i] = [_mm512_loadu_ps(c.add($i * ldc)), _mm512_loadu_ps(c.add($i * ldc + 16))];)*
                 }
                 asm!(
-                    "/* {l1} {l3} {l5} {l7} {l9} {l11} {l13} */",
+                    "/* {a7} {l1} {l3} {l5} */",
                     "test {turns}, {turns}",
                     "jz 3f",
                     "2:",
@@ -60,7 +61,12 @@ macro_rules! tile {
                     "vmovaps zmm0, [{b} + 128]",
                     "vmovaps zmm1, [{b} + 192]",
                     $(fma_row!($op, $at, $step, $r0, $r1),)*
+                    "prefetcht1 [{p0}]",
+                    "prefetcht1 [{p1}]",
+                    "add {p0}, {s0}",
+                    "add {p1}, {s1}",
                     concat!("add {a}, 2 * ", $step),
+                    concat!("add {a7}, 2 * ", $step),
                     "add {b}, 256",
                     "dec {turns}",
                     "jnz 2b",
@@ -75,13 +81,14 @@ macro_rules! tile {
                     b = inout(reg) b => _,
                     turns = inout(reg) len / 2 => _,
                     odd = in(reg) len % 2,
+                    a7 = inout(reg) a.wrapping_byte_add(7 * l) => _,
                     l1 = in(reg) l,
                     l3 = in(reg) 3 * l,
                     l5 = in(reg) 5 * l,
-                    l7 = in(reg) 7 * l,
-                    l9 = in(reg) 9 * l,
-                    l11 = in(reg) 11 * l,
-                    l13 = in(reg) 13 * l,
+                    p0 = inout(reg) ahead[0].at => _,
+                    s0 = in(reg) ahead[0].step,
+                    p1 = inout(reg) ahead[1].at => _,
+                    s1 = in(reg) ahead[1].step,
                     $(inout($r0) acc[$i][0], inout($r1) acc[$i][1],)*
                     out("zmm0") _,
                     out("zmm1") _,
@@ -139,13 +146,13 @@ macro_rules! by_rows {
         (4 "zmm10" "zmm11" "{a}+{l1}*4")
         (5 "zmm12" "zmm13" "{a}+{l5}")
         (6 "zmm14" "zmm15" "{a}+{l3}*2")
-        (7 "zmm16" "zmm17" "{a}+{l7}")
-        (8 "zmm18" "zmm19" "{a}+{l1}*8")
-        (9 "zmm20" "zmm21" "{a}+{l9}")
-        (10 "zmm22" "zmm23" "{a}+{l5}*2")
-        (11 "zmm24" "zmm25" "{a}+{l11}")
-        (12 "zmm26" "zmm27" "{a}+{l3}*4")
-        (13 "zmm28" "zmm29" "{a}+{l13}")
+        (7 "zmm16" "zmm17" "{a7}")
+        (8 "zmm18" "zmm19" "{a7}+{l1}")
+        (9 "zmm20" "zmm21" "{a7}+{l1}*2")
+        (10 "zmm22" "zmm23" "{a7}+{l3}")
+        (11 "zmm24" "zmm25" "{a7}+{l1}*4")
+        (12 "zmm26" "zmm27" "{a7}+{l5}")
+        (13 "zmm28" "zmm29" "{a7}+{l3}*2")
         }
     };
 }

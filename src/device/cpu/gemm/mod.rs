@@ -8,6 +8,7 @@
 //!
 //! At [`Precision::Medium`] A and B are rounded to bf16 as they are packed; the chain stays the same, in f32 (`narrow`).
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +23,7 @@ use super::math::Isa;
 use super::pool::Shared;
 use super::{Cpu, Precision};
 use crate::ops::gemm::Store;
+use ahead::{Ahead, Place};
 use narrow::Rounded;
 use std::ops::Range;
 
@@ -33,12 +35,15 @@ pub(crate) const A_STRIDE: usize = KC + 16;
 const NC: usize = 128;
 /// Rows of A that a task walks at least, if there are as many: what packing B costs is spread over them.
 const MC: usize = 256;
+/// Rows a thread must have at least for rows to be cut.
+const FEW: usize = 8;
 /// Multiply-adds below which waking another thread costs more than it brings.
 const INLINE: usize = 1 << 18;
 
 /// `c += a b` on one tile: elements of K, A and the elements from row to row of it, packed panel of B (64-byte aligned),
-/// C and the floats from row to row of it, and whether C is read first (else the chain starts from zero).
-pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool);
+/// C and the floats from row to row of it, whether C is read first (else the chain starts from zero), and what to fetch
+/// on the way.
+pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool, [Ahead; 2]);
 /// Packs `(from, ld, width, kc, to)`.
 pub(crate) type Pack = unsafe fn(*const f32, usize, usize, usize, *mut f32);
 /// Packs `kc` floats of one row: `(from, kc, to)`.
@@ -200,20 +205,16 @@ fn run(cpu: &Cpu, p: Product) {
     });
 }
 
-/// Rows and columns of the blocks of C: about equal blocks, their number a multiple of `threads` where possible.
+/// Rows and columns of the blocks of C. Rows are cut first: what an op makes of a row, the next op then finds on the same
+/// core. Few rows are not worth the loads of B on every core: then columns are cut.
 fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize) {
-    let panels = n.div_ceil(kernels.nr);
-    let mut across = n.div_ceil(NC);
-    let mut down = if threads == 1 { 1 } else { (m / MC).max(1) };
-    if !(down * across).is_multiple_of(threads) {
-        if m >= threads * MC {
-            down = down.next_multiple_of(threads);
-        } else {
-            across = across.next_multiple_of(threads).min(panels);
-        }
+    if threads == 1 || m >= threads * FEW {
+        let rows = m.div_ceil((m / MC).max(1).next_multiple_of(threads));
+        return (if rows < MC / 2 { rows } else { rows.next_multiple_of(kernels.mr) }, n);
     }
-    let rows = m.div_ceil(down).next_multiple_of(kernels.mr);
-    (rows, panels.div_ceil(across) * kernels.nr)
+    let panels = n.div_ceil(kernels.nr);
+    let across = n.div_ceil(NC).next_multiple_of(threads).min(panels);
+    (m, panels.div_ceil(across) * kernels.nr)
 }
 
 /// One block of C a thread, cut so that least is packed: here a block packs all it reads, rows and columns, and K is long.
@@ -242,38 +243,28 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
                     b.cast_const()
                 }
             };
-            let tiles = rows.len().div_ceil(kernels.mr);
-            for t in 0..tiles {
-                // Tiles of about equal height: a thin last one would waste a panel's loads.
-                let (top, end) = (rows.len() * t / tiles, rows.len() * (t + 1) / tiles);
-                let rows = rows.start + top..rows.start + end;
+            let place = Place::new(k0, kc, rows.clone(), cols, kernels);
+            for t in 0..place.tiles {
                 // SAFETY: inside A, at most mr rows and KC steps.
-                let a = unsafe { pack::pack_a(p, kernels, k0, kc, rows.clone(), a) };
-                tile_row(p, kernels, kc, rows, cols.clone(), a, b, k0 > 0 || p.store == Store::Add);
+                let a = unsafe { pack::pack_a(p, kernels, k0, kc, place.tile(t), a) };
+                tile_row(p, kernels, &place, t, a, b);
             }
         }
     }
 }
 
 /// The tiles of one row of tiles.
-fn tile_row(
-    p: &Product,
-    kernels: &Kernels,
-    kc: usize,
-    rows: Range<usize>,
-    cols: Range<usize>,
-    (a, lda): (*const f32, usize),
-    b: *const f32,
-    load: bool,
-) {
-    let (nr, len) = (kernels.nr, kernels.elements(kc));
+fn tile_row(p: &Product, kernels: &Kernels, place: &Place, t: usize, (a, lda): (*const f32, usize), b: *const f32) {
+    let (rows, cols, load) = (place.tile(t), &place.cols, place.k0 > 0 || p.store == Store::Add);
+    let (nr, len) = (kernels.nr, kernels.elements(place.kc));
     let tile = if p.a_by_k { kernels.cols[rows.len() - 1] } else { kernels.rows[rows.len() - 1] };
     for j in cols.clone().step_by(nr) {
+        let ahead = place.ahead(p, kernels, t, j);
         // SAFETY: the panel of column j; in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
         let (panel, c) = unsafe { (b.add((j - cols.start) * len), p.c.ptr().add(rows.start * p.n + j)) };
         if j + nr <= cols.end {
             // SAFETY: A holds `len` elements of rows.len() rows, the panel `len nr`, and the tile is inside C.
-            unsafe { tile(len, a, lda, panel, c, p.n, load) };
+            unsafe { tile(len, a, lda, panel, c, p.n, load, ahead) };
             continue;
         }
         // The last columns: through a tile of its own.
@@ -284,7 +275,7 @@ fn tile_row(
             edge[i * nr..][..width].copy_from_slice(c);
         }
         // SAFETY: as above, and edge holds mr nr floats.
-        unsafe { tile(len, a, lda, panel, edge.as_mut_ptr(), nr, load) };
+        unsafe { tile(len, a, lda, panel, edge.as_mut_ptr(), nr, load, ahead) };
         for i in 0..rows.len() {
             // SAFETY: as above.
             let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };

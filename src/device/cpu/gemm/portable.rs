@@ -1,6 +1,6 @@
 //! The microkernel in plain Rust: 16 columns, in lanes that LLVM turns into the target's vectors.
 
-use super::{Kernels, Set, Tile, pack};
+use super::{Ahead, Kernels, Set, Tile, pack};
 
 const MR: usize = 4;
 const NR: usize = 16;
@@ -37,6 +37,7 @@ unsafe fn tile<const M: usize, const BY_STEP: bool>(
     c: *mut f32,
     ldc: usize,
     load: bool,
+    _: [Ahead; 2],
 ) {
     let (row, step) = if BY_STEP { (1, MR) } else { (lda, 1) };
     let mut acc = [[0f32; NR]; M];

@@ -1,0 +1,77 @@
+//! What tiles fetch while they multiply: what is packed next, and what stands in C.
+//!
+//! Packing only reads and writes: without this it waits for memory while nothing multiplies.
+
+use super::{KC, Kernels, Product, Store};
+use std::ops::Range;
+
+/// Memory that is read soon: its next line, and the bytes from there to the one after it. A tile asks for one line every
+/// two elements of K; what it computes does not depend on it.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub at: *const f32,
+    pub step: usize,
+}
+
+/// Floats in a line.
+const LINE: usize = 16;
+
+/// Part of a block of C: steps of K and columns, for all its rows.
+pub(super) struct Place {
+    pub k0: usize,
+    pub kc: usize,
+    rows: Range<usize>,
+    pub cols: Range<usize>,
+    /// Rows of tiles.
+    pub tiles: usize,
+    /// Elements of K of a line that tiles ask for.
+    turns: usize,
+    /// Panels across.
+    panels: usize,
+}
+
+impl Place {
+    pub(super) fn new(k0: usize, kc: usize, rows: Range<usize>, cols: Range<usize>, kernels: &Kernels) -> Place {
+        let (tiles, panels) = (rows.len().div_ceil(kernels.mr), cols.len().div_ceil(kernels.nr));
+        Place { k0, kc, rows, cols, tiles, turns: kernels.elements(kc) / 2, panels }
+    }
+
+    /// Rows of a row of tiles. All are of about equal height: a thin last one would waste a panel's loads.
+    pub(super) fn tile(&self, t: usize) -> Range<usize> {
+        let top = |t| self.rows.start + self.rows.len() * t / self.tiles;
+        top(t)..top(t + 1)
+    }
+
+    /// Two streams for the tile at column `j` of row of tiles `t`.
+    pub(super) fn ahead(&self, p: &Product, kernels: &Kernels, t: usize, j: usize) -> [Ahead; 2] {
+        let panel = (j - self.cols.start) / kernels.nr;
+        let streams = if p.a_by_k {
+            let part = t * self.panels + panel;
+            [
+                self.next_steps(p, p.a.as_ptr(), p.m, &self.rows, part),
+                self.next_steps(p, p.b.as_ptr(), p.n, &self.cols, part),
+            ]
+        } else {
+            let next = |x, ld, whole| self.next_rows(p, x, ld, whole, t, panel);
+            let c = p.store == Store::Add && self.cols.len() == p.n;
+            [next(p.a.as_ptr(), p.k, self.kc == p.k), next(p.c.ptr(), p.n, c)]
+        };
+        streams.map(|stream| stream.unwrap_or(Ahead { at: p.a.as_ptr(), step: 0 }))
+    }
+
+    /// The same rows or columns over the next steps of K: each part one line of `turns` steps.
+    fn next_steps(&self, p: &Product, x: *const f32, ld: usize, of: &Range<usize>, part: usize) -> Option<Ahead> {
+        let across = of.len().div_ceil(LINE);
+        let k = self.k0 + KC + part / across * self.turns;
+        let at = x.wrapping_add(k * ld + of.start + part % across * LINE);
+        (k < p.k.min(self.k0 + 2 * KC)).then_some(Ahead { at, step: ld * size_of::<f32>() })
+    }
+
+    /// The rows of the next row of tiles, where they are read whole: each panel's part of them.
+    fn next_rows(&self, p: &Product, x: *const f32, ld: usize, whole: bool, t: usize, panel: usize) -> Option<Ahead> {
+        let rows = self.tile(t);
+        let (from, part) = (rows.end * ld, panel * self.turns * LINE);
+        let here = whole && part < rows.len() * ld && from + part < p.m * ld;
+        here.then(|| Ahead { at: x.wrapping_add(from + part), step: LINE * size_of::<f32>() })
+    }
+}
