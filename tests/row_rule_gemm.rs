@@ -162,6 +162,31 @@ fn gemm_at_medium_precision_is_the_chain_of_rounded_factors_on_every_device() {
     every_product_is_the_chain(&medium_devices().collect::<Vec<_>>(), rounded, odd_first);
 }
 
+/// Where an op before has rounded a factor: as if the product had.
+#[test]
+fn gemm_at_medium_precision_takes_factors_that_are_bf16_already() {
+    let up = |dev: &Device, x: &[f32], narrow: bool| {
+        let rounded: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+        if narrow { dev.upload(&rounded).unwrap() } else { dev.upload(x).unwrap() }
+    };
+    for (name, dev) in medium_devices() {
+        for [m, n, k] in SHAPES {
+            let (a, b) = (noise(m * k, 1), noise(n * k, 2));
+            for (op, gemm) in [("gemm_nt", nt as Gemm), ("gemm_nn", gemm_nn), ("gemm_tn", gemm_tn)] {
+                let want = product(&dev, gemm, &a, &b, &vec![0.0; m * n], [m, n, k], Store::Set);
+                for narrow in [[true, false], [false, true], [true, true]] {
+                    let (a, b) = (up(&dev, &a, narrow[0]), up(&dev, &b, narrow[1]));
+                    let mut c = dev.upload(&vec![f32::NAN; m * n]).unwrap();
+                    gemm(&dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set).unwrap();
+                    assert!(c.guard_intact());
+                    let what = format!("{op} {:?} {narrow:?} on {name}", [m, n, k]);
+                    same(&what, &dev.to_vec::<f32>(c.view()), &want);
+                }
+            }
+        }
+    }
+}
+
 /// A product of bf16; c in bf16, or in f32.
 fn product_bf16(
     dev: &Device,

@@ -96,6 +96,15 @@ impl Device {
         }
     }
 
+    /// The number type of a buffer that matrix products alone read, in a model that computes in `compute`. A CPU at
+    /// [`Precision::Medium`] rounds it where it is written, once, and not in each product: the same bits.
+    pub fn factor_dtype(&self, compute: DType) -> DType {
+        match self {
+            Device::Cpu(cpu) if cpu.precision == Precision::Medium => DType::Bf16,
+            _ => compute,
+        }
+    }
+
     /// A buffer of `len` zeros. Allocation happens here and nowhere else: ops allocate nothing.
     ///
     /// # Errors

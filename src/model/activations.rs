@@ -161,9 +161,11 @@ fn layer_acts(
 ) -> Result<LayerActs> {
     let (width, f, h, hk) = (c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads);
     let kept = if for_use == Use::Train { n * width } else { 0 };
+    let factor = plan.device().factor_dtype(c.compute);
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
     let mut b = |name: &str, len: usize| match name {
         "attn_rstd" | "q_rstd" | "k_rstd" | "mlp_rstd" | "lse" => of(DType::F32, name, len),
+        "attn_h" | "mlp_h" | "s" => of(factor, name, len),
         _ => of(c.compute, name, len),
     };
     Ok(LayerActs {
@@ -195,8 +197,9 @@ fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for
         }
         Use::Decode => (0, m * c.vocab_size, 0),
     };
+    let factor = plan.device().factor_dtype(c.compute);
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("out.{name}"), dtype, len);
-    let (x, h) = (of(c.compute, "x", m * c.hidden_size)?, of(c.compute, "h", m * c.hidden_size)?);
+    let (x, h) = (of(c.compute, "x", m * c.hidden_size)?, of(factor, "h", m * c.hidden_size)?);
     let mut b = |name: &str, len: usize| of(DType::F32, name, len);
     Ok(OutActs {
         x,
@@ -216,7 +219,11 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
     let norms = [(n, c.hidden_size), (n * c.num_attention_heads, c.head_dim), (n * c.num_key_value_heads, c.head_dim)];
     let widest = norms.map(|(rows, dim)| rmsnorm_parts_len(plan.device(), rows, dim)).into_iter().max().unwrap_or(0);
     let norm_parts = plan.buffer(group, "norm_parts", DType::F32, widest)?;
-    let mut b = |name: &str, len: usize| plan.buffer(group, name, c.compute, len);
+    let factor = plan.device().factor_dtype(c.compute);
+    let mut b = |name: &str, len: usize| match name {
+        "dgate" | "dup" => plan.buffer(group, name, factor, len),
+        _ => plan.buffer(group, name, c.compute, len),
+    };
     Ok(Grads {
         dx: b("dx", n * c.hidden_size)?,
         dh: b("dh", n * c.hidden_size)?,

@@ -14,8 +14,8 @@ fn cost(flops: usize, bytes: usize, letters: &'static str, dims: [usize; 3]) -> 
 }
 
 /// `c [M, N]` of a and b with K terms a sum; `adds` when c is read too.
-pub fn gemm(m: usize, n: usize, k: usize, ab: DType, c: DType, adds: bool) -> Cost {
-    let bytes = ab.size() * (m * k + n * k) + c.size() * m * n * (1 + adds as usize);
+pub fn gemm(m: usize, n: usize, k: usize, [a, b]: [DType; 2], c: DType, adds: bool) -> Cost {
+    let bytes = a.size() * m * k + b.size() * n * k + c.size() * m * n * (1 + adds as usize);
     cost(2 * m * n * k, bytes, "M N K", [m, n, k])
 }
 
@@ -40,8 +40,8 @@ pub fn copy(n: usize, x: DType, y: DType) -> Cost {
 }
 
 /// N rows of C: square and add, scale, weigh.
-pub fn rmsnorm_fwd(n: usize, c: usize, x: DType) -> Cost {
-    cost(4 * n * c, (2 * n * c + c) * x.size() + 4 * n, "N C", [n, c, 0])
+pub fn rmsnorm_fwd(n: usize, c: usize, x: DType, y: DType) -> Cost {
+    cost(4 * n * c, n * c * (x.size() + y.size()) + c * x.size() + 4 * n, "N C", [n, c, 0])
 }
 
 /// dx and dw: reads dy, x, dx, w, rstd and dw, writes dx and dw.
@@ -55,13 +55,13 @@ pub fn rope(n: usize, h: usize, d: usize, x: DType) -> Cost {
 }
 
 /// N F elements: the sigmoid, and two products.
-pub fn swiglu_fwd(nf: usize, x: DType) -> Cost {
-    cost(5 * nf, 3 * nf * x.size(), "NF", [nf, 0, 0])
+pub fn swiglu_fwd(nf: usize, x: DType, h: DType) -> Cost {
+    cost(5 * nf, nf * (2 * x.size() + h.size()), "NF", [nf, 0, 0])
 }
 
 /// N F elements: the sigmoid again, and both gradients.
-pub fn swiglu_bwd(nf: usize, x: DType) -> Cost {
-    cost(11 * nf, 5 * nf * x.size(), "NF", [nf, 0, 0])
+pub fn swiglu_bwd(nf: usize, x: DType, dx: DType) -> Cost {
+    cost(11 * nf, nf * (3 * x.size() + 2 * dx.size()), "NF", [nf, 0, 0])
 }
 
 /// N rows that see `keys.pairs` keys: two products of 2 D FLOP for each pair and head.

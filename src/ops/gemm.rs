@@ -48,11 +48,11 @@ pub fn gemm_nt<'b>(
     if let Some(panels) = panels {
         want("gemm_nt", "panels of b", panels.len(), panels_len(dev, n, k))?;
     }
-    let _span = dev.op("gemm_nt", || cost::gemm(m, n, k, a.dtype(), c.dtype(), store == Store::Add));
+    let _span = dev.op("gemm_nt", || cost::gemm(m, n, k, [a, b].map(|x| x.dtype()), c.dtype(), store == Store::Add));
     match dev {
         Device::Cpu(cpu) => {
             let panels = panels.map(|p| p.host());
-            cpu::gemm::gemm_nt(cpu, a.host(), b.host(), panels, c.host_mut(), m, n, k, store)
+            cpu::gemm::gemm_nt(cpu, a.into(), b.into(), panels, c.host_mut(), m, n, k, store)
         }
         Device::Gpu(gpu) => gpu::gemm::gemm_nt(gpu, a, b, c, m, n, k, store)?,
     }
@@ -91,9 +91,9 @@ pub fn gemm_nn(
     store: Store,
 ) -> Result<()> {
     check("gemm_nn", a, b, &c, m, n, k)?;
-    let _span = dev.op("gemm_nn", || cost::gemm(m, n, k, a.dtype(), c.dtype(), store == Store::Add));
+    let _span = dev.op("gemm_nn", || cost::gemm(m, n, k, [a, b].map(|x| x.dtype()), c.dtype(), store == Store::Add));
     match dev {
-        Device::Cpu(cpu) => cpu::gemm::gemm_nn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+        Device::Cpu(cpu) => cpu::gemm::gemm_nn(cpu, a.into(), b.into(), c.host_mut(), m, n, k, store),
         Device::Gpu(gpu) => gpu::gemm::gemm_nn(gpu, a, b, c, m, n, k, store)?,
     }
     Ok(())
@@ -112,9 +112,9 @@ pub fn gemm_tn(
     store: Store,
 ) -> Result<()> {
     check("gemm_tn", a, b, &c, m, n, k)?;
-    let _span = dev.op("gemm_tn", || cost::gemm(m, n, k, a.dtype(), c.dtype(), store == Store::Add));
+    let _span = dev.op("gemm_tn", || cost::gemm(m, n, k, [a, b].map(|x| x.dtype()), c.dtype(), store == Store::Add));
     match dev {
-        Device::Cpu(cpu) => cpu::gemm::gemm_tn(cpu, a.host(), b.host(), c.host_mut(), m, n, k, store),
+        Device::Cpu(cpu) => cpu::gemm::gemm_tn(cpu, a.into(), b.into(), c.host_mut(), m, n, k, store),
         Device::Gpu(gpu) => gpu::gemm::gemm_tn(gpu, a, b, c, m, n, k, store)?,
     }
     Ok(())

@@ -43,7 +43,7 @@ pub fn linear_logprob_fwd(
     match dev {
         Device::Cpu(cpu) => cpu::logprob::linear_logprob_fwd(
             cpu,
-            x.host(),
+            x.into(),
             w.host(),
             target.host(),
             logprob.host_mut(),
@@ -102,7 +102,7 @@ pub fn linear_logprob_bwd(
             cpu,
             dlogprob.host(),
             dentropy.host(),
-            x.host(),
+            x.into(),
             w.host(),
             target.host(),
             lse.host(),

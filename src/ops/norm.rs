@@ -1,19 +1,26 @@
 //! RMSNorm, over rows or, with rows = tokens x heads, per head (the q/k norm of Qwen3).
 
 use super::{cost, want};
-use crate::device::{Device, View, ViewMut, cpu, gpu};
+use crate::device::{DType, Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
+use half::bf16;
 
 /// `y = x * rstd * w`, `rstd = 1 / sqrt(mean_c(x^2) + eps)`; x, y `[N, C]`, w `[C]`, rstd `[N]` (saved for backward).
 ///
-/// Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
+/// On the CPU y may be bf16 (see [`Device::factor_dtype`]). Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
 pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: ViewMut, eps: f32) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     want("rmsnorm_fwd", "x [N, C]", x.len(), n * c)?;
     want("rmsnorm_fwd", "y [N, C]", y.len(), n * c)?;
-    let _span = dev.op("rmsnorm_fwd", || cost::rmsnorm_fwd(n, c, x.dtype()));
+    let _span = dev.op("rmsnorm_fwd", || cost::rmsnorm_fwd(n, c, x.dtype(), y.dtype()));
     match dev {
-        Device::Cpu(cpu) => cpu::norm::rmsnorm_fwd(cpu, x.host(), w.host(), y.host_mut(), rstd.host_mut(), eps),
+        Device::Cpu(cpu) => {
+            let (x, w, rstd) = (x.host(), w.host(), rstd.host_mut());
+            match y.dtype() {
+                DType::Bf16 => cpu::norm::rmsnorm_fwd(cpu, x, w, y.host_mut::<bf16>(), rstd, eps),
+                _ => cpu::norm::rmsnorm_fwd(cpu, x, w, y.host_mut::<f32>(), rstd, eps),
+            }
+        }
         Device::Gpu(gpu) => gpu::norm::rmsnorm_fwd(gpu, x, w, y, rstd, eps)?,
     }
     Ok(())

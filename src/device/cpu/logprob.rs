@@ -1,9 +1,10 @@
 //! The fused head and log-probability on the CPU: logits of a block of rows, then each row's sums or gradient.
 
+use super::Cpu;
+use super::gemm::{self, Factor};
 use super::math::{Isa, exp, ln};
 use super::pool::Shared;
 use super::softmax::softmax_sums;
-use super::{Cpu, gemm};
 use crate::ops::gemm::Store;
 
 /// Logits that exist at a time, about; in f32 elements. They stay in the second-level cache.
@@ -46,7 +47,7 @@ fn row_logprob(isa: Isa, z: &mut [f32], inv_temperature: f32, target: usize) -> 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].
 pub fn linear_logprob_fwd(
     cpu: &Cpu,
-    x: &[f32],
+    x: Factor,
     w: &[f32],
     target: &[i32],
     logprob: &mut [f32],
@@ -61,7 +62,8 @@ pub fn linear_logprob_fwd(
     for start in (0..target.len()).step_by(block_rows(v)) {
         let rows = block_rows(v).min(target.len() - start);
         let z = &mut workspace[..rows * v];
-        gemm::gemm_nt(cpu, &x[start * dim..][..rows * dim], w, None, z, rows, v, dim, Store::Set);
+        let x = x.at(start * dim..(start + rows) * dim);
+        gemm::gemm_nt(cpu, x, Factor::F32(w), None, z, rows, v, dim, Store::Set);
         each_row(cpu, z, v, |r, z| {
             let n = start + r;
             let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target[n] as usize);
@@ -78,7 +80,7 @@ pub fn linear_logprob_bwd(
     cpu: &Cpu,
     dlogprob: &[f32],
     dentropy: &[f32],
-    x: &[f32],
+    x: Factor,
     w: &[f32],
     target: &[i32],
     lse: &[f32],
@@ -92,15 +94,24 @@ pub fn linear_logprob_bwd(
     let v = w.len() / dim;
     for start in (0..target.len()).step_by(block_rows(v)) {
         let rows = block_rows(v).min(target.len() - start);
-        let (x, dz) = (&x[start * dim..][..rows * dim], &mut workspace[..rows * v]);
-        gemm::gemm_nt(cpu, x, w, None, dz, rows, v, dim, Store::Set);
+        let (x, dz) = (x.at(start * dim..(start + rows) * dim), &mut workspace[..rows * v]);
+        gemm::gemm_nt(cpu, x, Factor::F32(w), None, dz, rows, v, dim, Store::Set);
         each_row(cpu, dz, v, |r, z| {
             let n = start + r;
             row_gradient(cpu.isa, z, inv_temperature, dlogprob[n], dentropy[n], lse[n], entropy[n]);
             z[target[n] as usize] += inv_temperature * dlogprob[n];
         });
-        gemm::gemm_nn(cpu, dz, w, &mut dx[start * dim..][..rows * dim], rows, dim, v, Store::Set);
-        gemm::gemm_tn(cpu, dz, x, dw, v, dim, rows, Store::Add);
+        gemm::gemm_nn(
+            cpu,
+            Factor::F32(dz),
+            Factor::F32(w),
+            &mut dx[start * dim..][..rows * dim],
+            rows,
+            dim,
+            v,
+            Store::Set,
+        );
+        gemm::gemm_tn(cpu, Factor::F32(dz), x, dw, v, dim, rows, Store::Add);
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod attn;
 pub mod credit;
 pub mod embed;
+mod float;
 pub mod gemm;
 pub mod logprob;
 pub mod loss;

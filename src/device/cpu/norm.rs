@@ -1,6 +1,7 @@
 //! RMSNorm on the CPU.
 
 use super::Cpu;
+use super::float::Float;
 use super::pool::Shared;
 use super::softmax::{LANES, tree};
 
@@ -26,7 +27,7 @@ fn row_sum(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32, f32) -> f3
 }
 
 /// See [`crate::ops::norm::rmsnorm_fwd`].
-pub fn rmsnorm_fwd(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f32], eps: f32) {
+pub(crate) fn rmsnorm_fwd<T: Float>(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [T], rstd: &mut [f32], eps: f32) {
     let (c, n) = (w.len(), rstd.len());
     let (y, rstd) = (Shared::new(y), Shared::new(rstd));
     cpu.rows(
@@ -48,7 +49,7 @@ pub fn rmsnorm_fwd(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [f32], rstd: &mut [f
                 let scale = 1.0 / (sum / c as f32 + eps).sqrt();
                 r[0] = scale;
                 for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = x * scale * w;
+                    *y = T::of(x * scale * w);
                 }
             }
         },

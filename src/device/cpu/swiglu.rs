@@ -1,10 +1,11 @@
 //! SwiGLU on the CPU.
 
+use super::float::Float;
 use super::pool::Shared;
 use super::{Cpu, math};
 
 /// See [`crate::ops::swiglu::swiglu_fwd`].
-pub fn swiglu_fwd(cpu: &Cpu, gate: &[f32], up: &[f32], h: &mut [f32]) {
+pub(crate) fn swiglu_fwd<T: Float>(cpu: &Cpu, gate: &[f32], up: &[f32], h: &mut [T]) {
     let h = Shared::new(h);
     cpu.rows(
         gate.len(),
@@ -15,14 +16,14 @@ pub fn swiglu_fwd(cpu: &Cpu, gate: &[f32], up: &[f32], h: &mut [f32]) {
             let h = unsafe { h.part(first, n) };
             let (gate, up) = (&gate[first..][..n], &up[first..][..n]);
             for i in 0..n {
-                h[i] = gate[i] / (1.0 + math::exp(-gate[i])) * up[i];
+                h[i] = T::of(gate[i] / (1.0 + math::exp(-gate[i])) * up[i]);
             }
         },
     );
 }
 
 /// See [`crate::ops::swiglu::swiglu_bwd`]. `silu'(g) = s (1 + g (1 - s))` with `s = sigmoid(g)`.
-pub fn swiglu_bwd(cpu: &Cpu, dh: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+pub(crate) fn swiglu_bwd<T: Float>(cpu: &Cpu, dh: &[f32], gate: &[f32], up: &[f32], dgate: &mut [T], dup: &mut [T]) {
     let (dgate, dup) = (Shared::new(dgate), Shared::new(dup));
     cpu.rows(
         gate.len(),
@@ -34,8 +35,8 @@ pub fn swiglu_bwd(cpu: &Cpu, dh: &[f32], gate: &[f32], up: &[f32], dgate: &mut [
             let (dh, gate, up) = (&dh[first..][..n], &gate[first..][..n], &up[first..][..n]);
             for i in 0..n {
                 let s = 1.0 / (1.0 + math::exp(-gate[i]));
-                dup[i] = dh[i] * (gate[i] * s);
-                dgate[i] = dh[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+                dup[i] = T::of(dh[i] * (gate[i] * s));
+                dgate[i] = T::of(dh[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s)));
             }
         },
     );

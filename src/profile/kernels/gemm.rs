@@ -41,7 +41,7 @@ fn forward(bench: &mut Bench, [m, n, k]: [usize; 3]) -> Result<()> {
     let len = panels_len(&bench.dev, n, k);
     let mut panels = bench.zeros(len)?;
     gemm_pack(&bench.dev, b.view(), panels.view_mut(), n, k)?;
-    let cost = cost::gemm(m, n, k, bench.dtype, bench.dtype, false);
+    let cost = cost::gemm(m, n, k, [bench.dtype; 2], bench.dtype, false);
     // The naive rung, where kernels are ours.
     if let Device::Gpu(gpu) = bench.dev.clone() {
         bench.op("gemm_nt_naive", "", cost, |_| gemm_nt_naive(&gpu, a.view(), b.view(), c.view_mut(), [m, n, k]))?;
@@ -57,6 +57,6 @@ fn product(bench: &mut Bench, op: &'static str, gemm: Gemm, [m, n, k]: [usize; 3
         return Ok(());
     }
     let (a, b, mut c) = (bench.noise(m * k)?, bench.noise(n * k)?, bench.dev.zeros(out, m * n)?);
-    let cost = cost::gemm(m, n, k, bench.dtype, out, false);
+    let cost = cost::gemm(m, n, k, [bench.dtype; 2], out, false);
     bench.op(op, "", cost, |dev| gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, Store::Set))
 }

@@ -42,7 +42,7 @@ fn rmsnorm(bench: &mut Bench, n: usize) -> Result<()> {
     let (c, dtype) = (bench.model.hidden_size, bench.dtype);
     let (x, w, dy, mut y) = (bench.noise(n * c)?, bench.noise(c)?, bench.noise(n * c)?, bench.zeros(n * c)?);
     let (mut rstd, mut dx, mut dw) = (bench.zeros_f32(n)?, bench.zeros(n * c)?, bench.zeros_f32(c)?);
-    bench.op("rmsnorm_fwd", "", cost::rmsnorm_fwd(n, c, dtype), |dev| {
+    bench.op("rmsnorm_fwd", "", cost::rmsnorm_fwd(n, c, dtype, dtype), |dev| {
         rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6)
     })?;
     let mut parts = bench.zeros_f32(rmsnorm_parts_len(&bench.dev, n, c))?;
@@ -56,10 +56,10 @@ fn swiglu(bench: &mut Bench, n: usize) -> Result<()> {
     let (nf, dtype) = (n * bench.model.intermediate_size, bench.dtype);
     let [gate, up, dh] = [bench.noise(nf)?, bench.noise(nf)?, bench.noise(nf)?];
     let [mut h, mut dgate, mut dup] = [bench.zeros(nf)?, bench.zeros(nf)?, bench.zeros(nf)?];
-    bench.op("swiglu_fwd", "", cost::swiglu_fwd(nf, dtype), |dev| {
+    bench.op("swiglu_fwd", "", cost::swiglu_fwd(nf, dtype, dtype), |dev| {
         swiglu_fwd(dev, gate.view(), up.view(), h.view_mut())
     })?;
-    bench.op("swiglu_bwd", "", cost::swiglu_bwd(nf, dtype), |dev| {
+    bench.op("swiglu_bwd", "", cost::swiglu_bwd(nf, dtype, dtype), |dev| {
         swiglu_bwd(dev, dh.view(), gate.view(), up.view(), dgate.view_mut(), dup.view_mut())
     })
 }

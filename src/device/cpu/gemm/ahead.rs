@@ -9,12 +9,12 @@ use std::ops::Range;
 /// two elements of K; what it computes does not depend on it.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
-    pub at: *const f32,
+    pub at: *const u8,
     pub step: usize,
 }
 
-/// Floats in a line.
-const LINE: usize = 16;
+/// Bytes of a line.
+const LINE: usize = 64;
 
 /// Part of a block of C: steps of K and columns, for all its rows.
 pub(super) struct Place {
@@ -44,34 +44,46 @@ impl Place {
 
     /// Two streams for the tile at column `j` of row of tiles `t`.
     pub(super) fn ahead(&self, p: &Product, kernels: &Kernels, t: usize, j: usize) -> [Ahead; 2] {
-        let panel = (j - self.cols.start) / kernels.nr;
+        let (panel, here) = ((j - self.cols.start) / kernels.nr, p.a.bytes());
         let streams = if p.a_by_k {
             let part = t * self.panels + panel;
-            [
-                self.next_steps(p, p.a.as_ptr(), p.m, &self.rows, part),
-                self.next_steps(p, p.b.as_ptr(), p.n, &self.cols, part),
-            ]
+            let next = |x, ld, of| self.next_steps(p, x, ld, of, part);
+            [next(here, p.m, &self.rows), next(p.b.bytes(), p.n, &self.cols)]
         } else {
-            let next = |x, ld, whole| self.next_rows(p, x, ld, whole, t, panel);
-            let c = p.store == Store::Add && self.cols.len() == p.n;
-            [next(p.a.as_ptr(), p.k, self.kc == p.k), next(p.c.ptr(), p.n, c)]
+            let next = |x, ld, whole: bool| whole.then(|| self.next_rows(p, x, ld, t, panel)).flatten();
+            let c = (p.c.ptr().cast_const().cast(), size_of::<f32>());
+            [next(here, p.k, self.kc == p.k), next(c, p.n, p.store == Store::Add && self.cols.len() == p.n)]
         };
-        streams.map(|stream| stream.unwrap_or(Ahead { at: p.a.as_ptr(), step: 0 }))
+        streams.map(|stream| stream.unwrap_or(Ahead { at: here.0, step: 0 }))
     }
 
     /// The same rows or columns over the next steps of K: each part one line of `turns` steps.
-    fn next_steps(&self, p: &Product, x: *const f32, ld: usize, of: &Range<usize>, part: usize) -> Option<Ahead> {
-        let across = of.len().div_ceil(LINE);
+    fn next_steps(
+        &self,
+        p: &Product,
+        (x, size): (*const u8, usize),
+        ld: usize,
+        of: &Range<usize>,
+        part: usize,
+    ) -> Option<Ahead> {
+        let across = (of.len() * size).div_ceil(LINE);
         let k = self.k0 + KC + part / across * self.turns;
-        let at = x.wrapping_add(k * ld + of.start + part % across * LINE);
-        (k < p.k.min(self.k0 + 2 * KC)).then_some(Ahead { at, step: ld * size_of::<f32>() })
+        let at = x.wrapping_add((k * ld + of.start) * size + part % across * LINE);
+        (k < p.k.min(self.k0 + 2 * KC)).then_some(Ahead { at, step: ld * size })
     }
 
-    /// The rows of the next row of tiles, where they are read whole: each panel's part of them.
-    fn next_rows(&self, p: &Product, x: *const f32, ld: usize, whole: bool, t: usize, panel: usize) -> Option<Ahead> {
-        let rows = self.tile(t);
+    /// The rows of the next row of tiles: each panel's part of them.
+    fn next_rows(
+        &self,
+        p: &Product,
+        (x, size): (*const u8, usize),
+        ld: usize,
+        t: usize,
+        panel: usize,
+    ) -> Option<Ahead> {
+        let (rows, ld) = (self.tile(t), ld * size);
         let (from, part) = (rows.end * ld, panel * self.turns * LINE);
-        let here = whole && part < rows.len() * ld && from + part < p.m * ld;
-        here.then(|| Ahead { at: x.wrapping_add(from + part), step: LINE * size_of::<f32>() })
+        (part < rows.len() * ld && from + part < p.m * ld)
+            .then(|| Ahead { at: x.wrapping_add(from + part), step: LINE })
     }
 }

@@ -1,6 +1,7 @@
 //! The microkernel in AVX2 and FMA: 6 rows of 16 columns, twelve accumulators of sixteen registers.
 
-use super::{Ahead, Kernels, Set, Tile, pack};
+use super::super::float::Float;
+use super::{Ahead, Kernels, Packs, Set, Tile, pack};
 use std::arch::x86_64::*;
 
 const MR: usize = 6;
@@ -9,18 +10,12 @@ const NR: usize = 16;
 pub(super) struct F32;
 
 impl Set for F32 {
-    const KERNELS: Kernels = Kernels {
-        mr: MR,
-        nr: NR,
-        step: MR,
-        steps: 1,
-        rows: &ROWS,
-        cols: &COLS,
-        transpose,
-        copy_a: copy::<MR>,
-        copy_b: copy::<NR>,
-        row: None,
-    };
+    const KERNELS: Kernels =
+        Kernels { mr: MR, nr: NR, step: MR, steps: 1, rows: &ROWS, cols: &COLS, f32: packs(true), bf16: packs(false) };
+}
+
+const fn packs<T: Float>(in_place: bool) -> Packs<T> {
+    Packs { transpose, copy_a: copy::<T, MR>, copy_b: copy::<T, NR>, row: pack::row, in_place }
 }
 
 macro_rules! tiles {
@@ -70,7 +65,7 @@ unsafe fn tile<const M: usize, const BY_STEP: bool>(
 /// # Safety
 /// As [`pack::transpose`], on a machine with AVX2.
 #[target_feature(enable = "avx2")]
-unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+unsafe fn transpose<T: Float>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe { pack::transpose(b, ld, width, kc, panel, NR) }
 }
@@ -78,7 +73,7 @@ unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *m
 /// # Safety
 /// As [`pack::copy`], on a machine with AVX2.
 #[target_feature(enable = "avx2")]
-unsafe fn copy<const W: usize>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+unsafe fn copy<T: Float, const W: usize>(from: *const T, ld: usize, width: usize, kc: usize, to: *mut f32) {
     // SAFETY: the caller's promise.
-    unsafe { pack::copy::<W>(from, ld, width, kc, to) }
+    unsafe { pack::copy::<T, W>(from, ld, width, kc, to) }
 }

@@ -1,6 +1,7 @@
 //! The microkernel in AVX-512: 14 rows of 32 columns, 28 accumulators of 32 registers. In f32, and on pairs of bf16.
 
-use super::{Ahead, Kernels, Set, Tile, pack};
+use super::{Ahead, Kernels, Packs, Set, Tile, pack};
+use half::bf16;
 use std::arch::{asm, x86_64::*};
 
 const MR: usize = 14;
@@ -18,10 +19,14 @@ impl Set for F32 {
         steps: 1,
         rows: &ROWS,
         cols: &COLS,
-        transpose,
-        copy_a: copy::<1>,
-        copy_b: copy::<2>,
-        row: None,
+        f32: Packs { transpose, copy_a: copy::<1>, copy_b: copy::<2>, row: pack::row, in_place: true },
+        bf16: Packs {
+            transpose: pack::transpose_32,
+            copy_a: pack::copy::<bf16, STEP>,
+            copy_b: pack::copy::<bf16, NR>,
+            row: pack::row,
+            in_place: false,
+        },
     };
 }
 

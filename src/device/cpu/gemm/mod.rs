@@ -6,7 +6,8 @@
 //! which keeps each element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns)
 //! multiplied. Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 //!
-//! At [`Precision::Medium`] A and B are rounded to bf16 as they are packed; the chain stays the same, in f32 (`narrow`).
+//! At [`Precision::Medium`] A and B are rounded to bf16 as they are packed, or were by the op that wrote them; sums stay
+//! f32 (`narrow`).
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]
@@ -22,8 +23,10 @@ mod portable;
 use super::math::Isa;
 use super::pool::Shared;
 use super::{Cpu, Precision};
+use crate::device::{DType, View};
 use crate::ops::gemm::Store;
 use ahead::{Ahead, Place};
+use half::bf16;
 use narrow::Rounded;
 use std::ops::Range;
 
@@ -45,9 +48,24 @@ const INLINE: usize = 1 << 18;
 /// on the way.
 pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool, [Ahead; 2]);
 /// Packs `(from, ld, width, kc, to)`.
-pub(crate) type Pack = unsafe fn(*const f32, usize, usize, usize, *mut f32);
-/// Packs `kc` floats of one row: `(from, kc, to)`.
-pub(crate) type PackRow = unsafe fn(*const f32, usize, *mut f32);
+pub(crate) type Pack<T = f32> = unsafe fn(*const T, usize, usize, usize, *mut f32);
+/// Packs `kc` steps of one row: `(from, kc, to)`.
+pub(crate) type PackRow<T> = unsafe fn(*const T, usize, *mut f32);
+
+/// How factors stored as `T` are packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Packs<T> {
+    /// [`pack::transpose`] to `nr` columns: a panel of B that is stored `[N, K]`.
+    pub transpose: Pack<T>,
+    /// [`pack::copy`] to the steps that `cols` reads: a tile of A that is stored `[K, M]`.
+    pub copy_a: Pack<T>,
+    /// [`pack::copy`] to `nr` columns: a panel of B that is stored `[K, N]`.
+    pub copy_b: Pack<T>,
+    /// A row of A.
+    pub row: PackRow<T>,
+    /// Rows of A can be read where they are.
+    pub in_place: bool,
+}
 
 /// The microkernels of one instruction set.
 #[derive(Clone, Copy)]
@@ -64,14 +82,10 @@ pub(crate) struct Kernels {
     pub rows: &'static [Tile],
     /// By rows - 1, for A packed by steps.
     pub cols: &'static [Tile],
-    /// [`pack::transpose`] to `nr` columns: a panel of B that is stored `[N, K]`.
-    pub transpose: Pack,
-    /// [`pack::copy`] to the steps that `cols` reads: a tile of A that is stored `[K, M]`.
-    pub copy_a: Pack,
-    /// [`pack::copy`] to `nr` columns: a panel of B that is stored `[K, N]`.
-    pub copy_b: Pack,
-    /// Rows of A, where they are not read in place.
-    pub row: Option<PackRow>,
+    /// Of floats.
+    pub f32: Packs<f32>,
+    /// Of bf16, which an op before has rounded to.
+    pub bf16: Packs<bf16>,
 }
 
 impl Kernels {
@@ -117,13 +131,54 @@ pub fn multiplies_pairs(cpu: &Cpu) -> bool {
     kernels(cpu).steps == 2
 }
 
+/// A factor as it is stored: in f32, or rounded already.
+#[derive(Clone, Copy)]
+pub enum Factor<'a> {
+    /// Floats.
+    F32(&'a [f32]),
+    /// What only products read, at medium precision.
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> From<View<'a>> for Factor<'a> {
+    fn from(x: View<'a>) -> Factor<'a> {
+        if x.dtype() == DType::Bf16 { Factor::Bf16(x.host()) } else { Factor::F32(x.host()) }
+    }
+}
+
+impl<'a> Factor<'a> {
+    /// Number of elements.
+    fn len(self) -> usize {
+        match self {
+            Factor::F32(x) => x.len(),
+            Factor::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Its first byte, and the bytes of an element.
+    fn bytes(self) -> (*const u8, usize) {
+        match self {
+            Factor::F32(x) => (x.as_ptr().cast(), size_of::<f32>()),
+            Factor::Bf16(x) => (x.as_ptr().cast(), size_of::<bf16>()),
+        }
+    }
+
+    /// Part of it.
+    pub fn at(self, range: Range<usize>) -> Factor<'a> {
+        match self {
+            Factor::F32(x) => Factor::F32(&x[range]),
+            Factor::Bf16(x) => Factor::Bf16(&x[range]),
+        }
+    }
+}
+
 /// One product, `c [m, n]`.
 #[derive(Clone, Copy)]
 struct Product<'a> {
-    a: &'a [f32],
+    a: Factor<'a>,
     /// A is stored `[K, M]` rather than `[M, K]`.
     a_by_k: bool,
-    b: &'a [f32],
+    b: Factor<'a>,
     /// B from [`gemm_pack`].
     panels: Option<&'a [f32]>,
     /// B is stored `[K, N]` rather than `[N, K]`.
@@ -138,8 +193,8 @@ struct Product<'a> {
 /// See [`crate::ops::gemm::gemm_nt`].
 pub fn gemm_nt(
     cpu: &Cpu,
-    a: &[f32],
-    b: &[f32],
+    a: Factor,
+    b: Factor,
     panels: Option<&[f32]>,
     c: &mut [f32],
     m: usize,
@@ -168,7 +223,7 @@ pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
         let (_, packed) = scratch.get();
         // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
         unsafe {
-            (kernels.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed);
+            (kernels.f32.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed);
             to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)).copy_from_nonoverlapping(packed, len);
         }
     });
@@ -180,12 +235,12 @@ fn panel_at(n_panels: usize, kernels: &Kernels, k0: usize, kc: usize, j: usize) 
 }
 
 /// See [`crate::ops::gemm::gemm_nn`].
-pub fn gemm_nn(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+pub fn gemm_nn(cpu: &Cpu, a: Factor, b: Factor, c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
     run(cpu, Product { a, a_by_k: false, b, panels: None, b_by_k: true, c: Shared::new(c), m, n, k, store });
 }
 
 /// See [`crate::ops::gemm::gemm_tn`].
-pub fn gemm_tn(cpu: &Cpu, a: &[f32], b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+pub fn gemm_tn(cpu: &Cpu, a: Factor, b: Factor, c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
     run(cpu, Product { a, a_by_k: true, b, panels: None, b_by_k: true, c: Shared::new(c), m, n, k, store });
 }
 

@@ -6,30 +6,43 @@
 //! Here the steps of each pair are packed in that order. The CPU's pairs take numbers below 2^-126 for zeros, sums too;
 //! here factors below it are zeros as well.
 
-use super::{Kernels, Set};
+use super::super::float::Float;
+use super::{Kernels, Packs, Set};
+use half::bf16;
 use std::marker::PhantomData;
 
 /// The kernels of `S` on rounded floats that stay floats: for any instruction set, and no faster than f32.
 pub(super) struct Rounded<S>(PhantomData<S>);
 
 impl<S: Set> Set for Rounded<S> {
-    const KERNELS: Kernels = Kernels {
-        transpose: transpose::<S>,
-        copy_a: copy_a::<S>,
-        copy_b: copy_b::<S>,
-        row: Some(round_row),
-        ..S::KERNELS
-    };
+    const KERNELS: Kernels = Kernels { f32: packs::<S, f32>(), bf16: packs::<S, bf16>(), ..S::KERNELS };
+}
+
+const fn packs<S: Set, T: Packed>() -> Packs<T> {
+    Packs { transpose: transpose::<S, T>, copy_a: copy_a::<S, T>, copy_b: copy_b::<S, T>, row, in_place: false }
+}
+
+/// A number, and how kernels pack it.
+trait Packed: Float {
+    fn packs(kernels: &Kernels) -> &Packs<Self>;
+}
+
+impl Packed for f32 {
+    fn packs(kernels: &Kernels) -> &Packs<f32> {
+        &kernels.f32
+    }
+}
+
+impl Packed for bf16 {
+    fn packs(kernels: &Kernels) -> &Packs<bf16> {
+        &kernels.bf16
+    }
 }
 
 /// The nearest bf16, as a float.
 #[inline(always)]
 fn round(x: f32) -> f32 {
-    if x.is_nan() {
-        return f32::NAN;
-    }
-    let bits = if x.abs() < f32::MIN_POSITIVE { 0 } else { x.to_bits() };
-    f32::from_bits((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
+    bf16::of(x).wide()
 }
 
 /// Rounds steps of `width` floats, and puts the odd one of each pair first.
@@ -48,57 +61,40 @@ unsafe fn round_all(x: *mut f32, kc: usize, width: usize) {
 
 /// # Safety
 /// As [`super::pack::transpose`].
-unsafe fn transpose<S: Set>(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+unsafe fn transpose<S: Set, T: Packed>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        (S::KERNELS.transpose)(b, ld, width, kc, panel);
+        (T::packs(&S::KERNELS).transpose)(b, ld, width, kc, panel);
         round_all(panel, kc, S::KERNELS.nr);
     }
 }
 
 /// # Safety
 /// As [`super::pack::copy`].
-unsafe fn copy_a<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+unsafe fn copy_a<S: Set, T: Packed>(from: *const T, ld: usize, width: usize, kc: usize, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        (S::KERNELS.copy_a)(from, ld, width, kc, to);
+        (T::packs(&S::KERNELS).copy_a)(from, ld, width, kc, to);
         round_all(to, kc, S::KERNELS.step);
     }
 }
 
 /// # Safety
 /// As [`super::pack::copy`].
-unsafe fn copy_b<S: Set>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+unsafe fn copy_b<S: Set, T: Packed>(from: *const T, ld: usize, width: usize, kc: usize, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
-        (S::KERNELS.copy_b)(from, ld, width, kc, to);
+        (T::packs(&S::KERNELS).copy_b)(from, ld, width, kc, to);
         round_all(to, kc, S::KERNELS.nr);
     }
 }
 
 /// # Safety
-/// Both hold `kc` floats, and do not overlap.
-unsafe fn round_row(from: *const f32, kc: usize, to: *mut f32) {
+/// Both hold `kc` numbers, and do not overlap.
+unsafe fn row<T: Float>(from: *const T, kc: usize, to: *mut f32) {
     for q in 0..kc {
         let at = if q | 1 < kc { q ^ 1 } else { q };
         // SAFETY: the caller's promise.
-        unsafe { to.add(at).write(round(from.add(q).read())) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::round;
-    use half::bf16;
-
-    #[test]
-    fn rounds_as_bf16_does() {
-        for i in 0..1 << 16 {
-            for low in [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF] {
-                let x = f32::from_bits(i << 16 | low);
-                let want = if x.abs() < f32::MIN_POSITIVE { 0.0 } else { bf16::from_f32(x).to_f32() };
-                assert!(round(x) == want || x.is_nan() && round(x).is_nan(), "{x:e}: {:e}, not {want:e}", round(x));
-            }
-        }
+        unsafe { to.add(at).write(round((*from.add(q)).wide())) };
     }
 }

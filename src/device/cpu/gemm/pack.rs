@@ -1,6 +1,7 @@
 //! Packing: the operands in the order in which a microkernel reads them.
 
-use super::{A_STRIDE, KC, Kernels, NC, Product};
+use super::super::float::Float;
+use super::{A_STRIDE, Factor, KC, Kernels, NC, Packs, Product};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -42,25 +43,40 @@ pub(super) unsafe fn pack_a(
     rows: Range<usize>,
     to: *mut f32,
 ) -> (*const f32, usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match p.a {
+            Factor::F32(a) => pack_rows(p, kernels, &kernels.f32, a.as_ptr(), k0, kc, rows, to),
+            Factor::Bf16(a) => pack_rows(p, kernels, &kernels.bf16, a.as_ptr(), k0, kc, rows, to),
+        }
+    }
+}
+
+/// # Safety
+/// As [`pack_a`], A being `a`.
+unsafe fn pack_rows<T>(
+    p: &Product,
+    kernels: &Kernels,
+    packs: &Packs<T>,
+    a: *const T,
+    k0: usize,
+    kc: usize,
+    rows: Range<usize>,
+    to: *mut f32,
+) -> (*const f32, usize) {
     // SAFETY: inside A, and inside `to`, which holds MAX_STEP A_STRIDE >= kc step, mr A_STRIDE floats.
     unsafe {
         if p.a_by_k {
-            (kernels.copy_a)(p.a.as_ptr().add(k0 * p.m + rows.start), p.m, rows.len(), kc, to);
+            (packs.copy_a)(a.add(k0 * p.m + rows.start), p.m, rows.len(), kc, to);
             return (to, 0);
         }
-        let from = p.a.as_ptr().add(rows.start * p.k + k0);
-        if let Some(row) = kernels.row {
-            for i in 0..rows.len() {
-                row(from.add(i * p.k), kc, to.add(i * A_STRIDE));
-            }
-            return (to, A_STRIDE);
-        }
+        let from = a.add(rows.start * p.k + k0);
         // Rows a multiple of 4 KiB apart share their cache sets, of 8 or 12 lines each.
-        if !p.k.is_multiple_of(1024) {
-            return (from, p.k);
+        if packs.in_place && p.k.is_multiple_of(kernels.steps) && !(p.k * size_of::<T>()).is_multiple_of(4096) {
+            return (from.cast(), p.k / kernels.steps);
         }
         for i in 0..rows.len() {
-            to.add(i * A_STRIDE).copy_from_nonoverlapping(from.add(i * p.k), kc);
+            (packs.row)(from.add(i * p.k), kc, to.add(i * A_STRIDE));
         }
         (to, A_STRIDE)
     }
@@ -71,6 +87,27 @@ pub(super) unsafe fn pack_a(
 /// # Safety
 /// The range is inside B, of at most `NC` columns and `KC` steps; `to` is the B of a [`Scratch`].
 pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize, cols: Range<usize>, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match p.b {
+            Factor::F32(b) => pack_panels(p, kernels, &kernels.f32, b.as_ptr(), k0, kc, cols, to),
+            Factor::Bf16(b) => pack_panels(p, kernels, &kernels.bf16, b.as_ptr(), k0, kc, cols, to),
+        }
+    }
+}
+
+/// # Safety
+/// As [`pack_b`], B being `b`.
+unsafe fn pack_panels<T>(
+    p: &Product,
+    kernels: &Kernels,
+    packs: &Packs<T>,
+    b: *const T,
+    k0: usize,
+    kc: usize,
+    cols: Range<usize>,
+    to: *mut f32,
+) {
     for j in cols.clone().step_by(kernels.nr) {
         let width = kernels.nr.min(cols.end - j);
         // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; NC is a multiple of nr, so `to` holds
@@ -78,44 +115,53 @@ pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize
         unsafe {
             let panel = to.add((j - cols.start) * kernels.elements(kc));
             if p.b_by_k {
-                (kernels.copy_b)(p.b.as_ptr().add(k0 * p.n + j), p.n, width, kc, panel);
+                (packs.copy_b)(b.add(k0 * p.n + j), p.n, width, kc, panel);
             } else {
-                (kernels.transpose)(p.b.as_ptr().add(j * p.k + k0), p.k, width, kc, panel);
+                (packs.transpose)(b.add(j * p.k + k0), p.k, width, kc, panel);
             }
         }
     }
 }
 
-/// `to [kc, W]` from `kc` rows of `width <= W` floats, `ld` apart; zeros in other columns.
+/// `to [kc, W]` from `kc` rows of `width <= W` numbers, `ld` apart; zeros in other columns.
 ///
 /// # Safety
 /// `from` and `to` hold that many.
 #[inline]
-pub(super) unsafe fn copy<const W: usize>(from: *const f32, ld: usize, width: usize, kc: usize, to: *mut f32) {
+pub(super) unsafe fn copy<T: Float, const W: usize>(from: *const T, ld: usize, width: usize, kc: usize, to: *mut f32) {
     for q in 0..kc {
         // SAFETY: row q < kc of both, as promised.
         unsafe {
             let (from, to) = (from.add(q * ld), to.add(q * W));
             if width == W {
-                to.cast::<[f32; W]>().write_unaligned(from.cast::<[f32; W]>().read_unaligned());
+                to.cast::<[f32; W]>().write_unaligned(from.cast::<[T; W]>().read_unaligned().map(T::wide));
             } else {
-                to.copy_from_nonoverlapping(from, width);
+                (0..width).for_each(|j| to.add(j).write((*from.add(j)).wide()));
                 to.add(width).write_bytes(0, W - width);
             }
         }
     }
 }
 
-/// `panel [kc, nr]` from `width <= nr` rows of `b`, `ld` floats apart, element by element; zeros in other columns.
+/// `kc` numbers of a row.
 ///
 /// # Safety
-/// `b` holds `width` rows of `kc` floats, `ld` apart; `panel` holds `kc nr` floats.
+/// Both hold that many.
+pub(super) unsafe fn row<T: Float>(from: *const T, kc: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { (0..kc).for_each(|q| to.add(q).write((*from.add(q)).wide())) }
+}
+
+/// `panel [kc, nr]` from `width <= nr` rows of `b`, `ld` numbers apart, element by element; zeros in other columns.
+///
+/// # Safety
+/// `b` holds `width` rows of `kc` numbers, `ld` apart; `panel` holds `kc nr` floats.
 #[inline(always)]
-pub(super) unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32, nr: usize) {
+pub(super) unsafe fn transpose<T: Float>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32, nr: usize) {
     for q in 0..kc {
         for j in 0..nr {
             // SAFETY: j < width and q < kc, as promised.
-            unsafe { *panel.add(q * nr + j) = if j < width { *b.add(j * ld + q) } else { 0.0 } };
+            unsafe { *panel.add(q * nr + j) = if j < width { (*b.add(j * ld + q)).wide() } else { 0.0 } };
         }
     }
 }
@@ -124,7 +170,7 @@ pub(super) unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize
 ///
 /// # Safety
 /// As there.
-pub(super) unsafe fn transpose_32(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+pub(super) unsafe fn transpose_32<T: Float>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe { transpose(b, ld, width, kc, panel, 32) }
 }

@@ -1,6 +1,7 @@
 //! The microkernel in plain Rust: 16 columns, in lanes that LLVM turns into the target's vectors.
 
-use super::{Ahead, Kernels, Set, Tile, pack};
+use super::super::float::Float;
+use super::{Ahead, Kernels, Packs, Set, Tile, pack};
 
 const MR: usize = 4;
 const NR: usize = 16;
@@ -8,18 +9,12 @@ const NR: usize = 16;
 pub(super) struct F32;
 
 impl Set for F32 {
-    const KERNELS: Kernels = Kernels {
-        mr: MR,
-        nr: NR,
-        step: MR,
-        steps: 1,
-        rows: &ROWS,
-        cols: &COLS,
-        transpose,
-        copy_a: pack::copy::<MR>,
-        copy_b: pack::copy::<NR>,
-        row: None,
-    };
+    const KERNELS: Kernels =
+        Kernels { mr: MR, nr: NR, step: MR, steps: 1, rows: &ROWS, cols: &COLS, f32: packs(true), bf16: packs(false) };
+}
+
+const fn packs<T: Float>(in_place: bool) -> Packs<T> {
+    Packs { transpose, copy_a: pack::copy::<T, MR>, copy_b: pack::copy::<T, NR>, row: pack::row, in_place }
 }
 
 static ROWS: [Tile; MR] = [tile::<1, false>, tile::<2, false>, tile::<3, false>, tile::<4, false>];
@@ -66,7 +61,7 @@ unsafe fn tile<const M: usize, const BY_STEP: bool>(
 
 /// # Safety
 /// As [`pack::transpose`].
-unsafe fn transpose(b: *const f32, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+unsafe fn transpose<T: Float>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe { pack::transpose(b, ld, width, kc, panel, NR) }
 }
