@@ -26,6 +26,7 @@ fn main() {
         let ids: Vec<i32> = (0..LEN as u64).map(|i| Noise::new(1, s).below(i, c.vocab_size) as i32).collect();
         packing.push(&ids, |_| true);
     }
+    w.pack(&dev).unwrap();
     let m = packing.targets.len();
     let mut batch = PackedBatch::new(&dev, &c, SEQS * LEN, m).unwrap();
     batch.set(&dev, &packing).unwrap();
@@ -43,5 +44,6 @@ fn main() {
         fill(&dev, grads.view_mut(), 0.0).unwrap();
         backward(&dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut grads, 1.0).unwrap();
         optimizer.update(&dev, w.data_mut(), grads.view(), 0.0).unwrap();
+        w.pack(&dev).unwrap();
     });
 }

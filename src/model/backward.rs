@@ -41,7 +41,7 @@ pub fn backward(
         dlogprob,
         dentropy,
         out.h.at(0..m * c),
-        w.get(layout.head),
+        w.matrix(layout.head),
         batch.targets(),
         out.lse.at(0..m),
         out.entropy.at(0..m),

@@ -50,7 +50,7 @@ pub fn forward(
     }
     embed_fwd(dev, batch.loss_rows(), acts.x.at(0..n * c), acts.out.x.at_mut(0..m * c), c)?;
     norm_out(dev, w, &mut acts.out, m)?;
-    let (head, o) = (w.get(w.layout.head), &mut acts.out);
+    let (head, o) = (w.matrix(w.layout.head), &mut acts.out);
     linear_logprob_fwd(
         dev,
         o.h.at(0..m * c),

@@ -4,21 +4,22 @@ use super::{cost, want};
 use crate::device::gpu::logprob::Head;
 use crate::device::{DType, Device, View, ViewMut, cpu, gpu};
 use crate::error::Result;
+use crate::ops::gemm::Matrix;
 
 /// f32 elements of the workspace the two ops need for w `[V, C]` of `dtype`: a bounded block of rows, whatever N is.
 pub fn linear_logprob_workspace(dev: &Device, vocab: usize, dim: usize, dtype: DType) -> usize {
     match dev {
-        Device::Cpu(_) => cpu::logprob::block_rows(vocab) * vocab,
+        Device::Cpu(cpu) => cpu::logprob::workspace_len(cpu, vocab),
         Device::Gpu(gpu) => gpu::logprob::workspace(gpu, vocab, dim, dtype),
     }
 }
 
 /// With `z = inv_temperature * x w^T`: logprob `[N]` = `z[target] - lse(z)`, lse `[N]`, entropy `[N]` of softmax(z);
-/// x `[N, C]`, w `[V, C]`, target `[N]` i32. Row rule in N, and the bits [`super::sample::sample`] returns.
-pub fn linear_logprob_fwd(
+/// x `[N, C]` (bf16 too where [`Device::factor_dtype`] says so), w `[V, C]`, target `[N]` i32. Row rule in N, and the bits [`super::sample::sample`] returns.
+pub fn linear_logprob_fwd<'w>(
     dev: &Device,
     x: View,
-    w: View,
+    w: impl Into<Matrix<'w>>,
     target: View,
     mut logprob: ViewMut,
     mut lse: ViewMut,
@@ -27,7 +28,7 @@ pub fn linear_logprob_fwd(
     dim: usize,
     inv_temperature: f32,
 ) -> Result<()> {
-    let n = target.len();
+    let (n, Matrix { rows: w, panels }) = (target.len(), w.into());
     want("linear_logprob_fwd", "x [N, C]", x.len(), n * dim)?;
     want("linear_logprob_fwd", "w [V, C]", w.len() % dim, 0)?;
     want("linear_logprob_fwd", "logprob [N]", logprob.len(), n)?;
@@ -44,7 +45,7 @@ pub fn linear_logprob_fwd(
         Device::Cpu(cpu) => cpu::logprob::linear_logprob_fwd(
             cpu,
             x.into(),
-            w.host(),
+            cpu::logprob::Head::new(w, panels),
             target.host(),
             logprob.host_mut(),
             lse.host_mut(),
@@ -63,12 +64,12 @@ pub fn linear_logprob_fwd(
 
 /// `dx = `, `dw += ` the gradients of [`linear_logprob_fwd`] given dlogprob `[N]` and dentropy `[N]`.
 /// The logits are computed again, block by block.
-pub fn linear_logprob_bwd(
+pub fn linear_logprob_bwd<'w>(
     dev: &Device,
     dlogprob: View,
     dentropy: View,
     x: View,
-    w: View,
+    w: impl Into<Matrix<'w>>,
     target: View,
     lse: View,
     entropy: View,
@@ -78,7 +79,7 @@ pub fn linear_logprob_bwd(
     dim: usize,
     inv_temperature: f32,
 ) -> Result<()> {
-    let n = target.len();
+    let (n, Matrix { rows: w, panels }) = (target.len(), w.into());
     for (rule, got) in [
         ("dlogprob [N]", dlogprob.len()),
         ("dentropy [N]", dentropy.len()),
@@ -103,7 +104,7 @@ pub fn linear_logprob_bwd(
             dlogprob.host(),
             dentropy.host(),
             x.into(),
-            w.host(),
+            cpu::logprob::Head::new(w, panels),
             target.host(),
             lse.host(),
             entropy.host(),

@@ -1,20 +1,57 @@
 //! The fused head and log-probability on the CPU: logits of a block of rows, then each row's sums or gradient.
 
-use super::Cpu;
+use super::float::Float;
 use super::gemm::{self, Factor};
 use super::math::{Isa, exp, ln};
 use super::pool::Shared;
 use super::softmax::softmax_sums;
+use super::{Cpu, Precision};
+use crate::device::View;
 use crate::ops::gemm::Store;
+use half::bf16;
 
-/// Logits that exist at a time, about; in f32 elements. They stay in the second-level cache.
+/// Logits that exist at a time, about; in f32 elements. They stay in the second-level caches.
 const BLOCK: usize = 1 << 18;
+/// Their gradients at medium precision, in bf16: more rows, for dw is read and written once for all of them.
+const NARROW_BLOCK: usize = 1 << 20;
 /// Logits a task works on, about.
 const TASK: usize = 1 << 13;
 
 /// Rows whose logits exist at a time. Results do not depend on it.
-pub fn block_rows(vocab: usize) -> usize {
+fn block_rows(vocab: usize) -> usize {
     (BLOCK / vocab.max(1)).clamp(64, 512)
+}
+
+/// Rows whose gradients of logits exist at a time, where they are bf16: whole blocks of logits.
+fn narrow_rows(vocab: usize) -> usize {
+    let rows = block_rows(vocab);
+    (NARROW_BLOCK / vocab.max(1)).clamp(rows, 512) / rows * rows
+}
+
+/// f32 elements of the workspace: logits, and at medium precision their gradients.
+pub fn workspace_len(cpu: &Cpu, vocab: usize) -> usize {
+    let narrow = if cpu.precision == Precision::Medium { (narrow_rows(vocab) * vocab).div_ceil(2) } else { 0 };
+    block_rows(vocab) * vocab + narrow
+}
+
+/// The head's matrix `[V, C]`, and perhaps its panels.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    w: &'a [f32],
+    panels: Option<&'a [f32]>,
+}
+
+impl<'a> Head<'a> {
+    /// Of views.
+    pub fn new(w: View<'a>, panels: Option<View<'a>>) -> Head<'a> {
+        Head { w: w.host(), panels: panels.map(|p| p.host()) }
+    }
+
+    /// Logits of rows of x, `z [N, V]`.
+    fn logits(self, cpu: &Cpu, x: Factor, z: &mut [f32], dim: usize) {
+        let (v, w) = (self.w.len() / dim, Factor::F32(self.w));
+        gemm::gemm_nt(cpu, x, w, self.panels, z, z.len() / v, v, dim, Store::Set);
+    }
 }
 
 /// Calls `row(r, z)` for every row of `z [n_rows, V]`, in parallel.
@@ -35,7 +72,9 @@ fn row_logprob(isa: Isa, z: &mut [f32], inv_temperature: f32, target: usize) -> 
     let (max, sum, dot) = isa.run(
         #[inline(always)]
         || {
-            z.iter_mut().for_each(|z| *z *= inv_temperature);
+            if inv_temperature != 1.0 {
+                z.iter_mut().for_each(|z| *z *= inv_temperature);
+            }
             softmax_sums(z)
         },
     );
@@ -48,7 +87,7 @@ fn row_logprob(isa: Isa, z: &mut [f32], inv_temperature: f32, target: usize) -> 
 pub fn linear_logprob_fwd(
     cpu: &Cpu,
     x: Factor,
-    w: &[f32],
+    head: Head,
     target: &[i32],
     logprob: &mut [f32],
     lse: &mut [f32],
@@ -57,13 +96,12 @@ pub fn linear_logprob_fwd(
     dim: usize,
     inv_temperature: f32,
 ) {
-    let v = w.len() / dim;
+    let v = head.w.len() / dim;
     let (logprob, lse, entropy) = (Shared::new(logprob), Shared::new(lse), Shared::new(entropy));
     for start in (0..target.len()).step_by(block_rows(v)) {
         let rows = block_rows(v).min(target.len() - start);
         let z = &mut workspace[..rows * v];
-        let x = x.at(start * dim..(start + rows) * dim);
-        gemm::gemm_nt(cpu, x, Factor::F32(w), None, z, rows, v, dim, Store::Set);
+        head.logits(cpu, x.at(start * dim..(start + rows) * dim), z, dim);
         each_row(cpu, z, v, |r, z| {
             let n = start + r;
             let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target[n] as usize);
@@ -73,15 +111,26 @@ pub fn linear_logprob_fwd(
     }
 }
 
+/// What the gradient of a row of logits is made of.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    dlogprob: &'a [f32],
+    dentropy: &'a [f32],
+    target: &'a [i32],
+    lse: &'a [f32],
+    entropy: &'a [f32],
+    inv_temperature: f32,
+}
+
 /// See [`crate::ops::logprob::linear_logprob_bwd`]. With p = softmax(z), H its entropy:
 /// `dz = dlogprob (1[target] - p) - dentropy p (log p + H)`, `dx = dz w`, `dw += dz^T x`, all times the inverse
-/// temperature.
+/// temperature. dz is written over z, or at medium precision, where products alone read it, beside it in bf16.
 pub fn linear_logprob_bwd(
     cpu: &Cpu,
     dlogprob: &[f32],
     dentropy: &[f32],
     x: Factor,
-    w: &[f32],
+    head: Head,
     target: &[i32],
     lse: &[f32],
     entropy: &[f32],
@@ -91,39 +140,60 @@ pub fn linear_logprob_bwd(
     dim: usize,
     inv_temperature: f32,
 ) {
-    let v = w.len() / dim;
-    for start in (0..target.len()).step_by(block_rows(v)) {
-        let rows = block_rows(v).min(target.len() - start);
-        let (x, dz) = (x.at(start * dim..(start + rows) * dim), &mut workspace[..rows * v]);
-        gemm::gemm_nt(cpu, x, Factor::F32(w), None, dz, rows, v, dim, Store::Set);
-        each_row(cpu, dz, v, |r, z| {
-            let n = start + r;
-            row_gradient(cpu.isa, z, inv_temperature, dlogprob[n], dentropy[n], lse[n], entropy[n]);
-            z[target[n] as usize] += inv_temperature * dlogprob[n];
-        });
-        gemm::gemm_nn(
-            cpu,
-            Factor::F32(dz),
-            Factor::F32(w),
-            &mut dx[start * dim..][..rows * dim],
-            rows,
-            dim,
-            v,
-            Store::Set,
-        );
-        gemm::gemm_tn(cpu, Factor::F32(dz), x, dw, v, dim, rows, Store::Add);
+    let (v, w) = (head.w.len() / dim, Factor::F32(head.w));
+    let given = Given { dlogprob, dentropy, target, lse, entropy, inv_temperature };
+    let narrow = cpu.precision == Precision::Medium;
+    let (z, dz) = workspace.split_at_mut(block_rows(v) * v);
+    let most = if narrow { narrow_rows(v) } else { block_rows(v) };
+    for start in (0..target.len()).step_by(most) {
+        let rows = most.min(target.len() - start);
+        let of = |n: usize, rows: usize| n * dim..(n + rows) * dim;
+        let dz = if narrow {
+            let dz = &mut bytemuck::cast_slice_mut::<f32, bf16>(dz)[..rows * v];
+            for first in (0..rows).step_by(block_rows(v)) {
+                let rows = block_rows(v).min(rows - first);
+                let z = &mut z[..rows * v];
+                head.logits(cpu, x.at(of(start + first, rows)), z, dim);
+                let dz = Shared::new(&mut dz[first * v..][..rows * v]);
+                each_row(cpu, z, v, |r, z| {
+                    given.row(cpu.isa, start + first + r, z);
+                    // SAFETY: row r belongs to one task.
+                    narrow_row(cpu.isa, z, unsafe { dz.part(r * v, v) });
+                });
+            }
+            Factor::Bf16(dz)
+        } else {
+            let z = &mut z[..rows * v];
+            head.logits(cpu, x.at(of(start, rows)), z, dim);
+            each_row(cpu, z, v, |r, z| given.row(cpu.isa, start + r, z));
+            Factor::F32(z)
+        };
+        gemm::gemm_nn(cpu, dz, w, &mut dx[of(start, rows)], rows, dim, v, Store::Set);
+        gemm::gemm_tn(cpu, dz, x.at(of(start, rows)), dw, v, dim, rows, Store::Add);
     }
 }
 
-/// From raw logits to their gradient, but for the target's own term.
-fn row_gradient(isa: Isa, z: &mut [f32], inv_temperature: f32, dlogprob: f32, dentropy: f32, lse: f32, entropy: f32) {
+impl Given<'_> {
+    /// From raw logits of row n to their gradient.
+    fn row(self, isa: Isa, n: usize, z: &mut [f32]) {
+        let (dlogprob, dentropy, lse, entropy) = (self.dlogprob[n], self.dentropy[n], self.lse[n], self.entropy[n]);
+        let inv_temperature = self.inv_temperature;
+        isa.run(
+            #[inline(always)]
+            || {
+                for z in z.iter_mut() {
+                    let log_p = *z * inv_temperature - lse;
+                    *z = -inv_temperature * exp(log_p) * dentropy.mul_add(log_p + entropy, dlogprob);
+                }
+            },
+        );
+        z[self.target[n] as usize] += inv_temperature * dlogprob;
+    }
+}
+
+fn narrow_row(isa: Isa, z: &[f32], to: &mut [bf16]) {
     isa.run(
         #[inline(always)]
-        || {
-            for z in z.iter_mut() {
-                let log_p = *z * inv_temperature - lse;
-                *z = -inv_temperature * exp(log_p) * dentropy.mul_add(log_p + entropy, dlogprob);
-            }
-        },
+        || to.iter_mut().zip(z).for_each(|(to, z)| *to = bf16::of(*z)),
     );
 }
