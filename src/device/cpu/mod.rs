@@ -54,18 +54,21 @@ impl Cpu {
     }
 
     /// Calls `body(first, n)` for parts of `n_rows` rows of `width` elements, compiled for this machine's vectors.
-    /// The parts depend on the shape alone. Mark the closure `#[inline(always)]`.
+    /// As many rows for each thread, so that a row stays on its core. Mark the closure `#[inline(always)]`.
     fn rows(&self, n_rows: usize, width: usize, body: impl Fn(usize, usize) + Sync) {
-        let part = (PART / width.max(1)).max(1);
-        self.pool.run(n_rows.div_ceil(part), |task| {
-            let first = task * part;
+        let (len, threads) = (n_rows * width, self.pool.threads());
+        let parts = if len < LEAST * threads { 1 } else { len.div_ceil(PART).next_multiple_of(threads).min(n_rows) };
+        self.pool.run(parts, |task| {
+            let (first, end) = (n_rows * task / parts, n_rows * (task + 1) / parts);
             self.isa.run(
                 #[inline(always)]
-                || body(first, part.min(n_rows - first)),
+                || body(first, end - first),
             )
         });
     }
 }
 
-/// Elements worth a task of their own: some microseconds of simple work.
+/// Elements of a task, about: some microseconds of simple work.
 const PART: usize = 1 << 13;
+/// Elements worth waking a thread for.
+const LEAST: usize = 1 << 10;
