@@ -1,8 +1,8 @@
-//! What tiles fetch while they multiply: what is packed next, and what stands in C.
+//! What tiles fetch while they multiply: what is packed next, and the lines of C that are written next.
 //!
 //! Packing only reads and writes: without this it waits for memory while nothing multiplies.
 
-use super::{KC, Kernels, Product, Store};
+use super::{KC, Kernels, Product};
 use std::ops::Range;
 
 /// Memory that is read soon: its next line, and the bytes from there to the one after it. A tile asks for one line every
@@ -52,7 +52,7 @@ impl Place {
         } else {
             let next = |x, ld, whole: bool| whole.then(|| self.next_rows(p, x, ld, t, panel)).flatten();
             let c = (p.c.ptr().cast_const().cast(), size_of::<f32>());
-            [next(here, p.k, self.kc == p.k), next(c, p.n, p.store == Store::Add && self.cols.len() == p.n)]
+            [next(here, p.k, self.kc == p.k), next(c, p.n, self.cols.len() == p.n)]
         };
         streams.map(|stream| stream.unwrap_or(Ahead { at: here.0, step: 0 }))
     }

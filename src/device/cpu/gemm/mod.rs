@@ -34,8 +34,10 @@ use std::ops::Range;
 pub(crate) const KC: usize = 512;
 /// Floats from row to row of a tile of A packed by rows; odd in cache lines, so that rows do not share cache sets.
 pub(crate) const A_STRIDE: usize = KC + 16;
-/// Columns of B a task packs at a time.
+/// Columns of B a task packs at a time, of `KC` steps; of fewer steps more, up to `WIDE`.
 const NC: usize = 128;
+/// Where a task's columns are whole rows of C, its rows of tiles write one stretch of memory.
+const WIDE: usize = 512;
 /// Rows of A that a task walks at least, if there are as many: what packing B costs is spread over them.
 const MC: usize = 256;
 /// Rows a thread must have at least for rows to be cut.
@@ -288,8 +290,9 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
     // A product over nothing is one empty block: it stores zeros, or what was there.
     for k0 in (0..p.k.max(1)).step_by(KC) {
         let kc = KC.min(p.k - k0);
-        for j0 in cols.clone().step_by(NC) {
-            let cols = j0..cols.end.min(j0 + NC);
+        let wide = (NC * KC / kc.max(1)).min(WIDE) / kernels.nr * kernels.nr;
+        for j0 in cols.clone().step_by(wide) {
+            let cols = j0..cols.end.min(j0 + wide);
             let b = match p.panels {
                 Some(panels) => panels[panel_at(p.n.div_ceil(kernels.nr), kernels, k0, kc, j0)..].as_ptr(),
                 None => {
