@@ -29,7 +29,7 @@ pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: Vie
 /// f32 elements that [`rmsnorm_bwd`] needs for the sums of blocks of rows.
 pub fn rmsnorm_parts_len(dev: &Device, n: usize, dim: usize) -> usize {
     match dev {
-        Device::Cpu(_) => 0,
+        Device::Cpu(_) => cpu::norm::parts_len(n, dim),
         Device::Gpu(_) => gpu::norm::parts_len(n, dim),
     }
 }
@@ -44,7 +44,7 @@ pub fn rmsnorm_bwd(
     rstd: View,
     mut dx: ViewMut,
     mut dw: ViewMut,
-    parts: ViewMut,
+    mut parts: ViewMut,
 ) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     want("rmsnorm_bwd", "x [N, C]", x.len(), n * c)?;
@@ -55,7 +55,8 @@ pub fn rmsnorm_bwd(
     let _span = dev.op("rmsnorm_bwd", || cost::rmsnorm_bwd(n, c, x.dtype()));
     match dev {
         Device::Cpu(cpu) => {
-            cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), dx.host_mut(), dw.host_mut())
+            let to = [dx.host_mut(), dw.host_mut(), parts.host_mut()];
+            cpu::norm::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), to)
         }
         Device::Gpu(gpu) => gpu::norm::rmsnorm_bwd(gpu, dy, x, w, rstd, [dx, dw, parts])?,
     }

@@ -5,9 +5,9 @@ use super::float::Float;
 use super::pool::Shared;
 use super::softmax::{LANES, tree};
 
-/// Columns of dw that one task sums.
+/// Columns of dw that are summed side by side.
 const COLUMNS: usize = 16;
-/// Rows of dw summed from zero before they are added to the rest: keeps long sums exact.
+/// Rows of a task; of dw, summed from zero before they are added to the rest: keeps long sums exact.
 const BLOCK: usize = 64;
 
 /// Sum over three slices of one length side by side, in the one order of a row's sums; `f(x, y, z, s)` adds to s.
@@ -56,60 +56,66 @@ pub(crate) fn rmsnorm_fwd<T: Float>(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [T]
     );
 }
 
-/// See [`crate::ops::norm::rmsnorm_bwd`]. With `g = dy w`: `dx += rstd g - x rstd^3 mean(g x)`, `dw += sum dy x rstd`.
-pub fn rmsnorm_bwd(cpu: &Cpu, dy: &[f32], x: &[f32], w: &[f32], rstd: &[f32], dx: &mut [f32], dw: &mut [f32]) {
-    let (c, n) = (w.len(), rstd.len());
-    let dx = Shared::new(dx);
-    cpu.rows(
-        n,
-        c,
-        #[inline(always)]
-        |first, rows| {
-            for row in first..first + rows {
-                // SAFETY: each row is one task's.
-                let dx = unsafe { dx.part(row * c, c) };
-                let (dy, x, r) = (&dy[row * c..][..c], &x[row * c..][..c], rstd[row]);
-                let dot = row_sum(
-                    dy,
-                    w,
-                    x,
-                    #[inline(always)]
-                    |dy, w, x, s| (dy * w).mul_add(x, s),
-                );
-                let dot = dot * r * r * r / c as f32;
-                for (((dx, dy), w), x) in dx.iter_mut().zip(dy).zip(w).zip(x) {
-                    *dx += (dy * w).mul_add(r, -(x * dot));
-                }
-            }
-        },
-    );
-    add_dw(cpu, dy, x, rstd, dw);
+/// f32 elements of the sums of blocks of rows.
+pub fn parts_len(n: usize, dim: usize) -> usize {
+    n.div_ceil(BLOCK) * dim
 }
 
-/// Columns in parallel, rows in order: blocks of rows from zero, four chains a block, blocks in order.
-fn add_dw(cpu: &Cpu, dy: &[f32], x: &[f32], rstd: &[f32], dw: &mut [f32]) {
-    let (c, n) = (dw.len(), rstd.len());
-    let dw = Shared::new(dw);
-    cpu.pool.run(c.div_ceil(COLUMNS), |task| {
-        let column = task * COLUMNS;
-        // SAFETY: each column is one task's.
-        let dw = unsafe { dw.part(column, COLUMNS.min(c - column)) };
+/// See [`crate::ops::norm::rmsnorm_bwd`]. With `g = dy w`: `dx += rstd g - x rstd^3 mean(g x)`, `dw += sum dy x rstd`.
+///
+/// A task has a block of rows: their dx, then, while they are in its caches, the block's sums for dw, from zero in four
+/// chains (row i in chain i % 4). Blocks are added to dw in order.
+pub fn rmsnorm_bwd(cpu: &Cpu, dy: &[f32], x: &[f32], w: &[f32], rstd: &[f32], [dx, dw, parts]: [&mut [f32]; 3]) {
+    let (c, n) = (w.len(), rstd.len());
+    let (dx, sums) = (Shared::new(dx), Shared::new(parts));
+    cpu.pool.run(n.div_ceil(BLOCK), |block| {
+        let rows = block * BLOCK..n.min((block + 1) * BLOCK);
+        // SAFETY: each block is one task's.
+        let (dx, sums) = unsafe { (dx.part(rows.start * c, rows.len() * c), sums.part(block * c, c)) };
+        let (dy, x) = (&dy[rows.start * c..][..rows.len() * c], &x[rows.start * c..][..rows.len() * c]);
         cpu.isa.run(
             #[inline(always)]
             || {
-                for block in (0..n).step_by(BLOCK) {
-                    let mut acc = [[0f32; COLUMNS]; 4];
-                    for row in block..n.min(block + BLOCK) {
-                        let (dy, x) = (&dy[row * c + column..], &x[row * c + column..]);
-                        add_row(&mut acc[row % 4], dy, x, rstd[row], dw.len());
-                    }
-                    for i in 0..dw.len() {
-                        dw[i] += (acc[0][i] + acc[1][i]) + (acc[2][i] + acc[3][i]);
-                    }
+                for (row, dx) in dx.chunks_exact_mut(c).enumerate() {
+                    add_dx(&dy[row * c..][..c], &x[row * c..][..c], w, rstd[rows.start + row], dx);
+                }
+                for (i, sums) in sums.chunks_mut(COLUMNS).enumerate() {
+                    sum_columns(dy, x, &rstd[rows.clone()], c, i * COLUMNS, sums);
                 }
             },
-        )
+        );
     });
+    for sums in parts[..parts_len(n, c)].chunks_exact(c) {
+        dw.iter_mut().zip(sums).for_each(|(dw, sum)| *dw += sum);
+    }
+}
+
+/// Adds a row's gradient.
+#[inline(always)]
+fn add_dx(dy: &[f32], x: &[f32], w: &[f32], r: f32, dx: &mut [f32]) {
+    let dot = row_sum(
+        dy,
+        w,
+        x,
+        #[inline(always)]
+        |dy, w, x, s| (dy * w).mul_add(x, s),
+    );
+    let dot = dot * r * r * r / x.len() as f32;
+    for (((dx, dy), w), x) in dx.iter_mut().zip(dy).zip(w).zip(x) {
+        *dx += (dy * w).mul_add(r, -(x * dot));
+    }
+}
+
+/// A block's sums of the columns from `column` on.
+#[inline(always)]
+fn sum_columns(dy: &[f32], x: &[f32], rstd: &[f32], c: usize, column: usize, sums: &mut [f32]) {
+    let mut acc = [[0f32; COLUMNS]; 4];
+    for (row, rstd) in rstd.iter().enumerate() {
+        add_row(&mut acc[row % 4], &dy[row * c + column..], &x[row * c + column..], *rstd, sums.len());
+    }
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = (acc[0][i] + acc[1][i]) + (acc[2][i] + acc[3][i]);
+    }
 }
 
 #[inline(always)]
