@@ -4,7 +4,7 @@
 
 mod support;
 
-use haggle::device::{Buffer, Device};
+use haggle::device::{Buffer, DType, Device};
 use haggle::ops::attn::*;
 use haggle::oracle;
 use half::bf16;
@@ -43,6 +43,15 @@ impl Case {
     /// A buffer of NaN.
     fn poisoned(&self, dev: &Device, len: usize) -> Buffer {
         if self.is_bf16 { dev.upload(&vec![bf16::NAN; len]).unwrap() } else { poisoned(dev, len) }
+    }
+
+    /// Pages of NaN.
+    fn pages(&self, dev: &Device, n_pages: usize) -> Buffer {
+        let len = pages_len(n_pages, self.heads);
+        match dev.factor_dtype(if self.is_bf16 { DType::Bf16 } else { DType::F32 }) {
+            DType::Bf16 => dev.upload(&vec![bf16::NAN; len]).unwrap(),
+            _ => poisoned(dev, len),
+        }
     }
 
     fn take(&self, dev: &Device, buffer: &Buffer) -> Vec<f32> {
@@ -113,8 +122,7 @@ impl Case {
         let max_pages = self.lens.iter().max().unwrap().div_ceil(CHUNK);
         let n_pages = max_pages * self.lens.len();
         let table: Vec<i32> = (0..n_pages as i32).rev().collect();
-        let mut k_pages = self.poisoned(dev, pages_len(n_pages, self.heads));
-        let mut v_pages = self.poisoned(dev, pages_len(n_pages, self.heads));
+        let (mut k_pages, mut v_pages) = (self.pages(dev, n_pages), self.pages(dev, n_pages));
         let (cu, table) = (self.cu(), dev.upload(&table).unwrap());
         let (mut done, mut o, mut call) = (vec![0; self.lens.len()], vec![f32::NAN; self.q.len()], 0);
         while done != self.lens {
@@ -227,8 +235,13 @@ fn attn_decode_row_that_shares_pages_equals_row_alone() {
     for heads in [heads(4, 2, 32), heads(3, 1, 20), heads(20, 1, 16), heads(2, 2, 64)] {
         let (width, pages) = (heads.q * heads.dim, pages_len(n_pages, heads));
         let (q, k, v) = (normal(n * width, 1), normal(pages, 2), normal(pages, 3));
-        for (name, dev) in [("cpu", cpu(2)), ("kernels", kernel_device())] {
-            let (k, v, table) = (dev.upload(&k).unwrap(), dev.upload(&v).unwrap(), dev.upload(&table).unwrap());
+        let medium = medium_devices().remove(2).1;
+        for (name, dev) in [("cpu", cpu(2)), ("cpu, medium", medium), ("kernels", kernel_device())] {
+            let up = |x: &[f32]| match dev.factor_dtype(DType::F32) {
+                DType::Bf16 => dev.upload(&round(x)).unwrap(),
+                _ => dev.upload(x).unwrap(),
+            };
+            let (k, v, table) = (up(&k), up(&v), dev.upload(&table).unwrap());
             let decode = |rows: std::ops::Range<usize>| {
                 let (seq, pos) =
                     (dev.upload(&seqs[rows.clone()]).unwrap(), dev.upload(&positions[rows.clone()]).unwrap());
@@ -301,6 +314,81 @@ fn attn_bits_depend_on_no_thread_and_no_vector_width() {
                 }
             }
         }
+    }
+}
+
+/// With the floors of o and lse, of gradients, at medium precision: q, k and v are bf16 already, p, ds and do are rounded.
+fn medium_cases_and_floors() -> Vec<(Case, f64, f64)> {
+    let case = |lens: &[usize], h| Case { is_bf16: false, ..Case::new(lens, h).in_bf16() };
+    vec![
+        (case(&[1], heads(1, 1, 1)), 1e-9, 8.5e-4),
+        (case(&[5], heads(3, 1, 7)), 8.9e-4, 1.2e-2),
+        (case(&[33, 1, 32], heads(2, 2, 33)), 7.6e-4, 3.6e-3),
+        (case(&[0, 64, 31, 0, 3], heads(4, 2, 32)), 1.2e-3, 4.2e-3),
+        (case(&[97, 40], heads(8, 2, 64)), 1.1e-3, 3.6e-3),
+        (case(&[70], heads(18, 1, 48)), 1.2e-3, 3.9e-3),
+        (case(&[45], heads(4, 1, 128)), 6.6e-4, 4.7e-3),
+        (case(&[39], heads(2, 1, MAX_DIM)), 1e-3, 3.9e-3),
+    ]
+}
+
+#[test]
+fn attn_at_medium_precision_matches_the_oracle() {
+    let (_, dev) = medium_devices().remove(3);
+    for (case, floor, bwd_floor) in medium_cases_and_floors() {
+        let (o, lse) = case.forward(&dev);
+        let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
+        let (want_o, want_lse) = oracle::attn::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
+        near("attn_fwd o", &case.o_dims(), &want_o, &o, floor);
+        near("attn_fwd lse", &case.o_dims()[..2], &want_lse, &lse, 2.1e-7);
+        let d_o = normal(case.q.len(), 4);
+        let [dq, dk, dv] = case.backward(&dev, &d_o, &lse);
+        let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+        near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, bwd_floor);
+        if case.n() > 1 {
+            near("attn_bwd dq", &case.o_dims(), &want_q, &dq, bwd_floor);
+            near("attn_bwd dk", &case.kv_dims(), &want_k, &dk, bwd_floor);
+        }
+    }
+}
+
+#[test]
+fn attn_at_medium_precision_has_one_set_of_bits() {
+    for case in cases() {
+        let d_o = normal(case.q.len(), 4);
+        let mut first = None;
+        for (name, dev) in medium_devices() {
+            let fwd = case.forward(&dev);
+            let d = case.backward(&dev, &d_o, &fwd.1);
+            if case.heads.dim % 2 == 0 {
+                same("attn_decode", "one token a call", &case.o_dims(), &fwd.0, &case.paged(&dev, |_| 1));
+                same("attn_decode", "all at once", &case.o_dims(), &fwd.0, &case.paged(&dev, |_| 1 << 20));
+                same("attn_decode", "chunks of 13", &case.o_dims(), &fwd.0, &case.paged(&dev, |_| 13));
+                same("attn_decode", "mixed", &case.o_dims(), &fwd.0, &case.paged(&dev, |i| 1 + i * 7 % 40));
+            }
+            let (want, want_d) = first.get_or_insert_with(|| (fwd.clone(), d.clone()));
+            same("attn_fwd", &name, &case.o_dims(), &want.0, &fwd.0);
+            same("attn_fwd lse", &name, &case.o_dims()[..2], &want.1, &fwd.1);
+            for i in 0..3 {
+                same("attn_bwd", &name, &[d[i].len()], &want_d[i], &d[i]);
+            }
+        }
+        assert_ne!(first.unwrap().0.0, case.forward(&cpu(1)).0, "factors are rounded");
+    }
+}
+
+#[test]
+fn pages_of_another_type_than_the_products_take_are_refused() {
+    let (_, dev) = medium_devices().remove(2);
+    for (dim, dtype, rule) in [(4, DType::F32, "factor_dtype"), (5, DType::Bf16, "D is even")] {
+        let h = heads(1, 1, dim);
+        let [mut k_pages, mut v_pages] = [(); 2].map(|_| dev.zeros(dtype, pages_len(1, h)).unwrap());
+        let (x, zero, mut o) =
+            (dev.upload(&vec![1f32; dim]).unwrap(), dev.upload(&[0i32]).unwrap(), poisoned(&dev, dim));
+        let at = Paged { seq: zero.view(), pos: zero.view(), table: zero.view(), max_pages: 1 };
+        let (k_to, v_to) = (k_pages.view_mut(), v_pages.view_mut());
+        refused(kv_append(&dev, x.view(), x.view(), at, k_to, v_to, h), "kv_append", rule);
+        refused(attn_decode(&dev, x.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), h), "attn_decode", rule);
     }
 }
 
@@ -415,9 +503,14 @@ fn attn_keys_far_apart_and_equal_keys() {
 
 #[test]
 fn kv_copy_page_copies_one_page() {
-    for (dev, heads) in [(cpu(1), heads(2, 1, 3)), (kernel_device(), heads(2, 1, 3))] {
-        let page = pages_len(1, heads);
-        let start = normal(3 * page, 7);
+    let (heads, medium) = (heads(2, 1, 3), medium_devices().remove(0).1);
+    let page = pages_len(1, heads);
+    let start = normal(3 * page, 7);
+    let mut pages = medium.upload(&round(&start)).unwrap();
+    kv_copy_page(&medium, pages.view_mut(), 1, 2, heads).unwrap();
+    let got = floats(&medium.to_vec(pages.view()));
+    assert_eq!((&got[..2 * page], &got[2 * page..]), (&floats(&round(&start))[..2 * page], &got[page..2 * page]));
+    for dev in [cpu(1), kernel_device()] {
         let mut pages = dev.upload(&start).unwrap();
         kv_copy_page(&dev, pages.view_mut(), 2, 0, heads).unwrap();
         let got = take(&dev, &pages);

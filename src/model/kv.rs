@@ -30,9 +30,9 @@ impl KvPages {
     /// # Errors
     /// [`Error::Memory`].
     pub fn planned(plan: &mut Plan, config: &ModelConfig, n_pages: usize) -> Result<KvPages> {
-        let heads = config.heads();
+        let (heads, dtype) = (config.heads(), plan.device().factor_dtype(config.compute));
         let mut layers = |name: &str| -> Result<Vec<Buffer>> {
-            let layer = |l| plan.buffer("kv pages", format!("{name}.{l}"), config.compute, pages_len(n_pages, heads));
+            let layer = |l| plan.buffer("kv pages", format!("{name}.{l}"), dtype, pages_len(n_pages, heads));
             (0..config.num_hidden_layers).map(layer).collect()
         };
         Ok(KvPages { k: layers("k")?, v: layers("v")?, n_pages, heads })

@@ -3,12 +3,14 @@
 //! The score matrix never exists. Every query walks its keys in chunks of [`CHUNK`], counted from the start of its
 //! sequence, and merges the chunks in order (online softmax); packed and paged walk the same chunks with the same
 //! arithmetic, so a token's bits are the same in training and in decode. A page holds one chunk.
+//! At medium precision (CPU) the factors of all products are rounded to bf16; softmax, its sums and the gradients' are f32.
 //! Source: Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
 
 use super::{cost, want};
 use crate::device::record::Keys;
-use crate::device::{Device, View, ViewMut, cpu, gpu};
+use crate::device::{DType, Device, View, ViewMut, cpu, gpu};
 use crate::error::{Error, Result};
+use half::bf16;
 
 /// Keys walked at a time, and slots of a page (S).
 pub const CHUNK: usize = 32;
@@ -151,12 +153,39 @@ fn check_pages(op: &'static str, at: cpu::attn::Paged, n_pages: usize) -> Result
     want(op, "the page of the row is in the table and in the pool", good, pos.len())
 }
 
+/// `Ok` when pages have the type of a factor, [`Device::factor_dtype`], and pairs, where they hold some, are whole.
+fn check_dtype(op: &'static str, dev: &Device, pages: [DType; 2], heads: Heads) -> Result<()> {
+    if let Device::Cpu(_) = dev {
+        let dtype = dev.factor_dtype(DType::F32);
+        want(op, "pages of factor_dtype", pages.iter().filter(|got| **got == dtype).count(), 2)?;
+        want(op, "D is even in pages of bf16", if dtype == DType::Bf16 { heads.dim % 2 } else { 0 }, 0)?;
+    }
+    Ok(())
+}
+
+/// Pages as the CPU's products take them: floats, or pairs of bf16 in the place of floats.
+fn elements<'a>(pages: View<'a>) -> &'a [f32] {
+    match pages.dtype() {
+        DType::Bf16 => bytemuck::cast_slice(pages.host::<bf16>()),
+        _ => pages.host(),
+    }
+}
+
+/// The same, to write.
+fn elements_mut<'a>(pages: &'a mut ViewMut) -> &'a mut [f32] {
+    match pages.dtype() {
+        DType::Bf16 => bytemuck::cast_slice_mut(pages.host_mut::<bf16>()),
+        _ => pages.host_mut(),
+    }
+}
+
 /// Elements of `n_pages` pages of keys or of values of one layer.
 pub fn pages_len(n_pages: usize, heads: Heads) -> usize {
     n_pages * CHUNK * heads.kv * heads.dim
 }
 
-/// Writes the keys and values `[N, Hk, D]` of new rows into their pages; the layout inside a page is the device's.
+/// Writes the keys and values `[N, Hk, D]` of new rows into their pages, of [`Device::factor_dtype`]; the layout inside a page is the
+/// device's.
 pub fn kv_append(
     dev: &Device,
     k: View,
@@ -171,13 +200,15 @@ pub fn kv_append(
     want("kv_append", "v [N, Hk, D]", v.len(), at.pos.len() * heads.kv * heads.dim)?;
     want("kv_append", "seq [N]", at.seq.len(), at.pos.len())?;
     want("kv_append", "values as many pages as keys", v_pages.len(), k_pages.len())?;
+    check_dtype("kv_append", dev, [k_pages.dtype(), v_pages.dtype()], heads)?;
     let n_pages = k_pages.len() / pages_len(1, heads);
-    let _span = dev.op("kv_append", || cost::kv_append(at.pos.len(), heads, k.dtype()));
+    let _span = dev.op("kv_append", || cost::kv_append(at.pos.len(), heads, k.dtype(), k_pages.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
             check_pages("kv_append", at, n_pages)?;
-            cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages.host_mut(), v_pages.host_mut(), heads)
+            let (k_pages, v_pages) = (elements_mut(&mut k_pages), elements_mut(&mut v_pages));
+            cpu::attn::kv_append(cpu, k.host(), v.host(), at, k_pages, v_pages, heads)
         }
         Device::Gpu(gpu) => gpu::kv::kv_append(gpu, k, v, at, n_pages, k_pages, v_pages, heads)?,
     }
@@ -200,14 +231,16 @@ pub fn attn_decode(
     want("attn_decode", "o [N, H, D]", o.len(), q.len())?;
     want("attn_decode", "seq [N]", at.seq.len(), at.pos.len())?;
     want("attn_decode", "values as many pages as keys", v_pages.len(), k_pages.len())?;
+    check_dtype("attn_decode", dev, [k_pages.dtype(), v_pages.dtype()], heads)?;
     let n_pages = k_pages.len() / pages_len(1, heads);
     let keys = || dev.keys(|| Keys::paged(at.seq.host(), at.pos.host()));
-    let _span = dev.op("attn_decode", || cost::attn_decode(at.pos.len(), heads, keys(), q.dtype()));
+    let _span = dev.op("attn_decode", || cost::attn_decode(at.pos.len(), heads, keys(), q.dtype(), k_pages.dtype()));
     match dev {
         Device::Cpu(cpu) => {
             let at = (at.seq.host(), at.pos.host(), at.table.host(), at.max_pages);
             check_pages("attn_decode", at, n_pages)?;
-            cpu::attn::attn_decode(cpu, q.host(), k_pages.host(), v_pages.host(), at, o.host_mut(), heads)
+            let (k_pages, v_pages) = (elements(k_pages), elements(v_pages));
+            cpu::attn::attn_decode(cpu, q.host(), k_pages, v_pages, at, o.host_mut(), heads)
         }
         Device::Gpu(gpu) => gpu::attn::attn_decode(gpu, q, k_pages, v_pages, at, n_pages, o, heads)?,
     }
@@ -220,6 +253,9 @@ pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, he
     want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
     let _span = dev.op("kv_copy_page", || cost::copy(page, pages.dtype(), pages.dtype()));
     match dev {
+        Device::Cpu(_) if pages.dtype() == DType::Bf16 => {
+            pages.host_mut::<bf16>().copy_within(from * page..(from + 1) * page, to * page)
+        }
         Device::Cpu(_) => pages.host_mut::<f32>().copy_within(from * page..(from + 1) * page, to * page),
         Device::Gpu(gpu) => gpu::kv::kv_copy_page(gpu, pages, from, to, page)?,
     }

@@ -79,15 +79,15 @@ pub fn attn_bwd(n: usize, heads: Heads, keys: Keys, x: DType) -> Cost {
 }
 
 /// As [`attn_fwd`], over pages; a key is read once for all rows of its sequence that stand together.
-pub fn attn_decode(n: usize, heads: Heads, keys: Keys, x: DType) -> Cost {
+pub fn attn_decode(n: usize, heads: Heads, keys: Keys, x: DType, pages: DType) -> Cost {
     let Heads { q: h, kv, dim: d, .. } = heads;
-    let bytes = (2 * n * h * d + 2 * keys.read * kv * d) * x.size() + 8 * n;
+    let bytes = 2 * n * h * d * x.size() + 2 * keys.read * kv * d * pages.size() + 8 * n;
     cost(4 * d * h * keys.pairs, bytes, "N H D", [n, h, d])
 }
 
 /// Moves the keys and values of N rows.
-pub fn kv_append(n: usize, heads: Heads, x: DType) -> Cost {
-    cost(0, 4 * n * heads.kv * heads.dim * x.size() + 8 * n, "N Hk D", [n, heads.kv, heads.dim])
+pub fn kv_append(n: usize, heads: Heads, x: DType, pages: DType) -> Cost {
+    cost(0, 2 * n * heads.kv * heads.dim * (x.size() + pages.size()) + 8 * n, "N Hk D", [n, heads.kv, heads.dim])
 }
 
 /// N rows against V tokens: the product; logits and their sums stay in the cache.

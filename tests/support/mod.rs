@@ -4,7 +4,7 @@
 
 use haggle::device::cpu::{Cpu, math::Isa};
 use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
-use haggle::device::{Buffer, Device};
+use haggle::device::{Buffer, Device, Precision};
 use haggle::noise::Noise;
 use haggle::ops::attn::Heads;
 use half::bf16;
@@ -25,6 +25,15 @@ pub fn devices() -> Vec<(String, Device)> {
         }
     }
     all
+}
+
+/// Every CPU device that rounds factors to bf16, by name; the plainest first.
+pub fn medium_devices() -> Vec<(String, Device)> {
+    let device = |(isa, threads)| {
+        let cpu = Cpu::with_isa(threads, isa).with_precision(Precision::Medium);
+        (format!("{isa:?}, {threads} threads, medium"), Device::Cpu(Arc::new(cpu)))
+    };
+    [(Isa::Portable, 1), (Isa::Avx2, 2), (Isa::Avx512, 1), (Isa::Avx512, 2)].map(device).to_vec()
 }
 
 /// The emulator, in its natural thread order and in shuffled ones.

@@ -1,11 +1,14 @@
 //! Small matrix products inside one task: the tiles of attention.
 //!
-//! Each element of C is one chain of fused multiply-adds over ascending q, from zero or from what stands in C: the
-//! same bits for any number of rows, any split of the chain into calls, any instruction set.
+//! Each sum of C is one chain of fused multiply-adds over ascending q, from zero or from what stands in C: the same bits
+//! for any number of rows, any split of the chain into calls, any instruction set. An element of A and B is a float, or
+//! a pair of bf16, two steps in 32 bits as bf16 lie in memory: the even step in the lower half. A pair's odd step comes
+//! first, because that is how the CPU's own instruction adds (`gemm::avx512_bf16`); where there is none, its halves are
+//! widened to floats.
 
 use super::math::Isa;
 
-/// `c = a b`, or `c += a b` when `load`: `rows` x `n` elements, chains of length `k`.
+/// `c = a b`, or `c += a b` when `load`: `rows` x `n` sums over `k` elements.
 /// Arguments: a, a_row, a_step, b, ldb, c, ldc, rows, n, k, load. Element (i, q) of A stands at
 /// `a + i a_row + q a_step`, rows of B and C are `ldb` and `ldc` apart.
 ///
@@ -13,14 +16,27 @@ use super::math::Isa;
 /// All these elements lie in memory that is valid to read (C: and to write, by this thread alone).
 pub type Mm = unsafe fn(*const f32, usize, usize, *const f32, usize, *mut f32, usize, usize, usize, usize, bool);
 
-/// The product for an instruction set this machine has.
+/// The product of floats for an instruction set this machine has.
 pub fn mm(isa: Isa) -> Mm {
     match isa.or_less() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => x86::mm_avx512,
+        Isa::Avx512 => x86::floats_avx512,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => x86::mm_avx2,
-        _ => mm_portable,
+        Isa::Avx2 => x86::floats_avx2,
+        _ => floats_portable,
+    }
+}
+
+/// The product of pairs of bf16.
+pub fn mm_pairs(isa: Isa) -> Mm {
+    match isa.or_less() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => x86::pairs_avx512_bf16,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => x86::pairs_avx512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => x86::pairs_avx2,
+        _ => pairs_portable,
     }
 }
 
@@ -34,6 +50,55 @@ trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn splat(x: f32) -> Self;
     unsafe fn fma(self, b: Self, c: Self) -> Self;
+    /// The floats of the even steps of pairs, and of the odd ones.
+    unsafe fn halves(self) -> [Self; 2];
+}
+
+/// What an element adds to its sums.
+trait Element<V: Lanes> {
+    unsafe fn add(a: V, b: V, c: V) -> V;
+    /// The same to one sum.
+    fn add_one(a: f32, b: f32, c: f32) -> f32;
+}
+
+/// An element is a float.
+struct Float;
+
+impl<V: Lanes> Element<V> for Float {
+    #[inline(always)]
+    unsafe fn add(a: V, b: V, c: V) -> V {
+        // SAFETY: the machine has these lanes, says the caller.
+        unsafe { a.fma(b, c) }
+    }
+    #[inline(always)]
+    fn add_one(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+}
+
+/// An element is a pair of bf16.
+struct Pair;
+
+impl<V: Lanes> Element<V> for Pair {
+    #[inline(always)]
+    unsafe fn add(a: V, b: V, c: V) -> V {
+        // SAFETY: the machine has these lanes, says the caller.
+        unsafe {
+            let ([a_even, a_odd], [b_even, b_odd]) = (a.halves(), b.halves());
+            a_even.fma(b_even, a_odd.fma(b_odd, c))
+        }
+    }
+    #[inline(always)]
+    fn add_one(a: f32, b: f32, c: f32) -> f32 {
+        let ([a_even, a_odd], [b_even, b_odd]) = (halves(a), halves(b));
+        a_even.mul_add(b_even, a_odd.mul_add(b_odd, c))
+    }
+}
+
+/// The even step of a pair, and the odd one.
+#[inline(always)]
+fn halves(pair: f32) -> [f32; 2] {
+    [f32::from_bits(pair.to_bits() << 16), f32::from_bits(pair.to_bits() & 0xFFFF_0000)]
 }
 
 impl Lanes for [f32; 4] {
@@ -60,20 +125,37 @@ impl Lanes for [f32; 4] {
             |i| self[i].mul_add(b[i], c[i]),
         )
     }
+    #[inline(always)]
+    unsafe fn halves(self) -> [Self; 2] {
+        let mut both = [[0.0; 4]; 2];
+        for i in 0..4 {
+            [both[0][i], both[1][i]] = halves(self[i]);
+        }
+        both
+    }
 }
 
-#[rustfmt::skip]
-unsafe fn mm_portable(
-    a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
-    c: *mut f32, ldc: usize, rows: usize, n: usize, k: usize, load: bool,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { blocks::<[f32; 4]>(a, a_row, a_step, b, ldb, c, ldc, rows, n, k, load) }
+/// An [`Mm`]: its name, lanes, element, target features.
+macro_rules! product {
+    ($name:ident, $lanes:ty, $element:ty $(, $features:literal)?) => {
+        #[rustfmt::skip]
+        $(#[target_feature(enable = $features)])?
+        pub(super) unsafe fn $name(
+            a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
+            c: *mut f32, ldc: usize, rows: usize, n: usize, k: usize, load: bool,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { blocks::<$lanes, $element>(a, a_row, a_step, b, ldb, c, ldc, rows, n, k, load) }
+        }
+    };
 }
+
+product!(floats_portable, [f32; 4], Float);
+product!(pairs_portable, [f32; 4], Pair);
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Lanes, blocks};
+    use super::{Element, Float, Lanes, Pair, blocks};
     use std::arch::x86_64::*;
 
     impl Lanes for __m512 {
@@ -98,6 +180,15 @@ mod x86 {
         unsafe fn fma(self, b: Self, c: Self) -> Self {
             // SAFETY: the machine has AVX-512.
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn halves(self) -> [Self; 2] {
+            // SAFETY: the machine has AVX-512.
+            unsafe {
+                let pairs = _mm512_castps_si512(self);
+                let (even, odd) = (_mm512_slli_epi32::<16>(pairs), _mm512_and_si512(pairs, _mm512_set1_epi32(!0xFFFF)));
+                [_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)]
+            }
         }
     }
 
@@ -124,32 +215,45 @@ mod x86 {
             // SAFETY: the machine has FMA.
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
+        #[inline(always)]
+        unsafe fn halves(self) -> [Self; 2] {
+            // SAFETY: the machine has AVX2.
+            unsafe {
+                let pairs = _mm256_castps_si256(self);
+                let (even, odd) = (_mm256_slli_epi32::<16>(pairs), _mm256_and_si256(pairs, _mm256_set1_epi32(!0xFFFF)));
+                [_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd)]
+            }
+        }
     }
 
-    #[rustfmt::skip]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub unsafe fn mm_avx512(
-        a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
-        c: *mut f32, ldc: usize, rows: usize, n: usize, k: usize, load: bool,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { blocks::<__m512>(a, a_row, a_step, b, ldb, c, ldc, rows, n, k, load) }
+    /// An element is a pair that the CPU multiplies.
+    pub(super) struct Dot;
+
+    impl Element<__m512> for Dot {
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: the machine has AVX-512 BF16, says the caller; 512 bits are thirty-two bf16.
+            unsafe {
+                let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+                _mm512_dpbf16_ps(c, pairs(a), pairs(b))
+            }
+        }
+        #[inline(always)]
+        fn add_one(a: f32, b: f32, c: f32) -> f32 {
+            <Pair as Element<__m512>>::add_one(a, b, c)
+        }
     }
 
-    #[rustfmt::skip]
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn mm_avx2(
-        a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
-        c: *mut f32, ldc: usize, rows: usize, n: usize, k: usize, load: bool,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { blocks::<__m256>(a, a_row, a_step, b, ldb, c, ldc, rows, n, k, load) }
-    }
+    product!(floats_avx512, __m512, Float, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+    product!(floats_avx2, __m256, Float, "avx2,fma");
+    product!(pairs_avx512_bf16, __m512, Dot, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16");
+    product!(pairs_avx512, __m512, Pair, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+    product!(pairs_avx2, __m256, Pair, "avx2,fma");
 }
 
 #[rustfmt::skip]
 #[inline(always)]
-unsafe fn blocks<V: Lanes>(
+unsafe fn blocks<V: Lanes, E: Element<V>>(
     a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
     c: *mut f32, ldc: usize, rows: usize, n: usize, k: usize, load: bool,
 ) {
@@ -160,14 +264,14 @@ unsafe fn blocks<V: Lanes>(
         unsafe {
             let (a, c) = (a.add(i * a_row), c.add(i * ldc));
             match r {
-                1 => block::<V, 1>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                2 => block::<V, 2>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                3 => block::<V, 3>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                4 => block::<V, 4>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                5 => block::<V, 5>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                6 => block::<V, 6>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                7 => block::<V, 7>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
-                _ => block::<V, 8>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                1 => block::<V, E, 1>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                2 => block::<V, E, 2>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                3 => block::<V, E, 3>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                4 => block::<V, E, 4>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                5 => block::<V, E, 5>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                6 => block::<V, E, 6>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                7 => block::<V, E, 7>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
+                _ => block::<V, E, 8>(a, a_row, a_step, b, ldb, c, ldc, n, k, load),
             }
         }
         i += r;
@@ -177,7 +281,7 @@ unsafe fn blocks<V: Lanes>(
 /// R rows: two registers wide, then one, then one element.
 #[rustfmt::skip]
 #[inline(always)]
-unsafe fn block<V: Lanes, const R: usize>(
+unsafe fn block<V: Lanes, E: Element<V>, const R: usize>(
     a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
     c: *mut f32, ldc: usize, n: usize, k: usize, load: bool,
 ) {
@@ -185,18 +289,18 @@ unsafe fn block<V: Lanes, const R: usize>(
     // SAFETY: columns below n, rows below R, steps below k are inside, as the caller promises.
     unsafe {
         while j + 2 * V::W <= n {
-            columns::<V, R, 2>(a, a_row, a_step, b.add(j), ldb, c.add(j), ldc, k, load);
+            columns::<V, E, R, 2>(a, a_row, a_step, b.add(j), ldb, c.add(j), ldc, k, load);
             j += 2 * V::W;
         }
         if j + V::W <= n {
-            columns::<V, R, 1>(a, a_row, a_step, b.add(j), ldb, c.add(j), ldc, k, load);
+            columns::<V, E, R, 1>(a, a_row, a_step, b.add(j), ldb, c.add(j), ldc, k, load);
             j += V::W;
         }
         while j < n {
             for i in 0..R {
                 let start = if load { *c.add(i * ldc + j) } else { 0.0 };
                 *c.add(i * ldc + j) = (0..k).fold(start, #[inline(always)] |s, q| {
-                    (*a.add(i * a_row + q * a_step)).mul_add(*b.add(q * ldb + j), s)
+                    E::add_one(*a.add(i * a_row + q * a_step), *b.add(q * ldb + j), s)
                 });
             }
             j += 1;
@@ -206,7 +310,7 @@ unsafe fn block<V: Lanes, const R: usize>(
 
 #[rustfmt::skip]
 #[inline(always)]
-unsafe fn columns<V: Lanes, const R: usize, const U: usize>(
+unsafe fn columns<V: Lanes, E: Element<V>, const R: usize, const U: usize>(
     a: *const f32, a_row: usize, a_step: usize, b: *const f32, ldb: usize,
     c: *mut f32, ldc: usize, k: usize, load: bool,
 ) {
@@ -228,7 +332,7 @@ unsafe fn columns<V: Lanes, const R: usize, const U: usize>(
             for i in 0..R {
                 let y = V::splat(*a.add(i * a_row + q * a_step));
                 for u in 0..U {
-                    acc[i][u] = y.fma(x[u], acc[i][u]);
+                    acc[i][u] = E::add(y, x[u], acc[i][u]);
                 }
             }
         }
@@ -244,25 +348,55 @@ unsafe fn columns<V: Lanes, const R: usize, const U: usize>(
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_instruction_set_gives_the_chain() {
+    /// `how` on every instruction set, of elements made by `element`, against chains of `add`.
+    fn check(how: fn(Isa) -> Mm, element: fn(usize) -> f32, add: fn(f32, f32, f32) -> f32) {
         for (rows, n, k) in [(1, 1, 1), (8, 32, 32), (13, 45, 7), (3, 16, 0), (32, 9, 33), (5, 70, 12)] {
-            let a: Vec<f32> = (0..rows * k).map(|i| ((i * 37 % 101) as f32 - 50.0) / 31.0).collect();
-            let b: Vec<f32> = (0..k * n).map(|i| ((i * 53 % 97) as f32 - 48.0) / 29.0).collect();
+            let a: Vec<f32> = (0..rows * k).map(|i| element(i * 37)).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| element(i * 53 + 11)).collect();
             for load in [false, true] {
                 let start: Vec<f32> = (0..rows * n).map(|i| if load { i as f32 / 7.0 } else { f32::NAN }).collect();
                 let mut want = start.clone();
                 for i in 0..rows * n {
                     let from = if load { want[i] } else { 0.0 };
-                    want[i] = (0..k).fold(from, |s, q| a[i / n + q * rows].mul_add(b[q * n + i % n], s));
+                    want[i] = (0..k).fold(from, |s, q| add(a[i / n + q * rows], b[q * n + i % n], s));
                 }
                 for isa in [Isa::Avx512, Isa::Avx2, Isa::Portable] {
                     let mut got = start.clone();
                     // SAFETY: a is [k, rows] read by columns, b [k, n], c [rows, n].
-                    unsafe { mm(isa)(a.as_ptr(), 1, rows, b.as_ptr(), n, got.as_mut_ptr(), n, rows, n, k, load) };
+                    unsafe { how(isa)(a.as_ptr(), 1, rows, b.as_ptr(), n, got.as_mut_ptr(), n, rows, n, k, load) };
                     assert_eq!(got, want, "{isa:?} {rows} {n} {k} {load}");
                 }
             }
+        }
+    }
+
+    fn float(i: usize) -> f32 {
+        ((i % 101) as f32 - 50.0) / 31.0
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_chain() {
+        check(mm, float, |a, b, sum| a.mul_add(b, sum));
+    }
+
+    #[test]
+    fn of_a_pair_the_odd_step_comes_first() {
+        fn pair(i: usize) -> f32 {
+            let bits = |i: usize| half::bf16::from_f32(float(i)).to_bits() as u32;
+            f32::from_bits(bits(3 * i + 1) << 16 | bits(i))
+        }
+        fn step(pair: f32, odd: u32) -> f32 {
+            half::bf16::from_bits((pair.to_bits() >> (16 * odd)) as u16).to_f32()
+        }
+        fn add(a: f32, b: f32, sum: f32) -> f32 {
+            let odd = step(a, 1).mul_add(step(b, 1), sum);
+            step(a, 0).mul_add(step(b, 0), odd)
+        }
+        check(mm_pairs, pair, add);
+        // What a machine with AVX-512 and without pairs would take.
+        #[cfg(target_arch = "x86_64")]
+        if Isa::detect() == Isa::Avx512 {
+            check(|_| x86::pairs_avx512, pair, add);
         }
     }
 }

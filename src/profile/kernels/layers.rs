@@ -118,21 +118,22 @@ fn attn(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
 fn decode(bench: &mut Bench, b: usize, t: usize) -> Result<()> {
     let (heads, dtype, max_pages) = (bench.model.heads(), bench.dtype, t.div_ceil(CHUNK));
     let (len, wide, narrow) = (pages_len(b * max_pages, heads), heads.q * heads.dim, heads.kv * heads.dim);
-    let (mut k, mut v, q, mut o) =
-        (bench.noise(len)?, bench.noise(len)?, bench.noise(b * wide)?, bench.zeros(b * wide)?);
+    let pages = bench.dev.factor_dtype(dtype);
+    let (mut k, mut v) = (bench.noise_of(pages, len)?, bench.noise_of(pages, len)?);
+    let (q, mut o) = (bench.noise(b * wide)?, bench.zeros(b * wide)?);
     let (new_k, new_v) = (bench.noise(b * narrow)?, bench.noise(b * narrow)?);
     let (seqs, positions): (Vec<i32>, Vec<i32>) = ((0..b as i32).collect(), vec![t as i32 - 1; b]);
     let keys = Keys::paged(&seqs, &positions);
     let (seq, pos) = (bench.dev.upload(&seqs)?, bench.dev.upload(&positions)?);
     let table = bench.dev.upload(&(0..(b * max_pages) as i32).collect::<Vec<i32>>())?;
     let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
-    bench.op("attn_decode", &format!("T {t}"), cost::attn_decode(b, heads, keys, dtype), |dev| {
+    bench.op("attn_decode", &format!("T {t}"), cost::attn_decode(b, heads, keys, dtype, pages), |dev| {
         attn_decode(dev, q.view(), k.view(), v.view(), at, o.view_mut(), heads)
     })?;
-    bench.op("kv_append", "", cost::kv_append(b, heads, dtype), |dev| {
+    bench.op("kv_append", "", cost::kv_append(b, heads, dtype, pages), |dev| {
         kv_append(dev, new_k.view(), new_v.view(), at, k.view_mut(), v.view_mut(), heads)
     })?;
-    bench.op("kv_copy_page", "", cost::copy(pages_len(1, heads), dtype, dtype), |dev| {
+    bench.op("kv_copy_page", "", cost::copy(pages_len(1, heads), pages, pages), |dev| {
         kv_copy_page(dev, k.view_mut(), 0, max_pages, heads)
     })
 }

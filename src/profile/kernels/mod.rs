@@ -188,7 +188,12 @@ impl<'a> Bench<'a> {
 
     /// The same in the bench's number type.
     fn noise(&self, len: usize) -> Result<Buffer> {
-        match self.dtype {
+        self.noise_of(self.dtype, len)
+    }
+
+    /// The same in another number type.
+    fn noise_of(&self, dtype: DType, len: usize) -> Result<Buffer> {
+        match dtype {
             DType::Bf16 => self.dev.upload(&noise(len).iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>()),
             _ => self.noise_f32(len),
         }

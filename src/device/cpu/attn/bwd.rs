@@ -6,9 +6,10 @@
 
 use super::super::pool::Shared;
 use super::super::{Cpu, math};
-use super::{Queries, Room, Scores, Tools, strides, turn};
+use super::factors::{HEADS, Left, Right, Tools, by_rows, by_steps, columns, pair_turned, panels_len, product, turn};
+use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
 use crate::ops::attn::{CHUNK, Heads};
-use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// See [`crate::ops::attn::attn_bwd`].
 pub fn attn_bwd(
@@ -26,7 +27,7 @@ pub fn attn_bwd(
     heads: Heads,
 ) {
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
-    let call = Call { d_o, q, k, v, o, lse, dq, dk, dv, tools: Tools::of(cpu.isa), heads };
+    let call = Call { d_o, q, k, v, o, lse, dq, dk, dv, tools: Tools::of(cpu), heads };
     cpu.pool.run((cu.len() - 1) * heads.kv, |task| {
         let (seq, kv) = (task / heads.kv, task % heads.kv);
         let (start, end) = (cu[seq] as usize, cu[seq + 1] as usize);
@@ -51,112 +52,200 @@ struct Call<'a> {
     heads: Heads,
 }
 
-/// A tile's queries of one head.
-struct Part<'a> {
-    /// q, do and o turned, `[D, CHUNK]`.
+/// Room for what a task makes of its inputs; heads side by side, `[heads, ...]`.
+struct Rooms<'a> {
+    /// Queries and do turned, `[elements(D), CHUNK]`.
     qt: &'a mut [f32],
     dot: &'a mut [f32],
+    /// o of one head turned, `[D, CHUNK]`.
     ot: &'a mut [f32],
-    /// `[CHUNK, D]`
-    dq: &'a mut [f32],
-    lse: Queries,
-    delta: Queries,
+    /// Queries and do as right factors over rows.
+    q: &'a mut [f32],
+    d_o: &'a mut [f32],
+    /// Keys and values of a chunk as left factors, and keys as a right one.
+    k: &'a mut [f32],
+    v: &'a mut [f32],
+    k_steps: &'a mut [f32],
+    lse: [Queries; HEADS],
+    delta: [Queries; HEADS],
+}
+
+/// p and ds of a chunk and a tile, `[key, query]`, and room for their pairs.
+struct Part<'a> {
     p: Scores,
     ds: Scores,
+    pairs: &'a mut [f32],
+}
+
+/// A tile: its first row, its place in its sequence, its rows; its kv head, and the query heads that walk together.
+struct Tile {
+    row: usize,
+    at: usize,
+    rows: usize,
+    kv: usize,
+    these: Range<usize>,
 }
 
 impl Call<'_> {
     #[inline(always)]
     fn sequence(&self, start: usize, len: usize, kv: usize) {
-        let (dim, (q_stride, k_stride)) = (self.heads.dim, strides(self.heads));
-        let group = self.heads.q / self.heads.kv;
-        let mut rooms = [const { Room(MaybeUninit::uninit()) }; 4];
-        let [qt, dot, ot, dq] = rooms.each_mut().map(|room| room.zeroed(CHUNK * dim));
-        let mut part = Part {
-            qt,
-            dot,
-            ot,
-            dq,
-            lse: Queries([0.0; CHUNK]),
-            delta: Queries([0.0; CHUNK]),
-            p: Scores([[0.0; CHUNK]; CHUNK]),
-            ds: Scores([[0.0; CHUNK]; CHUNK]),
+        let (dim, group) = (self.heads.dim, self.heads.q / self.heads.kv);
+        let together = self.tools.heads(group, dim);
+        let (floats, panels) = (CHUNK * dim, panels_len(dim));
+        let pairs = (self.tools.steps - 1) * self.tools.elements(dim) * CHUNK;
+        let (mut qt, mut dot, mut ot) = (Floats::new(), Floats::new(), Floats::new());
+        let (mut q, mut d_o) = (Floats::new(), Floats::new());
+        let (mut k, mut v, mut k_steps, mut left) = (Pairs::new(), Pairs::new(), Pairs::new(), Pairs::new());
+        let mut rooms = Rooms {
+            qt: qt.zeroed(together * floats),
+            dot: dot.zeroed(together * floats),
+            ot: ot.zeroed(floats),
+            q: q.zeroed(together * panels),
+            d_o: d_o.zeroed(together * panels),
+            k: k.zeroed(pairs),
+            v: v.zeroed(pairs),
+            k_steps: k_steps.zeroed(panels),
+            lse: [Queries([0.0; CHUNK]); HEADS],
+            delta: [Queries([0.0; CHUNK]); HEADS],
         };
-        for tile in (0..len).step_by(CHUNK) {
-            let (row, rows) = (start + tile, CHUNK.min(len - tile));
-            for head in kv * group..(kv + 1) * group {
-                let at = row * q_stride + head * dim;
-                self.open(&mut part, row, head, rows);
-                for chunk in (0..=tile).step_by(CHUNK) {
-                    let keys = if chunk == tile { rows } else { CHUNK };
-                    let key_at = (start + chunk) * k_stride + kv * dim;
-                    self.scores(&mut part, key_at, keys, chunk == tile);
-                    let first = chunk == tile && head == kv * group;
-                    self.gradients(&mut part, at, key_at, rows, keys, chunk == 0, first);
-                }
-                for i in 0..rows {
-                    // SAFETY: no other task has this sequence and head.
-                    let dq = unsafe { self.dq.part(at + i * q_stride, dim) };
-                    dq.copy_from_slice(&part.dq[i * dim..][..dim]);
-                }
+        let zero = Scores([[0.0; CHUNK]; CHUNK]);
+        let mut part = Part { p: zero, ds: zero, pairs: left.zeroed(CHUNK * CHUNK / 2) };
+        for at in (0..len).step_by(CHUNK) {
+            for first in (kv * group..(kv + 1) * group).step_by(together) {
+                let these = first..(kv * group + group).min(first + together);
+                self.tile(&mut rooms, &mut part, Tile { row: start + at, at, rows: CHUNK.min(len - at), kv, these });
             }
         }
     }
 
-    /// What the tile needs of its queries.
+    /// One tile over all of its keys.
     #[inline(always)]
-    fn open(&self, part: &mut Part, row: usize, head: usize, rows: usize) {
-        let (dim, stride) = (self.heads.dim, strides(self.heads).0);
-        let at = row * stride + head * dim;
-        for (from, to) in [(self.q, &mut *part.qt), (self.d_o, part.dot), (self.o, part.ot)] {
-            turn(self.tools, &from[at..], stride, 0..rows, dim, to);
+    fn tile(&self, rooms: &mut Rooms, part: &mut Part, t: Tile) {
+        let (tools, dim, (q_stride, k_stride)) = (self.tools, self.heads.dim, strides(self.heads));
+        let (floats, panels, n) = (CHUNK * dim, panels_len(dim), t.these.len());
+        let at = |head: usize| t.row * q_stride + (t.these.start + head) * dim;
+        self.open(rooms, &t);
+        let (mut q, mut d_o) = ([Right::rows(&[], 0); HEADS], [Right::rows(&[], 0); HEADS]);
+        let (q_rooms, d_o_rooms) = (rooms.q.chunks_exact_mut(panels), rooms.d_o.chunks_exact_mut(panels));
+        for (head, (q_room, d_o_room)) in q_rooms.zip(d_o_rooms).take(n).enumerate() {
+            q[head] = by_steps(tools, &self.q[at(head)..], q_stride, t.rows, dim, q_room);
+            d_o[head] = by_steps(tools, &self.d_o[at(head)..], q_stride, t.rows, dim, d_o_room);
         }
-        for i in 0..rows {
-            part.lse.0[i] = self.lse[(row + i) * self.heads.q + head];
-        }
-        part.delta = Queries([0.0; CHUNK]);
-        for (o, d_o) in part.ot.as_chunks::<CHUNK>().0.iter().zip(part.dot.as_chunks::<CHUNK>().0) {
-            for i in 0..CHUNK {
-                part.delta.0[i] = o[i].mul_add(d_o[i], part.delta.0[i]);
+        self.fetch_next(&t);
+        for chunk in (0..=t.at).step_by(CHUNK) {
+            let diagonal = chunk == t.at;
+            let keys = if diagonal { t.rows } else { CHUNK };
+            let key_at = (t.row - t.at + chunk) * k_stride + t.kv * dim;
+            let (k, v) = (&self.k[key_at..], &self.v[key_at..]);
+            let k_steps = by_steps(tools, k, k_stride, keys, dim, rooms.k_steps);
+            let k = by_rows(tools, k, k_stride, keys, dim, rooms.k);
+            let v = by_rows(tools, v, k_stride, keys, dim, rooms.v);
+            for head in 0..n {
+                let here = head * floats..(head + 1) * floats;
+                let (qt, dot) = (Right::rows(&rooms.qt[here.clone()], CHUNK), Right::rows(&rooms.dot[here], CHUNK));
+                let (lse, delta) = (&rooms.lse[head], &rooms.delta[head]);
+                self.scores(part, k, v, qt, dot, lse, delta, keys, diagonal);
+                let first = diagonal && t.these.start + head == t.kv * (self.heads.q / self.heads.kv);
+                self.key_gradients(part, q[head], d_o[head], key_at, t.rows, keys, first);
+                let ds = columns(tools, &part.ds, keys, part.pairs);
+                let dims = [t.rows, dim, tools.elements(keys)];
+                assert!(at(head) + (t.rows - 1) * q_stride + dim <= self.dq.len(), "queries of a tile");
+                // SAFETY: rows of dq of this sequence and head (above), which no other task has.
+                unsafe { product(tools, ds, k_steps, self.dq.ptr().add(at(head)), q_stride, dims, chunk > 0) };
             }
         }
     }
 
-    /// p and ds of a chunk, `[key, query]`.
+    /// Asks for what the next tile reads first.
     #[inline(always)]
-    fn scores(&self, part: &mut Part, key_at: usize, keys: usize, diagonal: bool) {
-        let (dim, stride, scale) = (self.heads.dim, strides(self.heads).1, self.heads.scale);
-        let (k, v) = (self.k[key_at..].as_ptr(), self.v[key_at..].as_ptr());
-        // SAFETY: `keys` rows of k and v from `key_at` on; qt and dot are [D, CHUNK], p and ds [CHUNK, CHUNK].
+    fn fetch_next(&self, t: &Tile) {
+        let (dim, (q_stride, k_stride)) = (self.heads.dim, strides(self.heads));
+        let (row, q_at, k_at) = (t.row + t.rows, t.these.start * dim, t.kv * dim);
+        let rows = CHUNK.min(self.lse.len() / self.heads.q - row);
+        for x in [self.q, self.d_o, self.o] {
+            prefetch_rows(x, row * q_stride + q_at, q_stride, rows, t.these.len() * dim);
+        }
+        for x in [self.k, self.v] {
+            prefetch_rows(x, row * k_stride + k_at, k_stride, rows, dim);
+        }
+    }
+
+    /// What the tile needs of its queries. Lanes without one: a probability of 1, that nothing is made of.
+    #[inline(always)]
+    fn open(&self, rooms: &mut Rooms, t: &Tile) {
+        let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).0);
+        for (i, head) in t.these.clone().enumerate() {
+            let (at, room) = (t.row * stride + head * dim, i * CHUNK * dim..(i + 1) * CHUNK * dim);
+            let (qt, dot) = (&mut rooms.qt[room.clone()], &mut rooms.dot[room]);
+            for (from, to) in [(self.q, &mut *qt), (self.d_o, dot), (self.o, rooms.ot)] {
+                turn(tools, &from[at..], stride, 0..t.rows, dim, to);
+            }
+            let (mut lse, mut delta) = (Queries([0.0; CHUNK]), Queries([0.0; CHUNK]));
+            for lane in 0..t.rows {
+                lse.0[lane] = self.lse[(t.row + lane) * self.heads.q + head];
+            }
+            for (o, d_o) in rooms.ot.as_chunks::<CHUNK>().0.iter().zip(dot.as_chunks::<CHUNK>().0) {
+                for i in 0..CHUNK {
+                    delta.0[i] = o[i].mul_add(d_o[i], delta.0[i]);
+                }
+            }
+            (rooms.lse[i], rooms.delta[i]) = (lse, delta);
+            pair_turned(tools, qt, dim);
+            pair_turned(tools, dot, dim);
+        }
+    }
+
+    /// p and ds of a chunk.
+    #[inline(always)]
+    fn scores(
+        &self,
+        part: &mut Part,
+        k: Left,
+        v: Left,
+        qt: Right,
+        dot: Right,
+        lse: &Queries,
+        delta: &Queries,
+        keys: usize,
+        diagonal: bool,
+    ) {
+        let (tools, scale) = (self.tools, self.heads.scale);
+        let dims = [keys, CHUNK, tools.elements(self.heads.dim)];
+        // SAFETY: p and ds are [CHUNK, CHUNK].
         unsafe {
-            let (p, ds) = (part.p.0.as_mut_ptr().cast(), part.ds.0.as_mut_ptr().cast());
-            (self.tools.mm)(k, stride, 1, part.qt.as_ptr(), CHUNK, p, CHUNK, keys, CHUNK, dim, false);
-            (self.tools.mm)(v, stride, 1, part.dot.as_ptr(), CHUNK, ds, CHUNK, keys, CHUNK, dim, false);
+            product(tools, k, qt, part.p.0.as_mut_ptr().cast(), CHUNK, dims, false);
+            product(tools, v, dot, part.ds.0.as_mut_ptr().cast(), CHUNK, dims, false);
         }
         for j in 0..keys {
             for i in 0..CHUNK {
-                let x = part.p.0[j][i] * scale - part.lse.0[i];
+                let x = part.p.0[j][i] * scale - lse.0[i];
                 let x = if diagonal && j > i { f32::NEG_INFINITY } else { x };
                 let p = math::exp(x);
                 part.p.0[j][i] = p;
-                part.ds.0[j][i] = p * (part.ds.0[j][i] - part.delta.0[i]) * scale;
+                part.ds.0[j][i] = p * (part.ds.0[j][i] - delta.0[i]) * scale;
             }
         }
     }
 
-    /// Adds to dv and dk of the chunk (`first`: sets them) and to dq of the tile (`new`: sets it).
+    /// Adds to dv and dk of the chunk (`first`: sets them).
     #[inline(always)]
-    fn gradients(&self, part: &mut Part, at: usize, key_at: usize, rows: usize, keys: usize, new: bool, first: bool) {
-        let (dim, (q_stride, k_stride)) = (self.heads.dim, strides(self.heads));
-        let (p, ds) = (part.p.0.as_ptr().cast(), part.ds.0.as_ptr().cast());
-        // SAFETY: `rows` rows of do and q from `at` on, `keys` rows of k, dk, dv from `key_at` on, which no other task
-        // has; dq of the tile is [CHUNK, D].
-        unsafe {
-            let (d_o, q, k) = (self.d_o[at..].as_ptr(), self.q[at..].as_ptr(), self.k[key_at..].as_ptr());
-            let (dv, dk) = (self.dv.ptr().add(key_at), self.dk.ptr().add(key_at));
-            (self.tools.mm)(p, CHUNK, 1, d_o, q_stride, dv, k_stride, keys, dim, rows, !first);
-            (self.tools.mm)(ds, CHUNK, 1, q, q_stride, dk, k_stride, keys, dim, rows, !first);
-            (self.tools.mm)(ds, 1, CHUNK, k, k_stride, part.dq.as_mut_ptr(), dim, rows, dim, keys, !new);
+    fn key_gradients(
+        &self,
+        part: &mut Part,
+        q: Right,
+        d_o: Right,
+        key_at: usize,
+        rows: usize,
+        keys: usize,
+        first: bool,
+    ) {
+        let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).1);
+        let dims = [keys, dim, tools.elements(rows)];
+        for (x, right, to) in [(&part.p, d_o, self.dv), (&part.ds, q, self.dk)] {
+            let x = by_rows(tools, x.0.as_flattened(), CHUNK, keys, CHUNK, part.pairs);
+            assert!(key_at + (keys - 1) * stride + dim <= to.len(), "keys of a chunk");
+            // SAFETY: `keys` rows of dv and dk from `key_at` on (above), which no other task has.
+            unsafe { product(tools, x, right, to.ptr().add(key_at), stride, dims, !first) };
         }
     }
 }

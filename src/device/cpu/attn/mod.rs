@@ -3,36 +3,28 @@
 //! A tile is [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
 //! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles.
 //! In decode a tile would be a few queries wide; there lanes are the keys of a page (`pages`). Both forms do the same
-//! arithmetic per query: scores are chains over d, sums of a chunk are the tree of `tree`, `o` is a chain over keys.
+//! arithmetic per query: scores are chains over d, sums of a chunk are the tree of `tree`, `o` is a chain over keys. What the
+//! products multiply, floats or pairs of bf16, is the business of `factors`; all else is f32.
 
+mod append;
 mod bwd;
+mod factors;
 mod fwd;
 mod pages;
 mod tile;
 
+pub use append::kv_append;
 pub use bwd::attn_bwd;
 pub use fwd::attn_fwd;
-pub use pages::{Paged, attn_decode, kv_append};
+pub use pages::attn_decode;
 
-use super::math::Isa;
-use super::{gemm, mm};
+use super::math;
 use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use factors::Tools;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
-/// What is compiled for an instruction set of its own.
-#[derive(Clone, Copy)]
-struct Tools {
-    mm: mm::Mm,
-    turn: gemm::Pack,
-}
-
-impl Tools {
-    fn of(isa: Isa) -> Tools {
-        const { assert!(CHUNK == 32) };
-        Tools { mm: mm::mm(isa), turn: gemm::turn_32(isa) }
-    }
-}
+/// Row, position, table, columns of the table: where rows of a paged call live.
+pub type Paged<'a> = (&'a [i32], &'a [i32], &'a [i32], usize);
 
 /// Scores of a tile or of a few decode rows.
 #[repr(align(64))]
@@ -44,15 +36,25 @@ struct Scores([[f32; CHUNK]; CHUNK]);
 #[derive(Clone, Copy)]
 struct Queries([f32; CHUNK]);
 
-/// Room on the stack for `[D, CHUNK]` or `[CHUNK, D]`.
+/// Room on the stack for N floats; what is not used costs nothing.
 #[repr(align(64))]
-struct Room(MaybeUninit<[f32; CHUNK * MAX_DIM]>);
+struct Room<const N: usize>(MaybeUninit<[f32; N]>);
 
-impl Room {
-    /// Its first `len` elements, zeroed; the rest costs nothing.
+/// Room for `[D, CHUNK]` or `[CHUNK, D]` floats.
+type Floats = Room<{ CHUNK * MAX_DIM }>;
+
+/// Room for as many steps in pairs.
+type Pairs = Room<{ CHUNK * MAX_DIM / 2 }>;
+
+impl<const N: usize> Room<N> {
+    const fn new() -> Room<N> {
+        Room(MaybeUninit::uninit())
+    }
+
+    /// Its first `len` elements, zeroed.
     #[inline(always)]
     fn zeroed(&mut self, len: usize) -> &mut [f32] {
-        assert!(len <= CHUNK * MAX_DIM);
+        assert!(len <= N);
         let to = self.0.as_mut_ptr().cast::<f32>();
         // SAFETY: `len` elements are inside the room and initialised here.
         unsafe {
@@ -96,19 +98,17 @@ fn n_slots(cu: &[i32]) -> usize {
     cu[cu.len() - 1] as usize / CHUNK + cu.len() - 1
 }
 
-/// `to [D, CHUNK] = ` rows of `from` (`stride` apart) turned, the first one into the first of `lanes`; 0 elsewhere.
+/// Where, in pages of elements, (page, kv head) starts.
+fn page_at(tools: Tools, page: i32, kv: usize, heads: Heads) -> usize {
+    (page as usize * heads.kv + kv) * tools.elements(heads.dim * CHUNK)
+}
+
+/// Asks for `rows` rows of `width` floats, the first at `at`, `stride` apart: a tile that is next. Its rows are short and
+/// far apart, no stream of reads leads to them.
 #[inline(always)]
-fn turn(tools: Tools, from: &[f32], stride: usize, lanes: Range<usize>, dim: usize, to: &mut [f32]) {
-    assert!((lanes.len() - 1) * stride + dim <= from.len() && dim * CHUNK <= to.len(), "rows of a tile");
-    if lanes.start == 0 {
-        // SAFETY: as many rows are there, and so is the room (above).
-        return unsafe { (tools.turn)(from.as_ptr(), stride, lanes.len(), dim, to.as_mut_ptr()) };
-    }
-    to[..dim * CHUNK].fill(0.0);
-    for (j, lane) in lanes.enumerate() {
-        for (x, to) in from[j * stride..][..dim].iter().zip(to.as_chunks_mut::<CHUNK>().0) {
-            to[lane] = *x;
-        }
+fn prefetch_rows(x: &[f32], at: usize, stride: usize, rows: usize, width: usize) {
+    for row in 0..rows {
+        math::prefetch(&x[at + row * stride..][..width]);
     }
 }
 

@@ -1,16 +1,12 @@
-//! Attention over pages: decode, and prefill of any chunking.
-//!
-//! A page of one kv head holds keys `[D, S]` (a chunk's keys side by side: lanes) and values `[S, D]`.
+//! Attention over pages: decode, and prefill of any chunking. What a page holds: `append`.
 
 use super::super::pool::Shared;
 use super::super::{Cpu, math};
+use super::factors::{Left, Right, Tools, even_only, narrow, product};
 use super::tile::{self, Chunk, Tile};
-use super::{Room, Tools, strides, tree};
-use crate::ops::attn::{CHUNK, Heads};
-use std::mem::MaybeUninit;
-
-/// Row, position, table, columns of the table: where rows of a paged call live.
-pub type Paged<'a> = (&'a [i32], &'a [i32], &'a [i32], usize);
+use super::{Floats, Paged, page_at, strides, tree};
+use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use std::ops::Range;
 
 /// Rows of a call whose runs one task takes, and the longest run that walks with lanes of keys.
 const ROWS: usize = 8;
@@ -22,39 +18,10 @@ const QUERIES: usize = 16;
 #[repr(align(64))]
 struct Rows([[f32; CHUNK]; QUERIES]);
 
-/// Offset of (page, kv head).
-fn page_at(page: i32, kv: usize, heads: Heads) -> usize {
-    (page as usize * heads.kv + kv) * heads.dim * CHUNK
-}
-
-/// See [`crate::ops::attn::kv_append`].
-pub fn kv_append(cpu: &Cpu, k: &[f32], v: &[f32], at: Paged, k_pages: &mut [f32], v_pages: &mut [f32], heads: Heads) {
-    let (seq, pos, table, max_pages) = at;
-    let d = heads.dim;
-    let (k_pages, v_pages) = (Shared::new(k_pages), Shared::new(v_pages));
-    let append = |row: usize| {
-        let (page, slot) = (pos[row] as usize / CHUNK, pos[row] as usize % CHUNK);
-        let page = table[seq[row] as usize * max_pages + page];
-        for kv in 0..heads.kv {
-            let (to, from) = (page_at(page, kv, heads), (row * heads.kv + kv) * d);
-            // SAFETY: rows of a call are different positions, so no other task writes this slot.
-            unsafe {
-                for i in 0..d {
-                    k_pages.part(to + i * CHUNK + slot, 1)[0] = k[from + i];
-                }
-                v_pages.part(to + slot * d, d).copy_from_slice(&v[from..][..d]);
-            }
-        }
-    };
-    const TASK: usize = 32;
-    let n = pos.len();
-    cpu.pool.run(n.div_ceil(TASK), |task| (task * TASK..n.min((task + 1) * TASK)).for_each(append));
-}
-
 /// See [`crate::ops::attn::attn_decode`].
 pub fn attn_decode(cpu: &Cpu, q: &[f32], k_pages: &[f32], v_pages: &[f32], at: Paged, o: &mut [f32], heads: Heads) {
     let n = at.1.len();
-    let (o, tools) = (Shared::new(o), Tools::of(cpu.isa));
+    let (o, tools) = (Shared::new(o), Tools::of(cpu));
     let call = Call { q, k_pages, v_pages, at, o, tools, heads };
     cpu.pool.run(n.div_ceil(ROWS) * heads.kv, |task| {
         let (first, kv) = (task / heads.kv * ROWS, task % heads.kv);
@@ -89,6 +56,7 @@ impl Call<'_> {
     fn rows(&self, row: usize, end: usize, kv: usize) {
         let (seq, pos, ..) = self.at;
         let (stride, dim, group) = (strides(self.heads).0, self.heads.dim, self.heads.q / self.heads.kv);
+        let together = self.tools.heads(group, dim);
         let (mut queries, mut n_queries) = ([Query::default(); QUERIES], 0);
         for row in row..end {
             if self.continues(row) {
@@ -96,8 +64,8 @@ impl Call<'_> {
             }
             let n = 1 + (row + 1..pos.len()).take_while(|row| self.continues(*row)).count();
             if n > ROWS {
-                for head in kv * group..(kv + 1) * group {
-                    self.tile(row, n, head);
+                for first in (0..group).step_by(together) {
+                    self.tile(row, n, kv, first..group.min(first + together));
                 }
                 continue;
             }
@@ -125,17 +93,18 @@ impl Call<'_> {
             && !(pos[row] as usize).is_multiple_of(CHUNK)
     }
 
-    /// A long run of `n` rows, one head: lanes are its queries, as in packed sequences.
+    /// A long run of `n` rows, some heads of a group: lanes are its queries, as in packed sequences.
     #[inline(always)]
-    fn tile(&self, row: usize, n: usize, head: usize) {
+    fn tile(&self, row: usize, n: usize, kv: usize, these: Range<usize>) {
         let (dim, stride, (seq, pos, table, max_pages)) = (self.heads.dim, strides(self.heads).0, self.at);
-        let (pages, kv) = (&table[seq[row] as usize * max_pages..], head / (self.heads.q / self.heads.kv));
-        let (first, lane) = (row * stride + head * dim, pos[row] as usize % CHUNK);
+        let (pages, group) = (&table[seq[row] as usize * max_pages..], self.heads.q / self.heads.kv);
+        let (first, lane) = (row * stride + (kv * group + these.start) * dim, pos[row] as usize % CHUNK);
         let queries = Tile {
             q: &self.q[first..],
             stride,
             start: pos[row] as usize - lane,
             lanes: lane..lane + n,
+            heads: these.len(),
             dim,
             scale: self.heads.scale,
         };
@@ -144,18 +113,18 @@ impl Call<'_> {
             queries,
             #[inline(always)]
             |chunk| {
-                let (k, v) = self.page(page_at(pages[chunk / CHUNK], kv, self.heads));
-                Chunk { k, k_row: 1, k_step: CHUNK, v, v_row: dim }
+                let (k, v) = self.page(page_at(self.tools, pages[chunk / CHUNK], kv, self.heads));
+                Chunk::Page { k, v }
             },
             #[inline(always)]
-            |at, acc, _, sum| self.store(first + (at - lane) * stride, acc, sum),
+            |head, at, acc, _, sum| self.store(first + (at - lane) * stride + head * dim, acc, sum),
         );
     }
 
-    /// Keys `[D, S]` and values `[S, D]` of a page of one kv head.
+    /// Keys and values of a page of one kv head.
     #[inline(always)]
     fn page(&self, at: usize) -> (&[f32], &[f32]) {
-        let len = self.heads.dim * CHUNK;
+        let len = self.tools.elements(self.heads.dim * CHUNK);
         (&self.k_pages[at..][..len], &self.v_pages[at..][..len])
     }
 
@@ -175,14 +144,27 @@ impl Call<'_> {
     fn walk(&self, queries: &[Query], kv: usize) {
         let (dim, (_, _, table, max_pages)) = (self.heads.dim, self.at);
         let page = |query: &Query, chunk: usize| {
-            (query.keys > chunk).then(|| page_at(table[query.seq * max_pages + chunk / CHUNK], kv, self.heads))
+            let at = |page| page_at(self.tools, page, kv, self.heads);
+            (query.keys > chunk).then(|| at(table[query.seq * max_pages + chunk / CHUNK]))
         };
-        let (mut q, mut acc) = (Room(MaybeUninit::uninit()), Room(MaybeUninit::uninit()));
-        let (q, acc) = (q.zeroed(queries.len() * dim), acc.zeroed(queries.len() * dim));
-        for (query, to) in queries.iter().zip(q.chunks_exact_mut(dim)) {
-            to.copy_from_slice(&self.q[query.at..][..dim]);
+        let (mut q, mut acc) = (Floats::new(), Floats::new());
+        let len = self.tools.elements(dim);
+        let (q, acc) = (q.zeroed(queries.len() * len), acc.zeroed(queries.len() * dim));
+        for (query, to) in queries.iter().zip(q.chunks_exact_mut(len)) {
+            let from = &self.q[query.at..][..dim];
+            if self.tools.steps == 1 { to.copy_from_slice(from) } else { narrow(self.tools, from, to) }
         }
-        let (mut max, mut sum) = ([f32::NEG_INFINITY; QUERIES], [0f32; QUERIES]);
+        let mut walk = Walk {
+            tools: self.tools,
+            queries,
+            q,
+            acc,
+            max: [f32::NEG_INFINITY; QUERIES],
+            sum: [0.0; QUERIES],
+            p: Rows([[0.0; CHUNK]; QUERIES]),
+            dim,
+            scale: self.heads.scale,
+        };
         let longest = queries.iter().map(|query| query.keys).max().unwrap_or(0);
         for chunk in (0..longest).step_by(CHUNK) {
             let mut next = 0;
@@ -202,66 +184,118 @@ impl Call<'_> {
                     math::prefetch(k);
                     math::prefetch(v);
                 }
-                let together = i..next;
-                self.chunk(
-                    self.page(at),
-                    &queries[together.clone()],
-                    &q[i * dim..next * dim],
-                    &mut acc[i * dim..next * dim],
-                    &mut max[together.clone()],
-                    &mut sum[together],
-                    chunk,
-                );
+                let (k, v) = self.page(at);
+                walk.scores(k, i..next);
+                walk.merge(i..next, chunk);
+                walk.values(v, i..next, chunk);
             }
         }
         for (i, query) in queries.iter().enumerate() {
-            self.store(query.at, &acc[i * dim..][..dim], sum[i]);
+            self.store(query.at, &walk.acc[i * dim..][..dim], walk.sum[i]);
         }
     }
+}
 
-    /// One chunk of keys and values for the queries that read its page.
+/// What queries that walk together have gathered.
+struct Walk<'a> {
+    tools: Tools,
+    queries: &'a [Query],
+    /// `[n, elements(D)]`
+    q: &'a [f32],
+    /// `[n, D]`
+    acc: &'a mut [f32],
+    max: [f32; QUERIES],
+    sum: [f32; QUERIES],
+    /// Scores of the chunk, then probabilities.
+    p: Rows,
+    dim: usize,
+    scale: f32,
+}
+
+impl Walk<'_> {
+    /// Scores of the queries that read a page of keys.
     #[inline(always)]
-    fn chunk(
-        &self,
-        (k, v): (&[f32], &[f32]),
-        queries: &[Query],
-        q: &[f32],
-        acc: &mut [f32],
-        max: &mut [f32],
-        sum: &mut [f32],
-        chunk: usize,
-    ) {
-        let (n, dim) = (queries.len(), self.heads.dim);
-        let mut p = Rows([[0.0; CHUNK]; QUERIES]);
-        let sees = |i: usize| CHUNK.min(queries[i].keys - chunk);
-        // SAFETY: q is [n, D], a page of keys [D, CHUNK], p holds n rows.
-        unsafe {
-            let p = p.0.as_mut_ptr().cast();
-            (self.tools.mm)(q.as_ptr(), dim, 1, k.as_ptr(), CHUNK, p, CHUNK, n, CHUNK, dim, false);
-        }
-        let mut all = CHUNK;
-        for i in 0..n {
-            let shrink = merge(&mut p.0[i], sees(i), &mut max[i], &mut sum[i], self.heads.scale);
+    fn scores(&mut self, k: &[f32], these: Range<usize>) {
+        let len = self.tools.elements(self.dim);
+        let q = Left { at: &self.q[these.start * len..these.end * len], row: len, step: 1 };
+        let k = Right::rows(k, CHUNK);
+        let p = self.p.0[these.clone()].as_mut_ptr().cast();
+        // SAFETY: p holds a row of CHUNK for each of these.
+        unsafe { product(self.tools, q, k, p, CHUNK, [these.len(), CHUNK, len], false) };
+    }
+
+    /// How many keys of a chunk query i sees.
+    #[inline(always)]
+    fn sees(&self, i: usize, chunk: usize) -> usize {
+        CHUNK.min(self.queries[i].keys - chunk)
+    }
+
+    /// Scores -> probabilities; shrinks what was gathered before.
+    #[inline(always)]
+    fn merge(&mut self, these: Range<usize>, chunk: usize) {
+        for i in these {
+            let sees = self.sees(i, chunk);
+            let shrink = merge(&mut self.p.0[i], sees, &mut self.max[i], &mut self.sum[i], self.scale);
             if chunk > 0 && shrink != 1.0 {
-                acc[i * dim..][..dim].iter_mut().for_each(
+                self.acc[i * self.dim..][..self.dim].iter_mut().for_each(
                     #[inline(always)]
                     |x| *x *= shrink,
                 );
             }
-            all = all.min(sees(i));
         }
-        // `acc[i] += p[i] v`, keys in order: those that all see, then the rest row by row.
-        let (p, v, acc) = (p.0.as_ptr().cast::<f32>(), v.as_ptr(), acc.as_mut_ptr());
-        // SAFETY: p is [n, CHUNK], v a page of values, acc [n, D].
-        unsafe {
-            (self.tools.mm)(p, CHUNK, 1, v, dim, acc, dim, n, dim, all, chunk > 0);
-            for i in 0..n {
-                let rest = sees(i) - all;
-                if rest > 0 {
-                    let (p, v) = (p.add(i * CHUNK + all), v.add(all * dim));
-                    (self.tools.mm)(p, CHUNK, 1, v, dim, acc.add(i * dim), dim, 1, dim, rest, true);
-                }
+    }
+
+    /// `acc[i] += p[i] v`, keys in order: those that all of these see together, then the rest row by row.
+    #[inline(always)]
+    fn values(&mut self, v: &[f32], these: Range<usize>, chunk: usize) {
+        let (mut low, mut high) = (CHUNK, 0);
+        for i in these.clone() {
+            let sees = self.sees(i, chunk);
+            (low, high) = (low.min(sees), high.max(sees));
+        }
+        let all = if low == high { low } else { low / self.tools.steps * self.tools.steps };
+        self.values_of(v, these.clone(), 0..all, chunk > 0);
+        for i in these {
+            let sees = self.sees(i, chunk);
+            if sees > all {
+                self.values_of(v, i..i + 1, all..sees, true);
             }
+        }
+    }
+
+    /// The same of keys `keys`, the first of which starts an element.
+    #[inline(always)]
+    fn values_of(&mut self, v: &[f32], these: Range<usize>, keys: Range<usize>, load: bool) {
+        let (dim, steps) = (self.dim, self.tools.steps);
+        let (n, first, whole) = (these.len(), keys.start / steps, keys.len() / steps);
+        let acc = self.acc[these.start * dim..these.end * dim].as_mut_ptr();
+        let mut pairs = Rows([[0.0; CHUNK]; QUERIES]);
+        let p = if steps == 1 {
+            self.p.0[these].as_flattened()
+        } else {
+            for (from, to) in self.p.0[these].iter().zip(&mut pairs.0) {
+                narrow(self.tools, from, &mut to[..CHUNK / 2]);
+            }
+            pairs.0.as_flattened()
+        };
+        let p = |first: usize| Left { at: &p[first..], row: CHUNK, step: 1 };
+        // SAFETY: acc is [n, D] of these.
+        unsafe {
+            let v = Right::rows(&v[first * dim..], dim);
+            product(self.tools, p(first), v, acc, dim, [n, dim, whole], load);
+        }
+        if keys.len().is_multiple_of(steps) {
+            return;
+        }
+        // Beside the last value stands one that nobody has written, or not for this sequence.
+        let mut last = [0f32; MAX_DIM];
+        for (v, to) in v[(first + whole) * dim..][..dim].iter().zip(&mut last) {
+            *to = even_only(*v);
+        }
+        // SAFETY: as above.
+        unsafe {
+            let v = Right::rows(&last, dim);
+            product(self.tools, p(first + whole), v, acc, dim, [n, dim, 1], load || whole > 0);
         }
     }
 }

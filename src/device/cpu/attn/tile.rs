@@ -1,85 +1,128 @@
-//! The walk of a tile: up to [`CHUNK`] queries of one head, aligned with the chunks of keys, over all keys they see.
+//! The walk of a tile: up to [`CHUNK`] queries of some heads, aligned with the chunks of keys, over all keys they see.
 //!
 //! Packed sequences and paged prefill share it; they differ in where a chunk's keys and values lie.
 
 use super::super::math;
-use super::{Queries, Room, Scores, Tools, turn};
+use super::factors::{
+    HEADS, Left, Right, Tools, by_rows, by_steps, columns, even_only, pair_turned, panels_len, product, turn,
+};
+use super::{Floats, Pairs, Queries, Room, Scores};
 use crate::ops::attn::CHUNK;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Queries of one head that walk together.
+/// Queries that walk together: of heads that read the same keys.
 pub(super) struct Tile<'a> {
-    /// The first query.
+    /// The first query of the first head.
     pub q: &'a [f32],
-    /// Elements from a query to the next.
+    /// Elements from a query to the next of its head.
     pub stride: usize,
     /// Position, in its sequence, of lane 0: a multiple of [`CHUNK`].
     pub start: usize,
     /// Lanes that hold queries; lane l is position `start + l`.
     pub lanes: Range<usize>,
+    /// Heads, `dim` floats apart.
+    pub heads: usize,
     /// D.
     pub dim: usize,
     /// Factor of the scores.
     pub scale: f32,
 }
 
-/// Where the keys and values of a chunk lie: key j is `k[j k_row + d k_step]`, value j is `v[j v_row + d]`.
-pub(super) struct Chunk<'a> {
-    pub k: &'a [f32],
-    pub k_row: usize,
-    pub k_step: usize,
-    pub v: &'a [f32],
-    pub v_row: usize,
+/// Where the keys and values of a chunk lie.
+pub(super) enum Chunk<'a> {
+    /// Rows of floats, so many apart.
+    Rows { k: &'a [f32], v: &'a [f32], stride: usize },
+    /// Elements: keys `[elements(D), S]`, values `[elements(S), D]`.
+    Page { k: &'a [f32], v: &'a [f32] },
 }
 
-/// Calls `out(lane, o * sum, max, sum)` for every query; `chunk_at(c)` holds the keys from position c on, as many as
-/// the sequence has, up to [`CHUNK`].
+/// The first `keys` keys and values of a chunk as factors.
+#[inline(always)]
+fn open<'a>(tools: Tools, at: Chunk<'a>, keys: usize, dim: usize, rooms: [&'a mut [f32]; 2]) -> (Left<'a>, Right<'a>) {
+    let [k_room, v_room] = rooms;
+    match at {
+        Chunk::Rows { k, v, stride } => {
+            (by_rows(tools, k, stride, keys, dim, k_room), by_steps(tools, v, stride, keys, dim, v_room))
+        }
+        Chunk::Page { k, v } => {
+            let k = Left { at: k, row: 1, step: CHUNK };
+            if keys.is_multiple_of(tools.steps) {
+                return (k, Right::rows(v, dim));
+            }
+            // Beside the last value stands one that nobody has written, or not for this sequence.
+            let len = tools.elements(keys) * dim;
+            let v_room = &mut v_room[..len];
+            v_room.copy_from_slice(&v[..len]);
+            v_room[len - dim..].iter_mut().for_each(
+                #[inline(always)]
+                |v| *v = even_only(*v),
+            );
+            (k, Right::rows(v_room, dim))
+        }
+    }
+}
+
+/// Calls `out(head, lane, o * sum, max, sum)` for every query; `chunk_at(c)` is where the keys from position c on lie, as
+/// many as the sequence has, up to [`CHUNK`].
 #[inline(always)]
 pub(super) fn walk<'a>(
     tools: Tools,
     t: Tile,
     chunk_at: impl Fn(usize) -> Chunk<'a>,
-    mut out: impl FnMut(usize, &[f32], f32, f32),
+    mut out: impl FnMut(usize, usize, &[f32], f32, f32),
 ) {
-    let dim = t.dim;
-    let (mut qt, mut acc) = (Room(MaybeUninit::uninit()), Room(MaybeUninit::uninit()));
-    let (qt, acc) = (qt.zeroed(CHUNK * dim), acc.zeroed(CHUNK * dim));
-    let mut s = Scores([[0.0; CHUNK]; CHUNK]);
-    let (mut max, mut sum) = (Queries([f32::NEG_INFINITY; CHUNK]), Queries([0.0; CHUNK]));
-    turn(tools, t.q, t.stride, t.lanes.clone(), dim, qt);
+    let (dim, len, spare) = (t.dim, CHUNK * t.dim, tools.steps - 1);
+    let (mut qt, mut acc, mut k, mut v) = (Floats::new(), Floats::new(), Pairs::new(), Pairs::new());
+    let (qt, acc) = (qt.zeroed(t.heads * len), acc.zeroed(t.heads * len));
+    let (k, v) = (k.zeroed(spare * tools.elements(dim) * CHUNK), v.zeroed(spare * panels_len(dim)));
+    let (mut s, mut p) = (Scores([[0.0; CHUNK]; CHUNK]), Room::<{ CHUNK * CHUNK / 2 }>::new());
+    let p_room = p.zeroed(spare * CHUNK * CHUNK / 2);
+    let (mut max, mut sum) = ([Queries([f32::NEG_INFINITY; CHUNK]); HEADS], [Queries([0.0; CHUNK]); HEADS]);
+    for (head, qt) in qt.chunks_exact_mut(len).enumerate() {
+        turn(tools, &t.q[head * dim..], t.stride, t.lanes.clone(), dim, qt);
+        pair_turned(tools, qt, dim);
+    }
     for chunk in (0..=t.start).step_by(CHUNK) {
         let diagonal = chunk == t.start;
         let keys = if diagonal { t.lanes.end } else { CHUNK };
-        let at = chunk_at(chunk);
-        assert!((keys - 1) * at.k_row + (dim - 1) * at.k_step < at.k.len(), "keys of a chunk");
-        assert!((keys - 1) * at.v_row + dim <= at.v.len(), "values of a chunk");
-        // SAFETY: `keys` keys are there (above); qt is [D, CHUNK], s is [CHUNK, CHUNK].
-        unsafe {
-            let (k, s) = (at.k.as_ptr(), s.0.as_mut_ptr().cast());
-            (tools.mm)(k, at.k_row, at.k_step, qt.as_ptr(), CHUNK, s, CHUNK, keys, CHUNK, dim, false);
+        let (k, v) = open(tools, chunk_at(chunk), keys, dim, [k, v]);
+        for head in 0..t.heads {
+            let (qt, acc) = (&qt[head * len..][..len], &mut acc[head * len..][..len]);
+            let q = Right::rows(qt, CHUNK);
+            // SAFETY: s is [CHUNK, CHUNK].
+            unsafe {
+                let s = s.0.as_mut_ptr().cast();
+                product(tools, k, q, s, CHUNK, [keys, CHUNK, tools.elements(dim)], false);
+            }
+            let (max, sum) = (&mut max[head], &mut sum[head]);
+            let shrink = if diagonal {
+                merge::<true>(&mut s, max, sum, t.scale)
+            } else {
+                merge::<false>(&mut s, max, sum, t.scale)
+            };
+            if chunk > 0 {
+                scale_rows(acc, &shrink, t.lanes.clone(), dim);
+            }
+            let p = columns(tools, &s, keys, p_room);
+            add_values(tools, p, v, acc, t.lanes.clone(), dim, chunk > 0, diagonal);
         }
-        let shrink = merge(&mut s, &mut max, &mut sum, t.scale, diagonal);
-        if chunk > 0 {
-            scale_rows(acc, &shrink, t.lanes.clone(), dim);
-        }
-        add_values(tools, &s, at.v, at.v_row, acc, t.lanes.clone(), dim, chunk > 0, diagonal);
     }
-    for lane in t.lanes {
-        out(lane, &acc[lane * dim..][..dim], max.0[lane], sum.0[lane]);
+    for (head, acc) in acc.chunks_exact(len).enumerate() {
+        for lane in t.lanes.clone() {
+            out(head, lane, &acc[lane * dim..][..dim], max[head].0[lane], sum[head].0[lane]);
+        }
     }
 }
 
 /// Scores -> probabilities relative to the new maximum; returns the factor of what was summed before.
 /// On the diagonal, query i sees keys up to i.
 #[inline(always)]
-fn merge(s: &mut Scores, max: &mut Queries, sum: &mut Queries, scale: f32, diagonal: bool) -> Queries {
+fn merge<const DIAGONAL: bool>(s: &mut Scores, max: &mut Queries, sum: &mut Queries, scale: f32) -> Queries {
+    let scaled = |s: &Scores, j: usize, i: usize| if DIAGONAL && j > i { f32::NEG_INFINITY } else { s.0[j][i] * scale };
     let mut new_max = *max;
     for j in 0..CHUNK {
         for i in 0..CHUNK {
-            let x = s.0[j][i] * scale;
-            let x = if diagonal && j > i { f32::NEG_INFINITY } else { x };
-            s.0[j][i] = x;
+            let x = scaled(s, j, i);
             new_max.0[i] = if x > new_max.0[i] { x } else { new_max.0[i] };
         }
     }
@@ -87,25 +130,27 @@ fn merge(s: &mut Scores, max: &mut Queries, sum: &mut Queries, scale: f32, diago
     for i in 0..CHUNK {
         shrink.0[i] = math::exp(max.0[i] - new_max.0[i]);
     }
-    for j in 0..CHUNK {
+    // The tree of `super::tree`, in every lane; its first two levels as the addends come.
+    let mut tree = [[0f32; CHUNK]; CHUNK / 4];
+    for j in 0..CHUNK / 4 {
+        for row in [j, j + 8, j + 16, j + 24] {
+            for i in 0..CHUNK {
+                s.0[row][i] = math::exp(scaled(s, row, i) - new_max.0[i]);
+            }
+        }
         for i in 0..CHUNK {
-            s.0[j][i] = math::exp(s.0[j][i] - new_max.0[i]);
+            tree[j][i] = (s.0[j][i] + s.0[j + 16][i]) + (s.0[j + 8][i] + s.0[j + 24][i]);
         }
     }
-    // The tree of `super::tree`, in every lane.
-    // All rows of a level at once, as one row of floats: nested loops would be vectorised across rows, with gathers.
-    let mut half = Scores(s.0);
-    let mut rows = half.0.as_flattened_mut();
-    while rows.len() > CHUNK {
-        let (low, high) = rows.split_at_mut(rows.len() / 2);
-        low.iter_mut().zip(high).for_each(
-            #[inline(always)]
-            |(a, b)| *a += *b,
-        );
-        rows = low;
+    for half in [4, 2, 1] {
+        for j in 0..half {
+            for i in 0..CHUNK {
+                tree[j][i] += tree[j + half][i];
+            }
+        }
     }
     for i in 0..CHUNK {
-        sum.0[i] = sum.0[i] * shrink.0[i] + half.0[0][i];
+        sum.0[i] = sum.0[i] * shrink.0[i] + tree[0][i];
     }
     *max = new_max;
     shrink
@@ -127,28 +172,24 @@ fn scale_rows(acc: &mut [f32], shrink: &Queries, lanes: Range<usize>, dim: usize
 #[inline(always)]
 fn add_values(
     tools: Tools,
-    p: &Scores,
-    v: &[f32],
-    v_row: usize,
+    p: Left,
+    v: Right,
     acc: &mut [f32],
     lanes: Range<usize>,
     dim: usize,
     load: bool,
     diagonal: bool,
 ) {
-    let (p, v, acc) = (p.0.as_ptr().cast::<f32>(), v.as_ptr(), acc.as_mut_ptr());
-    // SAFETY: p is [CHUNK, CHUNK] read by columns, acc [CHUNK, D]; key j of v exists: j < CHUNK, or below the lanes'
-    // end on the diagonal.
-    unsafe {
-        if !diagonal {
-            let (p, acc) = (p.add(lanes.start), acc.add(lanes.start * dim));
-            return (tools.mm)(p, 1, CHUNK, v, v_row, acc, dim, lanes.len(), dim, CHUNK, load);
-        }
-        // Eight queries share the keys that any of them sees: what one does not see has probability 0, and a product
-        // with 0 leaves a sum as it is.
-        for first in lanes.clone().step_by(8) {
-            let end = lanes.end.min(first + 8);
-            (tools.mm)(p.add(first), 1, CHUNK, v, v_row, acc.add(first * dim), dim, end - first, dim, end, load);
+    // On the diagonal, eight queries share the keys that any of them sees: what one does not see has probability 0, and
+    // a product with 0 leaves a sum as it is.
+    for first in lanes.clone().step_by(if diagonal { 8 } else { CHUNK }) {
+        let end = lanes.end.min(first + if diagonal { 8 } else { CHUNK });
+        let keys = if diagonal { end } else { CHUNK };
+        let p = Left { at: &p.at[first..], ..p };
+        // SAFETY: acc is [CHUNK, D].
+        unsafe {
+            let acc = acc[first * dim..end * dim].as_mut_ptr();
+            product(tools, p, v, acc, dim, [end - first, dim, tools.elements(keys)], load);
         }
     }
 }

@@ -128,6 +128,15 @@ pub(super) fn turn_32(isa: Isa) -> Pack {
     }
 }
 
+/// How floats become pairs of bf16, for other products of pairs; none where the CPU multiplies no pairs.
+pub(super) fn pack_pairs(isa: Isa) -> Option<&'static Packs<f32>> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if avx512_bf16::is_here() => Some(&avx512_bf16::Pairs::KERNELS.f32),
+        _ => None,
+    }
+}
+
 /// Whether products are of pairs of bf16.
 pub fn multiplies_pairs(cpu: &Cpu) -> bool {
     kernels(cpu).steps == 2
