@@ -1,7 +1,7 @@
 //! The fused head and log-probability on the CPU: logits of a block of rows, then each row's sums or gradient.
 
 use super::float::Float;
-use super::gemm::{self, Factor};
+use super::gemm::{self, Factor, Product};
 use super::math::{Isa, exp, ln};
 use super::pool::Shared;
 use super::softmax::softmax_sums;
@@ -28,10 +28,15 @@ fn narrow_rows(vocab: usize) -> usize {
     (NARROW_BLOCK / vocab.max(1)).clamp(rows, 512) / rows * rows
 }
 
+/// Numbers from row to row of logits: rows a multiple of 4 KiB apart would share their cache sets.
+fn row_len(vocab: usize) -> usize {
+    vocab.next_multiple_of(32) + 32
+}
+
 /// f32 elements of the workspace: logits, and at medium precision their gradients.
 pub fn workspace_len(cpu: &Cpu, vocab: usize) -> usize {
-    let narrow = if cpu.precision == Precision::Medium { (narrow_rows(vocab) * vocab).div_ceil(2) } else { 0 };
-    block_rows(vocab) * vocab + narrow
+    let narrow = if cpu.precision == Precision::Medium { narrow_rows(vocab) / 2 } else { 0 };
+    (block_rows(vocab) + narrow) * row_len(vocab)
 }
 
 /// The head's matrix `[V, C]`, and perhaps its panels.
@@ -47,24 +52,31 @@ impl<'a> Head<'a> {
         Head { w: w.host(), panels: panels.map(|p| p.host()) }
     }
 
-    /// Logits of rows of x, `z [N, V]`.
-    fn logits(self, cpu: &Cpu, x: Factor, z: &mut [f32], dim: usize) {
-        let (v, w) = (self.w.len() / dim, Factor::F32(self.w));
-        gemm::gemm_nt(cpu, x, w, self.panels, z, z.len() / v, v, dim, Store::Set);
+    /// V.
+    fn vocab(self, dim: usize) -> usize {
+        self.w.len() / dim
     }
-}
 
-/// Calls `row(r, z)` for every row of `z [n_rows, V]`, in parallel.
-fn each_row(cpu: &Cpu, z: &mut [f32], vocab: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
-    let n_rows = z.len() / vocab;
-    let rows = (TASK / vocab).max(1);
-    let z = Shared::new(z);
-    cpu.pool.run(n_rows.div_ceil(rows), |task| {
-        for r in task * rows..n_rows.min((task + 1) * rows) {
-            // SAFETY: each row belongs to one task.
-            row(r, unsafe { z.part(r * vocab, vocab) });
-        }
-    });
+    /// Calls `row(r, z)` for the logits of each row of x, in parallel.
+    fn each_row(
+        self,
+        cpu: &Cpu,
+        x: Factor,
+        z: &mut [f32],
+        [n, dim]: [usize; 2],
+        row: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let (v, w) = (self.vocab(dim), Factor::F32(self.w));
+        let ldc = row_len(v);
+        gemm::run(cpu, Product::nt(x, w, z, [n, v, dim], Store::Set).panels(self.panels).ldc(ldc));
+        let (rows, z) = ((TASK / v).max(1), Shared::new(z));
+        cpu.pool.run(n.div_ceil(rows), |task| {
+            for r in task * rows..n.min((task + 1) * rows) {
+                // SAFETY: each row belongs to one task.
+                row(r, unsafe { z.part(r * ldc, v) });
+            }
+        });
+    }
 }
 
 /// (lse, entropy, logprob of `target`) of a row of raw logits, which is scaled in place.
@@ -96,13 +108,12 @@ pub fn linear_logprob_fwd(
     dim: usize,
     inv_temperature: f32,
 ) {
-    let v = head.w.len() / dim;
+    let v = head.vocab(dim);
     let (logprob, lse, entropy) = (Shared::new(logprob), Shared::new(lse), Shared::new(entropy));
     for start in (0..target.len()).step_by(block_rows(v)) {
         let rows = block_rows(v).min(target.len() - start);
-        let z = &mut workspace[..rows * v];
-        head.logits(cpu, x.at(start * dim..(start + rows) * dim), z, dim);
-        each_row(cpu, z, v, |r, z| {
+        let x = x.at(start * dim..(start + rows) * dim);
+        head.each_row(cpu, x, workspace, [rows, dim], |r, z| {
             let n = start + r;
             let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target[n] as usize);
             // SAFETY: element n of each belongs to the task of row n.
@@ -140,36 +151,33 @@ pub fn linear_logprob_bwd(
     dim: usize,
     inv_temperature: f32,
 ) {
-    let (v, w) = (head.w.len() / dim, Factor::F32(head.w));
+    let (v, w) = (head.vocab(dim), Factor::F32(head.w));
     let given = Given { dlogprob, dentropy, target, lse, entropy, inv_temperature };
+    let (block, lda) = (block_rows(v), row_len(v));
+    let (z, dz) = workspace.split_at_mut(block * lda);
     let narrow = cpu.precision == Precision::Medium;
-    let (z, dz) = workspace.split_at_mut(block_rows(v) * v);
-    let most = if narrow { narrow_rows(v) } else { block_rows(v) };
+    let most = if narrow { narrow_rows(v) } else { block };
     for start in (0..target.len()).step_by(most) {
         let rows = most.min(target.len() - start);
         let of = |n: usize, rows: usize| n * dim..(n + rows) * dim;
         let dz = if narrow {
-            let dz = &mut bytemuck::cast_slice_mut::<f32, bf16>(dz)[..rows * v];
-            for first in (0..rows).step_by(block_rows(v)) {
-                let rows = block_rows(v).min(rows - first);
-                let z = &mut z[..rows * v];
-                head.logits(cpu, x.at(of(start + first, rows)), z, dim);
-                let dz = Shared::new(&mut dz[first * v..][..rows * v]);
-                each_row(cpu, z, v, |r, z| {
+            let dz = bytemuck::cast_slice_mut::<f32, bf16>(dz);
+            for first in (0..rows).step_by(block) {
+                let (n, to) = (block.min(rows - first), Shared::new(&mut dz[first * lda..]));
+                head.each_row(cpu, x.at(of(start + first, n)), z, [n, dim], |r, z| {
                     given.row(cpu.isa, start + first + r, z);
                     // SAFETY: row r belongs to one task.
-                    narrow_row(cpu.isa, z, unsafe { dz.part(r * v, v) });
+                    narrow_row(cpu.isa, z, unsafe { to.part(r * lda, v) });
                 });
             }
             Factor::Bf16(dz)
         } else {
-            let z = &mut z[..rows * v];
-            head.logits(cpu, x.at(of(start, rows)), z, dim);
-            each_row(cpu, z, v, |r, z| given.row(cpu.isa, start + r, z));
+            head.each_row(cpu, x.at(of(start, rows)), z, [rows, dim], |r, z| given.row(cpu.isa, start + r, z));
             Factor::F32(z)
         };
-        gemm::gemm_nn(cpu, dz, w, &mut dx[of(start, rows)], rows, dim, v, Store::Set);
-        gemm::gemm_tn(cpu, dz, x.at(of(start, rows)), dw, v, dim, rows, Store::Add);
+        let dx = &mut dx[of(start, rows)];
+        gemm::run(cpu, Product::nn(dz, w, dx, [rows, dim, v], Store::Set).lda(lda));
+        gemm::run(cpu, Product::tn(dz, x.at(of(start, rows)), dw, [v, dim, rows], Store::Add).lda(lda));
     }
 }
 

@@ -48,11 +48,11 @@ impl Place {
         let streams = if p.a_by_k {
             let part = t * self.panels + panel;
             let next = |x, ld, of| self.next_steps(p, x, ld, of, part);
-            [next(here, p.m, &self.rows), next(p.b.bytes(), p.n, &self.cols)]
+            [next(here, p.lda, &self.rows), next(p.b.bytes(), p.n, &self.cols)]
         } else {
             let next = |x, ld, whole: bool| whole.then(|| self.next_rows(p, x, ld, t, panel)).flatten();
             let c = (p.c.ptr().cast_const().cast(), size_of::<f32>());
-            [next(here, p.k, self.kc == p.k), next(c, p.n, self.cols.len() == p.n)]
+            [next(here, p.lda, self.kc == p.lda), next(c, p.ldc, self.cols.len() == p.ldc)]
         };
         streams.map(|stream| stream.unwrap_or(Ahead { at: here.0, step: 0 }))
     }

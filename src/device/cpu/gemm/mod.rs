@@ -185,8 +185,10 @@ impl<'a> Factor<'a> {
 
 /// One product, `c [m, n]`.
 #[derive(Clone, Copy)]
-struct Product<'a> {
+pub(super) struct Product<'a> {
     a: Factor<'a>,
+    /// Numbers from row to row of A as it is stored.
+    lda: usize,
     /// A is stored `[K, M]` rather than `[M, K]`.
     a_by_k: bool,
     b: Factor<'a>,
@@ -195,10 +197,54 @@ struct Product<'a> {
     /// B is stored `[K, N]` rather than `[N, K]`.
     b_by_k: bool,
     c: Shared<f32>,
+    /// Floats from row to row of C.
+    ldc: usize,
     m: usize,
     n: usize,
     k: usize,
     store: Store,
+}
+
+impl<'a> Product<'a> {
+    /// A `[M, K]`, B `[N, K]`.
+    pub fn nt(a: Factor<'a>, b: Factor<'a>, c: &mut [f32], [m, n, k]: [usize; 3], store: Store) -> Product<'a> {
+        let c = Shared::new(c);
+        Product { a, lda: k, a_by_k: false, b, panels: None, b_by_k: false, c, ldc: n, m, n, k, store }
+    }
+
+    /// A `[M, K]`, B `[K, N]`.
+    pub fn nn(a: Factor<'a>, b: Factor<'a>, c: &mut [f32], dims: [usize; 3], store: Store) -> Product<'a> {
+        Product { b_by_k: true, ..Product::nt(a, b, c, dims, store) }
+    }
+
+    /// A `[K, M]`, B `[K, N]`.
+    pub fn tn(a: Factor<'a>, b: Factor<'a>, c: &mut [f32], dims: [usize; 3], store: Store) -> Product<'a> {
+        Product { lda: dims[0], a_by_k: true, ..Product::nn(a, b, c, dims, store) }
+    }
+
+    /// With B's panels, where there are.
+    pub fn panels(self, panels: Option<&'a [f32]>) -> Product<'a> {
+        Product { panels, ..self }
+    }
+
+    /// Of an A whose rows, as it is stored, lie so far apart.
+    pub fn lda(self, lda: usize) -> Product<'a> {
+        Product { lda, ..self }
+    }
+
+    /// Into a C whose rows lie so far apart.
+    pub fn ldc(self, ldc: usize) -> Product<'a> {
+        Product { ldc, ..self }
+    }
+
+    /// The elements of A and C fit rows so far apart.
+    fn fits(&self) -> bool {
+        let (rows, width) = if self.a_by_k { (self.k, self.m) } else { (self.m, self.k) };
+        let spans = |len, rows: usize, width, ld| rows == 0 || width <= ld && (rows - 1) * ld + width <= len;
+        self.b.len() == self.n * self.k
+            && spans(self.a.len(), rows, width, self.lda)
+            && spans(self.c.len(), self.m, self.n, self.ldc)
+    }
 }
 
 /// See [`crate::ops::gemm::gemm_nt`].
@@ -213,7 +259,7 @@ pub fn gemm_nt(
     k: usize,
     store: Store,
 ) {
-    run(cpu, Product { a, a_by_k: false, b, panels, b_by_k: false, c: Shared::new(c), m, n, k, store });
+    run(cpu, Product::nt(a, b, c, [m, n, k], store).panels(panels));
 }
 
 /// See [`crate::ops::gemm::panels_len`].
@@ -247,16 +293,17 @@ fn panel_at(n_panels: usize, kernels: &Kernels, k0: usize, kc: usize, j: usize) 
 
 /// See [`crate::ops::gemm::gemm_nn`].
 pub fn gemm_nn(cpu: &Cpu, a: Factor, b: Factor, c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
-    run(cpu, Product { a, a_by_k: false, b, panels: None, b_by_k: true, c: Shared::new(c), m, n, k, store });
+    run(cpu, Product::nn(a, b, c, [m, n, k], store));
 }
 
 /// See [`crate::ops::gemm::gemm_tn`].
 pub fn gemm_tn(cpu: &Cpu, a: Factor, b: Factor, c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
-    run(cpu, Product { a, a_by_k: true, b, panels: None, b_by_k: true, c: Shared::new(c), m, n, k, store });
+    run(cpu, Product::tn(a, b, c, [m, n, k], store));
 }
 
-fn run(cpu: &Cpu, p: Product) {
-    assert!(p.a.len() == p.m * p.k && p.b.len() == p.n * p.k && p.c.len() == p.m * p.n, "gemm: sizes");
+/// Computes it.
+pub(super) fn run(cpu: &Cpu, p: Product) {
+    assert!(p.fits(), "gemm: sizes");
     if p.m == 0 || p.n == 0 {
         return;
     }
@@ -328,24 +375,24 @@ fn tile_row(p: &Product, kernels: &Kernels, place: &Place, t: usize, (a, lda): (
     for j in cols.clone().step_by(nr) {
         let ahead = place.ahead(p, kernels, t, j);
         // SAFETY: the panel of column j; in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
-        let (panel, c) = unsafe { (b.add((j - cols.start) * len), p.c.ptr().add(rows.start * p.n + j)) };
+        let (panel, c) = unsafe { (b.add((j - cols.start) * len), p.c.ptr().add(rows.start * p.ldc + j)) };
         if j + nr <= cols.end {
             // SAFETY: A holds `len` elements of rows.len() rows, the panel `len nr`, and the tile is inside C.
-            unsafe { tile(len, a, lda, panel, c, p.n, load, ahead) };
+            unsafe { tile(len, a, lda, panel, c, p.ldc, load, ahead) };
             continue;
         }
         // The last columns: through a tile of its own.
         let (width, mut edge) = (cols.end - j, [0f32; pack::MAX_MR * pack::MAX_NR]);
         for i in 0..rows.len() {
             // SAFETY: row i of this tile of C, which is this task's alone.
-            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.ldc), width) };
             edge[i * nr..][..width].copy_from_slice(c);
         }
         // SAFETY: as above, and edge holds mr nr floats.
         unsafe { tile(len, a, lda, panel, edge.as_mut_ptr(), nr, load, ahead) };
         for i in 0..rows.len() {
             // SAFETY: as above.
-            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.n), width) };
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.ldc), width) };
             c.copy_from_slice(&edge[i * nr..][..width]);
         }
     }

@@ -67,16 +67,19 @@ unsafe fn pack_rows<T>(
     // SAFETY: inside A, and inside `to`, which holds MAX_STEP A_STRIDE >= kc step, mr A_STRIDE floats.
     unsafe {
         if p.a_by_k {
-            (packs.copy_a)(a.add(k0 * p.m + rows.start), p.m, rows.len(), kc, to);
+            (packs.copy_a)(a.add(k0 * p.lda + rows.start), p.lda, rows.len(), kc, to);
             return (to, 0);
         }
-        let from = a.add(rows.start * p.k + k0);
+        let from = a.add(rows.start * p.lda + k0);
         // Rows a multiple of 4 KiB apart share their cache sets, of 8 or 12 lines each.
-        if packs.in_place && p.k.is_multiple_of(kernels.steps) && !(p.k * size_of::<T>()).is_multiple_of(4096) {
-            return (from.cast(), p.k / kernels.steps);
+        if packs.in_place
+            && (p.lda | p.k).is_multiple_of(kernels.steps)
+            && !(p.lda * size_of::<T>()).is_multiple_of(4096)
+        {
+            return (from.cast(), p.lda / kernels.steps);
         }
         for i in 0..rows.len() {
-            (packs.row)(from.add(i * p.k), kc, to.add(i * A_STRIDE));
+            (packs.row)(from.add(i * p.lda), kc, to.add(i * A_STRIDE));
         }
         (to, A_STRIDE)
     }
