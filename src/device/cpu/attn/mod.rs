@@ -2,7 +2,7 @@
 //!
 //! A tile is [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
 //! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles.
-//! In decode a tile would be a few queries wide; there lanes are the keys of a page (`pages`). Both forms do the same
+//! In decode a tile would be a few queries wide; there queries of any sequences walk together (`walk`). Both do the same
 //! arithmetic per query: scores are chains over d, sums of a chunk are the tree of `tree`, `o` is a chain over keys. What the
 //! products multiply, floats or pairs of bf16, is the business of `factors`; all else is f32.
 
@@ -12,6 +12,7 @@ mod factors;
 mod fwd;
 mod pages;
 mod tile;
+mod walk;
 
 pub use append::kv_append;
 pub use bwd::attn_bwd;

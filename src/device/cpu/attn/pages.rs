@@ -2,32 +2,28 @@
 
 use super::super::pool::Shared;
 use super::super::{Cpu, math};
-use super::factors::{Left, Right, Tools, even_only, narrow, product};
+use super::factors::{Tools, narrow};
 use super::tile::{self, Chunk, Tile};
-use super::{Floats, Paged, page_at, strides, tree};
-use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use super::walk::{QUERIES, Walk};
+use super::{Floats, Paged, page_at, strides};
+use crate::ops::attn::{CHUNK, Heads};
 use std::ops::Range;
 
-/// Rows of a call whose runs one task takes, and the longest run that walks with lanes of keys.
-const ROWS: usize = 8;
-
-/// Queries that walk together at most.
-const QUERIES: usize = 16;
-
-/// Scores of queries that walk together, `[query, key]`.
-#[repr(align(64))]
-struct Rows([[f32; CHUNK]; QUERIES]);
+/// The longest run that is no tile.
+const SHORT: usize = 8;
 
 /// See [`crate::ops::attn::attn_decode`].
 pub fn attn_decode(cpu: &Cpu, q: &[f32], k_pages: &[f32], v_pages: &[f32], at: Paged, o: &mut [f32], heads: Heads) {
     let n = at.1.len();
     let (o, tools) = (Shared::new(o), Tools::of(cpu));
     let call = Call { q, k_pages, v_pages, at, o, tools, heads };
-    cpu.pool.run(n.div_ceil(ROWS) * heads.kv, |task| {
-        let (first, kv) = (task / heads.kv * ROWS, task % heads.kv);
+    // Rows of a task: as many as walk together, if there are enough for all threads.
+    let rows = n.div_ceil(cpu.pool.threads()).clamp(1, (QUERIES * heads.kv / heads.q).max(1));
+    cpu.pool.run(n.div_ceil(rows) * heads.kv, |task| {
+        let (first, kv) = (task / heads.kv * rows, task % heads.kv);
         cpu.isa.run(
             #[inline(always)]
-            || call.rows(first, n.min(first + ROWS), kv),
+            || call.rows(first, n.min(first + rows), kv),
         )
     });
 }
@@ -63,7 +59,7 @@ impl Call<'_> {
                 continue;
             }
             let n = 1 + (row + 1..pos.len()).take_while(|row| self.continues(*row)).count();
-            if n > ROWS {
+            if n > SHORT {
                 for first in (0..group).step_by(together) {
                     self.tile(row, n, kv, first..group.min(first + together));
                 }
@@ -154,173 +150,38 @@ impl Call<'_> {
             let from = &self.q[query.at..][..dim];
             if self.tools.steps == 1 { to.copy_from_slice(from) } else { narrow(self.tools, from, to) }
         }
-        let mut walk = Walk {
-            tools: self.tools,
-            queries,
-            q,
-            acc,
-            max: [f32::NEG_INFINITY; QUERIES],
-            sum: [0.0; QUERIES],
-            p: Rows([[0.0; CHUNK]; QUERIES]),
-            dim,
-            scale: self.heads.scale,
-        };
+        let mut walk = Walk::new(self.tools, q, acc, queries.len(), self.heads);
         let longest = queries.iter().map(|query| query.keys).max().unwrap_or(0);
         for chunk in (0..longest).step_by(CHUNK) {
-            let mut next = 0;
+            // Who reads which page: every query of a group sees some of it.
+            let (mut groups, mut n_groups, mut next) = ([(0, 0, 0); QUERIES], 0, 0);
             while next < queries.len() {
                 let (i, at) = (next, page(&queries[next], chunk));
                 next = i + queries[i..].iter().take_while(|query| page(query, chunk) == at).count();
-                let Some(at) = at else { continue };
-                // No stream of reads leads from page to page: the addresses of the chunk after this one are
-                // looked up early, the next page is fetched.
-                if let Some(at) = page(&queries[i], chunk + CHUNK) {
-                    math::prefetch(&self.k_pages[at..][..1]);
-                    math::prefetch(&self.v_pages[at..][..1]);
+                if let Some(at) = at {
+                    groups[n_groups] = (i, next, at);
+                    n_groups += 1;
                 }
-                let ahead = if next < queries.len() { (next, chunk) } else { (0, chunk + CHUNK) };
-                if let Some(at) = page(&queries[ahead.0], ahead.1) {
-                    let (k, v) = self.page(at);
-                    math::prefetch(k);
-                    math::prefetch(v);
+            }
+            for (i, query) in queries.iter().enumerate() {
+                walk.sees[i] = query.keys.saturating_sub(chunk).min(CHUNK) as i32;
+            }
+            // No stream of reads leads from page to page: values are fetched while keys are multiplied, the next keys
+            // while values are.
+            for &(first, end, at) in &groups[..n_groups] {
+                math::prefetch(self.page(at).1);
+                walk.scores(self.page(at).0, first..end);
+            }
+            walk.merge(chunk > 0);
+            for &(first, end, at) in &groups[..n_groups] {
+                if let Some(at) = page(&queries[first], chunk + CHUNK) {
+                    math::prefetch(self.page(at).0);
                 }
-                let (k, v) = self.page(at);
-                walk.scores(k, i..next);
-                walk.merge(i..next, chunk);
-                walk.values(v, i..next, chunk);
+                walk.values(self.page(at).1, first..end, chunk > 0);
             }
         }
         for (i, query) in queries.iter().enumerate() {
-            self.store(query.at, &walk.acc[i * dim..][..dim], walk.sum[i]);
+            self.store(query.at, &walk.acc[i * dim..][..dim], walk.sum.0[i]);
         }
     }
-}
-
-/// What queries that walk together have gathered.
-struct Walk<'a> {
-    tools: Tools,
-    queries: &'a [Query],
-    /// `[n, elements(D)]`
-    q: &'a [f32],
-    /// `[n, D]`
-    acc: &'a mut [f32],
-    max: [f32; QUERIES],
-    sum: [f32; QUERIES],
-    /// Scores of the chunk, then probabilities.
-    p: Rows,
-    dim: usize,
-    scale: f32,
-}
-
-impl Walk<'_> {
-    /// Scores of the queries that read a page of keys.
-    #[inline(always)]
-    fn scores(&mut self, k: &[f32], these: Range<usize>) {
-        let len = self.tools.elements(self.dim);
-        let q = Left { at: &self.q[these.start * len..these.end * len], row: len, step: 1 };
-        let k = Right::rows(k, CHUNK);
-        let p = self.p.0[these.clone()].as_mut_ptr().cast();
-        // SAFETY: p holds a row of CHUNK for each of these.
-        unsafe { product(self.tools, q, k, p, CHUNK, [these.len(), CHUNK, len], false) };
-    }
-
-    /// How many keys of a chunk query i sees.
-    #[inline(always)]
-    fn sees(&self, i: usize, chunk: usize) -> usize {
-        CHUNK.min(self.queries[i].keys - chunk)
-    }
-
-    /// Scores -> probabilities; shrinks what was gathered before.
-    #[inline(always)]
-    fn merge(&mut self, these: Range<usize>, chunk: usize) {
-        for i in these {
-            let sees = self.sees(i, chunk);
-            let shrink = merge(&mut self.p.0[i], sees, &mut self.max[i], &mut self.sum[i], self.scale);
-            if chunk > 0 && shrink != 1.0 {
-                self.acc[i * self.dim..][..self.dim].iter_mut().for_each(
-                    #[inline(always)]
-                    |x| *x *= shrink,
-                );
-            }
-        }
-    }
-
-    /// `acc[i] += p[i] v`, keys in order: those that all of these see together, then the rest row by row.
-    #[inline(always)]
-    fn values(&mut self, v: &[f32], these: Range<usize>, chunk: usize) {
-        let (mut low, mut high) = (CHUNK, 0);
-        for i in these.clone() {
-            let sees = self.sees(i, chunk);
-            (low, high) = (low.min(sees), high.max(sees));
-        }
-        let all = if low == high { low } else { low / self.tools.steps * self.tools.steps };
-        self.values_of(v, these.clone(), 0..all, chunk > 0);
-        for i in these {
-            let sees = self.sees(i, chunk);
-            if sees > all {
-                self.values_of(v, i..i + 1, all..sees, true);
-            }
-        }
-    }
-
-    /// The same of keys `keys`, the first of which starts an element.
-    #[inline(always)]
-    fn values_of(&mut self, v: &[f32], these: Range<usize>, keys: Range<usize>, load: bool) {
-        let (dim, steps) = (self.dim, self.tools.steps);
-        let (n, first, whole) = (these.len(), keys.start / steps, keys.len() / steps);
-        let acc = self.acc[these.start * dim..these.end * dim].as_mut_ptr();
-        let mut pairs = Rows([[0.0; CHUNK]; QUERIES]);
-        let p = if steps == 1 {
-            self.p.0[these].as_flattened()
-        } else {
-            for (from, to) in self.p.0[these].iter().zip(&mut pairs.0) {
-                narrow(self.tools, from, &mut to[..CHUNK / 2]);
-            }
-            pairs.0.as_flattened()
-        };
-        let p = |first: usize| Left { at: &p[first..], row: CHUNK, step: 1 };
-        // SAFETY: acc is [n, D] of these.
-        unsafe {
-            let v = Right::rows(&v[first * dim..], dim);
-            product(self.tools, p(first), v, acc, dim, [n, dim, whole], load);
-        }
-        if keys.len().is_multiple_of(steps) {
-            return;
-        }
-        // Beside the last value stands one that nobody has written, or not for this sequence.
-        let mut last = [0f32; MAX_DIM];
-        for (v, to) in v[(first + whole) * dim..][..dim].iter().zip(&mut last) {
-            *to = even_only(*v);
-        }
-        // SAFETY: as above.
-        unsafe {
-            let v = Right::rows(&last, dim);
-            product(self.tools, p(first + whole), v, acc, dim, [n, dim, 1], load || whole > 0);
-        }
-    }
-}
-
-/// Scores -> probabilities relative to the new maximum; returns the factor of what was summed before.
-#[inline(always)]
-fn merge(s: &mut [f32; CHUNK], keys: usize, max: &mut f32, sum: &mut f32, scale: f32) -> f32 {
-    let mut top = [0f32; CHUNK];
-    for j in 0..CHUNK {
-        s[j] = if j < keys { s[j] * scale } else { f32::NEG_INFINITY };
-        top[j] = s[j];
-    }
-    let mut half = CHUNK / 2;
-    while half > 0 {
-        for j in 0..half {
-            top[j] = if top[j + half] > top[j] { top[j + half] } else { top[j] };
-        }
-        half /= 2;
-    }
-    let new_max = if top[0] > *max { top[0] } else { *max };
-    let shrink = math::exp(*max - new_max);
-    for j in 0..CHUNK {
-        s[j] = math::exp(s[j] - new_max);
-    }
-    *sum = *sum * shrink + tree(*s);
-    *max = new_max;
-    shrink
 }
