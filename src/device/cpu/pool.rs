@@ -71,20 +71,23 @@ impl Drop for Pool {
     }
 }
 
-/// Number of the job (upper 32 bits), tasks of a share that nobody has taken yet (lower 32 bits); a cache line of its own.
+/// A thread's share of the current job; a cache line of its own, so that a thread that waits gets all of it at once.
 #[derive(Default)]
 #[repr(align(64))]
-struct Ticket(AtomicU64);
+struct Ticket {
+    /// Number of the job (upper 32 bits), tasks of the share that nobody has taken yet (lower 32 bits).
+    word: AtomicU64,
+    /// The `Job`.
+    job: AtomicPtr<()>,
+    /// Its `Call`, as a pointer.
+    call: AtomicPtr<()>,
+}
 
 #[derive(Default)]
 struct State {
     /// A thread each; the caller's is the first.
     tickets: Box<[Ticket]>,
-    /// The `Job`.
-    job: AtomicPtr<()>,
-    /// Its `Call`, as a pointer.
-    call: AtomicPtr<()>,
-    /// Tasks that have not returned yet.
+    /// Tasks that are not known to have returned: a thread says so once, when it finds no more.
     pending: AtomicUsize,
     /// Held by who runs a job.
     caller: Mutex<()>,
@@ -132,13 +135,13 @@ impl State {
         assert!(n_tasks < u32::MAX as usize, "{n_tasks} tasks in one job");
         let job = Job { n_tasks, task };
         self.pending.store(n_tasks, Ordering::Relaxed);
-        self.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
-        self.call.store(call::<F> as Call as *mut (), Ordering::Relaxed);
-        let number = (self.tickets[0].0.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
+        let number = (self.tickets[0].word.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
         let (mut first, shares) = (0, self.tickets.len());
         for (share, ticket) in self.tickets.iter().enumerate() {
             let end = end_of_share(n_tasks, share, shares);
-            ticket.0.store(number | (end - first) as u64, Ordering::SeqCst);
+            ticket.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
+            ticket.call.store(call::<F> as Call as *mut (), Ordering::Relaxed);
+            ticket.word.store(number | (end - first) as u64, Ordering::SeqCst);
             first = end;
         }
         if self.sleepers.load(Ordering::SeqCst) > 0 {
@@ -157,20 +160,26 @@ impl State {
     /// Runs tasks of the current job until none is left: first the thread's own, then the others'.
     fn take_tasks(&self, thread: usize) {
         let shares = self.tickets.len();
-        (0..shares).for_each(|i| self.take_share((thread + i) % shares));
+        let ran: usize = (0..shares).map(|i| self.take_share((thread + i) % shares)).sum();
+        if ran > 0 && self.pending.fetch_sub(ran, Ordering::SeqCst) == ran && self.caller_sleeps.load(Ordering::SeqCst)
+        {
+            drop(lock(&self.sleep));
+            self.finished.notify_one();
+        }
     }
 
-    fn take_share(&self, share: usize) {
+    /// Runs tasks of a share until none is left; how many.
+    fn take_share(&self, share: usize) -> usize {
+        let (ticket, mut ran) = (&self.tickets[share], 0);
         loop {
-            let ticket = self.tickets[share].0.load(Ordering::Acquire);
-            let left = (ticket & u32::MAX as u64) as usize;
+            let word = ticket.word.load(Ordering::Acquire);
+            let left = (word & u32::MAX as u64) as usize;
             if left == 0 {
-                return;
+                return ran;
             }
-            let (job, call) = (self.job.load(Ordering::Relaxed), self.call.load(Ordering::Relaxed));
+            let (job, call) = (ticket.job.load(Ordering::Relaxed), ticket.call.load(Ordering::Relaxed));
             // Success says that this task was free until now: its job is not over, so what was read above is its own.
-            let taken = self.tickets[share].0.compare_exchange(ticket, ticket - 1, Ordering::AcqRel, Ordering::Relaxed);
-            if taken.is_err() {
+            if ticket.word.compare_exchange(word, word - 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
             // SAFETY: `call` and `job` belong together (see above); the job lives until `run` returns, and `run`
@@ -181,10 +190,7 @@ impl State {
             if let Err(panic) = result {
                 lock(&self.panic).get_or_insert(panic);
             }
-            if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
-                drop(lock(&self.sleep));
-                self.finished.notify_one();
-            }
+            ran += 1;
         }
     }
 
@@ -203,7 +209,7 @@ impl State {
 
     /// The life of a worker.
     fn work(&self, thread: usize) {
-        let (mut seen, ticket) = (0, &self.tickets[thread].0);
+        let (mut seen, ticket) = (0, &self.tickets[thread].word);
         loop {
             let news = || ticket.load(Ordering::SeqCst) >> 32 != seen || self.closed.load(Ordering::SeqCst);
             if !patient(news) {
