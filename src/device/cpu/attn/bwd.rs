@@ -6,7 +6,10 @@
 
 use super::super::pool::Shared;
 use super::super::{Cpu, math};
-use super::factors::{HEADS, Left, Right, Tools, by_rows, by_steps, columns, pair_turned, panels_len, product, turn};
+use super::factors::{
+    HEADS, Left, Right, Tools, by_rows, by_steps, columns, over_keys, over_queries, pair_turned, panels_len, scores,
+    turn,
+};
 use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
 use crate::ops::attn::{CHUNK, Heads};
 use std::ops::Range;
@@ -146,12 +149,14 @@ impl Call<'_> {
                 let (lse, delta) = (&rooms.lse[head], &rooms.delta[head]);
                 self.scores(part, k, v, qt, dot, lse, delta, keys, diagonal);
                 let first = diagonal && t.these.start + head == t.kv * (self.heads.q / self.heads.kv);
-                self.key_gradients(part, q[head], d_o[head], key_at, t.rows, keys, first);
+                self.key_gradients(part, q[head], d_o[head], key_at, t.rows, keys, first, diagonal);
                 let ds = columns(tools, &part.ds, keys, part.pairs);
-                let dims = [t.rows, dim, tools.elements(keys)];
                 assert!(at(head) + (t.rows - 1) * q_stride + dim <= self.dq.len(), "queries of a tile");
                 // SAFETY: rows of dq of this sequence and head (above), which no other task has.
-                unsafe { product(tools, ds, k_steps, self.dq.ptr().add(at(head)), q_stride, dims, chunk > 0) };
+                unsafe {
+                    let dq = self.dq.ptr().add(at(head));
+                    over_keys(tools, ds, k_steps, dq, q_stride, 0..t.rows, [keys, dim], chunk > 0, diagonal);
+                }
             }
         }
     }
@@ -210,20 +215,12 @@ impl Call<'_> {
         diagonal: bool,
     ) {
         let (tools, scale) = (self.tools, self.heads.scale);
-        let dims = [keys, CHUNK, tools.elements(self.heads.dim)];
-        // SAFETY: p and ds are [CHUNK, CHUNK].
-        unsafe {
-            product(tools, k, qt, part.p.0.as_mut_ptr().cast(), CHUNK, dims, false);
-            product(tools, v, dot, part.ds.0.as_mut_ptr().cast(), CHUNK, dims, false);
-        }
-        for j in 0..keys {
-            for i in 0..CHUNK {
-                let x = part.p.0[j][i] * scale - lse.0[i];
-                let x = if diagonal && j > i { f32::NEG_INFINITY } else { x };
-                let p = math::exp(x);
-                part.p.0[j][i] = p;
-                part.ds.0[j][i] = p * (part.ds.0[j][i] - delta.0[i]) * scale;
-            }
+        scores(tools, k, qt, &mut part.p, keys, self.heads.dim, diagonal);
+        scores(tools, v, dot, &mut part.ds, keys, self.heads.dim, diagonal);
+        if diagonal {
+            probabilities::<true>(part, lse, delta, keys, scale);
+        } else {
+            probabilities::<false>(part, lse, delta, keys, scale);
         }
     }
 
@@ -238,14 +235,32 @@ impl Call<'_> {
         rows: usize,
         keys: usize,
         first: bool,
+        diagonal: bool,
     ) {
         let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).1);
-        let dims = [keys, dim, tools.elements(rows)];
         for (x, right, to) in [(&part.p, d_o, self.dv), (&part.ds, q, self.dk)] {
             let x = by_rows(tools, x.0.as_flattened(), CHUNK, keys, CHUNK, part.pairs);
             assert!(key_at + (keys - 1) * stride + dim <= to.len(), "keys of a chunk");
             // SAFETY: `keys` rows of dv and dk from `key_at` on (above), which no other task has.
-            unsafe { product(tools, x, right, to.ptr().add(key_at), stride, dims, !first) };
+            unsafe {
+                let to = to.ptr().add(key_at);
+                over_queries(tools, x, right, to, stride, [keys, rows, dim], !first, diagonal);
+            }
+        }
+    }
+}
+
+/// Scores and dp -> p and ds. On the diagonal, query i sees keys up to i; what no query of a half sees, nothing reads.
+#[inline(always)]
+fn probabilities<const DIAGONAL: bool>(part: &mut Part, lse: &Queries, delta: &Queries, keys: usize, scale: f32) {
+    const HALF: usize = CHUNK / 2;
+    for j in 0..keys {
+        let (p, ds) = (&mut part.p.0[j], &mut part.ds.0[j]);
+        let first = if DIAGONAL && j >= HALF { HALF } else { 0 };
+        for i in first..CHUNK {
+            let x = p[i] * scale - lse.0[i];
+            p[i] = math::exp(if DIAGONAL && j > i { f32::NEG_INFINITY } else { x });
+            ds[i] = p[i] * (ds[i] - delta.0[i]) * scale;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the products of attention multiply: floats where they lie, or pairs of bf16 made of them.
 //!
-//! At [`Precision::Medium`](crate::device::Precision::Medium) every factor is rounded to the nearest bf16, ties to even
+//! At [`Precision::Medium`] every factor is rounded to the nearest bf16, ties to even
 //! (below 2^-126: to zero), and an element holds two consecutive steps of a sum; of these the odd one is added first
 //! (`mm`). An odd number of steps ends in a pair with zero.
 
@@ -101,6 +101,80 @@ pub(super) unsafe fn product(
     }
 }
 
+/// `s [keys, CHUNK] = k q`, for queries turned; on the diagonal, where query i sees keys up to i, not the quarter that
+/// none of its queries sees.
+#[inline(always)]
+pub(super) fn scores(tools: Tools, k: Left, q: Right, s: &mut Scores, keys: usize, dim: usize, diagonal: bool) {
+    const HALF: usize = CHUNK / 2;
+    let (n, whole) = (tools.elements(dim), if diagonal { keys.min(HALF) } else { keys });
+    let s = s.0[..keys].as_flattened_mut();
+    // SAFETY: s holds `keys` rows of CHUNK.
+    unsafe {
+        product(tools, k, q, s.as_mut_ptr(), CHUNK, [whole, CHUNK, n], false);
+        if keys > whole {
+            let (k, q) = (Left { at: &k.at[HALF * k.row..], ..k }, Right { at: &q.at[HALF..], ..q });
+            let s = s[HALF * CHUNK + HALF..].as_mut_ptr();
+            product(tools, k, q, s, CHUNK, [keys - HALF, HALF, n], false);
+        }
+    }
+}
+
+/// `c[i] = a[i] b`, or `+=` when `load`, for queries i of `lanes` over `keys` keys; on the diagonal only over those a
+/// query sees. Eight queries share the keys that any of them sees: what one does not see has a factor 0, and a product
+/// with 0 leaves a sum as it is.
+///
+/// # Safety
+/// C, of which row `lanes.start` is the first, is valid to read and write, by this thread alone.
+#[inline(always)]
+pub(super) unsafe fn over_keys(
+    tools: Tools,
+    a: Left,
+    b: Right,
+    c: *mut f32,
+    ldc: usize,
+    lanes: Range<usize>,
+    [keys, n]: [usize; 2],
+    load: bool,
+    diagonal: bool,
+) {
+    let rows = if diagonal { 8 } else { CHUNK };
+    for first in lanes.clone().step_by(rows) {
+        let end = lanes.end.min(first + rows);
+        let (a, keys) = (Left { at: &a.at[first * a.row..], ..a }, if diagonal { end } else { keys });
+        // SAFETY: the caller's promise.
+        unsafe {
+            let c = c.add((first - lanes.start) * ldc);
+            product(tools, a, b, c, ldc, [end - first, n, tools.elements(keys)], load);
+        }
+    }
+}
+
+/// The same for keys, over the `queries` queries of a tile; on the diagonal only over those that see one of eight keys.
+///
+/// # Safety
+/// As there; C starts with key 0.
+#[inline(always)]
+pub(super) unsafe fn over_queries(
+    tools: Tools,
+    a: Left,
+    b: Right,
+    c: *mut f32,
+    ldc: usize,
+    [keys, queries, n]: [usize; 3],
+    load: bool,
+    diagonal: bool,
+) {
+    let rows = if diagonal { 8 } else { CHUNK };
+    for first in (0..keys).step_by(rows) {
+        let skip = first / tools.steps;
+        let dims = [rows.min(keys - first), n, tools.elements(queries) - skip];
+        let a = Left { at: &a.at[first * a.row + skip * a.step..], ..a };
+        let b = Right { at: &b.at[skip * b.row..], ..b };
+        // SAFETY: the caller's promise.
+        unsafe { product(tools, a, b, c.add(first * ldc), ldc, dims, load) };
+    }
+}
+
 /// Rows of `dim` steps, `stride` floats apart, as a left factor; pairs go into `room [rows, elements(dim)]`.
 #[inline(always)]
 pub(super) fn by_rows<'a>(
@@ -115,6 +189,11 @@ pub(super) fn by_rows<'a>(
         return Left { at: from, row: stride, step: 1 };
     }
     let len = tools.elements(dim);
+    if stride == dim && dim.is_multiple_of(2) {
+        // Rows without a gap are one long row.
+        narrow(tools, &from[..rows * dim], room);
+        return Left { at: room, row: len, step: 1 };
+    }
     for i in 0..rows {
         narrow(tools, &from[i * stride..][..dim], &mut room[i * len..][..len]);
     }

@@ -4,7 +4,7 @@
 
 use super::super::math;
 use super::factors::{
-    HEADS, Left, Right, Tools, by_rows, by_steps, columns, even_only, pair_turned, panels_len, product, turn,
+    HEADS, Left, Right, Tools, by_rows, by_steps, columns, even_only, over_keys, pair_turned, panels_len, scores, turn,
 };
 use super::{Floats, Pairs, Queries, Room, Scores};
 use crate::ops::attn::CHUNK;
@@ -89,11 +89,7 @@ pub(super) fn walk<'a>(
         for head in 0..t.heads {
             let (qt, acc) = (&qt[head * len..][..len], &mut acc[head * len..][..len]);
             let q = Right::rows(qt, CHUNK);
-            // SAFETY: s is [CHUNK, CHUNK].
-            unsafe {
-                let s = s.0.as_mut_ptr().cast();
-                product(tools, k, q, s, CHUNK, [keys, CHUNK, tools.elements(dim)], false);
-            }
+            scores(tools, k, q, &mut s, keys, dim, diagonal);
             let (max, sum) = (&mut max[head], &mut sum[head]);
             let shrink = if diagonal {
                 merge::<true>(&mut s, max, sum, t.scale)
@@ -104,7 +100,9 @@ pub(super) fn walk<'a>(
                 scale_rows(acc, &shrink, t.lanes.clone(), dim);
             }
             let p = columns(tools, &s, keys, p_room);
-            add_values(tools, p, v, acc, t.lanes.clone(), dim, chunk > 0, diagonal);
+            let acc = acc[t.lanes.start * dim..t.lanes.end * dim].as_mut_ptr();
+            // SAFETY: acc is [lanes, D].
+            unsafe { over_keys(tools, p, v, acc, dim, t.lanes.clone(), [CHUNK, dim], chunk > 0, diagonal) };
         }
     }
     for (head, acc) in acc.chunks_exact(len).enumerate() {
@@ -134,8 +132,14 @@ fn merge<const DIAGONAL: bool>(s: &mut Scores, max: &mut Queries, sum: &mut Quer
     let mut tree = [[0f32; CHUNK]; CHUNK / 4];
     for j in 0..CHUNK / 4 {
         for row in [j, j + 8, j + 16, j + 24] {
-            for i in 0..CHUNK {
-                s.0[row][i] = math::exp(scaled(s, row, i) - new_max.0[i]);
+            for half in [0, CHUNK / 2] {
+                if DIAGONAL && row >= half + CHUNK / 2 {
+                    s.0[row][half..half + CHUNK / 2].fill(0.0);
+                    continue;
+                }
+                for i in half..half + CHUNK / 2 {
+                    s.0[row][i] = math::exp(scaled(s, row, i) - new_max.0[i]);
+                }
             }
         }
         for i in 0..CHUNK {
@@ -164,32 +168,6 @@ fn scale_rows(acc: &mut [f32], shrink: &Queries, lanes: Range<usize>, dim: usize
                 #[inline(always)]
                 |x| *x *= shrink.0[i],
             );
-        }
-    }
-}
-
-/// `acc[i] += p[i] v`, keys in order, or `=` when not `load`; on the diagonal only the keys a query sees.
-#[inline(always)]
-fn add_values(
-    tools: Tools,
-    p: Left,
-    v: Right,
-    acc: &mut [f32],
-    lanes: Range<usize>,
-    dim: usize,
-    load: bool,
-    diagonal: bool,
-) {
-    // On the diagonal, eight queries share the keys that any of them sees: what one does not see has probability 0, and
-    // a product with 0 leaves a sum as it is.
-    for first in lanes.clone().step_by(if diagonal { 8 } else { CHUNK }) {
-        let end = lanes.end.min(first + if diagonal { 8 } else { CHUNK });
-        let keys = if diagonal { end } else { CHUNK };
-        let p = Left { at: &p.at[first..], ..p };
-        // SAFETY: acc is [CHUNK, D].
-        unsafe {
-            let acc = acc[first * dim..end * dim].as_mut_ptr();
-            product(tools, p, v, acc, dim, [end - first, dim, tools.elements(keys)], load);
         }
     }
 }
