@@ -18,10 +18,10 @@ pub fn rope(cpu: &Cpu, x: &mut [f32], positions: &[i32], table: &[f32], n_heads:
                 let x = unsafe { x.part(row * width, width) };
                 for x in x.chunks_exact_mut(head_dim) {
                     let (a, b) = x.split_at_mut(half);
-                    for d in 0..half {
-                        let (u, v, s) = (a[d], b[d], sin[d] * sign);
-                        a[d] = u * cos[d] - v * s;
-                        b[d] = v * cos[d] + u * s;
+                    for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                        let (u, v, s) = (*a, *b, sin * sign);
+                        *a = u * cos - v * s;
+                        *b = v * cos + u * s;
                     }
                 }
             }
