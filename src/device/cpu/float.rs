@@ -9,7 +9,17 @@ pub(crate) trait Float: Element + Send + Sync {
     fn of(x: f32) -> Self;
     /// The same in f32, exactly.
     fn wide(self) -> f32;
+    /// Where a row is computed before [`Float::put`] rounds it: floats in place.
+    fn room<'a>(to: &'a mut [Self], block: &'a mut [f32; BLOCK]) -> &'a mut [f32];
+    /// Rounds what was computed in the block; `narrow` is what this CPU makes pairs with, if it does.
+    fn put(narrow: Narrow, block: &[f32], to: &mut [Self]);
 }
+
+/// Floats to as many bf16, by an instruction where there is one: `(from, n, to)`.
+pub(crate) type Narrow = Option<unsafe fn(*const f32, usize, *mut f32)>;
+
+/// Floats that are computed before they are rounded together.
+pub(crate) const BLOCK: usize = 256;
 
 impl Float for f32 {
     #[inline(always)]
@@ -20,6 +30,12 @@ impl Float for f32 {
     fn wide(self) -> f32 {
         self
     }
+    #[inline(always)]
+    fn room<'a>(to: &'a mut [f32], _: &'a mut [f32; BLOCK]) -> &'a mut [f32] {
+        to
+    }
+    #[inline(always)]
+    fn put(_: Narrow, _: &[f32], _: &mut [f32]) {}
 }
 
 /// Rounded to nearest, ties to even; below 2^-126 it is zero, as for the CPU's products of pairs.
@@ -33,6 +49,22 @@ impl Float for bf16 {
     #[inline(always)]
     fn wide(self) -> f32 {
         f32::from_bits((self.to_bits() as u32) << 16)
+    }
+    #[inline(always)]
+    fn room<'a>(to: &'a mut [bf16], block: &'a mut [f32; BLOCK]) -> &'a mut [f32] {
+        &mut block[..to.len()]
+    }
+    #[inline(always)]
+    fn put(narrow: Narrow, block: &[f32], to: &mut [bf16]) {
+        let from = &block[..to.len()];
+        match narrow {
+            // Whole pairs: an odd one would be written with its neighbour.
+            // SAFETY: both hold as many, and the CPU has the instruction.
+            Some(narrow) if from.len().is_multiple_of(2) => unsafe {
+                narrow(from.as_ptr(), from.len(), to.as_mut_ptr().cast())
+            },
+            _ => to.iter_mut().zip(from).for_each(|(to, x)| *to = bf16::of(*x)),
+        }
     }
 }
 

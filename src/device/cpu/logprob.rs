@@ -167,7 +167,7 @@ pub fn linear_logprob_bwd(
                 head.each_row(cpu, x.at(of(start + first, n)), z, [n, dim], |r, z| {
                     given.row(cpu.isa, start + first + r, z);
                     // SAFETY: row r belongs to one task.
-                    narrow_row(cpu.isa, z, unsafe { to.part(r * lda, v) });
+                    bf16::put(cpu.narrow(), z, unsafe { to.part(r * lda, v) });
                 });
             }
             Factor::Bf16(dz)
@@ -197,11 +197,4 @@ impl Given<'_> {
         );
         z[self.target[n] as usize] += inv_temperature * dlogprob;
     }
-}
-
-fn narrow_row(isa: Isa, z: &[f32], to: &mut [bf16]) {
-    isa.run(
-        #[inline(always)]
-        || to.iter_mut().zip(z).for_each(|(to, z)| *to = bf16::of(*z)),
-    );
 }

@@ -53,6 +53,11 @@ impl Cpu {
         Cpu { precision, ..self }
     }
 
+    /// What rounds floats to bf16 by an instruction, where there is one.
+    fn narrow(&self) -> float::Narrow {
+        gemm::pack_pairs(self.isa).map(|pairs| pairs.row)
+    }
+
     /// Calls `body(first, n)` for parts of `n_rows` rows of `width` elements, compiled for this machine's vectors.
     /// As many rows for each thread, so that a row stays on its core. Mark the closure `#[inline(always)]`.
     fn rows(&self, n_rows: usize, width: usize, body: impl Fn(usize, usize) + Sync) {
