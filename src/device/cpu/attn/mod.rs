@@ -10,6 +10,7 @@ mod append;
 mod bwd;
 mod factors;
 mod fwd;
+mod merge;
 mod pages;
 mod tile;
 mod walk;
@@ -63,19 +64,6 @@ impl<const N: usize> Room<N> {
             std::slice::from_raw_parts_mut(to, len)
         }
     }
-}
-
-/// The sum of 32 addends: halves added to each other, 16, 8, 4, 2, 1. The one order of a chunk's sum.
-#[inline(always)]
-fn tree(mut p: [f32; CHUNK]) -> f32 {
-    let mut half = CHUNK / 2;
-    while half > 0 {
-        for j in 0..half {
-            p[j] += p[j + half];
-        }
-        half /= 2;
-    }
-    p[0]
 }
 
 /// Where tile number `slot` lies: (first row of its sequence, its first row in it, its rows), or none.

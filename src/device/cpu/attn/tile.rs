@@ -2,10 +2,10 @@
 //!
 //! Packed sequences and paged prefill share it; they differ in where a chunk's keys and values lie.
 
-use super::super::math;
 use super::factors::{
     HEADS, Left, Right, Tools, by_rows, by_steps, columns, even_only, over_keys, pair_turned, panels_len, scores, turn,
 };
+use super::merge::{Sees, merge};
 use super::{Floats, Pairs, Queries, Room, Scores};
 use crate::ops::attn::CHUNK;
 use std::ops::Range;
@@ -92,9 +92,9 @@ pub(super) fn walk<'a>(
             scores(tools, k, q, &mut s, keys, dim, diagonal);
             let (max, sum) = (&mut max[head], &mut sum[head]);
             let shrink = if diagonal {
-                merge::<true>(&mut s, max, sum, t.scale)
+                merge(&mut s, Sees::UpToOwn, max, sum, t.scale)
             } else {
-                merge::<false>(&mut s, max, sum, t.scale)
+                merge(&mut s, Sees::All, max, sum, t.scale)
             };
             if chunk > 0 {
                 scale_rows(acc, &shrink, t.lanes.clone(), dim);
@@ -110,54 +110,6 @@ pub(super) fn walk<'a>(
             out(head, lane, &acc[lane * dim..][..dim], max[head].0[lane], sum[head].0[lane]);
         }
     }
-}
-
-/// Scores -> probabilities relative to the new maximum; returns the factor of what was summed before.
-/// On the diagonal, query i sees keys up to i.
-#[inline(always)]
-fn merge<const DIAGONAL: bool>(s: &mut Scores, max: &mut Queries, sum: &mut Queries, scale: f32) -> Queries {
-    let scaled = |s: &Scores, j: usize, i: usize| if DIAGONAL && j > i { f32::NEG_INFINITY } else { s.0[j][i] * scale };
-    let mut new_max = *max;
-    for j in 0..CHUNK {
-        for i in 0..CHUNK {
-            let x = scaled(s, j, i);
-            new_max.0[i] = if x > new_max.0[i] { x } else { new_max.0[i] };
-        }
-    }
-    let mut shrink = Queries([0.0; CHUNK]);
-    for i in 0..CHUNK {
-        shrink.0[i] = math::exp(max.0[i] - new_max.0[i]);
-    }
-    // The tree of `super::tree`, in every lane; its first two levels as the addends come.
-    let mut tree = [[0f32; CHUNK]; CHUNK / 4];
-    for j in 0..CHUNK / 4 {
-        for row in [j, j + 8, j + 16, j + 24] {
-            for half in [0, CHUNK / 2] {
-                if DIAGONAL && row >= half + CHUNK / 2 {
-                    s.0[row][half..half + CHUNK / 2].fill(0.0);
-                    continue;
-                }
-                for i in half..half + CHUNK / 2 {
-                    s.0[row][i] = math::exp(scaled(s, row, i) - new_max.0[i]);
-                }
-            }
-        }
-        for i in 0..CHUNK {
-            tree[j][i] = (s.0[j][i] + s.0[j + 16][i]) + (s.0[j + 8][i] + s.0[j + 24][i]);
-        }
-    }
-    for half in [4, 2, 1] {
-        for j in 0..half {
-            for i in 0..CHUNK {
-                tree[j][i] += tree[j + half][i];
-            }
-        }
-    }
-    for i in 0..CHUNK {
-        sum.0[i] = sum.0[i] * shrink.0[i] + tree[0][i];
-    }
-    *max = new_max;
-    shrink
 }
 
 #[inline(always)]

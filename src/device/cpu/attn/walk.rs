@@ -4,9 +4,9 @@
 //! side, lanes are queries, with the arithmetic of `tile` per query. A few queries would leave most lanes empty: they are
 //! merged one by one, lanes are keys.
 
-use super::super::math;
 use super::factors::{Left, Right, Tools, columns, even_only, narrow, product, turn};
-use super::{Queries, Scores, tree};
+use super::merge::{Sees, merge, merge_row};
+use super::{Queries, Scores};
 use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
 use std::ops::Range;
 
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
             }
         } else {
             turn(self.tools, self.rows.0.as_flattened(), CHUNK, 0..QUERIES, CHUNK, self.turned.0.as_flattened_mut());
-            shrink = merge_lanes(&mut self.turned, &self.sees, &mut self.max, &mut self.sum, self.scale);
+            shrink = merge(&mut self.turned, Sees::First(&self.sees), &mut self.max, &mut self.sum, self.scale);
         }
         for i in (0..self.n).filter(|i| gathered && shrink.0[*i] != 1.0) {
             self.acc[i * self.dim..][..self.dim].iter_mut().for_each(
@@ -160,70 +160,4 @@ impl<'a> Walk<'a> {
             product(self.tools, p, v, acc, dim, [n, dim, 1], load || whole > 0);
         }
     }
-}
-
-/// Scores of a query -> probabilities relative to the new maximum; returns the factor of what was summed before.
-#[inline(always)]
-fn merge_row(s: &mut [f32; CHUNK], keys: usize, max: &mut f32, sum: &mut f32, scale: f32) -> f32 {
-    let mut top = [0f32; CHUNK];
-    for j in 0..CHUNK {
-        s[j] = if j < keys { s[j] * scale } else { f32::NEG_INFINITY };
-        top[j] = s[j];
-    }
-    let mut half = CHUNK / 2;
-    while half > 0 {
-        for j in 0..half {
-            top[j] = if top[j + half] > top[j] { top[j + half] } else { top[j] };
-        }
-        half /= 2;
-    }
-    let new_max = if top[0] > *max { top[0] } else { *max };
-    let shrink = math::exp(*max - new_max);
-    for j in 0..CHUNK {
-        s[j] = math::exp(s[j] - new_max);
-    }
-    *sum = *sum * shrink + tree(*s);
-    *max = new_max;
-    shrink
-}
-
-/// The same for every query, `s [key, query]`. Who sees no key of the chunk keeps what it had, exactly.
-#[inline(always)]
-fn merge_lanes(s: &mut Scores, sees: &[i32; QUERIES], max: &mut Queries, sum: &mut Queries, scale: f32) -> Queries {
-    let mut new_max = *max;
-    for (j, s) in s.0.iter_mut().enumerate() {
-        for i in 0..QUERIES {
-            let x = if (j as i32) < sees[i] { s[i] * scale } else { f32::NEG_INFINITY };
-            s[i] = x;
-            new_max.0[i] = if x > new_max.0[i] { x } else { new_max.0[i] };
-        }
-    }
-    let mut shrink = Queries([0.0; QUERIES]);
-    for i in 0..QUERIES {
-        shrink.0[i] = math::exp(max.0[i] - new_max.0[i]);
-    }
-    // The tree of `super::tree`, in every lane; its first two levels as the addends come.
-    let mut tree = [[0f32; QUERIES]; CHUNK / 4];
-    for j in 0..CHUNK / 4 {
-        for row in [j, j + 8, j + 16, j + 24] {
-            for i in 0..QUERIES {
-                s.0[row][i] = math::exp(s.0[row][i] - new_max.0[i]);
-            }
-        }
-        for i in 0..QUERIES {
-            tree[j][i] = (s.0[j][i] + s.0[j + 16][i]) + (s.0[j + 8][i] + s.0[j + 24][i]);
-        }
-    }
-    for half in [4, 2, 1] {
-        for j in 0..half {
-            for i in 0..QUERIES {
-                tree[j][i] += tree[j + half][i];
-            }
-        }
-    }
-    for i in 0..QUERIES {
-        sum.0[i] = sum.0[i] * shrink.0[i] + tree[0][i];
-    }
-    *max = new_max;
-    shrink
 }
