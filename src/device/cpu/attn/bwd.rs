@@ -6,10 +6,8 @@
 
 use super::super::pool::Shared;
 use super::super::{Cpu, math};
-use super::factors::{
-    HEADS, Left, Right, Tools, by_rows, by_steps, columns, over_keys, over_queries, pair_turned, panels_len, scores,
-    turn,
-};
+use super::factors::{HEADS, Tools, by_rows, by_steps, columns, pair_turned, panels_len, turn};
+use super::products::{Left, Right, over_keys, over_queries, scores};
 use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
 use crate::ops::attn::{CHUNK, Heads};
 use std::ops::Range;

@@ -12,6 +12,7 @@ mod factors;
 mod fwd;
 mod merge;
 mod pages;
+mod products;
 mod tile;
 mod walk;
 

@@ -2,10 +2,9 @@
 //!
 //! Packed sequences and paged prefill share it; they differ in where a chunk's keys and values lie.
 
-use super::factors::{
-    HEADS, Left, Right, Tools, by_rows, by_steps, columns, even_only, over_keys, pair_turned, panels_len, scores, turn,
-};
+use super::factors::{HEADS, Tools, by_rows, by_steps, columns, even_only, pair_turned, panels_len, turn};
 use super::merge::{Sees, merge};
+use super::products::{Left, Right, over_keys, scores};
 use super::{Floats, Pairs, Queries, Room, Scores};
 use crate::ops::attn::CHUNK;
 use std::ops::Range;

@@ -4,8 +4,9 @@
 //! side, lanes are queries, with the arithmetic of `tile` per query. A few queries would leave most lanes empty: they are
 //! merged one by one, lanes are keys.
 
-use super::factors::{Left, Right, Tools, columns, even_only, narrow, product, turn};
+use super::factors::{Tools, columns, even_only, narrow, turn};
 use super::merge::{Sees, merge, merge_row};
+use super::products::{Left, Right, product};
 use super::{Queries, Scores};
 use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
 use std::ops::Range;
