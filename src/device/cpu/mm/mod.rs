@@ -6,7 +6,10 @@
 //! first, because that is how the CPU's own instruction adds (`gemm::avx512_bf16`); where there is none, its halves are
 //! widened to floats.
 
+mod lanes;
+
 use super::math::Isa;
+use lanes::{Element, Float, Lanes, Pair};
 
 /// `c = a b`, or `c += a b` when `load`: `rows` x `n` sums over `k` elements.
 /// Arguments: a, a_row, a_step, b, ldb, c, ldc, rows, n, k, load. Element (i, q) of A stands at
@@ -40,101 +43,6 @@ pub fn mm_pairs(isa: Isa) -> Mm {
     }
 }
 
-/// One register of floats.
-trait Lanes: Copy {
-    /// Number of floats.
-    const W: usize;
-    /// Rows of a block: twice as many accumulators must fit the registers.
-    const MR: usize;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    unsafe fn splat(x: f32) -> Self;
-    unsafe fn fma(self, b: Self, c: Self) -> Self;
-    /// The floats of the even steps of pairs, and of the odd ones.
-    unsafe fn halves(self) -> [Self; 2];
-}
-
-/// What an element adds to its sums.
-trait Element<V: Lanes> {
-    unsafe fn add(a: V, b: V, c: V) -> V;
-    /// The same to one sum.
-    fn add_one(a: f32, b: f32, c: f32) -> f32;
-}
-
-/// An element is a float.
-struct Float;
-
-impl<V: Lanes> Element<V> for Float {
-    #[inline(always)]
-    unsafe fn add(a: V, b: V, c: V) -> V {
-        // SAFETY: the machine has these lanes, says the caller.
-        unsafe { a.fma(b, c) }
-    }
-    #[inline(always)]
-    fn add_one(a: f32, b: f32, c: f32) -> f32 {
-        a.mul_add(b, c)
-    }
-}
-
-/// An element is a pair of bf16.
-struct Pair;
-
-impl<V: Lanes> Element<V> for Pair {
-    #[inline(always)]
-    unsafe fn add(a: V, b: V, c: V) -> V {
-        // SAFETY: the machine has these lanes, says the caller.
-        unsafe {
-            let ([a_even, a_odd], [b_even, b_odd]) = (a.halves(), b.halves());
-            a_even.fma(b_even, a_odd.fma(b_odd, c))
-        }
-    }
-    #[inline(always)]
-    fn add_one(a: f32, b: f32, c: f32) -> f32 {
-        let ([a_even, a_odd], [b_even, b_odd]) = (halves(a), halves(b));
-        a_even.mul_add(b_even, a_odd.mul_add(b_odd, c))
-    }
-}
-
-/// The even step of a pair, and the odd one.
-#[inline(always)]
-fn halves(pair: f32) -> [f32; 2] {
-    [f32::from_bits(pair.to_bits() << 16), f32::from_bits(pair.to_bits() & 0xFFFF_0000)]
-}
-
-impl Lanes for [f32; 4] {
-    const W: usize = 4;
-    const MR: usize = 4;
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: four floats are readable, says the caller.
-        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: four floats are writable, says the caller.
-        unsafe { to.cast::<[f32; 4]>().write_unaligned(self) }
-    }
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        [x; 4]
-    }
-    #[inline(always)]
-    unsafe fn fma(self, b: Self, c: Self) -> Self {
-        std::array::from_fn(
-            #[inline(always)]
-            |i| self[i].mul_add(b[i], c[i]),
-        )
-    }
-    #[inline(always)]
-    unsafe fn halves(self) -> [Self; 2] {
-        let mut both = [[0.0; 4]; 2];
-        for i in 0..4 {
-            [both[0][i], both[1][i]] = halves(self[i]);
-        }
-        both
-    }
-}
-
 /// An [`Mm`]: its name, lanes, element, target features.
 macro_rules! product {
     ($name:ident, $lanes:ty, $element:ty $(, $features:literal)?) => {
@@ -153,103 +61,9 @@ macro_rules! product {
 product!(floats_portable, [f32; 4], Float);
 product!(pairs_portable, [f32; 4], Pair);
 
+// Below the macro, which it uses.
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Element, Float, Lanes, Pair, blocks};
-    use std::arch::x86_64::*;
-
-    impl Lanes for __m512 {
-        const W: usize = 16;
-        const MR: usize = 8;
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: sixteen floats are readable and the machine has AVX-512, says the caller.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as above, writable.
-            unsafe { _mm512_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            // SAFETY: the machine has AVX-512.
-            unsafe { _mm512_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn fma(self, b: Self, c: Self) -> Self {
-            // SAFETY: the machine has AVX-512.
-            unsafe { _mm512_fmadd_ps(self, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn halves(self) -> [Self; 2] {
-            // SAFETY: the machine has AVX-512.
-            unsafe {
-                let pairs = _mm512_castps_si512(self);
-                let (even, odd) = (_mm512_slli_epi32::<16>(pairs), _mm512_and_si512(pairs, _mm512_set1_epi32(!0xFFFF)));
-                [_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)]
-            }
-        }
-    }
-
-    impl Lanes for __m256 {
-        const W: usize = 8;
-        const MR: usize = 4;
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: eight floats are readable and the machine has AVX2, says the caller.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as above, writable.
-            unsafe { _mm256_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            // SAFETY: the machine has AVX2.
-            unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn fma(self, b: Self, c: Self) -> Self {
-            // SAFETY: the machine has FMA.
-            unsafe { _mm256_fmadd_ps(self, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn halves(self) -> [Self; 2] {
-            // SAFETY: the machine has AVX2.
-            unsafe {
-                let pairs = _mm256_castps_si256(self);
-                let (even, odd) = (_mm256_slli_epi32::<16>(pairs), _mm256_and_si256(pairs, _mm256_set1_epi32(!0xFFFF)));
-                [_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd)]
-            }
-        }
-    }
-
-    /// An element is a pair that the CPU multiplies.
-    pub(super) struct Dot;
-
-    impl Element<__m512> for Dot {
-        #[inline(always)]
-        unsafe fn add(a: __m512, b: __m512, c: __m512) -> __m512 {
-            // SAFETY: the machine has AVX-512 BF16, says the caller; 512 bits are thirty-two bf16.
-            unsafe {
-                let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
-                _mm512_dpbf16_ps(c, pairs(a), pairs(b))
-            }
-        }
-        #[inline(always)]
-        fn add_one(a: f32, b: f32, c: f32) -> f32 {
-            <Pair as Element<__m512>>::add_one(a, b, c)
-        }
-    }
-
-    product!(floats_avx512, __m512, Float, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
-    product!(floats_avx2, __m256, Float, "avx2,fma");
-    product!(pairs_avx512_bf16, __m512, Dot, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16");
-    product!(pairs_avx512, __m512, Pair, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
-    product!(pairs_avx2, __m256, Pair, "avx2,fma");
-}
+mod x86;
 
 #[rustfmt::skip]
 #[inline(always)]
