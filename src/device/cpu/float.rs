@@ -9,9 +9,9 @@ pub(crate) trait Float: Element + Send + Sync {
     fn of(x: f32) -> Self;
     /// The same in f32, exactly.
     fn wide(self) -> f32;
-    /// Where a row is computed before [`Float::put`] rounds it: floats in place.
+    /// Where the floats for `to` are computed before [`Float::put`] rounds them: in `to` itself, or in the block.
     fn room<'a>(to: &'a mut [Self], block: &'a mut [f32; BLOCK]) -> &'a mut [f32];
-    /// Rounds what was computed in the block; `narrow` is what this CPU makes pairs with, if it does.
+    /// Rounds what was computed in the block into `to`; floats are there already.
     fn put(narrow: Narrow, block: &[f32], to: &mut [Self]);
 }
 

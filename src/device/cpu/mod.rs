@@ -1,7 +1,7 @@
 //! The CPU device: the op list in native Rust, blocked, vectorised, on all cores.
 //!
-//! Work is split over rows, heads, columns or tiles, never inside a sum: so bits depend neither on the number of
-//! threads nor on the batch. Every sum has one fixed order, stated where it stands.
+//! Every sum has one fixed order, stated where it stands. Work is split over rows, heads, columns or tiles, inside a sum
+//! only at places that its order names: so bits do not depend on the number of threads, nor those of a row on the batch.
 
 pub mod attn;
 pub mod credit;

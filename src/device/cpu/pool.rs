@@ -3,7 +3,7 @@
 //! One job at a time. Each thread has a share of its tasks, consecutive ones, and takes another's when its own are done.
 //! So tasks of the same rows run on the same core from op to op, and find there what the op before left in its caches
 //! (handing it from core to core costs a training step a fifth where the cores share no cache).
-//! A job's number and a share's count of tasks left are one atomic word, the ticket: who lowers the count owns a task,
+//! A job's number and a share's count of tasks left are one atomic word of its ticket: who lowers the count owns a task,
 //! and knows by it that the job it read is still the current one. A worker that comes late finds no task and touches
 //! nothing, so nobody ever waits for a thread that is asleep. Waiting is a short spin, then yielding, then sleep: ops
 //! follow each other within microseconds, but cores may be shared.
@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Turns of a spin before yielding; some 200 us: a step of decode is sixty ops of some 30 us each, and waking a thread costs more.
+/// Turns of a spin before yielding, some 200 us: a step of decode is sixty ops of some 30 us each, and waking a thread
+/// costs more.
 const SPINS: usize = 6000;
 /// Yields before sleeping.
 const YIELDS: usize = 64;
@@ -247,7 +248,7 @@ pub struct Shared<T> {
     len: usize,
 }
 
-// SAFETY: a `Shared` only hands out parts through `part`, whose caller promises that parts of one time are disjoint.
+// SAFETY: who calls `part`, or writes through `ptr`, promises that what tasks have at one time is disjoint.
 unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 

@@ -1,8 +1,8 @@
 //! What the products of attention multiply: floats where they lie, or pairs of bf16 made of them.
 //!
-//! At [`Precision::Medium`] every factor is rounded to the nearest bf16, ties to even
-//! (below 2^-126: to zero), and an element holds two consecutive steps of a sum; of these the odd one is added first
-//! (`mm`). An odd number of steps ends in a pair with zero.
+//! At [`Precision::Medium`] every factor is rounded to the nearest bf16, ties to even (below 2^-126: to zero), and an
+//! element holds two consecutive steps of a sum; of these the odd one is added first (`mm`). An odd number of steps ends
+//! in a pair with zero.
 
 use super::super::float::Float;
 use super::super::{Cpu, Precision, gemm, mm};
@@ -20,6 +20,7 @@ pub(super) const HEADS: usize = 8;
 pub(super) struct Tools {
     /// Steps of a sum in an element: 1, a float, or 2, a pair of bf16.
     pub steps: usize,
+    /// The product of elements.
     pub mm: mm::Mm,
     turn: gemm::Pack,
     /// What makes pairs, where the CPU does.

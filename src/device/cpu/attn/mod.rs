@@ -1,10 +1,13 @@
 //! Causal grouped-query attention on the CPU.
 //!
-//! A tile is [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
-//! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles.
-//! In decode a tile would be a few queries wide; there queries of any sequences walk together (`walk`). Both do the same
-//! arithmetic per query: scores are chains over d, sums of a chunk are the tree of `tree`, `o` is a chain over keys. What the
-//! products multiply, floats or pairs of bf16, is the business of `factors`; all else is f32.
+//! A tile is up to [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
+//! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles. Packed
+//! sequences (`fwd`) and long runs of rows over pages (`pages`) are tiles (`tile`). In decode a tile would be a few queries
+//! wide: there queries of any sequences walk together (`walk`). What a page holds, `append` says.
+//!
+//! All do the same arithmetic per query: scores are chains over d, the sum of a chunk is one tree (`merge`), `o` is a
+//! chain over keys. The gradients are in `bwd`. Products (`products`) multiply floats or pairs of bf16, made by `factors`;
+//! all else is f32.
 
 mod append;
 mod bwd;

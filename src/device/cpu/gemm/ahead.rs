@@ -1,6 +1,6 @@
-//! What tiles fetch while they multiply: what is packed next, and the lines of C that are written next.
+//! What tiles fetch while they multiply: factors that are packed or read next, and lines of C that are written next.
 //!
-//! Packing only reads and writes: without this it waits for memory while nothing multiplies.
+//! Packing does nothing but read and write: without this it waits for memory while nothing multiplies.
 
 use super::{KC, Kernels, Product};
 use std::ops::Range;
@@ -24,7 +24,7 @@ pub(super) struct Place {
     pub cols: Range<usize>,
     /// Rows of tiles.
     pub tiles: usize,
-    /// Elements of K of a line that tiles ask for.
+    /// Lines that a tile asks for in a stream: one every two elements of K.
     turns: usize,
     /// Panels across.
     panels: usize,

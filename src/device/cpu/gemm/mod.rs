@@ -1,13 +1,15 @@
 //! Matrix products on the CPU.
 //!
-//! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, its rows of A, where
-//! they cannot be read in place, into tiles of `mr` rows, and a microkernel holds one `mr x nr` tile of C in registers
-//! while it walks K in ascending order. K is walked in blocks of `KC`; between blocks the tile of C goes through memory,
-//! which keeps each element one chain of fused multiply-adds. So bits depend on nothing but the two rows (or columns)
-//! multiplied. Source of the blocking: Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, unless [`gemm_pack`] has,
+//! and its rows of A, where they cannot be read in place, into tiles of `mr` rows. A microkernel holds one `mr x nr` tile
+//! of C in registers while it walks K in ascending order. K is walked in blocks of `KC`; between blocks the tile of C goes
+//! through memory. So each element is one chain of fused multiply-adds, and its bits depend on nothing but the row of A,
+//! the column of B and what it is added to. Source of the blocking: Goto and van de Geijn 2008, "Anatomy of
+//! high-performance matrix multiplication".
 //!
 //! At [`Precision::Medium`] A and B are rounded to bf16 as they are packed, or were by the op that wrote them; sums stay
-//! f32 (`narrow`).
+//! f32. A CPU that multiplies pairs of bf16 does so (`avx512_bf16`), another one multiplies the rounded floats, in the
+//! same order (`narrow`).
 
 mod ahead;
 #[cfg(target_arch = "x86_64")]
@@ -36,9 +38,9 @@ pub(crate) const KC: usize = 512;
 pub(crate) const A_STRIDE: usize = KC + 16;
 /// Columns of B a task packs at a time, of `KC` steps; of fewer steps more, up to `WIDE`.
 const NC: usize = 128;
-/// Where a task's columns are whole rows of C, its rows of tiles write one stretch of memory.
+/// So wide that rows of C up to it are written whole: a row of tiles is then one stretch of memory, which `ahead` asks for.
 const WIDE: usize = 512;
-/// Rows of A that a task walks at least, if there are as many: what packing B costs is spread over them.
+/// Rows of A that a task walks, about, where all threads have as many: what packing B costs is spread over them.
 const MC: usize = 256;
 /// Rows a thread must have at least for rows to be cut.
 const FEW: usize = 8;
@@ -352,7 +354,7 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
             let b = match p.panels {
                 Some(panels) => panels[panel_at(p.n.div_ceil(kernels.nr), kernels, k0, kc, j0)..].as_ptr(),
                 None => {
-                    // SAFETY: inside B, at most NC columns and KC steps.
+                    // SAFETY: inside B; the panels of these columns and steps hold at most NC KC floats.
                     unsafe { pack::pack_b(p, kernels, k0, kc, cols.clone(), b) };
                     b.cast_const()
                 }

@@ -88,7 +88,7 @@ unsafe fn pack_rows<T>(
 /// Packs `cols` of B over `k0..k0 + kc` into panels `[elements(kc), nr]`, the last one filled up with zeros.
 ///
 /// # Safety
-/// The range is inside B, of at most `NC` columns and `KC` steps; `to` is the B of a [`Scratch`].
+/// The range is inside B; its panels are at most `NC KC` floats; `to` is the B of a [`Scratch`].
 pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize, cols: Range<usize>, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
