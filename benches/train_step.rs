@@ -1,6 +1,6 @@
 //! Forward, backward and AdamW on 64 x 192 packed tokens, tiny shape, random weights.
 //!
-//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--json]`. Every token but a sequence's first
+//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--ops] [--json]`. Every token but a sequence's first
 //! carries loss (next-token cross-entropy, mean over tokens).
 
 #![allow(clippy::unwrap_used)]
