@@ -1,7 +1,7 @@
 //! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
 //!
 //! `cargo bench --bench decode -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--graphs]
-//! [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8
+//! [--ops] [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8
 //! prompts with 8 rollouts each.
 
 #![allow(clippy::unwrap_used)]

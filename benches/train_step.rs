@@ -1,7 +1,8 @@
 //! Forward, backward and AdamW on 64 x 192 packed tokens, tiny shape, random weights.
 //!
-//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--ops] [--json]`. Every token but a sequence's first
-//! carries loss (next-token cross-entropy, mean over tokens).
+//! `cargo bench --bench train_step -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--ops] [--json]`.
+//! Every token but a sequence's first carries loss (next-token cross-entropy, mean over tokens). A step ends with the weights
+//! packed for the next forward, as a learner's does.
 
 #![allow(clippy::unwrap_used)]
 

@@ -120,10 +120,10 @@ pub fn lane_sum(z: &[f32], f: impl Fn(usize, f32) -> f32) -> f32 {
     total
 }
 
-/// Sum of the lanes.
+/// Sum of the lanes, a power of two: halves added to each other.
 #[inline(always)]
-pub fn tree(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
+pub fn tree<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut half = N / 2;
     while half > 0 {
         for l in 0..half {
             lanes[l] += lanes[l + half];

@@ -2,10 +2,11 @@
 //!
 //! A query keeps the maximum m and the sum of what it has seen. A chunk may raise m to m'; its probabilities are
 //! `exp(score - m')`, and what was gathered before is to be multiplied by `exp(m - m')`, which is what these functions
-//! return. A chunk's sum is the tree of [`tree`], whether lanes are queries ([`merge`]) or keys ([`merge_row`]): the same
+//! return. A chunk's sum is a tree, addends 16 apart, then 8, 4, 2, 1, whether lanes are queries ([`merge`]) or keys ([`merge_row`]): the same
 //! bits. Source: Milakov and Gimelshein 2018, arXiv:1805.02867.
 
 use super::super::math;
+use super::super::softmax::tree;
 use super::{Queries, Scores};
 use crate::ops::attn::CHUNK;
 
@@ -57,7 +58,7 @@ pub(super) fn merge(s: &mut Scores, sees: Sees, max: &mut Queries, sum: &mut Que
     for i in 0..CHUNK {
         shrink.0[i] = math::exp(max.0[i] - new_max.0[i]);
     }
-    // The tree of `tree`, in every lane; its first two levels as the addends come.
+    // The tree, in every lane; its first two levels as the addends come.
     let mut tree = [[0f32; CHUNK]; CHUNK / 4];
     for j in 0..CHUNK / 4 {
         for row in [j, j + 8, j + 16, j + 24] {
@@ -112,17 +113,4 @@ pub(super) fn merge_row(s: &mut [f32; CHUNK], keys: usize, max: &mut f32, sum: &
     *sum = *sum * shrink + tree(*s);
     *max = new_max;
     shrink
-}
-
-/// The sum of 32 addends: halves added to each other, 16, 8, 4, 2, 1. The one order of a chunk's sum.
-#[inline(always)]
-fn tree(mut p: [f32; CHUNK]) -> f32 {
-    let mut half = CHUNK / 2;
-    while half > 0 {
-        for j in 0..half {
-            p[j] += p[j + half];
-        }
-        half /= 2;
-    }
-    p[0]
 }

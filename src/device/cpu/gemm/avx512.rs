@@ -31,8 +31,8 @@ impl Set for F32 {
 }
 
 /// One tile by an instruction of a target feature. Each row is (number, its two accumulators, address of its element of
-/// A: `a7` is row 7); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28 accumulators in
-/// registers on some days only.
+/// A: `a7` is row 7); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28
+/// accumulators in registers on some days only.
 macro_rules! tile {
     ($op:literal $feature:literal $step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
         /// # Safety

@@ -242,7 +242,10 @@ impl<'a> Product<'a> {
     /// The elements of A and C fit rows so far apart.
     fn fits(&self) -> bool {
         let (rows, width) = if self.a_by_k { (self.k, self.m) } else { (self.m, self.k) };
-        let spans = |len, rows: usize, width, ld| rows == 0 || width <= ld && (rows - 1) * ld + width <= len;
+        let spans = |len, rows: usize, width, ld| match width == ld {
+            true => rows * width == len,
+            false => rows == 0 || width < ld && (rows - 1) * ld + width <= len,
+        };
         self.b.len() == self.n * self.k
             && spans(self.a.len(), rows, width, self.lda)
             && spans(self.c.len(), self.m, self.n, self.ldc)
