@@ -11,15 +11,16 @@ use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::negotiate::Side;
 use haggle::noise::Noise;
 use haggle::ops::attn::CHUNK;
-use haggle::sets::{Scored, Task, menu, render};
+use haggle::run::metrics::{Metrics, without_times};
+use haggle::setup::Setup;
+use haggle::sft::dialogues::Sequence;
+use haggle::sft::teach::{self, demonstration};
+use haggle::tasks::menu;
+use haggle::tasks::sets::cases::{self, Case, Reply, candidates};
+use haggle::tasks::sets::rollout::Table;
+use haggle::tasks::sets::{Scored, Task, render};
 use haggle::text::Transcript;
-use haggle::train::dialogues::Sequence;
-use haggle::train::metrics::{Metrics, without_times};
 use haggle::train::rl::Event;
-use haggle::train::set_rollout::Table;
-use haggle::train::sets::{self, Case, Reply, candidates};
-use haggle::train::setup::Setup;
-use haggle::train::teach::{self, demonstration};
 use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,11 +78,11 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
     let mut replies: Vec<Reply> = utilities.iter().map(|u| reply(&["A", "B", "C"], u)).collect();
     // The third reply names its candidates wrongly: it is punished whole.
     let mut broken = reply(&["A"], &[]);
-    broken.candidates = Err(haggle::sets::reply::Malformed::Number);
+    broken.candidates = Err(haggle::tasks::sets::reply::Malformed::Number);
     replies.push(broken);
     let rewards = [0.9, 0.4, -1.0];
-    assert_eq!(sets::rewards(&config, &replies), rewards);
-    let got = sets::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap();
+    assert_eq!(cases::rewards(&config, &replies), rewards);
+    let got = cases::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap();
     let mean = rewards.iter().sum::<f64>() / 3.0;
     let mut shares: Vec<f64> = Vec::new();
     for u in &utilities {
@@ -103,15 +104,15 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
         }
     }
     // In the best set the worst candidate is pushed down, where plain GRPO would push it up.
-    let worst = sets::worst_in_best(3, &replies, &rewards, &got).unwrap();
+    let worst = cases::worst_in_best(3, &replies, &rewards, &got).unwrap();
     assert!(worst < 0.0, "{worst}");
     let plain = Config { credit: haggle::config::CreditConfig::default(), ..config.clone() };
-    let even = sets::credit(&plain, &replies, &rewards, Noise::new(1, 1)).unwrap();
-    assert!(even.per_token.is_empty() && sets::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
+    let even = cases::credit(&plain, &replies, &rewards, Noise::new(1, 1)).unwrap();
+    assert!(even.per_token.is_empty() && cases::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
     // A utility that is no number is refused by name.
     replies[0].scored[1].utility = f64::NAN;
     assert!(
-        sets::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite")
+        cases::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite")
     );
 }
 
@@ -270,12 +271,12 @@ fn the_likelihood_reward_is_the_logprob_of_the_reference_behind_the_own_thought(
             Reply { candidates, transcript, text, scored: vec![Scored { utility: 0.0, covers: 0 }; 2], facts: 6 }
         };
         let mut replies = vec![said("pitches"), said("something else"), said("pitches")];
-        replies[2].candidates = Err(haggle::sets::reply::Malformed::Empty);
+        replies[2].candidates = Err(haggle::tasks::sets::reply::Malformed::Empty);
         let got = trainer.likelihood(&setup, std::slice::from_ref(&case), &replies).unwrap();
         assert_eq!(got[2], 0.0, "a malformed reply has its penalty");
         // The same sequence scored by the supervised trainer.
         let weights = haggle::embedded::weights(&setup.dev).unwrap();
-        let mut scorer = haggle::train::sft::Trainer::of(&setup.dev, weights, Default::default()).unwrap();
+        let mut scorer = haggle::sft::trainer::Trainer::of(&setup.dev, weights, Default::default()).unwrap();
         for (i, thought) in ["pitches", "something else"].iter().enumerate() {
             let behind = chat.tokenizer.encode(&format!("Thought: {thought}\n1)")).unwrap();
             let answer = chat.tokenizer.encode(&format!(" {}", case.reference().unwrap())).unwrap();
@@ -304,12 +305,12 @@ fn a_duplicate_adds_nothing_to_any_worth_and_shares_what_its_twin_earns() {
         let once = with(&["a", "b"], &[0.5, 0.25], &[0b11, 0b100]);
         let twice = with(&["a", "b", "a"], &[0.5, 0.25, 0.5], &[0b11, 0b100, 0b11]);
         assert_eq!(
-            sets::rewards(&config, &[once])[0],
-            sets::rewards(&config, std::slice::from_ref(&twice))[0],
+            cases::rewards(&config, &[once])[0],
+            cases::rewards(&config, std::slice::from_ref(&twice))[0],
             "{worth}"
         );
         let mut phi = [0.0; 3];
-        twice.set().split(sets::worth(&config), Split::Shapley, Noise::new(1, 1), &mut phi).unwrap();
+        twice.set().split(cases::worth(&config), Split::Shapley, Noise::new(1, 1), &mut phi).unwrap();
         assert!((phi[0] - phi[2]).abs() < 1e-12, "{worth}: {phi:?}");
     }
 }

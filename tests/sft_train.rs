@@ -5,10 +5,10 @@
 use haggle::device::Device;
 use haggle::model::ModelConfig;
 use haggle::negotiate::{Buyer, Scenario, Side};
+use haggle::sft::dialogues::{self, Dialogues, Marks, Part};
+use haggle::sft::probe::probe;
+use haggle::sft::trainer::{Row, Supervision, Trainer};
 use haggle::text::{Chat, Tokenizer};
-use haggle::train::dialogues::{self, Dialogues, Marks, Part};
-use haggle::train::probe::probe;
-use haggle::train::sft::{Row, Supervision, Trainer};
 use std::sync::OnceLock;
 
 fn chat() -> &'static Chat {

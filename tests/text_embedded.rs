@@ -4,8 +4,8 @@
 
 use haggle::device::Device;
 use haggle::embedded;
-use haggle::train::probe::probe;
-use haggle::train::sft::{Supervision, Trainer};
+use haggle::sft::probe::probe;
+use haggle::sft::trainer::{Supervision, Trainer};
 
 #[test]
 fn the_embedded_folder_loads_and_fits_itself() {

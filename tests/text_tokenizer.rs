@@ -4,9 +4,9 @@
 
 use haggle::negotiate::{Cents, Product, Rules, Side, prompts};
 use haggle::noise::Noise;
+use haggle::sft::dialogues::{self, Dialogues};
 use haggle::text::tokenizer::{SPECIALS, VOCAB, WORDS};
 use haggle::text::{Chat, Message, Role, Tokenizer, Transcript};
-use haggle::train::dialogues::{self, Dialogues};
 use std::path::Path;
 use std::sync::OnceLock;
 

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use haggle::config::{Config, Override};
-use haggle::train::{checkpoint, rl};
+use haggle::run::checkpoint;
+use haggle::train::rl;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;

@@ -69,7 +69,7 @@ fn saving(run: &Path) -> bool {
 
 fn computed(run: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| haggle::train::metrics::without_times(&serde_json::from_str(line).unwrap())).collect()
+    text.lines().map(|line| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap())).collect()
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn train(config: &Config, run: &Path, resume: bool) -> Finished {
 /// The rows of metrics.jsonl without what was measured.
 fn metrics(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let row = |line: &str| haggle::train::metrics::without_times(&serde_json::from_str(line).unwrap());
+    let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
     text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect()
 }
 

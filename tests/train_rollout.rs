@@ -9,8 +9,8 @@ use haggle::negotiate::{
     Buyer, Cents, Intervention, Outcome, Persona, Product, Rules, Seller, Style, Violation, catalog,
 };
 use haggle::noise::Noise;
-use haggle::train::base::{self, Base};
-use haggle::train::rollout::{self, Job, Played, Player, Voice};
+use haggle::rollout::{self, Job, Played, Player, Voice};
+use haggle::setup::base::{self, Base};
 use std::sync::Arc;
 
 fn jobs(n: usize, group: usize) -> Vec<Job> {

@@ -10,9 +10,9 @@ use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
+use crate::setup::Setup;
 use crate::text::{Chat, Transcript};
 use crate::train::rl;
-use crate::train::setup::Setup;
 use serde_json::json;
 use std::time::Duration;
 

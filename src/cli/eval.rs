@@ -3,8 +3,9 @@
 use super::progress::Live;
 use super::{Exit, Globals, out, quoted, tables};
 use crate::error::{Error, Result};
-use crate::train::setup::Setup;
-use crate::train::{base, eval, memory};
+use crate::eval;
+use crate::setup::Setup;
+use crate::setup::{base, memory};
 use clap::Args;
 use std::path::PathBuf;
 

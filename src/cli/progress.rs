@@ -1,8 +1,8 @@
 //! Showing a run while it goes on: bars and a live table on a terminal, plain lines anywhere else. All on stderr.
 
 use super::out;
-use crate::train::memory;
-use crate::train::metrics::Metrics;
+use crate::run::metrics::Metrics;
+use crate::setup::memory;
 use crate::train::rl::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;

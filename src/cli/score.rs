@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, forward};
-use crate::train::base;
+use crate::setup::base;
 use clap::Args;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The final tables: buyers on held-out products with 95 % intervals, and paired differences.
 
 use super::out;
+use crate::eval::Difference;
 use crate::negotiate::metrics::Row;
-use crate::train::eval::Difference;
 
 /// The rows of buyers; one block a seller.
 pub fn rows(rows: &[Row]) -> String {

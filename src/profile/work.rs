@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use crate::model::{ModelConfig, Weights};
 use crate::noise::Noise;
+use crate::run::run_dir::Log;
+use crate::setup::Setup;
 use crate::train::rl::Trainer;
-use crate::train::run_dir::Log;
-use crate::train::setup::Setup;
 
 /// Spans that a recording has room for: some 100 MiB, touched only as far as they are used.
 const CAPACITY: usize = 1 << 20;

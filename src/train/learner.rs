@@ -4,7 +4,6 @@
 //! Episodes are packed whole into micro-batches by a token budget; the weight of a token is one over all trained tokens of
 //! the update (token mean), so the cut changes nothing but the order of sums.
 
-use super::optimizer::{Optimizer, Part, Update};
 use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Histogram, Level, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
@@ -13,6 +12,7 @@ use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops;
 use crate::ops::loss::{POLICY_SUMS, PolicyLoss};
 use crate::text::Transcript;
+use crate::train::optimizer::{Optimizer, Part, Update};
 use std::ops::Range;
 use std::time::Instant;
 

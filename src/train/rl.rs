@@ -5,22 +5,10 @@
 //!
 //! Source: Shao et al. 2024, arXiv:2402.03300 (GRPO); Liu et al. 2026, arXiv:2604.09855 (the game).
 
-use super::base;
-use super::checkpoint::{self, State};
-use super::credit::{self, Credited};
-use super::eval::{self, Report};
-use super::learner::{self, Learner, Learning, Sample};
-use super::memory;
-use super::metrics::{self, EpisodeLine, Metrics, StepFacts};
-use super::optimizer::{Hyper, Optimizer};
-use super::rollout::{self, Job, Played, Player, Rollout, Voice};
-use super::run_dir::{Log, RunDir};
-use super::set_steps;
-use super::setup::{Setup, engine_config};
-use super::teach;
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::eval::{self, Report};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
 use crate::model::{ModelConfig, Plan, Weights};
@@ -28,8 +16,20 @@ use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Persona, Product};
 use crate::noise::Noise;
 use crate::ops::want;
-use crate::sets::Task;
+use crate::rollout::{self, Job, Played, Player, Rollout, Voice};
+use crate::run::checkpoint::{self, State};
+use crate::run::metrics::{self, EpisodeLine, Metrics, StepFacts};
+use crate::run::run_dir::{Log, RunDir};
+use crate::setup::base;
+use crate::setup::memory;
+use crate::setup::{Setup, engine_config};
+use crate::sft::teach;
+use crate::tasks::game::credit::{self, Credited};
+use crate::tasks::sets::Task;
+use crate::tasks::sets::steps;
 use crate::text::Transcript;
+use crate::train::learner::{self, Learner, Learning, Sample};
+use crate::train::optimizer::{Hyper, Optimizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,7 +141,7 @@ pub fn run(
     }
     let weights = trainer.into_weights();
     if let Some(task) = Task::named(&config.task.name) {
-        set_steps::evaluate(&setup, task, &weights, dir.path())?;
+        steps::evaluate(&setup, task, &weights, dir.path())?;
         return Ok(Finished { run: dir.path().into(), step: state.step, report: Some(Report::default()) });
     }
     let report = eval::after_training(&setup, &weights, &mut |buyer, seller, done, of| {
@@ -165,8 +165,8 @@ pub fn plan(config: &Config) -> Result<Plan> {
 pub struct Trainer {
     /// The trained weights, their optimizer, and the buffers of an update.
     pub learner: Learner,
-    pub(super) buyer: Engine,
-    pub(super) seller: Engine,
+    pub(crate) buyer: Engine,
+    pub(crate) seller: Engine,
 }
 
 impl Trainer {
@@ -187,7 +187,7 @@ impl Trainer {
     }
 
     /// A trainer of zeros through a plan, for a base and a seller of these shapes.
-    pub(super) fn planned(
+    pub(crate) fn planned(
         plan: &mut Plan,
         config: &Config,
         [base, seller]: [ModelConfig; 2],
@@ -378,7 +378,7 @@ fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
 }
 
 /// The episodes to learn from; without constant groups when `skip_constant`.
-pub(super) fn samples<'a>(
+pub(crate) fn samples<'a>(
     transcripts: &[&'a Transcript],
     credited: &'a Credited,
     group: usize,
@@ -393,7 +393,7 @@ pub(super) fn samples<'a>(
 }
 
 /// The products of a step, one a group.
-pub(super) fn products_of(setup: &Setup, step: u64) -> Vec<Arc<Product>> {
+pub(crate) fn products_of(setup: &Setup, step: u64) -> Vec<Arc<Product>> {
     let chosen = order(setup.config.seed, step, setup.config.rollout.products_per_step, setup.train.len());
     chosen.into_iter().map(|i| setup.train[i].clone()).collect()
 }

@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::infer::{Engine, EngineConfig, NoiseKey, Sampling, SeqId};
 use crate::negotiate::{Episode, Side};
 use crate::noise::Noise;
+use crate::setup::base::Base;
 use crate::text::Transcript;
-use crate::train::base::Base;
 
 /// A model that speaks for one side of one game.
 pub struct Speaker<'a> {

@@ -9,7 +9,7 @@ use crate::model::Weights;
 use crate::profile::kernels::{Bench, Timed};
 use crate::profile::work::{self, Sizes};
 use crate::profile::{Peaks, kernels, roofline, summary, trace};
-use crate::train::base;
+use crate::setup::base;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 

@@ -2,9 +2,9 @@
 //!
 //! The one idea: facts are words of the published record and the price, found again in the pitch by rule.
 
-use super::{Prompt, Scored};
 use crate::negotiate::Product;
 use crate::noise::Noise;
+use crate::tasks::sets::{Prompt, Scored};
 
 /// Most facts of an offer.
 pub const FACTS: usize = 6;

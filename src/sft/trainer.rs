@@ -4,13 +4,13 @@
 //! nothing else; no token is seen twice. A batch is cut into micro-batches that fit the caches; their gradients add up
 //! in order. Loss: the weighted mean of -logprob over the batch's tokens that carry weight.
 
-use super::dialogues::{Dialogues, Sequence};
-use super::optimizer::{Hyper, Optimizer, Part, Schedule, Update};
 use crate::device::{Buffer, DType, Device};
 use crate::error::Result;
 use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Use, Weights};
 use crate::ops::embed::fill;
+use crate::sft::dialogues::{Dialogues, Sequence};
 use crate::text::Chat;
+use crate::train::optimizer::{Hyper, Optimizer, Part, Schedule, Update};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};

@@ -3,15 +3,16 @@
 //! The one idea: a step's groups are its cases. A menu's case goes on behind the best draft of its first rollout, so a game
 //! is several cases, one a turn.
 
-use super::menu_rollout::Root;
-use super::sets::{Case, Reply, candidates};
-use super::setup::Setup;
 use crate::error::Result;
 use crate::infer::{Engine, NoiseKey, Sampling, SeqId};
 use crate::model::Weights;
 use crate::negotiate::Product;
 use crate::noise::Noise;
-use crate::sets::{Scored, Task, summary};
+use crate::setup::Setup;
+use crate::tasks::menu::branches::Root;
+use crate::tasks::sets::cases::{Case, Reply, candidates};
+use crate::tasks::sets::{Scored, Task};
+use crate::tasks::summary;
 use crate::text::Transcript;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,14 +111,14 @@ impl Table<'_> {
 }
 
 /// A turn that ended, taken out of its engine.
-pub(super) struct Said {
-    pub(super) ids: Vec<i32>,
-    pub(super) logprobs: Vec<f32>,
-    pub(super) cut: bool,
+pub(crate) struct Said {
+    pub(crate) ids: Vec<i32>,
+    pub(crate) logprobs: Vec<f32>,
+    pub(crate) cut: bool,
 }
 
 /// Steps an engine until nothing runs; what its sequences said.
-pub(super) fn drain(engine: &mut Engine, weights: &Weights) -> Result<BTreeMap<SeqId, Said>> {
+pub(crate) fn drain(engine: &mut Engine, weights: &Weights) -> Result<BTreeMap<SeqId, Said>> {
     let mut said = BTreeMap::new();
     while engine.step(weights)? {
         while let Some(turn) = engine.next_finished() {
@@ -128,6 +129,6 @@ pub(super) fn drain(engine: &mut Engine, weights: &Weights) -> Result<BTreeMap<S
     Ok(said)
 }
 
-pub(super) fn key(noise: Noise) -> NoiseKey {
+pub(crate) fn key(noise: Noise) -> NoiseKey {
     NoiseKey { seed: noise.seed, stream: noise.stream }
 }

@@ -5,18 +5,18 @@
 //! a case meet the same seller noise, so that they differ by what they say and not by luck: the same draft twice comes to
 //! the same, and is worth nothing more.
 
-use super::set_rollout::{Table, drain, key};
-use super::sets::{Case, Reply, open};
 use crate::error::Result;
 use crate::infer::SeqId;
 use crate::negotiate::{Episode, Side, reward};
 use crate::noise::Noise;
-use crate::sets::menu;
+use crate::tasks::menu;
+use crate::tasks::sets::cases::{Case, Reply, open};
+use crate::tasks::sets::rollout::{Table, drain, key};
 use crate::text::Transcript;
 use std::collections::BTreeMap;
 
 /// What the seller has heard and said before the drafts.
-pub(super) struct Root {
+pub(crate) struct Root {
     /// Its sequence, where it is live.
     seq: Option<SeqId>,
     transcript: Transcript,
@@ -38,7 +38,7 @@ type Answered = BTreeMap<(usize, usize), (Episode, Transcript)>;
 
 impl Table<'_> {
     /// Plays each menu's opening: a scripted bid, the seller model's answer. The seller's sequences stay, to branch from.
-    pub(super) fn openings(&mut self, cases: &mut [Case], noise: Noise) -> Result<Vec<Option<Root>>> {
+    pub(crate) fn openings(&mut self, cases: &mut [Case], noise: Noise) -> Result<Vec<Option<Root>>> {
         let (chat, sampling) = (&self.setup.seller.chat, self.setup.seller_sampling());
         let mut opened: Vec<(Episode, SeqId, Transcript)> = Vec::new();
         for (i, case) in cases.iter().enumerate() {
@@ -71,7 +71,7 @@ impl Table<'_> {
     /// Plays every draft to the end of the horizon, as many at a time as the seller's engine holds, and notes what it came
     /// to. Returns the games that go on: of each case the one behind the best draft of its first rollout and the seller's
     /// answer, unless that ended it.
-    pub(super) fn play_on(
+    pub(crate) fn play_on(
         &mut self,
         cases: &[Case],
         roots: Vec<Option<Root>>,

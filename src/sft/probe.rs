@@ -4,10 +4,10 @@
 //! share of sampled replies that would get it right at temperature 1. Words of thought and talk are a choice and are
 //! held against the teacher by their loss alone.
 
-use super::dialogues::{Dialogues, Marks, Part, Sequence};
-use super::sft::Trainer;
 use crate::error::Result;
 use crate::negotiate::Side;
+use crate::sft::dialogues::{Dialogues, Marks, Part, Sequence};
+use crate::sft::trainer::Trainer;
 use crate::text::Chat;
 use serde::Serialize;
 

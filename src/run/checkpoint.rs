@@ -10,10 +10,10 @@
 //! The one idea: a checkpoint appears by one rename, after every byte of it is on disk, and only then does `latest` name it.
 //! Noise is counter-based and the order of products a function of the step, so the step is the whole data and RNG cursor.
 
-use super::optimizer::Optimizer;
 use crate::device::Device;
 use crate::disk::{UNFINISHED, sync_dir, write_atomic};
 use crate::error::{Error, Result};
+use crate::train::optimizer::Optimizer;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

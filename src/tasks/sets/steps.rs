@@ -3,13 +3,6 @@
 //! The one idea: beside its rollout and its credit a step on sets is a step of GRPO, with the same learner, logs and
 //! checkpoints.
 
-use super::metrics::{self, Metrics, StepFacts, Tokens};
-use super::rl::{self, Trainer};
-use super::rollout::Rollout;
-use super::run_dir::Log;
-use super::set_rollout::Table;
-use super::sets::{self, Case, Reply};
-use super::setup::Setup;
 use crate::credit::set::Worth;
 use crate::credit::shaping::{Likelihood, likelihood};
 use crate::disk::write_atomic;
@@ -17,8 +10,15 @@ use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::Weights;
 use crate::noise::Noise;
-use crate::sets::Task;
+use crate::rollout::Rollout;
+use crate::run::metrics::{self, Metrics, StepFacts, Tokens};
+use crate::run::run_dir::Log;
+use crate::setup::Setup;
+use crate::tasks::sets::Task;
+use crate::tasks::sets::cases::{self, Case, Reply};
+use crate::tasks::sets::rollout::Table;
 use crate::text::Transcript;
+use crate::train::rl::{self, Trainer};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::step`].
-    pub(super) fn step_sets(&mut self, setup: &Setup, task: Task, step: u64, log: &mut Log) -> Result<Metrics> {
+    pub(crate) fn step_sets(&mut self, setup: &Setup, task: Task, step: u64, log: &mut Log) -> Result<Metrics> {
         let began = Instant::now();
         let (config, group) = (&setup.config, setup.config.rollout.group_size);
         let noise = Noise::new(config.seed, ROLLOUT).child(step);
@@ -52,11 +52,11 @@ impl Trainer {
             total_s: began.elapsed().as_secs_f64(),
         };
         let credit_began = Instant::now();
-        let mut rewards = sets::rewards(config, &replies);
+        let mut rewards = cases::rewards(config, &replies);
         let worths = rewards.clone();
         let likelihood = self.likelihood(setup, &cases, &replies)?;
         rewards.iter_mut().zip(&likelihood).for_each(|(r, l)| *r += config.reward.likelihood as f64 * l);
-        let credited = sets::credit(config, &replies, &rewards, noise.child(1))?;
+        let credited = cases::credit(config, &replies, &rewards, noise.child(1))?;
         let credit_s = credit_began.elapsed().as_secs_f64();
         let transcripts: Vec<&Transcript> = replies.iter().map(|r| &r.transcript).collect();
         let samples = rl::samples(&transcripts, &credited, group, config.grpo.skip_constant_groups);
@@ -66,7 +66,7 @@ impl Trainer {
             log.append(&line(step, i, group, &cases[i / group], reply, rewards[i], credited.advantage[i]))?;
         }
         let found = Summary::of(&replies, &worths);
-        let worst = sets::worst_in_best(group, &replies, &rewards, &credited);
+        let worst = cases::worst_in_best(group, &replies, &rewards, &credited);
         let skipped_total = self.learner.optimizer.skipped;
         let constant_groups = credited.constant_groups;
         let (rollout, learned) = (&rollout, &learned);
@@ -152,7 +152,7 @@ impl Summary {
         Summary {
             replies: replies.len(),
             worth: rewards.iter().sum::<f64>() / n,
-            best: (best + (n - good) * sets::MALFORMED) / n,
+            best: (best + (n - good) * cases::MALFORMED) / n,
             candidate: mean(sets.iter().flat_map(|s| &s.utility).sum(), candidates as f64),
             malformed: 1.0 - good / n,
             distinct: mean(sets.iter().map(|s| distinct(&s.same) / s.same.len() as f64).sum(), good),
@@ -237,5 +237,5 @@ pub fn held_out(setup: &Setup, task: Task, weights: &Weights) -> Result<Summary>
         let noise = Noise::new(setup.config.seed, EVAL).child(i as u64);
         all.extend(table.play(products, rollouts.min(setup.episodes_a_step()), noise)?.1);
     }
-    Ok(Summary::of(&all, &sets::rewards(&setup.config, &all)))
+    Ok(Summary::of(&all, &cases::rewards(&setup.config, &all)))
 }

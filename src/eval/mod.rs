@@ -3,9 +3,6 @@
 //! The one idea: every buyer meets the same products with the same noise, so that differences are paired; a figure is a
 //! mean over [`EpisodeFacts`] and has one definition everywhere.
 
-use super::metrics::sample_line;
-use super::rollout::{self, Job, Played, Player, Voice};
-use super::setup::Setup;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
@@ -14,6 +11,9 @@ use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
 use crate::negotiate::sellers::SELLERS;
 use crate::negotiate::{Buyer, Persona, Product, Rules, Scenario, Seller, export};
 use crate::noise::Noise;
+use crate::rollout::{self, Job, Played, Player, Voice};
+use crate::run::metrics::sample_line;
+use crate::setup::Setup;
 use crate::text::Chat;
 use serde::Serialize;
 use serde_json::Value;

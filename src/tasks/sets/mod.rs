@@ -3,10 +3,11 @@
 //! The one idea: a task is a prompt, a rule that scores one candidate, and demonstrations of the format. No device, no
 //! model. The format is the same in all: thinking, then lines `1) ...`, `2) ...`, each a candidate.
 
-pub mod menu;
-pub mod recommend;
+pub mod cases;
+
 pub mod reply;
-pub mod summary;
+pub mod rollout;
+pub mod steps;
 
 use crate::noise::Noise;
 
@@ -58,6 +59,6 @@ pub fn render(thought: &str, candidates: &[String]) -> String {
 }
 
 /// One of a list.
-fn pick<T>(noise: Noise, counter: u64, from: &[T]) -> &T {
+pub(crate) fn pick<T>(noise: Noise, counter: u64, from: &[T]) -> &T {
     &from[noise.below(counter, from.len())]
 }

@@ -3,9 +3,9 @@
 //! The one idea: needs come from one listed product, so each case has an answer; the words leave needs out at random, so
 //! a good set spreads over what fits. `u` = share of needs met, 0 above the limit, 0 for no listed code.
 
-use super::{Prompt, Scored, pick};
 use crate::negotiate::{Cents, Product};
 use crate::noise::Noise;
+use crate::tasks::sets::{Prompt, Scored, pick};
 use std::sync::Arc;
 
 /// Products listed.

@@ -3,7 +3,6 @@
 //! The one idea: rules are plain functions in [`crate::credit`]; this reads what they need from the played episodes and
 //! calls those the config names. With defaults it is GRPO's group advantage of the game's reward, to the bit.
 
-use super::rollout::Played;
 use crate::config::Config;
 use crate::credit::advantage::{GroupAdvantage, group_advantage};
 use crate::credit::latent::{self, Features};
@@ -11,6 +10,7 @@ use crate::credit::shaping::{self, Ended};
 use crate::credit::{anchor, gdpo, opo, reinforce_pp, rloo};
 use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Action, Episode, Scenario, Side};
+use crate::rollout::Played;
 use crate::text::Transcript;
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ pub fn credit(config: &Config, played: &[Played], facts: &[EpisodeFacts], kl: &[
 }
 
 /// Rewards as advantages by `credit.rule`, anchored; `parts` is read by GDPO alone.
-pub(super) fn scaled(config: &Config, rewards: &[f64], parts: &[Parts], lengths: &[usize]) -> Credited {
+pub(crate) fn scaled(config: &Config, rewards: &[f64], parts: &[Parts], lengths: &[usize]) -> Credited {
     let group = config.rollout.group_size;
     let mut done = advantages(config, rewards, parts, lengths);
     if config.credit.anchor > 0.0 {
@@ -130,7 +130,7 @@ fn politeness(episode: &Episode) -> f64 {
 }
 
 /// Trained tokens of a transcript.
-pub(super) fn trained(transcript: &Transcript) -> usize {
+pub(crate) fn trained(transcript: &Transcript) -> usize {
     transcript.sampled().iter().filter(|s| **s).count()
 }
 

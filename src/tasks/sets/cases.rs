@@ -3,16 +3,17 @@
 //! The one idea: spans come from the sampled ids; a token inside a candidate's span carries the candidate's credit, every
 //! other the set's.
 
-use super::credit::Credited;
-use super::setup::Setup;
 use crate::config::Config;
 use crate::credit::candidates::{Against, CandidateAdvantage, candidate_advantage};
 use crate::credit::set::{Set, Split, Worth};
 use crate::error::Result;
 use crate::negotiate::{Buyer, Episode, Persona, Product, Seller, Side};
 use crate::noise::Noise;
-use crate::sets::reply::{Candidate, Malformed, parse};
-use crate::sets::{Prompt, Scored, Task, menu, recommend, summary};
+use crate::setup::Setup;
+use crate::tasks::game::credit::Credited;
+use crate::tasks::sets::reply::{Candidate, Malformed, parse};
+use crate::tasks::sets::{Prompt, Scored, Task};
+use crate::tasks::{menu, recommend, summary};
 use crate::text::{Chat, Transcript};
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ pub fn scripted_menu(product: &Arc<Product>, setup: &Setup, noise: Noise) -> Cas
 }
 
 /// The buyer's scripted bid.
-pub(super) fn open(episode: &mut Episode, noise: Noise) -> Result<()> {
+pub(crate) fn open(episode: &mut Episode, noise: Noise) -> Result<()> {
     let reply = Buyer::Explorer.reply(episode, noise.child(0));
     episode.submit(Side::Buyer, &reply).map(|_| ())
 }
@@ -175,8 +176,8 @@ pub fn rewards(config: &Config, replies: &[Reply]) -> Vec<f64> {
 /// # Errors
 /// [`crate::Error::Shape`] when a utility is not finite.
 pub fn credit(config: &Config, replies: &[Reply], rewards: &[f64], noise: Noise) -> Result<Credited> {
-    let lengths: Vec<usize> = replies.iter().map(|r| super::credit::trained(&r.transcript)).collect();
-    let mut done = super::credit::scaled(config, rewards, &[], &lengths);
+    let lengths: Vec<usize> = replies.iter().map(|r| crate::tasks::game::credit::trained(&r.transcript)).collect();
+    let mut done = crate::tasks::game::credit::scaled(config, rewards, &[], &lengths);
     let (worth, split) = (worth(config), split(config));
     if split == Split::Uniform {
         return Ok(done);

@@ -4,20 +4,20 @@
 //! the format and little else; what to choose is left to training. `haggle init --task` makes such a base once for many
 //! runs; a run that teaches its own keeps it in its directory, so that it is taught once however often it is resumed.
 
-use super::base;
-use super::checkpoint;
-use super::dialogues::Sequence;
-use super::optimizer::{Hyper, Schedule};
-use super::rl::Event;
-use super::sets::{self, Case};
-use super::setup::{BASE_VERSION, Setup};
-use super::sft::{self, Supervision};
 use crate::error::{Error, Result};
 use crate::model::Weights;
 use crate::negotiate::Side;
 use crate::noise::Noise;
-use crate::sets::{Task, render};
+use crate::run::checkpoint;
+use crate::setup::base;
+use crate::setup::{BASE_VERSION, Setup};
+use crate::sft::dialogues::Sequence;
+use crate::sft::trainer::{self, Supervision};
+use crate::tasks::sets::cases::{self, Case};
+use crate::tasks::sets::{Task, render};
 use crate::text::Transcript;
+use crate::train::optimizer::{Hyper, Schedule};
+use crate::train::rl::Event;
 use std::path::Path;
 
 /// The stream of demonstrations below the run's seed.
@@ -59,7 +59,7 @@ pub fn keep(setup: &Setup, run: &Path) -> Result<()> {
 /// Teaches the base of a setup on about `tokens` tokens of demonstrations; a function of config and base alone.
 ///
 /// # Errors
-/// As [`sft::Trainer::run`].
+/// As [`trainer::Trainer::run`].
 pub fn teach(setup: &mut Setup, task: Task, tokens: u64, events: &mut dyn FnMut(Event)) -> Result<()> {
     let mut weights = Weights::zeros(&setup.dev, setup.base.weights.config.clone())?;
     weights.copy_from(&setup.dev, &setup.base.weights)?;
@@ -67,7 +67,7 @@ pub fn teach(setup: &mut Setup, task: Task, tokens: u64, events: &mut dyn FnMut(
     let optim = Hyper { lr: 1e-3, beta2: 0.98, warmup_steps: 10, schedule: Schedule::Cosine, ..Hyper::default() };
     let seed = setup.config.seed;
     let how = Supervision { seed, tokens, micro_tokens: context.max(3_072), optim, ..Supervision::default() };
-    let mut trainer = sft::Trainer::of(&setup.dev, weights, how)?;
+    let mut trainer = trainer::Trainer::of(&setup.dev, weights, how)?;
     let noise = Noise::new(seed, DEMONSTRATIONS);
     let shared = &*setup;
     trainer.run_on(
@@ -90,7 +90,7 @@ pub fn demonstration(setup: &Setup, task: Task, noise: Noise) -> Result<Sequence
     let (chat, k) = (&setup.base.chat, setup.config.task.candidates);
     let product = &setup.train[noise.below(0, setup.train.len())];
     let case = match task {
-        Task::Menu => sets::scripted_menu(product, setup, noise.child(1)),
+        Task::Menu => cases::scripted_menu(product, setup, noise.child(1)),
         _ => Case::new(task, product, setup, noise.child(1)),
     };
     let (prompt, (thought, candidates)) = (case.prompt(k), case.demonstration(k, noise.child(2)));

@@ -2,9 +2,10 @@
 //!
 //! The one idea: everything a user can get wrong is found here, before a run directory is made or a step is taken.
 
-use super::base::{self, Base};
-use super::learner::Learning;
-use super::optimizer::{Hyper, Schedule};
+pub mod base;
+pub mod memory;
+
+use self::base::Base;
 use crate::config::Config;
 use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Level};
@@ -16,6 +17,8 @@ use crate::negotiate::{Product, Rules, Style, catalog, folder, split};
 use crate::ops::attn::CHUNK;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
 use crate::text::Chat;
+use crate::train::learner::Learning;
+use crate::train::optimizer::{Hyper, Schedule};
 use std::path::Path;
 use std::sync::Arc;
 

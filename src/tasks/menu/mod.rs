@@ -4,11 +4,13 @@
 //! the price is the card's, so a draft is short and its price always legal. Where a draft leads is the seller's affair:
 //! the caller plays it on. The horizon ends with the buyer taking the ask when it is within budget, or leaving.
 
-use super::{Prompt, pick};
+pub mod branches;
+
 use crate::negotiate::reasons::REASONS;
 use crate::negotiate::reply::render;
 use crate::negotiate::{Action, Episode, Side};
 use crate::noise::Noise;
+use crate::tasks::sets::{Prompt, pick};
 
 /// Percentages a demonstration bids.
 const DEMO_BIDS: [u32; 8] = [50, 55, 60, 65, 70, 75, 80, 85];

@@ -1,10 +1,10 @@
 //! Opening a model by name: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
 
-use super::checkpoint;
 use crate::device::{DType, Device};
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Weights};
+use crate::run::checkpoint;
 use crate::text::Chat;
 use std::path::{Path, PathBuf};
 

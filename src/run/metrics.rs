@@ -3,12 +3,12 @@
 //! The one idea: every key is a result, the same bits on any machine of one kind, except those under `time/`, which measure
 //! the work (seconds, tokens a second, tokens run and reused, pages, peak memory).
 
-use super::learner::Learned;
-use super::rollout::{Played, Rollout};
 use crate::credit::importance::{EDGES, Histogram};
 use crate::negotiate::metrics::{EpisodeFacts, Row, rows};
 use crate::negotiate::{Cents, Outcome, Turn};
+use crate::rollout::{Played, Rollout};
 use crate::text::Transcript;
+use crate::train::learner::Learned;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Instant;
@@ -81,7 +81,7 @@ fn game(row: &mut Metrics, all: &Row, mi: &Row, ci: &Row, facts: &[EpisodeFacts]
 }
 
 /// What the learner did.
-pub(super) fn policy(row: &mut Metrics, s: &StepFacts) {
+pub(crate) fn policy(row: &mut Metrics, s: &StepFacts) {
     let (l, rollout) = (s.learned, s.rollout);
     let [loss, pg_loss, kl, entropy, clipped, ratio_max_dev] = l.sums;
     for (key, value) in [
@@ -127,7 +127,7 @@ fn importance(row: &mut Metrics, found: &Histogram) {
 }
 
 /// What was measured.
-pub(super) fn times(row: &mut Metrics, s: &StepFacts) {
+pub(crate) fn times(row: &mut Metrics, s: &StepFacts) {
     let (l, rollout) = (s.learned, s.rollout);
     let sampled = (rollout.buyer.sampled_tok + rollout.seller.sampled_tok) as f64;
     let total_s = s.began.elapsed().as_secs_f64();

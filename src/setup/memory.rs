@@ -3,16 +3,16 @@
 //! The one idea: every plan is made by the code that allocates, run dry on the models' shapes, so that what would fit is
 //! computed by planning again, not guessed. The settings it names never change a result but `model.dtype`.
 
-use super::base;
-use super::learner::Learning;
-use super::rl::Trainer;
-use super::setup::engine_config;
 use crate::config::Config;
 use crate::device::{Device, Room};
 use crate::error::{Error, Result, mib};
 use crate::infer::{Engine, EngineConfig};
 use crate::model::{ModelConfig, Plan, Weights};
 use crate::ops::attn::CHUNK;
+use crate::setup::base;
+use crate::setup::engine_config;
+use crate::train::learner::Learning;
+use crate::train::rl::Trainer;
 
 /// A plan of a config's buffers.
 pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;

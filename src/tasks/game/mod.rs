@@ -1,0 +1,3 @@
+//! The game: a buyer and a seller over one product.
+
+pub mod credit;
