@@ -16,7 +16,7 @@ use haggle::setup::Setup;
 use haggle::sft::dialogues::Sequence;
 use haggle::sft::teach::{self, demonstration};
 use haggle::tasks::menu;
-use haggle::tasks::sets::cases::{self, Case, Reply, candidates};
+use haggle::tasks::sets::credit::{self, Case, Reply, candidates};
 use haggle::tasks::sets::rollout::Table;
 use haggle::tasks::sets::{Scored, Task, render};
 use haggle::text::Transcript;
@@ -81,8 +81,8 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
     broken.candidates = Err(haggle::tasks::sets::reply::Malformed::Number);
     replies.push(broken);
     let rewards = [0.9, 0.4, -1.0];
-    assert_eq!(cases::rewards(&config, &replies), rewards);
-    let got = cases::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap();
+    assert_eq!(credit::rewards(&config, &replies), rewards);
+    let got = credit::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap();
     let mean = rewards.iter().sum::<f64>() / 3.0;
     let mut shares: Vec<f64> = Vec::new();
     for u in &utilities {
@@ -104,15 +104,15 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
         }
     }
     // In the best set the worst candidate is pushed down, where plain GRPO would push it up.
-    let worst = cases::worst_in_best(3, &replies, &rewards, &got).unwrap();
+    let worst = credit::worst_in_best(3, &replies, &rewards, &got).unwrap();
     assert!(worst < 0.0, "{worst}");
     let plain = Config { credit: haggle::config::CreditConfig::default(), ..config.clone() };
-    let even = cases::credit(&plain, &replies, &rewards, Noise::new(1, 1)).unwrap();
-    assert!(even.per_token.is_empty() && cases::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
+    let even = credit::credit(&plain, &replies, &rewards, Noise::new(1, 1)).unwrap();
+    assert!(even.per_token.is_empty() && credit::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
     // A utility that is no number is refused by name.
     replies[0].scored[1].utility = f64::NAN;
     assert!(
-        cases::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite")
+        credit::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite")
     );
 }
 
@@ -305,12 +305,12 @@ fn a_duplicate_adds_nothing_to_any_worth_and_shares_what_its_twin_earns() {
         let once = with(&["a", "b"], &[0.5, 0.25], &[0b11, 0b100]);
         let twice = with(&["a", "b", "a"], &[0.5, 0.25, 0.5], &[0b11, 0b100, 0b11]);
         assert_eq!(
-            cases::rewards(&config, &[once])[0],
-            cases::rewards(&config, std::slice::from_ref(&twice))[0],
+            credit::rewards(&config, &[once])[0],
+            credit::rewards(&config, std::slice::from_ref(&twice))[0],
             "{worth}"
         );
         let mut phi = [0.0; 3];
-        twice.set().split(cases::worth(&config), Split::Shapley, Noise::new(1, 1), &mut phi).unwrap();
+        twice.set().split(credit::worth(&config), Split::Shapley, Noise::new(1, 1), &mut phi).unwrap();
         assert!((phi[0] - phi[2]).abs() < 1e-12, "{worth}: {phi:?}");
     }
 }

@@ -14,7 +14,7 @@ use crate::sft::probe::{Probe, probe};
 use crate::sft::teach;
 use crate::sft::trainer::{Row, Supervision, Trainer};
 use crate::tasks::sets::Task;
-use crate::tasks::sets::steps;
+use crate::tasks::sets::table;
 use crate::text::tokenizer::VOCAB;
 use crate::text::{Chat, Tokenizer};
 use clap::Args;
@@ -118,7 +118,7 @@ fn taught(config: &Config, task: Task, dir: &Path, as_json: bool) -> Result<Exit
     let mut live = Live::new();
     teach::teach(&mut setup, task, config.task.supervised_tokens as u64, &mut |event| live.hear(&event))?;
     live.end();
-    let found = steps::held_out(&setup, task, &setup.base.weights)?;
+    let found = table::held_out(&setup, task, &setup.base.weights)?;
     base::save(&setup.dev, &setup.base.weights, &setup.base.chat, dir)?;
     let command: Vec<String> = std::env::args().skip(1).collect();
     let made = json!({

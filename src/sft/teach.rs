@@ -13,7 +13,7 @@ use crate::setup::base;
 use crate::setup::{BASE_VERSION, Setup};
 use crate::sft::dialogues::Sequence;
 use crate::sft::trainer::{self, Supervision};
-use crate::tasks::sets::cases::{self, Case};
+use crate::tasks::sets::credit::{self, Case};
 use crate::tasks::sets::{Task, render};
 use crate::text::Transcript;
 use crate::train::optimizer::{Hyper, Schedule};
@@ -90,7 +90,7 @@ pub fn demonstration(setup: &Setup, task: Task, noise: Noise) -> Result<Sequence
     let (chat, k) = (&setup.base.chat, setup.config.task.candidates);
     let product = &setup.train[noise.below(0, setup.train.len())];
     let case = match task {
-        Task::Menu => cases::scripted_menu(product, setup, noise.child(1)),
+        Task::Menu => credit::scripted_menu(product, setup, noise.child(1)),
         _ => Case::new(task, product, setup, noise.child(1)),
     };
     let (prompt, (thought, candidates)) = (case.prompt(k), case.demonstration(k, noise.child(2)));

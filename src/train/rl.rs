@@ -26,7 +26,7 @@ use crate::setup::{Setup, engine_config};
 use crate::sft::teach;
 use crate::tasks::game::credit::{self, Credited};
 use crate::tasks::sets::Task;
-use crate::tasks::sets::steps;
+use crate::tasks::sets::table;
 use crate::text::Transcript;
 use crate::train::learner::{self, Learner, Learning, Sample};
 use crate::train::optimizer::{Hyper, Optimizer};
@@ -141,7 +141,7 @@ pub fn run(
     }
     let weights = trainer.into_weights();
     if let Some(task) = Task::named(&config.task.name) {
-        steps::evaluate(&setup, task, &weights, dir.path())?;
+        table::evaluate(&setup, task, &weights, dir.path())?;
         return Ok(Finished { run: dir.path().into(), step: state.step, report: Some(Report::default()) });
     }
     let report = eval::after_training(&setup, &weights, &mut |buyer, seller, done, of| {

@@ -10,7 +10,7 @@ use crate::infer::SeqId;
 use crate::negotiate::{Episode, Side, reward};
 use crate::noise::Noise;
 use crate::tasks::menu;
-use crate::tasks::sets::cases::{Case, Reply, open};
+use crate::tasks::sets::credit::{Case, Reply, open};
 use crate::tasks::sets::rollout::{Table, drain, key};
 use crate::text::Transcript;
 use std::collections::BTreeMap;

@@ -3,11 +3,11 @@
 //! The one idea: a task is a prompt, a rule that scores one candidate, and demonstrations of the format. No device, no
 //! model. The format is the same in all: thinking, then lines `1) ...`, `2) ...`, each a candidate.
 
-pub mod cases;
+pub mod credit;
 
 pub mod reply;
 pub mod rollout;
-pub mod steps;
+pub mod table;
 
 use crate::noise::Noise;
 

@@ -10,7 +10,7 @@ use crate::negotiate::Product;
 use crate::noise::Noise;
 use crate::setup::Setup;
 use crate::tasks::menu::branches::Root;
-use crate::tasks::sets::cases::{Case, Reply, candidates};
+use crate::tasks::sets::credit::{Case, Reply, candidates};
 use crate::tasks::sets::{Scored, Task};
 use crate::tasks::summary;
 use crate::text::Transcript;

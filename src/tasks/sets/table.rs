@@ -15,7 +15,7 @@ use crate::run::metrics::{self, Metrics, StepFacts, Tokens};
 use crate::run::run_dir::Log;
 use crate::setup::Setup;
 use crate::tasks::sets::Task;
-use crate::tasks::sets::cases::{self, Case, Reply};
+use crate::tasks::sets::credit::{self, Case, Reply};
 use crate::tasks::sets::rollout::Table;
 use crate::text::Transcript;
 use crate::train::rl::{self, Trainer};
@@ -52,11 +52,11 @@ impl Trainer {
             total_s: began.elapsed().as_secs_f64(),
         };
         let credit_began = Instant::now();
-        let mut rewards = cases::rewards(config, &replies);
+        let mut rewards = credit::rewards(config, &replies);
         let worths = rewards.clone();
         let likelihood = self.likelihood(setup, &cases, &replies)?;
         rewards.iter_mut().zip(&likelihood).for_each(|(r, l)| *r += config.reward.likelihood as f64 * l);
-        let credited = cases::credit(config, &replies, &rewards, noise.child(1))?;
+        let credited = credit::credit(config, &replies, &rewards, noise.child(1))?;
         let credit_s = credit_began.elapsed().as_secs_f64();
         let transcripts: Vec<&Transcript> = replies.iter().map(|r| &r.transcript).collect();
         let samples = rl::samples(&transcripts, &credited, group, config.grpo.skip_constant_groups);
@@ -66,7 +66,7 @@ impl Trainer {
             log.append(&line(step, i, group, &cases[i / group], reply, rewards[i], credited.advantage[i]))?;
         }
         let found = Summary::of(&replies, &worths);
-        let worst = cases::worst_in_best(group, &replies, &rewards, &credited);
+        let worst = credit::worst_in_best(group, &replies, &rewards, &credited);
         let skipped_total = self.learner.optimizer.skipped;
         let constant_groups = credited.constant_groups;
         let (rollout, learned) = (&rollout, &learned);
@@ -152,7 +152,7 @@ impl Summary {
         Summary {
             replies: replies.len(),
             worth: rewards.iter().sum::<f64>() / n,
-            best: (best + (n - good) * cases::MALFORMED) / n,
+            best: (best + (n - good) * credit::MALFORMED) / n,
             candidate: mean(sets.iter().flat_map(|s| &s.utility).sum(), candidates as f64),
             malformed: 1.0 - good / n,
             distinct: mean(sets.iter().map(|s| distinct(&s.same) / s.same.len() as f64).sum(), good),
@@ -237,5 +237,5 @@ pub fn held_out(setup: &Setup, task: Task, weights: &Weights) -> Result<Summary>
         let noise = Noise::new(setup.config.seed, EVAL).child(i as u64);
         all.extend(table.play(products, rollouts.min(setup.episodes_a_step()), noise)?.1);
     }
-    Ok(Summary::of(&all, &cases::rewards(&setup.config, &all)))
+    Ok(Summary::of(&all, &credit::rewards(&setup.config, &all)))
 }
