@@ -10,7 +10,7 @@ mod fields;
 mod print;
 mod read;
 
-pub use fields::{Field, SELLERS, Slot};
+pub use fields::{Field, SELLERS, Slot, TASKS};
 pub use read::Override;
 
 use crate::device::{DType, Device, Precision};

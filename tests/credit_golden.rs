@@ -4,10 +4,11 @@
 
 mod support;
 
-use haggle::credit::advantage::{GroupAdvantage, group_advantage};
 use haggle::credit::aggregate::Aggregation;
 use haggle::credit::importance::*;
 use haggle::credit::{gdpo, opo, reinforce_pp, rloo};
+use haggle::device::DType;
+use haggle::ops::credit::{GroupAdvantage, group_advantage};
 use haggle::ops::loss::*;
 use serde_json::Value;
 use support::*;
@@ -102,9 +103,12 @@ fn advantages_equal_torch_s() {
     let (rewards, lengths) = (list(&golden["rewards"]), list(&golden["reward_lengths"]));
     let lengths: Vec<usize> = lengths.iter().map(|l| *l as usize).collect();
     let grouped = |divide_by_std| {
-        let (rewards, mut a) = (narrow(&golden["rewards"]), vec![0.0; 12]);
-        group_advantage(&rewards, 4, GroupAdvantage { divide_by_std }, &mut a);
-        a.iter().map(|a| *a as f64).collect()
+        let dev = cpu(1);
+        let rewards = dev.upload(&narrow(&golden["rewards"])).unwrap();
+        let (mut a, mut constant) = (poisoned(&dev, 12), dev.zeros(DType::I32, 3).unwrap());
+        let how = GroupAdvantage { divide_by_std };
+        group_advantage(&dev, rewards.view(), a.view_mut(), constant.view_mut(), 4, how).unwrap();
+        dev.to_vec::<f32>(a.view()).iter().map(|a| *a as f64).collect()
     };
     let with = |rule: &dyn Fn(&mut [f64])| {
         let mut a = vec![f64::NAN; 12];

@@ -3,22 +3,20 @@
 #![allow(clippy::unwrap_used)]
 
 use haggle::config::Config;
-use haggle::credit::set::Split;
-use haggle::credit::shapley::shapley_max;
 use haggle::device::Device;
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::negotiate::Side;
 use haggle::noise::Noise;
 use haggle::ops::attn::CHUNK;
+use haggle::rollout::{Player, Voice};
 use haggle::run::metrics::{Metrics, without_times};
 use haggle::setup::Setup;
 use haggle::sft::dialogues::Sequence;
 use haggle::sft::teach::{self, demonstration};
-use haggle::tasks::menu;
-use haggle::tasks::sets::credit::{self, Case, Reply, candidates};
-use haggle::tasks::sets::rollout::Table;
-use haggle::tasks::sets::{Scored, Task, render};
+use haggle::tasks::menu::{self, Menu};
+use haggle::tasks::sets::{self, Reply, Scored, Sets, candidates, render};
+use haggle::tasks::{self, Draw, Task, summary};
 use haggle::text::Transcript;
 use haggle::train::rl::Event;
 use serde_json::json;
@@ -52,10 +50,11 @@ fn reply(texts: &[&str], utility: &[f64]) -> Reply {
 #[test]
 fn the_bytes_of_ids_are_the_text_and_spans_cover_the_candidates() {
     let chat = embedded::chat().unwrap();
-    for task in [Task::Menu, Task::Recommend, Task::Summary] {
+    for name in ["menu", "recommend", "summary"] {
+        let task = tasks::named(name).unwrap();
         let setup = Setup::open(&config("menu", &[])).unwrap();
         for i in 0..40 {
-            let s = demonstration(&setup, task, Noise::new(3, i)).unwrap();
+            let s = demonstration(&setup, &*task, Noise::new(3, i)).unwrap();
             let own: Vec<i32> = s.ids.iter().zip(&s.own).filter(|(_, own)| **own).map(|(id, _)| *id).collect();
             let bytes: Vec<u8> = own[..own.len() - 1].iter().flat_map(|id| chat.tokenizer.bytes(*id)).collect();
             assert_eq!(String::from_utf8(bytes).unwrap(), chat.reply_text(&own).unwrap());
@@ -63,7 +62,7 @@ fn the_bytes_of_ids_are_the_text_and_spans_cover_the_candidates() {
             assert_eq!(found.len(), 4);
             for c in &found {
                 let said = chat.tokenizer.decode(&own[c.tokens.clone()]).unwrap();
-                assert_eq!(said.trim(), c.text, "{task:?}");
+                assert_eq!(said.trim(), c.text, "{name}");
             }
             assert_eq!(candidates(&chat, &own, 3, false).unwrap_err().key(), "too_many");
         }
@@ -81,14 +80,17 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
     broken.candidates = Err(haggle::tasks::sets::reply::Malformed::Number);
     replies.push(broken);
     let rewards = [0.9, 0.4, -1.0];
-    assert_eq!(credit::rewards(&config, &replies), rewards);
-    let got = credit::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap();
+    assert_eq!(sets::rewards(&config, &replies), rewards);
+    let dev = Device::open("cpu", 1).unwrap();
+    let credit =
+        |config: &Config, replies: &[Reply]| sets::credit(&dev, config, replies, rewards.to_vec(), Noise::new(1, 1));
+    let got = credit(&config, &replies).unwrap();
     let mean = rewards.iter().sum::<f64>() / 3.0;
     let mut shares: Vec<f64> = Vec::new();
     for u in &utilities {
-        let mut phi = vec![0.0; 3];
-        shapley_max(u, &mut phi).unwrap();
-        shares.extend(phi.iter().map(|p| 3.0 * p));
+        // Ascending: each step is shared by those that reach it.
+        let steps = [u[0] / 3.0, (u[1] - u[0]) / 2.0, u[2] - u[1]];
+        shares.extend([steps[0], steps[0] + steps[1], steps.iter().sum()].map(|phi| 3.0 * phi));
     }
     let mean_share = shares.iter().sum::<f64>() / 6.0;
     for (i, reply) in replies.iter().enumerate() {
@@ -104,16 +106,14 @@ fn candidates_carry_their_own_advantage_and_shared_tokens_the_set_s() {
         }
     }
     // In the best set the worst candidate is pushed down, where plain GRPO would push it up.
-    let worst = credit::worst_in_best(3, &replies, &rewards, &got).unwrap();
+    let worst = sets::worst_in_best(3, &replies, &rewards, &got).unwrap();
     assert!(worst < 0.0, "{worst}");
     let plain = Config { credit: haggle::config::CreditConfig::default(), ..config.clone() };
-    let even = credit::credit(&plain, &replies, &rewards, Noise::new(1, 1)).unwrap();
-    assert!(even.per_token.is_empty() && credit::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
+    let even = credit(&plain, &replies).unwrap();
+    assert!(even.per_token.is_empty() && sets::worst_in_best(3, &replies, &rewards, &even).unwrap() > 0.0);
     // A utility that is no number is refused by name.
     replies[0].scored[1].utility = f64::NAN;
-    assert!(
-        credit::credit(&config, &replies, &rewards, Noise::new(1, 1)).unwrap_err().to_string().contains("not finite")
-    );
+    assert!(credit(&config, &replies).unwrap_err().to_string().contains("not finite"));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_resumed_run_has_the_same_bits_and_learns_no_demonstration_again() {
             Event::Step(row) if row["step"] == stop_after => stop.store(true, Ordering::Relaxed),
             _ => {}
         };
-        haggle::train::rl::run(&config, run, resume, &stop, &mut hear).unwrap();
+        haggle::cli::train::train(&config, run, resume, &stop, &mut hear).unwrap();
         taught
     };
     let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
@@ -196,61 +196,60 @@ fn a_resumed_run_has_the_same_bits_and_learns_no_demonstration_again() {
     }
 }
 
-/// A table on the tiny models, its buyer taught the task.
-fn with_table<T>(config: &Config, play: impl FnOnce(&mut Table) -> T) -> T {
+/// Plays a draw of a menu on the tiny models, its buyer taught the task.
+fn menus(config: &Config, products: usize, rollouts: usize, noise: Noise) -> Menu {
     let mut setup = Setup::open(config).unwrap();
-    let task = Task::named(&config.task.name).unwrap();
-    teach::teach(&mut setup, task, config.task.supervised_tokens as u64, &mut |_| ()).unwrap();
+    let mut task = Menu::default();
+    teach::teach(&mut setup, &task, config.task.supervised_tokens as u64, &mut |_, _| ()).unwrap();
     let engine =
         |w: &haggle::model::Weights| Engine::new(&setup.dev, &w.config, setup.engine_config(&w.config)).unwrap();
     let (mut buyer, mut seller) = (engine(&setup.base.weights), engine(&setup.seller.weights));
-    let weights = &setup.base.weights;
-    play(&mut Table { setup: &setup, task, weights, buyer: &mut buyer, seller: &mut seller })
+    let products = setup.train[..products].to_vec();
+    task.begin(&setup, Draw { step: 1, products, rollouts, noise }).unwrap();
+    let (weights, chat, sampling) = (&setup.base.weights, &setup.base.chat, task.sampling(&setup));
+    let mut players = [
+        Player::Model(Voice { weights, engine: &mut buyer, chat, sampling }),
+        Player::Model(setup.seller_voice(&mut seller)),
+    ];
+    tasks::play(&setup, &mut task, &mut players, &mut |_, _| ()).unwrap();
+    assert_eq!(seller.n_running() + buyer.n_running(), 0);
+    task
 }
 
 #[test]
 fn a_menu_goes_on_from_the_best_draft_of_its_first_rollout() {
-    let sets = [
+    let more = [
         "task.supervised_tokens=100000",
         "task.rounds=3",
         "rollout.max_reply_tokens=64",
         "rollout.products_per_step=4",
     ];
-    with_table(&small("menu", &sets), |table| {
-        let products: Vec<_> = table.setup.train[..4].to_vec();
-        let (cases, replies) = table.play(&products, 3, Noise::new(7, 7)).unwrap();
-        assert_eq!(replies.len(), 3 * cases.len());
-        let mut continued = 0;
-        for (later, case) in cases.iter().enumerate().skip(4) {
-            let Case::Menu(after) = case else { panic!("{case:?}") };
-            // The case it goes on from: the last earlier one of the product.
-            let before = (0..later)
-                .rev()
-                .find(|i| matches!(&cases[*i], Case::Menu(e) if e.product().code == after.product().code));
-            let Case::Menu(before_episode) = &cases[before.unwrap()] else { unreachable!() };
-            let first = &replies[3 * before.unwrap()];
-            let best = first.scored.iter().map(|s| s.utility).fold(f64::NEG_INFINITY, f64::max);
-            let at = first.scored.iter().position(|s| s.utility == best).unwrap();
-            let text = &first.candidates.as_ref().unwrap()[at].text;
-            let mut wanted = before_episode.clone();
-            wanted.submit(Side::Buyer, &menu::draft(before_episode, text).unwrap()).unwrap();
-            let turns = after.turns();
-            assert_eq!(turns[..turns.len() - 1], wanted.turns()[..], "its best draft, then the seller's answer");
-            assert_eq!(turns.last().unwrap().side, Side::Seller);
-            assert!(after.outcome().is_none());
-            continued += 1;
-        }
-        assert!(continued > 0, "no game went on");
-        assert_eq!(table.seller.n_running() + table.buyer.n_running(), 0);
-    });
+    let played = menus(&small("menu", &more), 4, 3, Noise::new(7, 7));
+    let (games, replies) = (played.games(), &played.sets().replies);
+    assert_eq!(replies.len(), 3 * games.len());
+    assert_eq!(played.sets().cases.len(), games.len());
+    let mut continued = 0;
+    for (later, after) in games.iter().enumerate().skip(4) {
+        // The case it goes on from: the last earlier one of the product.
+        let before = (0..later).rev().find(|i| games[*i].product().code == after.product().code).unwrap();
+        let first = &replies[3 * before];
+        let best = first.scored.iter().map(|s| s.utility).fold(f64::NEG_INFINITY, f64::max);
+        let at = first.scored.iter().position(|s| s.utility == best).unwrap();
+        let text = &first.candidates.as_ref().unwrap()[at].text;
+        let mut wanted = games[before].clone();
+        wanted.submit(Side::Buyer, &menu::draft(&games[before], text).unwrap()).unwrap();
+        let turns = after.turns();
+        assert_eq!(turns[..turns.len() - 1], wanted.turns()[..], "its best draft, then the seller's answer");
+        assert_eq!(turns.last().unwrap().side, Side::Seller);
+        assert!(after.outcome().is_none());
+        continued += 1;
+    }
+    assert!(continued > 0, "no game went on");
 }
 
 #[test]
 fn one_round_is_one_menu_a_product() {
-    with_table(&small("menu", &["task.rounds=1"]), |table| {
-        let products: Vec<_> = table.setup.train[..2].to_vec();
-        assert_eq!(table.play(&products, 2, Noise::new(1, 1)).unwrap().0.len(), 2);
-    });
+    assert_eq!(menus(&small("menu", &["task.rounds=1"]), 2, 2, Noise::new(1, 1)).games().len(), 2);
 }
 
 #[test]
@@ -259,8 +258,8 @@ fn the_likelihood_reward_is_the_logprob_of_the_reference_behind_the_own_thought(
         let config = small("summary", &["reward.likelihood=0.5", &format!("reward.likelihood_of={of}")]);
         let setup = Setup::open(&config).unwrap();
         let (mut trainer, _) = haggle::train::rl::Trainer::new(&setup).unwrap();
-        let case = Case::new(Task::Summary, &setup.train[0], &setup, Noise::new(1, 1));
-        let (chat, prompt) = (&setup.base.chat, case.prompt(3));
+        let case = summary::case(&setup.train[0], 3);
+        let (chat, prompt) = (&setup.base.chat, &case.prompt);
         let mut start = Transcript::new(chat, &prompt.system).unwrap();
         start.push_incoming(chat, &prompt.incoming).unwrap();
         let said = |thought: &str| {
@@ -272,14 +271,18 @@ fn the_likelihood_reward_is_the_logprob_of_the_reference_behind_the_own_thought(
         };
         let mut replies = vec![said("pitches"), said("something else"), said("pitches")];
         replies[2].candidates = Err(haggle::tasks::sets::reply::Malformed::Empty);
-        let got = trainer.likelihood(&setup, std::slice::from_ref(&case), &replies).unwrap();
+        let draw = Draw { rollouts: replies.len(), ..Draw::default() };
+        let mut asked = Sets::of(draw);
+        (asked.cases, asked.replies) = (vec![case.clone()], replies);
+        let learner = &mut trainer.learner;
+        let got = asked.likelihood(&setup, &mut |of, transcripts| learner.logprobs(of, transcripts)).unwrap();
         assert_eq!(got[2], 0.0, "a malformed reply has its penalty");
         // The same sequence scored by the supervised trainer.
         let weights = haggle::embedded::weights(&setup.dev).unwrap();
         let mut scorer = haggle::sft::trainer::Trainer::of(&setup.dev, weights, Default::default()).unwrap();
         for (i, thought) in ["pitches", "something else"].iter().enumerate() {
             let behind = chat.tokenizer.encode(&format!("Thought: {thought}\n1)")).unwrap();
-            let answer = chat.tokenizer.encode(&format!(" {}", case.reference().unwrap())).unwrap();
+            let answer = chat.tokenizer.encode(&format!(" {}", case.reference.as_ref().unwrap())).unwrap();
             let ids = [start.ids(), &behind[..], &answer[..]].concat();
             let own: Vec<bool> = (0..ids.len()).map(|at| at >= ids.len() - answer.len()).collect();
             let weight = vec![0.0; ids.len()];
@@ -305,12 +308,12 @@ fn a_duplicate_adds_nothing_to_any_worth_and_shares_what_its_twin_earns() {
         let once = with(&["a", "b"], &[0.5, 0.25], &[0b11, 0b100]);
         let twice = with(&["a", "b", "a"], &[0.5, 0.25, 0.5], &[0b11, 0b100, 0b11]);
         assert_eq!(
-            credit::rewards(&config, &[once])[0],
-            credit::rewards(&config, std::slice::from_ref(&twice))[0],
+            sets::rewards(&config, &[once])[0],
+            sets::rewards(&config, std::slice::from_ref(&twice))[0],
             "{worth}"
         );
-        let mut phi = [0.0; 3];
-        twice.set().split(credit::worth(&config), Split::Shapley, Noise::new(1, 1), &mut phi).unwrap();
+        let (dev, set) = (Device::open("cpu", 1).unwrap(), twice.set());
+        let phi = sets::shapley(&dev, &[Some(set)], sets::worth(&config), &|_| Noise::new(1, 1)).unwrap().remove(0);
         assert!((phi[0] - phi[2]).abs() < 1e-12, "{worth}: {phi:?}");
     }
 }
@@ -320,7 +323,7 @@ fn replies_cut_by_the_length_limit_are_punished_whole_and_the_run_goes_on() {
     for task in ["recommend", "menu"] {
         let dir = tempfile::tempdir().unwrap();
         let config = small(task, &["credit.split=shapley", "rollout.max_reply_tokens=2", "task.candidates=2"]);
-        haggle::train::rl::run(&config, dir.path(), false, &AtomicBool::new(false), &mut |_| ()).unwrap();
+        haggle::cli::train::train(&config, dir.path(), false, &AtomicBool::new(false), &mut |_| ()).unwrap();
         let episodes = std::fs::read_to_string(dir.path().join("episodes.jsonl")).unwrap();
         assert!(episodes.contains("\"malformed\":\"cut\""));
         for line in episodes.lines() {
@@ -368,12 +371,12 @@ fn every_task_runs_on_published_products() {
             let dir = tempfile::tempdir().unwrap();
             let path = format!("products.path={:?}", products.display().to_string());
             let config = small(task, &["credit.split=shapley", &path, "products.limit=40", "eval.products=4"]);
-            haggle::train::rl::run(&config, dir.path(), false, &AtomicBool::new(false), &mut |_| ()).unwrap();
+            haggle::cli::train::train(&config, dir.path(), false, &AtomicBool::new(false), &mut |_| ()).unwrap();
             assert_eq!(rows(dir.path()).len(), 2);
             // Every demonstration of theirs is a set that its own rule reads, with something of worth in most.
             let setup = Setup::open(&config).unwrap();
             for i in 0..20 {
-                let s = demonstration(&setup, Task::named(task).unwrap(), Noise::new(5, i)).unwrap();
+                let s = demonstration(&setup, &*tasks::named(task).unwrap(), Noise::new(5, i)).unwrap();
                 let own: Vec<i32> = s.ids.iter().zip(&s.own).filter(|(_, own)| **own).map(|(id, _)| *id).collect();
                 assert_eq!(candidates(&setup.base.chat, &own, 3, false).unwrap().len(), 3, "{task} {i}");
             }
@@ -386,7 +389,7 @@ fn a_run_on_each_task_is_on_policy_to_the_bit_and_the_same_with_any_threads() {
     for task in ["menu", "recommend", "summary"] {
         let run = |threads: &str, folder: &Path| {
             let config = small(task, &[threads, "credit.split=shapley"]);
-            haggle::train::rl::run(&config, folder, false, &AtomicBool::new(false), &mut |_| ()).unwrap();
+            haggle::cli::train::train(&config, folder, false, &AtomicBool::new(false), &mut |_| ()).unwrap();
             rows(folder)
         };
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

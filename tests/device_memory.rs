@@ -148,7 +148,7 @@ fn a_card_lost_in_the_middle_of_a_step_leaves_the_last_checkpoint_whole() {
 
 /// What a run of `CONFIG` on a card of `bytes` is told.
 fn told(config: &Config, bytes: u64) -> haggle::Result<Plan> {
-    memory::fit(&card(bytes).1, config, &memory::of_training)
+    memory::fit(&card(bytes).1, config, &haggle::train::rl::planned)
 }
 
 #[test]

@@ -7,7 +7,6 @@ mod engine_common;
 mod support;
 
 use engine_common::{CONTEXT, Episode, VOCAB, hold_late_and_in_training, play, sized, tokens};
-use haggle::credit::advantage::{GroupAdvantage, group_advantage};
 use haggle::device::{DType, Device};
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
@@ -16,6 +15,7 @@ use haggle::model::{
     forward_paged,
 };
 use haggle::noise::Noise;
+use haggle::ops::credit::{GroupAdvantage, group_advantage};
 use haggle::ops::loss::PolicyLoss;
 use haggle::text::{Chat, Transcript};
 use haggle::train::learner::{Learner, Learning, Sample, parts};
@@ -197,7 +197,11 @@ fn grpo(dev: &Device) -> (Vec<Vec<i32>>, Vec<Vec<u32>>) {
         let played = rollouts(dev, &chat, &learner.weights, 8);
         let rewards: Vec<f32> = played.iter().map(|t| (t.ids().last().unwrap() % 8) as f32 / 8.0).collect();
         let mut advantage = vec![0.0; 8];
-        group_advantage(&rewards, 4, GroupAdvantage { divide_by_std: true }, &mut advantage);
+        let (on, mut out) = (dev.upload(&rewards).unwrap(), dev.zeros(DType::F32, 8).unwrap());
+        let mut constant = dev.zeros(DType::I32, 2).unwrap();
+        let how = GroupAdvantage { divide_by_std: true };
+        group_advantage(dev, on.view(), out.view_mut(), constant.view_mut(), 4, how).unwrap();
+        dev.read(out.view(), &mut advantage).unwrap();
         let samples: Vec<Sample> =
             played.iter().zip(&advantage).map(|(transcript, a)| Sample::even(transcript, *a)).collect();
         let learned = learner.learn(&samples, None).unwrap();

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use haggle::cli::train::train;
 use haggle::config::{Config, Override};
 use haggle::run::checkpoint;
-use haggle::train::rl;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -57,16 +57,16 @@ fn a_disk_that_fills_during_a_save_loses_nothing() {
     };
     let run = dir.path().join("run");
     let never = AtomicBool::new(false);
-    let message = rl::run(&config(), &run, false, &never, &mut |_| ()).err().expect("20 MB are too few").to_string();
+    let message = train(&config(), &run, false, &never, &mut |_| ()).err().expect("20 MB are too few").to_string();
     assert!(message.contains("No space left"), "{message}");
     let at = checkpoint::latest(&run).unwrap().unwrap();
     assert_eq!(checkpoint::open(&at).unwrap().step, 1);
     disk.resize("200m");
-    let finished = rl::run(&config(), &run, true, &never, &mut |_| ()).unwrap();
+    let finished = train(&config(), &run, true, &never, &mut |_| ()).unwrap();
     assert_eq!((finished.step, finished.report.is_some()), (3, true));
     let elsewhere = tempfile::tempdir().unwrap();
     let whole = elsewhere.path().join("run");
-    rl::run(&config(), &whole, false, &never, &mut |_| ()).unwrap();
+    train(&config(), &whole, false, &never, &mut |_| ()).unwrap();
     for name in ["episodes.jsonl", "summary.json", "checkpoints/step-000003/model.safetensors"] {
         assert!(std::fs::read(run.join(name)).unwrap() == std::fs::read(whole.join(name)).unwrap(), "{name} differs");
     }

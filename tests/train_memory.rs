@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use haggle::cli::train::train;
 use haggle::config::{Config, Override};
-use haggle::train::rl::{self, Event};
+use haggle::train::rl::Event;
 use std::sync::atomic::AtomicBool;
 
 #[test]
@@ -23,7 +24,7 @@ fn memory_stays_flat_over_steps() {
     let config = Config::load(None, &keys.iter().map(set).collect::<Vec<_>>()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut peaks: Vec<u64> = Vec::new();
-    rl::run(&config, dir.path(), false, &AtomicBool::new(false), &mut |event| {
+    train(&config, dir.path(), false, &AtomicBool::new(false), &mut |event| {
         if let Event::Step(row) = event {
             peaks.extend(row["time/peak_memory_bytes"].as_u64());
         }

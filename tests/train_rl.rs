@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use haggle::cli::train::{self, Finished};
 use haggle::config::{Config, Override};
-use haggle::train::rl::{self, Event, Finished};
+use haggle::train::rl::Event;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +33,7 @@ fn config(overrides: &[&str]) -> Config {
 }
 
 fn train(config: &Config, run: &Path, resume: bool) -> Finished {
-    rl::run(config, run, resume, &AtomicBool::new(false), &mut |_| ()).unwrap()
+    train::train(config, run, resume, &AtomicBool::new(false), &mut |_| ()).unwrap()
 }
 
 /// The rows of metrics.jsonl without what was measured.
@@ -126,7 +127,7 @@ fn an_interrupted_run_is_saved_and_goes_on_to_the_same_bits() {
     let config = config(&["run.checkpoint_every=2"]);
     train(&config, &whole, false);
     let stop = AtomicBool::new(false);
-    let finished = rl::run(&config, &cut, false, &stop, &mut |event| {
+    let finished = train::train(&config, &cut, false, &stop, &mut |event| {
         if let Event::Step(_) = event {
             stop.store(true, Ordering::Relaxed);
         }
@@ -142,7 +143,8 @@ fn a_checkpoint_of_another_config_is_refused_by_key() {
     let dir = tempfile::tempdir().unwrap();
     train(&config(&["grpo.steps=1"]), dir.path(), false);
     let other = config(&["grpo.steps=1", "optim.lr=0.5", "rollout.group_size=2", "threads=2"]);
-    let message = rl::run(&other, dir.path(), true, &AtomicBool::new(false), &mut |_| ()).err().unwrap().to_string();
+    let message =
+        train::train(&other, dir.path(), true, &AtomicBool::new(false), &mut |_| ()).err().unwrap().to_string();
     for key in ["optim.lr", "rollout.group_size", "another config"] {
         assert!(message.contains(key), "{message}");
     }

@@ -25,7 +25,8 @@ const PLAYED: usize = 32;
 /// Everything that a real run would refuse before its first step.
 pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
     let setup = Setup::open(config)?;
-    let plan = rl::plan(config)?;
+    let mut plan = Plan::dry(&setup.dev);
+    rl::planned(config, &mut plan)?;
     let work = Work::of(&setup)?;
     let gflops = doctor::gemm_gflops(&setup.dev, Duration::from_millis(500))?;
     let least_s = (work.step_flops * config.grpo.steps as f64 + work.eval_flops) / gflops / 1e9;

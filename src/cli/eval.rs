@@ -3,9 +3,9 @@
 use super::progress::Live;
 use super::{Exit, Globals, out, quoted, tables};
 use crate::error::{Error, Result};
-use crate::eval;
 use crate::setup::Setup;
 use crate::setup::{base, memory};
+use crate::tasks::{self, Entrant};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -48,9 +48,13 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
     let setup = Setup::open_on(dev, &config)?;
     let model = base::open(&setup.dev, &name, setup.config.compute())?;
+    let models = [
+        Entrant { name: "untrained", weights: &setup.base.weights, chat: &setup.base.chat },
+        Entrant { name: "trained", weights: &model.weights, chat: &model.chat },
+    ];
     let mut live = Live::new();
     live.say(&memory::line(&setup.dev, &plan));
-    let report = eval::evaluate(&setup, ("trained", &model.weights, &model.chat), &mut |buyer, seller, done, of| {
+    let report = tasks::named("game")?.evaluate(&setup, &models, &mut |buyer, seller, done, of| {
         live.evaluation(buyer, seller, done, of);
     });
     live.end();

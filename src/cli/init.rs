@@ -13,10 +13,10 @@ use crate::sft::dialogues::{self, Dialogues};
 use crate::sft::probe::{Probe, probe};
 use crate::sft::teach;
 use crate::sft::trainer::{Row, Supervision, Trainer};
-use crate::tasks::sets::Task;
-use crate::tasks::sets::table;
+use crate::tasks::{self, Entrant};
 use crate::text::tokenizer::VOCAB;
 use crate::text::{Chat, Tokenizer};
+use crate::train::rl::Event;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -90,9 +90,11 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
         return Err(Error::io(dir, "is not empty; name another directory with --out"));
     }
     if let Some(name) = &args.task {
-        let no_set = || vec!["--task: the game has no format to teach; name menu, recommend or summary".into()];
-        let task = Task::named(name).ok_or_else(|| Error::Config { problems: no_set() })?;
-        return taught(&config, task, dir, globals.json);
+        if name == "game" {
+            let what = "--task: the game has no format to teach; name menu, recommend or summary";
+            return Err(Error::Config { problems: vec![what.into()] });
+        }
+        return taught(&config, dir, globals.json);
     }
     let dev = config.open_device()?;
     let how = supervision(args, config.seed);
@@ -113,12 +115,16 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
 }
 
 /// Teaches a base the format of a task, and says how well it then writes sets on held-out products.
-fn taught(config: &Config, task: Task, dir: &Path, as_json: bool) -> Result<Exit> {
+fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
     let mut setup = Setup::open(config)?;
     let mut live = Live::new();
-    teach::teach(&mut setup, task, config.task.supervised_tokens as u64, &mut |event| live.hear(&event))?;
+    let (mut task, tokens) = (tasks::named(&config.task.name)?, config.task.supervised_tokens as u64);
+    teach::teach(&mut setup, &*task, tokens, &mut |done, of| live.hear(&Event::Supervised { done, of }))?;
+    let base = Entrant { name: "taught", weights: &setup.base.weights, chat: &setup.base.chat };
+    let report =
+        task.evaluate(&setup, &[base], &mut |buyer, seller, done, of| live.evaluation(buyer, seller, done, of))?;
     live.end();
-    let found = table::held_out(&setup, task, &setup.base.weights)?;
+    let found = report.sets.map_or(serde_json::Value::Null, |sets| sets[0]["row"].clone());
     base::save(&setup.dev, &setup.base.weights, &setup.base.chat, dir)?;
     let command: Vec<String> = std::env::args().skip(1).collect();
     let made = json!({
@@ -131,15 +137,16 @@ fn taught(config: &Config, task: Task, dir: &Path, as_json: bool) -> Result<Exit
     });
     std::fs::create_dir_all(dir.join("haggle")).map_err(|e| Error::io(dir.join("haggle"), e))?;
     write_atomic(&dir.join("haggle/init.json"), |f| f.write_all(format!("{made:#}\n").as_bytes()))?;
+    let number = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
     match as_json {
         true => out::line(&json!({ "out": dir, "held_out": found }).to_string()),
         false => out::line(&format!(
             "{}: {} replies on held-out products: worth {:.3}, malformed {:.1} %, distinct candidates {:.2}",
             dir.display(),
-            found.replies,
-            found.worth,
-            100.0 * found.malformed,
-            found.distinct
+            number("replies"),
+            number("worth"),
+            100.0 * number("malformed"),
+            number("distinct")
         )),
     }
     Ok(Exit::Done)

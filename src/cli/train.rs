@@ -5,10 +5,15 @@ use super::{Exit, Globals, dry_run, out, quoted, tables};
 use crate::config::Config;
 use crate::credit::rules::{RULES, Rule};
 use crate::error::{Error, Result};
+use crate::eval::Report;
+use crate::model::Weights;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
 use crate::run::tensorboard;
-use crate::train::rl::{self, Event, Finished};
+use crate::setup::{Setup, memory};
+use crate::sft::teach;
+use crate::tasks::{self, Entrant};
+use crate::train::rl::{self, Event};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -78,7 +83,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     let mut live = Live::new();
     let mut log = None;
     let mut trouble = None;
-    let finished = rl::run(&config, &run_dir, args.resume, &stop.asked, &mut |event| {
+    let finished = train(&config, &run_dir, args.resume, &stop.asked, &mut |event| {
         live.hear(&event);
         stop.at(&event);
         if let Err(e) = tensor_log(&event, &mut log) {
@@ -91,6 +96,53 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         eprintln!("haggle: the TensorBoard events are not complete: {e}");
     }
     conclude(&finished, globals.json)
+}
+
+/// How a run ended.
+pub struct Finished {
+    /// The run directory.
+    pub run: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// The final table; none when it was interrupted, and then it can be resumed.
+    pub report: Option<Report>,
+}
+
+/// A whole run in the run directory `run`: opened, its base taught, trained, evaluated. `stop`, once true, saves and ends it
+/// after the present step.
+///
+/// # Errors
+/// Everything that can go wrong, by name; the last checkpoint is whole whatever happens.
+pub fn train(
+    config: &Config,
+    run: &Path,
+    resume: bool,
+    stop: &AtomicBool,
+    events: &mut dyn FnMut(Event),
+) -> Result<Finished> {
+    // Before anything is read: a device it does not fit is found in an instant.
+    let dev = config.open_device()?;
+    memory::fit(&dev, config, &rl::planned)?;
+    let mut setup = Setup::open_on(dev, config)?;
+    let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &config.to_toml(true))? };
+    teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
+    let trained = rl::run(&setup, &dir, resume, stop, events)?;
+    let report = trained.weights.map(|weights| evaluate(&setup, &weights, run, events)).transpose()?;
+    Ok(Finished { run: run.into(), step: trained.step, report })
+}
+
+/// The final table: the base it began with, the task's baselines, and what was trained.
+fn evaluate(setup: &Setup, trained: &Weights, run: &Path, events: &mut dyn FnMut(Event)) -> Result<Report> {
+    let chat = &setup.base.chat;
+    let models = [
+        Entrant { name: "untrained", weights: &setup.base.weights, chat },
+        Entrant { name: "trained", weights: trained, chat },
+    ];
+    let report = tasks::named(&setup.config.task.name)?.evaluate(setup, &models, &mut |buyer, seller, done, of| {
+        events(Event::Evaluation { buyer, seller, done, of });
+    })?;
+    report.write(run)?;
+    Ok(report)
 }
 
 /// Prints the table of rules.
@@ -220,10 +272,8 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
         eprintln!("haggle: saved at step {}; {}", finished.step, how_to_resume(&finished.run));
         return Ok(Exit::Interrupted);
     };
-    let sets = std::fs::read_to_string(finished.run.join("sets.json")).ok();
-    if let Some(sets) = sets.filter(|_| report.table.rows().is_empty()) {
-        out::print(&sets);
-        out::line("");
+    if let Some(sets) = &report.sets {
+        out::line(&format!("{sets:#}"));
         return Ok(Exit::Done);
     }
     let rows = report.table.rows();

@@ -2,7 +2,7 @@
 //!
 //! The one idea: a key chooses one thing, and what makes no sense together is refused together.
 
-use super::fields::{Bounds::*, Field, Slot::*, field};
+use super::fields::{Bounds::*, Field, Slot::*, TASKS, field};
 use super::read::Found;
 use super::{Config, CreditConfig, LossConfig, RewardConfig, TaskConfig};
 
@@ -66,14 +66,13 @@ impl Default for RewardConfig {
 
 impl TaskConfig {
     pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
-        let names = &["game", "menu", "recommend", "summary"];
         let candidates = "Candidates K of a reply in the tasks beside the game; at most 16.";
         vec![
             field(
                 "name",
                 "",
                 "What is trained: the whole game, or replies of K candidates.",
-                Choice(&mut self.name, names),
+                Choice(&mut self.name, &TASKS),
             ),
             field("candidates", "candidates", candidates, Count(&mut self.candidates, 1)),
             field(

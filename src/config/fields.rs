@@ -69,6 +69,9 @@ impl std::fmt::Display for Bounds {
     }
 }
 
+/// What can be trained on: the names of `crate::tasks`.
+pub const TASKS: [&str; 4] = ["game", "menu", "recommend", "summary"];
+
 /// What may stand as a counterparty in an evaluation: the seller model, the same with a persona in its prompt, scripts, all.
 pub const SELLERS: [&str; 14] = [
     "base",

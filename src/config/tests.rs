@@ -113,7 +113,7 @@ fn differences_leave_out_what_changes_no_bits() {
 
 #[test]
 fn the_sellers_of_the_config_are_those_of_the_evaluation() {
-    let keys: Vec<String> = crate::eval::Opponent::all().iter().map(|o| o.key()).collect();
+    let keys: Vec<String> = crate::tasks::game::Opponent::all().iter().map(|o| o.key()).collect();
     let named: Vec<&str> = SELLERS.iter().copied().filter(|name| *name != "all").collect();
     assert_eq!(keys, named);
 }

@@ -1,9 +1,9 @@
 //! Credit: which tokens of which episodes get how much of the reward.
 //!
-//! The one idea: plain functions of numbers, one place for each rule. No device, no model, no game: what trains and what
-//! runs on a GPU calls or equals these.
+//! The one idea: plain functions of numbers, one place for each rule. No device, no model, no game. Rules that run
+//! where the rewards are, on the run's device, are ops and stand in `crate::ops::credit`: the group's advantage and the exact
+//! Shapley values.
 
-pub mod advantage;
 pub mod aggregate;
 pub mod anchor;
 pub mod candidates;
@@ -17,6 +17,3 @@ pub mod rules;
 pub mod set;
 pub mod shaping;
 pub mod shapley;
-
-#[cfg(test)]
-mod axioms;

@@ -3,9 +3,7 @@
 //! The one idea: a [`Worth`] says what a set earns, a [`Split`] who earned it; any of one goes with any of the other. The
 //! empty set is worth 0 in all of them.
 
-use super::shapley::{MAX_TABLE, finite, shapley_max, shapley_sampled, shapley_table};
 use crate::error::{Error, Result};
-use crate::noise::Noise;
 
 /// Most candidates of a set: their number of bits.
 pub const MAX_CANDIDATES: usize = 64;
@@ -35,11 +33,10 @@ pub enum Worth {
     },
 }
 
-/// Who earned a set's worth.
+/// Who earned a set's worth, by rules of one set at a time. The Shapley value, of many at once, is an op:
+/// `crate::tasks::sets::shapley`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// The Shapley value (arXiv:2603.29871): the one split that is efficient, symmetric, additive and null for null players.
-    Shapley,
     /// Everyone the same, worth / K: plain GRPO, where the set's scalar goes to every token.
     Uniform,
     /// What the set would lose without the candidate, `v(N) - v(N - i)`: 0 for all but the best under `Max`.
@@ -112,57 +109,48 @@ impl Set {
         u64::MAX >> (MAX_CANDIDATES - self.utility.len().clamp(1, MAX_CANDIDATES))
     }
 
-    /// Divides the set's worth into `phi [K]`. `noise` serves the sampled Shapley value, which stands in above 16
-    /// candidates where there is no closed form.
+    /// What every set of its candidates is worth, `[2^K]`; bit i of an index says that candidate i is in the set.
+    pub fn values(&self, worth: Worth) -> Vec<f64> {
+        (0..1u64 << self.utility.len()).map(|mask| self.worth(worth, mask)).collect()
+    }
+
+    /// `Ok` when the set can be divided.
     ///
     /// # Errors
     /// [`Error::Shape`] for no candidate, more than 64, a utility that is not finite, facts of another number of
     /// candidates under [`Worth::Coverage`].
-    pub fn split(&self, worth: Worth, split: Split, noise: Noise, phi: &mut [f64]) -> Result<()> {
+    pub fn check(&self, worth: Worth) -> Result<()> {
         let k = self.utility.len();
         let fact = |rule, want, got| Err(Error::Shape { op: "split", rule, want, got });
-        if k == 0 || k > MAX_CANDIDATES || phi.len() != k {
-            return fact("1 to 64 candidates, phi [K]", k.clamp(1, MAX_CANDIDATES), phi.len());
+        if k == 0 || k > MAX_CANDIDATES {
+            return fact("1 to 64 candidates", k.clamp(1, MAX_CANDIDATES), k);
         }
         if worth == Worth::Coverage && self.covers.len() != k {
             return fact("covers [K]", k, self.covers.len());
         }
-        finite("split", &self.utility)?;
-        let all = self.worth(worth, self.all());
-        match split {
-            Split::Shapley => return self.shapley(worth, noise, phi),
-            Split::Uniform => phi.fill(all / k as f64),
-            Split::Own => phi.copy_from_slice(&self.own(worth)),
-            Split::LeaveOneOut => phi.iter_mut().enumerate().for_each(|(i, phi)| {
-                *phi = all - self.worth(worth, self.all() & !(1 << i));
-            }),
-            Split::Difference => {
-                let typical = sorted_mean(&self.utility);
-                phi.iter_mut().enumerate().for_each(|(i, phi)| *phi = all - self.replaced(worth, i, typical));
-            }
+        match self.utility.iter().filter(|u| !u.is_finite()).count() {
+            0 => Ok(()),
+            wrong => fact("numbers that are not finite", 0, wrong),
         }
-        Ok(())
     }
 
-    fn shapley(&self, worth: Worth, noise: Noise, phi: &mut [f64]) -> Result<()> {
+    /// Divides the set's worth, `[K]`.
+    ///
+    /// # Errors
+    /// As [`Set::check`].
+    pub fn split(&self, worth: Worth, split: Split) -> Result<Vec<f64>> {
+        self.check(worth)?;
         let k = self.utility.len();
-        match worth {
-            Worth::Max => shapley_max(&self.utility, phi),
-            // The cost is additive, so each pays its own.
-            Worth::MaxMinusCost { cost } => {
-                shapley_max(&self.utility, phi)?;
-                phi.iter_mut().for_each(|phi| *phi -= cost);
-                Ok(())
+        let all = self.worth(worth, self.all());
+        Ok(match split {
+            Split::Uniform => vec![all / k as f64; k],
+            Split::Own => self.own(worth),
+            Split::LeaveOneOut => (0..k).map(|i| all - self.worth(worth, self.all() & !(1 << i))).collect(),
+            Split::Difference => {
+                let typical = sorted_mean(&self.utility);
+                (0..k).map(|i| all - self.replaced(worth, i, typical)).collect()
             }
-            _ if k <= MAX_TABLE => {
-                let values: Vec<f64> = (0..1u64 << k).map(|mask| self.worth(worth, mask)).collect();
-                shapley_table(&values, phi)
-            }
-            _ => {
-                phi.copy_from_slice(&shapley_sampled(k, SAMPLED_PAIRS, noise, |mask| self.worth(worth, mask))?.phi);
-                Ok(())
-            }
-        }
+        })
     }
 
     /// Each candidate alone.
@@ -180,9 +168,6 @@ impl Set {
         other.worth(worth, other.all())
     }
 }
-
-/// Pairs of orders of a sampled Shapley value in training.
-pub const SAMPLED_PAIRS: usize = 256;
 
 /// The mean, summed in ascending order.
 fn sorted_mean(of: &[f64]) -> f64 {

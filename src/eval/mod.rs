@@ -1,3 +1,134 @@
-//! Evaluation: buyers against sellers on held-out products.
+//! What an evaluation found, and its files: tables of facts by buyer and seller, and differences paired by product.
+//!
+//! The one idea: every buyer meets the same products with the same noise, so that differences are paired; a figure is a
+//! mean over [`EpisodeFacts`] and has one definition everywhere. Who meets whom is the task's affair.
 
-pub use crate::tasks::game::contest::*;
+use crate::disk::write_atomic;
+use crate::error::{Error, Result};
+use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
+use crate::negotiate::{Episode, Scenario, export};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+
+/// The difference of mean reward of two buyers, paired by product.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// The buyer whose reward is taken.
+    pub buyer: String,
+    /// The buyer whose reward is subtracted.
+    pub minus: String,
+    /// Their seller.
+    pub seller: String,
+    /// `all`, `mi` or `ci`.
+    pub scenario: &'static str,
+    /// Products.
+    pub n: usize,
+    /// Mean difference of reward.
+    pub mean: f64,
+    /// Half width of its 95 % interval over products.
+    pub ci95: f64,
+}
+
+/// A table in the making.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    entries: Vec<(String, String, Vec<EpisodeFacts>)>,
+}
+
+impl Table {
+    /// Adds a buyer's episodes against a seller.
+    pub fn add(&mut self, buyer: &str, seller: &str, facts: Vec<EpisodeFacts>) {
+        self.entries.push((buyer.into(), seller.into(), facts));
+    }
+
+    /// The rows `all`, `mi`, `ci` of every buyer, in the order they were added.
+    pub fn rows(&self) -> Vec<Row> {
+        self.entries.iter().flat_map(|(buyer, seller, facts)| rows(buyer, seller, facts)).collect()
+    }
+
+    /// `a - b` for every seller both met, in each scenario that has products.
+    pub fn differences(&self, a: &str, b: &str) -> Vec<Difference> {
+        let mut all = Vec::new();
+        for (buyer, seller, mine) in self.entries.iter().filter(|e| e.0 == a) {
+            let theirs = self.entries.iter().find(|e| e.0 == b && e.1 == *seller);
+            let Some((minus, _, theirs)) = theirs else { continue };
+            for scenario in [None, Some(Scenario::MutualInterest), Some(Scenario::ConflictingInterest)] {
+                let of = |facts: &[EpisodeFacts]| -> Vec<EpisodeFacts> {
+                    facts.iter().filter(|f| scenario.is_none_or(|s| f.scenario == s)).cloned().collect()
+                };
+                let estimate = reward_difference(&of(mine), &of(theirs));
+                all.push(Difference {
+                    buyer: buyer.clone(),
+                    minus: minus.clone(),
+                    seller: seller.clone(),
+                    scenario: scenario.map_or("all", Scenario::key),
+                    n: estimate.n,
+                    mean: estimate.mean,
+                    ci95: estimate.ci95,
+                });
+            }
+        }
+        all.retain(|d| d.n > 0);
+        all
+    }
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Facts by buyer and seller.
+    pub table: Table,
+    /// Paired differences.
+    pub differences: Vec<Difference>,
+    /// Dialogues before and after training, a line each.
+    pub samples: Vec<Value>,
+    /// The episodes behind the first seller's rows.
+    pub kept: Vec<Kept>,
+    /// The table of a task whose replies are sets; nothing else is filled then.
+    pub sets: Option<Value>,
+}
+
+/// The episodes of one buyer against one seller.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The buyer's name.
+    pub buyer: String,
+    /// The seller's name.
+    pub seller: String,
+    /// True when the buyer is a model.
+    pub model: bool,
+    /// The episodes, `rollouts` a product, products first.
+    pub played: Vec<Episode>,
+}
+
+impl Report {
+    /// Writes `summary.json`, `differences.json`, `samples.jsonl` and, for the AmazonHistoryPrice evaluator, the first
+    /// seller's episodes as `evaluator/*.jsonl` into a folder; a table of sets as `sets.json`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let broken = |e: serde_json::Error| Error::data(folder, e);
+        if let Some(sets) = &self.sets {
+            let text = serde_json::to_string_pretty(sets).map_err(broken)?;
+            return write_atomic(&folder.join("sets.json"), |f| f.write_all(text.as_bytes()));
+        }
+        let summary = serde_json::to_string_pretty(&self.table.rows()).map_err(broken)?;
+        let differences = serde_json::to_string_pretty(&self.differences).map_err(broken)?;
+        write_atomic(&folder.join("summary.json"), |f| f.write_all(summary.as_bytes()))?;
+        write_atomic(&folder.join("differences.json"), |f| f.write_all(differences.as_bytes()))?;
+        let lines: String = self.samples.iter().map(|line| format!("{line}\n")).collect();
+        write_atomic(&folder.join("samples.jsonl"), |f| f.write_all(lines.as_bytes()))?;
+        let own = folder.join("evaluator");
+        std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
+        for Kept { buyer, seller, played, .. } in &self.kept {
+            let path = own.join(export::file_name(buyer, seller));
+            export::write(&path, buyer, seller, played.iter())?;
+        }
+        Ok(())
+    }
+}
+
+/// Hears `(buyer, seller, episodes ended, episodes of the pair)`.
+pub type Progress<'a> = dyn FnMut(&str, &str, usize, usize) + 'a;

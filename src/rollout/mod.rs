@@ -1,5 +1,134 @@
-//! Rollouts: many episodes at once, each side a model or a script.
+//! Rollouts: episodes of any task, many at once, each seat played by a model, a script or a person.
+//!
+//! The one idea: an [`Episode`] is a state machine that knows no model, a [`Player`] speaks and knows no rules; [`play()`]
+//! brings them together, and is what training, evaluation and chat all play through. It knows neither game nor reward.
 
 mod play;
 
-pub use play::*;
+pub use play::play;
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::infer::{Engine, NoiseKey, Sampling, Stats};
+use crate::model::Weights;
+use crate::noise::Noise;
+use crate::text::{Chat, Transcript};
+
+/// An episode between any number of seats: whose turn it is, what a seat is shown, what its reply does, what it earned.
+pub trait Episode {
+    /// The seat that speaks next; none once the episode is over.
+    fn next_seat(&self) -> Option<usize>;
+    /// What a seat is called in messages.
+    fn seat_name(&self, seat: usize) -> &'static str;
+    /// What a seat is told before everything else.
+    fn system_prompt(&self, seat: usize) -> String;
+    /// What a seat is shown at its turn.
+    fn view(&self, seat: usize) -> String;
+    /// Plays a seat's reply; `cut` when it ran into its limit. Any text is a valid reply.
+    ///
+    /// # Errors
+    /// When it is not the seat's turn.
+    fn submit(&mut self, seat: usize, reply: &str, cut: bool) -> Result<()>;
+    /// What a seat earned; none while the episode goes on, or where that is decided elsewhere.
+    fn reward(&self, seat: usize) -> Option<f64>;
+}
+
+/// An episode to be played.
+pub struct Job<'a, E: ?Sized> {
+    /// The episode, where it stands.
+    pub episode: &'a mut E,
+    /// What it is about, for messages: the product's code.
+    pub about: String,
+    /// What scripts draw from.
+    pub noise: Noise,
+    /// What a seat's model draws from; where a seat has none of its own, its stream below `noise`.
+    pub sampling_noise: Vec<Option<Noise>>,
+    /// What a seat heard and said before, its prompt included; where there is nothing, it begins with its prompt.
+    pub heard: Vec<Option<Transcript>>,
+}
+
+impl<'a, E: ?Sized> Job<'a, E> {
+    /// A job whose seats have heard nothing.
+    pub fn new(episode: &'a mut E, about: impl Into<String>, noise: Noise) -> Job<'a, E> {
+        Job { episode, about: about.into(), noise, sampling_noise: vec![], heard: vec![] }
+    }
+
+    /// A seat's model draws from `noise` itself.
+    pub fn drawing(mut self, seat: usize, noise: Noise) -> Job<'a, E> {
+        self.sampling_noise.resize(self.sampling_noise.len().max(seat + 1), None);
+        self.sampling_noise[seat] = Some(noise);
+        self
+    }
+
+    /// A seat goes on behind a transcript.
+    pub fn behind(mut self, seat: usize, heard: Option<Transcript>) -> Job<'a, E> {
+        self.heard.resize(self.heard.len().max(seat + 1), None);
+        self.heard[seat] = heard;
+        self
+    }
+
+    /// The noise of a seat's sampling.
+    fn key(&self, seat: usize) -> NoiseKey {
+        let own = self.sampling_noise.get(seat).copied().flatten();
+        let noise = own.unwrap_or_else(|| self.noise.child(1 << 32 | seat as u64));
+        NoiseKey { seed: noise.seed, stream: noise.stream }
+    }
+}
+
+/// A model that speaks for a seat.
+pub struct Voice<'a> {
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// Its engine: its own pages, keyed by the weights' version.
+    pub engine: &'a mut Engine,
+    /// Its tokenizer and template.
+    pub chat: &'a Chat,
+    /// How it is sampled.
+    pub sampling: Sampling,
+}
+
+/// Who plays a seat.
+pub enum Player<'a, E: ?Sized> {
+    /// A model.
+    Model(Voice<'a>),
+    /// A script: its reply to an episode, under the job's noise.
+    Script(&'a dyn Fn(&E, Noise) -> String),
+    /// A person: its reply, or none to leave the episode as it stands.
+    Person(&'a mut dyn FnMut(&E) -> Result<Option<String>>),
+}
+
+impl<E: ?Sized> Player<'_, E> {
+    /// Where it runs, when it is a model.
+    fn device(&self) -> Option<Device> {
+        match self {
+            Player::Model(voice) => Some(voice.engine.device().clone()),
+            Player::Script(_) | Player::Person(_) => None,
+        }
+    }
+}
+
+/// The ids of an episode, by seat; none where no model played.
+pub type Spoken = Vec<Option<Transcript>>;
+
+/// What the episodes of a rollout said, in the order of the jobs, and what it cost.
+#[derive(Default)]
+pub struct Rollout {
+    /// The ids of each episode.
+    pub spoken: Vec<Spoken>,
+    /// What each seat's engine did.
+    pub stats: Vec<Stats>,
+    /// Seconds in the episodes and in tokenising.
+    pub environment_s: f64,
+    /// Seconds in all.
+    pub total_s: f64,
+}
+
+impl Rollout {
+    /// Adds the cost of another rollout of the same seats.
+    pub fn add_cost(&mut self, other: &Rollout) {
+        self.stats.resize(self.stats.len().max(other.stats.len()), Stats::default());
+        self.stats.iter_mut().zip(&other.stats).for_each(|(mine, theirs)| mine.add(theirs));
+        self.environment_s += other.environment_s;
+        self.total_s += other.total_s;
+    }
+}

@@ -1,5 +1,6 @@
 //! Opening a model by name: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
 
+use crate::config::Config;
 use crate::device::{DType, Device};
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -45,6 +46,18 @@ pub fn shape(name: &str, compute: DType) -> Result<ModelConfig> {
         false => ModelConfig::read(&folder(Path::new(name))?.join("config.json"))?,
     };
     Ok(ModelConfig { compute, ..shape })
+}
+
+/// The shapes of a config's starting weights and of its seller's.
+///
+/// # Errors
+/// As [`shape`].
+pub fn shapes(config: &Config) -> Result<[ModelConfig; 2]> {
+    let seller = match config.model.seller.as_str() {
+        "base" => &config.model.base,
+        other => other,
+    };
+    Ok([shape(&config.model.base, config.compute())?, shape(seller, config.compute())?])
 }
 
 /// The folder that holds the weights: the path itself, or the latest checkpoint of a run directory.

@@ -11,34 +11,16 @@ use crate::model::{ModelConfig, Plan, Weights};
 use crate::ops::attn::CHUNK;
 use crate::setup::base;
 use crate::setup::engine_config;
-use crate::train::learner::Learning;
-use crate::train::rl::Trainer;
 
 /// A plan of a config's buffers.
 pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
 
-/// The shapes of the starting weights and of the seller's.
-fn shapes(config: &Config) -> Result<[ModelConfig; 2]> {
-    let seller = match config.model.seller.as_str() {
-        "base" => &config.model.base,
-        other => other,
-    };
-    Ok([base::shape(&config.model.base, config.compute())?, base::shape(seller, config.compute())?])
-}
-
-/// What a run of training holds while it trains. Demonstrations before it are taught with their own buffers, which are
-/// not planned; the evaluation behind it holds less.
-pub fn of_training(config: &Config, plan: &mut Plan) -> Result<()> {
-    let [base, seller] = shapes(config)?;
-    Weights::planned(plan, "reference", base.clone())?;
-    Weights::planned(plan, "frozen seller", seller.clone())?;
-    let how = Learning { micro_batch_tok: config.grpo.micro_batch_tokens, ..Learning::default() };
-    Trainer::planned(plan, config, [base, seller], Default::default(), how).map(drop)
-}
-
 /// What an evaluation of `model` holds.
+///
+/// # Errors
+/// What is wrong with the models' shapes.
 pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
-    let [base, seller] = shapes(config)?;
+    let [base, seller] = base::shapes(config)?;
     let model = base::shape(model, config.compute())?;
     for (name, shape) in [("untrained", &base), ("seller", &seller), ("model", &model)] {
         Weights::planned(plan, name, shape.clone())?;
@@ -51,6 +33,9 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
 }
 
 /// What a chat with `model` holds.
+///
+/// # Errors
+/// What is wrong with the model's shape.
 pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     let shape = base::shape(model, config.compute())?;
     Weights::planned(plan, "model", shape.clone())?;
@@ -71,7 +56,7 @@ struct Lever {
 }
 
 fn levers(config: &Config) -> Result<Vec<Lever>> {
-    let [base, seller] = shapes(config)?;
+    let [base, seller] = base::shapes(config)?;
     let context = base.max_position_embeddings.max(seller.max_position_embeddings);
     let pages = engine_config(config, &base).max_pages.max(engine_config(config, &seller).max_pages);
     Ok(vec![

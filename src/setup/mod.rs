@@ -11,11 +11,12 @@ use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Level};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::infer::{EngineConfig, Sampling};
+use crate::infer::{Engine, EngineConfig, Sampling};
 use crate::model::ModelConfig;
 use crate::negotiate::{Product, Rules, Style, catalog, folder, split};
 use crate::ops::attn::CHUNK;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
+use crate::rollout::Voice;
 use crate::text::Chat;
 use crate::train::learner::Learning;
 use crate::train::optimizer::{Hyper, Schedule};
@@ -91,6 +92,11 @@ impl Setup {
     pub fn seller_sampling(&self) -> Sampling {
         let r = &self.config.rollout;
         Sampling::plain(r.seller_temperature, r.max_reply_tokens, self.seller.chat.end())
+    }
+
+    /// The frozen seller's voice in an engine of its own.
+    pub fn seller_voice<'a>(&'a self, engine: &'a mut Engine) -> Voice<'a> {
+        Voice { weights: &self.seller.weights, engine, chat: &self.seller.chat, sampling: self.seller_sampling() }
     }
 
     /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole
@@ -177,12 +183,10 @@ pub fn engine_config(config: &Config, model: &ModelConfig) -> EngineConfig {
     let live = config.rollout.products_per_step * config.rollout.group_size;
     let whole = model.max_position_embeddings.div_ceil(CHUNK) + 1;
     let pages = if config.engine.pages > 0 { config.engine.pages } else { live * whole.div_ceil(2) };
-    // A menu's openings stay while its drafts are played on.
-    let openings = if config.task.name == "menu" { config.rollout.products_per_step } else { 0 };
     EngineConfig {
         max_pages: pages.max(whole),
         max_rows: config.engine.max_rows,
-        max_seqs: live + openings,
+        max_seqs: live,
         prefix_reuse: true,
         graphs: config.engine.graphs,
     }

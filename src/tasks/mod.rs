@@ -1,7 +1,175 @@
-//! The tasks, a folder each: what a step's episodes are, what their tokens earn, the tables.
+//! Tasks: what can be trained on, a folder each.
+//!
+//! The one idea: the trainer knows no game. A [`Task`] says what a step's episodes are, what each sampled token earned, its
+//! row of metrics, its lines in `episodes.jsonl`, how its format is taught and how it is evaluated; the trainer plays, learns
+//! and writes. A task's state is one draw: what is being played now.
 
+pub mod credit;
 pub mod game;
 pub mod menu;
 pub mod recommend;
 pub mod sets;
 pub mod summary;
+
+use crate::error::{Error, Result};
+use crate::eval::{Progress, Report};
+use crate::infer::Sampling;
+use crate::model::Weights;
+use crate::negotiate::Product;
+use crate::noise::Noise;
+use crate::rollout::{self, Episode, Job, Player, Rollout, Spoken};
+use crate::run::metrics::Metrics;
+use crate::run::run_dir::Log;
+use crate::setup::Setup;
+use crate::text::{Chat, Transcript};
+use credit::Credited;
+use std::sync::Arc;
+
+/// The task of a name.
+///
+/// # Errors
+/// [`Error::Config`] naming those there are.
+pub fn named(name: &str) -> Result<Box<dyn Task>> {
+    Ok(match name {
+        "game" => Box::new(game::Game::default()),
+        "menu" => Box::new(menu::Menu::default()),
+        "recommend" => Box::new(recommend::Recommend::default()),
+        "summary" => Box::new(summary::Summary::default()),
+        _ => {
+            let known = crate::config::TASKS.join(", ");
+            return Err(Error::Config { problems: vec![format!("task.name: no task `{name}`; use {known}")] });
+        }
+    })
+}
+
+/// What is drawn to be played together: groups of `rollouts` over one product each.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    /// The training step, from 1; 0 in evaluation.
+    pub step: u64,
+    /// A product a group.
+    pub products: Vec<Arc<Product>>,
+    /// Rollouts a group, G.
+    pub rollouts: usize,
+    /// The draw's noise.
+    pub noise: Noise,
+}
+
+impl Default for Draw {
+    fn default() -> Draw {
+        Draw { step: 0, products: vec![], rollouts: 1, noise: Noise::new(0, 0) }
+    }
+}
+
+/// What a model is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// The system prompt.
+    pub system: String,
+    /// The message it answers.
+    pub incoming: String,
+}
+
+/// A model that is evaluated.
+#[derive(Clone, Copy)]
+pub struct Entrant<'a> {
+    /// The name of its rows.
+    pub name: &'a str,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// Its tokenizer and template.
+    pub chat: &'a Chat,
+}
+
+/// Logprobs of each transcript's sampled tokens, under given weights or under those that learn.
+pub type Logprobs<'a> = dyn FnMut(Option<&Weights>, &[&Transcript]) -> Result<Vec<Vec<f32>>> + 'a;
+
+/// A task. Its seats are played by the learning model (seat [`Task::learner`]) and the frozen one (every other).
+pub trait Task: Sync {
+    /// The stream of a step's noise below the run's seed.
+    fn stream(&self) -> u64;
+
+    /// The seat whose tokens are trained on.
+    fn learner(&self) -> usize {
+        0
+    }
+
+    /// How the learner is sampled in training.
+    fn sampling(&self, setup: &Setup) -> Sampling {
+        setup.buyer_sampling(&setup.base.chat)
+    }
+
+    /// Begins a draw; what was played before is forgotten.
+    ///
+    /// # Errors
+    /// What the game refuses.
+    fn begin(&mut self, setup: &Setup, draw: Draw) -> Result<()>;
+
+    /// The episodes to be played next, all at once; none when the draw is played out.
+    fn wave(&mut self, setup: &Setup) -> Vec<Job<'_, dyn Episode>>;
+
+    /// Takes what the wave's episodes said, in its order.
+    ///
+    /// # Errors
+    /// What the game and the tokenizer refuse.
+    fn played(&mut self, setup: &Setup, spoken: Vec<Spoken>) -> Result<()>;
+
+    /// The learner's tokens of the draw, groups first.
+    fn transcripts(&self) -> Vec<&Transcript>;
+
+    /// What each of them earned.
+    ///
+    /// # Errors
+    /// What the ops refuse.
+    fn credit(&mut self, setup: &Setup, logprobs: &mut Logprobs) -> Result<Credited>;
+
+    /// The task's part of the step's row.
+    fn row(&self, setup: &Setup, credited: &Credited) -> Metrics;
+
+    /// Appends the lines of the draw to `episodes.jsonl`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn log(&self, credited: &Credited, log: &mut Log) -> Result<()>;
+
+    /// A demonstration of the task's format, its prompt and a reply; none when a base needs none.
+    ///
+    /// # Errors
+    /// What the game refuses.
+    fn demonstration(&self, setup: &Setup, noise: Noise) -> Result<Option<(Prompt, String)>>;
+
+    /// Holds models beside each other and the task's baselines on the held-out products; the one that is to be beaten comes
+    /// first.
+    ///
+    /// # Errors
+    /// What the engines refuse: a prompt that does not fit the context, by the product's name.
+    fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report>;
+}
+
+/// Plays a draw out, wave by wave; `progress` hears how many episodes of a wave have ended, and of how many.
+///
+/// # Errors
+/// What the engines and the game refuse.
+pub fn play<T: Task + ?Sized>(
+    setup: &Setup,
+    task: &mut T,
+    players: &mut [Player<'_, dyn Episode>],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Rollout> {
+    let mut all = Rollout::default();
+    loop {
+        let jobs = task.wave(setup);
+        let n = jobs.len();
+        if n == 0 {
+            return Ok(all);
+        }
+        let wave = rollout::play(jobs, players, setup.episodes_a_step(), &mut |done| progress(done, n))?;
+        all.add_cost(&wave);
+        task.played(setup, wave.spoken)?;
+    }
+}
+
+/// One of a list.
+pub(crate) fn pick<T>(noise: Noise, counter: u64, from: &[T]) -> &T {
+    &from[noise.below(counter, from.len())]
+}

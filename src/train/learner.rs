@@ -355,22 +355,6 @@ impl Learner {
         Ok(())
     }
 
-    /// Sums over each transcript's trained tokens of the KL estimate to a reference, from the logprobs they were sampled
-    /// with: what goes off the reward.
-    ///
-    /// # Errors
-    /// What the ops refuse.
-    pub fn kl_to(&mut self, reference: &Weights, transcripts: &[&Transcript]) -> Result<Vec<f64>> {
-        let estimator = self.how.loss.kl_estimator;
-        let found = self.logprobs(Some(reference), transcripts)?;
-        let sum = |(transcript, found): (&&Transcript, Vec<f32>)| {
-            let sampled = transcript.logprobs().iter().zip(transcript.sampled()).filter(|(_, s)| **s);
-            let pairs = found.iter().zip(sampled.map(|(lp, _)| *lp));
-            pairs.map(|(r, lp)| estimator.of(*r as f64 - lp as f64)).sum()
-        };
-        Ok(transcripts.iter().zip(found).map(sum).collect())
-    }
-
     /// Logprobs of each transcript's sampled tokens under `of`, or under the trained weights.
     ///
     /// # Errors

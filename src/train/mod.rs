@@ -1,5 +1,6 @@
-//! The algorithm: a step of GRPO, the learner, its optimizer.
+//! The algorithm: a step of GRPO, the learner, its optimizer. It knows no task.
 
 pub mod learner;
 pub mod optimizer;
 pub mod rl;
+mod row;

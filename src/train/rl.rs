@@ -1,37 +1,32 @@
-//! GRPO, end to end: rollout -> credit -> loss -> backward -> update, again and again, with nothing lost on the way.
+//! GRPO, end to end: rollout -> credit -> learn -> log -> row, again and again, with nothing lost on the way.
 //!
-//! The one idea: [`Trainer::step`] is the algorithm on one screen, and a function of (config, weights, moments, step)
-//! alone; so a run that was killed goes on to the same bits. Everything slow says so through [`Event`]s; nothing prints.
+//! The one idea: [`Trainer::step`] is the algorithm on one screen, whatever the task, and a function of (config, weights,
+//! moments, step) alone; so a run that was killed goes on to the same bits. Everything slow says so through [`Event`]s;
+//! nothing prints.
 //!
 //! Source: Shao et al. 2024, arXiv:2402.03300 (GRPO); Liu et al. 2026, arXiv:2604.09855 (the game).
 
+use super::learner::{self, Learner, Learning, Sample};
+use super::optimizer::{Hyper, Optimizer};
+use super::row::{self, StepFacts};
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::eval::{self, Report};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
 use crate::model::{ModelConfig, Plan, Weights};
-use crate::negotiate::metrics::EpisodeFacts;
-use crate::negotiate::{Persona, Product};
 use crate::noise::Noise;
 use crate::ops::want;
-use crate::rollout::{self, Job, Played, Player, Rollout, Voice};
+use crate::rollout::{Player, Rollout, Voice};
 use crate::run::checkpoint::{self, State};
-use crate::run::metrics::{self, EpisodeLine, Metrics, StepFacts};
+use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
 use crate::setup::base;
-use crate::setup::memory;
 use crate::setup::{Setup, engine_config};
-use crate::sft::teach;
-use crate::tasks::game::credit::{self, Credited};
-use crate::tasks::sets::Task;
-use crate::tasks::sets::table;
+use crate::tasks::credit::Credited;
+use crate::tasks::{self, Draw, Task};
 use crate::text::Transcript;
-use crate::train::learner::{self, Learner, Learning, Sample};
-use crate::train::optimizer::{Hyper, Optimizer};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -70,9 +65,9 @@ pub enum Event<'a> {
     Saved(&'a Path),
     /// Episodes of the final evaluation have ended.
     Evaluation {
-        /// The buyer.
+        /// The model, or the script.
         buyer: &'a str,
-        /// The seller.
+        /// Whom it meets.
         seller: &'a str,
         /// Episodes ended.
         done: usize,
@@ -81,92 +76,75 @@ pub enum Event<'a> {
     },
 }
 
-/// How a run ended.
-pub struct Finished {
-    /// The run directory.
-    pub run: PathBuf,
+/// Stream of noise below the run's seed.
+const ORDER: u64 = 1;
+
+/// How a run's training ended.
+pub struct Trained {
     /// Steps done.
     pub step: u64,
-    /// The final table; `None` when it was interrupted, and then it can be resumed.
-    pub report: Option<Report>,
+    /// The trained weights; none when it was interrupted, and then it can be resumed.
+    pub weights: Option<Weights>,
 }
 
-/// Streams of noise below the run's seed.
-const ORDER: u64 = 1;
-const ROLLOUT: u64 = 2;
-const RESAMPLE: u64 = 4;
-
-/// Trains as a config says, in the run directory `run`, and evaluates at the end. `resume` continues a run from its
-/// latest checkpoint (from its beginning when it has none); `stop`, once true, saves and ends the run after the present
-/// step.
+/// Trains as a setup says, in a run directory. `resume` goes on from its latest checkpoint (from the beginning when it has
+/// none); `stop`, once true, saves and ends after the present step.
 ///
 /// # Errors
 /// Everything that can go wrong, by name; the last checkpoint is whole whatever happens.
 pub fn run(
-    config: &Config,
-    run: &Path,
+    setup: &Setup,
+    dir: &RunDir,
     resume: bool,
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
-) -> Result<Finished> {
-    // Before anything is read: a device it does not fit is found in an instant.
-    let dev = config.open_device()?;
-    memory::fit(&dev, config, &memory::of_training)?;
-    let mut setup = Setup::open_on(dev, config)?;
-    teach::prepare(&mut setup, run, resume, events)?;
-    let (mut trainer, plan) = Trainer::new(&setup)?;
-    let toml = config.to_toml(true);
-    let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &toml)? };
-    let mut state = trainer.restore(&setup, dir.path(), resume)?;
-    teach::keep(&setup, dir.path())?;
+) -> Result<Trained> {
+    let (mut trainer, plan) = Trainer::new(setup)?;
+    let mut state = trainer.restore(setup, dir.path(), resume)?;
     let mut metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
     let mut episodes = dir.log("episodes.jsonl", state.episodes_bytes)?;
-    let steps = config.grpo.steps as u64;
+    let steps = setup.config.grpo.steps as u64;
     events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps });
     while state.step < steps {
         let stopping = stop.load(Ordering::Relaxed);
         if !stopping {
-            let row = trainer.step(&setup, state.step + 1, &mut episodes, events)?;
+            let row = trainer.step(setup, state.step + 1, &mut episodes, events)?;
             metrics.append(&row)?;
             state.step += 1;
             events(Event::Step(&row));
         }
-        let due = state.step.is_multiple_of(config.run.checkpoint_every as u64) || state.step == steps;
+        let due = state.step.is_multiple_of(setup.config.run.checkpoint_every as u64) || state.step == steps;
         if due || stopping {
-            trainer.save(&setup, dir.path(), &toml, &mut state, &mut metrics, &mut episodes, events)?;
+            trainer.save(setup, dir.path(), &mut state, &mut metrics, &mut episodes, events)?;
         }
         if stopping {
-            return Ok(Finished { run: dir.path().into(), step: state.step, report: None });
+            return Ok(Trained { step: state.step, weights: None });
         }
     }
-    let weights = trainer.into_weights();
-    if let Some(task) = Task::named(&config.task.name) {
-        table::evaluate(&setup, task, &weights, dir.path())?;
-        return Ok(Finished { run: dir.path().into(), step: state.step, report: Some(Report::default()) });
-    }
-    let report = eval::after_training(&setup, &weights, &mut |buyer, seller, done, of| {
-        events(Event::Evaluation { buyer, seller, done, of })
-    })?;
-    report.write(dir.path())?;
-    Ok(Finished { run: dir.path().into(), step: state.step, report: Some(report) })
+    Ok(Trained { step: state.step, weights: Some(trainer.learner.weights) })
 }
 
-/// Every buffer a run would allocate.
+/// What a run of training holds while it trains. Demonstrations before it are taught with their own buffers, which are
+/// not planned; the evaluation behind it holds less.
 ///
 /// # Errors
-/// What is wrong with the device or the models' shapes.
-pub fn plan(config: &Config) -> Result<Plan> {
-    let mut plan = Plan::dry(&config.open_device()?);
-    memory::of_training(config, &mut plan)?;
-    Ok(plan)
+/// What is wrong with the models' shapes.
+pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
+    let [base, seller] = base::shapes(config)?;
+    Weights::planned(plan, "reference", base.clone())?;
+    Weights::planned(plan, "frozen seller", seller.clone())?;
+    let how = Learning { micro_batch_tok: config.grpo.micro_batch_tokens, ..Learning::default() };
+    Trainer::planned(plan, config, [base, seller], Default::default(), how).map(drop)
 }
 
-/// The learner, and the two engines that play.
+/// The learner, the task, and the two engines that play.
 pub struct Trainer {
     /// The trained weights, their optimizer, and the buffers of an update.
     pub learner: Learner,
-    pub(crate) buyer: Engine,
-    pub(crate) seller: Engine,
+    /// What is trained on.
+    pub task: Box<dyn Task>,
+    buyer: Engine,
+    seller: Engine,
 }
 
 impl Trainer {
@@ -187,7 +165,7 @@ impl Trainer {
     }
 
     /// A trainer of zeros through a plan, for a base and a seller of these shapes.
-    pub(crate) fn planned(
+    fn planned(
         plan: &mut Plan,
         config: &Config,
         [base, seller]: [ModelConfig; 2],
@@ -200,81 +178,51 @@ impl Trainer {
         let buyer = Engine::planned(plan, &base, engine_config(config, &base))?;
         let seller = Engine::planned(plan, &seller, engine_config(config, &seller))?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
-        Ok(Trainer { learner, buyer, seller })
+        Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, seller })
     }
 
-    /// One step of GRPO; appends the step's episodes to their log and returns its row of metrics.
+    /// One step of GRPO: rollout, credit, learn, log, row.
     ///
     /// # Errors
     /// [`Error::Training`] when too many updates in a row were not finite; what the ops and the disk say.
     pub fn step(&mut self, setup: &Setup, step: u64, log: &mut Log, events: &mut dyn FnMut(Event)) -> Result<Metrics> {
-        if let Some(task) = Task::named(&setup.config.task.name) {
-            return self.step_sets(setup, task, step, log);
-        }
         let began = Instant::now();
-        let (grpo, group) = (&setup.config.grpo, setup.config.rollout.group_size);
-        let jobs = jobs(setup, step);
-        let mut hear = |done| events(Event::Rollout { step, done, of: jobs.len() });
-        let mut rollout = self.rollout(setup, &jobs, &mut hear)?;
-        self.resample(setup, step, &mut rollout)?;
-        let facts: Vec<EpisodeFacts> = rollout.played.iter().map(|p| EpisodeFacts::of(&p.episode)).collect();
-        let kl = self.kl_in_reward(setup, &rollout.played)?;
-        let credited = credit::credit(&setup.config, &rollout.played, &facts, &kl);
-        let transcripts: Vec<&Transcript> = rollout.played.iter().filter_map(|p| p.buyer.as_ref()).collect();
-        let samples = samples(&transcripts, &credited, group, grpo.skip_constant_groups);
-        let with_kl = grpo.kl > 0.0 && kl.is_empty();
+        let grpo = &setup.config.grpo;
+        let rollout = self.rollout(setup, step, events)?;
+
+        let crediting = Instant::now();
+        let learner = &mut self.learner;
+        let credited = self.task.credit(setup, &mut |of, transcripts| learner.logprobs(of, transcripts))?;
+        let credit_s = crediting.elapsed().as_secs_f64();
+
+        let samples = samples(&self.task.transcripts(), &credited, &setup.config);
+        let with_kl = grpo.kl > 0.0 && setup.config.loss.kl_in == "loss";
         let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
         setup.dev.wait()?;
-        let Credited { advantage, constant_groups, .. } = credited;
-        for (i, (played, advantage)) in rollout.played.iter().zip(&advantage).enumerate() {
-            log.append(&EpisodeLine::new(step, i, group, played, *advantage))?;
-        }
-        let skipped_total = self.learner.optimizer.skipped;
-        let (rollout, facts, learned) = (&rollout, &facts[..], &learned);
-        Ok(metrics::row(&StepFacts { step, rollout, facts, constant_groups, learned, skipped_total, with_kl, began }))
+
+        self.task.log(&credited, log)?;
+        let (episodes, constant_groups) = (credited.advantage.len(), credited.constant_groups);
+        let (rollout, learned, skipped_total) = (&rollout, &learned, self.learner.optimizer.skipped);
+        let mine = self.task.row(setup, &credited);
+        let facts =
+            StepFacts { step, rollout, episodes, constant_groups, credit_s, learned, skipped_total, with_kl, began };
+        Ok(row::row(mine, &facts))
     }
 
-    /// What the reference takes off each reward, when the config puts the KL there; else empty.
-    fn kl_in_reward(&mut self, setup: &Setup, played: &[Played]) -> Result<Vec<f64>> {
-        if setup.config.loss.kl_in != "reward" {
-            return Ok(vec![]);
-        }
-        let transcripts: Vec<_> = played.iter().filter_map(|p| p.buyer.as_ref()).collect();
-        self.learner.kl_to(&setup.base.weights, &transcripts)
-    }
-
-    /// Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): groups whose rewards are all the same give way to groups of
-    /// other products, at most `credit.resample_rounds` times.
-    fn resample(&mut self, setup: &Setup, step: u64, rollout: &mut Rollout) -> Result<()> {
-        let group = setup.config.rollout.group_size;
-        for round in 0..setup.config.credit.resample_rounds as u64 {
-            let reward = |p: &Played| EpisodeFacts::of(&p.episode).reward;
-            let same = |g: &[Played]| g.iter().all(|p| reward(p) == reward(&g[0]));
-            let constant = rollout.played.chunks(group).enumerate().filter(|(_, g)| same(g)).map(|(i, _)| i);
-            let constant: Vec<usize> = constant.collect();
-            if constant.is_empty() {
-                return Ok(());
-            }
-            let again = self.rollout(setup, &other_jobs(setup, step, round, constant.len()), &mut |_| ())?;
-            rollout.replace(&constant, group, again);
-        }
-        Ok(())
-    }
-
-    fn rollout(&mut self, setup: &Setup, jobs: &[Job], progress: &mut dyn FnMut(usize)) -> Result<Rollout> {
-        let mut buyer = Player::Model(Voice {
-            weights: &self.learner.weights,
-            engine: &mut self.buyer,
-            chat: &setup.base.chat,
-            sampling: setup.buyer_sampling(&setup.base.chat),
-        });
-        let mut seller = Player::Model(Voice {
-            weights: &setup.seller.weights,
-            engine: &mut self.seller,
-            chat: &setup.seller.chat,
-            sampling: setup.seller_sampling(),
-        });
-        rollout::play(jobs, &mut buyer, &mut seller, jobs.len(), progress)
+    /// Plays a step's draw: its products, `group_size` rollouts each.
+    fn rollout(&mut self, setup: &Setup, step: u64, events: &mut dyn FnMut(Event)) -> Result<Rollout> {
+        let (seed, r) = (setup.config.seed, &setup.config.rollout);
+        let chosen = order(seed, step, r.products_per_step, setup.train.len());
+        let products = chosen.into_iter().map(|i| setup.train[i].clone()).collect();
+        let noise = Noise::new(seed, self.task.stream()).child(step);
+        self.task.begin(setup, Draw { step, products, rollouts: r.group_size, noise })?;
+        let (weights, sampling) = (&self.learner.weights, self.task.sampling(setup));
+        let mut players = [
+            Player::Model(Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling }),
+            Player::Model(setup.seller_voice(&mut self.seller)),
+        ];
+        let hear = &mut |done, of| events(Event::Rollout { step, done, of });
+        tasks::play(setup, &mut *self.task, &mut players, hear)
     }
 
     /// Puts a trainer where a run's latest checkpoint stands, or at step 0.
@@ -311,7 +259,6 @@ impl Trainer {
         &self,
         setup: &Setup,
         run: &Path,
-        toml: &str,
         state: &mut State,
         metrics: &mut Log,
         episodes: &mut Log,
@@ -323,44 +270,11 @@ impl Trainer {
         state.note(&l.optimizer);
         let write_model = |at: &Path| base::save(dev, &l.weights, &setup.base.chat, at);
         let keep = setup.config.run.keep;
-        let at = checkpoint::save(run, keep, dev, &l.optimizer, state.clone(), toml, write_model)?;
+        let at =
+            checkpoint::save(run, keep, dev, &l.optimizer, state.clone(), &setup.config.to_toml(true), write_model)?;
         events(Event::Saved(&at));
         Ok(())
     }
-
-    /// The trained weights; the buffers are given back.
-    pub fn into_weights(self) -> Weights {
-        self.learner.weights
-    }
-}
-
-/// The episodes of a step: its products, `group_size` rollouts each, groups first.
-fn jobs(setup: &Setup, step: u64) -> Vec<Job> {
-    let r = &setup.config.rollout;
-    let noise = Noise::new(setup.config.seed, ROLLOUT).child(step);
-    let chosen = order(setup.config.seed, step, r.products_per_step, setup.train.len());
-    let job = |(slot, product): (usize, usize), g: usize| Job {
-        product: setup.train[product].clone(),
-        rules: setup.rules,
-        persona: Persona::Neutral,
-        noise: noise.child(slot as u64).child(g as u64),
-    };
-    chosen.into_iter().enumerate().flat_map(|p| (0..r.group_size).map(move |g| job(p, g))).collect()
-}
-
-/// Groups that stand in for `n` constant ones: any products, their own noise.
-fn other_jobs(setup: &Setup, step: u64, round: u64, n: usize) -> Vec<Job> {
-    let noise = Noise::new(setup.config.seed, RESAMPLE).child(step).child(round);
-    let job = |slot: usize, g: usize| Job {
-        product: setup.train[noise.below(slot as u64, setup.train.len())].clone(),
-        rules: setup.rules,
-        persona: Persona::Neutral,
-        noise: noise.child(slot as u64).child(g as u64),
-    };
-    (0..n)
-        .flat_map(|slot| (0..setup.config.rollout.group_size).map(move |g| (slot, g)))
-        .map(|(s, g)| job(s, g))
-        .collect()
 }
 
 /// Indices of a step's products: an endless row of shuffles of all `n`, cut into steps. A function of its arguments.
@@ -377,25 +291,15 @@ fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
     (first..first + per_step as u64).map(at).collect()
 }
 
-/// The episodes to learn from; without constant groups when `skip_constant`.
-pub(crate) fn samples<'a>(
-    transcripts: &[&'a Transcript],
-    credited: &'a Credited,
-    group: usize,
-    skip_constant: bool,
-) -> Vec<Sample<'a>> {
+/// The episodes to learn from; without constant groups when the config says so.
+fn samples<'a>(transcripts: &[&'a Transcript], credited: &'a Credited, config: &Config) -> Vec<Sample<'a>> {
+    let (group, skip_constant) = (config.rollout.group_size, config.grpo.skip_constant_groups);
     let Credited { advantage, per_token, .. } = credited;
     let own = |i: usize| per_token.get(i).map_or(&[][..], |each| each);
     let moves = |i: usize| advantage[i] != 0.0 || own(i).iter().any(|a| *a != 0.0);
     let teaches = |i: usize| (i / group * group..i / group * group + group).any(moves);
     let chosen = transcripts.iter().enumerate().filter(|(i, _)| !skip_constant || teaches(*i));
     chosen.map(|(i, transcript)| Sample { transcript, advantage: advantage[i], per_token: own(i) }).collect()
-}
-
-/// The products of a step, one a group.
-pub(crate) fn products_of(setup: &Setup, step: u64) -> Vec<Arc<Product>> {
-    let chosen = order(setup.config.seed, step, setup.config.rollout.products_per_step, setup.train.len());
-    chosen.into_iter().map(|i| setup.train[i].clone()).collect()
 }
 
 #[cfg(test)]

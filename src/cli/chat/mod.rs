@@ -2,14 +2,14 @@
 
 pub mod table;
 pub mod typed;
-mod voice;
 
 use super::{Exit, Globals, dry_run, out, quoted};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::infer::Sampling;
+use crate::infer::{Engine, Sampling};
 use crate::negotiate::{Episode, Outcome, Persona, Product, Side, reward};
 use crate::noise::Noise;
+use crate::rollout::{self, Job, Player, Voice};
 use crate::setup;
 use crate::setup::{base, memory};
 use clap::Args;
@@ -17,7 +17,6 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use table::Table;
-use voice::Speaker;
 
 /// Options of `haggle chat`.
 #[derive(Args)]
@@ -73,17 +72,26 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let model = base::open(&dev, &name, config.compute())?;
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
     let product = choose(&config, args.product.as_deref())?;
-    let episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
+    let mut episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
     let sampling = sampling(args, &config, person, model.chat.end());
-    let sizes = memory::chat_engine(&config, &model.weights.config);
-    let mut speaker = Speaker::new(&dev, &model, sizes, sampling, Noise::new(config.seed, CHAT))?;
+    let mut engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
         (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
-    let mut table =
-        Table { episode, person, show_thoughts: args.show_thoughts, input: &mut input, screen: &mut screen };
-    let outcome = table.play(&mut |episode| speaker.reply(episode, person.other()))?;
+    let (show_thoughts, input, screen) = (args.show_thoughts, &mut input, &mut screen);
+    let mut table = Table { person, show_thoughts, input, screen, shown: 0 };
+    table.introduce(&episode)?;
+    let mut reply = |episode: &Episode| table.reply(episode);
+    let voice = Voice { weights: &model.weights, engine: &mut engine, chat: &model.chat, sampling };
+    let mut players = [Player::Model(voice), Player::Person(&mut reply)];
+    if person == Side::Buyer {
+        players.reverse();
+    }
+    let (about, noise) = (episode.product().code.clone(), Noise::new(config.seed, CHAT));
+    let job = Job::new(&mut episode, about, noise).drawing(person.other() as usize, noise);
+    rollout::play(vec![job], &mut players, 1, &mut |_| ())?;
+    table.conclude(&episode)?;
     if globals.json {
-        print_json(&table.episode, outcome)?;
+        print_json(&episode, episode.outcome())?;
     }
     Ok(Exit::Done)
 }

@@ -7,10 +7,8 @@ use crate::error::{Error, Result};
 use crate::negotiate::{Action, Cents, Episode, Outcome, Side, Turn, protocol, reply, reward};
 use std::io::{BufRead, Write};
 
-/// One chat: the episode, who the person is, and what is shown.
+/// One chat: who the person is, and what is shown.
 pub struct Table<'a> {
-    /// The game.
-    pub episode: Episode,
     /// The person's side.
     pub person: Side,
     /// Show the other side's private thoughts.
@@ -19,49 +17,41 @@ pub struct Table<'a> {
     pub input: &'a mut dyn BufRead,
     /// Where the game is shown.
     pub screen: &'a mut dyn Write,
+    /// Turns of the game that were shown.
+    pub shown: usize,
 }
 
 impl Table<'_> {
-    /// Plays to the end; `opponent` gives the other side's replies. Returns the outcome, none when the input ended first.
+    /// The person's reply to a game, what was said since the last one shown; none when the input ended.
     ///
     /// # Errors
-    /// What the opponent or the terminal refuse.
-    pub fn play(&mut self, opponent: &mut dyn FnMut(&Episode) -> Result<String>) -> Result<Option<Outcome>> {
-        self.introduce()?;
-        while let Some(side) = self.episode.next_side() {
-            let text = if side == self.person {
-                match self.ask()? {
-                    Some(text) => text,
-                    None => {
-                        self.show("The input ended; nobody bought anything.")?;
-                        return Ok(None);
-                    }
-                }
-            } else {
-                opponent(&self.episode)?
-            };
-            let turn = self.episode.submit(side, &text)?.clone();
-            if side != self.person {
-                self.hear(&turn)?;
-            }
+    /// What the terminal refuses.
+    pub fn reply(&mut self, episode: &Episode) -> Result<Option<String>> {
+        self.hear(episode)?;
+        let reply = self.ask(episode)?;
+        if reply.is_none() {
+            self.show("The input ended; nobody bought anything.")?;
         }
-        self.conclude()?;
-        Ok(self.episode.outcome())
+        Ok(reply)
     }
 
     fn show(&mut self, text: &str) -> Result<()> {
         writeln!(self.screen, "{text}").map_err(|e| Error::io("stdout", e))
     }
 
-    fn introduce(&mut self) -> Result<()> {
-        let product = self.episode.product();
+    /// Shows what is bargained over, and how.
+    ///
+    /// # Errors
+    /// What the terminal refuses.
+    pub fn introduce(&mut self, episode: &Episode) -> Result<()> {
+        let product = episode.product();
         let (own, aim) = match self.person {
             Side::Seller => (format!("Your cost: {}", product.cost.compact()), "sell above it, as dear as you can"),
             Side::Buyer => (format!("Your budget: {}", product.budget.compact()), "buy below it, as cheap as you can"),
         };
         let title = format!("{}  (list price {})", product.title, product.list.compact());
         let about: String = product.description.chars().take(300).collect();
-        let turns = self.episode.rules().max_turns;
+        let turns = episode.rules().max_turns;
         self.show(&title)?;
         if !about.trim().is_empty() {
             self.show(about.trim())?;
@@ -74,10 +64,10 @@ impl Table<'_> {
     }
 
     /// Reads lines until one is a legal reply; none at the end of the input.
-    fn ask(&mut self) -> Result<Option<String>> {
+    fn ask(&mut self, episode: &Episode) -> Result<Option<String>> {
         let mut said: Vec<String> = Vec::new();
         loop {
-            let prompt = format!("[{}/{}] {}", self.episode.turn(), self.episode.rules().max_turns, self.choices());
+            let prompt = format!("[{}/{}] {}", episode.turn(), episode.rules().max_turns, self.choices(episode));
             write!(self.screen, "{prompt} > ")
                 .and_then(|()| self.screen.flush())
                 .map_err(|e| Error::io("stdout", e))?;
@@ -86,7 +76,7 @@ impl Table<'_> {
                 self.show("")?;
                 return Ok(None);
             }
-            let (action, talk) = match self.action(typed::parse(&line)) {
+            let (action, talk) = match self.action(episode, typed::parse(&line)) {
                 Ok(Some(chosen)) => chosen,
                 Ok(None) => continue,
                 Err(Aside::Say(talk)) => {
@@ -100,17 +90,18 @@ impl Table<'_> {
                 }
             };
             said.extend((!talk.is_empty()).then_some(talk));
-            return Ok(Some(reply::render("", &plain(&said.join(" ")), action, self.episode.code())));
+            return Ok(Some(reply::render("", &plain(&said.join(" ")), action, episode.code())));
         }
     }
 
-    fn choices(&self) -> String {
-        let standing = self.episode.standing(self.person.other()).filter(|p| self.allowed(Action::Deal(*p)).is_ok());
+    fn choices(&self, episode: &Episode) -> String {
+        let allowed = |p: &Cents| self.allowed(episode, Action::Deal(*p)).is_ok();
+        let standing = episode.standing(self.person.other()).filter(allowed);
         let deal = standing.map(|p| format!(" | deal ({})", p.compact()));
         format!("offer PRICE{} | reject | quit", deal.unwrap_or_default())
     }
 
-    fn action(&self, typed: Typed) -> std::result::Result<Option<(Action, String)>, Aside> {
+    fn action(&self, episode: &Episode, typed: Typed) -> std::result::Result<Option<(Action, String)>, Aside> {
         let (action, talk) = match typed {
             Typed::Nothing => return Ok(None),
             Typed::Help => return Err(Aside::Tell(HELP.into())),
@@ -122,21 +113,21 @@ impl Table<'_> {
             Typed::Offer(price, talk) => (Action::Buy(price), talk),
             Typed::Reject(talk) => (Action::Reject, talk),
             Typed::Quit => (Action::Quit, String::new()),
-            Typed::Deal(talk) => match self.episode.standing(self.person.other()) {
+            Typed::Deal(talk) => match episode.standing(self.person.other()) {
                 Some(price) => (Action::Deal(price), talk),
                 None => return Err(Aside::Tell("there is no offer to accept yet".into())),
             },
         };
-        self.allowed(action).map_err(Aside::Tell)?;
+        self.allowed(episode, action).map_err(Aside::Tell)?;
         Ok(Some((action, talk)))
     }
 
     /// Whether the person may do this now: the protocol's rules, and its own limit.
-    fn allowed(&self, action: Action) -> std::result::Result<(), String> {
-        let first = self.episode.turns_of(self.person).next().is_none();
-        protocol::check(self.person, action, first, self.episode.standing(self.person.other()))
+    fn allowed(&self, episode: &Episode, action: Action) -> std::result::Result<(), String> {
+        let first = episode.turns_of(self.person).next().is_none();
+        protocol::check(self.person, action, first, episode.standing(self.person.other()))
             .map_err(|why| format!("not now: {why}"))?;
-        let product = self.episode.product();
+        let product = episode.product();
         match (self.person, action.price()) {
             (Side::Seller, Some(price)) if price < product.cost => {
                 Err(format!("{} is below your cost of {}", price.compact(), product.cost.compact()))
@@ -148,7 +139,15 @@ impl Table<'_> {
         }
     }
 
-    fn hear(&mut self, turn: &Turn) -> Result<()> {
+    /// Shows the other side's turns since the last that was shown.
+    fn hear(&mut self, episode: &Episode) -> Result<()> {
+        let new = episode.turns().iter().skip(self.shown).filter(|turn| turn.side != self.person);
+        new.cloned().collect::<Vec<_>>().iter().try_for_each(|turn| self.hear_turn(turn))?;
+        self.shown = episode.turns().len();
+        Ok(())
+    }
+
+    fn hear_turn(&mut self, turn: &Turn) -> Result<()> {
         let side = turn.side.name();
         if let Some(thought) = turn.thought.as_deref().filter(|t| self.show_thoughts && !t.is_empty()) {
             self.show(&format!("{side} thinks: {thought}"))?;
@@ -159,9 +158,14 @@ impl Table<'_> {
         self.show(&format!("{side}: {talk}{action}"))
     }
 
-    fn conclude(&mut self) -> Result<()> {
-        let Some(outcome) = self.episode.outcome() else { return Ok(()) };
-        let product = self.episode.product().clone();
+    /// Shows how a game ended; nothing when it did not.
+    ///
+    /// # Errors
+    /// What the terminal refuses.
+    pub fn conclude(&mut self, episode: &Episode) -> Result<()> {
+        self.hear(episode)?;
+        let Some(outcome) = episode.outcome() else { return Ok(()) };
+        let product = episode.product();
         let ending = match outcome {
             Outcome::Deal { price, .. } => format!("Sold at {}.", price.compact()),
             Outcome::Quit { by } if by == self.person => "You left; no deal.".into(),
@@ -177,7 +181,7 @@ impl Table<'_> {
             "Buyer's budget {}, seller's cost {}; the buyer's reward is {:+.2} (from -1 to 1).",
             product.budget.compact(),
             product.cost.compact(),
-            reward::reward(&product, outcome)
+            reward::reward(product, outcome)
         ))
     }
 }
@@ -222,28 +226,29 @@ mod tests {
     use super::*;
     use crate::negotiate::{Buyer, Persona, Product, Rules, Seller};
     use crate::noise::Noise;
+    use crate::rollout::{self, Job, Player};
     use std::sync::Arc;
 
     fn play(person: Side, typed: &str) -> (Option<Outcome>, String) {
         let product = Product::new("books_1", "books", "A Book", "Long.", Cents(2000), Cents(1000));
         let mut screen = Vec::new();
         let mut input = typed.as_bytes();
-        let mut table = Table {
-            episode: Episode::new(Arc::new(product), Rules::default(), Persona::Neutral),
-            person,
-            show_thoughts: false,
-            input: &mut input,
-            screen: &mut screen,
+        let mut table = Table { person, show_thoughts: false, input: &mut input, screen: &mut screen, shown: 0 };
+        let mut episode = Episode::new(Arc::new(product), Rules::default(), Persona::Neutral);
+        table.introduce(&episode).unwrap();
+        let script = |episode: &Episode, noise: Noise| match person {
+            Side::Seller => Buyer::OgNarrator.reply(episode, noise),
+            Side::Buyer => Seller::Linear.reply(episode, noise),
         };
-        let noise = Noise::new(1, 1);
-        let outcome = table
-            .play(&mut |episode| {
-                Ok(match person {
-                    Side::Seller => Buyer::OgNarrator.reply(episode, noise),
-                    Side::Buyer => Seller::Linear.reply(episode, noise),
-                })
-            })
-            .unwrap();
+        let mut reply = |episode: &Episode| table.reply(episode);
+        let mut players = [Player::Script(&script), Player::Person(&mut reply)];
+        if person == Side::Buyer {
+            players.reverse();
+        }
+        let job = Job::new(&mut episode, "books_1", Noise::new(1, 1));
+        rollout::play(vec![job], &mut players, 1, &mut |_| ()).unwrap();
+        table.conclude(&episode).unwrap();
+        let outcome = episode.outcome();
         (outcome, String::from_utf8(screen).unwrap())
     }
 

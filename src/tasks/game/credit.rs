@@ -1,87 +1,72 @@
-//! Credit of a step: episodes in, an advantage for each (or for each of its tokens) out, as the config says.
+//! What the games of a draw earned.
 //!
-//! The one idea: rules are plain functions in [`crate::credit`]; this reads what they need from the played episodes and
-//! calls those the config names. With defaults it is GRPO's group advantage of the game's reward, to the bit.
+//! The one idea: rules are plain functions in [`crate::credit`]; this reads what they need from the played games and weighs
+//! their rewards as the config says.
 
 use crate::config::Config;
-use crate::credit::advantage::{GroupAdvantage, group_advantage};
 use crate::credit::latent::{self, Features};
 use crate::credit::shaping::{self, Ended};
-use crate::credit::{anchor, gdpo, opo, reinforce_pp, rloo};
+use crate::device::Device;
+use crate::error::Result;
 use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Action, Episode, Scenario, Side};
-use crate::rollout::Played;
+use crate::setup::Setup;
+use crate::tasks::Logprobs;
+use crate::tasks::credit::{Credited, Kinds, scaled, trained};
 use crate::text::Transcript;
 use std::ops::Range;
 
-/// The rewards of an episode that `reward.*` weighs, in the order of [`REWARDS`].
-pub type Parts = [f64; REWARDS.len()];
+/// The rewards of a game that `reward.*` weighs: surplus, format, budget, politeness, length.
+const KINDS: usize = 5;
 
-/// Their names.
-pub const REWARDS: [&str; 5] = ["surplus", "format", "budget", "politeness", "length"];
+/// One game's rewards, by kind.
+type Parts = [f64; KINDS];
 
-/// What a step's episodes learn.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Credited {
-    /// The advantage of each episode, `[groups, G]`.
-    pub advantage: Vec<f32>,
-    /// The advantage of each trained token of each episode; empty where the episode's serves all.
-    pub per_token: Vec<Vec<f32>>,
-    /// Groups whose rewards were all the same.
-    pub constant_groups: usize,
-}
-
-/// The credit of a step. `kl` is what the reference takes off each episode's reward; empty for nothing.
-pub fn credit(config: &Config, played: &[Played], facts: &[EpisodeFacts], kl: &[f64]) -> Credited {
-    let parts: Vec<Parts> = played.iter().zip(facts).map(|(p, f)| parts(config, p, f)).collect();
+/// What the buyer's tokens of each game earned. `kl` is what the reference takes off each reward; empty for nothing.
+///
+/// # Errors
+/// What the device refuses.
+pub(super) fn credit(
+    dev: &Device,
+    config: &Config,
+    games: &[Episode],
+    buyer: &[Option<Transcript>],
+    kl: &[f64],
+) -> Result<Credited> {
+    let parts: Vec<Parts> = games.iter().zip(buyer).map(|(game, ids)| parts(config, game, ids.as_ref())).collect();
     let mut rewards: Vec<f64> = parts.iter().map(|p| weigh(config, p)).collect();
     rewards.iter_mut().zip(kl).for_each(|(r, kl)| *r -= config.grpo.kl as f64 * kl);
-    let lengths: Vec<usize> = played.iter().map(|p| p.buyer.as_ref().map_or(0, trained)).collect();
-    let mut done = scaled(config, &rewards, &parts, &lengths);
+    let lengths: Vec<usize> = buyer.iter().map(|ids| ids.as_ref().map_or(0, trained)).collect();
+    let kinds = Kinds {
+        rewards: (0..KINDS).map(|k| parts.iter().map(|p| p[k]).collect()).collect(),
+        weights: weights(config).to_vec(),
+    };
+    let mut done = scaled(dev, config, rewards, &kinds, &lengths)?;
     if config.credit.latent {
-        done.per_token = per_turn(played, &rewards, &done.advantage);
+        done.per_token = per_turn(games, buyer, &done.rewards, &done.advantage);
     }
-    done
+    Ok(done)
 }
 
-/// Rewards as advantages by `credit.rule`, anchored; `parts` is read by GDPO alone.
-pub(crate) fn scaled(config: &Config, rewards: &[f64], parts: &[Parts], lengths: &[usize]) -> Credited {
-    let group = config.rollout.group_size;
-    let mut done = advantages(config, rewards, parts, lengths);
-    if config.credit.anchor > 0.0 {
-        for (rewards, advantage) in rewards.chunks(group).zip(done.advantage.chunks_mut(group)) {
-            let mut sums: Vec<f64> = advantage.iter().map(|a| *a as f64).collect();
-            anchor::anchor(rewards, config.credit.anchor as f64, &mut sums);
-            advantage.iter_mut().zip(sums).for_each(|(a, s)| *a = s as f32);
-        }
-    }
-    done
+/// Sums over each transcript's trained tokens of the KL estimate to the reference, from the logprobs they were sampled with:
+/// what goes off the reward.
+///
+/// # Errors
+/// What the ops refuse.
+pub(super) fn kl_to_reference(setup: &Setup, transcripts: &[&Transcript], logprobs: &mut Logprobs) -> Result<Vec<f64>> {
+    let estimator = setup.learning().loss.kl_estimator;
+    let found = logprobs(Some(&setup.base.weights), transcripts)?;
+    let sum = |(transcript, found): (&&Transcript, Vec<f32>)| {
+        let sampled = transcript.logprobs().iter().zip(transcript.sampled()).filter(|(_, s)| **s);
+        let pairs = found.iter().zip(sampled.map(|(lp, _)| *lp));
+        pairs.map(|(r, lp)| estimator.of(*r as f64 - lp as f64)).sum()
+    };
+    Ok(transcripts.iter().zip(found).map(sum).collect())
 }
 
-fn advantages(config: &Config, rewards: &[f64], parts: &[Parts], lengths: &[usize]) -> Credited {
-    let group = config.rollout.group_size;
-    let single: Vec<f32> = rewards.iter().map(|r| *r as f32).collect();
-    let mut advantage = vec![0.0; rewards.len()];
-    let how = GroupAdvantage { divide_by_std: config.grpo.advantage_std };
-    let constant_groups = group_advantage(&single, group, how, &mut advantage);
-    let mut wide = vec![0.0; rewards.len()];
-    let groups = || rewards.chunks(group).zip(lengths.chunks(group));
-    match config.credit.rule.as_str() {
-        "rloo" => groups().zip(wide.chunks_mut(group)).for_each(|((r, _), a)| rloo::rloo(r, a)),
-        "opo" => groups().zip(wide.chunks_mut(group)).for_each(|((r, l), a)| opo::opo(r, l, a)),
-        "reinforce_pp" => reinforce_pp::reinforce_pp(rewards, lengths, group, false, &mut wide),
-        "reinforce_pp_baseline" => reinforce_pp::reinforce_pp(rewards, lengths, group, true, &mut wide),
-        "gdpo" => {
-            let lists: Vec<Vec<f64>> = (0..REWARDS.len()).map(|k| parts.iter().map(|p| p[k]).collect()).collect();
-            gdpo::gdpo(&lists, &weights(config), group, &mut wide);
-        }
-        _ => return Credited { advantage, constant_groups, per_token: vec![] },
-    }
-    Credited { advantage: wide.iter().map(|a| *a as f32).collect(), constant_groups, per_token: vec![] }
-}
-
-/// The rewards of an episode, each for itself.
-pub fn parts(config: &Config, played: &Played, facts: &EpisodeFacts) -> Parts {
+/// The rewards of a game, each for itself.
+fn parts(config: &Config, game: &Episode, buyer: Option<&Transcript>) -> Parts {
+    let facts = EpisodeFacts::of(game);
     let ended = Ended {
         reward: facts.reward,
         share: facts.bargained,
@@ -95,14 +80,14 @@ pub fn parts(config: &Config, played: &Played, facts: &EpisodeFacts) -> Parts {
         _ => ended.reward,
     };
     let (limit, buffer) = (config.rollout.max_reply_tokens, config.reward.overlong_tokens);
-    let turns: Vec<usize> = played.buyer.as_ref().map_or(vec![], |t| turns(t).iter().map(Range::len).collect());
+    let turns: Vec<usize> = buyer.map_or(vec![], |t| turns(t).iter().map(Range::len).collect());
     let longest = turns.iter().copied().max().unwrap_or(0);
     let mean_length = turns.iter().sum::<usize>() as f64 / turns.len().max(1) as f64;
     [
         shaped + shaping::overlong(longest, limit, buffer),
         if facts.format_error { -1.0 } else { 0.0 },
         if facts.overshoot { -1.0 } else { 0.0 },
-        politeness(&played.episode),
+        politeness(game),
         -mean_length / limit as f64,
     ]
 }
@@ -129,13 +114,8 @@ fn politeness(episode: &Episode) -> f64 {
     said as f64 / n.max(1) as f64
 }
 
-/// Trained tokens of a transcript.
-pub(crate) fn trained(transcript: &Transcript) -> usize {
-    transcript.sampled().iter().filter(|s| **s).count()
-}
-
 /// The runs of sampled ids: the side's own turns.
-pub fn turns(transcript: &Transcript) -> Vec<Range<usize>> {
+fn turns(transcript: &Transcript) -> Vec<Range<usize>> {
     let marks = transcript.sampled();
     let mut runs: Vec<Range<usize>> = Vec::new();
     for i in (0..marks.len()).filter(|i| marks[*i]) {
@@ -148,12 +128,12 @@ pub fn turns(transcript: &Transcript) -> Vec<Range<usize>> {
 }
 
 /// A turn's tokens carry the episode's advantage plus what its turn earned above the episode's mean turn.
-fn per_turn(played: &[Played], rewards: &[f64], advantage: &[f32]) -> Vec<Vec<f32>> {
-    let features: Vec<Vec<Features>> = played.iter().map(|p| features(&p.episode)).collect();
+fn per_turn(games: &[Episode], buyer: &[Option<Transcript>], rewards: &[f64], advantage: &[f32]) -> Vec<Vec<f32>> {
+    let features: Vec<Vec<Features>> = games.iter().map(features).collect();
     let fitted: Vec<(Vec<Features>, f64)> = features.iter().cloned().zip(rewards.iter().copied()).collect();
     let weights = latent::fit(&fitted);
-    let of = |(i, played): (usize, &Played)| -> Vec<f32> {
-        let Some(transcript) = &played.buyer else { return vec![] };
+    let of = |(i, transcript): (usize, &Option<Transcript>)| -> Vec<f32> {
+        let Some(transcript) = transcript else { return vec![] };
         let (runs, n) = (turns(transcript), features[i].len());
         if runs.len() != n {
             return vec![];
@@ -165,7 +145,7 @@ fn per_turn(played: &[Played], rewards: &[f64], advantage: &[f32]) -> Vec<Vec<f3
         };
         runs.into_iter().zip(earned).flat_map(turn).collect()
     };
-    played.iter().enumerate().map(of).collect()
+    buyer.iter().enumerate().map(of).collect()
 }
 
 /// The features of each buyer's turn; see [`latent::FEATURE_NAMES`].
@@ -203,14 +183,17 @@ mod tests {
     use crate::noise::Noise;
     use std::sync::Arc;
 
-    fn played(n: usize) -> (Vec<Played>, Vec<EpisodeFacts>) {
+    fn played(n: usize) -> Vec<Episode> {
         let products: Vec<Arc<Product>> = catalog::products(40, 3).unwrap().into_iter().map(Arc::new).collect();
-        let episode =
+        let game =
             |i: usize| play(Buyer::Naive, Seller::Teacher, &products[i / 4], Rules::default(), Noise::new(1, i as u64));
-        let played = (0..n).map(|i| Played { episode: episode(i), buyer: None, seller: None });
-        let played: Vec<Played> = played.collect();
-        let facts = played.iter().map(|p| EpisodeFacts::of(&p.episode)).collect();
-        (played, facts)
+        (0..n).map(game).collect()
+    }
+
+    /// The credit of games that no model played.
+    fn credited(config: &Config, games: &[Episode], kl: &[f64]) -> Credited {
+        let dev = Device::open("cpu", 1).unwrap();
+        credit(&dev, config, games, &vec![None; games.len()], kl).unwrap()
     }
 
     fn config(sets: &[&str]) -> Config {
@@ -232,18 +215,22 @@ mod tests {
 
     #[test]
     fn the_default_is_the_group_advantage_of_the_game_s_reward_to_the_bit() {
-        let (played, facts) = played(40);
-        let rewards: Vec<f32> = facts.iter().map(|f| f.reward as f32).collect();
-        let mut want = vec![0.0; 40];
-        let constant = group_advantage(&rewards, 4, GroupAdvantage { divide_by_std: false }, &mut want);
-        let got = credit(&config(&[]), &played, &facts, &[]);
-        assert_eq!(got, Credited { advantage: want, per_token: vec![], constant_groups: constant });
+        let games = played(40);
+        let rewards: Vec<f64> = games.iter().map(|game| EpisodeFacts::of(game).reward).collect();
+        let (mut want, mut constant) = (vec![], 0);
+        for group in rewards.chunks(4) {
+            let mean = group.iter().map(|r| *r as f32 as f64).sum::<f64>() / 4.0;
+            want.extend(group.iter().map(|r| (*r as f32 as f64 - mean) as f32));
+            constant += usize::from(group.iter().all(|r| *r == group[0]));
+        }
+        let got = credited(&config(&[]), &games, &[]);
+        assert_eq!(got, Credited { rewards, advantage: want, per_token: vec![], constant_groups: constant });
     }
 
     #[test]
     fn every_rule_and_shape_gives_finite_advantages_and_they_differ() {
-        let (played, facts) = played(40);
-        let plain = credit(&config(&[]), &played, &facts, &[]).advantage;
+        let games = played(40);
+        let plain = credited(&config(&[]), &games, &[]).advantage;
         for sets in [
             &["rule=rloo"][..],
             &["rule=reinforce_pp"],
@@ -254,15 +241,11 @@ mod tests {
             &["shape=welfare"],
             &["shape=batna"],
         ] {
-            let got = credit(&config(sets), &played, &facts, &[]).advantage;
+            let got = credited(&config(sets), &games, &[]).advantage;
             assert!(got.iter().all(|a| a.is_finite()) && got != plain, "{sets:?}: {got:?}");
         }
-        let off = credit(
-            &Config { grpo: crate::config::GrpoConfig { kl: 0.5, ..config(&[]).grpo }, ..config(&[]) },
-            &played,
-            &facts,
-            &[1.0; 40],
-        );
+        let with_kl = Config { grpo: crate::config::GrpoConfig { kl: 0.5, ..config(&[]).grpo }, ..config(&[]) };
+        let off = credited(&with_kl, &games, &[1.0; 40]);
         for (a, b) in off.advantage.iter().zip(&plain) {
             assert!((a - b).abs() < 1e-6, "the same off every reward changes no advantage: {a}, {b}");
         }
@@ -270,13 +253,13 @@ mod tests {
 
     #[test]
     fn turns_of_an_episode_have_features_and_their_credit_sums_to_the_return() {
-        let (played, facts) = played(40);
-        let all: Vec<(Vec<Features>, f64)> =
-            played.iter().zip(&facts).map(|(p, f)| (features(&p.episode), f.reward)).collect();
+        let games = played(40);
+        let of = |game: &Episode| (features(game), EpisodeFacts::of(game).reward);
+        let all: Vec<(Vec<Features>, f64)> = games.iter().map(of).collect();
         let weights = latent::fit(&all);
         assert!(weights.iter().any(|w| *w != 0.0) && weights.iter().all(|w| w.is_finite()));
-        for ((turns, reward), played) in all.iter().zip(&played) {
-            assert_eq!(turns.len(), played.episode.turns_of(Side::Buyer).count());
+        for ((turns, reward), game) in all.iter().zip(&games) {
+            assert_eq!(turns.len(), game.turns_of(Side::Buyer).count());
             let sum: f64 = latent::credit(turns, *reward, &weights).iter().sum();
             assert!((sum - reward).abs() < 1e-12, "{sum}, {reward}");
         }

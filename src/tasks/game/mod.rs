@@ -1,4 +1,173 @@
-//! The game: a buyer and a seller over one product.
+//! The game: a buyer and a seller over one product, turn by turn. The buyer learns.
+//!
+//! The one idea: a draw is `G` whole games a product, each with noise of its own; their reward is the game's, and dynamic
+//! sampling replaces groups that teach nothing before anything is learned from them.
 
-pub mod contest;
-pub mod credit;
+mod contest;
+mod credit;
+mod opponents;
+mod rows;
+
+pub use opponents::Opponent;
+pub use rows::EpisodeLine;
+
+use super::{Draw, Entrant, Logprobs, Prompt, Task};
+use crate::error::Result;
+use crate::eval::{Progress, Report};
+use crate::negotiate::metrics::EpisodeFacts;
+use crate::negotiate::{Episode, Persona, Side, reward};
+use crate::noise::Noise;
+use crate::rollout::{self, Job, Spoken};
+use crate::run::metrics::Metrics;
+use crate::run::run_dir::Log;
+use crate::setup::Setup;
+use crate::tasks::credit::Credited;
+use crate::text::Transcript;
+
+/// Streams of noise below the run's seed.
+const ROLLOUT: u64 = 2;
+const RESAMPLE: u64 = 4;
+
+/// The buyer's seat, and the seller's.
+const SIDES: [Side; 2] = [Side::Buyer, Side::Seller];
+
+impl rollout::Episode for Episode {
+    fn next_seat(&self) -> Option<usize> {
+        self.next_side().map(|side| side as usize)
+    }
+
+    fn seat_name(&self, seat: usize) -> &'static str {
+        SIDES[seat].name()
+    }
+
+    fn system_prompt(&self, seat: usize) -> String {
+        self.system_prompt(SIDES[seat])
+    }
+
+    fn view(&self, seat: usize) -> String {
+        self.view(SIDES[seat])
+    }
+
+    fn submit(&mut self, seat: usize, reply: &str, cut: bool) -> Result<()> {
+        let side = SIDES[seat];
+        if cut { self.submit_cut(side, reply) } else { self.submit(side, reply) }.map(|_| ())
+    }
+
+    /// The buyer's reward; the seller is frozen and earns nothing.
+    fn reward(&self, seat: usize) -> Option<f64> {
+        self.outcome().filter(|_| SIDES[seat] == Side::Buyer).map(|outcome| reward::reward(self.product(), outcome))
+    }
+}
+
+/// The games of a draw.
+#[derive(Default)]
+pub struct Game {
+    draw: Draw,
+    games: Vec<Episode>,
+    noise: Vec<Noise>,
+    /// The buyer's ids of each game.
+    buyer: Vec<Option<Transcript>>,
+    /// Games that are to be played.
+    waiting: Vec<usize>,
+    /// Rounds of dynamic sampling.
+    resampled: u64,
+}
+
+impl Game {
+    /// Puts new games, over any products, in the place of constant groups, at most `credit.resample_rounds` times.
+    ///
+    /// Source: DAPO, arXiv:2503.14476, section 3.2.
+    fn resample(&mut self, setup: &Setup) {
+        let group = self.draw.rollouts;
+        if self.resampled == setup.config.credit.resample_rounds as u64 {
+            return;
+        }
+        let reward = |game: &Episode| EpisodeFacts::of(game).reward;
+        let same = |g: &[Episode]| g.iter().all(|game| reward(game) == reward(&g[0]));
+        let constant = self.games.chunks(group).enumerate().filter(|(_, g)| same(g)).map(|(i, _)| i);
+        let constant: Vec<usize> = constant.collect();
+        let noise = Noise::new(setup.config.seed, RESAMPLE).child(self.draw.step).child(self.resampled);
+        for (slot, at) in constant.into_iter().enumerate() {
+            let product = &setup.train[noise.below(slot as u64, setup.train.len())];
+            for g in 0..group {
+                let i = at * group + g;
+                self.games[i] = Episode::new(product.clone(), setup.rules, Persona::Neutral);
+                self.noise[i] = noise.child(slot as u64).child(g as u64);
+                self.waiting.push(i);
+            }
+        }
+        self.resampled += 1;
+    }
+}
+
+impl Task for Game {
+    fn stream(&self) -> u64 {
+        ROLLOUT
+    }
+
+    fn begin(&mut self, setup: &Setup, draw: Draw) -> Result<()> {
+        *self = Game::default();
+        for (slot, product) in draw.products.iter().enumerate() {
+            for g in 0..draw.rollouts {
+                self.games.push(Episode::new(product.clone(), setup.rules, Persona::Neutral));
+                self.noise.push(draw.noise.child(slot as u64).child(g as u64));
+            }
+        }
+        self.buyer = self.games.iter().map(|_| None).collect();
+        self.waiting = (0..self.games.len()).collect();
+        self.draw = draw;
+        Ok(())
+    }
+
+    fn wave(&mut self, _: &Setup) -> Vec<Job<'_, dyn rollout::Episode>> {
+        let waiting = &self.waiting;
+        let games = self.games.iter_mut().zip(&self.noise).enumerate().filter(|(i, _)| waiting.contains(i));
+        let job = |(_, (game, noise)): (usize, (_, &Noise))| {
+            let game: &mut Episode = game;
+            let about = game.product().code.clone();
+            Job::new(game as &mut dyn rollout::Episode, about, *noise)
+        };
+        games.map(job).collect()
+    }
+
+    fn played(&mut self, setup: &Setup, spoken: Vec<Spoken>) -> Result<()> {
+        for (i, mut seats) in self.waiting.drain(..).zip(spoken) {
+            self.buyer[i] = seats[Side::Buyer as usize].take();
+        }
+        self.resample(setup);
+        Ok(())
+    }
+
+    fn transcripts(&self) -> Vec<&Transcript> {
+        self.buyer.iter().flatten().collect()
+    }
+
+    fn credit(&mut self, setup: &Setup, logprobs: &mut Logprobs) -> Result<Credited> {
+        let transcripts = self.transcripts();
+        let kl = match setup.config.loss.kl_in.as_str() {
+            "reward" => credit::kl_to_reference(setup, &transcripts, logprobs)?,
+            _ => vec![],
+        };
+        credit::credit(&setup.dev, &setup.config, &self.games, &self.buyer, &kl)
+    }
+
+    fn row(&self, _: &Setup, _: &Credited) -> Metrics {
+        rows::row(&self.games.iter().map(EpisodeFacts::of).collect::<Vec<_>>())
+    }
+
+    fn log(&self, credited: &Credited, log: &mut Log) -> Result<()> {
+        for (i, (game, advantage)) in self.games.iter().zip(&credited.advantage).enumerate() {
+            let (step, group, buyer) = (self.draw.step, self.draw.rollouts, self.buyer[i].as_ref());
+            log.append(&EpisodeLine::new(step, i, group, game, buyer, *advantage))?;
+        }
+        Ok(())
+    }
+
+    fn demonstration(&self, _: &Setup, _: Noise) -> Result<Option<(Prompt, String)>> {
+        Ok(None)
+    }
+
+    fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report> {
+        contest::evaluate(setup, models, progress)
+    }
+}

@@ -8,7 +8,7 @@ use crate::negotiate::reasons::REASONS;
 use crate::negotiate::reply::render;
 use crate::negotiate::{Action, Episode, Side};
 use crate::noise::Noise;
-use crate::tasks::sets::{Prompt, pick};
+use crate::tasks::{Prompt, pick};
 
 /// Percentages a demonstration bids.
 const DEMO_BIDS: [u32; 8] = [50, 55, 60, 65, 70, 75, 80, 85];

@@ -5,7 +5,8 @@
 
 use crate::negotiate::{Cents, Product};
 use crate::noise::Noise;
-use crate::tasks::sets::{Prompt, Scored, pick};
+use crate::tasks::sets::Scored;
+use crate::tasks::{Prompt, pick};
 use std::sync::Arc;
 
 /// Products listed.
@@ -19,7 +20,7 @@ const TITLE: usize = 32;
 
 /// A shopper and what is on offer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Case {
+pub struct Shopper {
     listed: Vec<Arc<Product>>,
     target: usize,
     limit: Cents,
@@ -28,15 +29,15 @@ pub struct Case {
     told: [bool; NEEDS],
 }
 
-impl Case {
+impl Shopper {
     /// The case of `target` among products drawn from `all`.
-    pub fn new(target: &Arc<Product>, all: &[Arc<Product>], noise: Noise) -> Case {
+    pub fn new(target: &Arc<Product>, all: &[Arc<Product>], noise: Noise) -> Shopper {
         let mut listed: Vec<Arc<Product>> = (1..LISTED as u64).map(|i| pick(noise, i, all).clone()).collect();
         let at = noise.below(0, LISTED);
         listed.insert(at, target.clone());
         let words = attributes(target);
         let told = [0.8, 0.6, 0.6].map(|p| p as f32);
-        Case {
+        Shopper {
             target: at,
             limit: Cents((target.list.0 as f64 * (1.0 + 0.3 * noise.uniform_f64(20))) as i64 / 100 * 100 + 100),
             category: target.category_word().into(),
@@ -115,7 +116,7 @@ fn attributes(p: &Product) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn case(told: [bool; NEEDS]) -> Case {
+    fn case(told: [bool; NEEDS]) -> Shopper {
         let product = |category: &str, title: &str, list: i64| {
             Arc::new(Product::new("x_1", category, title, "", Cents(list), Cents(list / 2)))
         };
@@ -127,7 +128,7 @@ mod tests {
             product("home", "Oak Shelf", 500),
             product("home", "Garden Chair", 800),
         ];
-        Case { listed, target: 0, limit: Cents(2_500), category: "books".into(), attribute: "garden".into(), told }
+        Shopper { listed, target: 0, limit: Cents(2_500), category: "books".into(), attribute: "garden".into(), told }
     }
 
     #[test]

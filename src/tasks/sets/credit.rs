@@ -1,141 +1,17 @@
-//! Replies of K candidates: what a case asks, what a reply is worth, and who of it earned that.
-//!
-//! The one idea: spans come from the sampled ids; a token inside a candidate's span carries the candidate's credit, every
-//! other the set's.
+//! The credit of sets: what a set is worth, what a candidate is credited of it, and where in the tokens that stands.
 
+use super::Reply;
+use super::shapley::shapley;
 use crate::config::Config;
 use crate::credit::candidates::{Against, CandidateAdvantage, candidate_advantage};
-use crate::credit::set::{Set, Split, Worth};
+use crate::credit::set::{Split, Worth};
+use crate::device::Device;
 use crate::error::Result;
-use crate::negotiate::{Buyer, Episode, Persona, Product, Seller, Side};
 use crate::noise::Noise;
-use crate::setup::Setup;
-use crate::tasks::game::credit::Credited;
-use crate::tasks::sets::reply::{Candidate, Malformed, parse};
-use crate::tasks::sets::{Prompt, Scored, Task};
-use crate::tasks::{menu, recommend, summary};
-use crate::text::{Chat, Transcript};
-use std::sync::Arc;
+use crate::tasks::credit::{Credited, Kinds, scaled, trained};
 
-/// What a group of replies answers.
-#[derive(Debug, Clone)]
-pub enum Case {
-    /// The buyer's turn in a game.
-    Menu(Episode),
-    /// A shopper.
-    Recommend(recommend::Case),
-    /// An offer.
-    Summary(Arc<Product>),
-}
-
-impl Case {
-    /// The case of a product that needs no seller model: a menu's stands at the buyer's first turn.
-    pub fn new(task: Task, product: &Arc<Product>, setup: &Setup, noise: Noise) -> Case {
-        match task {
-            Task::Menu => Case::Menu(Episode::new(product.clone(), setup.rules, Persona::Neutral)),
-            Task::Recommend => Case::Recommend(recommend::Case::new(product, &setup.train, noise)),
-            Task::Summary => Case::Summary(product.clone()),
-        }
-    }
-
-    /// What the model is told.
-    pub fn prompt(&self, k: usize) -> Prompt {
-        match self {
-            Case::Menu(episode) => menu::prompt(episode, k),
-            Case::Recommend(case) => case.prompt(k),
-            Case::Summary(product) => summary::prompt(product, k),
-        }
-    }
-
-    /// Facts or needs there are to cover.
-    pub fn facts(&self) -> usize {
-        match self {
-            Case::Menu(_) => 0,
-            Case::Recommend(_) => recommend::NEEDS,
-            Case::Summary(product) => summary::facts(product).len(),
-        }
-    }
-
-    /// The answer a likelihood reward asks for; `None` where none is known.
-    pub fn reference(&self) -> Option<String> {
-        match self {
-            Case::Menu(_) => None,
-            Case::Recommend(case) => Some(case.reference()),
-            Case::Summary(product) => Some(summary::reference(product)),
-        }
-    }
-
-    /// A reply in the format that chooses at random.
-    pub fn demonstration(&self, k: usize, noise: Noise) -> (String, Vec<String>) {
-        match self {
-            Case::Menu(episode) => menu::demonstration(episode, k, noise),
-            Case::Recommend(case) => case.demonstration(k, noise),
-            Case::Summary(product) => summary::demonstration(product, k, noise),
-        }
-    }
-}
-
-/// A menu's case behind scripted turns, at most one for each menu of a game: the buyer's bid and the teacher's answer.
-pub fn scripted_menu(product: &Arc<Product>, setup: &Setup, noise: Noise) -> Case {
-    let mut episode = Episode::new(product.clone(), setup.rules, Persona::Neutral);
-    let turns = if noise.uniform(9) < 0.9 { 1 + noise.below(10, setup.config.task.rounds) as u64 } else { 0 };
-    for turn in 0..turns {
-        let (mut next, noise) = (episode.clone(), noise.child(turn));
-        let played = open(&mut next, noise).and_then(|()| {
-            let reply = Seller::Teacher.reply(&next, noise.child(1));
-            next.submit(Side::Seller, &reply).map(|_| ())
-        });
-        if played.is_err() || next.outcome().is_some() {
-            break;
-        }
-        episode = next;
-    }
-    Case::Menu(episode)
-}
-
-/// The buyer's scripted bid.
-pub(crate) fn open(episode: &mut Episode, noise: Noise) -> Result<()> {
-    let reply = Buyer::Explorer.reply(episode, noise.child(0));
-    episode.submit(Side::Buyer, &reply).map(|_| ())
-}
-
-/// A sampled reply and what became of it.
-#[derive(Debug, Clone)]
-pub struct Reply {
-    /// Its tokens.
-    pub transcript: Transcript,
-    /// Its text.
-    pub text: String,
-    /// Its candidates, or why it is no set.
-    pub candidates: std::result::Result<Vec<Candidate>, Malformed>,
-    /// What each candidate is worth by itself.
-    pub scored: Vec<Scored>,
-    /// Facts or needs there are.
-    pub facts: usize,
-}
-
-impl Reply {
-    /// The set as the rules of credit see it.
-    pub fn set(&self) -> Set {
-        let texts: Vec<&str> = self.candidates.iter().flatten().map(|c| c.text.as_str()).collect();
-        Set {
-            utility: self.scored.iter().map(|s| s.utility).collect(),
-            covers: self.scored.iter().map(|s| s.covers).collect(),
-            facts: self.facts,
-            same: texts.iter().map(|t| texts.iter().position(|o| o == t).unwrap_or(0)).collect(),
-        }
-    }
-}
-
-/// The candidates of a reply's sampled ids.
-///
-/// # Errors
-/// As [`parse`].
-pub fn candidates(chat: &Chat, ids: &[i32], most: usize, cut: bool) -> std::result::Result<Vec<Candidate>, Malformed> {
-    let own = ids.strip_suffix(&[chat.end()]).unwrap_or(ids);
-    let bytes: Vec<Vec<u8>> = own.iter().map(|id| chat.tokenizer.bytes(*id)).collect();
-    parse(&bytes, most, cut)
-}
+/// What a malformed reply is worth, whole.
+pub const MALFORMED: f64 = -1.0;
 
 /// A set's worth under a config.
 pub fn worth(config: &Config) -> Worth {
@@ -149,19 +25,6 @@ pub fn worth(config: &Config) -> Worth {
     }
 }
 
-fn split(config: &Config) -> Split {
-    match config.credit.split.as_str() {
-        "shapley" => Split::Shapley,
-        "leave_one_out" => Split::LeaveOneOut,
-        "own" => Split::Own,
-        "difference" => Split::Difference,
-        _ => Split::Uniform,
-    }
-}
-
-/// What a malformed reply is worth, whole.
-pub const MALFORMED: f64 = -1.0;
-
 /// The worth of each reply.
 pub fn rewards(config: &Config, replies: &[Reply]) -> Vec<f64> {
     let worth = worth(config);
@@ -170,16 +33,15 @@ pub fn rewards(config: &Config, replies: &[Reply]) -> Vec<f64> {
     replies.iter().map(of).collect()
 }
 
-/// What a step's replies learn from a reward each: the set's advantage everywhere, and inside a candidate's span the
-/// candidate's own, unless the split is uniform, which is plain GRPO.
+/// What replies learn from a reward each: the set's advantage everywhere, and inside a candidate's span the candidate's
+/// own, unless the split is uniform, which is plain GRPO.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] when a utility is not finite.
-pub fn credit(config: &Config, replies: &[Reply], rewards: &[f64], noise: Noise) -> Result<Credited> {
-    let lengths: Vec<usize> = replies.iter().map(|r| crate::tasks::game::credit::trained(&r.transcript)).collect();
-    let mut done = crate::tasks::game::credit::scaled(config, rewards, &[], &lengths);
-    let (worth, split) = (worth(config), split(config));
-    if split == Split::Uniform {
+/// [`crate::Error::Shape`] when a utility is not finite; what the device refuses.
+pub fn credit(dev: &Device, config: &Config, replies: &[Reply], rewards: Vec<f64>, noise: Noise) -> Result<Credited> {
+    let lengths: Vec<usize> = replies.iter().map(|r| trained(&r.transcript)).collect();
+    let mut done = scaled(dev, config, rewards, &Kinds::default(), &lengths)?;
+    if config.credit.split == "uniform" {
         return Ok(done);
     }
     let how = CandidateAdvantage {
@@ -188,26 +50,35 @@ pub fn credit(config: &Config, replies: &[Reply], rewards: &[f64], noise: Noise)
         divide_by_std: config.grpo.advantage_std,
     };
     let group = config.rollout.group_size;
-    for (g, group) in replies.chunks(group).enumerate() {
-        let mut shares: Vec<Vec<f64>> = Vec::new();
-        for (r, reply) in group.iter().enumerate() {
-            let mut phi = vec![0.0; reply.scored.len()];
-            if reply.candidates.is_ok() {
-                reply.set().split(worth, split, noise.child(g as u64).child(r as u64), &mut phi)?;
-            }
-            shares.push(phi);
-        }
-        candidate_advantage(&mut shares, how);
-        for (reply, shares) in group.iter().zip(shares) {
+    let mut shares = shares(dev, config, replies, noise)?;
+    for (replies, shares) in replies.chunks(group).zip(shares.chunks_mut(group)) {
+        candidate_advantage(shares, how);
+        for (reply, shares) in replies.iter().zip(shares) {
             let at = done.per_token.len();
             let mut each = vec![done.advantage[at]; lengths[at]];
             for (candidate, share) in reply.candidates.iter().flatten().zip(shares) {
-                each[candidate.tokens.clone()].fill(share as f32);
+                each[candidate.tokens.clone()].fill(*share as f32);
             }
             done.per_token.push(each);
         }
     }
     Ok(done)
+}
+
+/// What each candidate of each reply is credited of its set's worth; nothing for a malformed reply.
+fn shares(dev: &Device, config: &Config, replies: &[Reply], noise: Noise) -> Result<Vec<Vec<f64>>> {
+    let (worth, group) = (worth(config), config.rollout.group_size);
+    let sets: Vec<_> = replies.iter().map(|reply| reply.candidates.is_ok().then(|| reply.set())).collect();
+    let split = match config.credit.split.as_str() {
+        "leave_one_out" => Split::LeaveOneOut,
+        "own" => Split::Own,
+        "difference" => Split::Difference,
+        _ => {
+            let noise = |i: usize| noise.child((i / group) as u64).child((i % group) as u64);
+            return shapley(dev, &sets, worth, &noise);
+        }
+    };
+    sets.iter().map(|set| set.as_ref().map_or(Ok(vec![]), |set| set.split(worth, split))).collect()
 }
 
 /// The free-riding measure: the mean advantage of the worst candidate of the best set of each group, over groups whose best

@@ -4,7 +4,8 @@
 
 use crate::negotiate::Product;
 use crate::noise::Noise;
-use crate::tasks::sets::{Prompt, Scored};
+use crate::tasks::Prompt;
+use crate::tasks::sets::Scored;
 
 /// Most facts of an offer.
 pub const FACTS: usize = 6;

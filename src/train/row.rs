@@ -1,0 +1,123 @@
+//! The trainer's part of a step's row: what the learner did, and what was measured.
+
+use super::learner::Learned;
+use crate::credit::importance::{EDGES, Histogram};
+use crate::infer::Stats;
+use crate::rollout::Rollout;
+use crate::run::metrics::{Metrics, peak_memory_bytes};
+use serde_json::json;
+use std::time::Instant;
+
+/// What a step's row is made from, beside the task's own part.
+pub(super) struct StepFacts<'a> {
+    /// The step, from 1.
+    pub step: u64,
+    /// The rollout.
+    pub rollout: &'a Rollout,
+    /// Episodes or replies that were credited.
+    pub episodes: usize,
+    /// Groups whose rewards were all the same.
+    pub constant_groups: usize,
+    /// Seconds in credit.
+    pub credit_s: f64,
+    /// What the learner did.
+    pub learned: &'a Learned,
+    /// Updates skipped since the run began.
+    pub skipped_total: u64,
+    /// True when the KL to the reference was computed.
+    pub with_kl: bool,
+    /// When the step began.
+    pub began: Instant,
+}
+
+/// The step's row, the task's part of it given.
+pub(super) fn row(task: Metrics, s: &StepFacts) -> Metrics {
+    let mut row = Metrics::new();
+    row.insert("step".into(), json!(s.step));
+    row.extend(task);
+    policy(&mut row, s);
+    times(&mut row, s);
+    row
+}
+
+/// What the engines of the learner and of the frozen model did: they are called buyer and seller in the row.
+fn stats(rollout: &Rollout) -> [Stats; 2] {
+    [0, 1].map(|seat| rollout.stats.get(seat).copied().unwrap_or_default())
+}
+
+/// What the learner did.
+fn policy(row: &mut Metrics, s: &StepFacts) {
+    let (l, [learner, frozen]) = (s.learned, stats(s.rollout));
+    let [loss, pg_loss, kl, entropy, clipped, ratio_max_dev] = l.sums;
+    for (key, value) in [
+        ("rollout/logprob_max_abs_diff", json!(l.logprob_max_abs_diff)),
+        ("rollout/episodes", json!(s.episodes)),
+        ("rollout/constant_groups", json!(s.constant_groups)),
+        ("rollout/buyer_tokens", json!(learner.sampled_tok)),
+        ("rollout/seller_tokens", json!(frozen.sampled_tok)),
+        ("policy/loss", json!(loss)),
+        ("policy/pg_loss", json!(pg_loss)),
+        ("policy/kl", json!(s.with_kl.then_some(kl))),
+        ("policy/entropy", json!(entropy)),
+        ("policy/clip_fraction", json!(clipped)),
+        ("policy/ratio_max_dev", json!(ratio_max_dev)),
+        ("policy/trained_tokens", json!(l.trained_tok)),
+        ("policy/packed_tokens", json!(l.packed_tok)),
+        ("grad_norm", json!(l.grad_norm)),
+        ("lr", json!(l.lr)),
+        ("updates", json!(l.applied)),
+        ("updates_skipped", json!(l.skipped)),
+        ("updates_skipped_total", json!(s.skipped_total)),
+        ("not_finite", json!(l.not_finite)),
+    ] {
+        row.insert(key.into(), value);
+    }
+    importance(row, &l.importance);
+}
+
+/// Ratios to the sampling policy and the weights they became, when there is a correction.
+fn importance(row: &mut Metrics, found: &Histogram) {
+    let tokens = found.tokens() as f64;
+    if tokens == 0.0 {
+        return;
+    }
+    row.insert("importance/mean_weight".into(), json!(found.weights / tokens));
+    row.insert("importance/not_one".into(), json!(found.not_one as f64 / tokens));
+    row.insert("importance/bounded".into(), json!(found.bounded as f64 / tokens));
+    for (i, n) in found.ratios.iter().enumerate() {
+        let below = EDGES.get(i).map_or("up".into(), |edge| format!("below_{edge:.2}"));
+        let key = if i == 5 { "one".into() } else { below };
+        row.insert(format!("importance/ratio_{key}"), json!(*n as f64 / tokens));
+    }
+}
+
+/// What was measured.
+fn times(row: &mut Metrics, s: &StepFacts) {
+    let (l, rollout, [learner, frozen]) = (s.learned, s.rollout, stats(s.rollout));
+    let sampled = (learner.sampled_tok + frozen.sampled_tok) as f64;
+    let total_s = s.began.elapsed().as_secs_f64();
+    for (key, value) in [
+        ("step_s", total_s),
+        ("rollout_s", rollout.total_s),
+        ("prefill_s", learner.prefill_s + frozen.prefill_s),
+        ("decode_s", learner.decode_s + frozen.decode_s),
+        ("environment_s", rollout.environment_s),
+        ("credit_s", s.credit_s),
+        ("forward_s", l.forward_s),
+        ("backward_s", l.backward_s),
+        ("optimizer_s", l.optimizer_s),
+        ("sampled_tokens_per_s", sampled / rollout.total_s.max(1e-9)),
+        ("trained_tokens_per_s", l.packed_tok as f64 / (l.forward_s + l.backward_s + l.optimizer_s).max(1e-9)),
+    ] {
+        row.insert(format!("time/{key}"), json!(value));
+    }
+    // Work, not results: a resumed run begins with empty caches.
+    for (key, of) in [("buyer", learner), ("seller", frozen)] {
+        row.insert(format!("time/{key}_prefill_tokens"), json!(of.rows_prefill));
+        row.insert(format!("time/{key}_reused_tokens"), json!(of.prefix_reused_tok));
+        row.insert(format!("time/{key}_preemptions"), json!(of.preemptions));
+        row.insert(format!("time/{key}_pages_peak"), json!(of.pages_peak));
+        row.insert(format!("time/{key}_graph_steps"), json!(of.replays));
+    }
+    row.insert("time/peak_memory_bytes".into(), json!(peak_memory_bytes()));
+}
