@@ -23,7 +23,6 @@ pub mod model;
 pub mod negotiate;
 pub mod noise;
 pub mod ops;
-pub mod oracle;
 pub mod profile;
 pub mod report;
 pub mod rollout;

@@ -11,7 +11,6 @@ use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::model::{ModelConfig, Weights};
 use haggle::ops::attn::CHUNK;
 use haggle::ops::sample::decode_next;
-use haggle::oracle;
 
 /// Of every device, and with graphs where there are some.
 fn engines(config: EngineConfig) -> Vec<(Engine, Weights)> {
@@ -118,7 +117,7 @@ fn decode_next_is_the_oracles_on_every_device_and_leaves_padding() {
             let t = dev.upload(&token).unwrap();
             decode_next(&dev, t.view(), rows.view_mut(), key.view_mut(), n_seqs as usize).unwrap();
             let live: Vec<bool> = seq.iter().map(|s| *s < n_seqs).collect();
-            oracle::sample::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
+            haggle::ops::sample::oracle::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
             assert_eq!(dev.to_vec::<i32>(rows.view()), pack(&ids, &positions), "{name}, N {n}");
             assert_eq!(dev.to_vec::<u64>(key.view()), keys(&noise), "{name}, N {n}");
             assert!(rows.guard_intact() && key.guard_intact());

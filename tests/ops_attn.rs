@@ -6,7 +6,6 @@ mod support;
 
 use haggle::device::{Buffer, DType, Device};
 use haggle::ops::attn::*;
-use haggle::oracle;
 use half::bf16;
 use support::*;
 
@@ -190,7 +189,7 @@ fn attn_fwd_matches_the_oracle() {
     for (case, floor, _) in cases_and_floors() {
         let (o, lse) = case.forward(&cpu(2));
         let (want_o, want_lse) =
-            oracle::attn::attn_fwd(&wide(&case.q), &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
+            haggle::ops::attn::oracle::attn_fwd(&wide(&case.q), &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
         near("attn_fwd o", &case.o_dims(), &want_o, &o, floor);
         near("attn_fwd lse", &case.o_dims()[..2], &want_lse, &lse, floor);
     }
@@ -202,7 +201,8 @@ fn attn_bwd_matches_the_oracle() {
         let d_o = normal(case.q.len(), 4);
         let [dq, dk, dv] = case.backward(&cpu(2), &d_o, &case.forward(&cpu(2)).1);
         let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
-        let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+        let (want_q, want_k, want_v) =
+            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
         near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, floor);
         if case.n() > 1 {
             near("attn_bwd dq", &case.o_dims(), &want_q, &dq, floor);
@@ -338,12 +338,13 @@ fn attn_at_medium_precision_matches_the_oracle() {
     for (case, floor, bwd_floor) in medium_cases_and_floors() {
         let (o, lse) = case.forward(&dev);
         let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
-        let (want_o, want_lse) = oracle::attn::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
+        let (want_o, want_lse) = haggle::ops::attn::oracle::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
         near("attn_fwd o", &case.o_dims(), &want_o, &o, floor);
         near("attn_fwd lse", &case.o_dims()[..2], &want_lse, &lse, 2.1e-7);
         let d_o = normal(case.q.len(), 4);
         let [dq, dk, dv] = case.backward(&dev, &d_o, &lse);
-        let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+        let (want_q, want_k, want_v) =
+            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
         near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, bwd_floor);
         if case.n() > 1 {
             near("attn_bwd dq", &case.o_dims(), &want_q, &dq, bwd_floor);
@@ -411,12 +412,13 @@ fn attn_in_bf16_matches_the_oracle() {
     for (case, floors) in bf16_cases() {
         let (o, lse) = case.forward(&dev);
         let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
-        let (want_o, want_lse) = oracle::attn::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
+        let (want_o, want_lse) = haggle::ops::attn::oracle::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
         near("attn_fwd o in bf16", &case.o_dims(), &want_o, &o, floors[0]);
         near("attn_fwd lse of bf16", &case.o_dims()[..2], &want_lse, &lse, floors[1]);
         let d_o = floats(&round(&normal(case.q.len(), 4)));
         let [dq, dk, dv] = case.backward(&dev, &d_o, &lse);
-        let (want_q, want_k, want_v) = oracle::attn::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+        let (want_q, want_k, want_v) =
+            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
         near("attn_bwd dv in bf16", &case.kv_dims(), &want_v, &dv, floors[2]);
         if case.n() > 1 {
             near("attn_bwd dq in bf16", &case.o_dims(), &want_q, &dq, floors[2]);
@@ -492,7 +494,7 @@ fn attn_keys_far_apart_and_equal_keys() {
     let dev = cpu(1);
     let (o, _) = case.forward(&dev);
     let q = wide(&case.q);
-    let (want, _) = oracle::attn::attn_fwd(&q, &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
+    let (want, _) = haggle::ops::attn::oracle::attn_fwd(&q, &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
     near("attn_fwd o", &case.o_dims(), &want, &o, 1e-7);
     case.k.fill(0.5);
     let (o, lse) = case.forward(&dev);

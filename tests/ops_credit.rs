@@ -7,7 +7,6 @@ mod support;
 use haggle::device::{DType, Device};
 use haggle::noise::Noise;
 use haggle::ops::credit::*;
-use haggle::oracle;
 use support::*;
 
 /// CPUs and kernels.
@@ -51,7 +50,7 @@ fn group_advantage_matches_the_oracle() {
             for by_std in [false, true] {
                 let (got, constant) = advantages(&dev, &r, group, by_std);
                 let how = GroupAdvantage { divide_by_std: by_std };
-                let want = oracle::credit::group_advantage(&wide(&r), group, how);
+                let want = haggle::ops::credit::oracle::group_advantage(&wide(&r), group, how);
                 near(&format!("group_advantage {name}"), &[n, group], &want, &got, 5.0e-8);
                 assert!(constant[0] == 1 && got[..group].iter().all(|a| *a == 0.0), "{name}: the constant group");
                 assert!(constant[1..].iter().all(|c| *c == (group == 1) as i32), "{name}: {constant:?}");
@@ -66,7 +65,7 @@ fn shapley_max_matches_the_oracle_and_every_order() {
         for (n, k) in [(1, 1), (4, 2), (9, 5), (3, 8), (7, 16), (5, 31), (6, 32), (3, 33), (2, 257), (1, MAX_SET)] {
             let u = rewards(n * k, 2);
             let got = by_max(&dev, &u, k);
-            let want: Vec<f64> = wide(&u).chunks(k).flat_map(oracle::credit::shapley_max).collect();
+            let want: Vec<f64> = wide(&u).chunks(k).flat_map(haggle::ops::credit::oracle::shapley_max).collect();
             near(&format!("shapley_max {name}"), &[n, k], &want, &got, 4.9e-8);
             if k <= 8 {
                 let best = |u: &[f64], set: usize| match (0..k).filter(|i| set >> i & 1 == 1).map(|i| u[i]) {
@@ -75,7 +74,7 @@ fn shapley_max_matches_the_oracle_and_every_order() {
                 };
                 let orders = wide(&u)
                     .chunks(k)
-                    .flat_map(|u| oracle::credit::shapley_orders(k, |s| best(u, s)))
+                    .flat_map(|u| haggle::ops::credit::oracle::shapley_orders(k, |s| best(u, s)))
                     .collect::<Vec<_>>();
                 near(&format!("shapley_max by orders {name}"), &[n, k], &orders, &got, 4.9e-8);
             }
@@ -100,11 +99,14 @@ fn shapley_table_matches_the_oracle_and_every_order() {
         for (n, k) in [(1, 1), (3, 2), (4, 5), (2, 8), (3, 10), (1, 16)] {
             let v = normal(n << k, 7);
             let got = by_table(&dev, &v, k);
-            let want: Vec<f64> = wide(&v).chunks(1 << k).flat_map(|v| oracle::credit::shapley_table(v, k)).collect();
+            let want: Vec<f64> =
+                wide(&v).chunks(1 << k).flat_map(|v| haggle::ops::credit::oracle::shapley_table(v, k)).collect();
             near(&format!("shapley_table {name}"), &[n, k], &want, &got, 4.9e-8);
             if k <= 8 {
-                let orders: Vec<f64> =
-                    wide(&v).chunks(1 << k).flat_map(|v| oracle::credit::shapley_orders(k, |s| v[s])).collect();
+                let orders: Vec<f64> = wide(&v)
+                    .chunks(1 << k)
+                    .flat_map(|v| haggle::ops::credit::oracle::shapley_orders(k, |s| v[s]))
+                    .collect();
                 near(&format!("shapley_table by orders {name}"), &[n, k], &orders, &got, 4.9e-8);
             }
         }

@@ -10,9 +10,8 @@ use haggle::noise::Noise;
 use haggle::ops::gemm::*;
 use haggle::ops::logprob::*;
 use haggle::ops::noise::noise_bits;
+use haggle::ops::sample::oracle::Row;
 use haggle::ops::sample::{Sampling, sample};
-use haggle::oracle;
-use haggle::oracle::sample::Row;
 use half::bf16;
 use support::*;
 
@@ -20,9 +19,13 @@ type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> hagg
 type Product = fn(&[f64], &[f64], usize, usize, usize) -> Vec<f64>;
 
 const GEMMS: [(&str, Gemm, Product); 3] = [
-    ("gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), oracle::gemm::gemm_nt),
-    ("gemm_nn", gemm_nn, oracle::gemm::gemm_nn),
-    ("gemm_tn", gemm_tn, oracle::gemm::gemm_tn),
+    (
+        "gemm_nt",
+        |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store),
+        haggle::ops::gemm::oracle::gemm_nt,
+    ),
+    ("gemm_nn", gemm_nn, haggle::ops::gemm::oracle::gemm_nn),
+    ("gemm_tn", gemm_tn, haggle::ops::gemm::oracle::gemm_tn),
 ];
 
 #[test]
@@ -101,7 +104,7 @@ fn linear_logprob_fwd_matches_the_oracle() {
         let [n, _, c] = head.dims;
         let got = head.forward(&cpu(2));
         let (x, w) = (wide(&head.x), wide(&head.w));
-        let want = oracle::logprob::linear_logprob_fwd(&x, &w, &head.target, c, head.inv as f64);
+        let want = haggle::ops::logprob::oracle::linear_logprob_fwd(&x, &w, &head.target, c, head.inv as f64);
         near("linear_logprob_fwd logprob", &[n], &want.0, &got[0], 2.2e-7);
         near("linear_logprob_fwd lse", &[n], &want.1, &got[1], 1.8e-7);
         near("linear_logprob_fwd entropy", &[n], &want.2, &got[2], 6.8e-7);
@@ -138,8 +141,15 @@ fn linear_logprob_bwd_matches_the_oracle() {
         .unwrap();
         take(&dev, &space);
         let (x, w) = (wide(&head.x), wide(&head.w));
-        let (want_dx, want_dw) =
-            oracle::logprob::linear_logprob_bwd(&wide(&d_lp), &wide(&d_h), &x, &w, &head.target, c, head.inv as f64);
+        let (want_dx, want_dw) = haggle::ops::logprob::oracle::linear_logprob_bwd(
+            &wide(&d_lp),
+            &wide(&d_h),
+            &x,
+            &w,
+            &head.target,
+            c,
+            head.inv as f64,
+        );
         let want_dw: Vec<f64> = want_dw.iter().zip(&dw0).map(|(a, b)| a + *b as f64).collect();
         near("linear_logprob_bwd dx", &[n, c], &want_dx, &take(&dev, &dx), floor);
         near("linear_logprob_bwd dw", &[v, c], &want_dw, &take(&dev, &dw), floor);
@@ -208,9 +218,9 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
         let [n, v, c] = head.dims;
         let (x, w) = (wide(&floats(&round(&head.x))), wide(&floats(&round(&head.w))));
         let (target, inv) = (&head.target, head.inv as f64);
-        let fwd = oracle::logprob::linear_logprob_fwd(&x, &w, target, c, inv);
+        let fwd = haggle::ops::logprob::oracle::linear_logprob_fwd(&x, &w, target, c, inv);
         let (d_lp, d_h) = (wide(&normal(n, 4)), wide(&normal(n, 5)));
-        let (dx, dw) = oracle::logprob::linear_logprob_bwd(&d_lp, &d_h, &x, &w, target, c, inv);
+        let (dx, dw) = haggle::ops::logprob::oracle::linear_logprob_bwd(&d_lp, &d_h, &x, &w, target, c, inv);
         let dw: Vec<f64> = dw.iter().zip(normal(v * c, 6)).map(|(a, b)| a + b as f64).collect();
         let mut first: Option<[Vec<f32>; 5]> = None;
         for (name, dev) in kernel_devices() {
@@ -313,7 +323,7 @@ fn sample_draws_the_oracle_s_distribution() {
     const N: usize = 8_000;
     for logits in rows() {
         for how in FILTERS {
-            let (want, log_p) = oracle::sample::sample(&wide(&logits), how);
+            let (want, log_p) = haggle::ops::sample::oracle::sample(&wide(&logits), how);
             let (token, logprob) = draw(&dev, &logits, N, how);
             let mut counts = vec![0usize; logits.len()];
             for (t, lp) in token.iter().zip(&logprob) {

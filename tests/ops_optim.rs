@@ -7,7 +7,6 @@ mod support;
 use haggle::device::{Buffer, DType, Device};
 use haggle::ops::loss::*;
 use haggle::ops::optim::*;
-use haggle::oracle;
 use half::bf16;
 use support::*;
 
@@ -46,7 +45,7 @@ fn grad_norm_matches_the_oracle_and_lets_nan_through() {
     assert_eq!(squares(&dev, &[]), 0.0);
     for n in [1, 15, 1023, 1025, 70_001] {
         let g = normal(n, 1);
-        near("grad_norm", &[n], &[oracle::optim::grad_norm(&wide(&g))], &[squares(&dev, &g)], 5.3e-8);
+        near("grad_norm", &[n], &[haggle::ops::optim::oracle::grad_norm(&wide(&g))], &[squares(&dev, &g)], 5.3e-8);
         for bad in [f32::NAN, f32::INFINITY] {
             let mut g = g.clone();
             g[n - 1] = bad;
@@ -64,7 +63,7 @@ fn adamw_step_matches_the_oracle() {
             let v: Vec<f32> = normal(n, 4).iter().map(|x| x * x).collect();
             let how = AdamW { step: t, ..ADAMW };
             let got = step(&dev, &g, [&w, &m, &v], how);
-            let want = oracle::optim::adamw_step(&wide(&g), &wide(&w), &wide(&m), &wide(&v), how);
+            let want = haggle::ops::optim::oracle::adamw_step(&wide(&g), &wide(&w), &wide(&m), &wide(&v), how);
             for (name, want, got) in [("w", &want.0, &got[0]), ("m", &want.1, &got[1]), ("v", &want.2, &got[2])] {
                 near(&format!("adamw_step {name}, step {t}"), &[n], want, got, 7.2e-8);
             }
@@ -129,7 +128,7 @@ fn policy_loss_matches_the_oracle() {
             let inputs = episode(n);
             let [d, dh, sums] = policy(&dev, &inputs, how);
             let [lp, old, reference, a, w, h] = inputs.each_ref().map(|x| wide(x));
-            let want = oracle::loss::policy_loss(&lp, &old, &reference, &a, &w, &h, how);
+            let want = haggle::ops::loss::oracle::policy_loss(&lp, &old, &reference, &a, &w, &h, how);
             near("policy_loss dlogprob", &[n], &want.0, &d, 9.8e-8);
             near("policy_loss dentropy", &[n], &want.1, &dh, 4.1e-8);
             near("policy_loss sums", &[6], &want.2, &sums, 6.8e-8);

@@ -9,7 +9,6 @@ use haggle::ops::embed::*;
 use haggle::ops::norm::*;
 use haggle::ops::rope::*;
 use haggle::ops::swiglu::*;
-use haggle::oracle;
 use half::bf16;
 use support::*;
 
@@ -87,12 +86,12 @@ fn rmsnorm_matches_the_oracle() {
     for [n, c] in SHAPES {
         let (x, w, dy) = (normal(n * c, 1), normal(c, 2), normal(n * c, 3));
         let (y, rstd) = rmsnorm(&dev, &x, &w);
-        let (want_y, want_rstd) = oracle::norm::rmsnorm_fwd(&wide(&x), &wide(&w), EPS as f64);
+        let (want_y, want_rstd) = haggle::ops::norm::oracle::rmsnorm_fwd(&wide(&x), &wide(&w), EPS as f64);
         near("rmsnorm_fwd y", &[n, c], &want_y, &y, 1.3e-7);
         near("rmsnorm_fwd rstd", &[n], &want_rstd, &rstd, 1.1e-7);
         let (dx0, dw0) = (normal(n * c, 4), normal(c, 5));
         let (dx, dw) = rmsnorm_back(&dev, &dy, &x, &w, &dx0, &dw0);
-        let (want_dx, want_dw) = oracle::norm::rmsnorm_bwd(&wide(&dy), &wide(&x), &wide(&w), EPS as f64);
+        let (want_dx, want_dw) = haggle::ops::norm::oracle::rmsnorm_bwd(&wide(&dy), &wide(&x), &wide(&w), EPS as f64);
         near("rmsnorm_bwd dx", &[n, c], &plus(&dx0, &want_dx), &dx, 2.0e-7);
         near("rmsnorm_bwd dw", &[c], &plus(&dw0, &want_dw), &dw, 1.8e-7);
     }
@@ -262,7 +261,8 @@ fn rmsnorm_fwd_in_bf16_matches_the_oracle() {
             EPS,
         )
         .unwrap();
-        let (want, want_rstd) = oracle::norm::rmsnorm_fwd(&wide(&floats(&x)), &wide(&floats(&w)), EPS as f64);
+        let (want, want_rstd) =
+            haggle::ops::norm::oracle::rmsnorm_fwd(&wide(&floats(&x)), &wide(&floats(&w)), EPS as f64);
         assert!(y.guard_intact());
         near("rmsnorm_fwd y in bf16", &[n, c], &want, &floats(&dev.to_vec(y.view())), 2.8e-3);
         // At 8192 columns the floor is that of 512 squares of 16 bits in one chain.
@@ -283,9 +283,9 @@ fn rope_matches_the_oracle_and_turns_back() {
     for (n, h, d) in [(1, 1, 2), (5, 3, 6), (300, 4, 32), (9, 2, 128)] {
         let (x, pos) = (normal(n * h * d, 1), indices(n, 512, 2));
         let y = rope(&dev, &x, &pos, [h, d], false);
-        near("rope_fwd", &[n, h, d], &oracle::rope::rope_fwd(&wide(&x), &pos, h, d, 1e4), &y, 6e-8);
+        near("rope_fwd", &[n, h, d], &haggle::ops::rope::oracle::rope_fwd(&wide(&x), &pos, h, d, 1e4), &y, 6e-8);
         let back = rope(&dev, &x, &pos, [h, d], true);
-        near("rope_bwd", &[n, h, d], &oracle::rope::rope_bwd(&wide(&x), &pos, h, d, 1e4), &back, 6e-8);
+        near("rope_bwd", &[n, h, d], &haggle::ops::rope::oracle::rope_bwd(&wide(&x), &pos, h, d, 1e4), &back, 6e-8);
         near("rope_bwd of rope_fwd", &[n, h, d], &wide(&x), &rope(&dev, &y, &pos, [h, d], true), 1e-7);
     }
 }
@@ -299,12 +299,12 @@ fn swiglu_matches_the_oracle() {
         near(
             "swiglu_fwd",
             &[n],
-            &oracle::swiglu::swiglu_fwd(&wide(&gate), &wide(&up)),
+            &haggle::ops::swiglu::oracle::swiglu_fwd(&wide(&gate), &wide(&up)),
             &swiglu(&dev, &gate, &up),
             1e-7,
         );
         let (dgate, dup) = swiglu_back(&dev, &dh, &gate, &up);
-        let (want_dgate, want_dup) = oracle::swiglu::swiglu_bwd(&wide(&dh), &wide(&gate), &wide(&up));
+        let (want_dgate, want_dup) = haggle::ops::swiglu::oracle::swiglu_bwd(&wide(&dh), &wide(&gate), &wide(&up));
         near("swiglu_bwd dgate", &[n], &want_dgate, &dgate, 3.8e-7);
         near("swiglu_bwd dup", &[n], &want_dup, &dup, 1e-7);
     }
@@ -359,9 +359,9 @@ fn embed_matches_the_oracle() {
     let dev = cpu(2);
     for (n, v, c) in [(1, 1, 1), (7, 3, 5), (900, 11, 33), (40, 2000, 128)] {
         let (ids, rows, dx) = (indices(n, v, 1), normal(v * c, 2), normal(n * c, 3));
-        let want = oracle::embed::embed_fwd(&ids, &wide(&rows), c);
+        let want = haggle::ops::embed::oracle::embed_fwd(&ids, &wide(&rows), c);
         near("embed_fwd", &[n, c], &want, &embed(&dev, &ids, &rows, c), 1e-30);
-        let want = oracle::embed::embed_bwd(&ids, &wide(&dx), v, c);
+        let want = haggle::ops::embed::oracle::embed_bwd(&ids, &wide(&dx), v, c);
         near("embed_bwd", &[v, c], &plus(&rows, &want), &embed_back(&dev, &ids, &dx, &rows, c), 2e-7);
     }
 }

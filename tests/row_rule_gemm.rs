@@ -6,9 +6,9 @@
 mod support;
 
 use haggle::device::cpu::{Cpu, math::Isa};
-use haggle::device::gpu::gemm::gemm_nt_naive;
 use haggle::device::{DType, Device, Precision, View, ViewMut};
 use haggle::noise::Noise;
+use haggle::ops::gemm::gpu::gemm_nt_naive;
 use haggle::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
 use haggle::ops::sample::{Sampling, sample};

@@ -10,7 +10,7 @@
 //                 CPU device.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Source          Dao et al. 2022, arXiv:2205.14135, appendix B.
-// Oracle          src/oracle/attn.rs
+// Oracle          src/ops/attn/oracle.rs
 #include "common/attn_bf16.cuh"
 #include "common/attn_f32.cuh"
 #include "common/shared.cuh"

@@ -15,7 +15,7 @@
 // Sass            sm90: HGMMA.64x64x16.F32.BF16 UTMALDG.3D SYNCS.PHASECHK USETMAXREG
 // Sass            d128: HGMMA.64x128x16.F32.BF16
 // Source          Dao et al. 2022, arXiv:2205.14135, appendix B; Shah et al. 2024, arXiv:2407.08608, sec. 3.1.
-// Oracle          src/oracle/attn.rs
+// Oracle          src/ops/attn/oracle.rs
 #include "common/attn_sm90.cuh"
 #include "common/shared.cuh"
 

@@ -12,7 +12,7 @@
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Requires        pages in 0..P; a row with another page becomes NaN.
 // Source          Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
-// Oracle          src/oracle/attn.rs
+// Oracle          src/ops/attn/oracle.rs
 #include "common/attn_bf16.cuh"
 #include "common/attn_f32.cuh"
 #include "common/shared.cuh"

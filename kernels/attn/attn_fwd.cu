@@ -10,7 +10,7 @@
 //                 device (lse: within the rounding of a logarithm).
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Source          Dao et al. 2022, arXiv:2205.14135, alg. 1.
-// Oracle          src/oracle/attn.rs
+// Oracle          src/ops/attn/oracle.rs
 #include "common/attn_bf16.cuh"
 #include "common/attn_f32.cuh"
 #include "common/shared.cuh"

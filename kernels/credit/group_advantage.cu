@@ -6,7 +6,7 @@
 // Cost            reads 12nG bytes (8nG from cache), writes 4nG + 4n. Memory bound, and tiny: n groups a step.
 // Determinism     a group's bits depend on that group alone; those of the CPU device.
 // Source          Shao et al. 2024, arXiv:2402.03300, eq. 3; Liu et al. 2025, arXiv:2503.20783 (mean alone).
-// Oracle          src/oracle/credit.rs
+// Oracle          src/ops/credit/oracle.rs
 #include "common/types.cuh"
 
 extern "C" __global__ void __launch_bounds__(128, 1)

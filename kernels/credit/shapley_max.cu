@@ -9,7 +9,7 @@
 // Determinism     ties stand in the order of the set; one order of the sum; the bits of the CPU device.
 // Requires        16 K bytes of shared memory a warp.
 // Source          Littlechild and Owen 1973 (the airport game); as credit for candidates, arXiv:2603.29871.
-// Oracle          src/oracle/credit.rs
+// Oracle          src/ops/credit/oracle.rs
 #include "common/order.cuh"
 #include "common/shared.cuh"
 

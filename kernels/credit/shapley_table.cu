@@ -9,7 +9,7 @@
 // Determinism     one order of the sum; the bits of the CPU device.
 // Requires        K <= 16
 // Source          Shapley 1953, "A value for n-person games".
-// Oracle          src/oracle/credit.rs
+// Oracle          src/ops/credit/oracle.rs
 #include "common/types.cuh"
 
 constexpr int THREADS = 256;

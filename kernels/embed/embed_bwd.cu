@@ -6,7 +6,7 @@
 // Cost            reads NC elements and ~16N bytes of ids and order a 128 columns, reads and writes a row of dtable an id.
 // Determinism     no atomics: a row of dtable is one block's, which adds in the order of n. The bits of the CPU device.
 // Requires        ids in 0..V; rows of another id are skipped.
-// Oracle          src/oracle/embed.rs
+// Oracle          src/ops/embed/oracle.rs
 #include "common/math.cuh"
 
 constexpr int THREADS = 128;

@@ -6,7 +6,7 @@
 // Cost            reads NC elements and 4N bytes, writes NC elements. Memory bound.
 // Determinism     a row's bits depend on that row alone.
 // Requires        ids in 0..V; a row of another id is filled with NaN.
-// Oracle          src/oracle/embed.rs
+// Oracle          src/ops/embed/oracle.rs
 #include "common/math.cuh"
 
 template <typename T>

@@ -5,7 +5,7 @@
 // Parallel        one thread an element, blocks of 16 x 16; no shared memory, no vectors, no tensor cores.
 // Cost            2MNK FLOP; reads 2MNK elements, from whatever cache has them.
 // Determinism     in f32 the bits of gemm_nt.
-// Oracle          src/oracle/gemm.rs
+// Oracle          src/ops/gemm/oracle.rs
 #include "common/math.cuh"
 
 template <class T>

@@ -10,7 +10,7 @@
 // Status          has not run on hardware: gemm_nt launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D SYNCS.PHASECHK USETMAXREG
 // Source          PTX ISA 9.0, "Asynchronous warpgroup level matrix instructions"; common/gemm_bf16.cuh for the order.
-// Oracle          src/oracle/gemm.rs
+// Oracle          src/ops/gemm/oracle.rs
 #include "common/gemm_sm90.cuh"
 
 extern "C" __global__ void __launch_bounds__(384, 1)

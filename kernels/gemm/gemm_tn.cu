@@ -10,7 +10,7 @@
 //                 CPU device.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Source          common/gemm_f32.cuh, common/gemm_bf16.cuh
-// Oracle          src/oracle/gemm.rs
+// Oracle          src/ops/gemm/oracle.rs
 #include "common/gemm_bf16.cuh"
 #include "common/gemm_f32.cuh"
 

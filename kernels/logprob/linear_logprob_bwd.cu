@@ -11,7 +11,7 @@
 // Cost            reads 4RW bytes, writes 4RW (bf16: 2RW). ~25 RW FLOP. Memory bound, in L2.
 // Determinism     elementwise; in f32 the bits of the CPU device.
 // Source          the derivatives above.
-// Oracle          src/oracle/logprob.rs
+// Oracle          src/ops/logprob/oracle.rs
 #include "common/logprob.cuh"
 
 constexpr int PER_THREAD = 4;

@@ -13,7 +13,7 @@
 // Status          has not run on hardware: linear_logprob_bwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D SYNCS.PHASECHK USETMAXREG
 // Source          the derivatives in linear_logprob_bwd.cu.
-// Oracle          src/oracle/logprob.rs
+// Oracle          src/ops/logprob/oracle.rs
 #include "common/gemm_sm90.cuh"
 #include "common/logprob.cuh"
 

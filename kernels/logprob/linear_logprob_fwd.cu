@@ -7,7 +7,7 @@
 // Cost            reads 12 bytes a span, writes 12R. Negligible beside the product.
 // Determinism     spans in ascending order; a row's bits depend on that row alone; those of sample and of the CPU device.
 // Source          Milakov and Gimelshein 2018, arXiv:1805.02867, alg. 3, with one order of merging.
-// Oracle          src/oracle/logprob.rs
+// Oracle          src/ops/logprob/oracle.rs
 #include "common/softmax.cuh"
 
 extern "C" __global__ void __launch_bounds__(128)

@@ -9,7 +9,7 @@
 // Determinism     one order of every sum; a row's bits depend on that row alone; those of the CPU device.
 // Requires        first % 2048 == 0.
 // Source          Milakov and Gimelshein 2018, arXiv:1805.02867 (sums under a running maximum), by spans.
-// Oracle          src/oracle/logprob.rs
+// Oracle          src/ops/logprob/oracle.rs
 #include "common/softmax.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -17,7 +17,7 @@
 // Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D SYNCS.PHASECHK USETMAXREG
 // Source          Milakov and Gimelshein 2018, arXiv:1805.02867 (sums under a running maximum), by pieces of spans; Wijmans
 //                 et al. 2024, arXiv:2411.09009 (cross-entropy without logits in memory); common/softmax.cuh for the order.
-// Oracle          src/oracle/logprob.rs
+// Oracle          src/ops/logprob/oracle.rs
 #include "common/gemm_sm90.cuh"
 #include "common/softmax.cuh"
 

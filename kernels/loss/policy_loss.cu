@@ -2,7 +2,7 @@
 //                 k3 = exp(ref - logprob) - (ref - logprob) - 1
 //
 // Where the clipped side is the smaller one the gradient is 0, else d loss / d logprob = w (-r A + kl (1 - exp(ref - lp)));
-// d loss / d H = -w c_H. Other objectives and estimators of the KL as src/ops/loss.rs says.
+// d loss / d H = -w c_H. Other objectives and estimators of the KL as src/ops/loss/mod.rs says.
 //
 // Shapes          logprob, old, reference, advantage, weight, entropy, dlogprob, dentropy [N] f32
 //                 sums [6] f32: loss, pg_loss, kl, entropy, clipped, ratio_max_dev
@@ -13,7 +13,7 @@
 // Source          Schulman et al. 2017, arXiv:1707.06347, eq. 7; Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4;
 //                 Schulman 2020, "Approximating KL divergence"; CISPO: arXiv:2506.13585, eq. 4 and 5; dual clip:
 //                 Ye et al. 2020, arXiv:1912.09729, eq. 5.
-// Oracle          src/oracle/loss.rs
+// Oracle          src/ops/loss/oracle.rs
 #include "common/math.cuh"
 
 constexpr int THREADS = 256;

@@ -7,7 +7,7 @@
 // Determinism     a row's bits depend on that row alone; those of the CPU device.
 // Derivation      y_i = x_i r w_i, dr/dx_j = -r^3 x_j / C;  dx_j = g_j r + (sum_i g_i x_i) dr/dx_j.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
-// Oracle          src/oracle/norm.rs
+// Oracle          src/ops/norm/oracle.rs
 #include "common/reduce.cuh"
 
 template <typename T>

@@ -6,7 +6,7 @@
 // Cost            reads 4PC bytes, writes 4C bytes. Bound by the chain of P additions.
 // Determinism     one order of every sum, whatever the grid; the bits of the CPU device.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
-// Oracle          src/oracle/norm.rs
+// Oracle          src/ops/norm/oracle.rs
 #include "common/math.cuh"
 
 constexpr int COLUMNS = 32;  // of a thread block

@@ -6,7 +6,7 @@
 // Cost            reads 2NC elements and 4N bytes, writes NC / 16 bytes. Memory bound.
 // Determinism     one order of every sum, whatever the grid.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
-// Oracle          src/oracle/norm.rs
+// Oracle          src/ops/norm/oracle.rs
 #include "common/math.cuh"
 
 constexpr int COLUMNS = 128;  // of a thread block

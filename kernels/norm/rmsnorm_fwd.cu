@@ -6,7 +6,7 @@
 // Cost            reads 2NC + C elements (the second NC from cache), writes NC elements and 4N bytes. Memory bound.
 // Determinism     a row's bits depend on that row alone; those of the CPU device.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
-// Oracle          src/oracle/norm.rs
+// Oracle          src/ops/norm/oracle.rs
 #include "common/reduce.cuh"
 
 template <typename T>

@@ -7,7 +7,7 @@
 // Cost            reads 16N bytes, writes 12N (14N with the copy). Memory bound.
 // Determinism     elementwise; the bits of the CPU device.
 // Source          Loshchilov and Hutter 2017, arXiv:1711.05101, alg. 2.
-// Oracle          src/oracle/optim.rs
+// Oracle          src/ops/optim/oracle.rs
 #include "common/math.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -6,7 +6,7 @@
 // Cost            reads 8 KiB.
 // Determinism     parts in order; the bits of the CPU device.
 // Source          plain.
-// Oracle          src/oracle/optim.rs
+// Oracle          src/ops/optim/oracle.rs
 #include "common/math.cuh"
 
 constexpr int PARTS = 1024;

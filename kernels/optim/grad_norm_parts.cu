@@ -6,7 +6,7 @@
 // Cost            reads 4N bytes. Memory bound.
 // Determinism     parts and lanes depend on N alone; lanes are added in order; the bits of the CPU device.
 // Source          plain.
-// Oracle          src/oracle/optim.rs
+// Oracle          src/ops/optim/oracle.rs
 #include "common/math.cuh"
 
 constexpr int THREADS = 64;

@@ -7,7 +7,7 @@
 // Determinism     a row's bits depend on that row alone; those of the CPU device.
 // Requires        D even; positions in 0..T, another row becomes NaN.
 // Source          Su et al. 2021, arXiv:2104.09864, eq. 34.
-// Oracle          src/oracle/rope.rs
+// Oracle          src/ops/rope/oracle.rs
 #include "common/types.cuh"
 
 template <typename T>

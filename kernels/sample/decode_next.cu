@@ -7,7 +7,7 @@
 // Cost            reads 24N bytes, writes 20N. Bound by its launch.
 // Determinism     a row's own.
 // Requires        row i samples from row i; rows of a sequence n_seqs or above are padding and stay.
-// Oracle          src/oracle/sample.rs
+// Oracle          src/ops/sample/oracle.rs
 #include "common/types.cuh"
 
 extern "C" __global__ void __launch_bounds__(128)

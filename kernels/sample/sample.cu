@@ -11,7 +11,7 @@
 // Determinism     one order of every sum (common/softmax.cuh), counter-based noise: the decisions of the CPU device, and
 //                 logprobs with the bits of linear_logprob_fwd. A row's bits depend on that row alone.
 // Source          Salmon et al. 2011 (noise); Holtzman et al. 2019, arXiv:1904.09751 (top-p); arXiv:2407.01082 (min-p).
-// Oracle          src/oracle/sample.rs
+// Oracle          src/ops/sample/oracle.rs
 #include "common/order.cuh"
 #include "common/philox.cuh"
 #include "common/shared.cuh"

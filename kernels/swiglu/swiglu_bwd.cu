@@ -7,7 +7,7 @@
 // Determinism     an element's bits depend on that element alone; those of the CPU device.
 // Derivation      h = g s u, ds/dg = s (1 - s);  dh/dg = u (s + g s (1 - s)).
 // Source          Shazeer 2020, arXiv:2002.05202, eq. 6.
-// Oracle          src/oracle/swiglu.rs
+// Oracle          src/ops/swiglu/oracle.rs
 #include "common/math.cuh"
 
 template <typename T>

@@ -6,7 +6,7 @@
 // Cost            reads 2NF elements, writes NF. Memory bound.
 // Determinism     an element's bits depend on that element alone; those of the CPU device.
 // Source          Shazeer 2020, arXiv:2002.05202, eq. 6.
-// Oracle          src/oracle/swiglu.rs
+// Oracle          src/ops/swiglu/oracle.rs
 #include "common/math.cuh"
 
 template <typename T>

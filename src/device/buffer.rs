@@ -215,7 +215,7 @@ impl<'a> View<'a> {
     }
 
     /// Where it starts, for a kernel.
-    pub(super) fn address(&self) -> *const u8 {
+    pub(crate) fn address(&self) -> *const u8 {
         self.buffer.bytes().wrapping_add(self.start * self.dtype.size())
     }
 
@@ -280,7 +280,7 @@ impl<'a> ViewMut<'a> {
     }
 
     /// Where it starts, for a kernel.
-    pub(super) fn address(&mut self) -> *mut u8 {
+    pub(crate) fn address(&mut self) -> *mut u8 {
         self.buffer.bytes_mut().wrapping_add(self.start * self.buffer.dtype.size())
     }
 

@@ -1,7 +1,7 @@
 //! The ops: each checks its shapes in its own letters, then runs on the device its buffers live on.
 //!
 //! An op allocates nothing, waits for nothing, logs nothing; its outputs are named buffers of the caller's.
-//! Letters: see the crate's head. What each op computes is written in plain f64 loops in `crate::oracle`.
+//! Letters: see the crate's head. What each op computes is written in plain f64 loops in its family's `oracle.rs`.
 //!
 //! **The row rule.** On the path from token to logprob a row's bits depend on that row alone: not on how many
 //! rows share the call, in which order, on which pages, from a cached or a fresh prefix, on how many threads.
@@ -19,6 +19,9 @@ pub mod optim;
 pub mod rope;
 pub mod sample;
 pub mod swiglu;
+
+#[cfg(test)]
+mod differences;
 
 use crate::error::{Error, Result};
 

@@ -9,6 +9,7 @@ use crate::device::gpu::Gpu;
 use crate::device::{DType, Device};
 use crate::error::Result;
 use crate::ops::embed::copy;
+use crate::ops::gemm::cpu::multiplies_pairs;
 use crate::ops::gemm::{Store, gemm_nt};
 use std::time::Instant;
 
@@ -38,7 +39,7 @@ impl Peaks {
 
     /// Of this machine's cores.
     pub fn of_cpu(cpu: &Cpu) -> Peaks {
-        Peaks { bytes_per_s: peak::copy_rate(cpu), flops_per_s: peak::fma_rate(cpu) }
+        Peaks { bytes_per_s: peak::copy_rate(cpu), flops_per_s: peak::fma_rate(cpu, multiplies_pairs(cpu)) }
     }
 
     fn of_gpu(dev: &Device, dtype: DType) -> Result<Peaks> {

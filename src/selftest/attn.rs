@@ -4,7 +4,6 @@ use super::Tester;
 use crate::device::DType;
 use crate::error::Result;
 use crate::ops::attn::{CHUNK, Heads, Paged, attn_bwd, attn_decode, attn_fwd, kv_append, kv_copy_page, pages_len};
-use crate::oracle;
 
 /// Sequences: one longer than a chunk, one of a single token, one that ends with a chunk.
 const OFFSETS: [i32; 4] = [0, 39, 40, 72];
@@ -27,14 +26,14 @@ fn attention(t: &mut Tester, heads: Heads) -> Result<()> {
     let (qv, kv, vv) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
     attn_fwd(t.dev, qv, kv, vv, cu.view(), o.view_mut(), lse.view_mut(), heads)?;
     let shape = format!("N {n} H {} Hk {} D {}", heads.q, heads.kv, heads.dim);
-    let (want_o, want_lse) = oracle::attn::attn_fwd(&q.values, &k.values, &v.values, &OFFSETS, heads);
+    let (want_o, want_lse) = crate::ops::attn::oracle::attn_fwd(&q.values, &k.values, &v.values, &OFFSETS, heads);
     t.holds("attn_fwd", "o", &shape, &want_o, &o);
     t.holds("attn_fwd", "lse", &shape, &want_lse, &lse);
 
     let (mut dq, mut dk, mut dv) = (t.out(wide)?, t.out(narrow)?, t.out(narrow)?);
     let (ov, lv, dov) = (o.view(), lse.view(), d_o.buffer.view());
     attn_bwd(t.dev, dov, qv, kv, vv, ov, lv, cu.view(), dq.view_mut(), dk.view_mut(), dv.view_mut(), heads)?;
-    let want = oracle::attn::attn_bwd(&d_o.values, &q.values, &k.values, &v.values, &OFFSETS, heads);
+    let want = crate::ops::attn::oracle::attn_bwd(&d_o.values, &q.values, &k.values, &v.values, &OFFSETS, heads);
     t.holds("attn_bwd", "dq", &shape, &want.0, &dq);
     t.holds("attn_bwd", "dk", &shape, &want.1, &dk);
     t.holds("attn_bwd", "dv", &shape, &want.2, &dv);

@@ -8,20 +8,20 @@ use crate::ops::credit::{GroupAdvantage, group_advantage, shapley_max, shapley_t
 use crate::ops::loss::{POLICY_SUMS, PolicyLoss, policy_loss};
 use crate::ops::noise::noise_bits;
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
-use crate::oracle;
 
 pub(super) fn all(t: &mut Tester) -> Result<()> {
     advantages(t, 33, 8)?;
     for (n, k) in [(20, 16), (3, 50)] {
         let (utility, mut phi) = (t.input(n * k)?, t.out(n * k)?);
         shapley_max(t.dev, utility.buffer.view(), phi.view_mut(), k)?;
-        let want: Vec<f64> = utility.values.chunks(k).flat_map(oracle::credit::shapley_max).collect();
+        let want: Vec<f64> = utility.values.chunks(k).flat_map(crate::ops::credit::oracle::shapley_max).collect();
         t.holds("shapley_max", "phi", &format!("n {n} K {k}"), &want, &phi);
     }
     let (n, k) = (3, 6);
     let (values, mut phi) = (t.input(n << k)?, t.out(n * k)?);
     shapley_table(t.dev, values.buffer.view(), phi.view_mut(), k)?;
-    let want: Vec<f64> = values.values.chunks(1 << k).flat_map(|v| oracle::credit::shapley_table(v, k)).collect();
+    let want: Vec<f64> =
+        values.values.chunks(1 << k).flat_map(|v| crate::ops::credit::oracle::shapley_table(v, k)).collect();
     t.holds("shapley_table", "phi", &format!("n {n} K {k}"), &want, &phi);
     loss(t, 301)?;
     optimizer(t, 5000)?;
@@ -38,7 +38,7 @@ fn advantages(t: &mut Tester, n: usize, g: usize) -> Result<()> {
         let mut constant = t.dev.zeros(DType::I32, n)?;
         let how = GroupAdvantage { divide_by_std };
         group_advantage(t.dev, rewards.buffer.view(), advantage.view_mut(), constant.view_mut(), g, how)?;
-        let want = oracle::credit::group_advantage(&rewards.values, g, how);
+        let want = crate::ops::credit::oracle::group_advantage(&rewards.values, g, how);
         t.holds("group_advantage", "advantage", &format!("n {n} G {g}"), &want, &advantage);
     }
     Ok(())
@@ -62,8 +62,15 @@ fn loss(t: &mut Tester, n: usize) -> Result<()> {
         sums.view_mut(),
         how,
     )?;
-    let want =
-        oracle::loss::policy_loss(&lp.values, &old.values, &reference.values, &a.values, &w.values, &h.values, how);
+    let want = crate::ops::loss::oracle::policy_loss(
+        &lp.values,
+        &old.values,
+        &reference.values,
+        &a.values,
+        &w.values,
+        &h.values,
+        how,
+    );
     let shape = format!("N {n}");
     t.holds("policy_loss", "dlogprob", &shape, &want.0, &dlp);
     t.holds("policy_loss", "dentropy", &shape, &want.1, &dh);
@@ -78,12 +85,12 @@ fn optimizer(t: &mut Tester, n: usize) -> Result<()> {
     let (mut norm, mut parts) = (t.out(1)?, t.dev.zeros(DType::U64, GRAD_NORM_PARTS)?);
     let shape = format!("N {n}");
     grad_norm(t.dev, g.buffer.view(), norm.view_mut(), parts.view_mut())?;
-    t.holds("grad_norm", "squares", &shape, &[oracle::optim::grad_norm(&g.values)], &norm);
+    t.holds("grad_norm", "squares", &shape, &[crate::ops::optim::oracle::grad_norm(&g.values)], &norm);
     let how = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_scale: 0.5, step: 3 };
     let (mut new_w, mut new_m, mut new_v) = (w.buffer, m.buffer, v.buffer);
     let (w_out, m_out, v_out) = (new_w.view_mut(), new_m.view_mut(), new_v.view_mut());
     adamw_step(t.dev, g.buffer.view(), w_out, m_out, v_out, None, how)?;
-    let want = oracle::optim::adamw_step(&g.values, &w.values, &m.values, &v.values, how);
+    let want = crate::ops::optim::oracle::adamw_step(&g.values, &w.values, &m.values, &v.values, how);
     t.holds("adamw_step", "w", &shape, &want.0, &new_w);
     t.holds("adamw_step", "m", &shape, &want.1, &new_m);
     t.holds("adamw_step", "v", &shape, &want.2, &new_v);

@@ -5,7 +5,6 @@ use crate::device::DType;
 use crate::error::Result;
 use crate::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
 use crate::ops::sample::{Sampling, decode_next, sample};
-use crate::oracle;
 
 pub(super) fn all(t: &mut Tester) -> Result<()> {
     // A vocabulary of one span of sums, and of two.
@@ -28,7 +27,7 @@ fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
     let (xv, wv, tv) = (x.buffer.view(), w.buffer.view(), target.view());
     let (lp_out, lse_out, h_out) = (lp.view_mut(), lse.view_mut(), h.view_mut());
     linear_logprob_fwd(t.dev, xv, wv, tv, lp_out, lse_out, h_out, work.view_mut(), c, inv)?;
-    let want = oracle::logprob::linear_logprob_fwd(&x.values, &w.values, &targets, c, inv as f64);
+    let want = crate::ops::logprob::oracle::linear_logprob_fwd(&x.values, &w.values, &targets, c, inv as f64);
     let shape = format!("N {n} C {c} V {v}");
     t.holds("linear_logprob_fwd", "logprob", &shape, &want.0, &lp);
     t.holds("linear_logprob_fwd", "lse", &shape, &want.1, &lse);
@@ -37,8 +36,15 @@ fn logprob(t: &mut Tester, n: usize, c: usize, v: usize) -> Result<()> {
     let (dlp_view, dh_view, lse, h) = (dlp.buffer.view(), dh.buffer.view(), lse.view(), h.view());
     let (dx_out, dw_out, work) = (dx.view_mut(), dw.view_mut(), work.view_mut());
     linear_logprob_bwd(t.dev, dlp_view, dh_view, xv, wv, tv, lse, h, dx_out, dw_out, work, c, inv)?;
-    let (want_dx, want_dw) =
-        oracle::logprob::linear_logprob_bwd(&dlp.values, &dh.values, &x.values, &w.values, &targets, c, inv as f64);
+    let (want_dx, want_dw) = crate::ops::logprob::oracle::linear_logprob_bwd(
+        &dlp.values,
+        &dh.values,
+        &x.values,
+        &w.values,
+        &targets,
+        c,
+        inv as f64,
+    );
     t.holds("linear_logprob_bwd", "dx", &shape, &want_dx, &dx);
     // The gradient of the logits is like x.
     let limit = if t.dtype == DType::Bf16 { super::BF16 } else { super::F32 };
@@ -58,7 +64,7 @@ fn moved_on(t: &mut Tester, n: usize) -> Result<()> {
     decode_next(t.dev, t.dev.upload(&token)?.view(), rows.view_mut(), keys.view_mut(), n_seqs as usize)?;
     let live: Vec<bool> = seqs.iter().map(|seq| *seq < n_seqs).collect();
     let mut noise: Vec<u64> = key.iter().skip(2).step_by(3).copied().collect();
-    oracle::sample::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
+    crate::ops::sample::oracle::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
     key.iter_mut().skip(2).step_by(3).zip(noise).for_each(|(key, noise)| *key = noise);
     let same =
         t.dev.download::<i32>(rows.view())? == pack(&ids, &positions) && t.dev.download::<u64>(keys.view())? == key;
@@ -88,13 +94,13 @@ fn sampled(t: &mut Tester, n: usize, v: usize) -> Result<()> {
     let (mut want, mut kept) = (vec![0.0; n], true);
     for (i, token) in tokens.iter().enumerate() {
         let (temperature, top_k, top_p, min_p) = of(i);
-        let row = oracle::sample::Row {
+        let row = crate::ops::sample::oracle::Row {
             temperature: temperature as f64,
             top_k: top_k as usize,
             top_p: top_p as f64,
             min_p: min_p as f64,
         };
-        let (p, log_p) = oracle::sample::sample(&logits.values[i * v..(i + 1) * v], row);
+        let (p, log_p) = crate::ops::sample::oracle::sample(&logits.values[i * v..(i + 1) * v], row);
         let token = usize::try_from(*token).unwrap_or(usize::MAX);
         kept &= p.get(token).is_some_and(|p| *p > 0.0);
         want[i] = log_p.get(token).copied().unwrap_or(f64::NAN);

@@ -1,19 +1,22 @@
 //! Matrix products: every tile, every mix of number types.
 
 use super::{Tester, layers::sum};
-use crate::device::gpu::gemm::gemm_nt_naive;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
+use crate::ops::gemm::gpu::gemm_nt_naive;
 use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
-use crate::oracle;
 
 type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> Result<()>;
 type Oracle = fn(&[f64], &[f64], usize, usize, usize) -> Vec<f64>;
 
 const OPS: [(&str, Gemm, Oracle); 3] = [
-    ("gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), oracle::gemm::gemm_nt),
-    ("gemm_nn", gemm_nn, oracle::gemm::gemm_nn),
-    ("gemm_tn", gemm_tn, oracle::gemm::gemm_tn),
+    (
+        "gemm_nt",
+        |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store),
+        crate::ops::gemm::oracle::gemm_nt,
+    ),
+    ("gemm_nn", gemm_nn, crate::ops::gemm::oracle::gemm_nn),
+    ("gemm_tn", gemm_tn, crate::ops::gemm::oracle::gemm_tn),
 ];
 
 /// Few rows, many, and enough for the largest tile; the latter in lines of whole vectors, as Hopper's kernels want them.
@@ -42,7 +45,7 @@ fn naive(t: &mut Tester, [m, n, k]: [usize; 3]) -> Result<()> {
     let (a, b, start) = (t.input(m * k)?, t.input(n * k)?, t.input(m * n)?);
     let mut c = start.buffer;
     gemm_nt_naive(gpu, a.buffer.view(), b.buffer.view(), c.view_mut(), [m, n, k])?;
-    let want = oracle::gemm::gemm_nt(&a.values, &b.values, m, n, k);
+    let want = crate::ops::gemm::oracle::gemm_nt(&a.values, &b.values, m, n, k);
     t.holds("gemm_nt_naive", "Set", &format!("M {m} N {n} K {k}"), &want, &c);
     Ok(())
 }

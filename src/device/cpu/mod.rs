@@ -3,23 +3,12 @@
 //! Every sum has one fixed order, stated where it stands. Work is split over rows, heads, columns or tiles, inside a sum
 //! only at places that its order names: so bits do not depend on the number of threads, nor those of a row on the batch.
 
-pub mod attn;
-pub mod credit;
-pub mod embed;
-mod float;
-pub mod gemm;
-pub mod logprob;
-pub mod loss;
+pub mod float;
 pub mod math;
-mod mm;
-pub mod norm;
-pub mod optim;
+pub mod mm;
 pub mod peak;
 pub mod pool;
-pub mod rope;
-pub mod sample;
 pub mod softmax;
-pub mod swiglu;
 
 use super::Precision;
 
@@ -53,14 +42,9 @@ impl Cpu {
         Cpu { precision, ..self }
     }
 
-    /// What rounds floats to bf16 by an instruction, where there is one.
-    fn narrow(&self) -> float::Narrow {
-        gemm::pack_pairs(self.isa).map(|pairs| pairs.row)
-    }
-
     /// Calls `body(first, n)` for parts of `n_rows` rows of `width` elements, compiled for this machine's vectors.
     /// As many rows for each thread, so that a row stays on its core. Mark the closure `#[inline(always)]`.
-    fn rows(&self, n_rows: usize, width: usize, body: impl Fn(usize, usize) + Sync) {
+    pub fn rows(&self, n_rows: usize, width: usize, body: impl Fn(usize, usize) + Sync) {
         let (len, threads) = (n_rows * width, self.pool.threads());
         let parts = if len < LEAST * threads { 1 } else { len.div_ceil(PART).next_multiple_of(threads).min(n_rows) };
         self.pool.run(parts, |task| {

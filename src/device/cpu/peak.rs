@@ -1,7 +1,7 @@
 //! What this machine's cores can do at most: multiply-adds in registers, and a copy that no cache holds.
 
 use super::math::Isa;
-use super::{Cpu, gemm, pool::Shared};
+use super::{Cpu, pool::Shared};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -33,10 +33,13 @@ pub fn copy_rate(cpu: &Cpu) -> f64 {
     copies * (from.len() * 8) as f64
 }
 
-/// FLOPs a second of the multiply-adds of matrix products, in registers on all threads.
-pub fn fma_rate(cpu: &Cpu) -> f64 {
+/// FLOPs a second of the multiply-adds of matrix products, in registers on all threads; `pairs` where they multiply pairs of
+/// bf16, if the CPU can.
+pub fn fma_rate(cpu: &Cpu, pairs: bool) -> f64 {
     const ROUNDS: usize = 20_000;
-    let (tasks, pairs) = (cpu.pool.threads() * 8, gemm::multiplies_pairs(cpu));
+    #[cfg(target_arch = "x86_64")]
+    let pairs = pairs && cpu.isa == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+    let tasks = cpu.pool.threads() * 8;
     let calls = rate(|| {
         cpu.pool.run(tasks, |_| match pairs {
             // SAFETY: the device has found AVX-512 BF16.

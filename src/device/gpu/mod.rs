@@ -3,29 +3,14 @@
 //! Launch code (grid, block, shared bytes: one small function an op, a file a family) is the same for every such
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
-pub mod attn;
-mod attn_sm90;
 pub mod card;
-pub mod credit;
 pub mod cuda;
 mod cuda_graph;
 pub mod cuda_memory;
 mod cuda_time;
-pub mod embed;
 pub mod emu;
-pub mod gemm;
 pub mod graph;
-pub mod kv;
 pub mod launch;
-pub mod logprob;
-mod logprob_sm90;
-pub mod loss;
-pub mod noise;
-pub mod norm;
-pub mod optim;
-pub mod rope;
-pub mod sample;
-pub mod swiglu;
 pub mod tensor_map;
 
 pub use launch::{Arg, Launch};
@@ -209,7 +194,7 @@ fn asks_for_hopper() -> bool {
 }
 
 /// `Ok` when each of an op's tensors, by name, holds numbers of type `want`.
-fn holds(op: &'static str, want: DType, tensors: &[(&'static str, DType)]) -> Result<()> {
+pub(crate) fn holds(op: &'static str, want: DType, tensors: &[(&'static str, DType)]) -> Result<()> {
     match tensors.iter().find(|(_, got)| *got != want) {
         Some((tensor, got)) => Err(Error::DType { op, tensor, want: want.name(), got: got.name() }),
         None => Ok(()),
@@ -220,7 +205,7 @@ fn holds(op: &'static str, want: DType, tensors: &[(&'static str, DType)]) -> Re
 ///
 /// # Errors
 /// [`Error::DType`] when they are not.
-fn by_dtype(op: &'static str, dtypes: &[DType]) -> Result<DType> {
+pub(crate) fn by_dtype(op: &'static str, dtypes: &[DType]) -> Result<DType> {
     let want = dtypes.first().copied().unwrap_or(DType::F32);
     let is_float = |dtype: DType| matches!(dtype, DType::F32 | DType::Bf16);
     match dtypes.iter().find(|got| **got != want || !is_float(**got)) {

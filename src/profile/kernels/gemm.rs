@@ -1,10 +1,10 @@
 //! Matrix products at the shapes of a model's linear layers.
 
 use super::Bench;
-use crate::device::gpu::gemm::gemm_nt_naive;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::cost;
+use crate::ops::gemm::gpu::gemm_nt_naive;
 use crate::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
 
 type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> Result<()>;

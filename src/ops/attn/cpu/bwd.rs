@@ -1,0 +1,264 @@
+//! The gradients of attention.
+//!
+//! `p = exp(scale q k - lse)`, `dp = do v`, `delta = sum_d o do`, `ds = p (dp - delta) scale`; then
+//! `dv = p^T do`, `dk = ds^T q`, `dq = ds k`. One task has one kv head of one sequence: query tiles ascending, heads
+//! of the group ascending, chunks ascending, so every sum has one order. Source: arXiv:2205.14135, appendix B.
+
+use super::factors::{HEADS, Tools, by_rows, by_steps, columns, pair_turned, panels_len, turn};
+use super::products::{Left, Right, over_keys, over_queries, scores};
+use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
+use crate::device::cpu::pool::Shared;
+use crate::device::cpu::{Cpu, math};
+use crate::ops::attn::{CHUNK, Heads};
+use std::ops::Range;
+
+/// See [`crate::ops::attn::attn_bwd`].
+pub fn attn_bwd(
+    cpu: &Cpu,
+    d_o: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    o: &[f32],
+    lse: &[f32],
+    cu: &[i32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+    heads: Heads,
+) {
+    let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
+    let call = Call { d_o, q, k, v, o, lse, dq, dk, dv, tools: Tools::of(cpu), heads };
+    cpu.pool.run((cu.len() - 1) * heads.kv, |task| {
+        let (seq, kv) = (task / heads.kv, task % heads.kv);
+        let (start, end) = (cu[seq] as usize, cu[seq + 1] as usize);
+        cpu.isa.run(
+            #[inline(always)]
+            || call.sequence(start, end - start, kv),
+        )
+    });
+}
+
+struct Call<'a> {
+    d_o: &'a [f32],
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    o: &'a [f32],
+    lse: &'a [f32],
+    dq: Shared<f32>,
+    dk: Shared<f32>,
+    dv: Shared<f32>,
+    tools: Tools,
+    heads: Heads,
+}
+
+/// Room for what a task makes of its inputs; heads side by side, `[heads, ...]`.
+struct Rooms<'a> {
+    /// Queries and do turned, `[elements(D), CHUNK]`.
+    qt: &'a mut [f32],
+    dot: &'a mut [f32],
+    /// o of one head turned, `[D, CHUNK]`.
+    ot: &'a mut [f32],
+    /// Queries and do as right factors over rows.
+    q: &'a mut [f32],
+    d_o: &'a mut [f32],
+    /// Keys and values of a chunk as left factors, and keys as a right one.
+    k: &'a mut [f32],
+    v: &'a mut [f32],
+    k_steps: &'a mut [f32],
+    lse: [Queries; HEADS],
+    delta: [Queries; HEADS],
+}
+
+/// p and ds of a chunk and a tile, `[key, query]`, and room for their pairs.
+struct Part<'a> {
+    p: Scores,
+    ds: Scores,
+    pairs: &'a mut [f32],
+}
+
+/// A tile: its first row, its place in its sequence, its rows; its kv head, and the query heads that walk together.
+struct Tile {
+    row: usize,
+    at: usize,
+    rows: usize,
+    kv: usize,
+    these: Range<usize>,
+}
+
+impl Call<'_> {
+    #[inline(always)]
+    fn sequence(&self, start: usize, len: usize, kv: usize) {
+        let (dim, group) = (self.heads.dim, self.heads.q / self.heads.kv);
+        let together = self.tools.heads(group, dim);
+        let (floats, panels) = (CHUNK * dim, panels_len(dim));
+        let pairs = (self.tools.steps - 1) * self.tools.elements(dim) * CHUNK;
+        let (mut qt, mut dot, mut ot) = (Floats::new(), Floats::new(), Floats::new());
+        let (mut q, mut d_o) = (Floats::new(), Floats::new());
+        let (mut k, mut v, mut k_steps, mut left) = (Pairs::new(), Pairs::new(), Pairs::new(), Pairs::new());
+        let mut rooms = Rooms {
+            qt: qt.zeroed(together * floats),
+            dot: dot.zeroed(together * floats),
+            ot: ot.zeroed(floats),
+            q: q.zeroed(together * panels),
+            d_o: d_o.zeroed(together * panels),
+            k: k.zeroed(pairs),
+            v: v.zeroed(pairs),
+            k_steps: k_steps.zeroed(panels),
+            lse: [Queries([0.0; CHUNK]); HEADS],
+            delta: [Queries([0.0; CHUNK]); HEADS],
+        };
+        let zero = Scores([[0.0; CHUNK]; CHUNK]);
+        let mut part = Part { p: zero, ds: zero, pairs: left.zeroed(CHUNK * CHUNK / 2) };
+        for at in (0..len).step_by(CHUNK) {
+            for first in (kv * group..(kv + 1) * group).step_by(together) {
+                let these = first..(kv * group + group).min(first + together);
+                self.tile(&mut rooms, &mut part, Tile { row: start + at, at, rows: CHUNK.min(len - at), kv, these });
+            }
+        }
+    }
+
+    /// One tile over all of its keys.
+    #[inline(always)]
+    fn tile(&self, rooms: &mut Rooms, part: &mut Part, t: Tile) {
+        let (tools, dim, (q_stride, k_stride)) = (self.tools, self.heads.dim, strides(self.heads));
+        let (floats, panels, n) = (CHUNK * dim, panels_len(dim), t.these.len());
+        let at = |head: usize| t.row * q_stride + (t.these.start + head) * dim;
+        self.open(rooms, &t);
+        let (mut q, mut d_o) = ([Right::rows(&[], 0); HEADS], [Right::rows(&[], 0); HEADS]);
+        let (q_rooms, d_o_rooms) = (rooms.q.chunks_exact_mut(panels), rooms.d_o.chunks_exact_mut(panels));
+        for (head, (q_room, d_o_room)) in q_rooms.zip(d_o_rooms).take(n).enumerate() {
+            q[head] = by_steps(tools, &self.q[at(head)..], q_stride, t.rows, dim, q_room);
+            d_o[head] = by_steps(tools, &self.d_o[at(head)..], q_stride, t.rows, dim, d_o_room);
+        }
+        self.fetch_next(&t);
+        for chunk in (0..=t.at).step_by(CHUNK) {
+            let diagonal = chunk == t.at;
+            let keys = if diagonal { t.rows } else { CHUNK };
+            let key_at = (t.row - t.at + chunk) * k_stride + t.kv * dim;
+            let (k, v) = (&self.k[key_at..], &self.v[key_at..]);
+            let k_steps = by_steps(tools, k, k_stride, keys, dim, rooms.k_steps);
+            let k = by_rows(tools, k, k_stride, keys, dim, rooms.k);
+            let v = by_rows(tools, v, k_stride, keys, dim, rooms.v);
+            for head in 0..n {
+                let here = head * floats..(head + 1) * floats;
+                let (qt, dot) = (Right::rows(&rooms.qt[here.clone()], CHUNK), Right::rows(&rooms.dot[here], CHUNK));
+                let (lse, delta) = (&rooms.lse[head], &rooms.delta[head]);
+                self.scores(part, k, v, qt, dot, lse, delta, keys, diagonal);
+                let first = diagonal && t.these.start + head == t.kv * (self.heads.q / self.heads.kv);
+                self.key_gradients(part, q[head], d_o[head], key_at, t.rows, keys, first, diagonal);
+                let ds = columns(tools, &part.ds, keys, part.pairs);
+                assert!(at(head) + (t.rows - 1) * q_stride + dim <= self.dq.len(), "queries of a tile");
+                // SAFETY: rows of dq of this sequence and head (above), which no other task has.
+                unsafe {
+                    let dq = self.dq.ptr().add(at(head));
+                    over_keys(tools, ds, k_steps, dq, q_stride, 0..t.rows, [keys, dim], chunk > 0, diagonal);
+                }
+            }
+        }
+    }
+
+    /// Asks for what the next tile reads first.
+    #[inline(always)]
+    fn fetch_next(&self, t: &Tile) {
+        let (dim, (q_stride, k_stride)) = (self.heads.dim, strides(self.heads));
+        let (row, q_at, k_at) = (t.row + t.rows, t.these.start * dim, t.kv * dim);
+        let rows = CHUNK.min(self.lse.len() / self.heads.q - row);
+        for x in [self.q, self.d_o, self.o] {
+            prefetch_rows(x, row * q_stride + q_at, q_stride, rows, t.these.len() * dim);
+        }
+        for x in [self.k, self.v] {
+            prefetch_rows(x, row * k_stride + k_at, k_stride, rows, dim);
+        }
+    }
+
+    /// What the tile needs of its queries. Lanes without one: a probability of 1, that nothing is made of.
+    #[inline(always)]
+    fn open(&self, rooms: &mut Rooms, t: &Tile) {
+        let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).0);
+        for (i, head) in t.these.clone().enumerate() {
+            let (at, room) = (t.row * stride + head * dim, i * CHUNK * dim..(i + 1) * CHUNK * dim);
+            let (qt, dot) = (&mut rooms.qt[room.clone()], &mut rooms.dot[room]);
+            for (from, to) in [(self.q, &mut *qt), (self.d_o, dot), (self.o, rooms.ot)] {
+                turn(tools, &from[at..], stride, 0..t.rows, dim, to);
+            }
+            let (mut lse, mut delta) = (Queries([0.0; CHUNK]), Queries([0.0; CHUNK]));
+            for lane in 0..t.rows {
+                lse.0[lane] = self.lse[(t.row + lane) * self.heads.q + head];
+            }
+            for (o, d_o) in rooms.ot.as_chunks::<CHUNK>().0.iter().zip(dot.as_chunks::<CHUNK>().0) {
+                for i in 0..CHUNK {
+                    delta.0[i] = o[i].mul_add(d_o[i], delta.0[i]);
+                }
+            }
+            (rooms.lse[i], rooms.delta[i]) = (lse, delta);
+            pair_turned(tools, qt, dim);
+            pair_turned(tools, dot, dim);
+        }
+    }
+
+    /// p and ds of a chunk.
+    #[inline(always)]
+    fn scores(
+        &self,
+        part: &mut Part,
+        k: Left,
+        v: Left,
+        qt: Right,
+        dot: Right,
+        lse: &Queries,
+        delta: &Queries,
+        keys: usize,
+        diagonal: bool,
+    ) {
+        let (tools, scale) = (self.tools, self.heads.scale);
+        scores(tools, k, qt, &mut part.p, keys, self.heads.dim, diagonal);
+        scores(tools, v, dot, &mut part.ds, keys, self.heads.dim, diagonal);
+        if diagonal {
+            probabilities::<true>(part, lse, delta, keys, scale);
+        } else {
+            probabilities::<false>(part, lse, delta, keys, scale);
+        }
+    }
+
+    /// Adds to dv and dk of the chunk (`first`: sets them).
+    #[inline(always)]
+    fn key_gradients(
+        &self,
+        part: &mut Part,
+        q: Right,
+        d_o: Right,
+        key_at: usize,
+        rows: usize,
+        keys: usize,
+        first: bool,
+        diagonal: bool,
+    ) {
+        let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).1);
+        for (x, right, to) in [(&part.p, d_o, self.dv), (&part.ds, q, self.dk)] {
+            let x = by_rows(tools, x.0.as_flattened(), CHUNK, keys, CHUNK, part.pairs);
+            assert!(key_at + (keys - 1) * stride + dim <= to.len(), "keys of a chunk");
+            // SAFETY: `keys` rows of dv and dk from `key_at` on (above), which no other task has.
+            unsafe {
+                let to = to.ptr().add(key_at);
+                over_queries(tools, x, right, to, stride, [keys, rows, dim], !first, diagonal);
+            }
+        }
+    }
+}
+
+/// Scores and dp -> p and ds. On the diagonal, query i sees keys up to i; what no query of a half sees, nothing reads.
+#[inline(always)]
+fn probabilities<const DIAGONAL: bool>(part: &mut Part, lse: &Queries, delta: &Queries, keys: usize, scale: f32) {
+    const HALF: usize = CHUNK / 2;
+    for j in 0..keys {
+        let (p, ds) = (&mut part.p.0[j], &mut part.ds.0[j]);
+        let first = if DIAGONAL && j >= HALF { HALF } else { 0 };
+        for i in first..CHUNK {
+            let x = p[i] * scale - lse.0[i];
+            p[i] = math::exp(if DIAGONAL && j > i { f32::NEG_INFINITY } else { x });
+            ds[i] = p[i] * (ds[i] - delta.0[i]) * scale;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Causal grouped-query attention on the CPU.
+//!
+//! A tile is up to [`CHUNK`] queries of one head, aligned with the chunks of keys, so that only the chunk on the diagonal
+//! is cut. Its scores stand `[key, query]`: lanes are queries, and maxima and sums over keys need no shuffles. Packed
+//! sequences (`fwd`) and long runs of rows over pages (`pages`) are tiles (`tile`). In decode a tile would be a few queries
+//! wide: there queries of any sequences walk together (`walk`). What a page holds, `append` says.
+//!
+//! All do the same arithmetic per query: scores are chains over d, the sum of a chunk is one tree (`merge`), `o` is a
+//! chain over keys. The gradients are in `bwd`. Products (`products`) multiply floats or pairs of bf16, made by `factors`;
+//! all else is f32.
+
+mod append;
+mod bwd;
+mod factors;
+mod fwd;
+mod merge;
+mod pages;
+mod products;
+mod tile;
+mod walk;
+
+pub use append::kv_append;
+pub use bwd::attn_bwd;
+pub use fwd::attn_fwd;
+pub use pages::attn_decode;
+
+use crate::device::cpu::math;
+use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use factors::Tools;
+use std::mem::MaybeUninit;
+
+/// Row, position, table, columns of the table: where rows of a paged call live.
+pub type Paged<'a> = (&'a [i32], &'a [i32], &'a [i32], usize);
+
+/// Scores of a tile or of a few decode rows.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Scores([[f32; CHUNK]; CHUNK]);
+
+/// One number for each query of a tile.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Queries([f32; CHUNK]);
+
+/// Room on the stack for N floats; what is not used costs nothing.
+#[repr(align(64))]
+struct Room<const N: usize>(MaybeUninit<[f32; N]>);
+
+/// Room for `[D, CHUNK]` or `[CHUNK, D]` floats.
+type Floats = Room<{ CHUNK * MAX_DIM }>;
+
+/// Room for as many steps in pairs.
+type Pairs = Room<{ CHUNK * MAX_DIM / 2 }>;
+
+impl<const N: usize> Room<N> {
+    const fn new() -> Room<N> {
+        Room(MaybeUninit::uninit())
+    }
+
+    /// Its first `len` elements, zeroed.
+    #[inline(always)]
+    fn zeroed(&mut self, len: usize) -> &mut [f32] {
+        assert!(len <= N);
+        let to = self.0.as_mut_ptr().cast::<f32>();
+        // SAFETY: `len` elements are inside the room and initialised here.
+        unsafe {
+            to.write_bytes(0, len);
+            std::slice::from_raw_parts_mut(to, len)
+        }
+    }
+}
+
+/// Where tile number `slot` lies: (first row of its sequence, its first row in it, its rows), or none.
+///
+/// Sequence s owns slots from `cu[s] / CHUNK + s` on: never fewer than it has tiles, so that no list of tiles is
+/// needed; spare slots are none.
+fn tile_at(cu: &[i32], slot: usize) -> Option<(usize, usize, usize)> {
+    let first = |s: usize| cu[s] as usize / CHUNK + s;
+    let (mut low, mut high) = (0, cu.len() - 1);
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if first(middle) <= slot { low = middle } else { high = middle }
+    }
+    let (start, end) = (cu[low] as usize, cu[low + 1] as usize);
+    let tile = (slot - first(low)) * CHUNK;
+    (tile < end - start).then(|| (start, tile, CHUNK.min(end - start - tile)))
+}
+
+/// Number of tile slots, see [`tile_at`].
+fn n_slots(cu: &[i32]) -> usize {
+    cu[cu.len() - 1] as usize / CHUNK + cu.len() - 1
+}
+
+/// Where, in pages of elements, (page, kv head) starts.
+fn page_at(tools: Tools, page: i32, kv: usize, heads: Heads) -> usize {
+    (page as usize * heads.kv + kv) * tools.elements(heads.dim * CHUNK)
+}
+
+/// Asks for `rows` rows of `width` floats, the first at `at`, `stride` apart: a tile that is next. Its rows are short and
+/// far apart, no stream of reads leads to them.
+#[inline(always)]
+fn prefetch_rows(x: &[f32], at: usize, stride: usize, rows: usize, width: usize) {
+    for row in 0..rows {
+        math::prefetch(&x[at + row * stride..][..width]);
+    }
+}
+
+/// Elements between a token's q and the next token's, and the same for k.
+fn strides(heads: Heads) -> (usize, usize) {
+    (heads.q * heads.dim, heads.kv * heads.dim)
+}

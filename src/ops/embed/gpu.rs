@@ -1,0 +1,126 @@
+//! Launches of the embedding kernels, and of fill and copy.
+
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
+use crate::device::{DType, View, ViewMut};
+use crate::error::Result;
+
+const THREADS: u32 = 128;
+/// Threads of a block where each has one element.
+const ELEMENTS: u32 = 256;
+
+/// See [`crate::ops::embed::embed_fwd`].
+pub fn embed_fwd(gpu: &Gpu, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
+    let (n, vocab, dtype) = (ids.len(), table.len() / dim, by_dtype("embed_fwd", &[table.dtype(), x.dtype()])?);
+    // Rows of whole 16-byte vectors, in buffers that start on one.
+    let vectors =
+        (dim * dtype.size()).is_multiple_of(16) && (table.address() as usize | x.address() as usize).is_multiple_of(16);
+    gpu.launch(
+        &Launch {
+            kernel: if dtype == DType::Bf16 { "embed_fwd_bf16" } else { "embed_fwd_f32" },
+            op: "embed_fwd",
+            grid: [n as u32, 1, 1],
+            block: [THREADS, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n} V={vocab} C={dim}"),
+        },
+        &mut [
+            Arg::In(ids),
+            Arg::In(table),
+            Arg::Out(x),
+            Arg::I32(vocab as i32),
+            Arg::I32(dim as i32),
+            Arg::I32(vectors as i32),
+        ],
+    )
+}
+
+/// See [`crate::ops::embed::embed_order_len`].
+pub fn embed_order_len(n: usize) -> usize {
+    2 * n
+}
+
+/// See [`crate::ops::embed::embed_bwd`].
+pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, mut order: ViewMut, dim: usize) -> Result<()> {
+    let (n, vocab) = (ids.len(), dtable.len() / dim);
+    holds("embed_bwd", DType::I32, &[("ids", ids.dtype()), ("order", order.dtype())])?;
+    let kernel = match (dx.dtype(), dtable.dtype()) {
+        (DType::Bf16, DType::F32) => "embed_bwd_bf16_f32",
+        (from, to) => match by_dtype("embed_bwd", &[from, to])? {
+            DType::Bf16 => "embed_bwd_bf16",
+            _ => "embed_bwd_f32",
+        },
+    };
+    if n == 0 {
+        return Ok(());
+    }
+    let launch = Launch {
+        kernel: "embed_order",
+        op: "embed_bwd",
+        grid: [1, 1, 1],
+        block: [1024, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("N={n} V={vocab} C={dim}"),
+    };
+    let args = &mut [Arg::In(ids), Arg::Out(order.reborrow()), Arg::I32(n as i32), Arg::I32(vocab as i32)];
+    gpu.launch(&launch, args)?;
+    // A pass for each byte of V; they take turns with the two halves.
+    let passes = (vocab.max(1).ilog2() / 8 + 1) as usize;
+    let sorted = (passes - 1) % 2 * n;
+    gpu.launch(
+        &Launch {
+            kernel,
+            grid: [n as u32, dim.div_ceil(THREADS as usize) as u32, 1],
+            block: [THREADS, 1, 1],
+            ..launch
+        },
+        &mut [
+            Arg::In(ids),
+            Arg::In(order.view().at(sorted..sorted + n)),
+            Arg::In(dx),
+            Arg::Out(dtable),
+            Arg::I32(n as i32),
+            Arg::I32(vocab as i32),
+            Arg::I32(dim as i32),
+        ],
+    )
+}
+
+/// See [`crate::ops::embed::fill`].
+pub fn fill(gpu: &Gpu, x: ViewMut, value: f32) -> Result<()> {
+    let n = x.len();
+    gpu.launch(
+        &Launch {
+            kernel: if by_dtype("fill", &[x.dtype()])? == DType::Bf16 { "fill_bf16" } else { "fill_f32" },
+            op: "fill",
+            grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
+            block: [ELEMENTS, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n}"),
+        },
+        &mut [Arg::Out(x), Arg::I64(n as i64), Arg::F32(value)],
+    )
+}
+
+/// See [`crate::ops::embed::copy`].
+pub fn copy(gpu: &Gpu, x: View, y: ViewMut) -> Result<()> {
+    let n = x.len();
+    let kernel = match (x.dtype(), y.dtype()) {
+        (DType::F32, DType::Bf16) => "copy_f32_bf16",
+        (DType::Bf16, DType::F32) => "copy_bf16_f32",
+        (from, to) => match by_dtype("copy", &[from, to])? {
+            DType::Bf16 => "copy_bf16",
+            _ => "copy_f32",
+        },
+    };
+    gpu.launch(
+        &Launch {
+            kernel,
+            op: "copy",
+            grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
+            block: [ELEMENTS, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n}"),
+        },
+        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)],
+    )
+}

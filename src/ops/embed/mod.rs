@@ -1,0 +1,70 @@
+//! Rows by index: token embedding, and gathering the rows that carry a loss.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+pub mod oracle;
+
+use super::{below, cost, want};
+use crate::device::{Device, View, ViewMut};
+use crate::error::Result;
+
+/// `x[n] = table[ids[n]]`; ids `[N]` i32 in `0..V`, table `[V, C]`, x `[N, C]`. Also gathers rows of activations.
+pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
+    want("embed_fwd", "x [N, C]", x.len(), ids.len() * dim)?;
+    want("embed_fwd", "table [V, C]", table.len() % dim, 0)?;
+    let _span = dev.op("embed_fwd", || cost::embed_fwd(ids.len(), dim, x.dtype()));
+    match dev {
+        Device::Cpu(cpu) => {
+            below("embed_fwd", "ids below V", ids.host(), table.len() / dim)?;
+            cpu::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim)
+        }
+        Device::Gpu(gpu) => gpu::embed_fwd(gpu, ids, table, x, dim)?,
+    }
+    Ok(())
+}
+
+/// i32 elements that [`embed_bwd`] needs to put N rows in order.
+pub fn embed_order_len(dev: &Device, n: usize) -> usize {
+    match dev {
+        Device::Cpu(_) => 0,
+        Device::Gpu(_) => gpu::embed_order_len(n),
+    }
+}
+
+/// `dtable[ids[n]] += dx[n]`, rows added in the order of n; shapes as in [`embed_fwd`]. Also scatters rows back.
+/// `order`, of [`embed_order_len`], is scratch.
+pub fn embed_bwd(dev: &Device, ids: View, dx: View, mut dtable: ViewMut, order: ViewMut, dim: usize) -> Result<()> {
+    want("embed_bwd", "dx [N, C]", dx.len(), ids.len() * dim)?;
+    want("embed_bwd", "dtable [V, C]", dtable.len() % dim, 0)?;
+    want("embed_bwd", "order", order.len(), embed_order_len(dev, ids.len()))?;
+    let _span = dev.op("embed_bwd", || cost::embed_bwd(ids.len(), dim, dx.dtype(), dtable.dtype()));
+    match dev {
+        Device::Cpu(cpu) => {
+            below("embed_bwd", "ids below V", ids.host(), dtable.len() / dim)?;
+            cpu::embed_bwd(cpu, ids.host(), dx.host(), dtable.host_mut(), dim)
+        }
+        Device::Gpu(gpu) => gpu::embed_bwd(gpu, ids, dx, dtable, order, dim)?,
+    }
+    Ok(())
+}
+
+/// `x = value` everywhere; f32.
+pub fn fill(dev: &Device, mut x: ViewMut, value: f32) -> Result<()> {
+    let _span = dev.op("fill", || cost::fill(x.len(), x.dtype()));
+    match dev {
+        Device::Cpu(_) => x.host_mut::<f32>().fill(value),
+        Device::Gpu(gpu) => gpu::fill(gpu, x, value)?,
+    }
+    Ok(())
+}
+
+/// `y = x`; both of one length, f32.
+pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
+    want("copy", "y [N]", y.len(), x.len())?;
+    let _span = dev.op("copy", || cost::copy(x.len(), x.dtype(), y.dtype()));
+    match dev {
+        Device::Cpu(_) => y.host_mut::<f32>().copy_from_slice(x.host()),
+        Device::Gpu(gpu) => gpu::copy(gpu, x, y)?,
+    }
+    Ok(())
+}

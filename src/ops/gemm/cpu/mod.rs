@@ -1,0 +1,411 @@
+//! Matrix products on the CPU.
+//!
+//! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, unless [`gemm_pack`] has,
+//! and its rows of A, where they cannot be read in place, into tiles of `mr` rows. A microkernel holds one `mr x nr` tile
+//! of C in registers while it walks K in ascending order. K is walked in blocks of `KC`; between blocks the tile of C goes
+//! through memory. So each element is one chain of fused multiply-adds, and its bits depend on nothing but the row of A,
+//! the column of B and what it is added to. Source of the blocking: Goto and van de Geijn 2008, "Anatomy of
+//! high-performance matrix multiplication".
+//!
+//! At [`Precision::Medium`] A and B are rounded to bf16 as they are packed, or were by the op that wrote them; sums stay
+//! f32. A CPU that multiplies pairs of bf16 does so (`avx512_bf16`), another one multiplies the rounded floats, in the
+//! same order (`narrow`).
+
+mod ahead;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod narrow;
+mod pack;
+mod portable;
+
+use crate::device::Precision;
+use crate::device::cpu::Cpu;
+use crate::device::cpu::float::Narrow;
+use crate::device::cpu::math::Isa;
+use crate::device::cpu::pool::Shared;
+use crate::device::{DType, View};
+use crate::ops::gemm::Store;
+use ahead::{Ahead, Place};
+use half::bf16;
+use narrow::Rounded;
+use std::ops::Range;
+
+/// K walked between two visits to memory of a tile of C.
+pub(crate) const KC: usize = 512;
+/// Floats from row to row of a tile of A packed by rows; odd in cache lines, so that rows do not share cache sets.
+pub(crate) const A_STRIDE: usize = KC + 16;
+/// Columns of B a task packs at a time, of `KC` steps; of fewer steps more, up to `WIDE`.
+const NC: usize = 128;
+/// So wide that rows of C up to it are written whole: a row of tiles is then one stretch of memory, which `ahead` asks for.
+const WIDE: usize = 512;
+/// Rows of A that a task walks, about, where all threads have as many: what packing B costs is spread over them.
+const MC: usize = 256;
+/// Rows a thread must have at least for rows to be cut.
+const FEW: usize = 8;
+/// Multiply-adds below which waking another thread costs more than it brings.
+const INLINE: usize = 1 << 18;
+
+/// `c += a b` on one tile: elements of K, A and the elements from row to row of it, packed panel of B (64-byte aligned),
+/// C and the floats from row to row of it, whether C is read first (else the chain starts from zero), and what to fetch
+/// on the way.
+pub(crate) type Tile = unsafe fn(usize, *const f32, usize, *const f32, *mut f32, usize, bool, [Ahead; 2]);
+/// Packs `(from, ld, width, kc, to)`.
+pub(crate) type Pack<T = f32> = unsafe fn(*const T, usize, usize, usize, *mut f32);
+/// Packs `kc` steps of one row: `(from, kc, to)`.
+pub(crate) type PackRow<T> = unsafe fn(*const T, usize, *mut f32);
+
+/// How factors stored as `T` are packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Packs<T> {
+    /// [`pack::transpose`] to `nr` columns: a panel of B that is stored `[N, K]`.
+    pub transpose: Pack<T>,
+    /// [`pack::copy`] to the steps that `cols` reads: a tile of A that is stored `[K, M]`.
+    pub copy_a: Pack<T>,
+    /// [`pack::copy`] to `nr` columns: a panel of B that is stored `[K, N]`.
+    pub copy_b: Pack<T>,
+    /// A row of A.
+    pub row: PackRow<T>,
+    /// Rows of A can be read where they are.
+    pub in_place: bool,
+}
+
+/// The microkernels of one instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    /// Rows of a tile at most.
+    pub mr: usize,
+    /// Columns of a tile.
+    pub nr: usize,
+    /// Elements from step to step of a tile of A packed by steps.
+    pub step: usize,
+    /// Steps of K in an element.
+    pub steps: usize,
+    /// By rows - 1, for A by rows.
+    pub rows: &'static [Tile],
+    /// By rows - 1, for A packed by steps.
+    pub cols: &'static [Tile],
+    /// Of floats.
+    pub f32: Packs<f32>,
+    /// Of bf16, which an op before has rounded to.
+    pub bf16: Packs<bf16>,
+}
+
+impl Kernels {
+    /// Elements in a row or column of `kc` steps.
+    fn elements(&self, kc: usize) -> usize {
+        kc.div_ceil(self.steps)
+    }
+}
+
+/// A set of kernels.
+trait Set {
+    const KERNELS: Kernels;
+}
+
+fn kernels(cpu: &Cpu) -> &'static Kernels {
+    match (cpu.isa, cpu.precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Highest) => &avx512::F32::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Medium) if avx512_bf16::is_here() => &avx512_bf16::Pairs::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Medium) => &Rounded::<avx512::F32>::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Highest) => &avx2::F32::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Medium) => &Rounded::<avx2::F32>::KERNELS,
+        (_, Precision::Highest) => &portable::F32::KERNELS,
+        (_, Precision::Medium) => &Rounded::<portable::F32>::KERNELS,
+    }
+}
+
+/// [`pack::transpose`] to 32 columns.
+pub(crate) fn turn_32(isa: Isa) -> Pack {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::transpose,
+        _ => pack::transpose_32,
+    }
+}
+
+/// How floats become pairs of bf16, for other products of pairs; none where the CPU multiplies no pairs.
+pub(crate) fn pack_pairs(isa: Isa) -> Option<&'static Packs<f32>> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if avx512_bf16::is_here() => Some(&avx512_bf16::Pairs::KERNELS.f32),
+        _ => None,
+    }
+}
+
+/// What rounds floats to bf16 by an instruction, where there is one.
+pub(crate) fn narrow(cpu: &Cpu) -> Narrow {
+    pack_pairs(cpu.isa).map(|pairs| pairs.row)
+}
+
+/// Whether products are of pairs of bf16.
+pub fn multiplies_pairs(cpu: &Cpu) -> bool {
+    kernels(cpu).steps == 2
+}
+
+/// A factor as it is stored: in f32, or rounded already.
+#[derive(Clone, Copy)]
+pub enum Factor<'a> {
+    /// Floats.
+    F32(&'a [f32]),
+    /// What only products read, at medium precision.
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> From<View<'a>> for Factor<'a> {
+    fn from(x: View<'a>) -> Factor<'a> {
+        if x.dtype() == DType::Bf16 { Factor::Bf16(x.host()) } else { Factor::F32(x.host()) }
+    }
+}
+
+impl<'a> Factor<'a> {
+    /// Number of elements.
+    fn len(self) -> usize {
+        match self {
+            Factor::F32(x) => x.len(),
+            Factor::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Its first byte, and the bytes of an element.
+    fn bytes(self) -> (*const u8, usize) {
+        match self {
+            Factor::F32(x) => (x.as_ptr().cast(), size_of::<f32>()),
+            Factor::Bf16(x) => (x.as_ptr().cast(), size_of::<bf16>()),
+        }
+    }
+
+    /// Part of it.
+    pub fn at(self, range: Range<usize>) -> Factor<'a> {
+        match self {
+            Factor::F32(x) => Factor::F32(&x[range]),
+            Factor::Bf16(x) => Factor::Bf16(&x[range]),
+        }
+    }
+}
+
+/// One product, `c [m, n]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    a: Factor<'a>,
+    /// Numbers from row to row of A as it is stored.
+    lda: usize,
+    /// A is stored `[K, M]` rather than `[M, K]`.
+    a_by_k: bool,
+    b: Factor<'a>,
+    /// B from [`gemm_pack`].
+    panels: Option<&'a [f32]>,
+    /// B is stored `[K, N]` rather than `[N, K]`.
+    b_by_k: bool,
+    c: Shared<f32>,
+    /// Floats from row to row of C.
+    ldc: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+}
+
+impl<'a> Product<'a> {
+    /// A `[M, K]`, B `[N, K]`.
+    pub fn nt(a: Factor<'a>, b: Factor<'a>, c: &mut [f32], [m, n, k]: [usize; 3], store: Store) -> Product<'a> {
+        let c = Shared::new(c);
+        Product { a, lda: k, a_by_k: false, b, panels: None, b_by_k: false, c, ldc: n, m, n, k, store }
+    }
+
+    /// A `[M, K]`, B `[K, N]`.
+    pub fn nn(a: Factor<'a>, b: Factor<'a>, c: &mut [f32], dims: [usize; 3], store: Store) -> Product<'a> {
+        Product { b_by_k: true, ..Product::nt(a, b, c, dims, store) }
+    }
+
+    /// A `[K, M]`, B `[K, N]`.
+    pub fn tn(a: Factor<'a>, b: Factor<'a>, c: &mut [f32], dims: [usize; 3], store: Store) -> Product<'a> {
+        Product { lda: dims[0], a_by_k: true, ..Product::nn(a, b, c, dims, store) }
+    }
+
+    /// With B's panels, where there are.
+    pub fn panels(self, panels: Option<&'a [f32]>) -> Product<'a> {
+        Product { panels, ..self }
+    }
+
+    /// Of an A whose rows, as it is stored, lie so far apart.
+    pub fn lda(self, lda: usize) -> Product<'a> {
+        Product { lda, ..self }
+    }
+
+    /// Into a C whose rows lie so far apart.
+    pub fn ldc(self, ldc: usize) -> Product<'a> {
+        Product { ldc, ..self }
+    }
+
+    /// The elements of A and C fit rows so far apart.
+    fn fits(&self) -> bool {
+        let (rows, width) = if self.a_by_k { (self.k, self.m) } else { (self.m, self.k) };
+        let spans = |len, rows: usize, width, ld| match width == ld {
+            true => rows * width == len,
+            false => rows == 0 || width < ld && (rows - 1) * ld + width <= len,
+        };
+        self.b.len() == self.n * self.k
+            && spans(self.a.len(), rows, width, self.lda)
+            && spans(self.c.len(), self.m, self.n, self.ldc)
+    }
+}
+
+/// See [`crate::ops::gemm::gemm_nt`].
+pub fn gemm_nt(
+    cpu: &Cpu,
+    a: Factor,
+    b: Factor,
+    panels: Option<&[f32]>,
+    c: &mut [f32],
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) {
+    run(cpu, Product::nt(a, b, c, [m, n, k], store).panels(panels));
+}
+
+/// See [`crate::ops::gemm::panels_len`].
+pub fn panels_len(cpu: &Cpu, n: usize, k: usize) -> usize {
+    let kernels = kernels(cpu);
+    n.next_multiple_of(kernels.nr) * kernels.elements(k)
+}
+
+/// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[elements(kc), nr]`, side by side.
+pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
+    let (kernels, to) = (kernels(cpu), Shared::new(panels));
+    assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k), "gemm_pack: sizes");
+    let n_panels = n.div_ceil(kernels.nr);
+    cpu.pool.run(n_panels * k.div_ceil(KC), |task| {
+        let (k0, j) = (task / n_panels * KC, task % n_panels * kernels.nr);
+        let (kc, width) = (KC.min(k - k0), kernels.nr.min(n - j));
+        let (mut scratch, len) = (pack::Scratch::new(), kernels.elements(kc) * kernels.nr);
+        let (_, packed) = scratch.get();
+        // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
+        unsafe {
+            (kernels.f32.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed);
+            to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)).copy_from_nonoverlapping(packed, len);
+        }
+    });
+}
+
+/// Where, in the panels of a whole matrix, the one of column `j` and of the `kc` steps from `k0` on starts.
+fn panel_at(n_panels: usize, kernels: &Kernels, k0: usize, kc: usize, j: usize) -> usize {
+    kernels.elements(k0) * n_panels * kernels.nr + j * kernels.elements(kc)
+}
+
+/// See [`crate::ops::gemm::gemm_nn`].
+pub fn gemm_nn(cpu: &Cpu, a: Factor, b: Factor, c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+    run(cpu, Product::nn(a, b, c, [m, n, k], store));
+}
+
+/// See [`crate::ops::gemm::gemm_tn`].
+pub fn gemm_tn(cpu: &Cpu, a: Factor, b: Factor, c: &mut [f32], m: usize, n: usize, k: usize, store: Store) {
+    run(cpu, Product::tn(a, b, c, [m, n, k], store));
+}
+
+/// Computes it.
+pub(crate) fn run(cpu: &Cpu, p: Product) {
+    assert!(p.fits(), "gemm: sizes");
+    if p.m == 0 || p.n == 0 {
+        return;
+    }
+    let kernels = kernels(cpu);
+    let threads = if p.m * p.n * p.k < INLINE { 1 } else { cpu.pool.threads() };
+    let (rows, cols) =
+        if p.a_by_k { split_evenly(p.m, p.n, kernels, threads) } else { split(p.m, p.n, kernels, threads) };
+    let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
+    cpu.pool.run(down * across, |task| {
+        let (i, j) = (task / across * rows, task % across * cols);
+        block(&p, kernels, i..p.m.min(i + rows), j..p.n.min(j + cols));
+    });
+}
+
+/// Rows and columns of the blocks of C. Rows are cut first: what an op makes of a row, the next op then finds on the same
+/// core. Few rows are not worth the loads of B on every core: then columns are cut.
+fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize) {
+    if threads == 1 || m >= threads * FEW {
+        let rows = m.div_ceil((m / MC).max(1).next_multiple_of(threads));
+        return (if rows < MC / 2 { rows } else { rows.next_multiple_of(kernels.mr) }, n);
+    }
+    let panels = n.div_ceil(kernels.nr);
+    let across = n.div_ceil(NC).next_multiple_of(threads).min(panels);
+    (m, panels.div_ceil(across) * kernels.nr)
+}
+
+/// One block of C a thread, cut so that least is packed: here a block packs all it reads, rows and columns, and K is long.
+fn split_evenly(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize) {
+    let packed = |down: usize| threads / down * m + down * n;
+    let cuts = (1..=threads).filter(|down| threads.is_multiple_of(*down));
+    let down = cuts.min_by_key(|down| packed(*down)).unwrap_or(1);
+    let rows = m.div_ceil(down).next_multiple_of(kernels.mr);
+    (rows, n.div_ceil(threads / down).next_multiple_of(kernels.nr))
+}
+
+/// One block of C.
+fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>) {
+    let mut scratch = pack::Scratch::new();
+    let (a, b) = scratch.get();
+    // A product over nothing is one empty block: it stores zeros, or what was there.
+    for k0 in (0..p.k.max(1)).step_by(KC) {
+        let kc = KC.min(p.k - k0);
+        let wide = (NC * KC / kc.max(1)).min(WIDE) / kernels.nr * kernels.nr;
+        for j0 in cols.clone().step_by(wide) {
+            let cols = j0..cols.end.min(j0 + wide);
+            let b = match p.panels {
+                Some(panels) => panels[panel_at(p.n.div_ceil(kernels.nr), kernels, k0, kc, j0)..].as_ptr(),
+                None => {
+                    // SAFETY: inside B; the panels of these columns and steps hold at most NC KC floats.
+                    unsafe { pack::pack_b(p, kernels, k0, kc, cols.clone(), b) };
+                    b.cast_const()
+                }
+            };
+            let place = Place::new(k0, kc, rows.clone(), cols, kernels);
+            for t in 0..place.tiles {
+                // SAFETY: inside A, at most mr rows and KC steps.
+                let a = unsafe { pack::pack_a(p, kernels, k0, kc, place.tile(t), a) };
+                tile_row(p, kernels, &place, t, a, b);
+            }
+        }
+    }
+}
+
+/// The tiles of one row of tiles.
+fn tile_row(p: &Product, kernels: &Kernels, place: &Place, t: usize, (a, lda): (*const f32, usize), b: *const f32) {
+    let (rows, cols, load) = (place.tile(t), &place.cols, place.k0 > 0 || p.store == Store::Add);
+    let (nr, len) = (kernels.nr, kernels.elements(place.kc));
+    let tile = if p.a_by_k { kernels.cols[rows.len() - 1] } else { kernels.rows[rows.len() - 1] };
+    for j in cols.clone().step_by(nr) {
+        let ahead = place.ahead(p, kernels, t, j);
+        // SAFETY: the panel of column j; in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
+        let (panel, c) = unsafe { (b.add((j - cols.start) * len), p.c.ptr().add(rows.start * p.ldc + j)) };
+        if j + nr <= cols.end {
+            // SAFETY: A holds `len` elements of rows.len() rows, the panel `len nr`, and the tile is inside C.
+            unsafe { tile(len, a, lda, panel, c, p.ldc, load, ahead) };
+            continue;
+        }
+        // The last columns: through a tile of its own.
+        let (width, mut edge) = (cols.end - j, [0f32; pack::MAX_MR * pack::MAX_NR]);
+        for i in 0..rows.len() {
+            // SAFETY: row i of this tile of C, which is this task's alone.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.ldc), width) };
+            edge[i * nr..][..width].copy_from_slice(c);
+        }
+        // SAFETY: as above, and edge holds mr nr floats.
+        unsafe { tile(len, a, lda, panel, edge.as_mut_ptr(), nr, load, ahead) };
+        for i in 0..rows.len() {
+            // SAFETY: as above.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * p.ldc), width) };
+            c.copy_from_slice(&edge[i * nr..][..width]);
+        }
+    }
+}

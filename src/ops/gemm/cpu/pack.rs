@@ -1,0 +1,179 @@
+//! Packing: the operands in the order in which a microkernel reads them.
+
+use super::{A_STRIDE, Factor, KC, Kernels, NC, Packs, Product};
+use crate::device::cpu::float::Float;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Rows of the tallest tile of any instruction set.
+pub(super) const MAX_MR: usize = 14;
+/// Floats a step of a tile of A packed by steps, at most.
+const MAX_STEP: usize = 16;
+/// Columns of the widest.
+pub(super) const MAX_NR: usize = 32;
+
+/// Room for one packed tile of A and the packed panels of one block of B: on the stack, never initialised.
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    a: MaybeUninit<[f32; MAX_STEP * A_STRIDE]>,
+    b: MaybeUninit<[f32; NC * KC]>,
+}
+
+impl Scratch {
+    pub(super) const fn new() -> Scratch {
+        Scratch { a: MaybeUninit::uninit(), b: MaybeUninit::uninit() }
+    }
+
+    /// Where A and B go.
+    pub(super) fn get(&mut self) -> (*mut f32, *mut f32) {
+        (self.a.as_mut_ptr().cast(), self.b.as_mut_ptr().cast())
+    }
+}
+
+/// Steps `k0..k0 + kc` of `rows` of A as a microkernel reads them, and the floats from row to row: in place where
+/// possible, else packed into `to`, `[mr, A_STRIDE]` or, for A stored `[K, M]`, by steps.
+///
+/// # Safety
+/// The range is inside A, of at most `mr` rows and `KC` steps; `to` is the A of a [`Scratch`].
+pub(super) unsafe fn pack_a(
+    p: &Product,
+    kernels: &Kernels,
+    k0: usize,
+    kc: usize,
+    rows: Range<usize>,
+    to: *mut f32,
+) -> (*const f32, usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match p.a {
+            Factor::F32(a) => pack_rows(p, kernels, &kernels.f32, a.as_ptr(), k0, kc, rows, to),
+            Factor::Bf16(a) => pack_rows(p, kernels, &kernels.bf16, a.as_ptr(), k0, kc, rows, to),
+        }
+    }
+}
+
+/// # Safety
+/// As [`pack_a`], A being `a`.
+unsafe fn pack_rows<T>(
+    p: &Product,
+    kernels: &Kernels,
+    packs: &Packs<T>,
+    a: *const T,
+    k0: usize,
+    kc: usize,
+    rows: Range<usize>,
+    to: *mut f32,
+) -> (*const f32, usize) {
+    // SAFETY: inside A, and inside `to`, which holds MAX_STEP A_STRIDE >= kc step, mr A_STRIDE floats.
+    unsafe {
+        if p.a_by_k {
+            (packs.copy_a)(a.add(k0 * p.lda + rows.start), p.lda, rows.len(), kc, to);
+            return (to, 0);
+        }
+        let from = a.add(rows.start * p.lda + k0);
+        // Rows a multiple of 4 KiB apart share their cache sets, of 8 or 12 lines each.
+        if packs.in_place
+            && (p.lda | p.k).is_multiple_of(kernels.steps)
+            && !(p.lda * size_of::<T>()).is_multiple_of(4096)
+        {
+            return (from.cast(), p.lda / kernels.steps);
+        }
+        for i in 0..rows.len() {
+            (packs.row)(from.add(i * p.lda), kc, to.add(i * A_STRIDE));
+        }
+        (to, A_STRIDE)
+    }
+}
+
+/// Packs `cols` of B over `k0..k0 + kc` into panels `[elements(kc), nr]`, the last one filled up with zeros.
+///
+/// # Safety
+/// The range is inside B; its panels are at most `NC KC` floats; `to` is the B of a [`Scratch`].
+pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize, cols: Range<usize>, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match p.b {
+            Factor::F32(b) => pack_panels(p, kernels, &kernels.f32, b.as_ptr(), k0, kc, cols, to),
+            Factor::Bf16(b) => pack_panels(p, kernels, &kernels.bf16, b.as_ptr(), k0, kc, cols, to),
+        }
+    }
+}
+
+/// # Safety
+/// As [`pack_b`], B being `b`.
+unsafe fn pack_panels<T>(
+    p: &Product,
+    kernels: &Kernels,
+    packs: &Packs<T>,
+    b: *const T,
+    k0: usize,
+    kc: usize,
+    cols: Range<usize>,
+    to: *mut f32,
+) {
+    for j in cols.clone().step_by(kernels.nr) {
+        let width = kernels.nr.min(cols.end - j);
+        // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; NC is a multiple of nr, so `to` holds
+        // kc nr floats for each panel, of which packing may use all.
+        unsafe {
+            let panel = to.add((j - cols.start) * kernels.elements(kc));
+            if p.b_by_k {
+                (packs.copy_b)(b.add(k0 * p.n + j), p.n, width, kc, panel);
+            } else {
+                (packs.transpose)(b.add(j * p.k + k0), p.k, width, kc, panel);
+            }
+        }
+    }
+}
+
+/// `to [kc, W]` from `kc` rows of `width <= W` numbers, `ld` apart; zeros in other columns.
+///
+/// # Safety
+/// `from` and `to` hold that many.
+#[inline]
+pub(super) unsafe fn copy<T: Float, const W: usize>(from: *const T, ld: usize, width: usize, kc: usize, to: *mut f32) {
+    for q in 0..kc {
+        // SAFETY: row q < kc of both, as promised.
+        unsafe {
+            let (from, to) = (from.add(q * ld), to.add(q * W));
+            if width == W {
+                to.cast::<[f32; W]>().write_unaligned(from.cast::<[T; W]>().read_unaligned().map(T::wide));
+            } else {
+                (0..width).for_each(|j| to.add(j).write((*from.add(j)).wide()));
+                to.add(width).write_bytes(0, W - width);
+            }
+        }
+    }
+}
+
+/// `kc` numbers of a row.
+///
+/// # Safety
+/// Both hold that many.
+pub(super) unsafe fn row<T: Float>(from: *const T, kc: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { (0..kc).for_each(|q| to.add(q).write((*from.add(q)).wide())) }
+}
+
+/// `panel [kc, nr]` from `width <= nr` rows of `b`, `ld` numbers apart, element by element; zeros in other columns.
+///
+/// # Safety
+/// `b` holds `width` rows of `kc` numbers, `ld` apart; `panel` holds `kc nr` floats.
+#[inline(always)]
+pub(super) unsafe fn transpose<T: Float>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32, nr: usize) {
+    for q in 0..kc {
+        for j in 0..nr {
+            // SAFETY: j < width and q < kc, as promised.
+            unsafe { *panel.add(q * nr + j) = if j < width { (*b.add(j * ld + q)).wide() } else { 0.0 } };
+        }
+    }
+}
+
+/// The same to 32 columns.
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn transpose_32<T: Float>(b: *const T, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { transpose(b, ld, width, kc, panel, 32) }
+}

@@ -1,0 +1,192 @@
+//! Launches of the head fused with the log-probability: blocks of logits that stay in the second-level cache, each a
+//! matrix product and then its sums or its gradient.
+//!
+//! The product is the one decoding uses, so a training forward has the bits of sampling. Blocks are walked rows first,
+//! then vocabulary; no bit depends on their size, but for dx in bf16, which is rounded once a block of tokens. x and w
+//! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `logprob_sm90.rs`.
+
+use super::gpu_sm90;
+use crate::device::cpu::softmax::SPAN;
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
+use crate::device::{DType, Device, View, ViewMut};
+use crate::error::Result;
+use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
+use std::ops::Range;
+
+/// Rows of a block.
+pub(crate) const ROWS: usize = 256;
+/// Tokens of a block: whole spans.
+pub(crate) const COLS: usize = 8 * SPAN;
+
+/// f32 elements of the workspace: a block of logits, and behind it the sums of its rows' spans and their targets' logits,
+/// or its gradient in bf16.
+pub fn workspace(gpu: &Gpu, vocab: usize, dim: usize, dtype: DType) -> usize {
+    let (fwd, bwd) = (hits_at(vocab) + ROWS, sums_at(vocab) + sums_at(vocab) / 2);
+    let fwd = if gpu_sm90::takes_fwd(gpu, vocab, dim, dtype) { gpu_sm90::fwd_workspace(vocab) } else { fwd };
+    let bwd = if gpu_sm90::takes(gpu, dim, dtype) { gpu_sm90::bwd_workspace(vocab) } else { bwd };
+    fwd.max(bwd)
+}
+
+fn sums_at(vocab: usize) -> usize {
+    ROWS * vocab.min(COLS)
+}
+
+fn hits_at(vocab: usize) -> usize {
+    sums_at(vocab) + ROWS * vocab.div_ceil(SPAN) * 3
+}
+
+/// A head and what it is asked.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// `[N, C]`
+    pub x: View<'a>,
+    /// `[V, C]`
+    pub w: View<'a>,
+    /// `[N]` i32
+    pub target: View<'a>,
+    /// C
+    pub dim: usize,
+    /// Factor of the logits.
+    pub inv_temperature: f32,
+}
+
+/// `0..n` in parts of `part`.
+pub(crate) fn parts(n: usize, part: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(part).map(move |at| at..n.min(at + part))
+}
+
+/// See [`crate::ops::logprob::linear_logprob_fwd`].
+pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut; 3], mut work: ViewMut) -> Result<()> {
+    let (n, c) = (head.target.len(), head.dim);
+    let v = head.w.len() / c;
+    for (name, x) in ["logprob", "lse", "entropy"].iter().zip(&out) {
+        holds("linear_logprob_fwd", DType::F32, &[(name, x.dtype())])?;
+    }
+    holds("linear_logprob_fwd", DType::F32, &[("workspace", work.dtype())])?;
+    holds("linear_logprob_fwd", DType::I32, &[("target", head.target.dtype())])?;
+    if gpu_sm90::takes_fwd(gpu, v, c, head.x.dtype()) {
+        return gpu_sm90::linear_logprob_fwd(gpu, head, out, work);
+    }
+    for rows in parts(n, ROWS) {
+        for cols in parts(v, COLS) {
+            logits(dev, head, &mut work, rows.clone(), cols.clone())?;
+            let launch = Launch {
+                kernel: "linear_logprob_spans",
+                op: "linear_logprob_fwd",
+                grid: [(rows.len() * cols.len().div_ceil(SPAN)).div_ceil(16) as u32, 1, 1],
+                block: [256, 1, 1],
+                shared_bytes: 0,
+                shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}, tokens {cols:?}"),
+            };
+            let args = &mut [
+                Arg::Out(work.reborrow()),
+                Arg::In(head.target.at(rows.clone())),
+                Arg::I64(sums_at(v) as i64),
+                Arg::I64(hits_at(v) as i64),
+                Arg::I64(rows.len() as i64),
+                Arg::I32(cols.len() as i32),
+                Arg::I32(cols.start as i32),
+                Arg::I32(v.div_ceil(SPAN) as i32),
+                Arg::F32(head.inv_temperature),
+            ];
+            gpu.launch(&launch, args)?;
+        }
+        merge(gpu, head, &mut out, work.view(), rows, [sums_at(v), hits_at(v)])?;
+    }
+    Ok(())
+}
+
+/// logprob, lse, entropy of rows from the sums of their spans and their targets' logits, which stand in the workspace.
+pub(crate) fn merge(
+    gpu: &Gpu,
+    head: Head,
+    [logprob, lse, entropy]: &mut [ViewMut; 3],
+    work: View,
+    rows: Range<usize>,
+    [sums_at, hits_at]: [usize; 2],
+) -> Result<()> {
+    let (n, c) = (head.target.len(), head.dim);
+    let v = head.w.len() / c;
+    let launch = Launch {
+        kernel: "linear_logprob_fwd",
+        op: "linear_logprob_fwd",
+        grid: [rows.len().div_ceil(128) as u32, 1, 1],
+        block: [128, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}"),
+    };
+    let args = &mut [
+        Arg::In(work),
+        Arg::Out(logprob.reborrow().at(rows.clone())),
+        Arg::Out(lse.reborrow().at(rows.clone())),
+        Arg::Out(entropy.reborrow().at(rows.clone())),
+        Arg::I64(sums_at as i64),
+        Arg::I64(hits_at as i64),
+        Arg::I64(rows.len() as i64),
+        Arg::I32(v.div_ceil(SPAN) as i32),
+    ];
+    gpu.launch(&launch, args)
+}
+
+/// Raw logits of a block into the workspace.
+fn logits(dev: &Device, head: Head, work: &mut ViewMut, rows: Range<usize>, cols: Range<usize>) -> Result<()> {
+    let c = head.dim;
+    let (x, w) = (head.x.at(rows.start * c..rows.end * c), head.w.at(cols.start * c..cols.end * c));
+    let z = work.reborrow().at(0..rows.len() * cols.len());
+    gemm_nt(dev, x, w, z, rows.len(), cols.len(), c, Store::Set)
+}
+
+/// See [`crate::ops::logprob::linear_logprob_bwd`].
+pub fn linear_logprob_bwd(
+    dev: &Device,
+    gpu: &Gpu,
+    head: Head,
+    [dlogprob, dentropy, lse, entropy]: [View; 4],
+    [mut dx, mut dw]: [ViewMut; 2],
+    mut work: ViewMut,
+) -> Result<()> {
+    let (n, c) = (head.target.len(), head.dim);
+    let v = head.w.len() / c;
+    for x in [dlogprob, dentropy, lse, entropy, work.view()] {
+        holds("linear_logprob_bwd", DType::F32, &[("an input of a row", x.dtype())])?;
+    }
+    holds("linear_logprob_bwd", DType::I32, &[("target", head.target.dtype())])?;
+    let narrow = by_dtype("linear_logprob_bwd", &[head.x.dtype(), head.w.dtype(), dx.dtype()])? == DType::Bf16;
+    if gpu_sm90::takes(gpu, c, head.x.dtype()) {
+        return gpu_sm90::linear_logprob_bwd(dev, gpu, head, [dlogprob, dentropy, lse, entropy], [dx, dw], work);
+    }
+    let dz_at = if narrow { sums_at(v) } else { 0 };
+    for rows in parts(n, ROWS) {
+        for cols in parts(v, COLS) {
+            logits(dev, head, &mut work, rows.clone(), cols.clone())?;
+            let (m, k) = (rows.len(), cols.len());
+            let launch = Launch {
+                kernel: if narrow { "linear_logprob_bwd_bf16" } else { "linear_logprob_bwd_f32" },
+                op: "linear_logprob_bwd",
+                grid: [m as u32, k.div_ceil(1024) as u32, 1],
+                block: [256, 1, 1],
+                shared_bytes: 0,
+                shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}, tokens {cols:?}"),
+            };
+            let args = &mut [
+                Arg::In(dlogprob.at(rows.clone())),
+                Arg::In(dentropy.at(rows.clone())),
+                Arg::In(head.target.at(rows.clone())),
+                Arg::In(lse.at(rows.clone())),
+                Arg::In(entropy.at(rows.clone())),
+                Arg::Out(work.reborrow()),
+                Arg::I64(dz_at as i64),
+                Arg::I32(k as i32),
+                Arg::I32(cols.start as i32),
+                Arg::F32(head.inv_temperature),
+            ];
+            gpu.launch(&launch, args)?;
+            let (of_rows, of_cols) = (rows.start * c..rows.end * c, cols.start * c..cols.end * c);
+            let dz = work.view().at(dz_at..work.len()).cast(head.x.dtype()).at(0..m * k);
+            let store = if cols.start == 0 { Store::Set } else { Store::Add };
+            gemm_nn(dev, dz, head.w.at(of_cols.clone()), dx.reborrow().at(of_rows.clone()), m, c, k, store)?;
+            gemm_tn(dev, dz, head.x.at(of_rows), dw.reborrow().at(of_cols), k, c, m, Store::Add)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The language-model head fused with the log-probability of the taken token: the `[N, V]` logits never exist.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+mod gpu_sm90;
+pub mod oracle;
+
+use super::{cost, want};
+use crate::device::{DType, Device, View, ViewMut};
+use crate::error::Result;
+use crate::ops::gemm::Matrix;
+use gpu::Head;
+
+/// f32 elements of the workspace the two ops need for w `[V, C]` of `dtype`: a bounded block of rows, whatever N is.
+pub fn linear_logprob_workspace(dev: &Device, vocab: usize, dim: usize, dtype: DType) -> usize {
+    match dev {
+        Device::Cpu(cpu) => cpu::workspace_len(cpu, vocab),
+        Device::Gpu(gpu) => gpu::workspace(gpu, vocab, dim, dtype),
+    }
+}
+
+/// With `z = inv_temperature * x w^T`: logprob `[N]` = `z[target] - lse(z)`, lse `[N]`, entropy `[N]` of softmax(z);
+/// x `[N, C]` (bf16 too where [`Device::factor_dtype`] says so), w `[V, C]`, target `[N]` i32. Row rule in N, and the bits [`super::sample::sample`] returns.
+pub fn linear_logprob_fwd<'w>(
+    dev: &Device,
+    x: View,
+    w: impl Into<Matrix<'w>>,
+    target: View,
+    mut logprob: ViewMut,
+    mut lse: ViewMut,
+    mut entropy: ViewMut,
+    mut workspace: ViewMut,
+    dim: usize,
+    inv_temperature: f32,
+) -> Result<()> {
+    let (n, Matrix { rows: w, panels }) = (target.len(), w.into());
+    want("linear_logprob_fwd", "x [N, C]", x.len(), n * dim)?;
+    want("linear_logprob_fwd", "w [V, C]", w.len() % dim, 0)?;
+    want("linear_logprob_fwd", "logprob [N]", logprob.len(), n)?;
+    want("linear_logprob_fwd", "lse [N]", lse.len(), n)?;
+    want("linear_logprob_fwd", "entropy [N]", entropy.len(), n)?;
+    want(
+        "linear_logprob_fwd",
+        "workspace",
+        workspace.len(),
+        linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
+    )?;
+    let _span = dev.op("linear_logprob_fwd", || cost::linear_logprob_fwd(n, dim, w.len() / dim, x.dtype()));
+    match dev {
+        Device::Cpu(cpu) => cpu::linear_logprob_fwd(
+            cpu,
+            x.into(),
+            cpu::Head::new(w, panels),
+            target.host(),
+            logprob.host_mut(),
+            lse.host_mut(),
+            entropy.host_mut(),
+            workspace.host_mut(),
+            dim,
+            inv_temperature,
+        ),
+        Device::Gpu(gpu) => {
+            let head = Head { x, w, target, dim, inv_temperature };
+            gpu::linear_logprob_fwd(dev, gpu, head, [logprob, lse, entropy], workspace)?;
+        }
+    }
+    Ok(())
+}
+
+/// `dx = `, `dw += ` the gradients of [`linear_logprob_fwd`] given dlogprob `[N]` and dentropy `[N]`.
+/// The logits are computed again, block by block.
+pub fn linear_logprob_bwd<'w>(
+    dev: &Device,
+    dlogprob: View,
+    dentropy: View,
+    x: View,
+    w: impl Into<Matrix<'w>>,
+    target: View,
+    lse: View,
+    entropy: View,
+    mut dx: ViewMut,
+    mut dw: ViewMut,
+    mut workspace: ViewMut,
+    dim: usize,
+    inv_temperature: f32,
+) -> Result<()> {
+    let (n, Matrix { rows: w, panels }) = (target.len(), w.into());
+    for (rule, got) in [
+        ("dlogprob [N]", dlogprob.len()),
+        ("dentropy [N]", dentropy.len()),
+        ("lse [N]", lse.len()),
+        ("entropy [N]", entropy.len()),
+    ] {
+        want("linear_logprob_bwd", rule, got, n)?;
+    }
+    want("linear_logprob_bwd", "x [N, C]", x.len(), n * dim)?;
+    want("linear_logprob_bwd", "dx [N, C]", dx.len(), n * dim)?;
+    want("linear_logprob_bwd", "dw [V, C]", dw.len(), w.len())?;
+    want(
+        "linear_logprob_bwd",
+        "workspace",
+        workspace.len(),
+        linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
+    )?;
+    let _span = dev.op("linear_logprob_bwd", || cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype()));
+    match dev {
+        Device::Cpu(cpu) => cpu::linear_logprob_bwd(
+            cpu,
+            dlogprob.host(),
+            dentropy.host(),
+            x.into(),
+            cpu::Head::new(w, panels),
+            target.host(),
+            lse.host(),
+            entropy.host(),
+            dx.host_mut(),
+            dw.host_mut(),
+            workspace.host_mut(),
+            dim,
+            inv_temperature,
+        ),
+        Device::Gpu(gpu) => {
+            let head = Head { x, w, target, dim, inv_temperature };
+            let given = [dlogprob, dentropy, lse, entropy];
+            gpu::linear_logprob_bwd(dev, gpu, head, given, [dx, dw], workspace)?;
+        }
+    }
+    Ok(())
+}

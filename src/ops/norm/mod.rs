@@ -1,0 +1,68 @@
+//! RMSNorm, over rows or, with rows = tokens x heads, per head (the q/k norm of Qwen3).
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+pub mod oracle;
+
+use super::{cost, want};
+use crate::device::{DType, Device, View, ViewMut};
+use crate::error::Result;
+use half::bf16;
+
+/// `y = x * rstd * w`, `rstd = 1 / sqrt(mean_c(x^2) + eps)`; x, y `[N, C]`, w `[C]`, rstd `[N]` (saved for backward).
+///
+/// On the CPU y may be bf16 (see [`Device::factor_dtype`]). Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
+pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: ViewMut, eps: f32) -> Result<()> {
+    let (n, c) = (rstd.len(), w.len());
+    want("rmsnorm_fwd", "x [N, C]", x.len(), n * c)?;
+    want("rmsnorm_fwd", "y [N, C]", y.len(), n * c)?;
+    let _span = dev.op("rmsnorm_fwd", || cost::rmsnorm_fwd(n, c, x.dtype(), y.dtype()));
+    match dev {
+        Device::Cpu(cpu) => {
+            let (x, w, rstd) = (x.host(), w.host(), rstd.host_mut());
+            match y.dtype() {
+                DType::Bf16 => cpu::rmsnorm_fwd(cpu, x, w, y.host_mut::<bf16>(), rstd, eps),
+                _ => cpu::rmsnorm_fwd(cpu, x, w, y.host_mut::<f32>(), rstd, eps),
+            }
+        }
+        Device::Gpu(gpu) => gpu::rmsnorm_fwd(gpu, x, w, y, rstd, eps)?,
+    }
+    Ok(())
+}
+
+/// f32 elements that [`rmsnorm_bwd`] needs for the sums of blocks of rows.
+pub fn rmsnorm_parts_len(dev: &Device, n: usize, dim: usize) -> usize {
+    match dev {
+        Device::Cpu(_) => cpu::parts_len(n, dim),
+        Device::Gpu(_) => gpu::parts_len(n, dim),
+    }
+}
+
+/// `dx += ` and `dw += ` the gradients of [`rmsnorm_fwd`]; dy, x, dx `[N, C]`, w, dw `[C]`, rstd `[N]`.
+/// `parts`, of [`rmsnorm_parts_len`], is scratch.
+pub fn rmsnorm_bwd(
+    dev: &Device,
+    dy: View,
+    x: View,
+    w: View,
+    rstd: View,
+    mut dx: ViewMut,
+    mut dw: ViewMut,
+    mut parts: ViewMut,
+) -> Result<()> {
+    let (n, c) = (rstd.len(), w.len());
+    want("rmsnorm_bwd", "x [N, C]", x.len(), n * c)?;
+    want("rmsnorm_bwd", "dy [N, C]", dy.len(), n * c)?;
+    want("rmsnorm_bwd", "dx [N, C]", dx.len(), n * c)?;
+    want("rmsnorm_bwd", "dw [C]", dw.len(), c)?;
+    want("rmsnorm_bwd", "parts", parts.len(), rmsnorm_parts_len(dev, n, c))?;
+    let _span = dev.op("rmsnorm_bwd", || cost::rmsnorm_bwd(n, c, x.dtype()));
+    match dev {
+        Device::Cpu(cpu) => {
+            let to = [dx.host_mut(), dw.host_mut(), parts.host_mut()];
+            cpu::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), to)
+        }
+        Device::Gpu(gpu) => gpu::rmsnorm_bwd(gpu, dy, x, w, rstd, [dx, dw, parts])?,
+    }
+    Ok(())
+}

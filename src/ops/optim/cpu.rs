@@ -1,0 +1,89 @@
+//! The optimizer's ops on the CPU.
+
+use crate::device::cpu::Cpu;
+use crate::device::cpu::pool::Shared;
+use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
+use half::bf16;
+
+/// Lanes of a part: as many as threads of the kernel.
+const LANES: usize = 64;
+/// Parts a task works on.
+const TASK: usize = 16;
+
+/// Elements of a part of a gradient of `n`. The number of parts is fixed, so the sum has one order on any machine.
+pub fn part_len(n: usize) -> usize {
+    n.div_ceil(GRAD_NORM_PARTS).next_multiple_of(LANES)
+}
+
+/// Sum of squares in f64: 1024 parts of consecutive elements, 64 lanes a part; lanes in order, then parts in order.
+pub fn sum_squares(cpu: &Cpu, g: &[f32]) -> f32 {
+    let mut sums = [0f64; GRAD_NORM_PARTS];
+    let part = part_len(g.len());
+    let to = Shared::new(&mut sums);
+    cpu.pool.run(GRAD_NORM_PARTS / TASK, |task| {
+        for i in task * TASK..(task + 1) * TASK {
+            let (from, end) = (g.len().min(i * part), g.len().min((i + 1) * part));
+            let sum = cpu.isa.run(
+                #[inline(always)]
+                || part_squares(&g[from..end]),
+            );
+            // SAFETY: each part is one task's.
+            let to = unsafe { to.part(i, 1) };
+            to[0] = sum;
+        }
+    });
+    sums.iter().fold(0f64, |a, b| a + b) as f32
+}
+
+#[inline(always)]
+fn part_squares(g: &[f32]) -> f64 {
+    let mut acc = [0f64; LANES];
+    let (whole, rest) = g.as_chunks::<LANES>();
+    for g in whole {
+        for l in 0..LANES {
+            acc[l] += g[l] as f64 * g[l] as f64;
+        }
+    }
+    for (l, g) in rest.iter().enumerate() {
+        acc[l] += *g as f64 * *g as f64;
+    }
+    acc.iter().fold(0f64, |a, b| a + b)
+}
+
+/// See [`crate::ops::optim::adamw_step`].
+pub fn adamw_step(cpu: &Cpu, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32], how: AdamW) {
+    let (c1, c2) = how.corrections();
+    let (w, m, v) = (Shared::new(w), Shared::new(m), Shared::new(v));
+    cpu.rows(
+        g.len(),
+        1,
+        #[inline(always)]
+        |first, n| {
+            // SAFETY: each part is one task's.
+            let (w, m, v) = unsafe { (w.part(first, n), m.part(first, n), v.part(first, n)) };
+            let g = &g[first..][..n];
+            for i in 0..n {
+                let g = g[i] * how.grad_scale;
+                m[i] = how.beta1 * m[i] + (1.0 - how.beta1) * g;
+                v[i] = how.beta2 * v[i] + (1.0 - how.beta2) * g * g;
+                let update = m[i] * c1 / ((v[i] * c2).sqrt() + how.eps);
+                w[i] -= how.lr * (update + how.weight_decay * w[i]);
+            }
+        },
+    );
+}
+
+/// w rounded to bf16.
+pub fn round(cpu: &Cpu, w: &[f32], to: &mut [bf16]) {
+    let to = Shared::new(to);
+    cpu.rows(
+        w.len(),
+        1,
+        #[inline(always)]
+        |first, n| {
+            // SAFETY: each part is one task's.
+            let to = unsafe { to.part(first, n) };
+            to.iter_mut().zip(&w[first..]).for_each(|(to, w)| *to = bf16::from_f32(*w));
+        },
+    );
+}

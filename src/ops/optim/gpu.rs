@@ -1,0 +1,68 @@
+//! Launches of the optimizer's kernels.
+
+use super::cpu::part_len;
+use crate::device::gpu::{Arg, Gpu, Launch, holds};
+use crate::device::{DType, View, ViewMut};
+use crate::error::Result;
+use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
+
+/// See [`crate::ops::optim::grad_norm`].
+pub fn grad_norm(gpu: &Gpu, g: View, out: ViewMut, mut workspace: ViewMut) -> Result<()> {
+    let n = g.len();
+    holds("grad_norm", DType::F32, &[("g", g.dtype()), ("out", out.dtype())])?;
+    holds("grad_norm", DType::U64, &[("workspace", workspace.dtype())])?;
+    let parts = Launch {
+        kernel: "grad_norm_parts",
+        op: "grad_norm",
+        grid: [GRAD_NORM_PARTS as u32, 1, 1],
+        block: [64, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("N={n}"),
+    };
+    let args = &mut [Arg::In(g), Arg::Out(workspace.reborrow()), Arg::I64(n as i64), Arg::I64(part_len(n) as i64)];
+    gpu.launch(&parts, args)?;
+    let sum = Launch { kernel: "grad_norm", grid: [1, 1, 1], block: [32, 1, 1], ..parts };
+    gpu.launch(&sum, &mut [Arg::In(workspace.view()), Arg::Out(out)])
+}
+
+/// See [`crate::ops::optim::adamw_step`].
+pub fn adamw_step(
+    gpu: &Gpu,
+    g: View,
+    w: ViewMut,
+    m: ViewMut,
+    v: ViewMut,
+    w_bf16: Option<ViewMut>,
+    how: AdamW,
+) -> Result<()> {
+    let (n, (c1, c2)) = (g.len(), how.corrections());
+    let floats = [("g", g.dtype()), ("w", w.dtype()), ("m", m.dtype()), ("v", v.dtype())];
+    holds("adamw_step", DType::F32, &floats)?;
+    holds("adamw_step", DType::Bf16, &[("w_bf16", w_bf16.as_ref().map_or(DType::Bf16, ViewMut::dtype))])?;
+    gpu.launch(
+        &Launch {
+            kernel: "adamw_step",
+            op: "adamw_step",
+            grid: [n.div_ceil(256) as u32, 1, 1],
+            block: [256, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n}"),
+        },
+        &mut [
+            Arg::In(g),
+            Arg::Out(w),
+            Arg::Out(m),
+            Arg::Out(v),
+            w_bf16.map_or(Arg::Null, Arg::Out),
+            Arg::I64(n as i64),
+            Arg::F32(how.lr),
+            Arg::F32(how.beta1),
+            Arg::F32(how.beta2),
+            Arg::F32(how.eps),
+            Arg::F32(how.weight_decay),
+            Arg::F32(how.grad_scale),
+            Arg::F32(c1),
+            Arg::F32(c2),
+        ],
+    )
+}

@@ -1,0 +1,83 @@
+//! The optimizer's ops.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+pub mod oracle;
+
+use super::{cost, want};
+use crate::device::{Device, View, ViewMut};
+use crate::error::Result;
+
+/// Parts of a sum over a whole gradient, and elements (u64) of the workspace of [`grad_norm`].
+pub const GRAD_NORM_PARTS: usize = 1024;
+
+/// Sum of squares of g `[N]`, in a fixed order; written to out `[1]`. NaN and infinity come through.
+pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut, workspace: ViewMut) -> Result<()> {
+    want("grad_norm", "out [1]", out.len(), 1)?;
+    want("grad_norm", "workspace", workspace.len(), GRAD_NORM_PARTS)?;
+    let _span = dev.op("grad_norm", || cost::grad_norm(g.len()));
+    match dev {
+        Device::Cpu(cpu) => out.host_mut::<f32>()[0] = cpu::sum_squares(cpu, g.host()),
+        Device::Gpu(gpu) => gpu::grad_norm(gpu, g, out, workspace)?,
+    }
+    Ok(())
+}
+
+/// Parameters of [`adamw_step`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Factor of the gradient: clipping.
+    pub grad_scale: f32,
+    /// Number of this step, from 1: bias correction.
+    pub step: u64,
+}
+
+impl AdamW {
+    /// `1 / (1 - beta^step)` of both moments.
+    pub(crate) fn corrections(&self) -> (f32, f32) {
+        let step = self.step.min(i32::MAX as u64) as i32;
+        // In f64: for small steps 1 - beta^step is a difference of near equals.
+        let correction = |beta: f32| (1.0 / (1.0 - (beta as f64).powi(step))) as f32;
+        (correction(self.beta1), correction(self.beta2))
+    }
+}
+
+/// One AdamW update of w `[N]` with its gradient g and moments m, v, all `[N]`; w_bf16 `[N]`, when there is one, becomes
+/// a rounded copy of w.
+///
+/// Source: Loshchilov and Hutter 2017, arXiv:1711.05101, alg. 2.
+pub fn adamw_step(
+    dev: &Device,
+    g: View,
+    mut w: ViewMut,
+    mut m: ViewMut,
+    mut v: ViewMut,
+    mut w_bf16: Option<ViewMut>,
+    how: AdamW,
+) -> Result<()> {
+    want("adamw_step", "w [N]", w.len(), g.len())?;
+    want("adamw_step", "m [N]", m.len(), g.len())?;
+    want("adamw_step", "v [N]", v.len(), g.len())?;
+    want("adamw_step", "w_bf16 [N]", w_bf16.as_ref().map_or(g.len(), ViewMut::len), g.len())?;
+    let _span = dev.op("adamw_step", || cost::adamw_step(g.len(), w_bf16.is_some()));
+    match dev {
+        Device::Cpu(cpu) => {
+            cpu::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how);
+            if let Some(w_bf16) = &mut w_bf16 {
+                cpu::round(cpu, w.host_mut(), w_bf16.host_mut());
+            }
+        }
+        Device::Gpu(gpu) => gpu::adamw_step(gpu, g, w, m, v, w_bf16, how)?,
+    }
+    Ok(())
+}

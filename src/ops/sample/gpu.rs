@@ -1,0 +1,57 @@
+//! Launches of the sampling kernel.
+
+use crate::device::cpu::softmax::{LANES, SPAN};
+use crate::device::gpu::{Arg, Gpu, Launch, holds};
+use crate::device::{DType, View, ViewMut};
+use crate::error::Result;
+use crate::ops::sample::Sampling;
+
+/// See [`crate::ops::sample::sample`].
+pub fn sample(gpu: &Gpu, logits: ViewMut, how: Sampling, token: ViewMut, logprob: ViewMut, vocab: usize) -> Result<()> {
+    let floats = [("logits", logits.dtype()), ("temperature", how.temperature.dtype()), ("top_p", how.top_p.dtype())];
+    holds("sample", DType::F32, &floats)?;
+    holds("sample", DType::F32, &[("min_p", how.min_p.dtype()), ("logprob", logprob.dtype())])?;
+    holds("sample", DType::I32, &[("top_k", how.top_k.dtype()), ("token", token.dtype())])?;
+    holds("sample", DType::U64, &[("key", how.key.dtype())])?;
+    let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
+    gpu.launch(
+        &Launch {
+            kernel: "sample",
+            op: "sample",
+            grid: [n as u32, 1, 1],
+            // Sixteen threads a span, whole warps, at most 256.
+            block: [(spans * LANES).next_multiple_of(32).min(256) as u32, 1, 1],
+            shared_bytes: (spans * 12) as u32,
+            shape: &format_args!("N={n} V={vocab}"),
+        },
+        &mut [
+            Arg::Out(logits),
+            Arg::In(how.temperature),
+            Arg::In(how.top_k),
+            Arg::In(how.top_p),
+            Arg::In(how.min_p),
+            Arg::In(how.key),
+            Arg::Out(token),
+            Arg::Out(logprob),
+            Arg::I32(vocab as i32),
+        ],
+    )
+}
+
+/// See [`crate::ops::sample::decode_next`].
+pub fn decode_next(gpu: &Gpu, token: View, rows: ViewMut, key: ViewMut, n_seqs: usize) -> Result<()> {
+    holds("decode_next", DType::I32, &[("token", token.dtype()), ("rows", rows.dtype())])?;
+    holds("decode_next", DType::U64, &[("key", key.dtype())])?;
+    let n = token.len();
+    gpu.launch(
+        &Launch {
+            kernel: "decode_next",
+            op: "decode_next",
+            grid: [n.div_ceil(128) as u32, 1, 1],
+            block: [128, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n} B={n_seqs}"),
+        },
+        &mut [Arg::In(token), Arg::Out(rows), Arg::Out(key), Arg::I64(n as i64), Arg::I32(n_seqs as i32)],
+    )
+}

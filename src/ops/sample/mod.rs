@@ -1,0 +1,79 @@
+//! Sampling: one token a row, and its log-probability, in one pass.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+pub mod oracle;
+
+use super::{cost, want};
+use crate::device::{Device, View, ViewMut};
+use crate::error::Result;
+
+/// How rows are sampled; every field `[N]`, except `key`.
+#[derive(Clone, Copy)]
+pub struct Sampling<'a> {
+    /// f32; 0 is greedy (and logprobs are then at temperature 1).
+    pub temperature: View<'a>,
+    /// i32; keep the k likeliest, 0 keeps all.
+    pub top_k: View<'a>,
+    /// f32; keep the smallest set whose probability reaches top_p, 1 keeps all.
+    pub top_p: View<'a>,
+    /// f32; drop tokens below min_p times the likeliest, 0 keeps all.
+    pub min_p: View<'a>,
+    /// u64 `[N, 3]`: seed, stream (the episode's side), position. The noise is a function of these alone.
+    pub key: View<'a>,
+}
+
+/// The next decode step's rows from this one's: `ids = token`, positions and the position of the noise's key one further.
+/// token `[N]` i32; rows `[6, N]` i32: ids, positions, seq, logit rows, and these rows' positions and seq, where row i
+/// samples from itself; key `[N, 3]` u64. Rows whose seq is `n_seqs` or above stay as they are.
+pub fn decode_next(dev: &Device, token: View, mut rows: ViewMut, mut key: ViewMut, n_seqs: usize) -> Result<()> {
+    let n = token.len();
+    want("decode_next", "rows [6, N]", rows.len(), 6 * n)?;
+    want("decode_next", "key [N, 3]", key.len(), 3 * n)?;
+    let _span = dev.op("decode_next", || cost::decode_next(n));
+    match dev {
+        Device::Cpu(_) => cpu::decode_next(token.host(), rows.host_mut(), key.host_mut(), n_seqs),
+        Device::Gpu(gpu) => gpu::decode_next(gpu, token, rows, key, n_seqs)?,
+    }
+    Ok(())
+}
+
+/// Draws token `[N]` i32 from logits `[N, V]` by inverse CDF with counter-based noise, and returns its logprob `[N]`
+/// under the whole softmax at this temperature (the policy's own distribution, also when truncated sampling chose it).
+/// logits are scaled in place. Row rule in N.
+pub fn sample(
+    dev: &Device,
+    mut logits: ViewMut,
+    how: Sampling,
+    mut token: ViewMut,
+    mut logprob: ViewMut,
+    vocab: usize,
+) -> Result<()> {
+    let n = token.len();
+    want("sample", "logits [N, V]", logits.len(), n * vocab)?;
+    want("sample", "logprob [N]", logprob.len(), n)?;
+    for (rule, got) in [
+        ("temperature [N]", how.temperature.len()),
+        ("top_k [N]", how.top_k.len()),
+        ("top_p [N]", how.top_p.len()),
+        ("min_p [N]", how.min_p.len()),
+        ("key [N, 3]", how.key.len() / 3),
+    ] {
+        want("sample", rule, got, n)?;
+    }
+    let _span = dev.op("sample", || cost::sample(n, vocab));
+    match dev {
+        Device::Cpu(cpu) => {
+            let rows = cpu::Rows {
+                temperature: how.temperature.host(),
+                top_k: how.top_k.host(),
+                top_p: how.top_p.host(),
+                min_p: how.min_p.host(),
+                key: how.key.host(),
+            };
+            cpu::sample(cpu, logits.host_mut(), rows, token.host_mut(), logprob.host_mut(), vocab)
+        }
+        Device::Gpu(gpu) => gpu::sample(gpu, logits, how, token, logprob, vocab)?,
+    }
+    Ok(())
+}

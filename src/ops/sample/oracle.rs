@@ -1,0 +1,49 @@
+//! Sampling: which tokens may be drawn, with which probability.
+
+use crate::ops::logprob::oracle::log_softmax;
+
+/// How one row is sampled; see [`crate::ops::sample::Sampling`].
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// 0 keeps all.
+    pub top_k: usize,
+    /// 1 keeps all.
+    pub top_p: f64,
+    /// 0 keeps all.
+    pub min_p: f64,
+}
+
+/// The next decode step's ids, positions and noise positions: those of rows of live sequences one token further.
+pub fn decode_next(ids: &mut [i32], positions: &mut [i32], noise: &mut [u64], live: &[bool], token: &[i32]) {
+    for i in (0..token.len()).filter(|i| live[*i]) {
+        (ids[i], positions[i], noise[i]) = (token[i], positions[i] + 1, noise[i] + 1);
+    }
+}
+
+/// Probability of each token `[V]` of one row of logits, and its log-probability `[V]` under the whole softmax.
+///
+/// Kept are the tokens that pass every filter: the k likeliest; the smallest set of likeliest ones whose probability
+/// reaches top_p; those of at least min_p times the likeliest. Of equals the one with the lower index counts as
+/// likelier. What is kept is drawn in proportion. Greedy takes the likeliest.
+pub fn sample(logits: &[f64], how: Row) -> (Vec<f64>, Vec<f64>) {
+    let greedy = how.temperature == 0.0;
+    let z: Vec<f64> = logits.iter().map(|z| if greedy { *z } else { z / how.temperature }).collect();
+    let log_p = log_softmax(&z);
+    let mut order: Vec<usize> = (0..z.len()).collect();
+    order.sort_by(|a, b| z[*b].total_cmp(&z[*a]).then(a.cmp(b)));
+    let top_k = if greedy { 1 } else { how.top_k };
+    let (mut kept, mut before) = (vec![0.0; z.len()], 0.0);
+    for (rank, token) in order.iter().enumerate() {
+        let p = log_p[*token].exp();
+        let in_k = top_k == 0 || rank < top_k;
+        let in_p = greedy || how.top_p >= 1.0 || before < how.top_p;
+        let in_min = greedy || p >= how.min_p * log_p[order[0]].exp();
+        kept[*token] = if in_k && in_p && in_min { p } else { 0.0 };
+        before += p;
+    }
+    let total: f64 = kept.iter().sum();
+    kept.iter_mut().for_each(|p| *p /= total);
+    (kept, log_p)
+}

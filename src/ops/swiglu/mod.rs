@@ -1,0 +1,45 @@
+//! SwiGLU.
+
+pub(crate) mod cpu;
+pub(crate) mod gpu;
+pub mod oracle;
+
+use super::{cost, want};
+use crate::device::{DType, Device, View, ViewMut};
+use crate::error::Result;
+use half::bf16;
+
+/// `h = silu(gate) * up`; all `[N, F]`; on the CPU h may be bf16 (see [`Device::factor_dtype`]). Source: Shazeer 2020, arXiv:2002.05202, eq. 6.
+pub fn swiglu_fwd(dev: &Device, gate: View, up: View, mut h: ViewMut) -> Result<()> {
+    want("swiglu_fwd", "up [N, F]", up.len(), gate.len())?;
+    want("swiglu_fwd", "h [N, F]", h.len(), gate.len())?;
+    let _span = dev.op("swiglu_fwd", || cost::swiglu_fwd(gate.len(), gate.dtype(), h.dtype()));
+    match dev {
+        Device::Cpu(cpu) => match h.dtype() {
+            DType::Bf16 => cpu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut::<bf16>()),
+            _ => cpu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut::<f32>()),
+        },
+        Device::Gpu(gpu) => gpu::swiglu_fwd(gpu, gate, up, h)?,
+    }
+    Ok(())
+}
+
+/// `dgate = `, `dup = ` the gradients of [`swiglu_fwd`]; on the CPU both may be bf16.
+pub fn swiglu_bwd(dev: &Device, dh: View, gate: View, up: View, mut dgate: ViewMut, mut dup: ViewMut) -> Result<()> {
+    want("swiglu_bwd", "dh [N, F]", dh.len(), gate.len())?;
+    want("swiglu_bwd", "up [N, F]", up.len(), gate.len())?;
+    want("swiglu_bwd", "dgate [N, F]", dgate.len(), gate.len())?;
+    want("swiglu_bwd", "dup [N, F]", dup.len(), gate.len())?;
+    let _span = dev.op("swiglu_bwd", || cost::swiglu_bwd(gate.len(), gate.dtype(), dgate.dtype()));
+    match dev {
+        Device::Cpu(cpu) => {
+            let (dh, gate, up) = (dh.host(), gate.host(), up.host());
+            match dgate.dtype() {
+                DType::Bf16 => cpu::swiglu_bwd::<bf16>(cpu, dh, gate, up, dgate.host_mut(), dup.host_mut()),
+                _ => cpu::swiglu_bwd::<f32>(cpu, dh, gate, up, dgate.host_mut(), dup.host_mut()),
+            }
+        }
+        Device::Gpu(gpu) => gpu::swiglu_bwd(gpu, dh, gate, up, dgate, dup)?,
+    }
+    Ok(())
+}
