@@ -6,7 +6,7 @@
 //! a config.json. The CPU device computes in f32 only.
 
 use haggle::device::{DType, Device};
-use haggle::profile::kernels::{Bench, Timed, all};
+use haggle::profile::kernels::{Bench, Timed};
 use haggle::profile::work::shape;
 use std::io::Write;
 
@@ -51,6 +51,6 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let peaks = bench.peaks();
     println!("copy {:.1} GB/s, multiply-add {:.1} GFLOP/s", peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);
     println!("{}", Timed::head());
-    all(&mut bench)?;
+    bench.run()?;
     trouble.map_or(Ok(()), |e| Err(e.into()))
 }

@@ -1,4 +1,4 @@
-//! Attention: forward, backward and pages against the oracle, and the row rule between them.
+//! Attention: one set of bits, the row rule between packed and paged, refusals; medium precision. The oracle: ops_cases.
 
 #![allow(clippy::unwrap_used)]
 
@@ -154,23 +154,7 @@ impl Case {
     }
 }
 
-/// Odd sizes, one row, one column, more heads than a walk takes, the widest head; with the floors of forward and
-/// backward: the longer the chains of D (and of queries times heads, for keys), the higher.
-fn cases_and_floors() -> Vec<(Case, f64, f64)> {
-    cases().into_iter().zip(FLOORS).map(|(case, (fwd, bwd))| (case, fwd, bwd)).collect()
-}
-
-const FLOORS: [(f64, f64); 8] = [
-    (3.5e-9, 1e-9),
-    (9.2e-8, 4.1e-7),
-    (2.2e-7, 3.8e-7),
-    (3.0e-7, 4.2e-7),
-    (7.0e-7, 5.8e-7),
-    (4.7e-7, 2.0e-6),
-    (7.2e-7, 8.0e-7),
-    (9.0e-7, 1.7e-6),
-];
-
+/// Odd sizes, one row, one column, more heads than a walk takes, the widest head.
 fn cases() -> Vec<Case> {
     vec![
         Case::new(&[1], heads(1, 1, 1)),
@@ -182,33 +166,6 @@ fn cases() -> Vec<Case> {
         Case::new(&[45], heads(2, 1, 128)),
         Case::new(&[39], heads(2, 1, MAX_DIM)),
     ]
-}
-
-#[test]
-fn attn_fwd_matches_the_oracle() {
-    for (case, floor, _) in cases_and_floors() {
-        let (o, lse) = case.forward(&cpu(2));
-        let (want_o, want_lse) =
-            haggle::ops::attn::oracle::attn_fwd(&wide(&case.q), &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
-        near("attn_fwd o", &case.o_dims(), &want_o, &o, floor);
-        near("attn_fwd lse", &case.o_dims()[..2], &want_lse, &lse, floor);
-    }
-}
-
-#[test]
-fn attn_bwd_matches_the_oracle() {
-    for (case, _, floor) in cases_and_floors() {
-        let d_o = normal(case.q.len(), 4);
-        let [dq, dk, dv] = case.backward(&cpu(2), &d_o, &case.forward(&cpu(2)).1);
-        let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
-        let (want_q, want_k, want_v) =
-            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
-        near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, floor);
-        if case.n() > 1 {
-            near("attn_bwd dq", &case.o_dims(), &want_q, &dq, floor);
-            near("attn_bwd dk", &case.kv_dims(), &want_k, &dk, floor);
-        }
-    }
 }
 
 #[test]
@@ -393,43 +350,22 @@ fn pages_of_another_type_than_the_products_take_are_refused() {
     }
 }
 
-/// Cases in bf16, with the floors of o, of lse, of the gradients: most of it the rounding of what is stored, 2^-9.
-fn bf16_cases() -> Vec<(Case, [f64; 3])> {
+/// Cases in bf16.
+fn bf16_cases() -> Vec<Case> {
     let case = |lens: &[usize], h| Case::new(lens, h).in_bf16();
     vec![
-        (case(&[1], heads(1, 1, 32)), [1e-9, 1.4e-7, 1e-9]),
-        (case(&[33, 1, 32], heads(2, 2, 64)), [2.6e-3, 7.5e-8, 4.6e-3]),
-        (case(&[0, 64, 31, 0, 65], heads(4, 2, 32)), [2.3e-3, 7.4e-8, 3.6e-3]),
-        (case(&[97, 140], heads(4, 1, 64)), [2.5e-3, 1.3e-7, 7.2e-3]),
-        (case(&[45, 70], heads(6, 2, 128)), [2.1e-3, 1.6e-7, 5.6e-3]),
-        (case(&[40], heads(18, 1, 32)), [2.5e-3, 6.7e-8, 3.0e-3]),
+        case(&[1], heads(1, 1, 32)),
+        case(&[33, 1, 32], heads(2, 2, 64)),
+        case(&[0, 64, 31, 0, 65], heads(4, 2, 32)),
+        case(&[97, 140], heads(4, 1, 64)),
+        case(&[45, 70], heads(6, 2, 128)),
+        case(&[40], heads(18, 1, 32)),
     ]
 }
 
 #[test]
-fn attn_in_bf16_matches_the_oracle() {
-    let dev = kernel_device();
-    for (case, floors) in bf16_cases() {
-        let (o, lse) = case.forward(&dev);
-        let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
-        let (want_o, want_lse) = haggle::ops::attn::oracle::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
-        near("attn_fwd o in bf16", &case.o_dims(), &want_o, &o, floors[0]);
-        near("attn_fwd lse of bf16", &case.o_dims()[..2], &want_lse, &lse, floors[1]);
-        let d_o = floats(&round(&normal(case.q.len(), 4)));
-        let [dq, dk, dv] = case.backward(&dev, &d_o, &lse);
-        let (want_q, want_k, want_v) =
-            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
-        near("attn_bwd dv in bf16", &case.kv_dims(), &want_v, &dv, floors[2]);
-        if case.n() > 1 {
-            near("attn_bwd dq in bf16", &case.o_dims(), &want_q, &dq, floors[2]);
-            near("attn_bwd dk in bf16", &case.kv_dims(), &want_k, &dk, floors[2]);
-        }
-    }
-}
-
-#[test]
 fn attn_in_bf16_has_one_set_of_bits() {
-    for (case, _) in bf16_cases() {
+    for case in bf16_cases() {
         let d_o = floats(&round(&normal(case.q.len(), 4)));
         let mut first = None;
         for (name, dev) in kernel_devices().into_iter().step_by(2) {

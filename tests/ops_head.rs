@@ -1,5 +1,5 @@
-//! gemm, linear_logprob and sample: against the oracle; sampling against its distribution. Their row rule stands in
-//! `row_rule_gemm.rs`.
+//! The head and sampling: one set of bits, sampling against its distribution, refusals. The oracle of every op: ops_cases;
+//! the row rule of products: row_rule_gemm.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,33 +28,6 @@ const GEMMS: [(&str, Gemm, Product); 3] = [
     ("gemm_tn", gemm_tn, haggle::ops::gemm::oracle::gemm_tn),
 ];
 
-#[test]
-fn gemm_matches_the_oracle() {
-    let dev = cpu(2);
-    // M, N, K: ones, odd, one row, one column, a thin and a long sum; with the floor: longer sums, larger errors.
-    let shapes = [
-        ([1, 1, 1], 5.7e-8),
-        ([1, 65, 33], 1.6e-7),
-        ([37, 1, 19], 1.2e-7),
-        ([13, 47, 1], 2.9e-8),
-        ([65, 130, 128], 3.7e-7),
-        ([9, 33, 3000], 1.9e-6),
-    ];
-    for ([m, n, k], floor) in shapes {
-        let (a, b, c) = (normal(m * k, 1), normal(n * k, 2), normal(m * n, 3));
-        for (name, gemm, want) in GEMMS {
-            let (a_buffer, b_buffer) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap());
-            let (mut set, mut add) = (poisoned(&dev, m * n), dev.upload(&c).unwrap());
-            gemm(&dev, a_buffer.view(), b_buffer.view(), set.view_mut(), m, n, k, Store::Set).unwrap();
-            gemm(&dev, a_buffer.view(), b_buffer.view(), add.view_mut(), m, n, k, Store::Add).unwrap();
-            let want = want(&wide(&a), &wide(&b), m, n, k);
-            near(name, &[m, n, k], &want, &take(&dev, &set), floor);
-            let want: Vec<f64> = want.iter().zip(&c).map(|(w, c)| w + *c as f64).collect();
-            near(name, &[m, n, k], &want, &take(&dev, &add), floor);
-        }
-    }
-}
-
 /// Inputs of the head: rows, vocabulary, width, 1 / temperature.
 struct Head {
     dims: [usize; 3],
@@ -65,20 +38,19 @@ struct Head {
 }
 
 impl Head {
-    fn all() -> Vec<(Head, f64)> {
-        // With the floor of backward.
+    fn all() -> Vec<Head> {
         let cases = [
-            ([1, 1, 1], 1.0, 1e-7),
-            ([1, 50, 7], 1.0, 3.2e-7),
-            ([70, 33, 5], 0.7, 4.5e-7),
-            ([3, 2048, 128], 1.25, 1.4e-6),
-            ([150, 257, 64], 1.0, 1.4e-6),
-            ([3, 5000, 16], 0.9, 3.8e-6),
+            ([1, 1, 1], 1.0),
+            ([1, 50, 7], 1.0),
+            ([70, 33, 5], 0.7),
+            ([3, 2048, 128], 1.25),
+            ([150, 257, 64], 1.0),
+            ([3, 5000, 16], 0.9),
         ];
-        let head = |([n, v, c], inv, floor): ([usize; 3], f32, f64)| {
+        let head = |([n, v, c], inv): ([usize; 3], f32)| {
             let x = normal(n * c, 1).iter().map(|x| x / (c as f32).sqrt()).collect();
             let w = normal(v * c, 2).iter().map(|x| x * 3.0).collect();
-            (Head { dims: [n, v, c], inv, x, w, target: indices(n, v, 3) }, floor)
+            Head { dims: [n, v, c], inv, x, w, target: indices(n, v, 3) }
         };
         cases.map(head).into_iter().collect()
     }
@@ -95,64 +67,6 @@ impl Head {
         linear_logprob_fwd(dev, x.view(), w.view(), target.view(), lp, lse, h, space.view_mut(), c, self.inv).unwrap();
         take(dev, &space);
         out.each_ref().map(|b| take(dev, b))
-    }
-}
-
-#[test]
-fn linear_logprob_fwd_matches_the_oracle() {
-    for (head, _) in Head::all() {
-        let [n, _, c] = head.dims;
-        let got = head.forward(&cpu(2));
-        let (x, w) = (wide(&head.x), wide(&head.w));
-        let want = haggle::ops::logprob::oracle::linear_logprob_fwd(&x, &w, &head.target, c, head.inv as f64);
-        near("linear_logprob_fwd logprob", &[n], &want.0, &got[0], 2.2e-7);
-        near("linear_logprob_fwd lse", &[n], &want.1, &got[1], 1.8e-7);
-        near("linear_logprob_fwd entropy", &[n], &want.2, &got[2], 6.8e-7);
-    }
-}
-
-#[test]
-fn linear_logprob_bwd_matches_the_oracle() {
-    let dev = cpu(2);
-    for (head, floor) in Head::all().into_iter().skip(1) {
-        let [n, v, c] = head.dims;
-        let [_, lse, h] = head.forward(&dev);
-        let (d_lp, d_h, dw0) = (normal(n, 4), normal(n, 5), normal(v * c, 6));
-        let (mut dx, mut dw) = (poisoned(&dev, n * c), dev.upload(&dw0).unwrap());
-        let mut space = poisoned(&dev, linear_logprob_workspace(&dev, v, c, DType::F32));
-        let [x, w, lse, h] = [&head.x, &head.w, &lse, &h].map(|x| dev.upload(x).unwrap());
-        let (d_lp_buffer, d_h_buffer, target) =
-            (dev.upload(&d_lp).unwrap(), dev.upload(&d_h).unwrap(), dev.upload(&head.target).unwrap());
-        linear_logprob_bwd(
-            &dev,
-            d_lp_buffer.view(),
-            d_h_buffer.view(),
-            x.view(),
-            w.view(),
-            target.view(),
-            lse.view(),
-            h.view(),
-            dx.view_mut(),
-            dw.view_mut(),
-            space.view_mut(),
-            c,
-            head.inv,
-        )
-        .unwrap();
-        take(&dev, &space);
-        let (x, w) = (wide(&head.x), wide(&head.w));
-        let (want_dx, want_dw) = haggle::ops::logprob::oracle::linear_logprob_bwd(
-            &wide(&d_lp),
-            &wide(&d_h),
-            &x,
-            &w,
-            &head.target,
-            c,
-            head.inv as f64,
-        );
-        let want_dw: Vec<f64> = want_dw.iter().zip(&dw0).map(|(a, b)| a + *b as f64).collect();
-        near("linear_logprob_bwd dx", &[n, c], &want_dx, &take(&dev, &dx), floor);
-        near("linear_logprob_bwd dw", &[v, c], &want_dw, &take(&dev, &dw), floor);
     }
 }
 
@@ -176,7 +90,7 @@ fn backward(head: &Head, dev: &Device) -> [Vec<f32>; 2] {
 
 #[test]
 fn linear_logprob_has_the_same_bits_on_every_device() {
-    for (head, _) in Head::all() {
+    for head in Head::all() {
         let [n, v, c] = head.dims;
         let (want, want_bwd) = (head.forward(&cpu(1)), backward(&head, &cpu(1)));
         for (name, dev) in kernel_devices() {
@@ -214,7 +128,7 @@ fn in_bf16(head: &Head, dev: &Device) -> [Vec<f32>; 5] {
 
 #[test]
 fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
-    for (head, _) in Head::all() {
+    for head in Head::all() {
         let [n, v, c] = head.dims;
         let (x, w) = (wide(&floats(&round(&head.x))), wide(&floats(&round(&head.w))));
         let (target, inv) = (&head.target, head.inv as f64);
@@ -242,7 +156,7 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
 #[test]
 fn linear_logprob_in_bf16_has_the_bits_of_sampling_a_row_alone() {
     // A vocabulary of one span, and of several.
-    for (head, _) in Head::all().split_off(4) {
+    for head in Head::all().split_off(4) {
         let ([n, v, c], dev) = (head.dims, kernel_device());
         let w = dev.upload(&round(&head.w)).unwrap();
         for row in [0, 1, 77.min(n - 2), n - 1] {

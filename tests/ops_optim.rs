@@ -1,4 +1,4 @@
-//! policy_loss, grad_norm, adamw_step: against the oracle, and what must come through.
+//! policy_loss, grad_norm, adamw_step: what must come through, one set of bits, refusals. The oracle: ops_cases.
 
 #![allow(clippy::unwrap_used)]
 
@@ -40,33 +40,14 @@ const ADAMW: AdamW =
     AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 0.5, step: 1 };
 
 #[test]
-fn grad_norm_matches_the_oracle_and_lets_nan_through() {
+fn grad_norm_lets_nan_through() {
     let dev = cpu(2);
     assert_eq!(squares(&dev, &[]), 0.0);
     for n in [1, 15, 1023, 1025, 70_001] {
-        let g = normal(n, 1);
-        near("grad_norm", &[n], &[haggle::ops::optim::oracle::grad_norm(&wide(&g))], &[squares(&dev, &g)], 5.3e-8);
         for bad in [f32::NAN, f32::INFINITY] {
-            let mut g = g.clone();
+            let mut g = normal(n, 1);
             g[n - 1] = bad;
             assert!(!squares(&dev, &g).is_finite());
-        }
-    }
-}
-
-#[test]
-fn adamw_step_matches_the_oracle() {
-    let dev = cpu(2);
-    for n in [1, 33, 20_000] {
-        for t in [1, 2, 1000] {
-            let (g, w, m) = (normal(n, 1), normal(n, 2), normal(n, 3));
-            let v: Vec<f32> = normal(n, 4).iter().map(|x| x * x).collect();
-            let how = AdamW { step: t, ..ADAMW };
-            let got = step(&dev, &g, [&w, &m, &v], how);
-            let want = haggle::ops::optim::oracle::adamw_step(&wide(&g), &wide(&w), &wide(&m), &wide(&v), how);
-            for (name, want, got) in [("w", &want.0, &got[0]), ("m", &want.1, &got[1]), ("v", &want.2, &got[2])] {
-                near(&format!("adamw_step {name}, step {t}"), &[n], want, got, 7.2e-8);
-            }
         }
     }
 }
@@ -117,23 +98,6 @@ fn rules() -> [PolicyLoss; 6] {
         PolicyLoss { objective: Objective::Cispo, ..CLIP },
         PolicyLoss { objective: Objective::Cispo, clip_high: 5.0, ..penal },
     ]
-}
-
-#[test]
-fn policy_loss_matches_the_oracle() {
-    for (dev, n) in
-        [(cpu(1), 1), (cpu(1), 7), (cpu(1), 1000), (kernel_device(), 1), (kernel_device(), 7), (kernel_device(), 1000)]
-    {
-        for how in rules() {
-            let inputs = episode(n);
-            let [d, dh, sums] = policy(&dev, &inputs, how);
-            let [lp, old, reference, a, w, h] = inputs.each_ref().map(|x| wide(x));
-            let want = haggle::ops::loss::oracle::policy_loss(&lp, &old, &reference, &a, &w, &h, how);
-            near("policy_loss dlogprob", &[n], &want.0, &d, 9.8e-8);
-            near("policy_loss dentropy", &[n], &want.1, &dh, 4.1e-8);
-            near("policy_loss sums", &[6], &want.2, &sums, 6.8e-8);
-        }
-    }
 }
 
 #[test]

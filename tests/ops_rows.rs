@@ -1,4 +1,4 @@
-//! rmsnorm, rope, swiglu, embed: against the oracle, and the row rule.
+//! rmsnorm, rope, swiglu, embed: the row rule, one set of bits, refusals. The oracle: ops_cases.
 
 #![allow(clippy::unwrap_used)]
 
@@ -74,27 +74,6 @@ fn embed_back(dev: &Device, ids: &[i32], dx: &[f32], start: &[f32], dim: usize) 
     embed_bwd(dev, ids_buffer.view(), dx.view(), dtable.view_mut(), order.view_mut(), dim).unwrap();
     assert!(order.guard_intact());
     take(dev, &dtable)
-}
-
-fn plus(a: &[f32], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| *a as f64 + b).collect()
-}
-
-#[test]
-fn rmsnorm_matches_the_oracle() {
-    let dev = cpu(2);
-    for [n, c] in SHAPES {
-        let (x, w, dy) = (normal(n * c, 1), normal(c, 2), normal(n * c, 3));
-        let (y, rstd) = rmsnorm(&dev, &x, &w);
-        let (want_y, want_rstd) = haggle::ops::norm::oracle::rmsnorm_fwd(&wide(&x), &wide(&w), EPS as f64);
-        near("rmsnorm_fwd y", &[n, c], &want_y, &y, 1.3e-7);
-        near("rmsnorm_fwd rstd", &[n], &want_rstd, &rstd, 1.1e-7);
-        let (dx0, dw0) = (normal(n * c, 4), normal(c, 5));
-        let (dx, dw) = rmsnorm_back(&dev, &dy, &x, &w, &dx0, &dw0);
-        let (want_dx, want_dw) = haggle::ops::norm::oracle::rmsnorm_bwd(&wide(&dy), &wide(&x), &wide(&w), EPS as f64);
-        near("rmsnorm_bwd dx", &[n, c], &plus(&dx0, &want_dx), &dx, 2.0e-7);
-        near("rmsnorm_bwd dw", &[c], &plus(&dw0, &want_dw), &dw, 1.8e-7);
-    }
 }
 
 /// The kernels give the bits of the CPU, in any thread order.
@@ -245,31 +224,6 @@ fn copy_and_fill_on_kernels() {
     }
 }
 
-/// bf16 in, f32 inside, one rounding at the store: the oracle of the rounded input, rounded once.
-#[test]
-fn rmsnorm_fwd_in_bf16_matches_the_oracle() {
-    let dev = kernel_device();
-    for [n, c] in SHAPES {
-        let (x, w) = (round(&normal(n * c, 1)), round(&normal(c, 2)));
-        let (mut y, mut rstd) = (dev.upload(&vec![bf16::NAN; n * c]).unwrap(), poisoned(&dev, n));
-        rmsnorm_fwd(
-            &dev,
-            dev.upload(&x).unwrap().view(),
-            dev.upload(&w).unwrap().view(),
-            y.view_mut(),
-            rstd.view_mut(),
-            EPS,
-        )
-        .unwrap();
-        let (want, want_rstd) =
-            haggle::ops::norm::oracle::rmsnorm_fwd(&wide(&floats(&x)), &wide(&floats(&w)), EPS as f64);
-        assert!(y.guard_intact());
-        near("rmsnorm_fwd y in bf16", &[n, c], &want, &floats(&dev.to_vec(y.view())), 2.8e-3);
-        // At 8192 columns the floor is that of 512 squares of 16 bits in one chain.
-        near("rmsnorm_fwd rstd of bf16", &[n], &want_rstd, &take(&dev, &rstd), 5.1e-7);
-    }
-}
-
 #[test]
 fn rmsnorm_of_zeros_is_zero() {
     let (y, rstd) = rmsnorm(&cpu(1), &[0.0; 40], &[1.0; 20]);
@@ -278,38 +232,18 @@ fn rmsnorm_of_zeros_is_zero() {
 }
 
 #[test]
-fn rope_matches_the_oracle_and_turns_back() {
+fn rope_turns_back() {
     let dev = cpu(2);
     for (n, h, d) in [(1, 1, 2), (5, 3, 6), (300, 4, 32), (9, 2, 128)] {
         let (x, pos) = (normal(n * h * d, 1), indices(n, 512, 2));
         let y = rope(&dev, &x, &pos, [h, d], false);
-        near("rope_fwd", &[n, h, d], &haggle::ops::rope::oracle::rope_fwd(&wide(&x), &pos, h, d, 1e4), &y, 6e-8);
-        let back = rope(&dev, &x, &pos, [h, d], true);
-        near("rope_bwd", &[n, h, d], &haggle::ops::rope::oracle::rope_bwd(&wide(&x), &pos, h, d, 1e4), &back, 6e-8);
         near("rope_bwd of rope_fwd", &[n, h, d], &wide(&x), &rope(&dev, &y, &pos, [h, d], true), 1e-7);
     }
 }
 
 #[test]
-fn swiglu_matches_the_oracle() {
-    let dev = cpu(2);
-    for n in [1, 7, 33, 30_000] {
-        let gate: Vec<f32> = normal(n, 1).iter().map(|x| x * 4.0).collect();
-        let (up, dh) = (normal(n, 2), normal(n, 3));
-        near(
-            "swiglu_fwd",
-            &[n],
-            &haggle::ops::swiglu::oracle::swiglu_fwd(&wide(&gate), &wide(&up)),
-            &swiglu(&dev, &gate, &up),
-            1e-7,
-        );
-        let (dgate, dup) = swiglu_back(&dev, &dh, &gate, &up);
-        let (want_dgate, want_dup) = haggle::ops::swiglu::oracle::swiglu_bwd(&wide(&dh), &wide(&gate), &wide(&up));
-        near("swiglu_bwd dgate", &[n], &want_dgate, &dgate, 3.8e-7);
-        near("swiglu_bwd dup", &[n], &want_dup, &dup, 1e-7);
-    }
-    // Far out on both sides nothing overflows.
-    assert_eq!(swiglu(&dev, &[-200.0, 200.0, 0.0], &[3.0; 3]), [0.0, 600.0, 0.0]);
+fn swiglu_far_out_on_both_sides_overflows_nowhere() {
+    assert_eq!(swiglu(&cpu(2), &[-200.0, 200.0, 0.0], &[3.0; 3]), [0.0, 600.0, 0.0]);
 }
 
 /// More blocks of rows than are fetched at a time, the last one short; more columns than a block of threads has.
@@ -351,18 +285,6 @@ fn embed_bwd_sorts_any_ids() {
                 same("embed_bwd", &format!("N {n}, strange ids, {name}"), &[v, c], &want_some, &got);
             }
         }
-    }
-}
-
-#[test]
-fn embed_matches_the_oracle() {
-    let dev = cpu(2);
-    for (n, v, c) in [(1, 1, 1), (7, 3, 5), (900, 11, 33), (40, 2000, 128)] {
-        let (ids, rows, dx) = (indices(n, v, 1), normal(v * c, 2), normal(n * c, 3));
-        let want = haggle::ops::embed::oracle::embed_fwd(&ids, &wide(&rows), c);
-        near("embed_fwd", &[n, c], &want, &embed(&dev, &ids, &rows, c), 1e-30);
-        let want = haggle::ops::embed::oracle::embed_bwd(&ids, &wide(&dx), v, c);
-        near("embed_bwd", &[v, c], &plus(&rows, &want), &embed_back(&dev, &ids, &dx, &rows, c), 2e-7);
     }
 }
 

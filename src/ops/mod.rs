@@ -7,7 +7,7 @@
 //! rows share the call, in which order, on which pages, from a cached or a fresh prefix, on how many threads.
 
 pub mod attn;
-pub mod cost;
+pub mod case;
 pub mod credit;
 pub mod embed;
 pub mod gemm;
@@ -23,6 +23,7 @@ pub mod swiglu;
 #[cfg(test)]
 mod differences;
 
+use crate::device::record::Cost;
 use crate::error::{Error, Result};
 
 /// `Ok` when a size is what the op's rule asks for.
@@ -36,4 +37,34 @@ pub(crate) fn below(op: &'static str, rule: &'static str, indices: &[i32], n: us
         Some(i) => Err(Error::Shape { op, rule, want: n, got: *i as usize }),
         None => Ok(()),
     }
+}
+
+/// What an op must do at least, from its FLOPs and bytes and the letters and sizes of its shape. Profiler and benches divide
+/// by it; each family states its formulas, the `Cost` lines of its kernels in code.
+///
+/// FLOPs are those of the mathematics: a multiply-add is two, exp and division count one each; of attention and the head
+/// only the products, as is usual, the second forward that their backwards make included where the op cannot do without.
+/// Bytes are what must cross the memory once when the op runs alone: every input read, every output written (`+=` reads it
+/// too), nothing twice. An op whose data lies in a cache may beat the memory's bandwidth.
+pub(crate) fn cost(flops: usize, bytes: usize, letters: &'static str, dims: [usize; 3]) -> Cost {
+    Cost { flops: flops as f64, bytes: bytes as f64, letters, dims }
+}
+
+/// Walks the cases of every family.
+///
+/// # Errors
+/// What an op refuses: its message names the stem and the shape.
+pub fn cases(s: &mut case::Stage) -> Result<()> {
+    gemm::cases::all(s)?;
+    logprob::cases::all(s)?;
+    sample::cases::all(s)?;
+    noise::cases::all(s)?;
+    credit::cases::all(s)?;
+    loss::cases::all(s)?;
+    norm::cases::all(s)?;
+    rope::cases::all(s)?;
+    swiglu::cases::all(s)?;
+    embed::cases::all(s)?;
+    attn::cases::all(s)?;
+    optim::cases::all(s)
 }

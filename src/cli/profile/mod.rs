@@ -148,7 +148,7 @@ fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> R
             Timed::head()
         ));
     }
-    kernels::all(&mut bench)?;
+    bench.run()?;
     Ok(Exit::Done)
 }
 

@@ -6,13 +6,14 @@
 //! At medium precision (CPU) the factors of all products are rounded to bf16; softmax, its sums and the gradients' are f32.
 //! Source: Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 mod gpu_kv;
 mod gpu_sm90;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::record::Keys;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::{Error, Result};
@@ -257,7 +258,7 @@ pub fn attn_decode(
 pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, heads: Heads) -> Result<()> {
     let page = pages_len(1, heads);
     want("kv_copy_page", "pages [P, S, Hk, D]", pages.len() % page, 0)?;
-    let _span = dev.op("kv_copy_page", || cost::copy(page, pages.dtype(), pages.dtype()));
+    let _span = dev.op("kv_copy_page", || crate::ops::embed::cost::copy(page, pages.dtype(), pages.dtype()));
     match dev {
         Device::Cpu(_) if pages.dtype() == DType::Bf16 => {
             pages.host_mut::<bf16>().copy_within(from * page..(from + 1) * page, to * page)
@@ -266,4 +267,38 @@ pub fn kv_copy_page(dev: &Device, mut pages: ViewMut, from: usize, to: usize, he
         Device::Gpu(gpu) => gpu_kv::kv_copy_page(gpu, pages, from, to, page)?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use super::Heads;
+    use crate::device::DType;
+    use crate::device::record::{Cost, Keys};
+    use crate::ops::cost;
+
+    /// N rows that see `keys.pairs` keys: two products of 2 D FLOP for each pair and head.
+    pub fn attn_fwd(n: usize, heads: Heads, keys: Keys, x: DType) -> Cost {
+        let Heads { q: h, kv, dim: d, .. } = heads;
+        let bytes = 2 * n * (h + kv) * d * x.size() + 4 * n * h;
+        cost(4 * d * h * keys.pairs, bytes, "N H D", [n, h, d])
+    }
+
+    /// Five products a pair and head, one of them the scores again.
+    pub fn attn_bwd(n: usize, heads: Heads, keys: Keys, x: DType) -> Cost {
+        let Heads { q: h, kv, dim: d, .. } = heads;
+        let bytes = 4 * n * (h + kv) * d * x.size() + 4 * n * h;
+        cost(10 * d * h * keys.pairs, bytes, "N H D", [n, h, d])
+    }
+
+    /// As [`attn_fwd`], over pages; a key is read once for all rows of its sequence that stand together.
+    pub fn attn_decode(n: usize, heads: Heads, keys: Keys, x: DType, pages: DType) -> Cost {
+        let Heads { q: h, kv, dim: d, .. } = heads;
+        let bytes = 2 * n * h * d * x.size() + 2 * keys.read * kv * d * pages.size() + 8 * n;
+        cost(4 * d * h * keys.pairs, bytes, "N H D", [n, h, d])
+    }
+
+    /// Moves the keys and values of N rows.
+    pub fn kv_append(n: usize, heads: Heads, x: DType, pages: DType) -> Cost {
+        cost(0, 2 * n * heads.kv * heads.dim * (x.size() + pages.size()) + 8 * n, "N Hk D", [n, heads.kv, heads.dim])
+    }
 }

@@ -3,11 +3,12 @@
 //! The rules and their axioms stand in `crate::credit`; these are the batched forms that run where the rewards are.
 //! Sums run in f64 in one order, with one rounding at the store: the same bits on every device.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{Device, View, ViewMut};
 use crate::error::{Error, Result};
 
@@ -85,4 +86,25 @@ pub fn shapley_table(dev: &Device, values: View, mut phi: ViewMut, k: usize) -> 
 /// `Ok` when a size lies in `1..=most`.
 fn at_most(op: &'static str, rule: &'static str, got: usize, most: usize) -> Result<()> {
     if (1..=most).contains(&got) { Ok(()) } else { Err(Error::Shape { op, rule, want: most.min(got.max(1)), got }) }
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// n groups of G rewards.
+    pub fn group_advantage(n: usize, g: usize) -> Cost {
+        cost(5 * n * g, 8 * n * g + 4 * n, "n G", [n, g, 0])
+    }
+
+    /// n sets of K: ranks by K comparisons a candidate.
+    pub fn shapley_max(n: usize, k: usize) -> Cost {
+        cost(n * k * k, 8 * n * k, "n K", [n, k, 0])
+    }
+
+    /// n games of K by their tables.
+    pub fn shapley_table(n: usize, k: usize) -> Cost {
+        cost(3 * n * k * (1 << k) / 2, 4 * n * (1 << k) + 4 * n * k, "n K", [n, k, 0])
+    }
 }

@@ -1,5 +1,6 @@
 //! Rows by index: token embedding, and gathering the rows that carry a loss.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
@@ -67,4 +68,31 @@ pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
         Device::Gpu(gpu) => gpu::copy(gpu, x, y)?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::DType;
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// Moves N rows of C.
+    pub fn embed_fwd(n: usize, c: usize, x: DType) -> Cost {
+        cost(0, 2 * n * c * x.size() + 4 * n, "N C", [n, c, 0])
+    }
+
+    /// Adds N rows of C to rows of a table.
+    pub fn embed_bwd(n: usize, c: usize, dx: DType, table: DType) -> Cost {
+        cost(n * c, n * c * (dx.size() + 2 * table.size()) + 4 * n, "N C", [n, c, 0])
+    }
+
+    /// Writes N elements.
+    pub fn fill(n: usize, x: DType) -> Cost {
+        cost(0, n * x.size(), "N", [n, 0, 0])
+    }
+
+    /// Reads and writes N elements.
+    pub fn copy(n: usize, x: DType, y: DType) -> Cost {
+        cost(0, n * (x.size() + y.size()), "N", [n, 0, 0])
+    }
 }

@@ -3,11 +3,12 @@
 //! Each output element is one chain of fused multiply-adds over K in ascending order, started from zero, or from
 //! what stands in C when accumulating (so a residual add costs nothing). The chain is the same for every M.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{Device, View, ViewMut};
 use crate::error::Result;
 
@@ -75,7 +76,7 @@ pub fn panels_len(dev: &Device, n: usize, k: usize) -> usize {
 pub fn gemm_pack(dev: &Device, b: View, mut panels: ViewMut, n: usize, k: usize) -> Result<()> {
     want("gemm_pack", "b has N K elements", b.len(), n * k)?;
     want("gemm_pack", "panels of b", panels.len(), panels_len(dev, n, k))?;
-    let _span = dev.op("gemm_pack", || cost::copy(panels.len(), b.dtype(), panels.dtype()));
+    let _span = dev.op("gemm_pack", || crate::ops::embed::cost::copy(panels.len(), b.dtype(), panels.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::gemm_pack(cpu, b.host(), panels.host_mut(), n, k),
         Device::Gpu(_) => {}
@@ -128,4 +129,17 @@ fn check(op: &'static str, a: View, b: View, c: &ViewMut, m: usize, n: usize, k:
     want(op, "a has M K elements", a.len(), m * k)?;
     want(op, "b has N K elements", b.len(), n * k)?;
     want(op, "c has M N elements", c.len(), m * n)
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::DType;
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// `c [M, N]` of a and b with K terms a sum; `adds` when c is read too.
+    pub fn gemm(m: usize, n: usize, k: usize, [a, b]: [DType; 2], c: DType, adds: bool) -> Cost {
+        let bytes = a.size() * m * k + b.size() * n * k + c.size() * m * n * (1 + adds as usize);
+        cost(2 * m * n * k, bytes, "M N K", [m, n, k])
+    }
 }

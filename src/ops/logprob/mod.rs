@@ -1,11 +1,12 @@
 //! The language-model head fused with the log-probability of the taken token: the `[N, V]` logits never exist.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 mod gpu_sm90;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::Matrix;
@@ -126,4 +127,21 @@ pub fn linear_logprob_bwd<'w>(
         }
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::DType;
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// N rows against V tokens: the product; logits and their sums stay in the cache.
+    pub fn linear_logprob_fwd(n: usize, c: usize, v: usize, x: DType) -> Cost {
+        cost(2 * n * c * v, (n + v) * c * x.size() + 16 * n, "N C V", [n, c, v])
+    }
+
+    /// The logits again, dx, and dw, which is added to.
+    pub fn linear_logprob_bwd(n: usize, c: usize, v: usize, x: DType) -> Cost {
+        cost(6 * n * c * v, (2 * n + v) * c * x.size() + 8 * v * c + 20 * n, "N C V", [n, c, v])
+    }
 }

@@ -1,10 +1,11 @@
 //! Policy losses over the tokens that carry gradient.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{Device, View, ViewMut};
 use crate::error::Result;
 
@@ -132,4 +133,15 @@ pub fn policy_loss(
         }
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// N tokens: six inputs, two outputs.
+    pub fn policy_loss(n: usize) -> Cost {
+        cost(60 * n, 32 * n, "N", [n, 0, 0])
+    }
 }

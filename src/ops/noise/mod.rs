@@ -1,5 +1,6 @@
 //! Counter-based noise on the device; what it is stands in `crate::noise`.
 
+pub mod cases;
 pub(crate) mod gpu;
 
 use super::cost;
@@ -19,4 +20,15 @@ pub fn noise_bits(dev: &Device, mut bits: ViewMut, noise: Noise, first: u64) -> 
         Device::Gpu(gpu) => gpu::noise_bits(gpu, bits, noise, first)?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// Writes N numbers.
+    pub fn noise_bits(n: usize) -> Cost {
+        cost(0, 8 * n, "N", [n, 0, 0])
+    }
 }

@@ -1,10 +1,11 @@
 //! RMSNorm, over rows or, with rows = tokens x heads, per head (the q/k norm of Qwen3).
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use half::bf16;
@@ -65,4 +66,21 @@ pub fn rmsnorm_bwd(
         Device::Gpu(gpu) => gpu::rmsnorm_bwd(gpu, dy, x, w, rstd, [dx, dw, parts])?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::DType;
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// N rows of C: square and add, scale, weigh.
+    pub fn rmsnorm_fwd(n: usize, c: usize, x: DType, y: DType) -> Cost {
+        cost(4 * n * c, n * c * (x.size() + y.size()) + c * x.size() + 4 * n, "N C", [n, c, 0])
+    }
+
+    /// dx and dw: reads dy, x, dx, w, rstd and dw, writes dx and dw.
+    pub fn rmsnorm_bwd(n: usize, c: usize, x: DType) -> Cost {
+        cost(10 * n * c, (4 * n * c + c) * x.size() + 4 * n + 8 * c, "N C", [n, c, 0])
+    }
 }

@@ -1,10 +1,11 @@
 //! The optimizer's ops.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{Device, View, ViewMut};
 use crate::error::Result;
 
@@ -80,4 +81,20 @@ pub fn adamw_step(
         Device::Gpu(gpu) => gpu::adamw_step(gpu, g, w, m, v, w_bf16, how)?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// Squares of N elements.
+    pub fn grad_norm(n: usize) -> Cost {
+        cost(2 * n, 4 * n, "N", [n, 0, 0])
+    }
+
+    /// N weights, their gradients and moments; a copy in bf16 when there is one.
+    pub fn adamw_step(n: usize, has_copy: bool) -> Cost {
+        cost(17 * n, (28 + 2 * has_copy as usize) * n, "N", [n, 0, 0])
+    }
 }

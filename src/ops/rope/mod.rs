@@ -1,5 +1,6 @@
 //! Rotary position embedding, the half-split layout of Hugging Face Qwen models.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
@@ -73,4 +74,16 @@ pub fn table(max_positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
         }
     }
     table
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::DType;
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// N rows of H heads of D: four products and two sums a pair; a row of the table a position.
+    pub fn rope(n: usize, h: usize, d: usize, x: DType) -> Cost {
+        cost(3 * n * h * d, 2 * n * h * d * x.size() + 4 * n * d + 4 * n, "N H D", [n, h, d])
+    }
 }

@@ -1,10 +1,11 @@
 //! Sampling: one token a row, and its log-probability, in one pass.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{Device, View, ViewMut};
 use crate::error::Result;
 
@@ -76,4 +77,20 @@ pub fn sample(
         Device::Gpu(gpu) => gpu::sample(gpu, logits, how, token, logprob, vocab)?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// N rows of V logits, scaled in place.
+    pub fn sample(n: usize, v: usize) -> Cost {
+        cost(5 * n * v, 8 * n * v, "N V", [n, v, 0])
+    }
+
+    /// N rows: token, id, two positions, seq, key's position read, all but token and seq written.
+    pub fn decode_next(n: usize) -> Cost {
+        cost(0, 44 * n, "N", [n, 0, 0])
+    }
 }

@@ -1,10 +1,11 @@
 //! SwiGLU.
 
+pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
-use super::{cost, want};
+use super::want;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use half::bf16;
@@ -42,4 +43,21 @@ pub fn swiglu_bwd(dev: &Device, dh: View, gate: View, up: View, mut dgate: ViewM
         Device::Gpu(gpu) => gpu::swiglu_bwd(gpu, dh, gate, up, dgate, dup)?,
     }
     Ok(())
+}
+
+/// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
+pub mod cost {
+    use crate::device::DType;
+    use crate::device::record::Cost;
+    use crate::ops::cost;
+
+    /// N F elements: the sigmoid, and two products.
+    pub fn swiglu_fwd(nf: usize, x: DType, h: DType) -> Cost {
+        cost(5 * nf, nf * (2 * x.size() + h.size()), "NF", [nf, 0, 0])
+    }
+
+    /// N F elements: the sigmoid again, and both gradients.
+    pub fn swiglu_bwd(nf: usize, x: DType, dx: DType) -> Cost {
+        cost(11 * nf, nf * (3 * x.size() + 2 * dx.size()), "NF", [nf, 0, 0])
+    }
 }

@@ -1,24 +1,20 @@
 //! Single ops, timed at a model's shapes, beside what the machine can do at most: for `haggle profile kernel` and for
-//! `cargo bench --bench kernels`.
+//! `cargo bench --bench kernels`. Which, at which shapes and how they are called says [`crate::ops::cases`].
 
 mod cold;
-mod credit;
-mod gemm;
-mod head;
-mod layers;
 
 use super::Peaks;
 use crate::device::record::Cost;
-use crate::device::{Buffer, DType, Device};
+use crate::device::{DType, Device};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
-use crate::noise::Noise;
-use half::bf16;
+use crate::ops::case::{Call, Dims, Purpose, Stage};
+use crate::ops::cases;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 30] = [
+pub const STEMS: [&str; 31] = [
     "adamw_step",
     "attn_bwd",
     "attn_decode",
@@ -31,6 +27,7 @@ pub const STEMS: [&str; 30] = [
     "gemm_nn",
     "gemm_nt",
     "gemm_nt_naive",
+    "gemm_pack",
     "gemm_tn",
     "grad_norm",
     "group_advantage",
@@ -134,8 +131,6 @@ pub struct Bench<'a> {
     show: &'a mut dyn FnMut(&Timed),
     peaks: Peaks,
     flusher: cold::Flusher,
-    /// Of the naive rung that was timed just before.
-    naive_us: Option<f64>,
     rows: usize,
 }
 
@@ -157,7 +152,7 @@ impl<'a> Bench<'a> {
         }
         let peaks = Peaks::measure(&dev, dtype)?;
         let flusher = cold::Flusher::new(&dev)?;
-        Ok(Bench { dev, dtype, model, only, show, peaks, flusher, naive_us: None, rows: 0 })
+        Ok(Bench { dev, dtype, model, only, show, peaks, flusher, rows: 0 })
     }
 
     /// The ceilings.
@@ -170,72 +165,39 @@ impl<'a> Bench<'a> {
         self.rows
     }
 
-    /// Those of `sizes` that a device gets through in reasonable time: on the emulator the smallest.
-    fn sizes<const N: usize>(&self, sizes: [usize; N]) -> Vec<usize> {
-        let keep = if self.dev.name() == "emu" { 1 } else { N };
-        sizes[..keep].to_vec()
+    /// Times every op whose stem has one of the wanted parts, and shows its rows.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn run(&mut self) -> Result<()> {
+        let Bench { dev, dtype, model, only, show, peaks, flusher, rows } = self;
+        let (device, dtype, peaks) = (dev.name(), *dtype, *peaks);
+        let wants = |stem: &str| only.is_empty() || only.iter().any(|part| stem.contains(part.as_str()));
+        // Of the naive rung that was timed just before.
+        let mut naive_us: Option<f64> = None;
+        let on = dev.clone();
+        let mut clock = |call: &Call, op: &mut dyn FnMut(&Device) -> Result<()>| -> Result<()> {
+            let us = time(&on, || op(&on))?;
+            let cold_us = flusher.cold_us(&on, || op(&on))?;
+            let times_naive = naive_us.filter(|_| call.stem == "gemm_nt").map(|naive| naive / us[0]);
+            naive_us =
+                if call.stem.ends_with("_naive") { Some(us[0]) } else { naive_us.filter(|_| call.stem != "gemm_nt") };
+            let Call { stem: op, shape, cost } = call.clone();
+            show(&Timed { op, shape, dtype: dtype.name(), device, us, cold_us, times_naive, cost, peaks });
+            *rows += 1;
+            Ok(())
+        };
+        let dims = Dims {
+            width: model.hidden_size,
+            mlp: model.intermediate_size,
+            heads: model.num_attention_heads,
+            kv_heads: model.num_key_value_heads,
+            head_dim: model.head_dim,
+            vocab: model.vocab_size,
+        };
+        let purpose = Purpose::Time { dims, wants: &wants, clock: &mut clock };
+        cases(&mut Stage::new(dev, dtype, purpose))
     }
-
-    /// True when the op is one of those asked for.
-    fn wants(&self, op: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|o| op.contains(o.as_str()))
-    }
-
-    /// Uniform noise in (-0.5, 0.5), f32.
-    fn noise_f32(&self, len: usize) -> Result<Buffer> {
-        self.dev.upload(&noise(len))
-    }
-
-    /// The same in the bench's number type.
-    fn noise(&self, len: usize) -> Result<Buffer> {
-        self.noise_of(self.dtype, len)
-    }
-
-    /// The same in another number type.
-    fn noise_of(&self, dtype: DType, len: usize) -> Result<Buffer> {
-        match dtype {
-            DType::Bf16 => self.dev.upload(&noise(len).iter().map(|x| bf16::from_f32(*x)).collect::<Vec<_>>()),
-            _ => self.noise_f32(len),
-        }
-    }
-
-    /// Zeros of the bench's number type.
-    fn zeros(&self, len: usize) -> Result<Buffer> {
-        self.dev.zeros(self.dtype, len)
-    }
-
-    /// Zeros, f32.
-    fn zeros_f32(&self, len: usize) -> Result<Buffer> {
-        self.dev.zeros(DType::F32, len)
-    }
-
-    /// Times one op at one shape and shows its row.
-    fn op(
-        &mut self,
-        op: &'static str,
-        what: &str,
-        cost: Cost,
-        mut call: impl FnMut(&Device) -> Result<()>,
-    ) -> Result<()> {
-        if !self.wants(op) {
-            return Ok(());
-        }
-        let dev = self.dev.clone();
-        let us = time(&dev, || call(&dev))?;
-        let cold_us = self.flusher.cold_us(&dev, || call(&dev))?;
-        let times_naive = self.naive_us.take().map(|naive| naive / us[0]);
-        self.naive_us = op.ends_with("_naive").then_some(us[0]);
-        let shape = if what.is_empty() { cost.shape() } else { format!("{} {what}", cost.shape()) };
-        let (dtype, device, peaks) = (self.dtype.name(), dev.name(), self.peaks);
-        (self.show)(&Timed { op, shape, dtype, device, us, cold_us, times_naive, cost, peaks });
-        self.rows += 1;
-        Ok(())
-    }
-}
-
-fn noise(len: usize) -> Vec<f32> {
-    let noise = Noise::new(1, len as u64);
-    (0..len as u64).map(|i| noise.uniform(i) - 0.5).collect()
 }
 
 /// Median, 10th and 90th percentile in microseconds: samples of at least 200 us each, for at least 0.1 s; on a GPU the
@@ -257,15 +219,4 @@ fn time(dev: &Device, mut call: impl FnMut() -> Result<()>) -> Result<[f64; 3]> 
     }
     seconds.sort_by(f64::total_cmp);
     Ok([0.5, 0.1, 0.9].map(|q| seconds[((seconds.len() - 1) as f64 * q) as usize] * 1e6))
-}
-
-/// Times every op that is wanted.
-///
-/// # Errors
-/// What the device refuses.
-pub fn all(bench: &mut Bench) -> Result<()> {
-    gemm::gemm(bench)?;
-    head::head(bench)?;
-    credit::credit(bench)?;
-    layers::layers(bench)
 }

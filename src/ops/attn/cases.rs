@@ -1,0 +1,184 @@
+//! Cases of attention, packed and over pages: one token, odd heads, empty sequences, sequences that end with a chunk, more
+//! heads than a walk takes, every head dim that has a kernel.
+
+use super::oracle;
+use super::{CHUNK, Heads, MAX_DIM, Paged, attn_bwd, attn_decode, attn_fwd, cost, kv_append, kv_copy_page, pages_len};
+use crate::device::record::Keys;
+use crate::device::{Buffer, DType};
+use crate::error::Result;
+use crate::ops::case::{EXACT, Floor, Stage};
+
+/// Lengths of the packed sequences, and heads.
+type Shape = (Vec<usize>, Heads);
+
+fn heads(q: usize, kv: usize, dim: usize) -> Heads {
+    Heads { q, kv, dim, scale: 1.0 / (dim as f32).sqrt() }
+}
+
+/// One sequence longer than a chunk, one of a single token, one that ends with a chunk.
+fn few(dtype: DType) -> Vec<Shape> {
+    // The f32 kernels take any head dim up to theirs.
+    let dims: &[usize] = if dtype == DType::Bf16 { &[32, 64, 128] } else { &[32, 48, 128, 200] };
+    dims.iter().map(|dim| (vec![39, 1, 32], heads(4, 2, *dim))).collect()
+}
+
+fn odd(dtype: DType) -> Vec<Shape> {
+    if dtype == DType::Bf16 {
+        return vec![
+            (vec![1], heads(1, 1, 32)),
+            (vec![33, 1, 32], heads(2, 2, 64)),
+            (vec![0, 64, 31, 0, 65], heads(4, 2, 32)),
+            (vec![97, 140], heads(4, 1, 64)),
+            (vec![45, 70], heads(6, 2, 128)),
+            (vec![40], heads(18, 1, 32)),
+        ];
+    }
+    vec![
+        (vec![1], heads(1, 1, 1)),
+        (vec![5], heads(3, 1, 7)),
+        (vec![33, 1, 32], heads(2, 2, 33)),
+        (vec![0, 64, 31, 0], heads(4, 2, 32)),
+        (vec![97, 40], heads(4, 2, 64)),
+        (vec![70], heads(18, 1, 48)),
+        (vec![45], heads(2, 1, 128)),
+        (vec![39], heads(2, 1, MAX_DIM)),
+    ]
+}
+
+const FLOOR_O: Floor = [1.1e-6, 2.7e-3];
+const FLOOR_LSE: Floor = [5.1e-7, 2.9e-7];
+const FLOOR_D: Floor = [1.3e-6, 5.1e-3];
+
+/// All of them.
+///
+/// # Errors
+/// What an op refuses.
+pub fn all(s: &mut Stage) -> Result<()> {
+    let sequences = |t: usize| if t == 64 || t == 4096 { 1 } else { 8 };
+    let packed = s.shapes(&few(s.dtype), &odd(s.dtype), |m| {
+        let of = |t| (vec![t; sequences(t)], heads(m.heads, m.kv_heads, m.head_dim));
+        [64, 256, 512, 4096].map(of).into()
+    });
+    for (lens, heads) in &packed {
+        attention(s, lens, *heads)?;
+    }
+    let paged = s.shapes(&few(s.dtype), &odd(s.dtype), |m| {
+        [128, 512].map(|t| (vec![t; 64], heads(m.heads, m.kv_heads, m.head_dim))).into()
+    });
+    for (lens, heads) in &paged {
+        pages(s, lens, *heads)?;
+    }
+    Ok(())
+}
+
+fn offsets(lens: &[usize]) -> Vec<i32> {
+    let mut all = vec![0];
+    lens.iter().for_each(|len| all.push(all[all.len() - 1] + *len as i32));
+    all
+}
+
+fn what(lens: &[usize]) -> String {
+    format!("B {}", lens.len())
+}
+
+fn attention(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
+    if !s.wants(&["attn_fwd", "attn_bwd"]) {
+        return Ok(());
+    }
+    let (cu, n, dtype) = (offsets(lens), lens.iter().sum::<usize>(), s.dtype);
+    let (wide, narrow, keys) = (n * heads.q * heads.dim, n * heads.kv * heads.dim, Keys::packed(&cu));
+    // Scores of a few units: the softmax is neither flat nor a single key.
+    let (q, k, v, d_o) = (s.scaled(wide, 2.0, dtype)?, s.input(narrow)?, s.input(narrow)?, s.input(wide)?);
+    let (on_device, mut o, mut lse) = (s.dev.upload(&cu)?, s.out(wide)?, s.out_f32(n * heads.q)?);
+    s.call("attn_fwd", &what(lens), cost::attn_fwd(n, heads, keys, dtype), |dev| {
+        let (q, k, v) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
+        attn_fwd(dev, q, k, v, on_device.view(), o.view_mut(), lse.view_mut(), heads)
+    })?;
+    let want = || oracle::attn_fwd(&q.values, &k.values, &v.values, &cu, heads);
+    s.holds("o", &o, FLOOR_O, || want().0);
+    s.holds("lse", &lse, FLOOR_LSE, || want().1);
+    // A clock may not have called forward.
+    let (o, lse) = if s.times() { (s.input(wide)?.buffer, s.dev.upload(&vec![9f32; n * heads.q])?) } else { (o, lse) };
+    let (mut dq, mut dk, mut dv) = (s.out(wide)?, s.out(narrow)?, s.out(narrow)?);
+    s.call("attn_bwd", &what(lens), cost::attn_bwd(n, heads, keys, dtype), |dev| {
+        let (q, k, v, o, lse) = (q.buffer.view(), k.buffer.view(), v.buffer.view(), o.view(), lse.view());
+        let (dq, dk, dv) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
+        attn_bwd(dev, d_o.buffer.view(), q, k, v, o, lse, on_device.view(), dq, dk, dv, heads)
+    })?;
+    let want = || oracle::attn_bwd(&d_o.values, &q.values, &k.values, &v.values, &cu, heads);
+    s.holds("dv", &dv, FLOOR_D, || want().2);
+    // A token that sees itself alone moves no score: zero, and no error relative to it.
+    if lens.iter().any(|len| *len > 1) {
+        s.holds("dq", &dq, FLOOR_D, || want().0);
+        s.holds("dk", &dk, FLOOR_D, || want().1);
+    }
+    Ok(())
+}
+
+/// The last rows of sequences over pages that lie backwards: all rows of each when checking, one when timing.
+fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
+    if !s.wants(&["attn_decode", "kv_append", "kv_copy_page"]) {
+        return Ok(());
+    }
+    let (times, dtype, cu) = (s.times(), s.dtype, offsets(lens));
+    let first = |len: usize| if times { len - 1 } else { 0 };
+    let rows =
+        lens.iter().enumerate().flat_map(|(seq, len)| (first(*len)..*len).map(move |pos| (seq as i32, pos as i32)));
+    let (seqs, positions): (Vec<i32>, Vec<i32>) = rows.unzip();
+    let (n, max_pages) = (seqs.len(), lens.iter().max().map_or(1, |len| len.div_ceil(CHUNK)));
+    let n_pages = lens.len() * max_pages;
+    let (wide, narrow, type_of_pages) = (n * heads.q * heads.dim, n * heads.kv * heads.dim, s.dev.factor_dtype(dtype));
+    let (q, k, v) = (s.scaled(wide, 2.0, dtype)?, s.input(narrow)?, s.input(narrow)?);
+    let len = pages_len(n_pages, heads);
+    let full = |s: &mut Stage| -> Result<Buffer> {
+        if times { Ok(s.input_as(len, type_of_pages)?.buffer) } else { s.out_as(len, type_of_pages) }
+    };
+    let (mut k_pages, mut v_pages) = (full(s)?, full(s)?);
+    let (seq, pos) = (s.dev.upload(&seqs)?, s.dev.upload(&positions)?);
+    let table = s.dev.upload(&(0..n_pages as i32).rev().collect::<Vec<i32>>())?;
+    let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
+    s.call("kv_append", "", cost::kv_append(n, heads, dtype, type_of_pages), |dev| {
+        kv_append(dev, k.buffer.view(), v.buffer.view(), at, k_pages.view_mut(), v_pages.view_mut(), heads)
+    })?;
+    s.exactly("pages end where they say", |_| Ok(k_pages.guard_intact() && v_pages.guard_intact()))?;
+    let (mut o, keys) = (s.out(wide)?, Keys::paged(&seqs, &positions));
+    let t = lens.iter().max().copied().unwrap_or(0);
+    s.call("attn_decode", &format!("T {t}"), cost::attn_decode(n, heads, keys, dtype, type_of_pages), |dev| {
+        attn_decode(dev, q.buffer.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), heads)
+    })?;
+    s.holds("o", &o, FLOOR_O, || oracle::attn_fwd(&q.values, &k.values, &v.values, &cu, heads).0);
+    s.exactly("the bits of attn_fwd", |dev| {
+        let (cu, mut lse) = (dev.upload(&cu)?, dev.zeros(DType::F32, n * heads.q)?);
+        let mut packed = dev.zeros(dtype, wide)?;
+        let (q, k, v) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
+        attn_fwd(dev, q, k, v, cu.view(), packed.view_mut(), lse.view_mut(), heads)?;
+        same(dev, &packed, &o)
+    })?;
+    let mut pages = s.input_as(pages_len(n_pages.max(2), heads), type_of_pages)?;
+    let (page, last) = (pages_len(1, heads), n_pages.max(2) - 1);
+    s.call("kv_copy_page", "", crate::ops::embed::cost::copy(page, type_of_pages, type_of_pages), |dev| {
+        kv_copy_page(dev, pages.buffer.view_mut(), last, 0, heads)
+    })?;
+    s.holds("pages", &pages.buffer, EXACT, || {
+        let mut want = pages.values.clone();
+        want.copy_within(last * page.., 0);
+        want
+    });
+    Ok(())
+}
+
+fn same(dev: &crate::device::Device, a: &Buffer, b: &Buffer) -> Result<bool> {
+    Ok(match a.dtype() {
+        DType::Bf16 => {
+            let bits =
+                |x: &Buffer| dev.download::<half::bf16>(x.view()).map(|x| x.iter().map(|x| x.to_bits()).collect());
+            let (a, b): (Vec<u16>, Vec<u16>) = (bits(a)?, bits(b)?);
+            a == b
+        }
+        _ => {
+            let bits = |x: &Buffer| dev.download::<f32>(x.view()).map(|x| x.iter().map(|x| x.to_bits()).collect());
+            let (a, b): (Vec<u32>, Vec<u32>) = (bits(a)?, bits(b)?);
+            a == b
+        }
+    })
+}

@@ -1,0 +1,103 @@
+//! Cases of sampling: rows of every kind side by side, and what runs between a token and the next.
+
+use super::{Sampling, cost, decode_next, oracle, sample};
+use crate::device::DType;
+use crate::error::Result;
+use crate::ops::case::{Floor, Stage};
+
+/// Temperature, top-k, top-p, min-p.
+type Kind = (f32, i32, f32, f32);
+
+const KINDS: [Kind; 5] =
+    [(0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.7, 20, 1.0, 0.0), (1.3, 0, 0.8, 0.0), (1.0, 0, 1.0, 0.1)];
+
+const FLOOR_LOGPROB: Floor = [1.3e-7, 0.0];
+
+/// All of them.
+///
+/// # Errors
+/// What an op refuses.
+pub fn all(s: &mut Stage) -> Result<()> {
+    if s.dtype != DType::F32 && !s.times() {
+        return Ok(());
+    }
+    let timed: [(&str, Kind); 3] =
+        [("all", (1.0, 0, 1.0, 0.0)), ("top_k 50", (1.0, 50, 1.0, 0.0)), ("top_p 0.9", (1.0, 0, 0.9, 0.0))];
+    for (n, v) in s.shapes(&[(12, 700)], &[(1, 1), (5, 2), (10, 5000)], |m| [1, 16, 64].map(|n| (n, m.vocab)).into()) {
+        match s.times() {
+            true => timed.iter().try_for_each(|(name, kind)| sampled(s, n, v, name, &[*kind]))?,
+            false => sampled(s, n, v, "", &KINDS)?,
+        }
+    }
+    s.shapes(&[130], &[1, 600], |_| vec![1, 16, 64]).into_iter().try_for_each(|n| moved_on(s, n))
+}
+
+/// The token is one that the filters keep, the logprob is the oracle's of that token.
+fn sampled(s: &mut Stage, n: usize, v: usize, name: &str, kinds: &[Kind]) -> Result<()> {
+    if !s.wants(&["sample"]) {
+        return Ok(());
+    }
+    let mut logits = s.input_f32(n * v)?;
+    let of = |i: usize| kinds[i % kinds.len()];
+    let reals = |of: &dyn Fn(usize) -> f32| s.dev.upload(&(0..n).map(of).collect::<Vec<f32>>());
+    let (temperature, top_p, min_p) = (reals(&|i| of(i).0)?, reals(&|i| of(i).2)?, reals(&|i| of(i).3)?);
+    let top_k = s.dev.upload(&(0..n).map(|i| of(i).1).collect::<Vec<i32>>())?;
+    let key = s.dev.upload(&(0..3 * n as u64).collect::<Vec<u64>>())?;
+    let (mut token, mut lp) = (s.dev.zeros(DType::I32, n)?, s.out_f32(n)?);
+    s.call("sample", name, cost::sample(n, v), |dev| {
+        let how = Sampling {
+            temperature: temperature.view(),
+            top_k: top_k.view(),
+            top_p: top_p.view(),
+            min_p: min_p.view(),
+            key: key.view(),
+        };
+        sample(dev, logits.buffer.view_mut(), how, token.view_mut(), lp.view_mut(), v)
+    })?;
+    if s.times() {
+        return Ok(());
+    }
+    let tokens = s.dev.download::<i32>(token.view())?;
+    let (mut want, mut kept) = (vec![0.0; n], true);
+    for (i, token) in tokens.iter().enumerate() {
+        let (temperature, top_k, top_p, min_p) = of(i);
+        let row = oracle::Row {
+            temperature: temperature as f64,
+            top_k: top_k as usize,
+            top_p: top_p as f64,
+            min_p: min_p as f64,
+        };
+        let (p, log_p) = oracle::sample(&logits.values[i * v..(i + 1) * v], row);
+        let token = usize::try_from(*token).unwrap_or(usize::MAX);
+        kept &= p.get(token).is_some_and(|p| *p > 0.0);
+        want[i] = log_p.get(token).copied().unwrap_or(f64::NAN);
+    }
+    s.exactly("tokens that the filters keep", |_| Ok(kept))?;
+    s.holds("logprob", &lp, FLOOR_LOGPROB, || want);
+    Ok(())
+}
+
+/// Rows of a decode step, every seventh of them padding.
+fn moved_on(s: &mut Stage, n: usize) -> Result<()> {
+    if !s.wants(&["decode_next"]) {
+        return Ok(());
+    }
+    let (n_seqs, i) = (n as i32 + 1, 0..n as i32);
+    let seq = |row: i32| if row % 7 == 6 { n_seqs } else { row };
+    let part = |f: &dyn Fn(i32) -> i32| i.clone().map(f).collect::<Vec<i32>>();
+    let (mut ids, mut positions, seqs, token) = (part(&|r| r + 5), part(&|r| 3 * r), part(&seq), part(&|r| 1000 - r));
+    let mut key: Vec<u64> = (0..3 * n as u64).collect();
+    let pack = |ids: &[i32], positions: &[i32]| [ids, positions, &seqs, &part(&|r| r), positions, &seqs].concat();
+    let (mut rows, mut keys) = (s.dev.upload(&pack(&ids, &positions))?, s.dev.upload(&key)?);
+    let on_device = s.dev.upload(&token)?;
+    s.call("decode_next", "", cost::decode_next(n), |dev| {
+        decode_next(dev, on_device.view(), rows.view_mut(), keys.view_mut(), n_seqs as usize)
+    })?;
+    s.exactly("rows and keys", |dev| {
+        let live: Vec<bool> = seqs.iter().map(|seq| *seq < n_seqs).collect();
+        let mut noise: Vec<u64> = key.iter().skip(2).step_by(3).copied().collect();
+        oracle::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
+        key.iter_mut().skip(2).step_by(3).zip(noise).for_each(|(key, noise)| *key = noise);
+        Ok(dev.download::<i32>(rows.view())? == pack(&ids, &positions) && dev.download::<u64>(keys.view())? == key)
+    })
+}
