@@ -2,8 +2,16 @@
 //!
 //! The binary prints one line (`Display`) and exits with [`Error::exit_code`].
 
-use crate::device::Room;
 use std::path::PathBuf;
+
+/// Memory of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that can still be taken.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
 
 /// What takes less memory.
 const LESS: &str = "take fewer pages (engine.pages), fewer rows (engine.max_rows), smaller micro-batches \

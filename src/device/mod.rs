@@ -18,6 +18,8 @@ pub use gpu::graph::Graph;
 pub use mapped::map_file;
 pub use traffic::Traffic;
 
+pub use crate::error::Room;
+
 use crate::error::{Error, Result};
 use record::{Cost, Keys, Kind, Recorder, Recording, Span};
 use std::sync::Arc;
@@ -38,15 +40,6 @@ pub enum Precision {
     Highest,
     /// Factors rounded to bf16; attention's stay f32.
     Medium,
-}
-
-/// Memory of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes that can still be taken.
-    pub free_bytes: u64,
-    /// Bytes in all.
-    pub total_bytes: u64,
 }
 
 /// This machine's memory, as Linux tells it: what can be taken without swapping.

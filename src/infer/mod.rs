@@ -10,12 +10,14 @@ mod prefix;
 mod sampling_rows;
 mod schedule;
 mod seq;
+mod sizes;
 mod slate;
 mod stats;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::Engine;
 pub use graphs::bucket;
 pub use pages::Pages;
 pub use prefix::{Hit, Prefix};
 pub use seq::{NoiseKey, Sampling, SeqId, Turn};
+pub use sizes::EngineConfig;
 pub use stats::Stats;

@@ -1,9 +1,9 @@
 //! The device's side of a step: page copies, forward, sampling, and the buffers they need.
 
 use super::batch::Batch;
-use super::engine::EngineConfig;
 use super::graphs::Graphs;
 use super::sampling_rows::SamplingRows;
+use super::sizes::EngineConfig;
 use super::stats::Stats;
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -2,8 +2,8 @@
 //!
 //! The one idea: what the other side sees is always the canonical rendering of a parsed action, never raw text.
 
+use super::malformed::Malformed;
 use super::money::Cents;
-use super::reply::Malformed;
 use serde::{Deserialize, Serialize};
 
 /// What a side does in a turn.

@@ -11,6 +11,7 @@ mod catalog_words;
 pub mod episode;
 pub mod export;
 pub mod folder;
+pub mod malformed;
 pub mod metrics;
 pub mod money;
 pub mod play;
@@ -23,6 +24,7 @@ pub mod reply;
 pub mod reward;
 pub mod sellers;
 pub mod stats;
+mod talks;
 pub mod teacher_seller;
 
 pub use action::Action;

@@ -3,8 +3,9 @@
 //! The one idea: strict in form, total in input. Any text gives a `Reply` or a named fault; nothing panics.
 //! Only `talk` (one cleaned line) and the parsed action ever leave the side; the thought stays.
 
+pub use super::malformed::Malformed;
+
 use super::action::{self, Action};
-use serde::{Deserialize, Serialize};
 
 /// A well-formed reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,39 +16,6 @@ pub struct Reply {
     pub talk: String,
     /// The last action of the reply.
     pub action: Action,
-}
-
-/// What is wrong with a reply's form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Malformed {
-    /// The reply does not begin with `Thought:`.
-    #[error("the reply does not begin with Thought:")]
-    NoThought,
-    /// No line `Talk:` follows the thought.
-    #[error("no Talk: line")]
-    NoTalk,
-    /// No line `Action:` follows, or it holds no `[WORD]`.
-    #[error("no action")]
-    NoAction,
-    /// A `[WORD]` that is none of the five.
-    #[error("unknown action")]
-    UnknownAction,
-    /// An offer without ` $price` behind the word.
-    #[error("no price behind the action")]
-    NoPrice,
-    /// A price that is not a positive amount.
-    #[error("the price is not a positive amount")]
-    BadPrice,
-    /// Not `(1x code)` with this product's code.
-    #[error("the item is not (1x code) of this product")]
-    WrongItem,
-    /// A second `Thought:` line inside the talk.
-    #[error("a thought inside the talk")]
-    ThoughtInTalk,
-    /// The reply was cut off at its token limit.
-    #[error("the reply is longer than its token limit")]
-    TooLong,
 }
 
 /// Parses a reply for the item `code`. The last action of the action part wins.

@@ -9,6 +9,7 @@ use super::episode::Episode;
 use super::money::Cents;
 use super::protocol::Side;
 use super::reply;
+use super::talks;
 use super::teacher_seller;
 use crate::noise::Noise;
 use serde::{Deserialize, Serialize};
@@ -100,14 +101,12 @@ impl Seller {
         open - (open - last) * t.powf(exponent)
     }
 
-    pub(super) fn talks(self) -> [&'static str; 3] {
+    fn talks(self) -> [&'static str; 3] {
         match self {
-            Seller::Begging => {
-                ["Please, I need this money.", "My family depends on it, please.", "I beg you, pay a bit more."]
-            }
-            Seller::Insulting => ["Stop wasting my time.", "Are you too poor for this?", "Pay or get lost."],
-            Seller::Unyielding => ["My price is right as it is.", "This is the best there is.", "I do not bargain."],
-            _ => ["This is my price.", "I can come down a little.", "That is a fair price."],
+            Seller::Begging => talks::BEGGING,
+            Seller::Insulting => talks::INSULTING,
+            Seller::Unyielding => talks::UNYIELDING,
+            _ => talks::PLAIN,
         }
     }
 }

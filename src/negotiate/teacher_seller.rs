@@ -13,7 +13,7 @@ use super::prompts::Persona;
 use super::protocol::Side;
 use super::reasons::{self, Reason};
 use super::reply;
-use super::sellers::Seller;
+use super::talks;
 use crate::noise::Noise;
 
 /// How hard a seller bargains; spoken in its first thought and kept.
@@ -127,9 +127,9 @@ fn pick_mood(persona: Persona, noise: Noise) -> Mood {
 fn persona_talk(persona: Persona) -> Option<[&'static str; 3]> {
     match persona {
         Persona::Neutral => None,
-        Persona::Begging => Some(Seller::Begging.talks()),
-        Persona::Insulting => Some(Seller::Insulting.talks()),
-        Persona::Unyielding => Some(Seller::Unyielding.talks()),
+        Persona::Begging => Some(talks::BEGGING),
+        Persona::Insulting => Some(talks::INSULTING),
+        Persona::Unyielding => Some(talks::UNYIELDING),
     }
 }
 

@@ -7,8 +7,6 @@ pub mod memory;
 
 use self::base::Base;
 use crate::config::Config;
-use crate::credit::aggregate::Aggregation;
-use crate::credit::importance::{Correction, Level};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::{Engine, EngineConfig, Sampling};
@@ -18,7 +16,6 @@ use crate::ops::attn::CHUNK;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
 use crate::rollout::Voice;
 use crate::text::Chat;
-use crate::train::learner::Learning;
 use crate::train::optimizer::{Hyper, Schedule};
 use std::path::Path;
 use std::sync::Arc;
@@ -105,34 +102,8 @@ impl Setup {
         engine_config(&self.config, model)
     }
 
-    /// How the learner learns.
-    pub fn learning(&self) -> Learning {
-        let (g, l) = (&self.config.grpo, &self.config.loss);
-        let (low, high) = (l.importance_low as f64, l.importance_high as f64);
-        Learning {
-            micro_batch_tok: g.micro_batch_tokens,
-            loss: self.policy_loss(),
-            aggregation: match l.aggregation.as_str() {
-                "sequence_mean" => Aggregation::SequenceMean,
-                "constant" => Aggregation::Constant { length: self.longest_episode() },
-                _ => Aggregation::TokenMean,
-            },
-            sequence_ratio: l.objective == "gspo",
-            importance: (
-                match l.importance.as_str() {
-                    "tis" => Correction::Truncate { cap: l.importance_cap as f64 },
-                    "mis" => Correction::Mask { low, high },
-                    _ => Correction::None,
-                },
-                if l.importance_level == "sequence" { Level::Sequence } else { Level::Token },
-            ),
-            temperature: self.config.rollout.temperature,
-            updates: g.optimizer_steps_per_batch,
-        }
-    }
-
     /// Clip, KL and entropy. A KL in the reward is none of the loss's.
-    fn policy_loss(&self) -> PolicyLoss {
+    pub fn policy_loss(&self) -> PolicyLoss {
         let (g, l) = (&self.config.grpo, &self.config.loss);
         PolicyLoss {
             clip_low: g.clip_low,
@@ -147,13 +118,6 @@ impl Setup {
                 _ => Kl::K3,
             },
         }
-    }
-
-    /// Tokens an episode's buyer may sample.
-    fn longest_episode(&self) -> usize {
-        let task = &self.config.task;
-        let turns = if task.name == "game" { self.config.game.turns } else { task.candidates };
-        turns * self.config.rollout.max_reply_tokens
     }
 
     /// The optimizer's settings.

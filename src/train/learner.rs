@@ -4,6 +4,7 @@
 //! Episodes are packed whole into micro-batches by a token budget; the weight of a token is one over all trained tokens of
 //! the update (token mean), so the cut changes nothing but the order of sums.
 
+use crate::config::Config;
 use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Histogram, Level, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
@@ -11,6 +12,7 @@ use crate::error::Result;
 use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops;
 use crate::ops::loss::{POLICY_SUMS, PolicyLoss};
+use crate::setup::Setup;
 use crate::text::Transcript;
 use crate::train::optimizer::{Optimizer, Part, Update};
 use std::ops::Range;
@@ -87,6 +89,41 @@ pub struct Learning {
     pub temperature: f32,
     /// Optimizer updates a batch.
     pub updates: usize,
+}
+
+impl Learning {
+    /// How a setup learns.
+    pub fn of(setup: &Setup) -> Learning {
+        let (g, l) = (&setup.config.grpo, &setup.config.loss);
+        let (low, high) = (l.importance_low as f64, l.importance_high as f64);
+        Learning {
+            micro_batch_tok: g.micro_batch_tokens,
+            loss: setup.policy_loss(),
+            aggregation: match l.aggregation.as_str() {
+                "sequence_mean" => Aggregation::SequenceMean,
+                "constant" => Aggregation::Constant { length: longest_episode(&setup.config) },
+                _ => Aggregation::TokenMean,
+            },
+            sequence_ratio: l.objective == "gspo",
+            importance: (
+                match l.importance.as_str() {
+                    "tis" => Correction::Truncate { cap: l.importance_cap as f64 },
+                    "mis" => Correction::Mask { low, high },
+                    _ => Correction::None,
+                },
+                if l.importance_level == "sequence" { Level::Sequence } else { Level::Token },
+            ),
+            temperature: setup.config.rollout.temperature,
+            updates: g.optimizer_steps_per_batch,
+        }
+    }
+}
+
+/// Tokens that an episode's learner may sample.
+fn longest_episode(config: &Config) -> usize {
+    let task = &config.task;
+    let turns = if task.name == "game" { config.game.turns } else { task.candidates };
+    turns * config.rollout.max_reply_tokens
 }
 
 impl Default for Learning {

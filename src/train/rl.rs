@@ -159,7 +159,7 @@ impl Trainer {
             plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes: weights.size_bytes() });
         }
         let shapes = [base.config.clone(), seller.config.clone()];
-        let mut trainer = Trainer::planned(&mut plan, &setup.config, shapes, setup.hyper(), setup.learning())?;
+        let mut trainer = Trainer::planned(&mut plan, &setup.config, shapes, setup.hyper(), Learning::of(setup))?;
         trainer.learner.weights.copy_from(&setup.dev, base)?;
         Ok((trainer, plan))
     }

@@ -2,7 +2,7 @@
 //!
 //! Never run on hardware yet.
 
-use crate::device::gpu::cuda;
+use crate::device::gpu::cuda_modules;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
@@ -79,7 +79,7 @@ fn throttled(reasons: ThrottleReasons) -> String {
 
 /// Whether the binary has code for it.
 fn fits(major: i32, minor: i32) -> String {
-    match cuda::code_for(&cuda::targets(), major, minor) {
+    match cuda_modules::code_for(&cuda_modules::targets(), major, minor) {
         Some(target) if target.starts_with("compute") => format!("runs {target}, compiled by the driver at start"),
         Some(target) => format!("runs {target}"),
         None => "NOT FIT: this binary has no code for it".into(),

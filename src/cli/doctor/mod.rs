@@ -3,7 +3,7 @@
 mod gpus;
 
 use super::{Exit, Globals, out};
-use crate::device::gpu::cuda;
+use crate::device::gpu::cuda_modules;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -109,7 +109,7 @@ fn machine(device: &Device) -> Map<String, Value> {
         Device::Cpu(cpu) => say("instructions", json!(format!("{:?}", cpu.isa).to_lowercase())),
         Device::Gpu(gpu) => say("kernels", json!(gpu.kernels().len())),
     };
-    let targets = cuda::targets().join(", ");
+    let targets = cuda_modules::targets().join(", ");
     let none = "no GPU code: nvcc was not found when this binary was built";
     say("built for", json!(if targets.is_empty() { none } else { targets.as_str() }));
     say("cuda", json!(Device::open("cuda", 0).map_or_else(|e| e.to_string(), |_| "available".into())));

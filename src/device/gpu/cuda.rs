@@ -7,60 +7,18 @@
 //! kernels and their launch code run on the emulator.
 
 use super::cuda_graph::Exec;
-use super::cuda_memory::{Memory, Owner};
+use super::cuda_memory::{Memory, Owner, text};
+use super::cuda_modules::{Function, MODULES, allow_shared, check_driver, load, open};
 use super::cuda_time::{End, MAX_TIMED, Timers};
-use super::graph::{Step, Tape};
 use super::launch::{ArgBlock, Launch};
-use super::tensor_map::{Encoding, RawMap};
+use super::tape::{Step, Tape};
 use crate::device::record::{Recorder, Recording};
 use crate::device::{DType, Element, Room};
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Kernels of one file; the list is made by `build/nvcc.rs` and empty without nvcc.
-struct Module {
-    file: &'static str,
-    kernels: &'static [&'static str],
-    fatbin: &'static [u8],
-}
-
-static MODULES: &[Module] = include!(concat!(env!("OUT_DIR"), "/nvcc_kernels.rs"));
-
-/// What the kernels were compiled for, as nvcc names it: `sm_90a` machine code, `compute_90` PTX; empty without nvcc.
-pub fn targets() -> Vec<&'static str> {
-    if MODULES.is_empty() { vec![] } else { env!("HAGGLE_CUDA_TARGETS").split(' ').collect() }
-}
-
-/// Which of `targets` a GPU of this compute capability runs: machine code of its own, of an older minor, or PTX, which the
-/// driver compiles. Code for `sm_90a` runs on 9.0 alone.
-pub fn code_for<'a>(targets: &[&'a str], major: i32, minor: i32) -> Option<&'a str> {
-    let parse = |target: &&'a str| -> Option<(&'a str, bool, bool, i32)> {
-        let (is_ptx, number) = match target.strip_prefix("compute_") {
-            Some(number) => (true, number),
-            None => (false, target.strip_prefix("sm_")?),
-        };
-        let of_one = number.ends_with('a');
-        Some((target, is_ptx, of_one, number.trim_end_matches('a').parse().ok()?))
-    };
-    let own = major * 10 + minor;
-    let runs = |(_, is_ptx, of_one, number): &(&str, bool, bool, i32)| match (is_ptx, of_one) {
-        (_, true) => *number == own,
-        (true, false) => *number <= own,
-        (false, false) => *number <= own && *number / 10 == major,
-    };
-    let fitting = targets.iter().filter_map(parse).filter(runs);
-    // Machine code before PTX, the newest first.
-    fitting.max_by_key(|(_, is_ptx, _, number)| (!is_ptx, *number)).map(|(target, ..)| target)
-}
-
-/// The CUDA version kernels are built for, as the driver counts: 13.0.
-const CUDA_VERSION: i32 = 13_000;
-/// Dynamic shared memory a kernel gets without asking.
-const PLAIN_SHARED_BYTES: u32 = 48 * 1024;
 
 /// A GPU.
 pub struct Cuda {
@@ -78,13 +36,6 @@ pub struct Cuda {
     /// What is launched, while it is captured.
     pub(super) tape: Tape,
 }
-
-#[derive(Clone, Copy)]
-pub(super) struct Function(pub(super) sys::CUfunction);
-
-// SAFETY: handles of the driver, which takes them from any thread whose current context is theirs.
-unsafe impl Send for Function {}
-unsafe impl Sync for Function {}
 
 impl Cuda {
     /// Opens `cuda` or `cuda:N`.
@@ -282,19 +233,6 @@ impl Cuda {
     }
 }
 
-/// Lets a function have this much dynamic shared memory.
-///
-/// # Safety
-/// The function is of a loaded module, its context current.
-pub(super) unsafe fn allow_shared(function: Function, bytes: u32) -> Result<(), result::DriverError> {
-    if bytes <= PLAIN_SHARED_BYTES {
-        return Ok(());
-    }
-    let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    // SAFETY: the caller's promise.
-    unsafe { result::function::set_function_attribute(function.0, most, bytes as i32) }
-}
-
 /// # Safety
 /// As `cuLaunchKernel`; the context is current.
 unsafe fn start(
@@ -315,123 +253,5 @@ unsafe fn start(
             stream,
             block.slice(),
         )
-    }
-}
-
-/// A tensor map of bf16, swizzled by 128 bytes, zero outside.
-pub(super) fn encode(e: &Encoding) -> Result<RawMap> {
-    use sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 as BFLOAT16;
-    use sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE as FILL_ZERO;
-    use sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE as NOT_INTERLEAVED;
-    use sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B as PROMOTE_128B;
-    use sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B as SWIZZLE_128B;
-    let (mut raw, steps) = (RawMap([0; 16]), [1u32; 3]);
-    // SAFETY: writes the 128 bytes of a map, aligned to 64; reads `rank` dims, boxes and steps, `rank` - 1 strides.
-    let done = unsafe {
-        sys::cuTensorMapEncodeTiled(
-            raw.0.as_mut_ptr().cast(),
-            BFLOAT16,
-            e.rank as u32,
-            e.base as *mut std::ffi::c_void,
-            e.dims.as_ptr(),
-            e.strides[1..].as_ptr(),
-            e.boxes.as_ptr(),
-            steps.as_ptr(),
-            NOT_INTERLEAVED,
-            SWIZZLE_128B,
-            PROMOTE_128B,
-            FILL_ZERO,
-        )
-    };
-    let fail =
-        |error| Error::Device { device: "cuda".into(), what: format!("cuTensorMapEncodeTiled: {}", text(error)) };
-    done.result().map_err(fail).map(|()| raw)
-}
-
-/// An error of the driver in its own words.
-pub(super) fn text(error: result::DriverError) -> String {
-    match error.error_string() {
-        Ok(words) => words.to_string_lossy().into_owned(),
-        Err(_) => format!("{:?}", error.0),
-    }
-}
-
-/// `Ok` when there is a driver, new enough for the kernels.
-fn check_driver() -> Result<(), String> {
-    // SAFETY: looks for the library, and loads it.
-    if !unsafe { sys::is_culib_present() } {
-        return Err("no CUDA driver (libcuda) on this machine; install NVIDIA's driver, or use --device cpu".into());
-    }
-    result::init().map_err(|e| format!("the CUDA driver does not start: {}", text(e)))?;
-    let mut version = 0;
-    // SAFETY: writes one int.
-    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(text)?;
-    if version < CUDA_VERSION {
-        let (have, want) = (version as f32 / 1000.0, CUDA_VERSION / 1000);
-        return Err(format!(
-            "the driver is too old: it runs CUDA {have:.1}, the kernels need {want}.0 (driver 580 or newer)"
-        ));
-    }
-    Ok(())
-}
-
-/// The GPU's name, its context with memory, its compute capability.
-fn open(index: i32) -> Result<(String, Owner, [i32; 2]), String> {
-    let count = result::device::get_count().map_err(text)?;
-    if index < 0 || index >= count {
-        return Err(format!("there is no GPU number {index}; this machine has {count}"));
-    }
-    let device = result::device::get(index).map_err(text)?;
-    let name = result::device::get_name(device).map_err(text)?;
-    use sys::CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-    };
-    // SAFETY: `device` was just given by the driver.
-    let part = |what| unsafe { result::device::get_attribute(device, what) }.map_err(text);
-    let (major, minor) = (part(MAJOR)?, part(MINOR)?);
-    if code_for(&targets(), major, minor).is_none() {
-        let targets = targets().join(", ");
-        return Err(format!(
-            "{name} is sm_{major}{minor}, and this binary holds code for {targets} only; use --device cpu"
-        ));
-    }
-    // SAFETY: as above; the context is never released, like the device it belongs to.
-    let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
-    Ok((name, Owner::new(context).map_err(text)?, [major, minor]))
-}
-
-/// Every kernel of every module.
-fn load(owner: &Owner, name: &str) -> Result<HashMap<&'static str, Function>, String> {
-    owner.enter().map_err(text)?;
-    let mut functions = HashMap::new();
-    for module in MODULES {
-        let fail = |e| format!("{}: cannot be loaded on {name}: {}", module.file, text(e));
-        // SAFETY: the image is a whole fatbin, as nvcc wrote it.
-        let handle = unsafe { result::module::load_data(module.fatbin.as_ptr().cast()) }.map_err(fail)?;
-        for kernel in module.kernels {
-            let symbol = CString::new(*kernel).map_err(|e| e.to_string())?;
-            // SAFETY: the module was just loaded and is never unloaded.
-            let function = unsafe { result::module::get_function(handle, symbol) }.map_err(fail)?;
-            functions.insert(*kernel, Function(function));
-        }
-    }
-    Ok(functions)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gpu_gets_the_code_that_fits_it() {
-        let all = ["sm_80", "sm_90a", "compute_90"];
-        let of = |major, minor| code_for(&all, major, minor);
-        assert_eq!([of(8, 0), of(8, 6), of(8, 9)], [Some("sm_80"); 3]);
-        assert_eq!(of(9, 0), Some("sm_90a"));
-        assert_eq!([of(10, 0), of(12, 0)], [Some("compute_90"); 2]);
-        assert_eq!([of(7, 5), of(6, 1)], [None; 2]);
-        assert_eq!(code_for(&all[..2], 10, 0), None);
-        assert_eq!(code_for(&["sm_80", "sm_86"], 8, 9), Some("sm_86"));
-        assert!(targets().is_empty() || targets() == all, "{:?}", targets());
     }
 }

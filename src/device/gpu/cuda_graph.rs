@@ -1,9 +1,9 @@
 //! Kept launches as a graph of the driver's. **Never run on hardware**, like the device it belongs to.
 
-use super::cuda::{Function, allow_shared};
 use super::cuda_memory::Owner;
-use super::graph::Step;
+use super::cuda_modules::{Function, allow_shared};
 use super::launch::ArgBlock;
+use super::tape::Step;
 use cudarc::driver::{result, sys};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};

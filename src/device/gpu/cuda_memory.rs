@@ -4,7 +4,6 @@
 //! their size. Copies and kernels share one stream, so a block may be reused at once. A failure is kept as the device's
 //! fault: later launches answer with it.
 
-use super::cuda::text;
 use crate::device::Room;
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
@@ -274,5 +273,13 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         lock(&self.owner.free).entry(self.bytes).or_default().push(self.start);
+    }
+}
+
+/// An error of the driver in its own words.
+pub(super) fn text(error: result::DriverError) -> String {
+    match error.error_string() {
+        Ok(words) => words.to_string_lossy().into_owned(),
+        Err(_) => format!("{:?}", error.0),
     }
 }

@@ -6,8 +6,8 @@
 //! see kernels/emu/check.h for what it finds. Its memory and its faults are in [`super::card`].
 
 use super::card::Card;
-use super::graph::Tape;
 use super::launch::{Arg, ArgBlock, Launch, Range};
+use super::tape::Tape;
 use crate::device::cpu::pool::Pool;
 use crate::device::record::Recorder;
 use crate::device::{Buffer, DType};

@@ -7,10 +7,12 @@ pub mod card;
 pub mod cuda;
 mod cuda_graph;
 pub mod cuda_memory;
+pub mod cuda_modules;
 mod cuda_time;
 pub mod emu;
 pub mod graph;
 pub mod launch;
+mod tape;
 pub mod tensor_map;
 
 pub use launch::{Arg, Launch};
@@ -52,7 +54,7 @@ impl Gpu {
     }
 
     /// What is launched, while it is captured.
-    fn tape(&self) -> &graph::Tape {
+    fn tape(&self) -> &tape::Tape {
         match self {
             Gpu::Emu(emu) => &emu.tape,
             Gpu::Cuda(cuda) => &cuda.tape,

@@ -3,9 +3,11 @@
 //! One function makes them, and refuses what the engine does not take. On `cuda` the driver encodes the map, on `emu` it
 //! is the emulator's own struct of the same fields (kernels/emu/tensor_map.h). Innermost dimensions stand first.
 
-use super::{Gpu, cuda};
+use super::Gpu;
+use super::cuda_memory::text;
 use crate::device::{DType, View};
 use crate::error::{Error, Result};
+use cudarc::driver::sys;
 
 /// Most dimensions a map of ours has.
 const MAX_RANK: usize = 3;
@@ -53,7 +55,7 @@ impl Gpu {
         let encoding = check(op, view, shape)?;
         let raw = match self {
             Gpu::Emu(_) => emulated(&encoding),
-            Gpu::Cuda(_) => cuda::encode(&encoding)?,
+            Gpu::Cuda(_) => encode(&encoding)?,
         };
         Ok(TensorMap { view, raw })
     }
@@ -108,4 +110,34 @@ fn emulated(e: &Encoding) -> RawMap {
         *to = pair[0] as u64 | (pair[1] as u64) << 32;
     }
     RawMap(raw)
+}
+
+/// The driver's map of bf16, swizzled by 128 bytes, zero outside.
+fn encode(e: &Encoding) -> Result<RawMap> {
+    use sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 as BFLOAT16;
+    use sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE as FILL_ZERO;
+    use sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE as NOT_INTERLEAVED;
+    use sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B as PROMOTE_128B;
+    use sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B as SWIZZLE_128B;
+    let (mut raw, steps) = (RawMap([0; 16]), [1u32; 3]);
+    // SAFETY: writes the 128 bytes of a map, aligned to 64; reads `rank` dims, boxes and steps, `rank` - 1 strides.
+    let done = unsafe {
+        sys::cuTensorMapEncodeTiled(
+            raw.0.as_mut_ptr().cast(),
+            BFLOAT16,
+            e.rank as u32,
+            e.base as *mut std::ffi::c_void,
+            e.dims.as_ptr(),
+            e.strides[1..].as_ptr(),
+            e.boxes.as_ptr(),
+            steps.as_ptr(),
+            NOT_INTERLEAVED,
+            SWIZZLE_128B,
+            PROMOTE_128B,
+            FILL_ZERO,
+        )
+    };
+    let fail =
+        |error| Error::Device { device: "cuda".into(), what: format!("cuTensorMapEncodeTiled: {}", text(error)) };
+    done.result().map_err(fail).map(|()| raw)
 }

@@ -1,6 +1,6 @@
 //! Launches of attention. f32 takes any head dim up to 256, bf16 32, 64 and 128.
 
-use super::gpu_sm90;
+use super::gpu_sm90::{self, Saved};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::{Error, Result};
@@ -108,18 +108,6 @@ pub fn attn_fwd(
             Arg::F32(scale),
         ],
     )
-}
-
-/// What both kernels of attn_bwd read.
-#[derive(Clone, Copy)]
-pub(crate) struct Saved<'a> {
-    pub(crate) d_o: View<'a>,
-    pub(crate) q: View<'a>,
-    pub(crate) k: View<'a>,
-    pub(crate) v: View<'a>,
-    pub(crate) o: View<'a>,
-    pub(crate) lse: View<'a>,
-    pub(crate) cu_seqlens: View<'a>,
 }
 
 /// See [`crate::ops::attn::attn_bwd`]: dq by tiles of queries, dk and dv by chunks of keys.

@@ -1,13 +1,24 @@
 //! Launches of attention with Hopper's own instructions, in bf16: a block has 128 rows, two warpgroups of 64 and a third
 //! that copies by tensor maps.
 
-use super::gpu::Saved;
 use crate::device::gpu::launch::MAX_ARGS;
 use crate::device::gpu::tensor_map::{Shape, TensorMap};
 use crate::device::gpu::{Arg, Gpu, Launch};
 use crate::device::{View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::Heads;
+
+/// What both kernels of attn_bwd read.
+#[derive(Clone, Copy)]
+pub(crate) struct Saved<'a> {
+    pub(crate) d_o: View<'a>,
+    pub(crate) q: View<'a>,
+    pub(crate) k: View<'a>,
+    pub(crate) v: View<'a>,
+    pub(crate) o: View<'a>,
+    pub(crate) lse: View<'a>,
+    pub(crate) cu_seqlens: View<'a>,
+}
 
 /// Queries or keys of a block.
 const TILE: usize = 128;

@@ -5,6 +5,7 @@
 //! then vocabulary; no bit depends on their size, but for dx in bf16, which is rounded once a block of tokens. x and w
 //! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `logprob_sm90.rs`.
 
+use super::gpu_head::{COLS, Head, ROWS, merge, parts};
 use super::gpu_sm90;
 use crate::device::cpu::softmax::SPAN;
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
@@ -12,11 +13,6 @@ use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use std::ops::Range;
-
-/// Rows of a block.
-pub(crate) const ROWS: usize = 256;
-/// Tokens of a block: whole spans.
-pub(crate) const COLS: usize = 8 * SPAN;
 
 /// f32 elements of the workspace: a block of logits, and behind it the sums of its rows' spans and their targets' logits,
 /// or its gradient in bf16.
@@ -33,26 +29,6 @@ fn sums_at(vocab: usize) -> usize {
 
 fn hits_at(vocab: usize) -> usize {
     sums_at(vocab) + ROWS * vocab.div_ceil(SPAN) * 3
-}
-
-/// A head and what it is asked.
-#[derive(Clone, Copy)]
-pub struct Head<'a> {
-    /// `[N, C]`
-    pub x: View<'a>,
-    /// `[V, C]`
-    pub w: View<'a>,
-    /// `[N]` i32
-    pub target: View<'a>,
-    /// C
-    pub dim: usize,
-    /// Factor of the logits.
-    pub inv_temperature: f32,
-}
-
-/// `0..n` in parts of `part`.
-pub(crate) fn parts(n: usize, part: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..n).step_by(part).map(move |at| at..n.min(at + part))
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].
@@ -94,38 +70,6 @@ pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut
         merge(gpu, head, &mut out, work.view(), rows, [sums_at(v), hits_at(v)])?;
     }
     Ok(())
-}
-
-/// logprob, lse, entropy of rows from the sums of their spans and their targets' logits, which stand in the workspace.
-pub(crate) fn merge(
-    gpu: &Gpu,
-    head: Head,
-    [logprob, lse, entropy]: &mut [ViewMut; 3],
-    work: View,
-    rows: Range<usize>,
-    [sums_at, hits_at]: [usize; 2],
-) -> Result<()> {
-    let (n, c) = (head.target.len(), head.dim);
-    let v = head.w.len() / c;
-    let launch = Launch {
-        kernel: "linear_logprob_fwd",
-        op: "linear_logprob_fwd",
-        grid: [rows.len().div_ceil(128) as u32, 1, 1],
-        block: [128, 1, 1],
-        shared_bytes: 0,
-        shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}"),
-    };
-    let args = &mut [
-        Arg::In(work),
-        Arg::Out(logprob.reborrow().at(rows.clone())),
-        Arg::Out(lse.reborrow().at(rows.clone())),
-        Arg::Out(entropy.reborrow().at(rows.clone())),
-        Arg::I64(sums_at as i64),
-        Arg::I64(hits_at as i64),
-        Arg::I64(rows.len() as i64),
-        Arg::I32(v.div_ceil(SPAN) as i32),
-    ];
-    gpu.launch(&launch, args)
 }
 
 /// Raw logits of a block into the workspace.

@@ -4,7 +4,7 @@
 //! Bits are those of the portable kernels in `logprob.rs`: blocks of tokens, once each of which dx is rounded, are the
 //! same; sums of spans need no blocks.
 
-use super::gpu::{COLS, Head, ROWS, merge, parts};
+use super::gpu_head::{COLS, Head, ROWS, merge, parts};
 use crate::device::cpu::softmax::SPAN;
 use crate::device::gpu::{Arg, Gpu, Launch};
 use crate::device::{DType, Device, View, ViewMut};

@@ -3,6 +3,7 @@
 pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
+mod gpu_head;
 mod gpu_sm90;
 pub mod oracle;
 
@@ -10,7 +11,7 @@ use super::want;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::Matrix;
-use gpu::Head;
+use gpu_head::Head;
 
 /// f32 elements of the workspace the two ops need for w `[V, C]` of `dtype`: a bounded block of rows, whatever N is.
 pub fn linear_logprob_workspace(dev: &Device, vocab: usize, dim: usize, dtype: DType) -> usize {

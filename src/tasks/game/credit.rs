@@ -54,7 +54,7 @@ pub(super) fn credit(
 /// # Errors
 /// What the ops refuse.
 pub(super) fn kl_to_reference(setup: &Setup, transcripts: &[&Transcript], logprobs: &mut Logprobs) -> Result<Vec<f64>> {
-    let estimator = setup.learning().loss.kl_estimator;
+    let estimator = setup.policy_loss().kl_estimator;
     let found = logprobs(Some(&setup.base.weights), transcripts)?;
     let sum = |(transcript, found): (&&Transcript, Vec<f32>)| {
         let sampled = transcript.logprobs().iter().zip(transcript.sampled()).filter(|(_, s)| **s);

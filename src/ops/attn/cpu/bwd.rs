@@ -5,7 +5,8 @@
 //! of the group ascending, chunks ascending, so every sum has one order. Source: arXiv:2205.14135, appendix B.
 
 use super::factors::{HEADS, Tools, by_rows, by_steps, columns, pair_turned, panels_len, turn};
-use super::products::{Left, Right, over_keys, over_queries, scores};
+use super::operands::{Left, Right};
+use super::products::{over_keys, over_queries, scores};
 use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
 use crate::device::cpu::pool::Shared;
 use crate::device::cpu::{Cpu, math};

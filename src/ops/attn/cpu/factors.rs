@@ -5,7 +5,7 @@
 //! in a pair with zero.
 
 use super::Scores;
-use super::products::{Left, Right};
+use super::operands::{Left, Right};
 use crate::device::Precision;
 use crate::device::cpu::float::Float;
 use crate::device::cpu::{Cpu, mm};

@@ -14,6 +14,7 @@ mod bwd;
 mod factors;
 mod fwd;
 mod merge;
+mod operands;
 mod pages;
 mod products;
 mod tile;

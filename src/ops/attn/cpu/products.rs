@@ -5,32 +5,9 @@
 
 use super::Scores;
 use super::factors::Tools;
+use super::operands::{Left, Right};
 use crate::ops::attn::CHUNK;
 use std::ops::Range;
-
-/// The left factor of a product: element (i, q) is `at[i row + q step]`.
-#[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
-    pub at: &'a [f32],
-    pub row: usize,
-    pub step: usize,
-}
-
-/// The right one: element (q, j) is `at[j / 32 panel + q row + j % 32]`.
-#[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
-    pub at: &'a [f32],
-    pub row: usize,
-    pub panel: usize,
-}
-
-impl<'a> Right<'a> {
-    /// Rows of elements, so many apart.
-    #[inline(always)]
-    pub fn rows(at: &'a [f32], row: usize) -> Right<'a> {
-        Right { at, row, panel: CHUNK }
-    }
-}
 
 /// `c = a b`, or `c += a b` when `load`: `[rows, n]` sums over `k` elements, rows of C `ldc` apart.
 ///

@@ -4,7 +4,8 @@
 
 use super::factors::{HEADS, Tools, by_rows, by_steps, columns, even_only, pair_turned, panels_len, turn};
 use super::merge::{Sees, merge};
-use super::products::{Left, Right, over_keys, scores};
+use super::operands::{Left, Right};
+use super::products::{over_keys, scores};
 use super::{Floats, Pairs, Queries, Room, Scores};
 use crate::ops::attn::CHUNK;
 use std::ops::Range;

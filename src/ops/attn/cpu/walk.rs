@@ -6,7 +6,8 @@
 
 use super::factors::{Tools, columns, even_only, narrow, turn};
 use super::merge::{Sees, merge, merge_row};
-use super::products::{Left, Right, product};
+use super::operands::{Left, Right};
+use super::products::product;
 use super::{Queries, Scores};
 use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
 use std::ops::Range;
