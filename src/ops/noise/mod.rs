@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub(crate) mod gpu;
+pub mod oracle;
 
 use super::cost;
 use crate::device::{Device, ViewMut};
