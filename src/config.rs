@@ -200,9 +200,9 @@ pub struct LossConfig {
 /// What an episode earns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RewardConfig {
-    /// `surplus`, `tiers`, `welfare` or `batna`.
+    /// A shape of `haggle train --list-credit`.
     pub shape: String,
-    /// The share `batna` walks away below.
+    /// The share below which walking away beats a deal.
     pub walk_away: f32,
     /// Weight of the shaped reward.
     pub surplus: f32,

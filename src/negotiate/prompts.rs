@@ -24,6 +24,9 @@ pub enum Persona {
     Unyielding,
 }
 
+/// Every manner, in the order of tables.
+pub const PERSONAS: [Persona; 4] = [Persona::Neutral, Persona::Begging, Persona::Insulting, Persona::Unyielding];
+
 impl Persona {
     /// `neutral`, `begging`, `insulting` or `unyielding`.
     pub fn name(self) -> &'static str {

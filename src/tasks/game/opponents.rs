@@ -1,6 +1,7 @@
 //! The sellers a buyer can be held against.
 
 use crate::error::{Error, Result};
+use crate::negotiate::prompts::PERSONAS;
 use crate::negotiate::sellers::SELLERS;
 use crate::negotiate::{Persona, Seller};
 
@@ -25,8 +26,7 @@ impl Opponent {
 
     /// Every opponent, in the order of tables.
     pub fn all() -> Vec<Opponent> {
-        let personas = [Persona::Neutral, Persona::Begging, Persona::Insulting, Persona::Unyielding];
-        personas.map(Opponent::Model).into_iter().chain(SELLERS.map(Opponent::Script)).collect()
+        PERSONAS.map(Opponent::Model).into_iter().chain(SELLERS.map(Opponent::Script)).collect()
     }
 
     /// The opponents a key names: one, or all for `all`.

@@ -1,0 +1,73 @@
+//! CONTRIBUTING.md lists every file that a thing of its kind touches: held to one that is there.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Files below `folders` whose text, outside of tests, holds one of `words`, by their path in the repository.
+fn holding(words: &[&str], folders: &[&str]) -> BTreeSet<String> {
+    fn walk(folder: &Path, root: &Path, words: &[&str], into: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                walk(&path, root, words, into);
+            } else if !name.ends_with("tests.rs") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let code = if name.ends_with("differences.rs") {
+                    &text
+                } else {
+                    text.split("#[cfg(test)]\nmod tests").next().unwrap()
+                };
+                if words.iter().any(|word| code.contains(word)) {
+                    into.insert(name);
+                }
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = BTreeSet::new();
+    folders.iter().for_each(|folder| walk(&root.join(folder), root, words, &mut found));
+    found
+}
+
+/// The files that a section of CONTRIBUTING.md lists.
+fn listed(title: &str) -> BTreeSet<String> {
+    let text = include_str!("../CONTRIBUTING.md");
+    let section = text.split("\n## ").find(|s| s.starts_with(title)).unwrap_or_else(|| panic!("no section {title}"));
+    let files = section.lines().filter_map(|line| line.strip_prefix("- `")?.split('`').next());
+    files.map(String::from).collect()
+}
+
+/// Holds a list to the files that hold its example, those beside that only use it set apart.
+#[track_caller]
+fn held(title: &str, words: &[&str], users: &[&str]) -> BTreeSet<String> {
+    let mut found = holding(words, &["src", "kernels"]);
+    found.retain(|file| !users.contains(&file.as_str()));
+    assert_eq!(listed(title), found, "CONTRIBUTING.md, {title}: left is the list, right the files that hold {words:?}");
+    found
+}
+
+#[test]
+fn a_reward_rule_touches_four_files() {
+    assert_eq!(held("A reward rule", &["welfare"], &[]).len(), 4);
+}
+
+#[test]
+fn an_op_touches_its_room_its_kernel_and_the_lists() {
+    // Formulas and kernels are shared with swiglu_bwd.
+    held("An op", &["swiglu_fwd"], &["kernels/swiglu/swiglu_bwd.cu"]);
+}
+
+#[test]
+fn a_persona_touches_four_files() {
+    assert_eq!(held("A persona", &["Persona::Insulting", "base_insulting"], &[]).len(), 4);
+}
+
+#[test]
+fn a_task_touches_its_folder_and_its_name() {
+    let files = held("A task", &["\"recommend\"", "recommend::", "struct Shopper", "struct Recommend"], &[]);
+    let outside: Vec<_> = files.iter().filter(|file| !file.starts_with("src/tasks/recommend/")).collect();
+    assert_eq!(outside.len(), 3, "{outside:?}");
+}
