@@ -4,42 +4,19 @@
 //! Episodes are packed whole into micro-batches by a token budget; the weight of a token is one over all trained tokens of
 //! the update (token mean), so the cut changes nothing but the order of sums.
 
-use crate::config::Config;
-use crate::credit::aggregate::Aggregation;
-use crate::credit::importance::{Correction, Histogram, Level, correct, sequence_ratio};
+pub use super::learning::Learning;
+pub use super::samples::Sample;
+use crate::credit::importance::{Correction, Histogram, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
 use crate::error::Result;
 use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops;
-use crate::ops::loss::{POLICY_SUMS, PolicyLoss};
-use crate::setup::Setup;
+use crate::ops::loss::POLICY_SUMS;
 use crate::text::Transcript;
-use crate::train::optimizer::{Optimizer, Part, Update};
-use std::ops::Range;
+
+use super::optimizer::{Optimizer, Part, Update};
+use super::samples::{micro_batches, shares, sorted};
 use std::time::Instant;
-
-/// An episode to learn from.
-#[derive(Debug, Clone, Copy)]
-pub struct Sample<'a> {
-    /// The trained side's tokens, with the logprobs they had when sampled.
-    pub transcript: &'a Transcript,
-    /// The advantage of each sampled token, where `per_token` is empty.
-    pub advantage: f32,
-    /// The advantage of each sampled token, each its own, in order; or empty.
-    pub per_token: &'a [f32],
-}
-
-impl<'a> Sample<'a> {
-    /// One advantage for every sampled token.
-    pub fn even(transcript: &'a Transcript, advantage: f32) -> Sample<'a> {
-        Sample { transcript, advantage, per_token: &[] }
-    }
-
-    /// Number of trained tokens.
-    pub fn n_trained(&self) -> usize {
-        self.transcript.sampled().iter().filter(|s| **s).count()
-    }
-}
 
 /// What a batch of updates did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -70,75 +47,6 @@ pub struct Learned {
     pub backward_s: f64,
     /// Seconds in the optimizer.
     pub optimizer_s: f64,
-}
-
-/// How a learner is sized and what it minimises.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Learning {
-    /// Tokens N of a micro-batch; at least the model's context, so that any episode fits.
-    pub micro_batch_tok: usize,
-    /// Clip, KL and entropy.
-    pub loss: PolicyLoss,
-    /// How tokens become one loss.
-    pub aggregation: Aggregation,
-    /// The ratio of a token is its sequence's (GSPO).
-    pub sequence_ratio: bool,
-    /// Correction of tokens that an older policy sampled; each update then starts from the policy it finds.
-    pub importance: (Correction, Level),
-    /// Sampling temperature of the rollout.
-    pub temperature: f32,
-    /// Optimizer updates a batch.
-    pub updates: usize,
-}
-
-impl Learning {
-    /// How a setup learns.
-    pub fn of(setup: &Setup) -> Learning {
-        let (g, l) = (&setup.config.grpo, &setup.config.loss);
-        let (low, high) = (l.importance_low as f64, l.importance_high as f64);
-        Learning {
-            micro_batch_tok: g.micro_batch_tokens,
-            loss: setup.policy_loss(),
-            aggregation: match l.aggregation.as_str() {
-                "sequence_mean" => Aggregation::SequenceMean,
-                "constant" => Aggregation::Constant { length: longest_episode(&setup.config) },
-                _ => Aggregation::TokenMean,
-            },
-            sequence_ratio: l.objective == "gspo",
-            importance: (
-                match l.importance.as_str() {
-                    "tis" => Correction::Truncate { cap: l.importance_cap as f64 },
-                    "mis" => Correction::Mask { low, high },
-                    _ => Correction::None,
-                },
-                if l.importance_level == "sequence" { Level::Sequence } else { Level::Token },
-            ),
-            temperature: setup.config.rollout.temperature,
-            updates: g.optimizer_steps_per_batch,
-        }
-    }
-}
-
-/// Tokens that an episode's learner may sample.
-fn longest_episode(config: &Config) -> usize {
-    let task = &config.task;
-    let turns = if task.name == "game" { config.game.turns } else { task.candidates };
-    turns * config.rollout.max_reply_tokens
-}
-
-impl Default for Learning {
-    /// Plain GRPO: token mean, no correction, one update a batch.
-    fn default() -> Learning {
-        Learning {
-            micro_batch_tok: 8192,
-            loss: PolicyLoss::default(),
-            aggregation: Aggregation::TokenMean,
-            sequence_ratio: false,
-            importance: (Correction::None, Level::Token),
-            temperature: 1.0,
-            updates: 1,
-        }
-    }
 }
 
 /// The trained weights, their optimizer, and every buffer of an update.
@@ -488,35 +396,4 @@ pub fn parts(weights: &Weights) -> Vec<Part> {
     let specs = &weights.layout.specs;
     let end = |i: usize| specs.get(i + 1).map_or(weights.layout.len, |next| next.offset);
     specs.iter().enumerate().map(|(i, s)| Part { range: s.offset..end(i), decays: s.decay }).collect()
-}
-
-/// `n` episodes cut into `updates` shares of nearly the same number, in order; no share is empty.
-fn shares(n: usize, updates: usize) -> Vec<Range<usize>> {
-    let updates = updates.clamp(1, n.max(1));
-    (0..updates).map(|i| i * n / updates..(i + 1) * n / updates).filter(|r| !r.is_empty()).collect()
-}
-
-/// Longest first, then in order: a fixed order that packs well.
-fn sorted<'a>(samples: &[Sample<'a>]) -> Vec<Sample<'a>> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by_key(|s| std::cmp::Reverse(s.transcript.len()));
-    sorted
-}
-
-/// Runs of whole episodes of at most `budget` tokens.
-fn micro_batches(samples: &[Sample], budget: usize) -> Vec<Range<usize>> {
-    let mut cuts = vec![];
-    let (mut start, mut tokens) = (0, 0);
-    for (i, sample) in samples.iter().enumerate() {
-        let n = sample.transcript.len();
-        if tokens + n > budget && i > start {
-            cuts.push(start..i);
-            (start, tokens) = (i, 0);
-        }
-        tokens += n;
-    }
-    if start < samples.len() {
-        cuts.push(start..samples.len());
-    }
-    cuts
 }

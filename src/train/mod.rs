@@ -1,6 +1,8 @@
 //! The algorithm: a step of GRPO, the learner, its optimizer. It knows no task.
 
 pub mod learner;
+pub mod learning;
 pub mod optimizer;
 pub mod rl;
 mod row;
+pub mod samples;

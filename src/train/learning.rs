@@ -1,0 +1,76 @@
+//! How a learner learns: the settings of a config as the learner takes them.
+
+use crate::config::Config;
+use crate::credit::aggregate::Aggregation;
+use crate::credit::importance::{Correction, Level};
+use crate::ops::loss::PolicyLoss;
+use crate::setup::Setup;
+
+/// How a learner is sized and what it minimises.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Learning {
+    /// Tokens N of a micro-batch; at least the model's context, so that any episode fits.
+    pub micro_batch_tok: usize,
+    /// Clip, KL and entropy.
+    pub loss: PolicyLoss,
+    /// How tokens become one loss.
+    pub aggregation: Aggregation,
+    /// The ratio of a token is its sequence's (GSPO).
+    pub sequence_ratio: bool,
+    /// Correction of tokens that an older policy sampled; each update then starts from the policy it finds.
+    pub importance: (Correction, Level),
+    /// Sampling temperature of the rollout.
+    pub temperature: f32,
+    /// Optimizer updates a batch.
+    pub updates: usize,
+}
+
+impl Learning {
+    /// How a setup learns.
+    pub fn of(setup: &Setup) -> Learning {
+        let (g, l) = (&setup.config.grpo, &setup.config.loss);
+        let (low, high) = (l.importance_low as f64, l.importance_high as f64);
+        Learning {
+            micro_batch_tok: g.micro_batch_tokens,
+            loss: setup.policy_loss(),
+            aggregation: match l.aggregation.as_str() {
+                "sequence_mean" => Aggregation::SequenceMean,
+                "constant" => Aggregation::Constant { length: longest_episode(&setup.config) },
+                _ => Aggregation::TokenMean,
+            },
+            sequence_ratio: l.objective == "gspo",
+            importance: (
+                match l.importance.as_str() {
+                    "tis" => Correction::Truncate { cap: l.importance_cap as f64 },
+                    "mis" => Correction::Mask { low, high },
+                    _ => Correction::None,
+                },
+                if l.importance_level == "sequence" { Level::Sequence } else { Level::Token },
+            ),
+            temperature: setup.config.rollout.temperature,
+            updates: g.optimizer_steps_per_batch,
+        }
+    }
+}
+
+/// Tokens that an episode's learner may sample.
+fn longest_episode(config: &Config) -> usize {
+    let task = &config.task;
+    let turns = if task.name == "game" { config.game.turns } else { task.candidates };
+    turns * config.rollout.max_reply_tokens
+}
+
+impl Default for Learning {
+    /// Plain GRPO: token mean, no correction, one update a batch.
+    fn default() -> Learning {
+        Learning {
+            micro_batch_tok: 8192,
+            loss: PolicyLoss::default(),
+            aggregation: Aggregation::TokenMean,
+            sequence_ratio: false,
+            importance: (Correction::None, Level::Token),
+            temperature: 1.0,
+            updates: 1,
+        }
+    }
+}
