@@ -29,6 +29,29 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result
     sync_dir(parent)
 }
 
+/// The bytes of a file that came from a repository.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read, [`Error::Data`] when Git LFS keeps it elsewhere.
+pub fn read_fetched(path: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(path).map_err(|e| Error::io(path, format!("cannot be read: {e}")))?;
+    refuse_pointer(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// Names a file that is only Git LFS's note of where the file itself is.
+///
+/// # Errors
+/// [`Error::Data`]
+pub fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
+    if !bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let what = format!("a Git LFS pointer, not the file; run `git lfs pull` in {}", folder.display());
+    Err(Error::data(path, what))
+}
+
 /// Waits until a directory's entries are on disk.
 ///
 /// # Errors

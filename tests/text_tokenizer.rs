@@ -115,7 +115,7 @@ fn a_transcript_appends_masks_and_ends_a_reply_cut_short() {
 fn a_template_that_rewrites_earlier_turns_is_refused() {
     let t = chat().tokenizer.clone();
     let sly = "{% for m in messages %}<|{{ m.role }}|>{% if loop.last or m.role != 'user' %}{{ m.content }}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
-    let error = Chat::new(t, sly.into(), String::new(), "<|end|>".into(), Path::new("t.json")).unwrap_err();
+    let error = Chat::new(t, sly, serde_json::Map::new(), Path::new("t.json")).unwrap_err();
     assert!(error.to_string().contains("rendered differently"), "{error}");
 }
 

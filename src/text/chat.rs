@@ -1,14 +1,16 @@
-//! The chat template: rendered with minijinja, saved the Hugging Face way, and cut into pieces once.
+//! The chat template, cut into pieces once.
 //!
 //! The one idea: rollouts never run the template. A template that only appends (ours does; one that rewrites earlier
 //! turns is refused) is a few fixed strings around the contents, so [`Chat`] learns those strings by rendering marks,
 //! encodes them once, and a turn costs the encoding of its own content. Debug builds render the whole conversation
-//! again and compare.
+//! again and compare. What a side hears is trimmed where the template trims it; what it says stays as it was sampled,
+//! whatever the template would make of it later (Qwen3's drops the thoughts of earlier turns).
 
+use super::jinja::Template;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// The template of our own tokenizers.
@@ -57,10 +59,12 @@ struct Piece {
 pub struct Chat {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    template: String,
-    bos: String,
-    eos: String,
+    template: Template,
+    /// What `tokenizer_config.json` holds, the special tokens among it.
+    config: Map<String, Value>,
     end: i32,
+    /// The template trims what the system says, what the user says.
+    trims: [bool; 2],
     /// Before the system content, after it, ...
     before_system: Piece,
     /// ... between system and user content, between user content and reply, after a reply up to the next user content.
@@ -71,6 +75,9 @@ pub struct Chat {
 
 /// Contents that stand for themselves in any sane template.
 const MARKS: [&str; 4] = ["SystemMark", "FirstMark", "ReplyMark", "SecondMark"];
+const ROLES: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::User];
+/// The special tokens that transformers hands to a template, those of them that there are.
+const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl Chat {
     /// Our own template around a tokenizer of ours.
@@ -78,63 +85,108 @@ impl Chat {
     /// # Errors
     /// [`Error::Data`] when the tokenizer lacks our special tokens.
     pub fn ours(tokenizer: Tokenizer) -> Result<Chat> {
-        Chat::new(tokenizer, TEMPLATE.into(), String::new(), "<|end|>".into(), Path::new("tokenizer.json"))
+        let pad = tokenizer.id("<|pad|>").map(|_| ("pad_token".into(), json!("<|pad|>")));
+        let config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": false,
+            "add_prefix_space": false,
+            "model_max_length": null,
+            "eos_token": "<|end|>",
+            "chat_template": null,
+        });
+        let config = config.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(pad);
+        Chat::new(tokenizer, TEMPLATE, config.collect(), Path::new("tokenizer.json"))
     }
 
-    /// A tokenizer with any template; `path` names the file in errors.
+    /// A tokenizer with any template and what `tokenizer_config.json` says beside it; `path` names the template's file
+    /// in errors.
     ///
     /// # Errors
-    /// [`Error::Data`] when the template does not render, rewrites earlier turns, or does not end a reply with `eos`.
-    pub fn new(tokenizer: Tokenizer, template: String, bos: String, eos: String, path: &Path) -> Result<Chat> {
-        let end = tokenizer.id(&eos).ok_or_else(|| Error::data(path, format!("no token {eos:?} that ends a reply")))?;
+    /// [`Error::Data`] when the template does not render, rewrites earlier turns, or ends a reply with no token of its
+    /// own.
+    pub fn new(tokenizer: Tokenizer, template: &str, config: Map<String, Value>, path: &Path) -> Result<Chat> {
+        let fault = |what: String| Error::data(path, format!("chat template: {what}"));
+        let template = Template::new(template, chrono::Local::now()).map_err(fault)?;
         let blank = Piece::default;
         let mut chat = Chat {
             tokenizer,
             template,
-            bos,
-            eos,
-            end,
+            config,
+            end: 0,
+            trims: [false; 2],
             before_system: blank(),
             system_to_user: blank(),
             user_to_reply: blank(),
             reply_to_user: blank(),
         };
-        chat.cut(path)?;
+        chat.cut().map_err(fault)?;
         Ok(chat)
     }
 
-    /// Learns the pieces from two renderings.
-    fn cut(&mut self, path: &Path) -> Result<()> {
-        let roles = [Role::System, Role::User, Role::Assistant, Role::User];
-        let said: Vec<Message> = roles.iter().zip(MARKS).map(|(r, m)| Message::new(*r, m)).collect();
-        let (short, long) = (self.render(&said[..2], true)?, self.render(&said, true)?);
-        let fault = |what: &str| Error::data(path, format!("chat template: {what}"));
+    /// Learns the pieces from two renderings, and from a third what the template does to white space.
+    fn cut(&mut self) -> Result<(), String> {
+        let said: Vec<Message> = ROLES.iter().zip(MARKS).map(|(r, m)| Message::new(*r, m)).collect();
+        let (short, long) = (self.rendered(&said[..2], true)?, self.rendered(&said, true)?);
         if !long.starts_with(&short) {
-            return Err(fault("an earlier turn is rendered differently once the dialogue goes on; it cannot be used"));
+            return Err("an earlier turn is rendered differently once the dialogue goes on; it cannot be used".into());
         }
         let mut rest = long.as_str();
         let mut parts = Vec::new();
         for mark in MARKS {
-            let (before, after) = rest.split_once(mark).ok_or_else(|| fault("a message is not rendered"))?;
+            let (before, after) = rest.split_once(mark).ok_or("a message is not rendered")?;
             parts.push(self.piece(before)?);
             rest = after;
         }
         let last = self.piece(rest)?;
         let [before_system, system_to_user, user_to_reply, reply_to_user]: [Piece; 4] =
-            parts.try_into().map_err(|_| fault("a message is not rendered"))?;
+            parts.try_into().map_err(|_| "a message is not rendered")?;
         if last.text != user_to_reply.text {
-            return Err(fault("two turns of one role are rendered differently"));
-        }
-        if reply_to_user.ids.first() != Some(&self.end) {
-            return Err(fault(&format!("a reply does not end with {:?}", self.eos)));
+            return Err("two turns of one role are rendered differently".into());
         }
         (self.before_system, self.system_to_user) = (before_system, system_to_user);
         (self.user_to_reply, self.reply_to_user) = (user_to_reply, reply_to_user);
+        self.end = self.ending()?;
+        self.trims = self.trimmed()?;
         Ok(())
     }
 
-    fn piece(&self, text: &str) -> Result<Piece> {
-        Ok(Piece { text: text.into(), ids: self.tokenizer.encode_marked(text)? })
+    /// The token that ends a reply: `eos_token`, or whatever special token the template writes there.
+    fn ending(&self) -> Result<i32, String> {
+        let eos = self.token("eos_token");
+        let first = self.reply_to_user.ids.first().copied();
+        match (first, eos.and_then(|eos| self.tokenizer.id(eos))) {
+            (Some(first), eos) if eos == Some(first) || self.tokenizer.is_special(first) => Ok(first),
+            _ => Err(format!(
+                "a reply does not end with {} or any special token",
+                eos.map_or("eos_token".into(), |eos| format!("{eos:?}"))
+            )),
+        }
+    }
+
+    /// Which of what a side hears the template trims: the system's words, the user's.
+    fn trimmed(&self) -> Result<[bool; 2], String> {
+        let wide = [" \n SystemMark \n ", " \n FirstMark \n "];
+        let said = [Message::new(Role::System, wide[0]), Message::new(Role::User, wide[1])];
+        let rendered = self.rendered(&said, true)?;
+        let text = |content: &'static str, trims: bool| if trims { content.trim() } else { content };
+        let pieced = |trims: &[bool; 2]| {
+            let (system, user) = (text(wide[0], trims[0]), text(wide[1], trims[1]));
+            let pieces = [&self.before_system.text, system, &self.system_to_user.text, user, &self.user_to_reply.text];
+            pieces.concat() == rendered
+        };
+        let ways = [[false, false], [true, true], [false, true], [true, false]];
+        ways.into_iter().find(pieced).ok_or("a message's white space is rendered in part; it cannot be used".into())
+    }
+
+    fn piece(&self, text: &str) -> Result<Piece, String> {
+        let ids = self.tokenizer.encode_marked(text).map_err(|e| e.to_string())?;
+        Ok(Piece { text: text.into(), ids })
+    }
+
+    /// A special token's text, by the name templates call it.
+    fn token(&self, name: &str) -> Option<&str> {
+        let value = &self.config.get(name)?;
+        value.as_str().or_else(|| value["content"].as_str()).filter(|token| !token.is_empty())
     }
 
     /// The template's rendering of a conversation, as `apply_chat_template` gives it.
@@ -142,18 +194,30 @@ impl Chat {
     /// # Errors
     /// [`Error::Data`] when the template is not valid or asks for what we do not give.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let fault = |e: minijinja::Error| Error::data("chat template", format!("{e:#}"));
-        let mut env = minijinja::Environment::new();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
-        env.add_template("chat", &self.template).map_err(fault)?;
-        let values = minijinja::context! {
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos,
-            eos_token => self.eos,
+        self.rendered(messages, add_generation_prompt).map_err(|what| Error::data("chat template", what))
+    }
+
+    fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, String> {
+        let (none, tokens) =
+            (minijinja::Value::from(()), TOKENS.iter().filter_map(|name| Some((*name, self.token(name)?))));
+        let values = [
+            ("messages", minijinja::Value::from_serialize(messages)),
+            ("add_generation_prompt", add_generation_prompt.into()),
+            ("tools", none.clone()),
+            ("documents", none),
+        ];
+        let tokens = tokens.map(|(name, token)| (name, token.into()));
+        self.template.render(values.into_iter().chain(tokens).collect())
+    }
+
+    /// What a side hears, as the template writes it.
+    pub(super) fn heard<'a>(&self, role: Role, text: &'a str) -> &'a str {
+        let trims = match role {
+            Role::System => self.trims[0],
+            Role::User => self.trims[1],
+            Role::Assistant => false,
         };
-        env.get_template("chat").and_then(|t| t.render(values)).map_err(fault)
+        if trims { text.trim() } else { text }
     }
 
     /// The token that ends a reply.
@@ -164,14 +228,14 @@ impl Chat {
     /// The text of a reply's sampled ids, without the token that ends it.
     ///
     /// # Errors
-    /// [`Error::Data`] for an id outside the vocabulary.
+    /// As [`Tokenizer::decode`].
     pub fn reply_text(&self, sampled: &[i32]) -> Result<String> {
         self.tokenizer.decode(sampled.strip_suffix(&[self.end]).unwrap_or(sampled))
     }
 
     /// Ids up to and with the system content.
     pub(super) fn open(&self, system: &str) -> Result<Vec<i32>> {
-        Ok([self.before_system.ids.clone(), self.tokenizer.encode(system)?].concat())
+        Ok([self.before_system.ids.clone(), self.tokenizer.encode(self.heard(Role::System, system))?].concat())
     }
 
     /// Ids of an incoming message and the head of the reply to it. `after_reply` says whether a reply came before, and
@@ -182,7 +246,8 @@ impl Chat {
             Some(false) => &self.reply_to_user.ids[..],
             Some(true) => &self.reply_to_user.ids[1..],
         };
-        Ok([before, &self.tokenizer.encode(text)?, &self.user_to_reply.ids].concat())
+        let content = self.tokenizer.encode(self.heard(Role::User, text))?;
+        Ok([before, &content, &self.user_to_reply.ids].concat())
     }
 
     /// The text of the same pieces: what the template renders, without running it.
@@ -191,66 +256,20 @@ impl Chat {
         [&self.before_system, &self.system_to_user, &self.user_to_reply, &self.reply_to_user].map(|p| p.text.as_str())
     }
 
-    /// The files of a Hugging Face tokenizer: `(name, text)`.
+    /// The files of a Hugging Face tokenizer: `(name, text)`. What was loaded is written as it was, with the one template
+    /// that is used.
     ///
     /// # Errors
     /// [`Error::Data`] when the tokenizer cannot be written as JSON.
     pub fn files(&self, context: usize) -> Result<Vec<(&'static str, String)>> {
-        let mut config = json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": false,
-            "add_prefix_space": false,
-            "model_max_length": context,
-            "eos_token": self.eos,
-            "chat_template": self.template,
-        });
-        if self.tokenizer.id("<|pad|>").is_some() {
-            config["pad_token"] = json!("<|pad|>");
-        }
-        if !self.bos.is_empty() {
-            config["bos_token"] = json!(self.bos);
-        }
+        let mut config = self.config.clone();
+        config.insert("model_max_length".into(), json!(context));
+        config.insert("chat_template".into(), json!(self.template.source()));
+        let config = Value::Object(config);
         Ok(vec![
             ("tokenizer.json", self.tokenizer.to_json()?),
             ("tokenizer_config.json", format!("{config:#}\n")),
-            ("chat_template.jinja", self.template.clone()),
+            ("chat_template.jinja", self.template.source().into()),
         ])
     }
-
-    /// The tokenizer and template of a Hugging Face folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Data`] for one that holds something else.
-    pub fn load(folder: &Path) -> Result<Chat> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read(&path).map_err(|e| Error::io(path, format!("cannot be read: {e}")))
-        };
-        let template = folder.join("chat_template.jinja").exists().then(|| read("chat_template.jinja")).transpose()?;
-        Chat::from_files(&read("tokenizer.json")?, &read("tokenizer_config.json")?, template.as_deref(), folder)
-    }
-
-    /// The same from the files' bytes; `folder` names them in errors. A `chat_template.jinja` wins over the template
-    /// inside `tokenizer_config.json`.
-    ///
-    /// # Errors
-    /// [`Error::Data`] for bytes that hold something else.
-    pub fn from_files(tokenizer: &[u8], config: &[u8], template: Option<&[u8]>, folder: &Path) -> Result<Chat> {
-        let path = folder.join("tokenizer_config.json");
-        let value: Value = serde_json::from_slice(config).map_err(|e| Error::data(&path, format!("not JSON: {e}")))?;
-        let text = match template {
-            Some(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-            None => value["chat_template"].as_str().map(str::to_string),
-        };
-        let text = text.ok_or_else(|| Error::data(&path, "no chat_template"))?;
-        let eos = token(&value["eos_token"]).ok_or_else(|| Error::data(&path, "no eos_token"))?;
-        let bos = token(&value["bos_token"]).unwrap_or_default();
-        let tokenizer = Tokenizer::from_bytes(tokenizer, &folder.join("tokenizer.json"))?;
-        Chat::new(tokenizer, text, bos, eos, &path)
-    }
-}
-
-/// A token of `tokenizer_config.json`: a string, or an object with its `content`.
-fn token(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value["content"].as_str()).map(str::to_string)
 }

@@ -4,6 +4,10 @@
 //! sampled; nothing is ever re-tokenised. Knows no device and no game.
 
 pub mod chat;
+mod folder;
+pub mod jinja;
+mod methods;
+mod python;
 pub mod tokenizer;
 pub mod transcript;
 

@@ -97,9 +97,20 @@ impl Tokenizer {
         self.marked.to_string(true).map_err(|e| Error::data("tokenizer.json", e))
     }
 
-    /// Number of tokens, added ones included: every id is below it.
+    /// Number of tokens, added ones included.
     pub fn vocab(&self) -> usize {
         self.marked.get_vocab_size(true)
+    }
+
+    /// Ids lie below this; between them there may be some that stand for no token.
+    pub fn id_end(&self) -> usize {
+        self.marked.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
+    }
+
+    /// True for a token that marks something and is no text.
+    pub fn is_special(&self, id: i32) -> bool {
+        let token = u32::try_from(id).ok().and_then(|id| self.marked.id_to_token(id));
+        token.is_some_and(|token| self.marked.get_added_vocabulary().is_special_token(&token))
     }
 
     /// The id of a token by its exact content.
@@ -137,16 +148,13 @@ impl Tokenizer {
         bytes
     }
 
-    /// The text of ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD.
+    /// The text of ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD. An id that stands for no token
+    /// (a model's embedding may have more rows than the tokenizer has tokens) is no text.
     ///
     /// # Errors
-    /// [`Error::Data`] for an id outside the vocabulary.
+    /// [`Error::Data`] when the tokenizer itself fails (a broken file).
     pub fn decode(&self, ids: &[i32]) -> Result<String> {
-        let vocab = self.vocab();
-        if let Some(id) = ids.iter().find(|id| **id < 0 || **id as usize >= vocab) {
-            return Err(Error::data("ids", format!("token id {id} is outside the vocabulary of {vocab}")));
-        }
-        let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+        let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
         self.marked.decode(&ids, false).map_err(|e| Error::data("ids", e))
     }
 }

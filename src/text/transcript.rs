@@ -35,7 +35,7 @@ impl Transcript {
             reply: 0,
             ids,
             #[cfg(any(test, debug_assertions))]
-            messages: vec![Message::new(Role::System, system)],
+            messages: vec![Message::new(Role::System, chat.heard(Role::System, system))],
         })
     }
 
@@ -54,7 +54,7 @@ impl Transcript {
         self.reply = self.ids.len();
         #[cfg(any(test, debug_assertions))]
         {
-            self.messages.push(Message::new(Role::User, text));
+            self.messages.push(Message::new(Role::User, chat.heard(Role::User, text)));
             debug_assert!(self.agrees(chat), "the ids are not the rendered conversation");
         }
         Ok(start..self.ids.len())
@@ -119,29 +119,38 @@ impl Transcript {
         Ok(())
     }
 
-    /// True when the ids decode to what the template renders, and the rendering begins with the one before it.
+    /// True when the ids decode to the template's pieces around the contents, and the template, with a mark in place of
+    /// each reply, renders the same pieces and begins with its rendering of the turns before.
     pub fn agrees(&self, chat: &Chat) -> bool {
-        let rendered = chat.render(&self.messages, true).unwrap_or_default();
-        let before = match self.messages.len() {
+        let marked = |m: &Message| match m.role {
+            Role::Assistant => Message::new(Role::Assistant, "ReplyMark"),
+            _ => m.clone(),
+        };
+        let messages: Vec<Message> = self.messages.iter().map(marked).collect();
+        let rendered = chat.render(&messages, true).unwrap_or_default();
+        let before = match messages.len() {
             0..=2 => String::new(),
-            n => chat.render(&self.messages[..n - 2], true).unwrap_or_default(),
+            n => chat.render(&messages[..n - 2], true).unwrap_or_default(),
         };
         let decoded = chat.tokenizer.decode(&self.ids).unwrap_or_default();
-        !rendered.is_empty() && rendered == decoded && rendered.starts_with(&before) && rendered == self.pieced(chat)
+        let as_template = rendered == pieced(chat, &messages) && rendered.starts_with(&before);
+        as_template && !rendered.is_empty() && decoded == pieced(chat, &self.messages)
     }
+}
 
-    fn pieced(&self, chat: &Chat) -> String {
-        let [first, system_to_user, user_to_reply, reply_to_user] = chat.pieces();
-        let mut text = String::from(first);
-        for (i, m) in self.messages.iter().enumerate() {
-            text.push_str(match (m.role, i) {
-                (Role::User, 1) => system_to_user,
-                (Role::User, _) => reply_to_user,
-                (Role::Assistant, _) => user_to_reply,
-                (Role::System, _) => "",
-            });
-            text.push_str(&m.content);
-        }
-        text + user_to_reply
+/// The template's pieces around the contents of messages.
+#[cfg(any(test, debug_assertions))]
+fn pieced(chat: &Chat, messages: &[Message]) -> String {
+    let [first, system_to_user, user_to_reply, reply_to_user] = chat.pieces();
+    let mut text = String::from(first);
+    for (i, m) in messages.iter().enumerate() {
+        text.push_str(match (m.role, i) {
+            (Role::User, 1) => system_to_user,
+            (Role::User, _) => reply_to_user,
+            (Role::Assistant, _) => user_to_reply,
+            (Role::System, _) => "",
+        });
+        text.push_str(&m.content);
     }
+    text + user_to_reply
 }

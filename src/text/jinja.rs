@@ -1,0 +1,91 @@
+//! Jinja as Hugging Face's `transformers` runs chat templates: its whitespace rules, loop controls, `generation` blocks,
+//! `raise_exception`, `strftime_now` and `tojson`, and the methods and spellings of Python's values.
+//!
+//! minijinja does the work; here stands where the two differ. tests/goldens/text/templates.json holds what transformers
+//! renders (tools/golden_templates.py).
+
+use super::{methods, python};
+use chrono::{DateTime, Local};
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State};
+
+/// A template, ready to render.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// As written, but for line ends.
+    source: String,
+    env: Environment<'static>,
+}
+
+impl Template {
+    /// Reads a template. `now` is what `strftime_now` tells for as long as the template lives, so that what is rendered
+    /// twice is the same twice.
+    ///
+    /// # Errors
+    /// One line: where the template is no Jinja, and why.
+    pub fn new(source: &str, now: DateTime<Local>) -> Result<Template, String> {
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let mut env = environment(now);
+        env.add_template_owned("chat", with_generation(&source)).map_err(|e| told(&e))?;
+        Ok(Template { source, env })
+    }
+
+    /// The template's text, lines ended by `\n`.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What the template makes of some variables.
+    ///
+    /// # Errors
+    /// One line: what the template raises, or where it cannot be run, and why.
+    pub fn render(&self, variables: Value) -> Result<String, String> {
+        self.env.get_template("chat").and_then(|t| t.render(variables)).map_err(|e| told(&e))
+    }
+}
+
+/// An error in one line: the template's own line, and what happened there.
+fn told(e: &Error) -> String {
+    let what = e.detail().map_or(e.kind().to_string(), str::to_string);
+    let what: Vec<&str> = what.split_whitespace().collect();
+    let line = e.line().map_or(String::new(), |line| format!("line {line}: "));
+    format!("{line}{}", what.join(" "))
+}
+
+fn environment(now: DateTime<Local>) -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_trim_blocks(true);
+    env.set_lstrip_blocks(true);
+    minijinja_contrib::add_to_environment(&mut env);
+    env.set_unknown_method_callback(methods::method);
+    env.set_formatter(|out: &mut Output, _: &State, value: &Value| {
+        out.write_str(&python::str(value)).map_err(|_| Error::from(ErrorKind::WriteFailure))
+    });
+    env.add_filter("tojson", python::tojson);
+    env.add_filter("string", |value: Value| python::str(&value));
+    env.add_test("iterable", |v: &Value| !matches!(v.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number));
+    env.add_test("sequence", |v: &Value| matches!(v.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map));
+    let raised = |message: String| Err::<Value, Error>(Error::new(ErrorKind::InvalidOperation, message));
+    env.add_function("raise_exception", raised);
+    env.add_function("strftime_now", move |format: String| python::strftime(now, &format));
+    env
+}
+
+/// The template with each `generation` block, which marks a reply for training masks and renders as it stands, as a
+/// block of the same scope that minijinja knows.
+fn with_generation(source: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(source.len()), source);
+    while let Some(open) = rest.find("{%").map(|at| at + 2) {
+        let inside = &rest[open..];
+        let word_at = inside.len() - inside.trim_start_matches(['-', '+']).trim_start().len();
+        let word = inside[word_at..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        out.push_str(&rest[..open + word_at]);
+        out.push_str(match word {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            word => word,
+        });
+        rest = &inside[word_at + word.len()..];
+    }
+    out + rest
+}
