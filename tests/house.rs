@@ -254,7 +254,7 @@ fn circles(files: &[File]) -> Vec<String> {
                     break;
                 }
                 if seen.insert(next.clone()) {
-                    ways.push_back([&way[..], &[next.clone()]].concat());
+                    ways.push_back([&way[..], std::slice::from_ref(next)].concat());
                 }
             }
         }

@@ -46,7 +46,7 @@ pub(crate) fn below(op: &'static str, rule: &'static str, indices: &[i32], n: us
 /// only the products, as is usual, the second forward that their backwards make included where the op cannot do without.
 /// Bytes are what must cross the memory once when the op runs alone: every input read, every output written (`+=` reads it
 /// too), nothing twice. An op whose data lies in a cache may beat the memory's bandwidth.
-pub(crate) fn cost(flops: usize, bytes: usize, letters: &'static str, dims: [usize; 3]) -> Cost {
+pub fn cost(flops: usize, bytes: usize, letters: &'static str, dims: [usize; 3]) -> Cost {
     Cost { flops: flops as f64, bytes: bytes as f64, letters, dims }
 }
 

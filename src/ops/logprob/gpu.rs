@@ -3,7 +3,7 @@
 //!
 //! The product is the one decoding uses, so a training forward has the bits of sampling. Blocks are walked rows first,
 //! then vocabulary; no bit depends on their size, but for dx in bf16, which is rounded once a block of tokens. x and w
-//! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `logprob_sm90.rs`.
+//! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `gpu_sm90.rs`.
 
 use super::gpu_head::{COLS, Head, ROWS, merge, parts};
 use super::gpu_sm90;

@@ -139,15 +139,15 @@ fn few(games: &[Episode], each: usize) -> impl Iterator<Item = &Episode> {
     (0..n).map(move |i| &games[i * products / n * each])
 }
 
+/// A scripted side.
+type Script = Box<dyn Fn(&Episode, Noise) -> String>;
+
 /// All games of one entrant against one opponent.
 fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Progress) -> Result<Vec<Episode>> {
     let engine = |model: &Weights| Engine::new(&setup.dev, &model.config, setup.engine_config(&model.config));
     let rollouts = setup.config.eval.rollouts;
     let (mut buyer_engine, mut seller_engine);
-    let (buyer_script, seller_script): (
-        Box<dyn Fn(&Episode, Noise) -> String>,
-        Box<dyn Fn(&Episode, Noise) -> String>,
-    );
+    let (buyer_script, seller_script): (Script, Script);
     let (name, rollouts, buyer) = match *entrant {
         Entrant::Script(buyer) => {
             buyer_script = Box::new(move |game, noise| buyer.reply(game, noise));

@@ -56,7 +56,7 @@ pub(crate) struct Product<'a> {
     /// A is stored `[K, M]` rather than `[M, K]`.
     pub(super) a_by_k: bool,
     pub(super) b: Factor<'a>,
-    /// B from [`gemm_pack`].
+    /// B from [`super::gemm_pack`].
     pub(super) panels: Option<&'a [f32]>,
     /// B is stored `[K, N]` rather than `[N, K]`.
     pub(super) b_by_k: bool,
