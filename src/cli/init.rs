@@ -189,7 +189,8 @@ fn supervise(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Re
         writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
         if saved.elapsed().as_secs() >= 60 {
             let found = probe(trainer, chat, trainer.how.seed, PROBED / 4)?;
-            bar.suspend(|| eprintln!("{} tokens, {rate:.0} tok/s: {}", row.tokens, table(&found).replace('\n', "  ")));
+            let line = format!("{} tokens, {rate:.0} tok/s: {}", row.tokens, table(&found).replace('\n', "  "));
+            bar.suspend(|| out::note(&line));
             save(trainer, chat, dev, dir)?;
             saved = Instant::now();
         }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// All was done.
     Done,
-    /// Ctrl-C: what was done is saved.
+    /// Ctrl-C, SIGTERM or SIGHUP: what was done is saved.
     Interrupted,
 }
 
@@ -161,7 +161,7 @@ pub fn main() -> ExitCode {
         let text = info.payload().downcast_ref::<&str>().copied();
         let text = text.or(info.payload().downcast_ref::<String>().map(String::as_str));
         let what = text.unwrap_or("unknown").replace('\n', " ");
-        eprintln!("haggle: a bug in haggle{at}: {what}; please report it with the command line you used");
+        out::note(&format!("haggle: a bug in haggle{at}: {what}; please report it with the command line you used"));
     }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -170,7 +170,7 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(e) => {
-            eprintln!("haggle: {}", usage_line(&e));
+            out::note(&format!("haggle: {}", out::plain(&usage_line(&e))));
             return ExitCode::from(2);
         }
     };
@@ -178,7 +178,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(e) => {
-            e.to_string().lines().for_each(|line| eprintln!("haggle: {line}"));
+            e.to_string().lines().for_each(|line| out::note(&format!("haggle: {}", out::plain(line))));
             ExitCode::from(e.exit_code())
         }
     }

@@ -1,13 +1,35 @@
-//! Writing to the terminal: stdout that survives a closed pipe, and columns.
+//! Writing to the terminal: results to stdout, which must arrive; notes to stderr, which may not; columns.
+//!
+//! The one idea: a result that cannot be written is an error with a code, and a note that cannot be written ends nothing.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
-/// Writes to stdout as it is. When the reader is gone (`haggle config | head`) the process ends quietly.
+/// Exit code of a result that could not be written: that of files.
+const UNWRITTEN: i32 = 3;
+
+/// Writes to stdout as it is. When the reader is gone (`haggle config | head`) the process ends quietly; when nothing can be
+/// written (a full disk) it says so and ends with a code.
 pub fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) => {
+            note(&format!("haggle: stdout: cannot be written: {e}; free space, or send it elsewhere"));
+            std::process::exit(UNWRITTEN);
+        }
     }
+}
+
+/// Writes a line to stderr, if anything takes it: a run never ends because nobody listens.
+pub fn note(line: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// A text of others as a terminal may show it: what would move the cursor or set the title is spelled out.
+pub fn plain(text: &str) -> String {
+    let spelled = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(spelled).collect()
 }
 
 /// Writes a line to stdout.
@@ -42,6 +64,14 @@ pub fn pairs(rows: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        assert_eq!(
+            plain("a\u{1b}]0;title\u{7} \u{9b}2J caf\u{e9}\nb\r"),
+            "a\\u{1b}]0;title\\u{7} \\u{9b}2J caf\u{e9}\nb\\r"
+        );
+    }
 
     #[test]
     fn columns_align_by_characters() {

@@ -47,9 +47,10 @@ struct Bars {
 }
 
 impl Live {
-    /// A screen: bars when stderr is a terminal.
+    /// A screen: bars when stderr is a terminal that can move its cursor, plain lines else.
     pub fn new() -> Live {
-        let bars = std::io::stderr().is_terminal().then(Bars::new);
+        let moves = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
+        let bars = (moves && std::io::stderr().is_terminal()).then(Bars::new);
         Live { bars, rows: VecDeque::new(), printed: 0, spoke: Instant::now() }
     }
 
@@ -85,7 +86,7 @@ impl Live {
     pub fn say(&self, line: &str) {
         match &self.bars {
             Some(bars) => bars.table.println(line),
-            None => eprintln!("{line}"),
+            None => out::note(line),
         }
     }
 
@@ -96,7 +97,7 @@ impl Live {
                 bar.finish_and_clear();
             }
             if !self.rows.is_empty() {
-                eprint!("{}", self.table());
+                out::note(self.table().trim_end());
             }
         }
     }
@@ -141,11 +142,11 @@ impl Live {
             cells.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$} ")).collect()
         };
         if self.printed.is_multiple_of(HEAD_EVERY) {
-            eprintln!("{}", line(&head()));
+            out::note(&line(&head()));
         }
         self.printed += 1;
         if let Some(row) = self.rows.back() {
-            eprintln!("{}", line(row));
+            out::note(&line(row));
         }
     }
 
@@ -158,7 +159,7 @@ impl Live {
             }
             None if plain && (done == of || self.spoke.elapsed() > PLAIN_EVERY) => {
                 self.spoke = Instant::now();
-                eprintln!("{what}: {done}/{of}");
+                out::note(&format!("{what}: {done}/{of}"));
             }
             None => {}
         }

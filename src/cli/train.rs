@@ -93,7 +93,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     live.end();
     let finished = finished?;
     if let Some(e) = trouble {
-        eprintln!("haggle: the TensorBoard events are not complete: {e}");
+        out::note(&format!("haggle: the TensorBoard events are not complete: {e}"));
     }
     conclude(&finished, globals.json)
 }
@@ -225,12 +225,12 @@ fn on_interrupt(run: &Path) -> Result<Interrupt> {
     let (asked, trained, resume) = (stop.asked.clone(), stop.trained.clone(), how_to_resume(run));
     let handler = move || {
         if trained.load(Ordering::Relaxed) || asked.swap(true, Ordering::Relaxed) {
-            eprintln!("\nhaggle: left; the last checkpoint is whole; {resume}");
+            out::note(&format!("\nhaggle: left; the last checkpoint is whole; {resume}"));
             std::process::exit(super::INTERRUPTED.into());
         }
-        eprintln!("\nhaggle: finishing the step, then saving (Ctrl-C again leaves at once)");
+        out::note("\nhaggle: finishing the step, then saving (Ctrl-C again leaves at once)");
     };
-    ctrlc::set_handler(handler).map_err(|e| Error::io("SIGINT", format!("cannot be caught: {e}")))?;
+    ctrlc::set_handler(handler).map_err(|e| Error::io("SIGINT, SIGTERM, SIGHUP", format!("cannot be caught: {e}")))?;
     Ok(stop)
 }
 
@@ -269,7 +269,7 @@ fn now_s() -> f64 {
 fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
     let page = crate::report::write(&finished.run)?;
     let Some(report) = &finished.report else {
-        eprintln!("haggle: saved at step {}; {}", finished.step, how_to_resume(&finished.run));
+        out::note(&format!("haggle: saved at step {}; {}", finished.step, how_to_resume(&finished.run)));
         return Ok(Exit::Interrupted);
     };
     if let Some(sets) = &report.sets {

@@ -3,6 +3,7 @@
 //! The one idea: a person is held to the same protocol as a model, but is told and asked again instead of being punished.
 
 use super::typed::{self, Typed};
+use crate::cli::out;
 use crate::error::{Error, Result};
 use crate::negotiate::{Action, Cents, Episode, Outcome, Side, Turn, protocol, reply, reward};
 use std::io::{BufRead, Write};
@@ -36,7 +37,7 @@ impl Table<'_> {
     }
 
     fn show(&mut self, text: &str) -> Result<()> {
-        writeln!(self.screen, "{text}").map_err(|e| Error::io("stdout", e))
+        writeln!(self.screen, "{}", out::plain(text)).map_err(|e| Error::io("stdout", e))
     }
 
     /// Shows what is bargained over, and how.

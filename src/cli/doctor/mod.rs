@@ -49,7 +49,7 @@ pub fn run(_: &DoctorArgs, globals: &Globals) -> Result<Exit> {
         report.insert("gemm GFLOP/s".into(), json!((gflops * 10.0).round() / 10.0));
     }
     print(&report, globals.json);
-    wrong.iter().for_each(|(name, check)| eprintln!("haggle: {}", fault(name, check)));
+    wrong.iter().for_each(|(name, check)| out::note(&format!("haggle: {}", fault(name, check))));
     match wrong.first() {
         None => Ok(Exit::Done),
         Some((name, _)) => Err(Error::Device {
