@@ -9,7 +9,7 @@ use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::negotiate::Side;
 use haggle::noise::Noise;
 use haggle::ops::attn::CHUNK;
-use haggle::rollout::{Player, Voice};
+use haggle::rollout::Voice;
 use haggle::run::metrics::{Metrics, without_times};
 use haggle::setup::Setup;
 use haggle::sft::dialogues::Sequence;
@@ -207,11 +207,8 @@ fn menus(config: &Config, products: usize, rollouts: usize, noise: Noise) -> Men
     let products = setup.train[..products].to_vec();
     task.begin(&setup, Draw { step: 1, products, rollouts, noise }).unwrap();
     let (weights, chat, sampling) = (&setup.base.weights, &setup.base.chat, task.sampling(&setup));
-    let mut players = [
-        Player::Model(Voice { weights, engine: &mut buyer, chat, sampling }),
-        Player::Model(setup.seller_voice(&mut seller)),
-    ];
-    tasks::play(&setup, &mut task, &mut players, &mut |_, _| ()).unwrap();
+    let learner = Voice { weights, engine: &mut buyer, chat, sampling };
+    tasks::play(&setup, &mut task, learner, setup.seller_voice(&mut seller), &mut |_, _| ()).unwrap();
     assert_eq!(seller.n_running() + buyer.n_running(), 0);
     task
 }

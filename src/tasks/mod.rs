@@ -17,7 +17,7 @@ use crate::infer::Sampling;
 use crate::model::Weights;
 use crate::negotiate::Product;
 use crate::noise::Noise;
-use crate::rollout::{self, Episode, Job, Player, Rollout, Spoken};
+use crate::rollout::{self, Episode, Job, Player, Rollout, Spoken, Voice};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::Log;
 use crate::setup::Setup;
@@ -84,12 +84,12 @@ pub struct Entrant<'a> {
 /// Logprobs of each transcript's sampled tokens, under given weights or under those that learn.
 pub type Logprobs<'a> = dyn FnMut(Option<&Weights>, &[&Transcript]) -> Result<Vec<Vec<f32>>> + 'a;
 
-/// A task. Its seats are played by the learning model (seat [`Task::learner`]) and the frozen one (every other).
+/// A task. Of its two seats one is the learning model's ([`Task::learner`]), the other the frozen one's.
 pub trait Task: Sync {
     /// The stream of a step's noise below the run's seed.
     fn stream(&self) -> u64;
 
-    /// The seat whose tokens are trained on.
+    /// The seat whose tokens are trained on, 0 or 1.
     fn learner(&self) -> usize {
         0
     }
@@ -146,24 +146,30 @@ pub trait Task: Sync {
     fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report>;
 }
 
-/// Plays a draw out, wave by wave; `progress` hears how many episodes of a wave have ended, and of how many.
+/// Plays a draw out, wave by wave, the learner in its seat; `progress` hears how many episodes of a wave have ended, and of how
+/// many. In the result's stats the learner comes first, wherever it sits.
 ///
 /// # Errors
 /// What the engines and the game refuse.
 pub fn play<T: Task + ?Sized>(
     setup: &Setup,
     task: &mut T,
-    players: &mut [Player<'_, dyn Episode>],
+    learner: Voice,
+    frozen: Voice,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Rollout> {
     let mut all = Rollout::default();
+    let mut players = [Player::Model(learner), Player::Model(frozen)];
+    players.rotate_right(task.learner());
     loop {
         let jobs = task.wave(setup);
         let n = jobs.len();
         if n == 0 {
+            let seat = task.learner().min(all.stats.len());
+            all.stats.rotate_left(seat);
             return Ok(all);
         }
-        let wave = rollout::play(jobs, players, setup.episodes_a_step(), &mut |done| progress(done, n))?;
+        let wave = rollout::play(jobs, &mut players, setup.episodes_a_step(), &mut |done| progress(done, n))?;
         all.add_cost(&wave);
         task.played(setup, wave.spoken)?;
     }

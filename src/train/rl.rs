@@ -17,7 +17,7 @@ use crate::model::plan::PlanRow;
 use crate::model::{ModelConfig, Plan, Weights};
 use crate::noise::Noise;
 use crate::ops::want;
-use crate::rollout::{Player, Rollout, Voice};
+use crate::rollout::{Rollout, Voice};
 use crate::run::checkpoint::{self, State};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
@@ -217,12 +217,10 @@ impl Trainer {
         let noise = Noise::new(seed, self.task.stream()).child(step);
         self.task.begin(setup, Draw { step, products, rollouts: r.group_size, noise })?;
         let (weights, sampling) = (&self.learner.weights, self.task.sampling(setup));
-        let mut players = [
-            Player::Model(Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling }),
-            Player::Model(setup.seller_voice(&mut self.seller)),
-        ];
+        let learner = Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling };
+        let frozen = setup.seller_voice(&mut self.seller);
         let hear = &mut |done, of| events(Event::Rollout { step, done, of });
-        tasks::play(setup, &mut *self.task, &mut players, hear)
+        tasks::play(setup, &mut *self.task, learner, frozen, hear)
     }
 
     /// Puts a trainer where a run's latest checkpoint stands, or at step 0.

@@ -7,7 +7,7 @@ use crate::eval::{Progress, Report};
 use crate::infer::Engine;
 use crate::model::Weights;
 use crate::noise::Noise;
-use crate::rollout::{Player, Voice};
+use crate::rollout::Voice;
 use crate::run::metrics::Metrics;
 use crate::setup::Setup;
 use crate::tasks::{Draw, Entrant, Task, play};
@@ -104,10 +104,6 @@ fn held_out<T: Task>(
     let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
     let (mut learner, mut frozen) = (engine(model.weights)?, engine(&setup.seller.weights)?);
     let Entrant { name, weights, chat } = model;
-    let mut players = [
-        Player::Model(Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup) }),
-        Player::Model(setup.seller_voice(&mut frozen)),
-    ];
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);
     let at_a_time = setup.config.rollout.products_per_step.min(at_most / rollouts).max(1);
@@ -115,7 +111,9 @@ fn held_out<T: Task>(
     for (i, products) in setup.held_out.chunks(at_a_time).enumerate() {
         let noise = Noise::new(setup.config.seed, EVAL).child(i as u64);
         task.begin(setup, Draw { step: 0, products: products.to_vec(), rollouts, noise })?;
-        play(setup, task, &mut players, &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len()))?;
+        let learner = Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup) };
+        let hear = &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len());
+        play(setup, task, learner, setup.seller_voice(&mut frozen), hear)?;
         all.extend(sets(task).replies.iter().cloned());
     }
     Ok(Summary::of(&all, &rewards(&setup.config, &all)))
