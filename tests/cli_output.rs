@@ -4,32 +4,14 @@
 
 mod cli_common;
 
-use cli_common::{command, write_products};
+use cli_common::{SMALL, command, write_products};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Options of a run of seconds.
-const SMALL: [&str; 17] = [
-    "train",
-    "--set",
-    "rollout.products_per_step=2",
-    "--set",
-    "rollout.group_size=2",
-    "--set",
-    "rollout.max_reply_tokens=32",
-    "--set",
-    "grpo.micro_batch_tokens=512",
-    "--set",
-    "eval.products=2",
-    "--set",
-    "eval.rollouts=1",
-    "--set",
-    "run.checkpoint_every=100",
-    "--threads",
-    "1",
-];
+/// A run of seconds that is not saved of itself.
+const RARELY: [&str; 2] = ["--set", "run.checkpoint_every=100"];
 
 fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
@@ -43,7 +25,9 @@ fn rows(run: &Path) -> usize {
 fn a_run_goes_on_when_nobody_takes_its_notes() {
     let dir = tempfile::tempdir().unwrap();
     write_products(&dir.path().join("p"));
-    let args = |out: &'static str| [&SMALL[..], &["--steps", "3", "--products", "p", "--out", out]].concat();
+    let args = |out: &'static str| {
+        [&["train"][..], &SMALL, &RARELY, &["--steps", "3", "--products", "p", "--out", out]].concat()
+    };
     // The reader goes away at once: `haggle train 2>&1 | head -0`.
     let mut child = command(dir.path(), &args("gone"));
     let mut child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -84,8 +68,10 @@ fn term_and_hup_save_as_ctrl_c_does() {
     for signal in ["-TERM", "-HUP", "-INT"] {
         let run = dir.path().join(&signal[1..]);
         let name = run.to_str().unwrap();
-        let mut child =
-            command(dir.path(), &[&SMALL[..], &["--steps", "5000", "--products", "p", "--out", name]].concat());
+        let mut child = command(
+            dir.path(),
+            &[&["train"][..], &SMALL, &RARELY, &["--steps", "5000", "--products", "p", "--out", name]].concat(),
+        );
         let child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
         while rows(&run) < 2 {

@@ -3,33 +3,13 @@
 #[allow(clippy::unwrap_used)]
 mod cli_common;
 
-use cli_common::{command, haggle, haggle_with, write_products};
+use cli_common::{SMALL, command, haggle, haggle_with, write_products};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-
-/// Options of a run of seconds.
-const SMALL: [&str; 16] = [
-    "--set",
-    "rollout.products_per_step=2",
-    "--set",
-    "rollout.group_size=2",
-    "--set",
-    "rollout.max_reply_tokens=32",
-    "--set",
-    "grpo.micro_batch_tokens=512",
-    "--set",
-    "eval.products=2",
-    "--set",
-    "eval.rollouts=1",
-    "--set",
-    "run.checkpoint_every=1",
-    "--threads",
-    "1",
-];
 
 fn train(dir: &Path, more: &[&str]) -> cli_common::Said {
     haggle(dir, &[&["train"][..], &SMALL, more].concat())

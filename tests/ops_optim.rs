@@ -5,6 +5,7 @@
 mod support;
 
 use haggle::device::{Buffer, DType, Device};
+use haggle::ops::loss::cases::{CLIP, rules};
 use haggle::ops::loss::*;
 use haggle::ops::optim::*;
 use half::bf16;
@@ -75,29 +76,6 @@ fn policy(dev: &Device, inputs: &[Vec<f32>; 6], how: PolicyLoss) -> [Vec<f32>; 3
     let [d, dh, sums] = &mut out;
     policy_loss(dev, lp, old, reference, a, w, h, d.view_mut(), dh.view_mut(), sums.view_mut(), how).unwrap();
     out.each_ref().map(|b| take(dev, b))
-}
-
-const CLIP: PolicyLoss = PolicyLoss {
-    clip_low: 0.2,
-    clip_high: 0.28,
-    kl: 0.0,
-    entropy: 0.0,
-    objective: Objective::Clip,
-    dual_clip: 0.0,
-    kl_estimator: Kl::K3,
-};
-
-/// Every option at least once.
-fn rules() -> [PolicyLoss; 6] {
-    let penal = PolicyLoss { kl: 0.03, entropy: 0.01, ..CLIP };
-    [
-        CLIP,
-        penal,
-        PolicyLoss { dual_clip: 1.25, kl_estimator: Kl::K1, ..penal },
-        PolicyLoss { kl_estimator: Kl::K2, ..penal },
-        PolicyLoss { objective: Objective::Cispo, ..CLIP },
-        PolicyLoss { objective: Objective::Cispo, clip_high: 5.0, ..penal },
-    ]
 }
 
 #[test]

@@ -6,6 +6,26 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// Options of a run of seconds.
+pub const SMALL: [&str; 16] = [
+    "--set",
+    "rollout.products_per_step=2",
+    "--set",
+    "rollout.group_size=2",
+    "--set",
+    "rollout.max_reply_tokens=32",
+    "--set",
+    "grpo.micro_batch_tokens=512",
+    "--set",
+    "eval.products=2",
+    "--set",
+    "eval.rollouts=1",
+    "--set",
+    "run.checkpoint_every=1",
+    "--threads",
+    "1",
+];
+
 /// What came of a call.
 #[derive(Debug)]
 pub struct Said {

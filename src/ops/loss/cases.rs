@@ -5,7 +5,8 @@ use crate::device::DType;
 use crate::error::Result;
 use crate::ops::case::{Floor, Stage};
 
-const CLIP: PolicyLoss = PolicyLoss {
+/// The clip alone.
+pub const CLIP: PolicyLoss = PolicyLoss {
     clip_low: 0.2,
     clip_high: 0.28,
     kl: 0.0,
@@ -15,7 +16,8 @@ const CLIP: PolicyLoss = PolicyLoss {
     kl_estimator: Kl::K3,
 };
 
-fn rules() -> [PolicyLoss; 6] {
+/// Every option at least once.
+pub fn rules() -> [PolicyLoss; 6] {
     let penal = PolicyLoss { kl: 0.03, entropy: 0.01, ..CLIP };
     [
         penal,

@@ -67,7 +67,7 @@ pub struct Game {
     noise: Vec<Noise>,
     /// The buyer's ids of each game.
     buyer: Vec<Option<Transcript>>,
-    /// Games that are to be played.
+    /// Games that are to be played, ascending.
     waiting: Vec<usize>,
     /// Rounds of dynamic sampling.
     resampled: u64,
@@ -121,7 +121,8 @@ impl Task for Game {
 
     fn wave(&mut self, _: &Setup) -> Vec<Job<'_, dyn rollout::Episode>> {
         let waiting = &self.waiting;
-        let games = self.games.iter_mut().zip(&self.noise).enumerate().filter(|(i, _)| waiting.contains(i));
+        let games =
+            self.games.iter_mut().zip(&self.noise).enumerate().filter(|(i, _)| waiting.binary_search(i).is_ok());
         let job = |(_, (game, noise)): (usize, (_, &Noise))| {
             let game: &mut Episode = game;
             let about = game.product().code.clone();
