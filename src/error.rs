@@ -61,8 +61,10 @@ pub enum Error {
         what: String,
     },
     /// A weight is missing, misnamed or of another shape.
-    #[error("weight `{name}`: want {want}, got {got}")]
+    #[error("{file}: weight `{name}`: want {want}, got {got}", file = .file.display())]
     Weight {
+        /// The file that holds it, or the folder where none does.
+        file: PathBuf,
         /// The tensor's name in the file.
         name: String,
         /// What the config asks for.

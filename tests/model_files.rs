@@ -55,7 +55,9 @@ fn complaint(tied: bool, edit: impl FnOnce(&mut Tensors)) -> String {
     write(&dir.path().join("model.safetensors"), &all);
     let error = Weights::load(&dev(), dir.path()).err().expect("must not load");
     assert_eq!(error.exit_code(), 3);
-    error.to_string()
+    let error = error.to_string();
+    let said = error.strip_prefix(&format!("{}", dir.path().display())).expect("names the folder");
+    said.trim_start_matches("/model.safetensors").trim_start_matches(": ").into()
 }
 
 #[test]
@@ -190,9 +192,50 @@ fn a_folder_without_a_model_is_named() {
     let says = || Weights::load(&dev(), empty.path()).err().unwrap().to_string();
     assert!(says().contains("config.json"), "{}", says());
     fs::write(empty.path().join("config.json"), config(true).to_json()).unwrap();
-    assert!(says().contains("holds neither model.safetensors nor"), "{}", says());
+    assert!(says().ends_with("holds neither model.safetensors nor model.safetensors.index.json"), "{}", says());
+    fs::write(empty.path().join("pytorch_model.bin"), "").unwrap();
+    assert!(says().ends_with("but pytorch_model.bin; save it as safetensors (transformers: save_pretrained)"));
     fs::write(empty.path().join("config.json"), "{\"architectures\": [\"GPT2LMHeadModel\"]}").unwrap();
     assert!(says().contains("GPT2LMHeadModel") && says().contains("config.json"), "{}", says());
+}
+
+#[test]
+fn git_lfs_pointers_are_named_with_what_to_do() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1192135096\n";
+    for file in ["model.safetensors", "config.json", "tokenizer.json", "model.safetensors.index.json", "a.safetensors"]
+    {
+        let (dir, _) = saved(true);
+        if file.contains("index") || file.starts_with('a') {
+            fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+            let index = "{\"weight_map\": {\"model.norm.weight\": \"a.safetensors\"}}";
+            fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+        }
+        fs::write(dir.path().join(file), pointer).unwrap();
+        let said = Weights::load(&dev(), dir.path()).err().unwrap().to_string();
+        let (path, folder) = (dir.path().join(file), dir.path().display());
+        let want = format!("{}: a Git LFS pointer, not the file; run `git lfs pull` in {folder}", path.display());
+        assert_eq!(said, want);
+    }
+}
+
+#[test]
+fn an_embedding_wider_than_the_tokenizer_knows_where_tokens_end() {
+    let (dir, w) = saved(true);
+    let end = |tokenizer: &str| {
+        fs::write(dir.path().join("tokenizer.json"), tokenizer).unwrap();
+        Weights::load(&dev(), dir.path()).map(|w| (w.config.token_end, w.config.sampled_end()))
+    };
+    assert_eq!((w.config.token_end, w.config.sampled_end()), (None, 13));
+    let vocab = r#""model": {"vocab": {"a": 0, "b": 4, "c": 2}}"#;
+    assert_eq!(end(&format!("{{{vocab}}}")).unwrap(), (Some(5), 5));
+    let added = r#""added_tokens": [{"id": 9, "content": "<x>"}, {"id": 7, "content": "<y>"}]"#;
+    assert_eq!(end(&format!("{{{added}, {vocab}}}")).unwrap(), (Some(10), 10));
+    assert_eq!(end(r#"{"model": {"vocab": [["a", -1.5], ["b", -2.0]]}}"#).unwrap(), (Some(2), 2));
+    assert_eq!(end(r#"{"model": {"vocab": {"a": 99}}}"#).unwrap(), (Some(100), 13));
+    for broken in ["{", "{}"] {
+        let said = end(broken).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("{}: no", dir.path().join("tokenizer.json").display())), "{said}");
+    }
 }
 
 #[test]

@@ -194,7 +194,8 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
            const uint64_t* __restrict__ key,       // [N, 3]
            int32_t* token,                         // [N]
            float* logprob,                         // [N]
-           int32_t vocab) {
+           int32_t vocab,
+           int32_t end) {                          // ids from here on are not drawn
     SHARED_DYNAMIC(float, s_part);  // [n_spans, 3], later [n_spans]
     __shared__ int32_t s_found;
     int64_t n = blockIdx.x;
@@ -215,17 +216,32 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     __syncthreads();  // s_part holds the spans' sums, z the scaled logits
     SoftmaxSums sums = merge_parts(s_part, n_spans);
     __syncthreads();  // s_part is read before row_sum writes there
-    Row row = {z, vocab, n_spans, s_part};
+    SoftmaxSums drawn = sums;
+    int n_drawn = (int)ceil_div(end, SPAN);
+    if (end < vocab) {
+        each_span(end, n_drawn, [&](int span, int from, int width) {
+            SoftmaxSums s = span_sums(z + from, width, lane, 1.0f, n_drawn > 1);
+            if (lane == 0 && width > 0) {
+                s_part[3 * span] = s.max;
+                s_part[3 * span + 1] = s.sum;
+                s_part[3 * span + 2] = s.dot;
+            }
+        });
+        __syncthreads();  // s_part holds the sums of what may be drawn
+        drawn = merge_parts(s_part, n_drawn);
+        __syncthreads();  // s_part is read before row_sum writes there
+    }
+    Row row = {z, end, n_drawn, s_part};
     int taken;
     if (t > 0.0f) {
         float u = noise_uniform(key[3 * n], key[3 * n + 1], key[3 * n + 2]);
-        taken = draw(row, sums.max, sums.sum, u, top_k[n], top_p[n], min_p[n], &s_found);
+        taken = draw(row, drawn.max, drawn.sum, u, top_k[n], top_p[n], min_p[n], &s_found);
     } else {
         // The first of the likeliest.
         int32_t first = EVERY;
-        each_span(vocab, n_spans, [&](int, int from, int width) {
+        each_span(end, n_drawn, [&](int, int from, int width) {
             for (int i = from + lane; i < from + width; i += SPAN_LANES) {
-                if (z[i] == sums.max && first == EVERY) first = i;
+                if (z[i] == drawn.max && first == EVERY) first = i;
             }
         });
         if (first != EVERY) atomicMin(&s_found, first);

@@ -6,8 +6,8 @@
 use super::batch::Batch;
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
-use crate::model::Plan;
-use crate::ops::sample::{Sampling, sample};
+use crate::model::{ModelConfig, Plan};
+use crate::ops::sample::{Sampling, sample_below};
 
 /// 64-bit words of a row.
 const WORDS: usize = 5;
@@ -49,8 +49,8 @@ impl SamplingRows {
         }
     }
 
-    /// Samples from the logits of `m` rows.
-    pub fn sample(&mut self, dev: &Device, logits: ViewMut, m: usize, vocab: usize) -> Result<()> {
+    /// Samples from the logits of `m` rows, of the ids that are tokens.
+    pub fn sample(&mut self, dev: &Device, logits: ViewMut, m: usize, model: &ModelConfig) -> Result<()> {
         let words = |dtype, i: usize| self.how.view().cast(dtype).at((6 + i) * m..(7 + i) * m);
         let how = Sampling {
             temperature: words(DType::F32, 0),
@@ -59,7 +59,8 @@ impl SamplingRows {
             min_p: words(DType::F32, 3),
             key: self.how.at(0..3 * m),
         };
-        sample(dev, logits, how, self.token.at_mut(0..m), self.logprob.at_mut(0..m), vocab)
+        let (token, logprob) = (self.token.at_mut(0..m), self.logprob.at_mut(0..m));
+        sample_below(dev, logits, how, token, logprob, model.vocab_size, model.sampled_end())
     }
 
     /// The tokens of `m` rows, and their keys, to move one position on.

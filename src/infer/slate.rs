@@ -79,7 +79,7 @@ impl Slate {
         let (m, n_seqs) = (batch.logit_rows.len(), self.max_seqs);
         let mut work = || {
             forward_paged(&dev, weights, rows, kv, acts)?;
-            sampling.sample(&dev, acts.logits_mut(), m, weights.config.vocab_size)?;
+            sampling.sample(&dev, acts.logits_mut(), m, &weights.config)?;
             if !decodes {
                 return Ok(());
             }

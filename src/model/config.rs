@@ -4,6 +4,7 @@
 //! `torch_dtype`). What we do not compute is refused by name, all of it at once, never ignored.
 
 use crate::device::DType;
+use crate::disk::read_fetched;
 use crate::error::{Error, Result};
 use crate::ops::attn::Heads;
 use serde_json::{Map, Value, json};
@@ -39,6 +40,9 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Tokens that end a sequence; a single number in most files.
     pub eos_token_ids: Vec<u32>,
+    /// The tokenizer's ids lie below this, where it has fewer than the embedding has rows: the rest is never sampled.
+    /// Not in `config.json`: read from the tokenizer beside it.
+    pub token_end: Option<usize>,
     /// Token that begins a text, if there is one.
     pub bos_token_id: Option<u32>,
     /// Token that pads a batch, if there is one; we never pad.
@@ -64,6 +68,7 @@ impl ModelConfig {
             tie_word_embeddings: true,
             max_position_embeddings: 1024,
             eos_token_ids: vec![],
+            token_end: None,
             bos_token_id: None,
             pad_token_id: None,
             compute: DType::F32,
@@ -75,8 +80,9 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::Data`] with every unsupported or impossible entry by name.
     pub fn read(path: &Path) -> Result<ModelConfig> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        ModelConfig::parse(&text).map_err(|what| Error::data(path, what))
+        let text = read_fetched(path)?;
+        let text = str::from_utf8(&text).map_err(|e| Error::data(path, format!("not UTF-8: {e}")))?;
+        ModelConfig::parse(text).map_err(|what| Error::data(path, what))
     }
 
     /// Reads the text of a `config.json`; the error names every entry that cannot be used.
@@ -98,6 +104,7 @@ impl ModelConfig {
             tie_word_embeddings: r.flag("tie_word_embeddings"),
             max_position_embeddings: r.count("max_position_embeddings", None),
             eos_token_ids: r.tokens("eos_token_id"),
+            token_end: None,
             bos_token_id: r.token("bos_token_id"),
             pad_token_id: r.token("pad_token_id"),
             compute: DType::F32,
@@ -186,6 +193,11 @@ impl ModelConfig {
     pub fn heads(&self) -> Heads {
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         Heads { q: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim, scale }
+    }
+
+    /// Ids that may be sampled lie below this.
+    pub fn sampled_end(&self) -> usize {
+        self.token_end.map_or(self.vocab_size, |end| end.clamp(1, self.vocab_size))
     }
 
     /// Width of all query heads, H D.

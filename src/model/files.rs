@@ -5,8 +5,9 @@
 
 use super::{ModelConfig, TensorSpec, Weights};
 use crate::device::{Device, map_file};
-use crate::disk::write_atomic;
+use crate::disk::{read_fetched, refuse_pointer, write_atomic};
 use crate::error::{Error, Result};
+use crate::text::tokenizer::id_end;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Map, Value, json};
@@ -26,11 +27,11 @@ impl Weights {
     /// [`Error::Io`] for what cannot be read, [`Error::Data`] for a config or file that is not what it should be,
     /// [`Error::Weight`] for the first tensor that is missing, extra, of another shape or type, or not finite.
     pub fn load(dev: &Device, dir: &Path) -> Result<Weights> {
-        let config = ModelConfig::read(&dir.join("config.json"))?;
+        let config = ModelConfig { token_end: token_end(dir)?, ..ModelConfig::read(&dir.join("config.json"))? };
         let paths = weight_files(dir)?;
         let maps = paths.iter().map(|p| map_file(p)).collect::<Result<Vec<_>>>()?;
         let files = paths.iter().zip(&maps).map(|(p, m)| open(p, m)).collect::<Result<Vec<_>>>()?;
-        from_files(dev, config, &files)
+        from_files(dev, config, dir, &files)
     }
 
     /// Loads from memory: the text of a `config.json` and the bytes of a safetensors file.
@@ -39,7 +40,7 @@ impl Weights {
     /// As [`Weights::load`]; `name` stands for the path in messages.
     pub fn from_bytes(dev: &Device, name: &str, config: &str, safetensors: &[u8]) -> Result<Weights> {
         let config = ModelConfig::parse(config).map_err(|what| Error::data(name, what))?;
-        from_files(dev, config, &[open(Path::new(name), safetensors)?])
+        from_files(dev, config, Path::new(name), &[open(Path::new(name), safetensors)?])
     }
 
     /// Saves `model.safetensors` (f32), `config.json` and `generation_config.json` into `dir`, which is made if
@@ -80,13 +81,26 @@ impl Weights {
     }
 }
 
+/// Tensors by name, with the files they lie in.
+type Found<'a> = BTreeMap<String, (&'a Path, TensorView<'a>)>;
+
 /// A safetensors file opened in memory.
 struct Opened<'a> {
     path: PathBuf,
     tensors: SafeTensors<'a>,
 }
 
+/// Where the ids of the tokenizer of a folder end, if it has one.
+fn token_end(dir: &Path) -> Result<Option<usize>> {
+    let path = dir.join("tokenizer.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    id_end(&read_fetched(&path)?).map(Some).map_err(|what| Error::data(path, what))
+}
+
 fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Opened<'a>> {
+    refuse_pointer(path, bytes)?;
     let broken = |e| Error::data(path, format!("truncated or corrupted safetensors file: {e}"));
     Ok(Opened { path: path.into(), tensors: SafeTensors::deserialize(bytes).map_err(broken)? })
 }
@@ -98,10 +112,10 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     let path = dir.join(INDEX);
     if !path.exists() {
-        return Err(Error::io(dir, format!("holds neither {SINGLE} nor {INDEX}")));
+        return Err(Error::io(dir, format!("holds neither {SINGLE} nor {INDEX}{}", other_weights(dir))));
     }
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    let index: Value = serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("not JSON: {e}")))?;
+    let index: Value =
+        serde_json::from_slice(&read_fetched(&path)?).map_err(|e| Error::data(&path, format!("not JSON: {e}")))?;
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| Error::data(&path, "has no object `weight_map`"))?;
     let mut files = BTreeSet::new();
@@ -114,47 +128,62 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().collect())
 }
 
-fn from_files(dev: &Device, config: ModelConfig, files: &[Opened]) -> Result<Weights> {
+/// What to do where weights lie in a format of another kind.
+fn other_weights(dir: &Path) -> String {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
+    let mut others: Vec<String> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| [".bin", ".pt", ".pth", ".gguf", ".h5"].iter().any(|end| name.ends_with(end)))
+        .collect();
+    others.sort();
+    match others.first() {
+        None => String::new(),
+        Some(other) => format!(", but {other}; save it as safetensors (transformers: save_pretrained)"),
+    }
+}
+
+/// `place` names the whole in errors.
+fn from_files(dev: &Device, config: ModelConfig, place: &Path, files: &[Opened]) -> Result<Weights> {
     let layout = super::Layout::new(&config);
-    let mut found: BTreeMap<String, TensorView> = BTreeMap::new();
+    let mut found: Found = BTreeMap::new();
     for file in files {
         for (name, tensor) in file.tensors.iter() {
-            if found.insert(name.to_string(), tensor).is_some() {
+            if found.insert(name.to_string(), (&file.path, tensor)).is_some() {
                 return Err(Error::data(&file.path, format!("tensor `{name}` stands in an earlier file too")));
             }
         }
     }
     for spec in &layout.specs {
-        check(spec, found.get(&spec.name), config.tie_word_embeddings)?;
+        check(spec, place, found.get(&spec.name), config.tie_word_embeddings)?;
     }
-    for (name, tensor) in &found {
+    for (name, (file, tensor)) in &found {
         let tied_head = config.tie_word_embeddings && name == HEAD;
         if layout.find(name).is_none() && !tied_head {
-            let (name, want) = (name.clone(), "no such tensor in this architecture".into());
-            return Err(Error::Weight { name, want, got: describe(tensor) });
+            let want = "no such tensor in this architecture".into();
+            return Err(Error::Weight { file: file.into(), name: name.clone(), want, got: describe(tensor) });
         }
     }
     check_tied_head(&found, config.tie_word_embeddings)?;
     let mut w = Weights::zeros(dev, config)?;
     for spec in w.layout.specs.clone() {
-        let data = widen(&found[&spec.name]);
-        check_finite(&spec, &data)?;
+        let (file, tensor) = &found[&spec.name];
+        let data = widen(tensor);
+        check_finite(&spec, file, &data)?;
         dev.write(w.data_mut().at(spec.range()), &data);
     }
     w.version = 1;
     Ok(w)
 }
 
-fn check(spec: &TensorSpec, tensor: Option<&TensorView>, tied: bool) -> Result<()> {
+fn check(spec: &TensorSpec, place: &Path, tensor: Option<&(&Path, TensorView)>, tied: bool) -> Result<()> {
     let untied_head = if !tied && spec.name == HEAD { " (tie_word_embeddings is false)" } else { "" };
     let want = format!("{:?}{untied_head}", spec.shape);
-    let wrong = |got: String| Err(Error::Weight { name: spec.name.clone(), want: want.clone(), got });
+    let wrong = |file: &Path, want, got| Err(Error::Weight { file: file.into(), name: spec.name.clone(), want, got });
     match tensor {
-        None => wrong("no such tensor in the file".into()),
-        Some(t) if t.shape() != spec.shape => wrong(describe(t)),
-        Some(t) if !matches!(t.dtype(), Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
-            let (name, want) = (spec.name.clone(), "F32, BF16 or F16".into());
-            Err(Error::Weight { name, want, got: format!("{:?}", t.dtype()) })
+        None => wrong(place, want, "no such tensor in the file".into()),
+        Some((file, t)) if t.shape() != spec.shape => wrong(file, want, describe(t)),
+        Some((file, t)) if !matches!(t.dtype(), Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
+            wrong(file, "F32, BF16 or F16".into(), format!("{:?}", t.dtype()))
         }
         Some(_) => Ok(()),
     }
@@ -165,22 +194,24 @@ fn describe(t: &TensorView) -> String {
 }
 
 /// A tied model's file may hold the head; then it must be the embedding.
-fn check_tied_head(found: &BTreeMap<String, TensorView>, tied: bool) -> Result<()> {
+fn check_tied_head(found: &Found, tied: bool) -> Result<()> {
     match (found.get(HEAD), found.get(EMBED)) {
-        (Some(head), Some(embed)) if tied && (head.dtype() != embed.dtype() || head.data() != embed.data()) => {
+        (Some((file, head)), Some((_, embed)))
+            if tied && (head.dtype() != embed.dtype() || head.data() != embed.data()) =>
+        {
             let want = format!("absent or equal to {EMBED} (tie_word_embeddings is true)");
-            Err(Error::Weight { name: HEAD.into(), want, got: "other values".into() })
+            Err(Error::Weight { file: file.into(), name: HEAD.into(), want, got: "other values".into() })
         }
         _ => Ok(()),
     }
 }
 
-fn check_finite(spec: &TensorSpec, data: &[f32]) -> Result<()> {
+fn check_finite(spec: &TensorSpec, file: &Path, data: &[f32]) -> Result<()> {
     match data.iter().position(|x| !x.is_finite()) {
         None => Ok(()),
         Some(i) => {
             let got = format!("{} at element {i}", data[i]);
-            Err(Error::Weight { name: spec.name.clone(), want: "finite values".into(), got })
+            Err(Error::Weight { file: file.into(), name: spec.name.clone(), want: "finite values".into(), got })
         }
     }
 }

@@ -7,6 +7,7 @@
 //! with `split_special_tokens=True`; on text without such spellings both agree either way.)
 
 use crate::error::{Error, Result};
+use serde_json::Value;
 use std::path::Path;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -166,6 +167,21 @@ fn ids(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<i32>> {
 
 fn byte_level() -> ByteLevel {
     ByteLevel::new(false, false, true)
+}
+
+/// Where the ids end that the text of a `tokenizer.json` gives to tokens: one above the highest.
+///
+/// # Errors
+/// What keeps it from being one.
+pub fn id_end(json: &[u8]) -> Result<usize, String> {
+    let json: Value = serde_json::from_slice(json).map_err(|e| format!("not JSON: {e}"))?;
+    let vocab = match &json["model"]["vocab"] {
+        Value::Object(map) => map.values().filter_map(Value::as_u64).max(),
+        Value::Array(list) => (list.len() as u64).checked_sub(1),
+        _ => return Err("no tokenizer: it has no model.vocab".into()),
+    };
+    let added = json["added_tokens"].as_array().into_iter().flatten().filter_map(|token| token["id"].as_u64()).max();
+    Ok(vocab.max(added).map_or(0, |id| id as usize + 1))
 }
 
 /// [`WORDS`] and the percentages.

@@ -1,8 +1,9 @@
 //! Cases of sampling: rows of every kind side by side, and what runs between a token and the next.
 
-use super::{Sampling, cost, decode_next, oracle, sample};
+use super::{Sampling, cost, decode_next, oracle, sample_below};
 use crate::device::DType;
 use crate::error::Result;
+use crate::noise::Noise;
 use crate::ops::case::{Floor, Stage};
 
 /// Temperature, top-k, top-p, min-p.
@@ -25,19 +26,22 @@ pub fn all(s: &mut Stage) -> Result<()> {
         [("all", (1.0, 0, 1.0, 0.0)), ("top_k 50", (1.0, 50, 1.0, 0.0)), ("top_p 0.9", (1.0, 0, 0.9, 0.0))];
     for (n, v) in s.shapes(&[(12, 700)], &[(1, 1), (5, 2), (10, 5000)], |m| [1, 16, 64].map(|n| (n, m.vocab)).into()) {
         match s.times() {
-            true => timed.iter().try_for_each(|(name, kind)| sampled(s, n, v, name, &[*kind]))?,
-            false => sampled(s, n, v, "", &KINDS)?,
+            true => timed.iter().try_for_each(|(name, kind)| sampled(s, n, [v, v], name, &[*kind]))?,
+            false => {
+                sampled(s, n, [v, v], "", &KINDS)?;
+                sampled(s, n, [v, v.div_ceil(2)], "padded", &KINDS)?;
+            }
         }
     }
     s.shapes(&[130], &[1, 600], |_| vec![1, 16, 64]).into_iter().try_for_each(|n| moved_on(s, n))
 }
 
-/// The token is one that the filters keep, the logprob is the oracle's of that token.
-fn sampled(s: &mut Stage, n: usize, v: usize, name: &str, kinds: &[Kind]) -> Result<()> {
+/// The token is one that the filters keep of those below `end`, the logprob is the oracle's of that token in the whole row.
+fn sampled(s: &mut Stage, n: usize, [v, end]: [usize; 2], name: &str, kinds: &[Kind]) -> Result<()> {
     if !s.wants(&["sample"]) {
         return Ok(());
     }
-    let mut logits = s.input_f32(n * v)?;
+    let mut logits = if end == v { s.input_f32(n * v)? } else { s.tensor(&padded(n * v), DType::F32)? };
     let of = |i: usize| kinds[i % kinds.len()];
     let reals = |of: &dyn Fn(usize) -> f32| s.dev.upload(&(0..n).map(of).collect::<Vec<f32>>());
     let (temperature, top_p, min_p) = (reals(&|i| of(i).0)?, reals(&|i| of(i).2)?, reals(&|i| of(i).3)?);
@@ -52,7 +56,7 @@ fn sampled(s: &mut Stage, n: usize, v: usize, name: &str, kinds: &[Kind]) -> Res
             min_p: min_p.view(),
             key: key.view(),
         };
-        sample(dev, logits.buffer.view_mut(), how, token.view_mut(), lp.view_mut(), v)
+        sample_below(dev, logits.buffer.view_mut(), how, token.view_mut(), lp.view_mut(), v, end)
     })?;
     if s.times() {
         return Ok(());
@@ -67,7 +71,8 @@ fn sampled(s: &mut Stage, n: usize, v: usize, name: &str, kinds: &[Kind]) -> Res
             top_p: top_p as f64,
             min_p: min_p as f64,
         };
-        let (p, log_p) = oracle::sample(&logits.values[i * v..(i + 1) * v], row);
+        let row_logits = &logits.values[i * v..(i + 1) * v];
+        let ((p, _), (_, log_p)) = (oracle::sample(&row_logits[..end], row), oracle::sample(row_logits, row));
         let token = usize::try_from(*token).unwrap_or(usize::MAX);
         kept &= p.get(token).is_some_and(|p| *p > 0.0);
         want[i] = log_p.get(token).copied().unwrap_or(f64::NAN);
@@ -75,6 +80,12 @@ fn sampled(s: &mut Stage, n: usize, v: usize, name: &str, kinds: &[Kind]) -> Res
     s.exactly("tokens that the filters keep", |_| Ok(kept))?;
     s.holds("logprob", &lp, FLOOR_LOGPROB, || want);
     Ok(())
+}
+
+/// Logits of rows with padding: numbers of their own, so that the families behind this one keep theirs.
+fn padded(len: usize) -> Vec<f32> {
+    let noise = Noise::new(23, len as u64);
+    (0..len as u64).map(|i| noise.normal(i) as f32).collect()
 }
 
 /// Rows of a decode step, every seventh of them padding.

@@ -41,8 +41,16 @@ pub fn decode_next(token: &[i32], rows: &mut [i32], key: &mut [u64], n_seqs: usi
     }
 }
 
-/// See [`crate::ops::sample::sample`].
-pub fn sample(cpu: &Cpu, logits: &mut [f32], how: Rows, token: &mut [i32], logprob: &mut [f32], vocab: usize) {
+/// See [`crate::ops::sample::sample_below`].
+pub fn sample(
+    cpu: &Cpu,
+    logits: &mut [f32],
+    how: Rows,
+    token: &mut [i32],
+    logprob: &mut [f32],
+    vocab: usize,
+    end: usize,
+) {
     let n_rows = token.len();
     let rows = (TASK / vocab).max(1);
     let (logits, token, logprob) = (Shared::new(logits), Shared::new(token), Shared::new(logprob));
@@ -52,26 +60,28 @@ pub fn sample(cpu: &Cpu, logits: &mut [f32], how: Rows, token: &mut [i32], logpr
             let (z, token, logprob) = unsafe { (logits.part(r * vocab, vocab), token.part(r, 1), logprob.part(r, 1)) };
             let (taken, lp) = cpu.isa.run(
                 #[inline(always)]
-                || sample_row(z, &how, r),
+                || sample_row(z, &how, r, end),
             );
             (token[0], logprob[0]) = (taken as i32, lp);
         }
     });
 }
 
-/// Token and logprob of row `r`, whose logits z are scaled in place.
+/// Token, below `end`, and logprob of row `r`, whose logits z are scaled in place.
 #[inline(always)]
-fn sample_row(z: &mut [f32], how: &Rows, r: usize) -> (usize, f32) {
+fn sample_row(z: &mut [f32], how: &Rows, r: usize, end: usize) -> (usize, f32) {
     let t = how.temperature[r];
     let inv_temperature = if t > 0.0 { 1.0 / t } else { 1.0 };
     z.iter_mut().for_each(|z| *z *= inv_temperature);
     let (max, sum, _) = softmax_sums(z);
-    let row = Row { z, max, sum };
+    let drawn = &z[..end];
+    let (top, mass, _) = if end < z.len() { softmax_sums(drawn) } else { (max, sum, 0.0) };
+    let row = Row { z: drawn, max: top, sum: mass };
     let taken = if t > 0.0 {
         let u = Noise::new(how.key[r * 3], how.key[r * 3 + 1]).uniform(how.key[r * 3 + 2]);
         row.draw(u, how.top_k[r].max(0) as usize, how.top_p[r], how.min_p[r])
     } else {
-        z.iter().position(|v| *v == max).unwrap_or(0)
+        drawn.iter().position(|v| *v == top).unwrap_or(0)
     };
     (taken, z[taken] - (max + ln(sum)))
 }

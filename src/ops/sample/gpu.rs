@@ -6,8 +6,16 @@ use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::sample::Sampling;
 
-/// See [`crate::ops::sample::sample`].
-pub fn sample(gpu: &Gpu, logits: ViewMut, how: Sampling, token: ViewMut, logprob: ViewMut, vocab: usize) -> Result<()> {
+/// See [`crate::ops::sample::sample_below`].
+pub fn sample(
+    gpu: &Gpu,
+    logits: ViewMut,
+    how: Sampling,
+    token: ViewMut,
+    logprob: ViewMut,
+    vocab: usize,
+    end: usize,
+) -> Result<()> {
     let floats = [("logits", logits.dtype()), ("temperature", how.temperature.dtype()), ("top_p", how.top_p.dtype())];
     holds("sample", DType::F32, &floats)?;
     holds("sample", DType::F32, &[("min_p", how.min_p.dtype()), ("logprob", logprob.dtype())])?;
@@ -34,6 +42,7 @@ pub fn sample(gpu: &Gpu, logits: ViewMut, how: Sampling, token: ViewMut, logprob
             Arg::Out(token),
             Arg::Out(logprob),
             Arg::I32(vocab as i32),
+            Arg::I32(end as i32),
         ],
     )
 }

@@ -44,13 +44,28 @@ pub fn decode_next(dev: &Device, token: View, mut rows: ViewMut, mut key: ViewMu
 /// logits are scaled in place. Row rule in N.
 pub fn sample(
     dev: &Device,
+    logits: ViewMut,
+    how: Sampling,
+    token: ViewMut,
+    logprob: ViewMut,
+    vocab: usize,
+) -> Result<()> {
+    sample_below(dev, logits, how, token, logprob, vocab, vocab)
+}
+
+/// The same of a model whose ids from `end` on stand for no token: they are never drawn, and no filter sees them. The
+/// logprob stays that under the whole softmax, which is the policy's own.
+pub fn sample_below(
+    dev: &Device,
     mut logits: ViewMut,
     how: Sampling,
     mut token: ViewMut,
     mut logprob: ViewMut,
     vocab: usize,
+    end: usize,
 ) -> Result<()> {
     let n = token.len();
+    want("sample", "end in 1..=V", end.clamp(1, vocab), end)?;
     want("sample", "logits [N, V]", logits.len(), n * vocab)?;
     want("sample", "logprob [N]", logprob.len(), n)?;
     for (rule, got) in [
@@ -72,9 +87,9 @@ pub fn sample(
                 min_p: how.min_p.host(),
                 key: how.key.host(),
             };
-            cpu::sample(cpu, logits.host_mut(), rows, token.host_mut(), logprob.host_mut(), vocab)
+            cpu::sample(cpu, logits.host_mut(), rows, token.host_mut(), logprob.host_mut(), vocab, end)
         }
-        Device::Gpu(gpu) => gpu::sample(gpu, logits, how, token, logprob, vocab)?,
+        Device::Gpu(gpu) => gpu::sample(gpu, logits, how, token, logprob, vocab, end)?,
     }
     Ok(())
 }
