@@ -3,7 +3,7 @@
 #[allow(clippy::unwrap_used)]
 mod cli_common;
 
-use cli_common::{Said, haggle, write_products};
+use cli_common::{Said, haggle, haggle_with, write_products};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -161,4 +161,18 @@ fn a_run_directory_that_cannot_be_used_keeps_what_it_holds() {
     haggle(at, &["train", "--out", "run", "--resume"]).refused(3, &["run", "in use by a live run"]);
     haggle(at, &["train", "--out", "nowhere", "--resume"]).refused(3, &["nowhere", "holds no run to resume"]);
     haggle(at, &["train", "--resume"]).refused(3, &["runs", "holds no run to resume"]);
+}
+
+#[test]
+fn score_reads_the_same_from_standard_input_as_from_a_file() {
+    let dir = dir();
+    let lines = "{\"ids\": [1, 2, 3]}\n\n{\"ids\": [9]}\n";
+    fs::write(dir.path().join("ids.jsonl"), lines).expect("writes");
+    let args = |input| ["score", "--device", "cpu", "--model", "embedded", "--input", input];
+    let want = haggle(dir.path(), &args("ids.jsonl")).done();
+    assert_eq!(want.lines().count(), 2);
+    assert_eq!(haggle_with(dir.path(), &args("-"), lines).done(), want);
+    let bad = haggle_with(dir.path(), &args("-"), "{\"ids\": []}\n{\"ids\": [99999]}");
+    bad.refused(3, &["standard input: line 2: ids[0] is 99999"]);
+    haggle(dir.path(), &args("absent")).refused(3, &["absent"]);
 }

@@ -11,6 +11,8 @@ use crate::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights,
 use crate::setup::base;
 use clap::Args;
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Tokens of a micro-batch, unless one sequence is longer.
@@ -26,12 +28,13 @@ null, for nothing stands before the first token. Blank lines are passed over.
 Examples:
   haggle score --model embedded --input ids.jsonl
   haggle score --model runs/001 --input ids.jsonl
-  haggle score --model Qwen3-0.6B --input ids.jsonl > logprobs.jsonl")]
+  haggle score --model Qwen3-0.6B --input ids.jsonl > logprobs.jsonl
+  gzip -dc ids.jsonl.gz | haggle score --model runs/001 --input -")]
 pub struct ScoreArgs {
     /// Hugging Face folder, a run directory (its latest checkpoint), or `embedded`
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// File of id sequences, one JSON object a line
+    /// File of id sequences, one JSON object a line; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
 }
@@ -66,9 +69,14 @@ fn line(logprobs: &[Option<f32>]) -> String {
     format!("{{\"logprobs\": [{}]}}", logprobs.iter().map(number).collect::<Vec<String>>().join(", "))
 }
 
-/// The sequences of an input file, all of them within the model's vocabulary and positions.
+/// The sequences of an input file or of standard input, all of them within the model's vocabulary and positions.
 fn read(path: &Path, c: &ModelConfig) -> Result<Vec<Vec<i32>>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let mut bytes = vec![];
+    let (path, got) = match path.as_os_str() == "-" {
+        true => (Path::new("standard input"), std::io::stdin().read_to_end(&mut bytes)),
+        false => (path, File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))),
+    };
+    got.map_err(|e| Error::io(path, e))?;
     let lines = bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     lines.map(|(i, line)| ids(line, c).map_err(|what| Error::data(path, format!("line {}: {what}", i + 1)))).collect()
 }
