@@ -28,7 +28,7 @@ fn print(row: &Row) {
         row.scenario,
         row.n,
         row.reward,
-        row.reward_ci95,
+        row.reward_ci95.unwrap(),
         row.deal_rate,
         row.bargained_ratio.unwrap_or(f64::NAN),
         row.first_offer_ratio.unwrap_or(f64::NAN),

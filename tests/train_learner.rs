@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use haggle::credit::aggregate::Aggregation;
 use haggle::device::Device;
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::model::{ModelConfig, Plan, Weights};
+
 use haggle::ops::loss::PolicyLoss;
 use haggle::text::{Chat, Transcript};
 use haggle::train::learner::{Learned, Learner, Learning, Sample, parts};
@@ -105,6 +107,46 @@ fn the_cut_into_micro_batches_changes_the_order_of_sums_only() {
     for (got, want) in small.sums.iter().zip(large.sums).chain([(&small.grad_norm, large.grad_norm)]) {
         assert!((got - want).abs() <= 2e-5 * want.abs().max(1e-3), "got {got}, want {want}");
     }
+}
+
+#[test]
+fn entropy_kl_and_clipping_are_means_over_tokens_whatever_the_aggregation() {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let reference = Weights::init(&dev, model(&dev, &chat).config, 8).unwrap();
+    let run = |aggregation| {
+        let loss = PolicyLoss { kl: 0.01, ..learning().loss };
+        let how = Learning { aggregation, loss, updates: 3, ..learning() };
+        // A learning rate of nothing: every update finds the same policy, whatever the others learned.
+        let mut learner = learner(&dev, &chat, how, Hyper { lr: 0.0, warmup_steps: 0, ..Hyper::default() });
+        let transcripts = sampled(&dev, &chat, &learner.weights, 25, 20, 3);
+        // Transcripts of 25 lengths, and stored logprobs that put a share of the ratios outside the clip.
+        let moved: Vec<Transcript> = transcripts.iter().enumerate().map(|(i, t)| shifted(&chat, t, i)).collect();
+        let samples: Vec<Sample> = moved.iter().map(|t| Sample::even(t, 1.0)).collect();
+        let trained: usize = samples.iter().map(Sample::n_trained).sum();
+        let learned = learner.learn(&samples, Some(&reference)).unwrap();
+        assert_eq!(learned.trained_tok, trained);
+        (learned, moved.iter().map(|t| t.logprobs().iter().filter(|lp| **lp < -50.0).count()).sum::<usize>())
+    };
+    let (token, clipped) = run(Aggregation::TokenMean);
+    assert_eq!(token.sums[4], clipped as f32 / token.trained_tok as f32, "the share of clipped tokens, by count");
+    assert!(token.sums[2] > 0.0 && token.sums[3] > 1.0, "{token:?}");
+    for aggregation in [Aggregation::SequenceMean, Aggregation::Constant { length: 320 }] {
+        let other = run(aggregation).0;
+        assert_ne!(token.sums[1], other.sums[1], "the loss is aggregated otherwise");
+        assert_eq!(token.sums[2..], other.sums[2..]);
+    }
+}
+
+/// A transcript whose first `3 + i % 5` stored logprobs, as far as it has them, are far below what they were.
+fn shifted(chat: &Chat, of: &Transcript, i: usize) -> Transcript {
+    let mut moved = Transcript::new(chat, "buyer.").unwrap();
+    moved.push_incoming(chat, "turn 1/6").unwrap();
+    let from = moved.len();
+    let mut logprobs = of.logprobs()[from..].to_vec();
+    logprobs.iter_mut().take(3 + i % 5).for_each(|lp| *lp = -60.0);
+    let own = from..from + 20usize.min(1 + i).min(of.len() - from);
+    moved.push_sampled(&of.ids()[own.clone()], &logprobs[..own.len()]);
+    moved
 }
 
 #[test]

@@ -5,7 +5,7 @@
 // d loss / d H = -w c_H. Other objectives and estimators of the KL as src/ops/loss/mod.rs says.
 //
 // Shapes          logprob, old, reference, advantage, weight, entropy, dlogprob, dentropy [N] f32
-//                 sums [6] f32: loss, pg_loss, kl, entropy, clipped, ratio_max_dev
+//                 sums [6] f32: loss, pg_loss; kl, entropy, clipped, each token once whatever its weight; ratio_max_dev
 // Numerics        f32 a token, sums in f64; NaN comes through. Without kl the reference is not read.
 // Parallel        one block: thread t has the tokens t, t + 256, ...
 // Cost            reads 24N bytes, writes 8N; some 60 FLOP a token. Latency bound: N is the tokens of a micro-batch.
@@ -91,9 +91,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         double wide = w, h = entropy[i];
         s[0] += wide * ((double)token.loss + (double)kl_weight * (double)kl - (double)bonus * h);
         s[1] += wide * (double)token.loss;
-        s[2] += wide * (double)kl;
-        s[3] += wide * h;
-        s[4] += token.stops ? wide : 0.0;
+        s[2] += (double)kl;
+        s[3] += h;
+        s[4] += token.stops ? 1.0 : 0.0;
         s[5] = larger(s[5], fabs((double)r - 1.0));
     }
     for (int c = 0; c < SUMS; c++) s_sum[c][t] = s[c];

@@ -15,9 +15,9 @@ pub fn rows(rows: &[Row]) -> String {
             row.seller.clone(),
             row.scenario.clone(),
             row.n.to_string(),
-            format!("{:+.3} ±{:.3}", row.reward, row.reward_ci95),
+            format!("{:+.3}{}", row.reward, spread(row.reward_ci95, 3)),
             format!("{:+.3}", row.reward_without_penalties),
-            format!("{:.2} ±{:.2}", row.deal_rate, row.deal_rate_ci95),
+            format!("{:.2}{}", row.deal_rate, spread(row.deal_rate_ci95, 2)),
             share(row.bargained_ratio),
             share(row.first_offer_ratio),
             format!("{:.1} %", 100.0 * row.overshoot_rate),
@@ -33,7 +33,7 @@ pub fn rows(rows: &[Row]) -> String {
 
 /// What the columns mean, under the table.
 pub const LEGEND: &str = "\
-± is the 95 % interval over products. case: mi, the budget covers the cost; ci, it does not. no penalty: -1 counted as 0.
+± is the 95 % interval over products, where there are two or more. case: mi, the budget covers the cost; ci, it does not. no penalty: -1 counted as 0.
 over: named a price above budget. broken: broke format or protocol. fixed: regulator's corrections of the seller an episode.
 rising: episodes whose bids never fell. as thought: bids at the price the thought names. reasons: replies that gave one.";
 
@@ -41,23 +41,27 @@ rising: episodes whose bids never fell. as thought: bids at the price the though
 pub fn differences(all: &[Difference]) -> String {
     let mut cells = vec![["difference of reward", "seller", "case", "products", "mean", ""].map(String::from).to_vec()];
     for one in all {
-        let certain = if one.mean - one.ci95 > 0.0 {
-            "above 0"
-        } else if one.mean + one.ci95 < 0.0 {
-            "below 0"
-        } else {
-            "unclear"
+        let certain = match one.ci95 {
+            None => "one product: no interval",
+            Some(half) if one.mean - half > 0.0 => "above 0",
+            Some(half) if one.mean + half < 0.0 => "below 0",
+            Some(_) => "unclear",
         };
         cells.push(vec![
             format!("{} - {}", one.buyer, one.minus),
             one.seller.clone(),
             one.scenario.to_string(),
             one.n.to_string(),
-            format!("{:+.3} ±{:.3}", one.mean, one.ci95),
+            format!("{:+.3}{}", one.mean, spread(one.ci95, 3)),
             certain.to_string(),
         ]);
     }
     out::columns(&cells)
+}
+
+/// The half width behind a mean, where it is known.
+fn spread(half: Option<f64>, digits: usize) -> String {
+    half.map_or_else(String::new, |half| format!(" ±{half:.digits$}"))
 }
 
 fn share(value: Option<f64>) -> String {

@@ -26,8 +26,8 @@ pub struct Difference {
     pub n: usize,
     /// Mean difference of reward.
     pub mean: f64,
-    /// Half width of its 95 % interval over products.
-    pub ci95: f64,
+    /// Half width of its 95 % interval over products; `null` with fewer than two.
+    pub ci95: Option<f64>,
 }
 
 /// A table in the making.
@@ -114,7 +114,8 @@ impl Report {
             let text = serde_json::to_string_pretty(sets).map_err(broken)?;
             return write_atomic(&folder.join("sets.json"), |f| f.write_all(text.as_bytes()));
         }
-        let summary = serde_json::to_string_pretty(&self.table.rows()).map_err(broken)?;
+        let rows = self.table.rows().iter().map(known).collect::<Result<Vec<_>, _>>().map_err(broken)?;
+        let summary = serde_json::to_string_pretty(&rows).map_err(broken)?;
         let differences = serde_json::to_string_pretty(&self.differences).map_err(broken)?;
         write_atomic(&folder.join("summary.json"), |f| f.write_all(summary.as_bytes()))?;
         write_atomic(&folder.join("differences.json"), |f| f.write_all(differences.as_bytes()))?;
@@ -128,6 +129,16 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// A row as it is written: of no episodes nothing is known, and nothing is 0.
+fn known(row: &Row) -> serde_json::Result<Value> {
+    let mut written = serde_json::to_value(row)?;
+    if let (0, Value::Object(figures)) = (row.n, &mut written) {
+        figures.values_mut().filter(|figure| !figure.is_string()).for_each(|figure| *figure = Value::Null);
+        figures.insert("n".into(), 0.into());
+    }
+    Ok(written)
 }
 
 /// Hears `(buyer, seller, episodes ended, episodes of the pair)`.

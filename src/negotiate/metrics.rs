@@ -125,8 +125,8 @@ pub struct Row {
     pub n: usize,
     /// Mean reward.
     pub reward: f64,
-    /// Half width of its 95 % interval over products.
-    pub reward_ci95: f64,
+    /// Half width of its 95 % interval over products; `null` with fewer than two.
+    pub reward_ci95: Option<f64>,
     /// Share of episodes that ended in a deal.
     pub deal_rate: f64,
     /// Mean (B - P) / (B - C) over deals; `null` without deals.
@@ -139,8 +139,8 @@ pub struct Row {
     pub format_error_rate: f64,
     /// Mean reward with the -1 penalties counted as 0.
     pub reward_without_penalties: f64,
-    /// Half width of the 95 % interval of the deal rate, over products.
-    pub deal_rate_ci95: f64,
+    /// Half width of the 95 % interval of the deal rate, over products; `null` with fewer than two.
+    pub deal_rate_ci95: Option<f64>,
     /// Share of episodes the seller left.
     pub seller_quit_rate: f64,
     /// Mean number of the buyer's replies.

@@ -11,21 +11,21 @@ use std::collections::BTreeMap;
 pub struct Estimate {
     /// The mean; 0 for no values.
     pub mean: f64,
-    /// Half width of the 95 % interval, Student's t over the values; 0 when there are fewer than two.
-    pub ci95: f64,
+    /// Half width of the 95 % interval, Student's t over the values; `None` with fewer than two: it cannot be known.
+    pub ci95: Option<f64>,
     /// How many values.
     pub n: usize,
 }
 
 impl Estimate {
     /// Lower end of the interval.
-    pub fn low(self) -> f64 {
-        self.mean - self.ci95
+    pub fn low(self) -> Option<f64> {
+        Some(self.mean - self.ci95?)
     }
 
     /// Upper end of the interval.
-    pub fn high(self) -> f64 {
-        self.mean + self.ci95
+    pub fn high(self) -> Option<f64> {
+        Some(self.mean + self.ci95?)
     }
 }
 
@@ -33,11 +33,11 @@ impl Estimate {
 pub fn mean(values: &[f64]) -> Estimate {
     let n = values.len();
     if n == 0 {
-        return Estimate { mean: 0.0, ci95: 0.0, n };
+        return Estimate { mean: 0.0, ci95: None, n };
     }
     let mean = values.iter().sum::<f64>() / n as f64;
     let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
-    let ci95 = if n > 1 { t_975(n - 1) * (squares / (n - 1) as f64 / n as f64).sqrt() } else { 0.0 };
+    let ci95 = (n > 1).then(|| t_975(n - 1) * (squares / (n - 1) as f64 / n as f64).sqrt());
     Estimate { mean, ci95, n }
 }
 
@@ -102,9 +102,9 @@ mod tests {
         let got = mean(&[1.0, 2.0, 3.0, 4.0]);
         assert_eq!(got.mean, 2.5);
         // s = 1.29099, s / sqrt(4) = 0.645497, t(3) = 3.18245.
-        assert!((got.ci95 - 2.0543).abs() < 0.01, "{got:?}");
+        assert!((got.ci95.unwrap() - 2.0543).abs() < 0.01, "{got:?}");
         assert_eq!(mean(&[]).n, 0);
-        assert_eq!(mean(&[5.0]).ci95, 0.0);
+        assert_eq!((mean(&[5.0]).ci95, mean(&[5.0]).low(), mean(&[]).ci95), (None, None, None));
     }
 
     #[test]
@@ -113,6 +113,6 @@ mod tests {
         let b = [("p", 1.0), ("q", 5.0), ("r", -3.0), ("only_b", 9.0)];
         let got = paired(&a, &b);
         assert_eq!(got.n, 3);
-        assert!((got.mean - 0.2).abs() < 1e-12 && got.ci95 < 1e-9, "{got:?}");
+        assert!((got.mean - 0.2).abs() < 1e-12 && got.ci95.unwrap() < 1e-9, "{got:?}");
     }
 }

@@ -21,7 +21,8 @@ use std::time::Instant;
 /// What a batch of updates did.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Learned {
-    /// Means over updates of what [`POLICY_SUMS`] names; the last one a maximum.
+    /// What [`POLICY_SUMS`] names: the losses are means over updates; KL, entropy and the clipped share are means over all
+    /// trained tokens, whatever the loss's aggregation; the last one is a maximum.
     pub sums: [f32; POLICY_SUMS.len()],
     /// Largest |training logprob - rollout logprob| over all trained tokens, before the first update.
     pub logprob_max_abs_diff: f32,
@@ -157,9 +158,9 @@ impl Learner {
         }
         let applied = learned.applied.max(1) as f32;
         learned.grad_norm /= applied;
-        for sum in &mut learned.sums[..POLICY_SUMS.len() - 1] {
-            *sum /= shares.len().max(1) as f32;
-        }
+        let [loss, pg_loss, kl, entropy, clipped, _] = &mut learned.sums;
+        [loss, pg_loss].into_iter().for_each(|sum| *sum /= shares.len().max(1) as f32);
+        [kl, entropy, clipped].into_iter().for_each(|sum| *sum /= learned.trained_tok.max(1) as f32);
         Ok(learned)
     }
 

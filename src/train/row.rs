@@ -49,22 +49,25 @@ fn stats(rollout: &Rollout) -> [Stats; 2] {
 fn policy(row: &mut Metrics, s: &StepFacts) {
     let (l, [learner, frozen]) = (s.learned, stats(s.rollout));
     let [loss, pg_loss, kl, entropy, clipped, ratio_max_dev] = l.sums;
+    // What did not happen has no figure: nothing was trained, nothing was applied.
+    let trained = |x: f32| (l.trained_tok > 0).then_some(x);
+    let applied = |x: f32| (l.applied > 0).then_some(x);
     for (key, value) in [
-        ("rollout/logprob_max_abs_diff", json!(l.logprob_max_abs_diff)),
+        ("rollout/logprob_max_abs_diff", json!(trained(l.logprob_max_abs_diff))),
         ("rollout/episodes", json!(s.episodes)),
         ("rollout/constant_groups", json!(s.constant_groups)),
         ("rollout/buyer_tokens", json!(learner.sampled_tok)),
         ("rollout/seller_tokens", json!(frozen.sampled_tok)),
-        ("policy/loss", json!(loss)),
-        ("policy/pg_loss", json!(pg_loss)),
-        ("policy/kl", json!(s.with_kl.then_some(kl))),
-        ("policy/entropy", json!(entropy)),
-        ("policy/clip_fraction", json!(clipped)),
-        ("policy/ratio_max_dev", json!(ratio_max_dev)),
+        ("policy/loss", json!(trained(loss))),
+        ("policy/pg_loss", json!(trained(pg_loss))),
+        ("policy/kl", json!(trained(kl).filter(|_| s.with_kl))),
+        ("policy/entropy", json!(trained(entropy))),
+        ("policy/clip_fraction", json!(trained(clipped))),
+        ("policy/ratio_max_dev", json!(trained(ratio_max_dev))),
         ("policy/trained_tokens", json!(l.trained_tok)),
         ("policy/packed_tokens", json!(l.packed_tok)),
-        ("grad_norm", json!(l.grad_norm)),
-        ("lr", json!(l.lr)),
+        ("grad_norm", json!(applied(l.grad_norm))),
+        ("lr", json!(applied(l.lr))),
         ("updates", json!(l.applied)),
         ("updates_skipped", json!(l.skipped)),
         ("updates_skipped_total", json!(s.skipped_total)),

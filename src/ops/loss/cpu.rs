@@ -43,9 +43,9 @@ pub fn policy_loss(
         let (w, pg, kl, h) = (w as f64, pg as f64, kl as f64, entropy[i] as f64);
         s[0] += w * (pg + how.kl as f64 * kl - how.entropy as f64 * h);
         s[1] += w * pg;
-        s[2] += w * kl;
-        s[3] += w * h;
-        s[4] += if stops { w } else { 0.0 };
+        s[2] += kl;
+        s[3] += h;
+        s[4] += if stops { 1.0 } else { 0.0 };
         s[5] = larger(s[5], (r as f64 - 1.0).abs());
     }
     let mut half = LANES / 2;

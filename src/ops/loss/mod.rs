@@ -79,12 +79,13 @@ impl Default for PolicyLoss {
     }
 }
 
-/// What [`policy_loss`] adds up, in the order of its `sums` output.
+/// What [`policy_loss`] adds up, in the order of its `sums` output: the two losses by weight; KL, entropy and clipped tokens
+/// each token once, so that their means do not know how a loss is aggregated; the last one is a maximum.
 pub const POLICY_SUMS: [&str; 6] = ["loss", "pg_loss", "kl", "entropy", "clipped", "ratio_max_dev"];
 
 /// PPO-clipped policy gradient. With `r = exp(logprob - old)`, `A = advantage`, `w = weight` (aggregation: 1 / tokens):
 /// `loss = sum w (-min(r A, clip(r) A) + kl k3 - entropy H)`, k3 = `exp(ref - lp) - (ref - lp) - 1`; other objectives and
-/// estimators as [`PolicyLoss`] says. All `[N]`; writes dlogprob, dentropy `[N]`, and the sums named by [`POLICY_SUMS`] `[6]` (the last one a maximum).
+/// estimators as [`PolicyLoss`] says. All `[N]`; writes dlogprob, dentropy `[N]`, and the sums named by [`POLICY_SUMS`] `[6]`.
 ///
 /// Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7; Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4.
 pub fn policy_loss(

@@ -44,9 +44,9 @@ pub fn policy_loss(
         dentropy.push(-w * bonus);
         sums[0] += w * (pg + kl_weight * kl - bonus * entropy[i]);
         sums[1] += w * pg;
-        sums[2] += w * kl;
-        sums[3] += w * entropy[i];
-        sums[4] += if held { w } else { 0.0 };
+        sums[2] += kl;
+        sums[3] += entropy[i];
+        sums[4] += if held { 1.0 } else { 0.0 };
         sums[5] = sums[5].max((r - 1.0).abs());
     }
     (dlogprob, dentropy, sums)

@@ -26,14 +26,14 @@ pub struct Summary {
     pub worth: f64,
     /// Mean of the best candidate's utility, malformed replies at their penalty.
     pub best: f64,
-    /// Mean utility of a candidate.
-    pub candidate: f64,
+    /// Mean utility of a candidate; `null` when no reply was a set, as the next two.
+    pub candidate: Option<f64>,
     /// Share of replies that are no set.
     pub malformed: f64,
     /// Mean share of candidates that say something no earlier one says.
-    pub distinct: f64,
+    pub distinct: Option<f64>,
     /// Mean number of candidates of a set.
-    pub size: f64,
+    pub size: Option<f64>,
 }
 
 impl Summary {
@@ -42,7 +42,7 @@ impl Summary {
         let n = replies.len().max(1) as f64;
         let sets: Vec<_> = replies.iter().filter(|r| r.candidates.is_ok()).map(Reply::set).collect();
         let good = sets.len() as f64;
-        let mean = |of: f64, n: f64| if n > 0.0 { of / n } else { 0.0 };
+        let mean = |of: f64, n: f64| (n > 0.0).then(|| of / n);
         let candidates: usize = sets.iter().map(|s| s.utility.len()).sum();
         let best: f64 = sets.iter().map(|s| s.worth(Worth::Max, s.all())).sum();
         let distinct = |same: &[usize]| same.iter().enumerate().filter(|(i, s)| i == *s).count() as f64;
@@ -61,10 +61,10 @@ impl Summary {
     pub(super) fn row(&self) -> Metrics {
         let mut row = Metrics::new();
         for (key, value) in [
-            ("reward/mean", self.worth),
-            ("sets/best", self.best),
+            ("reward/mean", Some(self.worth)),
+            ("sets/best", Some(self.best)),
             ("sets/candidate", self.candidate),
-            ("sets/malformed", self.malformed),
+            ("sets/malformed", Some(self.malformed)),
             ("sets/distinct", self.distinct),
             ("sets/size", self.size),
         ] {
