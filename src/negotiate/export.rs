@@ -1,25 +1,36 @@
 //! Episodes as lines the AmazonHistoryPrice evaluator reads (Xia et al. 2024, arXiv:2402.15813).
 //!
-//! The one idea: a line records what counted. A regulated seller's action is the effective one; a buyer's reply that could
-//! not be parsed has an empty action, which the evaluator calls a wrong action. Prices are dollars there, so floats here.
-//! Two readings differ by design: that evaluator knows no overshoot (a deal above budget is a deal with a negative ratio
-//! to it), and its `time` is empty here, so that the same run writes the same bytes.
+//! The one idea: a line records what counted, so that the evaluator counts what we count, deal by deal. A regulated seller's
+//! action is the effective one. A buyer's reply that broke format or protocol has an empty action, which is a wrong action
+//! there; its words stay in `raw_text`. The evaluator's smallest zone is a dollar, and where |B - C| is less it moves the
+//! budget; we divide by a dollar and leave the budget, so such a line's cost lies a dollar from the budget. A code keeps
+//! the characters that the evaluator's pattern of an action reads back. Two readings differ by design: that evaluator knows
+//! no overshoot (to it a price above budget that was accepted is a deal with a negative ratio: `summary.json` has the rate
+//! of all overshoots), and its `time` is empty here, so that the same run writes the same bytes.
 
 use super::action::Action;
 use super::episode::{Episode, Outcome, Turn};
 use super::money::Cents;
-use super::product::Product;
+use super::product::{Product, Scenario};
 use super::protocol::Side;
+use super::reward;
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 
-/// The file name the evaluator takes apart: `{buyer}+{seller}+F0.8.jsonl`. It skips names that hold `test`, `_copy` or
-/// `Eval_`, so `test` becomes `held_out`; `+` and `/` become `-`.
+/// The file name the evaluator takes apart at each `+`: `{buyer}+{seller}+F0.8+haggle.jsonl`; the third part is the budget
+/// over the list price. It skips names that hold `test`, `_copy` or `Eval_`, so `test` becomes `held_out`; what is
+/// neither a letter, a digit, nor one of `_-.` becomes `-`.
 pub fn file_name(buyer: &str, seller: &str) -> String {
-    let clean = |name: &str| name.replace(['+', '/', ':'], "-").replace("test", "held_out").replace("_copy", "-copy");
-    format!("{}+{}+F0.8.jsonl", clean(buyer), clean(seller)).replace("Eval_", "eval-")
+    let clean =
+        |name: &str| plain(name).replace("test", "held_out").replace("_copy", "-copy").replace("Eval_", "eval-");
+    format!("{}+{}+F0.8+haggle.jsonl", clean(buyer), clean(seller))
+}
+
+/// A name without what takes names and actions apart.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || "_-.".contains(c) { c } else { '-' }).collect()
 }
 
 /// Writes one line an episode.
@@ -40,8 +51,9 @@ pub fn write<'a>(
 /// One ended episode as the evaluator's record.
 pub fn line(episode: &Episode, index: usize, buyer: &str, seller: &str) -> Value {
     let product = episode.product();
+    let code = plain(&product.code);
     let history: Vec<Vec<Value>> =
-        episode.turns().chunks(2).map(|pair| pair.iter().map(|turn| record(turn, product)).collect()).collect();
+        episode.turns().chunks(2).map(|pair| pair.iter().map(|turn| record(turn, &code)).collect()).collect();
     json!({
         "memo": "",
         "time": "",
@@ -50,19 +62,20 @@ pub fn line(episode: &Episode, index: usize, buyer: &str, seller: &str) -> Value
         "history": history,
         "buyer": buyer,
         "seller": seller,
-        "inv": { product.code.clone(): [product.title, product.description, dollars(product.list), dollars(product.cost)] },
-        "need": [{ "codename": product.code, "title": product.title, "quantity": 1, "budget": dollars(product.budget) }],
+        "inv": { &code: [product.title, product.description, dollars(product.list), dollars(counted_cost(product))] },
+        "need": [{ "codename": code, "title": product.title, "quantity": 1, "budget": dollars(product.budget) }],
     })
 }
 
 /// One message. Actions name the data set's code whatever the style they were played in.
-fn record(turn: &Turn, product: &Product) -> Value {
+fn record(turn: &Turn, code: &str) -> Value {
+    let counted = turn.action.filter(|_| turn.side == Side::Seller || turn.violation.is_none());
     json!({
         "turn": turn.turn - 1,
         "role": turn.side.name(),
         "thought": turn.thought.as_deref().unwrap_or_default(),
         "talk": turn.talk,
-        "action": turn.action.map(|a: Action| a.render(&product.code)).unwrap_or_default(),
+        "action": counted.map(|a: Action| a.render(code)).unwrap_or_default(),
         "input_message": turn.incoming,
         "raw_text": turn.raw,
     })
@@ -76,6 +89,14 @@ fn ending(episode: &Episode) -> String {
         Some(Outcome::Violation { .. }) => by(Side::Buyer, "action error"),
         Some(Outcome::Overshoot { .. }) => by(Side::Buyer, "over budget"),
         Some(Outcome::Deadlock) | None => "turn limit".into(),
+    }
+}
+
+/// The cost that makes the evaluator's zone ours: at least a dollar from the budget, on the same side of it.
+fn counted_cost(product: &Product) -> Cents {
+    match product.scenario() {
+        Scenario::MutualInterest => Cents(product.budget.0 - reward::zone(product)),
+        Scenario::ConflictingInterest => Cents(product.budget.0 + reward::zone(product)),
     }
 }
 
