@@ -99,6 +99,42 @@ fn a_run_leaves_every_file() {
 }
 
 #[test]
+fn the_final_table_follows_from_the_games() {
+    let run = shared();
+    let games = rows(&run.join("games.jsonl"));
+    let figure = |game: &Value, key: &str| game[key].as_f64().unwrap();
+    let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;
+    for row in json(&run.join("summary.json")).as_array().unwrap() {
+        let (buyer, scenario) = (row["buyer"].as_str().unwrap(), row["scenario"].as_str().unwrap());
+        let best = buyer.strip_prefix("best_of_").map(|n| n.parse::<u64>().unwrap());
+        let of = if best.is_some() { "untrained" } else { buyer };
+        let mine = |g: &&Value| g["buyer"] == of && (scenario == "all" || g["scenario"] == scenario);
+        let mine: Vec<&Value> = games.iter().filter(mine).collect();
+        let rewards: Vec<f64> = match best {
+            None => mine.iter().filter(|g| g["counts"] == true).map(|g| figure(g, "reward")).collect(),
+            Some(n) => {
+                let mut products: Vec<&str> = mine.iter().map(|g| g["product"].as_str().unwrap()).collect();
+                products.dedup();
+                let best = |product: &&str| {
+                    let tried = mine.iter().filter(|g| g["product"] == *product && g["rollout"].as_u64().unwrap() < n);
+                    tried.map(|g| figure(g, "reward")).fold(f64::MIN, f64::max)
+                };
+                products.iter().map(best).collect()
+            }
+        };
+        assert_eq!(row["n"], rewards.len(), "{buyer} {scenario}");
+        if rewards.is_empty() {
+            let figures = row.as_object().unwrap().iter().filter(|(_, figure)| !figure.is_string());
+            assert!(figures.clone().all(|(key, figure)| key == "n" || figure.is_null()), "nothing is known: {row}");
+            continue;
+        }
+        assert!((mean(&rewards) - figure(row, "reward")).abs() < 1e-12, "{row}");
+        let products = rewards.len() as f64 / if best.is_some() { 1.0 } else { 2.0 };
+        assert_eq!(row["reward_ci95"].is_null(), products < 2.0, "{row}");
+    }
+}
+
+#[test]
 fn report_is_rebuilt_from_the_files() {
     let run = shared();
     let page = run.join("report.html");

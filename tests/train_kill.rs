@@ -91,6 +91,7 @@ fn a_run_killed_at_any_moment_and_resumed_ends_with_the_same_bits() {
         "episodes.jsonl",
         "summary.json",
         "differences.json",
+        "games.jsonl",
         "samples.jsonl",
         "latest",
         &format!("{last}/model.safetensors"),

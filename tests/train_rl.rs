@@ -46,7 +46,7 @@ fn metrics(run: &Path) -> Vec<String> {
 /// Everything of a run that must have the same bits.
 fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all: Vec<(String, Vec<u8>)> =
-        ["episodes.jsonl", "latest", "summary.json", "differences.json", "samples.jsonl"]
+        ["episodes.jsonl", "latest", "summary.json", "differences.json", "games.jsonl", "samples.jsonl"]
             .map(|name| (name.to_string(), fs::read(run.join(name)).unwrap()))
             .into();
     let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());

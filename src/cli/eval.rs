@@ -65,7 +65,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     }
     let rows = report.table.rows();
     if globals.json {
-        let text = serde_json::to_string_pretty(&rows).map_err(|e| Error::data("rows", e))?;
+        let text = serde_json::to_string_pretty(&report.summary()?).map_err(|e| Error::data("rows", e))?;
         out::line(&text);
     } else {
         out::print(&format!(

@@ -7,7 +7,7 @@ use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
 use crate::negotiate::{Episode, Scenario, export};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
@@ -83,10 +83,28 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// Dialogues before and after training, a line each.
     pub samples: Vec<Value>,
-    /// The episodes behind the first seller's rows.
+    /// The episodes behind the rows.
     pub kept: Vec<Kept>,
+    /// What every game adds to the table, candidates of a best of n included: the table follows from these alone.
+    pub games: Vec<GameLine>,
     /// The table of a task whose replies are sets; nothing else is filled then.
     pub sets: Option<Value>,
+}
+
+/// A line of `games.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GameLine {
+    /// The buyer's name.
+    pub buyer: String,
+    /// The seller's name.
+    pub seller: String,
+    /// Which rollout of its product, from 0.
+    pub rollout: usize,
+    /// True when the game counts in the buyer's rows; else it is only a candidate of the best of n.
+    pub counts: bool,
+    /// The game.
+    #[serde(flatten)]
+    pub facts: EpisodeFacts,
 }
 
 /// The episodes of one buyer against one seller.
@@ -103,8 +121,24 @@ pub struct Kept {
 }
 
 impl Report {
-    /// Writes `summary.json`, `differences.json`, `samples.jsonl` and, for the AmazonHistoryPrice evaluator, the first
-    /// seller's episodes as `evaluator/*.jsonl` into a folder; a table of sets as `sets.json`.
+    /// The rows as they are written: of no episodes nothing is known, and nothing is 0.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a row cannot be said in JSON.
+    pub fn summary(&self) -> Result<Vec<Value>> {
+        let known = |row: &Row| {
+            let mut written = serde_json::to_value(row).map_err(|e| Error::data("summary", e))?;
+            if let (0, Value::Object(figures)) = (row.n, &mut written) {
+                figures.values_mut().filter(|figure| !figure.is_string()).for_each(|figure| *figure = Value::Null);
+                figures.insert("n".into(), 0.into());
+            }
+            Ok(written)
+        };
+        self.table.rows().iter().map(known).collect()
+    }
+
+    /// Writes `summary.json`, `differences.json`, `games.jsonl` (what the two are counted from), `samples.jsonl` and, for the
+    /// AmazonHistoryPrice evaluator, the episodes as `evaluator/*.jsonl` into a folder; a table of sets as `sets.json`.
     ///
     /// # Errors
     /// What the disk says.
@@ -114,13 +148,15 @@ impl Report {
             let text = serde_json::to_string_pretty(sets).map_err(broken)?;
             return write_atomic(&folder.join("sets.json"), |f| f.write_all(text.as_bytes()));
         }
-        let rows = self.table.rows().iter().map(known).collect::<Result<Vec<_>, _>>().map_err(broken)?;
-        let summary = serde_json::to_string_pretty(&rows).map_err(broken)?;
+        let summary = serde_json::to_string_pretty(&self.summary()?).map_err(broken)?;
         let differences = serde_json::to_string_pretty(&self.differences).map_err(broken)?;
         write_atomic(&folder.join("summary.json"), |f| f.write_all(summary.as_bytes()))?;
         write_atomic(&folder.join("differences.json"), |f| f.write_all(differences.as_bytes()))?;
         let lines: String = self.samples.iter().map(|line| format!("{line}\n")).collect();
         write_atomic(&folder.join("samples.jsonl"), |f| f.write_all(lines.as_bytes()))?;
+        write_atomic(&folder.join("games.jsonl"), |f| {
+            self.games.iter().try_for_each(|game| writeln!(f, "{}", serde_json::to_string(game)?))
+        })?;
         let own = folder.join("evaluator");
         std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
         for Kept { buyer, seller, played, .. } in &self.kept {
@@ -129,16 +165,6 @@ impl Report {
         }
         Ok(())
     }
-}
-
-/// A row as it is written: of no episodes nothing is known, and nothing is 0.
-fn known(row: &Row) -> serde_json::Result<Value> {
-    let mut written = serde_json::to_value(row)?;
-    if let (0, Value::Object(figures)) = (row.n, &mut written) {
-        figures.values_mut().filter(|figure| !figure.is_string()).for_each(|figure| *figure = Value::Null);
-        figures.insert("n".into(), 0.into());
-    }
-    Ok(written)
 }
 
 /// Hears `(buyer, seller, episodes ended, episodes of the pair)`.

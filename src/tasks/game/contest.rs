@@ -5,7 +5,7 @@
 use super::opponents::Opponent;
 use super::rows::sample_line;
 use crate::error::Result;
-use crate::eval::{Kept, Progress, Report, Table};
+use crate::eval::{GameLine, Kept, Progress, Report};
 use crate::infer::Engine;
 use crate::model::Weights;
 use crate::negotiate::metrics::EpisodeFacts;
@@ -97,19 +97,14 @@ const SAMPLES: usize = 8;
 /// Stream of noise below the run's seed.
 const EVAL: u64 = 3;
 
-/// Plays every entrant against every opponent on the held-out products; the episodes with the first opponent are kept.
+/// Plays every entrant against every opponent on the held-out products.
 ///
 /// # Errors
 /// What the engines refuse: a prompt that does not fit the context, by the product's name.
-fn compete(
-    setup: &Setup,
-    entrants: &[Entrant],
-    opponents: &[Opponent],
-    progress: &mut Progress,
-) -> Result<(Table, Vec<Kept>)> {
-    let (mut table, mut kept) = (Table::default(), Vec::new());
+fn compete(setup: &Setup, entrants: &[Entrant], opponents: &[Opponent], progress: &mut Progress) -> Result<Report> {
+    let mut report = Report::default();
     let rollouts = setup.config.eval.rollouts;
-    for (i, opponent) in opponents.iter().enumerate() {
+    for opponent in opponents {
         let seller = opponent.key();
         for entrant in entrants {
             let played = meet(setup, entrant, *opponent, progress)?;
@@ -118,18 +113,21 @@ fn compete(
                 Entrant::Model { model, best_of } => (model.name, best_of),
             };
             let (facts, each) = (facts(&played), rollouts.max(best_of));
-            table.add(buyer, &seller, first_of(&facts, each, rollouts));
+            report.table.add(buyer, &seller, first_of(&facts, each, rollouts));
             if best_of > 0 {
-                table.add(&format!("best_of_{best_of}"), &seller, self::best_of(&facts, each, best_of));
+                report.table.add(&format!("best_of_{best_of}"), &seller, self::best_of(&facts, each, best_of));
             }
-            if i == 0 {
-                let model = matches!(entrant, Entrant::Model { .. });
-                let played = first_of(&played, each, rollouts);
-                kept.push(Kept { buyer: buyer.into(), seller: seller.clone(), model, played });
-            }
+            let line = |(i, facts): (usize, EpisodeFacts)| {
+                let (buyer, seller, rollout) = (buyer.into(), seller.clone(), i % each);
+                GameLine { buyer, seller, rollout, counts: rollout < rollouts, facts }
+            };
+            report.games.extend(facts.into_iter().enumerate().map(line));
+            let model = matches!(entrant, Entrant::Model { .. });
+            let played = first_of(&played, each, rollouts);
+            report.kept.push(Kept { buyer: buyer.into(), seller: seller.clone(), model, played });
         }
     }
-    Ok((table, kept))
+    Ok(report)
 }
 
 /// The first games of a few products, evenly spread over them.
@@ -191,22 +189,24 @@ pub(super) fn evaluate(setup: &Setup, models: &[tasks::Entrant], progress: &mut 
     let mut entrants: Vec<Entrant> = models.iter().copied().enumerate().map(entrant).collect();
     entrants.insert(1.min(entrants.len()), Entrant::Script(Buyer::OgNarrator));
     let opponents = Opponent::named(&setup.config.eval.seller)?;
-    let (table, kept) = compete(setup, &entrants, &opponents, progress)?;
+    let mut report = compete(setup, &entrants, &opponents, progress)?;
     let (first, last) = (models.first().map_or("", |m| m.name), models.last().map_or("", |m| m.name));
     let best = format!("best_of_{best_of}");
     let baselines = [first, best.as_str(), "og_narrator"];
-    let differences = baselines.iter().flat_map(|b| table.differences(last, b)).collect();
+    report.differences = baselines.iter().flat_map(|b| report.table.differences(last, b)).collect();
     let lines = |of: &Kept| -> Vec<Value> {
         let when = if of.buyer == first { "before" } else { "after" };
         few(&of.played, setup.config.eval.rollouts).map(|game| sample_line(when, game)).collect()
     };
-    let samples = kept.iter().filter(|k| k.model).flat_map(lines).collect();
-    Ok(Report { differences, samples, table, kept, sets: None })
+    let seller = opponents.first().map(|opponent| opponent.key()).unwrap_or_default();
+    report.samples = report.kept.iter().filter(|k| k.model && k.seller == seller).flat_map(lines).collect();
+    Ok(report)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::Table;
     use crate::negotiate::{Buyer, Seller, catalog};
 
     fn contest() -> Contest {
