@@ -133,9 +133,13 @@ fn a_prompt_longer_than_the_context_is_refused_by_name() {
     let train =
         |more: &[&str]| -> Said { haggle(dir.path(), &[&["train", "--out", "run"][..], &small, more].concat()) };
     let said = train(&["--model", "model"]);
-    let last = said.err.lines().last().unwrap_or_default();
-    assert_eq!(said.code, 2, "{said:?}");
-    assert!(last.starts_with("haggle: the buyer's prompt for") && last.contains("context"), "{last}");
+    said.refused(
+        2,
+        &["the buyer's prompt for", "does not fit", "a context of 48", "more); lower rollout.max_reply_tokens"],
+    );
+    assert!(!dir.path().join("run").exists(), "refused before the run is made");
+    train(&["--model", "model", "--dry-run"]).refused(2, &["does not fit"]);
+    haggle(dir.path(), &["eval", "--model", "model"]).refused(2, &["the buyer's prompt for", "a context of 48"]);
     let product = haggle(dir.path(), &["chat", "--model", "model"]);
     product.refused(2, &["context"]);
 }

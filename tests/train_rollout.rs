@@ -1,17 +1,20 @@
-//! Rollouts: an episode is its own, a cut reply is a violation, a prompt that does not fit is refused by name.
+//! Rollouts: an episode is its own, a cut reply is a violation, what grows to the context is cut there.
 
 #![allow(clippy::unwrap_used)]
 
 use haggle::device::{DType, Device};
 use haggle::infer::{Engine, EngineConfig, Sampling};
+use haggle::model::Plan;
 use haggle::negotiate::reply::Malformed;
 use haggle::negotiate::{
-    Buyer, Cents, Episode, Intervention, Outcome, Persona, Product, Rules, Seller, Style, Violation, catalog,
+    Buyer, Cents, Episode, Intervention, Outcome, Persona, Product, Rules, Seller, Style, Turn, Violation, catalog,
 };
 use haggle::noise::Noise;
 use haggle::rollout::{self, Job, Player, Spoken, Voice};
 use haggle::setup::base::{self, Base};
 use haggle::text::Transcript;
+use haggle::train::learner::{Learner, Learning, Sample, parts};
+use haggle::train::optimizer::{Hyper, Optimizer};
 use std::sync::Arc;
 
 /// Games and their noise.
@@ -129,7 +132,40 @@ fn a_person_who_leaves_ends_the_game_where_it_stands() {
 }
 
 #[test]
-fn a_prompt_longer_than_the_context_is_refused_by_name() {
+fn what_grows_to_the_context_is_cut_there_and_counted_and_learned_from_to_the_last_position() {
+    let mut stage = Stage::new(1);
+    let games = games(24, 4);
+    for context in [150, 190, 231] {
+        stage.base.weights.config.max_position_embeddings = context;
+        let sizes = EngineConfig::sized_for(24, 640);
+        let (mut a, mut b) = (stage.engine(sizes), stage.engine(sizes));
+        let mut all: Vec<Episode> = games.iter().map(|(game, _)| game.clone()).collect();
+        let jobs = all.iter_mut().zip(&games).map(|(game, (_, noise))| Job::new(game, "books_77", *noise)).collect();
+        let players = &mut [stage.voice(&mut a, 64), stage.voice(&mut b, 64)];
+        let rollout = rollout::play(jobs, players, 24, &mut |_| ()).unwrap();
+        assert!(all.iter().all(|game| game.outcome().is_some()));
+        let cut = |t: &Turn| t.violation == Some(Violation::Format(Malformed::TooLong));
+        let cuts = all.iter().flat_map(|game| game.turns()).filter(|t| cut(t)).count();
+        assert_eq!(rollout.context_full, cuts, "context {context}");
+        assert!(cuts > 0);
+        let buyers: Vec<&Transcript> = rollout.spoken.iter().map(|seats| seats[0].as_ref().unwrap()).collect();
+        assert!(rollout.spoken.iter().flatten().flatten().all(|t| t.len() <= context));
+        assert!(context > 200 || buyers.iter().any(|t| t.len() == context), "one ends at the last position");
+
+        let optimizer = Optimizer::new(&stage.dev, parts(&stage.base.weights), Hyper::default(), 10).unwrap();
+        let weights = base::open(&stage.dev, "embedded", DType::F32).unwrap().weights;
+        let mut plan = Plan::on(&stage.dev);
+        let how = Learning { micro_batch_tok: 1024, ..Learning::default() };
+        let mut learner = Learner::planned(&mut plan, weights, optimizer, how).unwrap();
+        let samples: Vec<Sample> = buyers.iter().map(|t| Sample::even(t, 1.0)).collect();
+        let learned = learner.learn(&samples, None).unwrap();
+        let sampled: usize = buyers.iter().map(|t| t.sampled().iter().filter(|s| **s).count()).sum();
+        assert_eq!((learned.trained_tok, learned.logprob_max_abs_diff, learned.applied), (sampled, 0.0, 1));
+    }
+}
+
+#[test]
+fn a_side_without_room_for_its_prompt_says_nothing() {
     let stage = Stage::new(1);
     let words = "long ".repeat(3_000);
     let product = Product::new("books_77", "books", "A long book", &words, Cents(2_000), Cents(1_000));
@@ -137,7 +173,8 @@ fn a_prompt_longer_than_the_context_is_refused_by_name() {
     let game = (Episode::new(Arc::new(product), rules, Persona::Neutral), Noise::new(1, 1));
     let mut engine = stage.engine(EngineConfig::sized_for(1, 1024));
     let seller = |game: &Episode, noise: Noise| Seller::Linear.reply(game, noise);
-    let players = &mut [stage.voice(&mut engine, 64), Player::Script(&seller)];
-    let refused = play(&vec![game], players, 1).err().unwrap().to_string();
-    assert!(refused.contains("the buyer's prompt for books_77") && refused.contains("context"), "{refused}");
+    let played = play(&vec![game], &mut [stage.voice(&mut engine, 64), Player::Script(&seller)], 1).unwrap();
+    let why = Violation::Format(Malformed::TooLong);
+    assert_eq!(played[0].game.outcome(), Some(Outcome::Violation { why }));
+    assert!(played[0].buyer().sampled().iter().all(|sampled| !sampled));
 }

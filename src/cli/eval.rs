@@ -5,6 +5,7 @@ use super::{Exit, Globals, out, quoted, tables};
 use crate::error::{Error, Result};
 use crate::setup::Setup;
 use crate::setup::{base, memory};
+use crate::tasks::game::Opponent;
 use crate::tasks::{self, Entrant};
 use clap::Args;
 use std::path::PathBuf;
@@ -48,13 +49,16 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
     let setup = Setup::open_on(dev, &config)?;
     let model = base::open(&setup.dev, &name, setup.config.compute())?;
+    let (mut task, scripts) = (tasks::named("game")?, Opponent::named(&setup.config.eval.seller)?);
+    let frozen_plays = scripts.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
+    tasks::fit(&setup, &mut *task, &[&setup.base, &model], frozen_plays, &[&setup.held_out])?;
     let models = [
         Entrant { name: "untrained", weights: &setup.base.weights, chat: &setup.base.chat },
         Entrant { name: "trained", weights: &model.weights, chat: &model.chat },
     ];
     let mut live = Live::new();
     live.say(&memory::line(&setup.dev, &plan));
-    let report = tasks::named("game")?.evaluate(&setup, &models, &mut |buyer, seller, done, of| {
+    let report = task.evaluate(&setup, &models, &mut |buyer, seller, done, of| {
         live.evaluation(buyer, seller, done, of);
     });
     live.end();

@@ -124,11 +124,21 @@ pub fn train(
     let dev = config.open_device()?;
     memory::fit(&dev, config, &rl::planned)?;
     let mut setup = Setup::open_on(dev, config)?;
+    fit(&setup)?;
     let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &config.to_toml(true))? };
     teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
     let trained = rl::run(&setup, &dir, resume, stop, events)?;
     let report = trained.weights.map(|weights| evaluate(&setup, &weights, run, events)).transpose()?;
     Ok(Finished { run: run.into(), step: trained.step, report })
+}
+
+/// Refuses a run over products that its models have no room for.
+///
+/// # Errors
+/// As [`tasks::fit`].
+pub fn fit(setup: &Setup) -> Result<()> {
+    let mut task = tasks::named(&setup.config.task.name)?;
+    tasks::fit(setup, &mut *task, &[&setup.base], true, &[&setup.train, &setup.held_out])
 }
 
 /// The final table: the base it began with, the task's baselines, and what was trained.

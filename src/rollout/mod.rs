@@ -117,6 +117,8 @@ pub struct Rollout {
     pub spoken: Vec<Spoken>,
     /// What each seat's engine did.
     pub stats: Vec<Stats>,
+    /// Turns that a model's context cut short or had no room for.
+    pub context_full: usize,
     /// Seconds in the episodes and in tokenising.
     pub environment_s: f64,
     /// Seconds in all.
@@ -128,6 +130,7 @@ impl Rollout {
     pub fn add_cost(&mut self, other: &Rollout) {
         self.stats.resize(self.stats.len().max(other.stats.len()), Stats::default());
         self.stats.iter_mut().zip(&other.stats).for_each(|(mine, theirs)| mine.add(theirs));
+        self.context_full += other.context_full;
         self.environment_s += other.environment_s;
         self.total_s += other.total_s;
     }

@@ -15,7 +15,8 @@ use std::time::Instant;
 /// `progress` hears how many have ended.
 ///
 /// # Errors
-/// [`Error::Config`] naming the seat and the job whose prompt does not fit the context, and whatever the ops refuse.
+/// What the ops refuse, and [`Error::Config`] naming seat and job whose turn could never run. A turn for which a model's
+/// context has no room is played as an empty one that was cut, and counted: [`crate::tasks::fit`] finds what never fits.
 pub fn play<E: Episode + ?Sized>(
     jobs: Vec<Job<'_, E>>,
     players: &mut [Player<'_, E>],
@@ -56,6 +57,7 @@ struct Table<'t, 'j, 'p, E: ?Sized> {
     speaking: Vec<BTreeMap<SeqId, usize>>,
     spoken: Vec<Spoken>,
     ended: usize,
+    context_full: usize,
     environment_s: f64,
 }
 
@@ -73,6 +75,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             players,
             live: BTreeMap::new(),
             ended: 0,
+            context_full: 0,
             environment_s: 0.0,
         }
     }
@@ -91,6 +94,8 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             let Some(job) = self.speaking[seat].remove(&turn.seq) else { continue };
             if let Some(Some(seat)) = self.live.get_mut(&job).map(|seats| &mut seats[seat]) {
                 seat.transcript.push_sampled(turn.ids, turn.logprobs);
+                let full = seat.transcript.len() >= voice.weights.config.max_position_embeddings;
+                self.context_full += usize::from(turn.truncated && full);
             }
             said.push((job, voice.chat.reply_text(turn.ids)?, turn.truncated));
         }
@@ -142,9 +147,12 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                 empty.insert(Seat { transcript, seq: None })
             }
         };
-        let new = seat.transcript.push_incoming(voice.chat, &text)?;
+        let context = voice.weights.config.max_position_embeddings;
+        let Some(new) = seat.transcript.push_incoming_within(voice.chat, &text, context)? else {
+            self.context_full += 1;
+            return Ok(false);
+        };
         let seq = match seat.seq {
-            Some(_) if seat.transcript.len() >= voice.weights.config.max_position_embeddings => return Ok(false),
             Some(seq) => voice.engine.extend(seq, &seat.transcript.ids()[new]).map(|()| seq),
             None => voice.engine.add(seat.transcript.ids(), voice.sampling, job.key(at)),
         };
@@ -173,6 +181,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         Rollout {
             spoken: self.spoken,
             stats: self.players.iter_mut().map(stats).collect(),
+            context_full: self.context_full,
             environment_s: self.environment_s,
             total_s: start.elapsed().as_secs_f64(),
         }

@@ -82,7 +82,9 @@ pub fn demonstration(setup: &Setup, task: &dyn Task, noise: Noise) -> Result<Seq
     let mut reply = chat.tokenizer.encode(&reply)?;
     reply.push(chat.end());
     transcript.push_sampled(&reply, &vec![0.0; reply.len()]);
-    let own = transcript.sampled().to_vec();
+    // What is longer than the context is learned as far as it goes.
+    let n = transcript.len().min(setup.base.weights.config.max_position_embeddings);
+    let own = transcript.sampled()[..n].to_vec();
     let weight = own.iter().map(|own| if *own { 1.0 } else { 0.0 }).collect();
-    Ok(Sequence { side: Side::Buyer, ids: transcript.ids().to_vec(), own, weight, imitated: true })
+    Ok(Sequence { side: Side::Buyer, ids: transcript.ids()[..n].to_vec(), own, weight, imitated: true })
 }

@@ -5,6 +5,7 @@
 //! and writes. A task's state is one draw: what is being played now.
 
 pub mod credit;
+mod fit;
 pub mod game;
 pub mod menu;
 pub mod recommend;
@@ -23,6 +24,7 @@ use crate::run::run_dir::Log;
 use crate::setup::Setup;
 use crate::text::{Chat, Transcript};
 use credit::Credited;
+pub use fit::{Told, fit, fits};
 use std::sync::Arc;
 
 /// The task of a name.
@@ -104,6 +106,17 @@ pub trait Task: Sync {
     /// # Errors
     /// What the game refuses.
     fn begin(&mut self, setup: &Setup, draw: Draw) -> Result<()>;
+
+    /// What the models are told first of a product: by default, by the first wave. A task that can say more
+    /// before it is played says it here, for what does not fit a model's context is refused before a run.
+    ///
+    /// # Errors
+    /// What the game refuses.
+    fn first_told(&mut self, setup: &Setup, product: &Arc<Product>) -> Result<Vec<Told>> {
+        let noise = Noise::new(setup.config.seed, self.stream());
+        self.begin(setup, Draw { products: vec![product.clone()], noise, ..Draw::default() })?;
+        Ok(self.wave(setup).iter().filter_map(|job| Told::next(&*job.episode)).collect())
+    }
 
     /// The episodes to be played next, all at once; none when the draw is played out.
     fn wave(&mut self, setup: &Setup) -> Vec<Job<'_, dyn Episode>>;

@@ -45,11 +45,23 @@ impl Transcript {
     /// # Errors
     /// As [`super::Tokenizer::encode`].
     pub fn push_incoming(&mut self, chat: &Chat, text: &str) -> Result<Range<usize>> {
+        let end = self.ids.len();
+        Ok(self.push_incoming_within(chat, text, usize::MAX)?.unwrap_or(end..end))
+    }
+
+    /// The same where a context of `context` ids has room for it and one id of a reply; else none, and nothing is appended.
+    ///
+    /// # Errors
+    /// As [`super::Tokenizer::encode`].
+    pub fn push_incoming_within(&mut self, chat: &Chat, text: &str, context: usize) -> Result<Option<Range<usize>>> {
         let start = self.ids.len();
         let after_reply = (self.reply > 0).then(|| self.ids.last() == Some(&chat.end()));
+        let new = chat.incoming(text, after_reply)?;
+        if start + new.len() >= context {
+            return Ok(None);
+        }
         #[cfg(any(test, debug_assertions))]
         self.note_reply(chat)?;
-        let new = chat.incoming(text, after_reply)?;
         self.append(&new, false, None);
         self.reply = self.ids.len();
         #[cfg(any(test, debug_assertions))]
@@ -57,7 +69,7 @@ impl Transcript {
             self.messages.push(Message::new(Role::User, chat.heard(Role::User, text)));
             debug_assert!(self.agrees(chat), "the ids are not the rendered conversation");
         }
-        Ok(start..self.ids.len())
+        Ok(Some(start..self.ids.len()))
     }
 
     /// Appends sampled ids of the reply, the token that ends it included, with their logprobs.

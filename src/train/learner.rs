@@ -144,8 +144,9 @@ impl Learner {
         let _phase = dev.phase("learn");
         let mut learned = Learned::default();
         let shares = shares(samples.len(), self.how.updates);
-        let checked: Vec<Vec<Sample>> = shares.iter().map(|s| sorted(&samples[s.clone()])).collect();
-        for share in checked.iter().skip(1) {
+        let checked: Vec<(usize, Vec<Sample>)> =
+            shares.iter().map(|s| (s.len(), sorted(&samples[s.clone()]))).collect();
+        for (_, share) in checked.iter().skip(1) {
             // Later shares are compared now, before the first update moves the weights.
             for micro in micro_batches(share, self.how.micro_batch_tok) {
                 self.pack(&share[micro], Share { sequences: 1, trained: 1 })?;
@@ -153,8 +154,8 @@ impl Learner {
                 self.compare(&mut learned)?;
             }
         }
-        for (i, share) in checked.iter().enumerate() {
-            self.update(share, reference, i == 0, &mut learned)?;
+        for (i, (sequences, share)) in checked.iter().enumerate() {
+            self.update(share, *sequences, reference, i == 0, &mut learned)?;
         }
         let applied = learned.applied.max(1) as f32;
         learned.grad_norm /= applied;
@@ -164,10 +165,11 @@ impl Learner {
         Ok(learned)
     }
 
-    /// One optimizer update on one share of the batch.
+    /// One optimizer update on one share of the batch, of `sequences` episodes in all.
     fn update(
         &mut self,
         share: &[Sample],
+        sequences: usize,
         reference: Option<&Weights>,
         first: bool,
         learned: &mut Learned,
@@ -180,7 +182,7 @@ impl Learner {
         let mut sums = [0f32; POLICY_SUMS.len()];
         for micro in micro_batches(share, self.how.micro_batch_tok) {
             let counted = alloc::count();
-            self.pack(&share[micro], Share { sequences: share.len(), trained })?;
+            self.pack(&share[micro], Share { sequences, trained })?;
             self.forward(reference, learned)?;
             if first {
                 self.compare(learned)?;
@@ -307,6 +309,8 @@ impl Learner {
     /// What the ops refuse.
     pub fn logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
         let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, 0.0)).collect();
+        let speaks: Vec<bool> = samples.iter().map(|s| s.n_trained() > 0).collect();
+        let samples: Vec<Sample> = samples.into_iter().zip(&speaks).filter(|(_, s)| **s).map(|(s, _)| s).collect();
         let mut found = Vec::new();
         for micro in micro_batches(&samples, self.how.micro_batch_tok) {
             self.pack(&samples[micro], Share { sequences: 1, trained: 1 })?;
@@ -320,7 +324,8 @@ impl Learner {
                 rest = tail;
             }
         }
-        Ok(found)
+        let mut found = found.into_iter();
+        Ok(speaks.into_iter().map(|speaks| if speaks { found.next().unwrap_or_default() } else { vec![] }).collect())
     }
 
     /// Loss and gradients of the packed episodes; adds to `grads` and `sums`.

@@ -56,6 +56,7 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
         ("rollout/logprob_max_abs_diff", json!(trained(l.logprob_max_abs_diff))),
         ("rollout/episodes", json!(s.episodes)),
         ("rollout/constant_groups", json!(s.constant_groups)),
+        ("rollout/context_full", json!(s.rollout.context_full)),
         ("rollout/buyer_tokens", json!(learner.sampled_tok)),
         ("rollout/seller_tokens", json!(frozen.sampled_tok)),
         ("policy/loss", json!(trained(loss))),

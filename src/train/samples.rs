@@ -32,9 +32,10 @@ pub(super) fn shares(n: usize, updates: usize) -> Vec<Range<usize>> {
     (0..updates).map(|i| i * n / updates..(i + 1) * n / updates).filter(|r| !r.is_empty()).collect()
 }
 
-/// Longest first, then in order: a fixed order that packs well.
+/// Those with trained tokens (a side that its context left no room to speak has none), longest first, then in order: a
+/// fixed order that packs well.
 pub(super) fn sorted<'a>(samples: &[Sample<'a>]) -> Vec<Sample<'a>> {
-    let mut sorted = samples.to_vec();
+    let mut sorted: Vec<Sample> = samples.iter().filter(|s| s.n_trained() > 0).copied().collect();
     sorted.sort_by_key(|s| std::cmp::Reverse(s.transcript.len()));
     sorted
 }

@@ -12,6 +12,7 @@ use crate::noise::Noise;
 use crate::rollout::{self, Job, Player, Voice};
 use crate::setup;
 use crate::setup::{base, memory};
+use crate::tasks::{self, Told};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -73,6 +74,11 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
     let product = choose(&config, args.product.as_deref())?;
     let mut episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
+    let (ours, rest) = (Told::of(&episode, person.other() as usize), 2 * config.rollout.max_reply_tokens);
+    if let Err(why) = tasks::fits(&model.chat, &model.weights.config, &ours.prompt, rest)? {
+        let what = format!("the {}'s prompt for {} does not fit: {why}", ours.name, episode.product().code);
+        return Err(Error::Config { problems: vec![what] });
+    }
     let sampling = sampling(args, &config, person, model.chat.end());
     let mut engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =

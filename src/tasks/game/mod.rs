@@ -11,11 +11,11 @@ mod rows;
 pub use opponents::Opponent;
 pub use rows::EpisodeLine;
 
-use super::{Draw, Entrant, Logprobs, Prompt, Task};
+use super::{Draw, Entrant, Logprobs, Prompt, Task, Told};
 use crate::error::Result;
 use crate::eval::{Progress, Report};
 use crate::negotiate::metrics::EpisodeFacts;
-use crate::negotiate::{Episode, Persona, Side, reward};
+use crate::negotiate::{Episode, Persona, Product, Side, reward};
 use crate::noise::Noise;
 use crate::rollout::{self, Job, Spoken};
 use crate::run::metrics::Metrics;
@@ -23,6 +23,7 @@ use crate::run::run_dir::Log;
 use crate::setup::Setup;
 use crate::tasks::credit::Credited;
 use crate::text::Transcript;
+use std::sync::Arc;
 
 /// Streams of noise below the run's seed.
 const ROLLOUT: u64 = 2;
@@ -117,6 +118,18 @@ impl Task for Game {
         self.waiting = (0..self.games.len()).collect();
         self.draw = draw;
         Ok(())
+    }
+
+    fn first_told(&mut self, setup: &Setup, product: &Arc<Product>) -> Result<Vec<Told>> {
+        let of = |persona| Episode::new(product.clone(), setup.rules, persona);
+        let mut all: Vec<Told> = [0, 1].map(|seat| Told::of(&of(Persona::Neutral), seat)).into();
+        for opponent in Opponent::named(&setup.config.eval.seller)? {
+            match opponent {
+                Opponent::Model(Persona::Neutral) | Opponent::Script(_) => {}
+                Opponent::Model(persona) => all.push(Told::of(&of(persona), 1)),
+            }
+        }
+        Ok(all)
     }
 
     fn wave(&mut self, _: &Setup) -> Vec<Job<'_, dyn rollout::Episode>> {

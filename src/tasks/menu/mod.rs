@@ -12,7 +12,7 @@ mod horizon;
 pub use drafts::draft;
 
 use super::sets::{self, Case, Scored, Sets, render};
-use super::{Draw, Entrant, Logprobs, Prompt, Task};
+use super::{Draw, Entrant, Logprobs, Prompt, Task, Told};
 use crate::error::Result;
 use crate::eval::{Progress, Report};
 use crate::infer::Sampling;
@@ -244,6 +244,13 @@ impl Task for Menu {
         self.sets = Sets::of(draw);
         self.wave = Wave::Openings;
         Ok(())
+    }
+
+    fn first_told(&mut self, setup: &Setup, product: &Arc<Product>) -> Result<Vec<Told>> {
+        let mut game = Episode::new(product.clone(), setup.rules, Persona::Neutral);
+        let asked = Told { seat: 0, name: "buyer", prompt: drafts::prompt(&game, setup.config.task.candidates) };
+        open(&mut game, Noise::new(setup.config.seed, self.stream()))?;
+        Ok(Told::next(&Answers::new(game, 1)).into_iter().chain([asked]).collect())
     }
 
     fn wave(&mut self, _: &Setup) -> Vec<Job<'_, dyn rollout::Episode>> {

@@ -226,7 +226,8 @@ impl Sets {
     }
 
     /// The likelihood of each case's reference answer as the first candidate behind the reply's own thought, 0 for a
-    /// malformed reply; empty when the config gives it no weight.
+    /// malformed reply, and of an answer longer than the context the part that it has room for; empty when the config gives it
+    /// no weight.
     ///
     /// # Errors
     /// What the ops refuse.
@@ -246,13 +247,18 @@ impl Sets {
             let at = transcript.len();
             let answer = chat.tokenizer.encode(&format!(" {answer}"))?;
             let thought = reply.transcript.ids()[at..at + candidates[0].tokens.start].iter();
-            let ids: Vec<i32> = thought.chain(&answer).copied().collect();
+            let mut ids: Vec<i32> = thought.chain(&answer).copied().collect();
+            let long = (at + ids.len()).saturating_sub(setup.base.weights.config.max_position_embeddings);
+            ids.truncate(ids.len() - long.min(ids.len()));
             transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
-            asked.push((transcript, answer.len()));
+            asked.push((transcript, answer.len().saturating_sub(long)));
         }
         let transcripts: Vec<&Transcript> = asked.iter().map(|(t, _)| t).collect();
         let found = logprobs(None, &transcripts)?;
-        let mut found = found.iter().zip(&asked).map(|(lp, (_, n))| likelihood(&lp[lp.len() - n..], how));
+        let mut found = found.iter().zip(&asked).map(|(lp, (_, n))| match n {
+            0 => 0.0,
+            n => likelihood(&lp[lp.len() - n..], how),
+        });
         let of = |reply: &Reply| if reply.candidates.is_ok() { found.next().unwrap_or(0.0) } else { 0.0 };
         Ok(self.replies.iter().map(of).collect())
     }
