@@ -1,5 +1,7 @@
 //! A short run through the binary: every file, the same rows everywhere, Ctrl-C and resume, eval, chat, report.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(clippy::unwrap_used)]
 mod cli_common;
 
