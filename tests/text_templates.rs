@@ -164,6 +164,29 @@ fn a_reply_stays_as_it_was_sampled_whatever_the_template_makes_of_it() {
 }
 
 #[test]
+fn a_thought_that_the_template_opens_for_the_model_stands_before_every_reply() {
+    // As Qwen3 Thinking has it: the head of a reply ends inside a thought, and earlier turns are told without it.
+    let dir = folder(&["<think>"], |config| {
+        config["chat_template"] = json!(
+            "{%- for m in messages %}{{- '<|' + m.role + '|>' + m.content + '<|end|>' }}{%- endfor %}\
+             {%- if add_generation_prompt %}{{- '<|assistant|><think>\\n' }}{%- endif %}"
+        );
+    });
+    let chat = load(&dir);
+    let mut transcript = Transcript::new(&chat, "Sell.").unwrap();
+    let mut ids = |text: &str| {
+        transcript.push_incoming(&chat, text).unwrap();
+        let mut reply = chat.tokenizer.encode("one</think>two").unwrap();
+        reply.push(chat.end());
+        transcript.push_sampled(&reply, &vec![0.0; reply.len()]);
+        chat.tokenizer.decode(transcript.ids()).unwrap()
+    };
+    let first = "<|system|>Sell.<|end|><|user|>a<|end|><|assistant|><think>\none</think>two<|end|>";
+    assert_eq!(ids("a"), first);
+    assert_eq!(ids("b"), format!("{first}<|user|>b<|end|><|assistant|><think>\none</think>two<|end|>"));
+}
+
+#[test]
 fn a_folder_of_several_templates_uses_its_default() {
     let own = read("assets/tiny/tokenizer_config.json")["chat_template"].as_str().unwrap().to_string();
     let other = own.replace("'<|end|>'", "'<|end|>!'");

@@ -71,6 +71,9 @@ pub struct Chat {
     system_to_user: Piece,
     user_to_reply: Piece,
     reply_to_user: Piece,
+    /// What stands for `user_to_reply` before a reply of an earlier turn: the same, or less of it where the template opens
+    /// a thought for the model (Qwen3 Thinking). The ids of earlier turns stay as they were asked for.
+    told_reply: String,
 }
 
 /// Contents that stand for themselves in any sane template.
@@ -118,6 +121,7 @@ impl Chat {
             system_to_user: blank(),
             user_to_reply: blank(),
             reply_to_user: blank(),
+            told_reply: String::new(),
         };
         chat.cut().map_err(fault)?;
         Ok(chat)
@@ -126,7 +130,8 @@ impl Chat {
     /// Learns the pieces from two renderings, and from a third what the template does to white space.
     fn cut(&mut self) -> Result<(), String> {
         let said: Vec<Message> = ROLES.iter().zip(MARKS).map(|(r, m)| Message::new(*r, m)).collect();
-        let (short, long) = (self.rendered(&said[..2], true)?, self.rendered(&said, true)?);
+        let (short, asked) = (self.rendered(&said[..2], false)?, self.rendered(&said[..2], true)?);
+        let long = self.rendered(&said, true)?;
         if !long.starts_with(&short) {
             return Err("an earlier turn is rendered differently once the dialogue goes on; it cannot be used".into());
         }
@@ -140,11 +145,12 @@ impl Chat {
         let last = self.piece(rest)?;
         let [before_system, system_to_user, user_to_reply, reply_to_user]: [Piece; 4] =
             parts.try_into().map_err(|_| "a message is not rendered")?;
-        if last.text != user_to_reply.text {
+        let first = asked.split_once(MARKS[1]).map_or("", |(_, head)| head);
+        if last.text != first || !last.text.starts_with(&user_to_reply.text) {
             return Err("two turns of one role are rendered differently".into());
         }
         (self.before_system, self.system_to_user) = (before_system, system_to_user);
-        (self.user_to_reply, self.reply_to_user) = (user_to_reply, reply_to_user);
+        (self.told_reply, self.user_to_reply, self.reply_to_user) = (user_to_reply.text, last, reply_to_user);
         self.end = self.ending()?;
         self.trims = self.trimmed()?;
         Ok(())
@@ -254,6 +260,12 @@ impl Chat {
     #[cfg(any(test, debug_assertions))]
     pub(super) fn pieces(&self) -> [&str; 4] {
         [&self.before_system, &self.system_to_user, &self.user_to_reply, &self.reply_to_user].map(|p| p.text.as_str())
+    }
+
+    /// What stands before a reply: where it is asked for, and where it is told.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn reply_heads(&self) -> [&str; 2] {
+        [&self.user_to_reply.text, &self.told_reply]
     }
 
     /// The files of a Hugging Face tokenizer: `(name, text)`. What was loaded is written as it was, with the one template

@@ -72,20 +72,64 @@ fn environment(now: DateTime<Local>) -> Environment<'static> {
 }
 
 /// The template with each `generation` block, which marks a reply for training masks and renders as it stands, as a
-/// block of the same scope that minijinja knows.
+/// block of the same scope that minijinja knows. Comments, strings and `raw` blocks stay as they are.
 fn with_generation(source: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(source.len()), source);
-    while let Some(open) = rest.find("{%").map(|at| at + 2) {
-        let inside = &rest[open..];
-        let word_at = inside.len() - inside.trim_start_matches(['-', '+']).trim_start().len();
-        let word = inside[word_at..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
-        out.push_str(&rest[..open + word_at]);
+    while let Some(at) = rest.find("{%").into_iter().chain(rest.find("{#")).chain(rest.find("{{")).min() {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        let end = match &tag[..2] {
+            "{#" => tag.find("#}").map_or(tag.len(), |end| end + 2),
+            "{{" => closing(tag, "}}"),
+            _ => closing(tag, "%}"),
+        };
+        let (tag, after) = tag.split_at(end);
+        let head = if tag.starts_with("{%") { 2 } else { tag.len() };
+        let word_at = tag.len() - tag[head..].trim_start_matches(['-', '+']).trim_start().len();
+        let word = tag[word_at..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        out.push_str(&tag[..word_at]);
         out.push_str(match word {
             "generation" => "with",
             "endgeneration" => "endwith",
             word => word,
         });
-        rest = &inside[word_at + word.len()..];
+        out.push_str(&tag[word_at + word.len()..]);
+        rest = after;
+        if word == "raw" {
+            let end = rest.find("endraw").unwrap_or(rest.len());
+            out.push_str(&rest[..end]);
+            rest = &rest[end..];
+        }
     }
     out + rest
+}
+
+/// The end of a tag: behind its first `close` outside a string, or the end of the text.
+fn closing(tag: &str, close: &str) -> usize {
+    let (mut quote, mut escaped) = (None, false);
+    for (at, c) in tag.char_indices() {
+        match quote {
+            Some(open) => {
+                quote = if c == open && !escaped { None } else { quote };
+                escaped = c == '\\' && !escaped;
+            }
+            None if tag[at..].starts_with(close) => return at + close.len(),
+            None => quote = (c == '"' || c == '\'').then_some(c),
+        }
+    }
+    tag.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tags_are_generation_blocks() {
+        let kept = "{# {% generation %} #}{{ '{% generation %}' }}{{ \"\\\"%}{% generation %}\" }}{%- raw %}{% generation %}{% endraw %}a";
+        assert_eq!(with_generation(kept), kept);
+        let made = with_generation("x{%- generation -%}{{ y }}{%endgeneration%}{% if '%}' %}{% generation");
+        assert_eq!(made, "x{%- with -%}{{ y }}{%endwith%}{% if '%}' %}{% with");
+        assert_eq!(with_generation("{{"), "{{");
+    }
 }

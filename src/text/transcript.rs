@@ -142,24 +142,25 @@ impl Transcript {
         let rendered = chat.render(&messages, true).unwrap_or_default();
         let before = match messages.len() {
             0..=2 => String::new(),
-            n => chat.render(&messages[..n - 2], true).unwrap_or_default(),
+            n => chat.render(&messages[..n - 2], false).unwrap_or_default(),
         };
         let decoded = chat.tokenizer.decode(&self.ids).unwrap_or_default();
-        let as_template = rendered == pieced(chat, &messages) && rendered.starts_with(&before);
-        as_template && !rendered.is_empty() && decoded == pieced(chat, &self.messages)
+        let [asked, told] = chat.reply_heads();
+        let as_template = rendered == pieced(chat, &messages, told) && rendered.starts_with(&before);
+        as_template && !rendered.is_empty() && decoded == pieced(chat, &self.messages, asked)
     }
 }
 
-/// The template's pieces around the contents of messages.
+/// The template's pieces around the contents of messages, `head` before those of earlier replies.
 #[cfg(any(test, debug_assertions))]
-fn pieced(chat: &Chat, messages: &[Message]) -> String {
+fn pieced(chat: &Chat, messages: &[Message], head: &str) -> String {
     let [first, system_to_user, user_to_reply, reply_to_user] = chat.pieces();
     let mut text = String::from(first);
     for (i, m) in messages.iter().enumerate() {
         text.push_str(match (m.role, i) {
             (Role::User, 1) => system_to_user,
             (Role::User, _) => reply_to_user,
-            (Role::Assistant, _) => user_to_reply,
+            (Role::Assistant, _) => head,
             (Role::System, _) => "",
         });
         text.push_str(&m.content);
