@@ -1,4 +1,4 @@
-//! Output that cannot be written is neither silent nor fatal, and every way to ask a run to stop saves it.
+//! Output that cannot be written is neither silent nor fatal.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,8 +7,7 @@ mod cli_common;
 use cli_common::{SMALL, command, write_products};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 /// A run of seconds that is not saved of itself.
 const RARELY: [&str; 2] = ["--set", "run.checkpoint_every=100"];
@@ -58,35 +57,6 @@ fn a_result_that_cannot_be_written_is_an_error() {
         let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         drop(child.stdout.take());
         assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}");
-    }
-}
-
-#[test]
-fn term_and_hup_save_as_ctrl_c_does() {
-    let dir = tempfile::tempdir().unwrap();
-    write_products(&dir.path().join("p"));
-    for signal in ["-TERM", "-HUP", "-INT"] {
-        let run = dir.path().join(&signal[1..]);
-        let name = run.to_str().unwrap();
-        let mut child = command(
-            dir.path(),
-            &[&["train"][..], &SMALL, &RARELY, &["--steps", "5000", "--products", "p", "--out", name]].concat(),
-        );
-        let child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let start = Instant::now();
-        while rows(&run) < 2 {
-            assert!(start.elapsed() < Duration::from_secs(120), "{signal}: no step");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let asked = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
-        assert!(asked.success());
-        let output = child.wait_with_output().unwrap();
-        let err = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(130), "{signal}: {err}");
-        assert!(err.contains("saved at step") && err.contains("--resume"), "{signal}: {err}");
-        // What it says is true: the saved step is the last row, and the run goes on from it.
-        let saved = fs::read_to_string(run.join("latest")).unwrap();
-        assert_eq!(saved.trim().rsplit('-').next().unwrap().parse::<usize>().unwrap(), rows(&run), "{signal}");
     }
 }
 

@@ -3,7 +3,7 @@
 //! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
 //! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
 
-use super::{Exit, doctor, out, train};
+use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::flops::{head_flops, row_flops, unread_row_flops};
@@ -11,6 +11,7 @@ use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::setup::Setup;
+use crate::tasks;
 use crate::text::{Chat, Transcript};
 use crate::train::rl;
 use serde_json::json;
@@ -25,7 +26,7 @@ const PLAYED: usize = 32;
 /// Everything that a real run would refuse before its first step.
 pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
     let setup = Setup::open(config)?;
-    train::fit(&setup)?;
+    tasks::fit_run(&setup)?;
     let mut plan = Plan::dry(&setup.dev);
     rl::planned(config, &mut plan)?;
     let work = Work::of(&setup)?;

@@ -1,7 +1,7 @@
 //! `haggle eval`: a model against sellers on held-out products, beside the baselines.
 
 use super::progress::Live;
-use super::{Exit, Globals, out, quoted, tables};
+use super::{Exit, Globals, out, quoted, signals, tables};
 use crate::error::{Error, Result};
 use crate::setup::Setup;
 use crate::setup::{base, memory};
@@ -56,6 +56,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         Entrant { name: "untrained", weights: &setup.base.weights, chat: &setup.base.chat },
         Entrant { name: "trained", weights: &model.weights, chat: &model.chat },
     ];
+    signals::leaves(|| "left; nothing was written".into());
     let mut live = Live::new();
     live.say(&memory::line(&setup.dev, &plan));
     let report = task.evaluate(&setup, &models, &mut |buyer, seller, done, of| {

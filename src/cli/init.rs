@@ -1,7 +1,7 @@
 //! `haggle init`: a new model folder: random, supervised on generated dialogues, or taught the format of a set task.
 
 use super::progress::Live;
-use super::{Exit, Globals, out, quoted};
+use super::{Exit, Globals, out, quoted, signals};
 use crate::config::Config;
 use crate::device::Device;
 use crate::disk::write_atomic;
@@ -22,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Dialogues the vocabulary is learned from, and the seed of their stream.
@@ -100,9 +101,15 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     let how = supervision(args, config.seed);
     let chat = Chat::ours(Tokenizer::train(&dialogues::corpus(CORPUS.1, CORPUS.0)?, VOCAB)?)?;
     let mut trainer = Trainer::new(&dev, shape(&chat), how)?;
+    leaves_whole(dir);
     save(&mut trainer, &chat, &dev, dir)?;
     let found = if args.supervised { Some(supervise(&mut trainer, &chat, &dev, dir)?) } else { None };
     save(&mut trainer, &chat, &dev, dir)?;
+    if trainer.tokens < how.tokens && args.supervised {
+        out::note(&format!("haggle: saved {} after {} of {} tokens", dir.display(), trainer.tokens, how.tokens));
+        return Ok(Exit::Interrupted);
+    }
+    leaves_whole(dir);
     record(args, &how, found, dir)?;
     write_dialogues(&chat, how.seed, args.dialogues, dir)?;
     let params = trainer.weights.layout.n_params();
@@ -114,8 +121,23 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// From here on a signal leaves a whole folder, random or as it was saved last.
+fn leaves_whole(dir: &Path) {
+    let own = dir.to_path_buf();
+    signals::leaves(move || whole(&own));
+}
+
+/// What an `init` that is left now leaves behind.
+fn whole(dir: &Path) -> String {
+    match dir.join("tokenizer_config.json").is_file() {
+        true => format!("left; {} holds the weights as they were saved last", dir.display()),
+        false => "left; nothing was written".into(),
+    }
+}
+
 /// Teaches a base the format of a task, and says how well it then writes sets on held-out products.
 fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
+    leaves_whole(dir);
     let mut setup = Setup::open(config)?;
     let mut live = Live::new();
     let (mut task, tokens) = (tasks::named(&config.task.name)?, config.task.supervised_tokens as u64);
@@ -174,6 +196,8 @@ fn shape(chat: &Chat) -> ModelConfig {
 
 /// Trains, showing progress; saves on the way so that a kill leaves the last weights.
 fn supervise(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Result<Probe> {
+    let own = dir.to_path_buf();
+    signals::finishes("finishing the batch, then saving", move || whole(&own));
     let bar = ProgressBar::new(trainer.how.tokens);
     let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} tokens  {msg}  {elapsed}<{eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -194,7 +218,7 @@ fn supervise(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Re
             save(trainer, chat, dev, dir)?;
             saved = Instant::now();
         }
-        Ok(true)
+        Ok(!signals::asked().load(Ordering::Relaxed))
     })?;
     bar.finish();
     probe(trainer, chat, trainer.how.seed, PROBED)

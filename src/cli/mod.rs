@@ -14,6 +14,7 @@ mod profile;
 pub mod progress;
 pub mod report;
 pub mod score;
+mod signals;
 pub mod tables;
 pub mod train;
 
@@ -174,7 +175,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match dispatch(&cli) {
+    match signals::hear().and_then(|()| dispatch(&cli)) {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(e) => {

@@ -1,12 +1,13 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, dry_run, out, quoted, tables};
+use super::{Exit, Globals, dry_run, out, quoted, signals, tables};
 use crate::config::Config;
 use crate::credit::rules::{RULES, Rule};
 use crate::error::{Error, Result};
 use crate::eval::Report;
 use crate::model::Weights;
+use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
 use crate::run::tensorboard;
@@ -17,8 +18,7 @@ use crate::train::rl::{self, Event};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Where runs go without `--out`.
 const RUNS: &str = "runs";
@@ -79,13 +79,14 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         return dry_run::print(&config, globals.json);
     }
     let run_dir = PathBuf::from(&config.run.out);
-    let stop = on_interrupt(&run_dir)?;
+    let own = run_dir.clone();
+    signals::leaves(move || left(&own));
     let mut live = Live::new();
     let mut log = None;
     let mut trouble = None;
-    let finished = train(&config, &run_dir, args.resume, &stop.asked, &mut |event| {
+    let finished = train(&config, &run_dir, args.resume, signals::asked(), &mut |event| {
         live.hear(&event);
-        stop.at(&event);
+        on_signal(&run_dir, &event);
         if let Err(e) = tensor_log(&event, &mut log) {
             trouble.get_or_insert(e);
         }
@@ -124,21 +125,12 @@ pub fn train(
     let dev = config.open_device()?;
     memory::fit(&dev, config, &rl::planned)?;
     let mut setup = Setup::open_on(dev, config)?;
-    fit(&setup)?;
+    tasks::fit_run(&setup)?;
     let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &config.to_toml(true))? };
     teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
     let trained = rl::run(&setup, &dir, resume, stop, events)?;
     let report = trained.weights.map(|weights| evaluate(&setup, &weights, run, events)).transpose()?;
     Ok(Finished { run: run.into(), step: trained.step, report })
-}
-
-/// Refuses a run over products that its models have no room for.
-///
-/// # Errors
-/// As [`tasks::fit`].
-pub fn fit(setup: &Setup) -> Result<()> {
-    let mut task = tasks::named(&setup.config.task.name)?;
-    tasks::fit(setup, &mut *task, &[&setup.base], true, &[&setup.train, &setup.held_out])
 }
 
 /// The final table: the base it began with, the task's baselines, and what was trained.
@@ -215,33 +207,27 @@ fn newest(runs: &Path) -> Result<PathBuf> {
     numbered.max().map(|(_, path)| path).ok_or_else(nothing)
 }
 
-/// What Ctrl-C does: the first asks the run to stop after its step; the second, or one in the evaluation, leaves at once.
-struct Interrupt {
-    asked: Arc<AtomicBool>,
-    trained: Arc<AtomicBool>,
-}
-
-impl Interrupt {
-    /// Notes where the run is.
-    fn at(&self, event: &Event) {
-        if matches!(event, Event::Evaluation { .. }) {
-            self.trained.store(true, Ordering::Relaxed);
+/// What a run that is left now leaves behind, and how it goes on.
+fn left(run: &Path) -> String {
+    let begun = run.join("config.toml").is_file();
+    match checkpoint::latest(run) {
+        Ok(Some(at)) => {
+            let name = at.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("left; the checkpoint {name} is whole; {}", how_to_resume(run))
         }
+        _ if begun => format!("left before the first checkpoint; from the beginning, {}", how_to_resume(run)),
+        _ => "left before the run began; nothing was written".into(),
     }
 }
 
-fn on_interrupt(run: &Path) -> Result<Interrupt> {
-    let stop = Interrupt { asked: Arc::new(AtomicBool::new(false)), trained: Arc::new(AtomicBool::new(false)) };
-    let (asked, trained, resume) = (stop.asked.clone(), stop.trained.clone(), how_to_resume(run));
-    let handler = move || {
-        if trained.load(Ordering::Relaxed) || asked.swap(true, Ordering::Relaxed) {
-            out::note(&format!("\nhaggle: left; the last checkpoint is whole; {resume}"));
-            std::process::exit(super::INTERRUPTED.into());
-        }
-        out::note("\nhaggle: finishing the step, then saving (Ctrl-C again leaves at once)");
-    };
-    ctrlc::set_handler(handler).map_err(|e| Error::io("SIGINT, SIGTERM, SIGHUP", format!("cannot be caught: {e}")))?;
-    Ok(stop)
+/// What a signal does where the run is: while it trains, the first one ends it after the present step.
+fn on_signal(run: &Path, event: &Event) {
+    let own = run.to_path_buf();
+    match event {
+        Event::Ready { .. } => signals::finishes("finishing the step, then saving", move || left(&own)),
+        Event::Evaluation { .. } => signals::leaves(move || left(&own)),
+        _ => {}
+    }
 }
 
 fn how_to_resume(run: &Path) -> String {

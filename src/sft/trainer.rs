@@ -92,7 +92,8 @@ pub struct Trainer {
     batch: PackedBatch,
     dlogprob: Buffer,
     dentropy: Buffer,
-    tokens: u64,
+    /// Tokens learned from.
+    pub tokens: u64,
 }
 
 impl Trainer {

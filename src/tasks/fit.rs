@@ -3,7 +3,7 @@
 //! The one idea: what a model is told first has a length that is known; with a whole reply behind it, it must fit the model's
 //! context. What grows later, turn by turn, is cut at the limit and counted (`rollout/context_full`).
 
-use super::{Prompt, Task};
+use super::{Prompt, Task, named};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::negotiate::Product;
@@ -35,6 +35,15 @@ impl Told {
     pub fn next(episode: &dyn Episode) -> Option<Told> {
         episode.next_seat().map(|seat| Told::of(episode, seat))
     }
+}
+
+/// Refuses a run over products that its models have no room for.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_run(setup: &Setup) -> Result<()> {
+    let mut task = named(&setup.config.task.name)?;
+    fit(setup, &mut *task, &[&setup.base], true, &[&setup.train, &setup.held_out])
 }
 
 /// Refuses a task over products whose prompts do not fit `learners` or, where one plays, the frozen model.

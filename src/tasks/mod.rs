@@ -24,7 +24,7 @@ use crate::run::run_dir::Log;
 use crate::setup::Setup;
 use crate::text::{Chat, Transcript};
 use credit::Credited;
-pub use fit::{Told, fit, fits};
+pub use fit::{Told, fit, fit_run, fits};
 use std::sync::Arc;
 
 /// The task of a name.
