@@ -3,9 +3,13 @@
 //! The one idea: everything private follows from the published prices by one rule, so a scenario needs no sampling:
 //! list L = max(list, highest), cost C = lowest, budget B = 0.8 L rounded down to the cent.
 
+use super::catalog_words::CATEGORIES;
 use super::money::Cents;
 use super::protocol::Side;
 use serde::{Deserialize, Serialize};
+
+/// The compact style's code of a product of no category of the data set's.
+const OTHER: &str = "other";
 
 /// The smallest list price accepted: below it a budget grid has no distinct prices.
 pub const MIN_LIST: Cents = Cents(10);
@@ -78,9 +82,13 @@ impl Product {
         }
     }
 
-    /// The category's first word (`tools` of `tools-home-improvement`): the item code of the compact style.
-    pub fn category_word(&self) -> &str {
-        self.category.split('-').next().unwrap_or(&self.category)
+    /// The item's code in the compact style: the first word of the data set's 18 categories (`tools` of
+    /// `tools-home-improvement`), and `other`, which is one of them, for a category of anyone's own. A model that knows few
+    /// words copies these, and no text of a user's file gets into the grammar of actions.
+    pub fn category_word(&self) -> &'static str {
+        let own = self.category.split('-').next().unwrap_or_default();
+        let known = CATEGORIES.iter().map(|c| c.name.split('-').next().unwrap_or_default());
+        known.into_iter().find(|word| word.eq_ignore_ascii_case(own)).unwrap_or(OTHER)
     }
 
     /// A short ASCII name for the compact style: the title up to its first separator, then whole words up to 32 characters.
