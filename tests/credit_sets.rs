@@ -19,7 +19,9 @@ use haggle::tasks::sets::{self, Reply, Scored, Sets, candidates, render};
 use haggle::tasks::{self, Draw, Task, summary};
 use haggle::text::Transcript;
 use haggle::train::rl::Event;
+use serde_json::Value;
 use serde_json::json;
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -381,6 +383,43 @@ fn every_task_runs_on_published_products() {
     }
 }
 
+/// Every figure of `sets.json`, counted from `replies.jsonl`.
+fn table_follows_from_replies(run: &Path) {
+    let text = fs::read_to_string(run.join("replies.jsonl")).unwrap();
+    let replies: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let table: Value = serde_json::from_slice(&fs::read(run.join("sets.json")).unwrap()).unwrap();
+    assert_eq!(table.as_array().unwrap().len(), 2);
+    for entry in table.as_array().unwrap() {
+        let (row, mine) = (&entry["row"], replies.iter().filter(|r| r["model"] == entry["model"]).collect::<Vec<_>>());
+        let sets: Vec<&[Value]> = mine
+            .iter()
+            .filter(|r| r["malformed"].is_null())
+            .map(|r| &r["candidates"].as_array().unwrap()[..])
+            .collect();
+        let mean = |all: &[f64]| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
+        let utility = |c: &Value| c["utility"].as_f64().unwrap();
+        let best = |set: &&[Value]| set.iter().map(utility).fold(f64::MIN, f64::max);
+        let distinct = |set: &&[Value]| {
+            let new = |(i, c): &(usize, &Value)| !set[..*i].iter().any(|o| o["text"] == c["text"]);
+            set.iter().enumerate().filter(new).count() as f64 / set.len() as f64
+        };
+        let bad = (mine.len() - sets.len()) as f64;
+        let want = [
+            ("worth", mean(&mine.iter().map(|r| r["reward"].as_f64().unwrap()).collect::<Vec<_>>())),
+            ("best", Some((sets.iter().map(best).sum::<f64>() - bad) / mine.len() as f64)),
+            ("candidate", mean(&sets.iter().flat_map(|s| s.iter().map(utility)).collect::<Vec<_>>())),
+            ("malformed", Some(bad / mine.len() as f64)),
+            ("distinct", mean(&sets.iter().map(distinct).collect::<Vec<_>>())),
+            ("size", mean(&sets.iter().map(|s| s.len() as f64).collect::<Vec<_>>())),
+        ];
+        assert_eq!(row["replies"], mine.len());
+        for (key, want) in want {
+            let near = |got: f64| (got - want.unwrap()).abs() < 1e-12;
+            assert!(row[key].as_f64().map_or(want.is_none(), near), "{key}: {} is not {want:?}", row[key]);
+        }
+    }
+}
+
 #[test]
 fn a_run_on_each_task_is_on_policy_to_the_bit_and_the_same_with_any_threads() {
     for task in ["menu", "recommend", "summary"] {
@@ -396,6 +435,6 @@ fn a_run_on_each_task_is_on_policy_to_the_bit_and_the_same_with_any_threads() {
             assert_eq!(row["rollout/logprob_max_abs_diff"], 0.0, "{task}");
             assert_eq!(row["policy/ratio_max_dev"], 0.0, "{task}");
         }
-        assert!(a.path().join("r/sets.json").is_file());
+        table_follows_from_replies(&a.path().join("r"));
     }
 }

@@ -89,6 +89,8 @@ pub struct Report {
     pub games: Vec<GameLine>,
     /// The table of a task whose replies are sets; nothing else is filled then.
     pub sets: Option<Value>,
+    /// The replies that table is counted from, a line each.
+    pub replies: Vec<Value>,
 }
 
 /// A line of `games.jsonl`.
@@ -138,7 +140,8 @@ impl Report {
     }
 
     /// Writes `summary.json`, `differences.json`, `games.jsonl` (what the two are counted from), `samples.jsonl` and, for the
-    /// AmazonHistoryPrice evaluator, the episodes as `evaluator/*.jsonl` into a folder; a table of sets as `sets.json`.
+    /// AmazonHistoryPrice evaluator, the episodes as `evaluator/*.jsonl` into a folder; a table of sets as `sets.json`, with
+    /// its replies in `replies.jsonl`.
     ///
     /// # Errors
     /// What the disk says.
@@ -146,7 +149,10 @@ impl Report {
         let broken = |e: serde_json::Error| Error::data(folder, e);
         if let Some(sets) = &self.sets {
             let text = serde_json::to_string_pretty(sets).map_err(broken)?;
-            return write_atomic(&folder.join("sets.json"), |f| f.write_all(text.as_bytes()));
+            write_atomic(&folder.join("sets.json"), |f| f.write_all(text.as_bytes()))?;
+            return write_atomic(&folder.join("replies.jsonl"), |f| {
+                self.replies.iter().try_for_each(|line| writeln!(f, "{line}"))
+            });
         }
         let summary = serde_json::to_string_pretty(&self.summary()?).map_err(broken)?;
         let differences = serde_json::to_string_pretty(&self.differences).map_err(broken)?;

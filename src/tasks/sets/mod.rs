@@ -72,6 +72,13 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Its candidates with their utilities, for the logs.
+    fn listed(&self) -> Vec<Value> {
+        let scored = self.candidates.iter().flatten().zip(&self.scored);
+        let line = |(c, s): (&Candidate, &Scored)| json!({ "text": c.text, "tokens": [c.tokens.start, c.tokens.end], "utility": s.utility });
+        scored.map(line).collect()
+    }
+
     /// The set as the rules of credit see it.
     pub fn set(&self) -> Set {
         let texts: Vec<&str> = self.candidates.iter().flatten().map(|c| c.text.as_str()).collect();
@@ -287,10 +294,6 @@ impl Sets {
 
     fn line(&self, i: usize, credited: &Credited) -> Value {
         let (group, reply) = (self.draw.rollouts, &self.replies[i]);
-        let scored = reply.candidates.iter().flatten().zip(&reply.scored);
-        let candidates: Vec<Value> = scored
-            .map(|(c, s)| json!({ "text": c.text, "tokens": [c.tokens.start, c.tokens.end], "utility": s.utility }))
-            .collect();
         json!({
             "step": self.draw.step,
             "group": i / group,
@@ -298,7 +301,7 @@ impl Sets {
             "product": self.cases[i / group].product,
             "reply": reply.text,
             "malformed": reply.candidates.as_ref().err().map(|why| why.key()),
-            "candidates": candidates,
+            "candidates": reply.listed(),
             "reward": credited.rewards[i],
             "advantage": credited.advantage[i],
             "buyer": Tokens::of(&reply.transcript),

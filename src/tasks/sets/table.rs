@@ -85,36 +85,47 @@ pub(crate) fn evaluate<T: Task>(
     models: &[Entrant],
     progress: &mut Progress,
 ) -> Result<Report> {
-    let mut table: Vec<Value> = Vec::new();
+    let (mut table, mut replies): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     for model in models {
-        let row = held_out(task, sets, setup, *model, progress)?;
+        let (products, all) = held_out(task, sets, setup, *model, progress)?;
+        let worths = rewards(&setup.config, &all);
+        let line = |((product, reply), worth): ((&String, &Reply), &f64)| {
+            json!({
+                "model": model.name, "product": product, "reply": reply.text, "candidates": reply.listed(), "reward": worth,
+                "malformed": reply.candidates.as_ref().err().map(|why| why.key()),
+            })
+        };
+        replies.extend(products.iter().zip(&all).zip(&worths).map(line));
+        let row = Summary::of(&all, &worths);
         table.push(json!({ "model": model.name, "task": setup.config.task.name, "row": row }));
     }
-    Ok(Report { sets: Some(table.into()), ..Report::default() })
+    Ok(Report { sets: Some(table.into()), replies, ..Report::default() })
 }
 
-/// The means of one model.
+/// The products that one model's replies are about, and the replies.
 fn held_out<T: Task>(
     task: &mut T,
     sets: fn(&T) -> &Sets,
     setup: &Setup,
     model: Entrant,
     progress: &mut Progress,
-) -> Result<Summary> {
+) -> Result<(Vec<String>, Vec<Reply>)> {
     let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
     let (mut learner, mut frozen) = (engine(model.weights)?, engine(&setup.seller.weights)?);
     let Entrant { name, weights, chat } = model;
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);
     let at_a_time = setup.config.rollout.products_per_step.min(at_most / rollouts).max(1);
-    let mut all: Vec<Reply> = Vec::new();
+    let (mut about, mut all) = (Vec::new(), Vec::new());
     for (i, products) in setup.held_out.chunks(at_a_time).enumerate() {
         let noise = Noise::new(setup.config.seed, EVAL).child(i as u64);
         task.begin(setup, Draw { step: 0, products: products.to_vec(), rollouts, noise })?;
         let learner = Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup) };
         let hear = &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len());
         play(setup, task, learner, setup.seller_voice(&mut frozen), hear)?;
-        all.extend(sets(task).replies.iter().cloned());
+        let Sets { cases, replies, .. } = sets(task);
+        about.extend((0..replies.len()).map(|i| cases[i / rollouts].product.clone()));
+        all.extend(replies.iter().cloned());
     }
-    Ok(Summary::of(&all, &rewards(&setup.config, &all)))
+    Ok((about, all))
 }
