@@ -49,7 +49,7 @@ pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     let w = if args.model.as_os_str() == embedded::NAME {
         embedded::weights(&dev)?
     } else {
-        Weights::load(&dev, &base::folder(&args.model)?)?
+        Weights::load(&dev, &base::checked(&args.model)?)?
     };
     let w = w.compute_in(&dev, config.compute())?;
     let sequences = read(&args.input, &w.config)?;

@@ -18,6 +18,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where a run stands.
@@ -131,8 +132,7 @@ fn write_all(
         let crc = crc_of(&path)?;
         state.files.insert(file, crc);
     }
-    let text = serde_json::to_vec_pretty(&state).map_err(|e| Error::data(at, e))?;
-    write_atomic(&at.join(STATE), |f| f.write_all(&text))?;
+    write_state(at, &state)?;
     sync_dir(at)
 }
 
@@ -173,18 +173,50 @@ pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
 /// # Errors
 /// [`Error::Data`] naming the file that is missing or damaged.
 pub fn open(at: &Path) -> Result<State> {
+    let state = state(at)?;
+    state.files.iter().try_for_each(|(file, crc)| check(at, file, *crc))?;
+    Ok(state)
+}
+
+/// Reads a checkpoint's state alone.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Data`] naming the file.
+pub fn state(at: &Path) -> Result<State> {
     let path = at.join(STATE);
     let text = fs::read(&path).map_err(|e| Error::io(&path, format!("cannot read the checkpoint: {e}")))?;
-    let state: State = serde_json::from_slice(&text).map_err(|e| Error::data(&path, e))?;
-    for (file, crc) in &state.files {
-        let path = at.join(file);
-        if crc_of(&path)? != *crc {
-            let what = "does not match its checksum in haggle/state.json: it was damaged or changed; \
-                        point `latest` to another checkpoint";
-            return Err(Error::data(&path, what));
-        }
+    serde_json::from_slice(&text).map_err(|e| Error::data(&path, e))
+}
+
+/// Replaces a checkpoint's state, whose own file carries no checksum.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_state(at: &Path, state: &State) -> Result<()> {
+    let text = serde_json::to_vec_pretty(state).map_err(|e| Error::data(at, e))?;
+    write_atomic(&at.join(STATE), |f| f.write_all(&text))
+}
+
+/// Checks what a model is opened from, when its folder carries checksums; the optimizer's moments are none of it.
+///
+/// # Errors
+/// As [`open`].
+pub fn check_model(folder: &Path) -> Result<()> {
+    if !folder.join(STATE).is_file() {
+        return Ok(());
     }
-    Ok(state)
+    let files = state(folder)?.files;
+    files.iter().filter(|(file, _)| *file != MOMENTS).try_for_each(|(file, crc)| check(folder, file, *crc))
+}
+
+fn check(at: &Path, file: &str, crc: u32) -> Result<()> {
+    let path = at.join(file);
+    if crc_of(&path)? == crc {
+        return Ok(());
+    }
+    let what = "does not match its checksum in haggle/state.json: it was damaged or changed; put it back, name another \
+                checkpoint, or point `latest` to one";
+    Err(Error::data(path, what))
 }
 
 /// The config a checkpoint was trained with, as TOML text, and the path it stands at.
@@ -215,7 +247,14 @@ pub fn restore_optimizer(at: &Path, state: &State, dev: &Device, optimizer: &mut
 }
 
 fn crc_of(path: &Path) -> Result<u32> {
-    fs::read(path).map(|b| crc32c::crc32c(&b)).map_err(|e| Error::io(path, format!("cannot read: {e}")))
+    let unreadable = |e| Error::io(path, format!("cannot read: {e}"));
+    let (mut file, mut part, mut crc) = (File::open(path).map_err(unreadable)?, vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut part).map_err(unreadable)? {
+            0 => return Ok(crc),
+            n => crc = crc32c::crc32c_append(crc, &part[..n]),
+        }
+    }
 }
 
 /// Relative paths of all files below a folder, sorted.
@@ -371,9 +410,18 @@ mod tests {
     fn damage_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let at = save_step(dir.path(), 1, model).unwrap();
-        fs::write(at.join("model.safetensors"), b"weighty").unwrap();
+        let moments = at.join("haggle/optimizer.safetensors");
+        let whole = fs::read(&moments).unwrap();
+        fs::write(&moments, b"moments").unwrap();
         let message = open(&at).unwrap_err().to_string();
-        assert!(message.contains("model.safetensors") && message.contains("checksum"), "{message}");
+        assert!(message.contains("optimizer.safetensors: does not match its checksum"), "{message}");
+        check_model(&at).unwrap();
+        fs::write(&moments, whole).unwrap();
+        fs::write(at.join("model.safetensors"), b"weighty").unwrap();
+        for refused in [open(&at).map(drop), check_model(&at)] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("model.safetensors: does not match its checksum"), "{message}");
+        }
         fs::remove_file(at.join("haggle/state.json")).unwrap();
         let message = latest(dir.path()).unwrap_err().to_string();
         assert!(message.contains("names `step-000001`, which is no checkpoint"), "{message}");

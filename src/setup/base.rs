@@ -26,7 +26,7 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
     if name == embedded::NAME {
         return Ok(Base { weights: embedded::weights(dev)?.compute_in(dev, compute)?, chat: embedded::chat()? });
     }
-    let folder = folder(Path::new(name))?;
+    let folder = checked(Path::new(name))?;
     let base = Base { weights: Weights::load(dev, &folder)?.compute_in(dev, compute)?, chat: Chat::load(&folder)? };
     let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
     if vocab > rows {
@@ -76,6 +76,16 @@ pub fn folder(path: &Path) -> Result<PathBuf> {
             Err(Error::io(path, what))
         }
     }
+}
+
+/// The same, its files held to their checksums where the folder carries them.
+///
+/// # Errors
+/// As [`folder`]; [`Error::Data`] naming the file that is damaged or changed.
+pub fn checked(path: &Path) -> Result<PathBuf> {
+    let folder = folder(path)?;
+    checkpoint::check_model(&folder)?;
+    Ok(folder)
 }
 
 /// CRC-32C of all parameters: says whether two models are the same.
