@@ -29,6 +29,28 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result
     sync_dir(parent)
 }
 
+/// Makes a directory, parents too, and finds whether files can be made in it; nothing is left in it.
+///
+/// # Errors
+/// [`Error::Io`] when they cannot.
+pub fn make_writable(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(dir, format!("cannot be made: {e}; name another place")))?;
+    let probe = dir.join(format!("{UNFINISHED}{}", std::process::id()));
+    let tried = File::create(&probe).and_then(|_| fs::remove_file(&probe));
+    tried.map_err(|e| Error::io(dir, format!("cannot be written in: {e}; name another place")))
+}
+
+/// Finds whether a file can be written, without changing it; a file that was not there is not left.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot.
+pub fn try_file(path: &Path) -> Result<()> {
+    let there = path.exists();
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    let tried = opened.and_then(|_| if there { Ok(()) } else { fs::remove_file(path) });
+    tried.map_err(|e| Error::io(path, format!("cannot write: {e}; name another place")))
+}
+
 /// The bytes of a file that came from a repository.
 ///
 /// # Errors
@@ -64,6 +86,25 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_that_cannot_be_written_are_found_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, file) = (dir.path().join("a/b"), dir.path().join("file"));
+        make_writable(&new).unwrap();
+        assert_eq!(fs::read_dir(&new).unwrap().count(), 0);
+        fs::write(&file, "mine").unwrap();
+        try_file(&file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
+        try_file(&new.join("new")).unwrap();
+        assert_eq!(fs::read_dir(&new).unwrap().count(), 0);
+        for refused in [make_writable(&file), make_writable(&file.join("in")), make_writable(Path::new("/proc/self"))] {
+            assert!(refused.unwrap_err().to_string().contains("name another place"));
+        }
+        for refused in [try_file(&new), try_file(&dir.path().join("none/x"))] {
+            assert!(refused.unwrap_err().to_string().contains("cannot write"));
+        }
+    }
 
     #[test]
     fn a_full_disk_is_an_error_and_the_old_file_stays() {

@@ -3,6 +3,7 @@
 use super::progress::Live;
 use super::{Exit, Globals, out, quoted, signals, tables};
 use crate::error::{Error, Result};
+use crate::eval::make_folder;
 use crate::setup::Setup;
 use crate::setup::{base, memory};
 use crate::tasks::game::Opponent;
@@ -17,6 +18,7 @@ Examples:
   haggle eval --model runs/001                                    the run's own products, held-out part
   haggle eval --model runs/001 --products DIR --seller all        every scripted seller and persona too
   haggle eval --model DIR --products DIR --seller boulware --rollouts 8 --json
+  haggle eval --model runs/001 --out runs/001/eval                a folder of its own; what is there is never replaced
   haggle eval --model runs/001 --set eval.products=20             fewer products")]
 pub struct EvalArgs {
     /// Run directory, checkpoint or model folder
@@ -33,10 +35,10 @@ pub struct EvalArgs {
     rollouts: Option<usize>,
 }
 
-/// Evaluates and prints the rows; with `--out`, writes them there too.
+/// Evaluates and prints the rows; with `--out`, writes them there too, into a folder that holds nothing of the kind yet.
 ///
 /// # Errors
-/// Everything wrong with config, model or products.
+/// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let flags = [
         ("--products", "products.path", args.products.as_ref().map(|p| quoted(&p.display().to_string()))),
@@ -47,6 +49,9 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let name = args.model.display().to_string();
     let dev = config.open_device()?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
+    if let Some(folder) = &globals.out {
+        make_folder(folder)?;
+    }
     let setup = Setup::open_on(dev, &config)?;
     let model = base::open(&setup.dev, &name, setup.config.compute())?;
     let (mut task, scripts) = (tasks::named("game")?, Opponent::named(&setup.config.eval.seller)?);
@@ -65,7 +70,6 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     live.end();
     let report = report?;
     if let Some(folder) = &globals.out {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, format!("cannot be made: {e}")))?;
         report.write(folder)?;
     }
     let rows = report.table.rows();

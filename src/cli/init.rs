@@ -4,7 +4,7 @@ use super::progress::Live;
 use super::{Exit, Globals, out, quoted, signals};
 use crate::config::Config;
 use crate::device::Device;
-use crate::disk::write_atomic;
+use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::setup::Setup;
@@ -95,8 +95,10 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
             let what = "--task: the game has no format to teach; name menu, recommend or summary";
             return Err(Error::Config { problems: vec![what.into()] });
         }
+        make_writable(dir)?;
         return taught(&config, dir, globals.json);
     }
+    make_writable(dir)?;
     let dev = config.open_device()?;
     let how = supervision(args, config.seed);
     let chat = Chat::ours(Tokenizer::train(&dialogues::corpus(CORPUS.1, CORPUS.0)?, VOCAB)?)?;

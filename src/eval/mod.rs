@@ -3,7 +3,7 @@
 //! The one idea: every buyer meets the same products with the same noise, so that differences are paired; a figure is a
 //! mean over [`EpisodeFacts`] and has one definition everywhere. Who meets whom is the task's affair.
 
-use crate::disk::write_atomic;
+use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result};
 use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
 use crate::negotiate::{Episode, Scenario, export};
@@ -72,6 +72,28 @@ impl Table {
         all.retain(|d| d.n > 0);
         all
     }
+}
+
+/// What a folder of others holds, by names in it.
+const TAKEN: [(&str, &[&str]); 3] = [
+    ("a training run", &["config.toml", "metrics.jsonl", "lock", "checkpoints"]),
+    ("a model", &["config.json", "haggle"]),
+    ("an evaluation", &["summary.json", "differences.json", "games.jsonl", "samples.jsonl", "evaluator", "sets.json"]),
+];
+
+/// Makes the folder that an evaluation is to be written into, before anything is played: what is there is never replaced.
+///
+/// # Errors
+/// [`Error::Io`] when it holds a run, a model or another evaluation, or cannot be written in.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    for (what, names) in TAKEN {
+        if let Some(name) = names.iter().find(|name| folder.join(name).symlink_metadata().is_ok()) {
+            let what =
+                format!("holds {what} already (`{name}`), which stays as it is; name another directory with --out");
+            return Err(Error::io(folder, what));
+        }
+    }
+    make_writable(folder)
 }
 
 /// What an evaluation found.

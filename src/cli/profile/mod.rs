@@ -4,6 +4,7 @@ mod table;
 
 use super::{Exit, Globals, out, quoted};
 use crate::device::{DType, Device};
+use crate::disk::try_file;
 use crate::error::{Error, Result};
 use crate::model::Weights;
 use crate::profile::kernels::{Bench, Timed};
@@ -83,6 +84,7 @@ enum What {
 /// [`Error::Config`] for options that do not go together; what the device and the disk refuse.
 pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     check(args)?;
+    args.trace.iter().chain(&args.html).try_for_each(|path| try_file(path))?;
     let model = args.model.as_ref().map(|p| quoted(&p.display().to_string()));
     let dtype = args.dtype.as_deref().map(quoted);
     let config = globals.resolve(&[("--model", "model.base", model), ("--dtype", "model.dtype", dtype)])?;
