@@ -328,7 +328,7 @@ impl Config {
     }
 
     /// The keys in which two configs differ and that change a run's bits: `key: this, not that`. Threads, the run's place
-    /// and how often it is saved are left out.
+    /// and how often it is saved are left out, and where products and models lie: what they hold is held to checksums.
     pub fn differences(&self, other: &Config) -> Vec<String> {
         let (mine, theirs) = (self.values(), other.values());
         mine.into_iter()
@@ -340,7 +340,8 @@ impl Config {
 }
 
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 4] = ["threads", "run.out", "run.checkpoint_every", "run.keep"];
+const FREE_ON_RESUME: [&str; 7] =
+    ["threads", "run.out", "run.checkpoint_every", "run.keep", "products.path", "model.base", "model.seller"];
 
 #[cfg(test)]
 mod tests;

@@ -10,15 +10,16 @@ use crate::model::Weights;
 use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
-use crate::run::tensorboard;
-use crate::setup::{Setup, memory};
+use crate::run::tensorboard::{EventWriter, StepScalars};
+use crate::setup::inputs::Inputs;
+use crate::setup::{Setup, memory, resume};
 use crate::sft::teach;
 use crate::tasks::{self, Entrant};
 use crate::train::rl::{self, Event};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where runs go without `--out`.
 const RUNS: &str = "runs";
@@ -87,7 +88,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     let finished = train(&config, &run_dir, args.resume, signals::asked(), &mut |event| {
         live.hear(&event);
         on_signal(&run_dir, &event);
-        if let Err(e) = tensor_log(&event, &mut log) {
+        if let Err(e) = tensor_log(&event, &mut log, &mut |line| live.say(line)) {
             trouble.get_or_insert(e);
         }
     });
@@ -126,11 +127,43 @@ pub fn train(
     memory::fit(&dev, config, &rl::planned)?;
     let mut setup = Setup::open_on(dev, config)?;
     tasks::fit_run(&setup)?;
-    let dir = if resume { RunDir::reopen(run)? } else { RunDir::create(run, &config.to_toml(true))? };
+    let inputs = Inputs::of(&setup)?;
+    let dir = if resume { reopen(run, config, &inputs)? } else { RunDir::create(run, &config.to_toml(true))? };
+    if !resume {
+        inputs.write(run)?;
+    }
     teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
-    let trained = rl::run(&setup, &dir, resume, stop, events)?;
+    let mut unwritten = None;
+    let trained = rl::run(&setup, &dir, resume, stop, &mut |event| {
+        // Now nothing can refuse the resume any more.
+        if let (true, Event::Ready { .. }) = (resume, &event)
+            && let Err(e) = resume::accept(run, config, &inputs)
+        {
+            unwritten = Some(e);
+            stop.store(true, Ordering::Relaxed);
+        }
+        events(event);
+    })?;
+    if let Some(e) = unwritten {
+        return Err(e);
+    }
     let report = trained.weights.map(|weights| evaluate(&setup, &weights, run, events)).transpose()?;
     Ok(Finished { run: run.into(), step: trained.step, report })
+}
+
+/// A run directory to go on in, held to what it was; what its logs have lost is said.
+fn reopen(run: &Path, config: &Config, inputs: &Inputs) -> Result<RunDir> {
+    let dir = RunDir::reopen(run)?;
+    let resumed = resume::check(&dir, config, inputs)?;
+    resumed.lost.iter().for_each(|line| out::note(&format!("haggle: {line}")));
+    if resumed.checkpoint.is_none() {
+        // It begins again. Before anything is made for it, the directory says for what.
+        if resumed.anew {
+            teach::forget(run)?;
+        }
+        resume::accept(run, config, inputs)?;
+    }
+    Ok(dir)
 }
 
 /// The final table: the base it began with, the task's baselines, and what was trained.
@@ -234,27 +267,36 @@ fn how_to_resume(run: &Path) -> String {
     format!("go on with: haggle train --resume --out {}", run.display())
 }
 
-/// Mirrors metrics.jsonl as TensorBoard events. On a resume the file is made anew, so that no step stands in it twice.
-fn tensor_log(event: &Event, log: &mut Option<tensorboard::EventWriter>) -> Result<()> {
+/// Mirrors metrics.jsonl as TensorBoard events. On a resume the events of the steps before stay; what is missing of them is
+/// made from metrics.jsonl, and said.
+fn tensor_log(event: &Event, log: &mut Option<EventWriter>, say: &mut dyn FnMut(&str)) -> Result<()> {
     match event {
-        Event::Ready { run, .. } => {
-            let dir = run.join("tensorboard");
-            let old = dir.join(tensorboard::FILE_NAME);
-            if old.exists() {
-                std::fs::remove_file(&old).map_err(|e| Error::io(&old, e))?;
+        Event::Ready { run, step, .. } => {
+            let (dir, files) = (run.join("tensorboard"), crate::report::RunFiles::read(run)?);
+            let rows: Vec<StepScalars> = files.metrics.iter().map(scalars).collect();
+            let (writer, missing) = EventWriter::go_on(&dir, now_s(), *step, &rows)?;
+            if missing > 0 {
+                let what = "steps had no event; written from metrics.jsonl, at times counted by how long they took";
+                say(&format!("haggle: {}: {missing} {what}", dir.display()));
             }
-            let writer = log.insert(tensorboard::EventWriter::open(&dir, now_s())?);
-            crate::report::RunFiles::read(run)?.metrics.iter().try_for_each(|row| write_row(writer, row))
+            *log = Some(writer);
+            Ok(())
         }
-        Event::Step(row) => log.as_mut().map_or(Ok(()), |writer| write_row(writer, row)),
+        Event::Step(row) => log.as_mut().map_or(Ok(()), |writer| {
+            let StepScalars { step, values, .. } = scalars(row);
+            writer.scalars(now_s(), step, values)
+        }),
         _ => Ok(()),
     }
 }
 
-fn write_row(writer: &mut tensorboard::EventWriter, row: &Metrics) -> Result<()> {
-    let step = row.get("step").and_then(|step| step.as_u64()).unwrap_or(0);
+fn scalars(row: &Metrics) -> StepScalars<'_> {
     let numbers = row.iter().filter(|(key, _)| *key != "step");
-    writer.scalars(now_s(), step, numbers.filter_map(|(key, value)| Some((key.as_str(), value.as_f64()?))))
+    StepScalars {
+        step: row.get("step").and_then(|step| step.as_u64()).unwrap_or(0),
+        seconds: row.get("time/step_s").and_then(|seconds| seconds.as_f64()).unwrap_or(0.0),
+        values: numbers.filter_map(|(key, value)| Some((key.as_str(), value.as_f64()?))).collect(),
+    }
 }
 
 fn now_s() -> f64 {

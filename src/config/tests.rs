@@ -106,6 +106,8 @@ fn differences_leave_out_what_changes_no_bits() {
     let mut b = a.clone();
     b.threads = 7;
     b.run.keep = 9;
+    b.products.path = "/moved".into();
+    b.model.base = "/moved".into();
     assert!(a.differences(&b).is_empty());
     b.grpo.kl = 0.5;
     assert_eq!(b.differences(&a), ["grpo.kl: 0.5, not 0.01"]);

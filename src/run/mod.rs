@@ -1,6 +1,7 @@
 //! What lies on disk: the run directory, its checkpoints, its rows of metrics, TensorBoard's events.
 
 pub mod checkpoint;
+pub mod logs;
 pub mod metrics;
 pub mod run_dir;
 pub mod tensorboard;

@@ -1,7 +1,8 @@
 //! A run directory: one place on disk that holds everything a run says, locked while the run lives.
 //!
 //! ```text
-//! RUN/config.toml        the resolved config
+//! RUN/config.toml        the config in force
+//! RUN/inputs.json        checksums of the products and models it began with
 //! RUN/metrics.jsonl      one row a step; what measures the work, not its result, stands under `time/`
 //! RUN/episodes.jsonl     every dialogue
 //! RUN/checkpoints/step-N a Hugging Face folder and `haggle/`; `RUN/latest` names the newest whole one
@@ -16,6 +17,9 @@ use serde::Serialize;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// The config of a run, in its directory.
+pub const CONFIG: &str = "config.toml";
 
 /// A run directory that this process holds.
 pub struct RunDir {
@@ -34,7 +38,7 @@ impl RunDir {
             RunDir::lock(path)?;
         }
         if let Some(name) = first_entry(path)? {
-            let what = if path.join("config.toml").exists() {
+            let what = if path.join(CONFIG).exists() {
                 "already holds a run; continue it with --resume, or name another directory with --out".into()
             } else {
                 format!("is not empty (`{name}`); name another directory with --out")
@@ -42,7 +46,7 @@ impl RunDir {
             return Err(Error::io(path, what));
         }
         let run = RunDir { path: path.into(), _lock: RunDir::lock(path)? };
-        write_atomic(&path.join("config.toml"), |f| f.write_all(config_toml.as_bytes()))?;
+        write_atomic(&path.join(CONFIG), |f| f.write_all(config_toml.as_bytes()))?;
         Ok(run)
     }
 
@@ -51,7 +55,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] when it holds no run, is locked by a live run, or is not writable.
     pub fn reopen(path: &Path) -> Result<RunDir> {
-        if !path.join("config.toml").is_file() {
+        if !path.join(CONFIG).is_file() {
             return Err(Error::io(path, "holds no run to resume (no config.toml); start one without --resume"));
         }
         Ok(RunDir { path: path.into(), _lock: RunDir::lock(path)? })
@@ -159,7 +163,7 @@ mod tests {
         let message = RunDir::create(&path, "").err().unwrap().to_string();
         assert!(message.contains("already holds a run; continue it with --resume"), "{message}");
         assert!(RunDir::reopen(&path).is_ok());
-        assert_eq!(fs::read_to_string(path.join("config.toml")).unwrap(), "seed = 1\n");
+        assert_eq!(fs::read_to_string(path.join(CONFIG)).unwrap(), "seed = 1\n");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! The one idea: everything a user can get wrong is found here, before a run directory is made or a step is taken.
 
 pub mod base;
+pub mod inputs;
 pub mod memory;
+pub mod resume;
 
 use self::base::Base;
 use crate::config::Config;

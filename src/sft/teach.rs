@@ -43,6 +43,18 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
     std::fs::rename(&unfinished, &kept).map_err(|e| Error::io(&kept, format!("cannot rename: {e}")))
 }
 
+/// Removes the base that a run taught: it begins again under another config.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be removed.
+pub fn forget(run: &Path) -> Result<()> {
+    let kept = run.join(TAUGHT);
+    match std::fs::remove_dir_all(&kept) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&kept, format!("cannot remove: {e}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Teaches the base of a setup on about `tokens` tokens of demonstrations; a function of config and base alone.
 ///
 /// # Errors
