@@ -8,7 +8,7 @@ use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Rows of metrics.
@@ -68,14 +68,33 @@ fn ends_at(path: &Path, bytes: u64, step: u64) -> Result<bool> {
     if file.metadata().map_err(unreadable)?.len() < bytes {
         return Ok(false);
     }
-    let mut before = [b'\n'];
-    if bytes > 0 {
-        file.seek(SeekFrom::Start(bytes - 1)).and_then(|_| file.read_exact(&mut before)).map_err(unreadable)?;
-    }
+    let before = if bytes == 0 { None } else { Some(row_before(&mut file, bytes).map_err(unreadable)?) };
     let mut next = Vec::new();
+    file.seek(SeekFrom::Start(bytes)).map_err(unreadable)?;
     BufReader::new(file).read_until(b'\n', &mut next).map_err(unreadable)?;
-    // What is not a whole row was being written when the run ended.
-    Ok(before == [b'\n'] && serde_json::from_slice(&next).map_or(true, |row: Row| row.step > step))
+    // What is not a whole row behind it was being written when the run ended.
+    let seen = before.is_none_or(|row| row.ends_with(b"\n") && step_of(&row).is_some_and(|of| of <= step));
+    Ok(seen && step_of(&next).is_none_or(|of| of > step))
+}
+
+fn step_of(row: &[u8]) -> Option<u64> {
+    serde_json::from_slice(row).ok().map(|row: Row| row.step)
+}
+
+/// The line that ends at `end`.
+fn row_before(file: &mut File, end: u64) -> io::Result<Vec<u8>> {
+    let mut reach = 1 << 16;
+    loop {
+        let start = end.saturating_sub(reach);
+        let mut tail = vec![0; (end - start) as usize];
+        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut tail))?;
+        let whole = &tail[..tail.len() - 1];
+        match whole.iter().rposition(|byte| *byte == b'\n') {
+            Some(at) => return Ok(tail.split_off(at + 1)),
+            None if start == 0 => return Ok(tail),
+            None => reach *= 2,
+        }
+    }
 }
 
 /// What is left of a log.
@@ -96,8 +115,8 @@ fn keep_rows(path: &Path, step: u64) -> Result<Left> {
     let (mut lines, mut line) = (BufReader::new(file), Vec::new());
     write_atomic(path, |kept| {
         while lines.read_until(b'\n', &mut line)? > 0 {
-            match serde_json::from_slice(&line) {
-                Ok(Row { step: of }) if of <= step && line.ends_with(b"\n") => {
+            match step_of(&line) {
+                Some(of) if of <= step && line.ends_with(b"\n") => {
                     kept.write_all(&line)?;
                     left.bytes += line.len() as u64;
                     left.steps = Some((left.steps.map_or(of, |(first, _)| first), of));
@@ -122,7 +141,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("checkpoints/step-000002");
         fs::create_dir_all(at.join("haggle")).unwrap();
-        let row = |step: u64| format!("{{\"step\":{step},\"x\":\"{}\"}}\n", "y".repeat(step as usize));
+        // Rows longer than what is read of a file at once.
+        let row = |step: u64| format!("{{\"step\":{step},\"x\":\"{}\"}}\n", "y".repeat(70_000 * step as usize));
         let rows: String = (1..=3).map(row).collect();
         let kept = (rows.len() - row(3).len()) as u64;
         for name in [METRICS, EPISODES] {
@@ -154,8 +174,14 @@ mod tests {
 
     #[test]
     fn a_log_that_lost_its_beginning_keeps_the_rows_the_checkpoint_has_seen() {
-        // Also when as much follows as is gone: rows of a step that the checkpoint has not seen, the last one torn.
-        for more in ["", "{\"step\":3}\n{\"step\":3}\n{\"step\":3}\n{\"st"] {
+        // Also when more follows than is gone: rows of a step that the checkpoint has not seen, the last one torn, or one that
+        // ends just where the checkpoint's last row did.
+        let (_keep, at) = run();
+        let recorded = state(&at).unwrap().episodes_bytes as usize;
+        let torn = format!("{}{{\"st", "{\"step\":3}\n".repeat(20_000));
+        let fill = recorded - "{\"step\":2,\"x\":1}\n{\"step\":3,\"x\":\"\"}\n".len();
+        let level = format!("{{\"step\":3,\"x\":\"{}\"}}\n{{\"step\":3}}\n", "z".repeat(fill));
+        for more in ["", &torn, &level] {
             let (dir, at) = run();
             let path = dir.path().join(EPISODES);
             fs::write(&path, format!("{{\"step\":2,\"x\":1}}\n{more}")).unwrap();
