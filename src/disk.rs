@@ -74,13 +74,32 @@ pub fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     Err(Error::data(path, what))
 }
 
-/// Waits until a directory's entries are on disk.
+/// Waits until a directory's entries are on disk, where the file system can be asked to.
 ///
 /// # Errors
 /// [`Error::Io`]
 pub fn sync_dir(path: &Path) -> Result<()> {
+    try_sync_dir(path).map(drop)
+}
+
+/// The same; what the file system says when it cannot be asked.
+///
+/// # Errors
+/// As [`sync_dir`].
+pub fn try_sync_dir(path: &Path) -> Result<Option<io::Error>> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| Error::io(path, format!("cannot write to disk: {e}")))
+    match File::open(path).and_then(|d| d.sync_all()) {
+        Ok(()) => Ok(None),
+        Err(e) if is_missing(&e) => Ok(Some(e)),
+        Err(e) => Err(Error::io(path, format!("cannot write to disk: {e}"))),
+    }
+}
+
+/// Whether an error says that this file system does not have what was asked of it (some of NFS, Lustre, FUSE, CIFS): EINVAL,
+/// ENOLCK, ENOSYS, ENOTSUP. What has failed there (EIO, ENOSPC) is none of these.
+pub fn is_missing(e: &io::Error) -> bool {
+    let codes: &[i32] = if cfg!(target_os = "linux") { &[22, 37, 38, 95] } else { &[22, 45, 77, 78, 102] };
+    e.kind() == io::ErrorKind::Unsupported || e.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 #[allow(clippy::unwrap_used)]
 mod cli_common;
 
-use cli_common::{SMALL, haggle};
+use cli_common::{SMALL, command, haggle};
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 const ONE: [&str; 2] = ["--set", "eval.best_of=1"];
 
@@ -61,4 +62,70 @@ fn other_commands_find_their_place_before_they_work() {
     haggle(at, &["init", "--out", "/proc/nope"]).refused(3, &["/proc/nope", "cannot be made"]);
     haggle(at, &["train", "--task", "menu", "--out", "/proc/nope"]).refused(3, &["/proc/nope", "cannot make"]);
     assert_eq!(fs::read_dir(at).expect("reads").count(), 0);
+}
+
+#[test]
+fn many_runs_that_start_at_once_each_get_a_directory_and_a_refused_one_leaves_none() {
+    let dir = folder();
+    let at = dir.path();
+    haggle(at, &["train", "--products", "nowhere"]).refused(3, &["nowhere"]);
+    assert_eq!(fs::read_dir(at).expect("reads").count(), 0);
+    let args = [&["train"][..], &SMALL, &ONE, &["--steps", "1"]].concat();
+    let start = |_| command(at, &args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let children: Vec<_> = (0..4).map(start).collect();
+    for child in children {
+        let output = child.wait_with_output().expect("ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    for n in 1..=4 {
+        assert!(at.join(format!("runs/00{n}/summary.json")).is_file(), "{n}");
+    }
+    haggle(at, &["train", "--products", "nowhere"]).refused(3, &["nowhere"]);
+    assert!(!at.join("runs/005").exists());
+}
+
+/// A library that answers as a file system without this does, for the run of one command.
+#[cfg(target_os = "linux")]
+fn without(dir: &Path, code: &str) -> Option<std::path::PathBuf> {
+    let (source, library) = (dir.join("missing.c"), dir.join("missing.so"));
+    fs::write(&source, code).expect("writes");
+    let compiled =
+        std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    compiled.is_ok_and(|status| status.success()).then_some(library)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn file_systems_without_locks_or_directory_syncs_get_a_warning_and_a_run() {
+    let dir = folder();
+    let flock = |errno: &str| {
+        format!("#include <errno.h>\nint flock(int fd, int op) {{ (void)fd; (void)op; errno = {errno}; return -1; }}\n")
+    };
+    let fsync = |errno: &str| {
+        format!(
+            "#define _GNU_SOURCE\n#include <errno.h>\n#include <sys/stat.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+             int fsync(int fd) {{ struct stat s; if (!fstat(fd, &s) && S_ISDIR(s.st_mode)) {{ errno = {errno}; return -1; }}\n\
+             return syscall(SYS_fsync, fd); }}\n"
+        )
+    };
+    let run = |name: &str, library: &Path, more: &[&str]| {
+        let args = [&["train"][..], &SMALL, &ONE, &["--steps", "1", "--out", name], more].concat();
+        let output = command(dir.path(), &args).env("LD_PRELOAD", library).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (i, errno) in ["ENOLCK", "ENOSYS", "ENOTSUP", "EINVAL"].into_iter().enumerate() {
+        let name = format!("lock{i}");
+        let Some(library) = without(dir.path(), &flock(errno)) else { return eprintln!("skipped: no C compiler") };
+        let (code, said) = run(&name, &library, &[]);
+        assert_eq!((code, said.matches("this file system has no locks").count()), (Some(0), 1), "{errno}: {said}");
+        let Some(library) = without(dir.path(), &fsync(errno)) else { return eprintln!("skipped: no C compiler") };
+        let (code, said) = run(&format!("sync{i}"), &library, &[]);
+        assert_eq!((code, said.matches("when a directory is on disk").count()), (Some(0), 1), "{errno}: {said}");
+        let (code, said) = run(&format!("sync{i}"), &library, &["--resume"]);
+        assert_eq!((code, said.matches("when a directory is on disk").count()), (Some(0), 1), "{errno}: {said}");
+    }
+    // What has failed is no such thing.
+    let Some(library) = without(dir.path(), &fsync("EIO")) else { return eprintln!("skipped: no C compiler") };
+    let (code, said) = run("broken", &library, &[]);
+    assert!(code == Some(3) && said.contains("cannot write to disk"), "{said}");
 }

@@ -73,11 +73,15 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     }
     let mut config = resolve(args, globals)?;
     rooted(&mut config);
-    if config.run.out == "auto" {
-        config.run.out = RunDir::next_free(Path::new(RUNS)).display().to_string();
-    }
+    let auto = config.run.out == "auto";
     if args.dry_run {
+        if auto {
+            config.run.out = RunDir::next_free(Path::new(RUNS)).display().to_string();
+        }
         return dry_run::print(&config, globals.json);
+    }
+    if auto {
+        config.run.out = RunDir::claim_next(Path::new(RUNS))?.display().to_string();
     }
     let run_dir = PathBuf::from(&config.run.out);
     let own = run_dir.clone();
@@ -93,6 +97,10 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         }
     });
     live.end();
+    if auto && finished.is_err() {
+        // What was refused before it began leaves no empty directory.
+        let _ = std::fs::remove_dir(&run_dir).and_then(|()| std::fs::remove_dir(RUNS));
+    }
     let finished = finished?;
     if let Some(e) = trouble {
         out::note(&format!("haggle: the TensorBoard events are not complete: {e}"));
@@ -132,6 +140,7 @@ pub fn train(
     if !resume {
         inputs.write(run)?;
     }
+    dir.warnings.iter().for_each(|line| out::note(&format!("haggle: {line}")));
     teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
     let mut unwritten = None;
     let trained = rl::run(&setup, &dir, resume, stop, &mut |event| {

@@ -11,11 +11,11 @@
 //!
 //! The one idea: a file is either appended to by whole lines and cut back on resume, or replaced whole by a rename.
 
-use crate::disk::{UNFINISHED, write_atomic};
+use crate::disk::{UNFINISHED, is_missing, try_sync_dir, write_atomic};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The config of a run, in its directory.
@@ -24,6 +24,8 @@ pub const CONFIG: &str = "config.toml";
 /// A run directory that this process holds.
 pub struct RunDir {
     path: PathBuf,
+    /// What its file system cannot do, a line each.
+    pub warnings: Vec<String>,
     _lock: File,
 }
 
@@ -37,15 +39,10 @@ impl RunDir {
         if path.join("lock").exists() {
             RunDir::lock(path)?;
         }
-        if let Some(name) = first_entry(path)? {
-            let what = if path.join(CONFIG).exists() {
-                "already holds a run; continue it with --resume, or name another directory with --out".into()
-            } else {
-                format!("is not empty (`{name}`); name another directory with --out")
-            };
-            return Err(Error::io(path, what));
-        }
-        let run = RunDir { path: path.into(), _lock: RunDir::lock(path)? };
+        // Before the lock, which would be a file in a foreign directory, and behind it, for a run may just have come and gone.
+        refuse_taken(path)?;
+        let run = RunDir::lock(path)?;
+        refuse_taken(path)?;
         write_atomic(&path.join(CONFIG), |f| f.write_all(config_toml.as_bytes()))?;
         Ok(run)
     }
@@ -58,12 +55,32 @@ impl RunDir {
         if !path.join(CONFIG).is_file() {
             return Err(Error::io(path, "holds no run to resume (no config.toml); start one without --resume"));
         }
-        Ok(RunDir { path: path.into(), _lock: RunDir::lock(path)? })
+        RunDir::lock(path)
     }
 
     /// The first of `parent/001`, `parent/002`, ... that does not exist.
     pub fn next_free(parent: &Path) -> PathBuf {
-        (1..).map(|n| parent.join(format!("{n:03}"))).find(|p| !p.exists()).unwrap_or_else(|| parent.join("001"))
+        let mut numbered = (1..).map(|n| parent.join(format!("{n:03}")));
+        // A link to nowhere is there too.
+        numbered.find(|p| p.symlink_metadata().is_err()).unwrap_or_else(|| parent.join("001"))
+    }
+
+    /// Makes the next free directory below `parent`: each of many runs that start at once gets one of its own.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be made.
+    pub fn claim_next(parent: &Path) -> Result<PathBuf> {
+        let failed = |path: &Path, e| Error::io(path, format!("cannot make the run directory: {e}"));
+        loop {
+            fs::create_dir_all(parent).map_err(|e| failed(parent, e))?;
+            let path = RunDir::next_free(parent);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(path),
+                // Another run was faster, or gave the parent back.
+                Err(e) if [ErrorKind::AlreadyExists, ErrorKind::NotFound].contains(&e.kind()) => {}
+                Err(e) => return Err(failed(&path, e)),
+            }
+        }
     }
 
     /// Where it is.
@@ -76,8 +93,8 @@ impl RunDir {
         Log::open(&self.path.join(name), keep)
     }
 
-    fn lock(path: &Path) -> Result<File> {
-        let file = path.join("lock");
+    fn lock(path: &Path) -> Result<RunDir> {
+        let (file, mut warnings) = (path.join("lock"), Vec::new());
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
         let mut lock = options.map_err(|e| Error::io(&file, format!("cannot write in the run directory: {e}")))?;
         match lock.try_lock() {
@@ -88,12 +105,33 @@ impl RunDir {
                 let what = format!("in use by a live run (process {}); wait for it or stop it", owner.trim());
                 return Err(Error::io(path, what));
             }
+            Err(TryLockError::Error(e)) if is_missing(&e) => warnings.push(format!(
+                "{}: this file system has no locks ({e}); start no second run in this directory, it would not be noticed",
+                path.display()
+            )),
             Err(TryLockError::Error(e)) => return Err(Error::io(&file, format!("cannot lock: {e}"))),
         }
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(|e| Error::io(&file, format!("cannot write in the run directory: {e}")))?;
-        Ok(lock)
+        if let Some(e) = try_sync_dir(path)? {
+            warnings.push(format!(
+                "{}: this file system does not say when a directory is on disk ({e}); a power cut may lose the last checkpoint",
+                path.display()
+            ));
+        }
+        Ok(RunDir { path: path.into(), warnings, _lock: lock })
     }
+}
+
+/// Refuses a directory that holds something.
+fn refuse_taken(path: &Path) -> Result<()> {
+    let Some(name) = first_entry(path)? else { return Ok(()) };
+    let what = if path.join(CONFIG).exists() {
+        "already holds a run; continue it with --resume, or name another directory with --out".into()
+    } else {
+        format!("is not empty (`{name}`); name another directory with --out")
+    };
+    Err(Error::io(path, what))
 }
 
 /// The name of something in a directory that a run has not left by being killed at birth.
@@ -216,5 +254,22 @@ mod tests {
         assert_eq!(RunDir::next_free(dir.path()), dir.path().join("001"));
         fs::create_dir(dir.path().join("001")).unwrap();
         assert_eq!(RunDir::next_free(dir.path()), dir.path().join("002"));
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_each_gets_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = dir.path().join("runs");
+        let claim = || RunDir::claim_next(&parent).unwrap();
+        let mut all: Vec<PathBuf> = std::thread::scope(|scope| {
+            let claims: Vec<_> = (0..16).map(|_| scope.spawn(claim)).collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).collect()
+        });
+        all.sort();
+        assert_eq!(all, (1..=16).map(|n| parent.join(format!("{n:03}"))).collect::<Vec<_>>());
+        std::os::unix::fs::symlink("/nowhere", parent.join("017")).unwrap();
+        assert_eq!(claim(), parent.join("018"));
+        let nowhere = RunDir::claim_next(Path::new("/proc/nope")).unwrap_err().to_string();
+        assert!(nowhere.contains("cannot make the run directory"), "{nowhere}");
     }
 }
