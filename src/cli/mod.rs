@@ -14,6 +14,7 @@ mod profile;
 pub mod progress;
 pub mod report;
 pub mod score;
+mod shell;
 mod signals;
 pub mod tables;
 pub mod train;

@@ -1,7 +1,7 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, dry_run, out, quoted, signals, tables};
+use super::{Exit, Globals, dry_run, out, quoted, shell, signals, tables};
 use crate::config::Config;
 use crate::credit::rules::{RULES, Rule};
 use crate::error::{Error, Result};
@@ -273,7 +273,7 @@ fn on_signal(run: &Path, event: &Event) {
 }
 
 fn how_to_resume(run: &Path) -> String {
-    format!("go on with: haggle train --resume --out {}", run.display())
+    format!("go on with: haggle train --resume --out {}", shell::word(run))
 }
 
 /// Mirrors metrics.jsonl as TensorBoard events. On a resume the events of the steps before stay; what is missing of them is
@@ -331,7 +331,7 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
     } else {
         out::print(&format!("\n{}\n{}\n", tables::rows(&rows), tables::LEGEND));
         out::print(&format!("\n{}\n", tables::differences(&report.differences)));
-        out::line(&format!("checkpoint  haggle chat --model {}", finished.run.display()));
+        out::line(&format!("checkpoint  haggle chat --model {}", shell::word(&finished.run)));
         out::line(&format!("report      {}", page.display()));
     }
     Ok(Exit::Done)
