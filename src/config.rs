@@ -7,6 +7,7 @@
 mod check;
 mod credit;
 mod fields;
+pub mod paths;
 mod print;
 mod read;
 
@@ -307,8 +308,16 @@ impl Config {
     /// [`Error::Io`] when the file cannot be read; [`Error::Config`] with a line for every problem.
     pub fn load(file: Option<&Path>, overrides: &[Override]) -> Result<Config> {
         let Some(path) = file else { return Config::parse("", "", overrides) };
-        let text = std::fs::read_to_string(path)
+        let bytes = std::fs::read(path)
             .map_err(|e| Error::io(path, format!("cannot read the config ({e}); give a file to --config")))?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+            let what = format!(
+                "{}:{line}: is not UTF-8, as TOML must be; write a path of other bytes as file:///..., each byte as %XX",
+                path.display()
+            );
+            Error::Config { problems: vec![what] }
+        })?;
         Config::parse(&path.display().to_string(), &text, overrides)
     }
 

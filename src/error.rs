@@ -2,7 +2,7 @@
 //!
 //! The binary prints one line (`Display`) and exits with [`Error::exit_code`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum Error {
         got: &'static str,
     },
     /// A file or folder could not be read or written.
-    #[error("{path}: {what}", path = .path.display())]
+    #[error("{path}: {what}", path = shown(.path))]
     Io {
         /// The path.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub enum Error {
         what: String,
     },
     /// A data file (products, ids, checkpoint parts) holds something it must not.
-    #[error("{path}: {what}", path = .path.display())]
+    #[error("{path}: {what}", path = shown(.path))]
     Data {
         /// The file.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum Error {
         what: String,
     },
     /// A weight is missing, misnamed or of another shape.
-    #[error("{file}: weight `{name}`: want {want}, got {got}", file = .file.display())]
+    #[error("{file}: weight `{name}`: want {want}, got {got}", file = shown(.file))]
     Weight {
         /// The file that holds it, or the folder where none does.
         file: PathBuf,
@@ -181,6 +181,17 @@ fn place(block: &Option<[u32; 3]>, thread: &Option<[u32; 3]>) -> String {
     part("block", block) + &part("thread", thread)
 }
 
+/// A path on one line, each byte that cannot be shown as `\\xHH`.
+pub fn shown(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let part = |chunk: std::str::Utf8Chunk| {
+        let spell = |c: char| if c.is_control() { format!("\\x{:02x}", u32::from(c)) } else { c.into() };
+        let rest = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        chunk.valid().chars().map(spell).chain(rest).collect::<String>()
+    };
+    bytes.utf8_chunks().map(part).collect()
+}
+
 /// Bytes as MiB.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
@@ -188,4 +199,16 @@ pub(crate) fn mib(bytes: u64) -> String {
 
 fn of_room(room: Room) -> String {
     format!(" ({} of {} are free)", mib(room.free_bytes), mib(room.total_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn paths_of_any_bytes_are_shown_on_one_line() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"caf\xc3\xa9/r\xe9\n\x1b[2J"));
+        assert_eq!(Error::io(path, "gone").to_string(), "caf\u{e9}/r\\xe9\\x0a\\x1b[2J: gone");
+    }
 }

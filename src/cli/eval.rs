@@ -1,7 +1,8 @@
 //! `haggle eval`: a model against sellers on held-out products, beside the baselines.
 
 use super::progress::Live;
-use super::{Exit, Globals, out, quoted, signals, tables};
+use super::{Exit, Globals, out, path_text, quoted, signals, tables};
+use crate::config::paths::spelled;
 use crate::error::{Error, Result};
 use crate::eval::make_folder;
 use crate::setup::Setup;
@@ -22,10 +23,10 @@ Examples:
   haggle eval --model runs/001 --set eval.products=20             fewer products")]
 pub struct EvalArgs {
     /// Run directory, checkpoint or model folder
-    #[arg(long, value_name = "RUN|DIR")]
+    #[arg(long, value_name = "RUN|DIR", value_parser = super::path())]
     model: PathBuf,
     /// Folder of AmazonHistoryPrice files (default: what the run trained on)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
     /// The counterparty; base is the frozen seller model
     #[arg(long, value_name = "NAME", value_parser = crate::config::SELLERS.to_vec())]
@@ -41,12 +42,12 @@ pub struct EvalArgs {
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let flags = [
-        ("--products", "products.path", args.products.as_ref().map(|p| quoted(&p.display().to_string()))),
+        ("--products", "products.path", args.products.as_deref().map(path_text)),
         ("--seller", "eval.seller", args.seller.as_deref().map(quoted)),
         ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
     ];
     let config = globals.resolve_for(&args.model, &flags)?;
-    let name = args.model.display().to_string();
+    let name = spelled(&args.model);
     let dev = config.open_device()?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
     if let Some(folder) = &globals.out {

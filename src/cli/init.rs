@@ -1,8 +1,9 @@
 //! `haggle init`: a new model folder: random, supervised on generated dialogues, or taught the format of a set task.
 
 use super::progress::Live;
-use super::{Exit, Globals, out, quoted, signals};
+use super::{Exit, Globals, command_line, out, path_text, quoted, signals};
 use crate::config::Config;
+use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result};
@@ -51,10 +52,10 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["supervised", "dialogues"])]
     task: Option<String>,
     /// The model to teach a task: a folder or run directory (default: the embedded model)
-    #[arg(long, value_name = "DIR", requires = "task")]
+    #[arg(long, value_name = "DIR", requires = "task", value_parser = super::path())]
     model: Option<PathBuf>,
     /// Folder of AmazonHistoryPrice files for the demonstrations of a task (default: the embedded catalog)
-    #[arg(long, value_name = "DIR", requires = "task")]
+    #[arg(long, value_name = "DIR", requires = "task", value_parser = super::path())]
     products: Option<PathBuf>,
     /// Tokens to train on (default: 10,000,000; with --task, task.supervised_tokens)
     #[arg(long, value_name = "N")]
@@ -75,7 +76,7 @@ pub struct InitArgs {
 
 /// Makes the folder.
 pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| quoted(&p.display().to_string()));
+    let path = |path: &Option<PathBuf>| path.as_deref().map(path_text);
     let of_task = [
         ("--task", "task.name", args.task.as_deref().map(quoted)),
         ("--model", "model.base", path(&args.model)),
@@ -116,7 +117,7 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     write_dialogues(&chat, how.seed, args.dialogues, dir)?;
     let params = trainer.weights.layout.n_params();
     match (globals.json, found) {
-        (true, _) => out::line(&json!({ "out": dir, "parameters": params, "probe": found }).to_string()),
+        (true, _) => out::line(&json!({ "out": spelled(dir), "parameters": params, "probe": found }).to_string()),
         (false, Some(p)) => out::line(&format!("{}: {params} parameters\n{}", dir.display(), table(&p))),
         (false, None) => out::line(&format!("{}: {params} parameters, random", dir.display())),
     }
@@ -150,9 +151,8 @@ fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
     live.end();
     let found = report.sets.map_or(serde_json::Value::Null, |sets| sets[0]["row"].clone());
     base::save(&setup.dev, &setup.base.weights, &setup.base.chat, dir)?;
-    let command: Vec<String> = std::env::args().skip(1).collect();
     let made = json!({
-        "command": format!("haggle {}", command.join(" ")),
+        "command": command_line(),
         "version": env!("CARGO_PKG_VERSION"),
         "task": config.task,
         "base": config.model.base,
@@ -163,7 +163,7 @@ fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
     write_atomic(&dir.join("haggle/init.json"), |f| f.write_all(format!("{made:#}\n").as_bytes()))?;
     let number = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
     match as_json {
-        true => out::line(&json!({ "out": dir, "held_out": found }).to_string()),
+        true => out::line(&json!({ "out": spelled(dir), "held_out": found }).to_string()),
         false => out::line(&format!(
             "{}: {} replies on held-out products: worth {:.3}, malformed {:.1} %, distinct candidates {:.2}",
             dir.display(),
@@ -236,9 +236,8 @@ fn save(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Result<
 
 /// `haggle/init.json`: what made the folder.
 fn record(args: &InitArgs, how: &Supervision, found: Option<Probe>, dir: &Path) -> Result<()> {
-    let command: Vec<String> = std::env::args().skip(1).collect();
     let made = json!({
-        "command": format!("haggle {}", command.join(" ")),
+        "command": command_line(),
         "version": env!("CARGO_PKG_VERSION"),
         "preset": args.preset,
         "supervised": args.supervised.then_some(how),

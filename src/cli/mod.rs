@@ -19,9 +19,12 @@ mod signals;
 pub mod tables;
 pub mod train;
 
-use crate::config::{Config, Override};
-use crate::error::{Error, Result};
+use crate::config::{Config, Override, paths};
+use crate::error::{Error, Result, shown};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -81,7 +84,7 @@ enum Command {
 #[derive(Args, Debug, Clone, Default)]
 pub struct Globals {
     /// The run directory (default: the next free runs/NNN)
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path(), help_heading = "Everywhere")]
     pub out: Option<PathBuf>,
     /// Seeds everything random
     #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
@@ -94,9 +97,9 @@ pub struct Globals {
     pub threads: Option<usize>,
     /// Override one config key; repeatable
     #[arg(long = "set", global = true, value_name = "KEY=VALUE", help_heading = "Everywhere")]
-    pub sets: Vec<String>,
-    /// Read the config from a TOML file
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
+    pub sets: Vec<OsString>,
+    /// Read the config from a TOML file; relative paths in it start at the working directory, ~/ is the home
+    #[arg(long, global = true, value_name = "FILE", value_parser = path(), help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
     /// Print JSON for machines
     #[arg(long, global = true, help_heading = "Everywhere")]
@@ -128,15 +131,21 @@ impl Globals {
     /// [`Error::Config`] naming every `--set` that is not `key=value`.
     pub fn overrides(&self, flags: &[(&str, &str, Option<String>)]) -> Result<Vec<Override>> {
         let (mut all, mut problems) = (Vec::new(), Vec::new());
-        for text in &self.sets {
-            match text.split_once('=') {
-                Some((key, value)) => {
-                    all.push(Override { origin: format!("--set {text}"), key: key.trim().into(), value: value.into() })
+        for set in &self.sets {
+            let text = shown(Path::new(set));
+            match set.as_bytes().iter().position(|byte| *byte == b'=') {
+                Some(at) => {
+                    let (key, value) = set.as_bytes().split_at(at);
+                    let key = String::from_utf8_lossy(key).trim().into();
+                    // What is not text can only be a path.
+                    let value = OsStr::from_bytes(&value[1..]);
+                    let value = value.to_str().map_or_else(|| path_text(Path::new(value)), String::from);
+                    all.push(Override { origin: format!("--set {text}"), key, value });
                 }
                 None => problems.push(format!("--set {text}: must be key=value, for example --set grpo.steps=10")),
             }
         }
-        let out = self.out.as_ref().map(|path| quoted(&path.display().to_string()));
+        let out = self.out.as_deref().map(path_text);
         let own = [
             ("--out", "run.out", out),
             ("--seed", "seed", self.seed.map(|n| n.to_string())),
@@ -154,6 +163,22 @@ impl Globals {
 /// A text as a TOML string, so that a path `1` stays a path.
 pub fn quoted(text: &str) -> String {
     toml_edit::Value::from(text).to_string()
+}
+
+/// A path as a TOML string, whatever its bytes.
+pub fn path_text(path: &Path) -> String {
+    quoted(&paths::spelled(path))
+}
+
+/// How a path is read from the command line.
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|text| paths::written(&text))
+}
+
+/// The command line as it was given, to be kept.
+pub fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| shown(Path::new(&word)));
+    std::iter::once("haggle".into()).chain(words).collect::<Vec<String>>().join(" ")
 }
 
 /// Parses, dispatches, reports.

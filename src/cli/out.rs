@@ -10,8 +10,13 @@ const UNWRITTEN: i32 = 3;
 /// Writes to stdout as it is. When the reader is gone (`haggle config | head`) the process ends quietly; when nothing can be
 /// written (a full disk) it says so and ends with a code.
 pub fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// The same for what need not be UTF-8: a path alone.
+pub fn print_bytes(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         Err(e) => {

@@ -32,10 +32,10 @@ Examples:
   gzip -dc ids.jsonl.gz | haggle score --model runs/001 --input -")]
 pub struct ScoreArgs {
     /// Hugging Face folder, a run directory (its latest checkpoint), or `embedded`
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = super::path())]
     model: PathBuf,
     /// File of id sequences, one JSON object a line; `-` reads standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = super::path())]
     input: PathBuf,
 }
 

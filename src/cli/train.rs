@@ -1,8 +1,9 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, dry_run, out, quoted, shell, signals, tables};
+use super::{Exit, Globals, dry_run, out, path_text, quoted, shell, signals, tables};
 use crate::config::Config;
+use crate::config::paths::{place, spelled};
 use crate::credit::rules::{RULES, Rule};
 use crate::error::{Error, Result};
 use crate::eval::Report;
@@ -37,10 +38,10 @@ Examples:
   haggle train --dry-run                                config, memory plan, estimates; starts nothing")]
 pub struct TrainArgs {
     /// Folder of AmazonHistoryPrice files (default: the embedded catalog)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
     /// Model folder or run directory to start from (default: the embedded model)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = super::path())]
     model: Option<PathBuf>,
     /// Steps to train
     #[arg(long, value_name = "N")]
@@ -72,18 +73,18 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let mut config = resolve(args, globals)?;
-    rooted(&mut config);
     let auto = config.run.out == "auto";
+    if auto {
+        let runs = Path::new(RUNS);
+        let next = if args.dry_run { RunDir::next_free(runs) } else { RunDir::claim_next(runs)? };
+        config.run.out = spelled(&next);
+    }
+    // Told as it was named, kept so that it can be gone on with from anywhere.
+    let run_dir = place(&config.run.out);
+    config.rooted();
     if args.dry_run {
-        if auto {
-            config.run.out = RunDir::next_free(Path::new(RUNS)).display().to_string();
-        }
         return dry_run::print(&config, globals.json);
     }
-    if auto {
-        config.run.out = RunDir::claim_next(Path::new(RUNS))?.display().to_string();
-    }
-    let run_dir = PathBuf::from(&config.run.out);
     let own = run_dir.clone();
     signals::leaves(move || left(&own));
     let mut live = Live::new();
@@ -199,17 +200,8 @@ fn list_credit(as_json: bool) {
     }
 }
 
-/// Makes the folders a config names absolute, so that the run can be resumed and evaluated from anywhere.
-fn rooted(config: &mut Config) {
-    for name in [&mut config.products.path, &mut config.model.base, &mut config.model.seller] {
-        if !["embedded", "base"].contains(&name.as_str()) {
-            *name = std::path::absolute(&*name).map_or_else(|_| name.clone(), |path| path.display().to_string());
-        }
-    }
-}
-
 fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| quoted(&p.display().to_string()));
+    let path = |path: &Option<PathBuf>| path.as_deref().map(path_text);
     let flags = [
         ("--products", "products.path", path(&args.products)),
         ("--model", "model.base", path(&args.model)),
@@ -229,11 +221,7 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
         return Err(Error::io(&run, "holds no run to resume (no config.toml); name one with --out, or drop --resume"));
     }
     let mut overrides = globals.overrides(&flags)?;
-    overrides.push(crate::config::Override {
-        origin: "--out".into(),
-        key: "run.out".into(),
-        value: quoted(&run.display().to_string()),
-    });
+    overrides.push(crate::config::Override { origin: "--out".into(), key: "run.out".into(), value: path_text(&run) });
     Config::load(Some(globals.config.as_deref().unwrap_or(&own)), &overrides)
 }
 
@@ -325,14 +313,13 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
     }
     let rows = report.table.rows();
     if as_json {
-        let summary =
-            json!({ "run": finished.run, "report": page, "summary": rows, "differences": report.differences });
+        let summary = json!({ "run": spelled(&finished.run), "report": spelled(&page), "summary": rows, "differences": report.differences });
         out::line(&summary.to_string());
     } else {
         out::print(&format!("\n{}\n{}\n", tables::rows(&rows), tables::LEGEND));
         out::print(&format!("\n{}\n", tables::differences(&report.differences)));
         out::line(&format!("checkpoint  haggle chat --model {}", shell::word(&finished.run)));
-        out::line(&format!("report      {}", page.display()));
+        out::line(&format!("report      {}", shell::word(&page)));
     }
     Ok(Exit::Done)
 }

@@ -28,8 +28,10 @@ pub enum Slot<'a> {
     Real(&'a mut f32, Bounds),
     /// One of a list of words.
     Choice(&'a mut String, &'static [&'static str]),
-    /// A path or a name.
+    /// A name.
     Text(&'a mut String),
+    /// A path, or a name that stands for one.
+    Path(&'a mut String),
 }
 
 /// The range of a number.
@@ -136,13 +138,13 @@ impl ModelConfig {
                 "base",
                 "",
                 "The buyer's starting weights: embedded, or a Hugging Face folder.",
-                Text(&mut self.base),
+                Path(&mut self.base),
             ),
             field(
                 "seller",
                 "",
                 "The frozen seller: base (the weights above), embedded, or a folder.",
-                Text(&mut self.seller),
+                Path(&mut self.seller),
             ),
             field(
                 "dtype",
@@ -167,7 +169,7 @@ impl ProductsConfig {
                 "path",
                 "",
                 "embedded (the generated catalog), or a folder of AmazonHistoryPrice files.",
-                Text(&mut self.path),
+                Path(&mut self.path),
             ),
             field("limit", "products", "At most this many training products; 0 is all.", Count(&mut self.limit, 0)),
         ]
@@ -355,7 +357,7 @@ impl EvalConfig {
 impl RunConfig {
     fn fields(&mut self) -> Vec<Field<'_>> {
         vec![
-            field("out", "", "The run directory; auto is the next free runs/NNN.", Text(&mut self.out)),
+            field("out", "", "The run directory; auto is the next free runs/NNN.", Path(&mut self.out)),
             field("checkpoint_every", "steps", "Steps between checkpoints.", Count(&mut self.checkpoint_every, 1)),
             field("keep", "checkpoints", "Newest checkpoints kept.", Count(&mut self.keep, 1)),
         ]

@@ -47,6 +47,7 @@ fn comment(field: &Field) -> String {
         Slot::Real(_, bounds) => format!("{}, {bounds}", field.unit),
         Slot::Choice(_, names) => names.join(" | "),
         Slot::Text(_) => "text".into(),
+        Slot::Path(_) => "path, from the working directory; ~/ is the home".into(),
     };
     format!("{} [{bounds}]", field.doc)
 }
@@ -58,6 +59,6 @@ fn value(slot: &Slot) -> String {
         Slot::Seed(at) => at.to_string(),
         // Debug keeps the point or the exponent, so TOML reads it back as the same f32.
         Slot::Real(at, _) => format!("{at:?}"),
-        Slot::Choice(at, _) | Slot::Text(at) => toml_edit::Value::from(at.as_str()).to_string(),
+        Slot::Choice(at, _) | Slot::Text(at) | Slot::Path(at) => toml_edit::Value::from(at.as_str()).to_string(),
     }
 }

@@ -1,7 +1,7 @@
 //! Reading a TOML text and overrides into a [`Config`]; every problem is kept, none stops the reading.
 
 use super::fields::Slot;
-use super::{Config, Field};
+use super::{Config, Field, paths};
 use std::collections::BTreeMap;
 use toml_edit::{Document, Item, TableLike, Value};
 
@@ -136,6 +136,11 @@ fn store(field: Field, value: &Value) -> Result<(), String> {
         Slot::Text(at) => {
             let text = value.as_str().filter(|text| !text.trim().is_empty());
             *at = text.ok_or_else(|| want("a text that is not empty"))?.into();
+        }
+        Slot::Path(at) => {
+            let text = value.as_str().filter(|text| !text.trim().is_empty());
+            let text = text.ok_or_else(|| want("a text that is not empty, a path"))?;
+            *at = paths::spelled(&paths::written(text.as_ref())?);
         }
     }
     Ok(())

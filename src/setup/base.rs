@@ -1,6 +1,7 @@
-//! Opening a model by name: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
+//! Opening a model by name, as a config says it: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
 
 use crate::config::Config;
+use crate::config::paths::place;
 use crate::device::{DType, Device};
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
     if name == embedded::NAME {
         return Ok(Base { weights: embedded::weights(dev)?.compute_in(dev, compute)?, chat: embedded::chat()? });
     }
-    let folder = checked(Path::new(name))?;
+    let folder = checked(&place(name))?;
     let base = Base { weights: Weights::load(dev, &folder)?.compute_in(dev, compute)?, chat: Chat::load(&folder)? };
     let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
     if vocab > rows {
@@ -43,7 +44,7 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
 pub fn shape(name: &str, compute: DType) -> Result<ModelConfig> {
     let shape = match name == embedded::NAME {
         true => embedded::shape()?,
-        false => ModelConfig::read(&folder(Path::new(name))?.join("config.json"))?,
+        false => ModelConfig::read(&folder(&place(name))?.join("config.json"))?,
     };
     Ok(ModelConfig { compute, ..shape })
 }

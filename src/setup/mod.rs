@@ -9,6 +9,7 @@ pub mod resume;
 
 use self::base::Base;
 use crate::config::Config;
+use crate::config::paths::place;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::{Engine, EngineConfig, Sampling};
@@ -19,7 +20,6 @@ use crate::ops::loss::{Kl, Objective, PolicyLoss};
 use crate::rollout::Voice;
 use crate::text::Chat;
 use crate::train::optimizer::{Hyper, Schedule};
-use std::path::Path;
 use std::sync::Arc;
 
 /// A config and what it names.
@@ -172,13 +172,13 @@ pub type Products = Vec<Arc<Product>>;
 /// # Errors
 /// [`Error::Data`] when one of the two is empty, and what [`folder::load`] says.
 pub fn products(config: &Config) -> Result<(Products, Products)> {
-    let path = &config.products.path;
-    let all = if path == "embedded" { catalog::embedded()? } else { folder::load(Path::new(path))? };
+    let path = place(&config.products.path);
+    let all = if config.products.path == "embedded" { catalog::embedded()? } else { folder::load(&path)? };
     let (train, held_out) = split(&all);
     for (kind, set) in [("training", &train), ("held-out", &held_out)] {
         if set.is_empty() {
             let what = format!("{} products leave none for the {kind} set (one in seven is held out)", all.len());
-            return Err(Error::data(path, what));
+            return Err(Error::data(&path, what));
         }
     }
     Ok((spread(train, config.products.limit), spread(held_out, config.eval.products)))

@@ -5,6 +5,7 @@
 
 use super::inputs::Inputs;
 use crate::config::Config;
+use crate::config::paths::place;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result};
 use crate::run::run_dir::{CONFIG, RunDir};
@@ -51,7 +52,7 @@ pub fn check(run: &RunDir, config: &Config, inputs: &Inputs) -> Result<Resumed> 
                 "{key}: not what the run began with: {} changed; put it back, or start another run with --out",
                 changed.join(", ")
             );
-            return Err(Error::data(&now.path, what));
+            return Err(Error::data(place(&now.path), what));
         }
         anew |= !changed.is_empty();
     }

@@ -6,6 +6,7 @@
 
 use super::dialogues::Sequence;
 use super::trainer::{Supervision, Trainer};
+use crate::config::paths::spelled;
 use crate::error::{Error, Result};
 use crate::model::Weights;
 use crate::negotiate::Side;
@@ -34,7 +35,7 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
     }
     let (kept, unfinished) = (run.join(TAUGHT), run.join(format!("{TAUGHT}.unfinished")));
     if resume && kept.is_dir() {
-        setup.base = base::open(&setup.dev, &kept.display().to_string(), setup.config.compute())?;
+        setup.base = base::open(&setup.dev, &spelled(&kept), setup.config.compute())?;
         setup.base.weights.version = BASE_VERSION;
         return setup.base.weights.pack(&setup.dev);
     }

@@ -3,8 +3,9 @@
 pub mod table;
 pub mod typed;
 
-use super::{Exit, Globals, dry_run, out, quoted};
+use super::{Exit, Globals, dry_run, out, path_text};
 use crate::config::Config;
+use crate::config::paths::{place, spelled};
 use crate::error::{Error, Result};
 use crate::infer::{Engine, Sampling};
 use crate::negotiate::{Episode, Outcome, Persona, Product, Side, reward};
@@ -15,7 +16,7 @@ use crate::setup::{base, memory};
 use crate::tasks::{self, Told};
 use clap::Args;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use table::Table;
 
@@ -32,13 +33,13 @@ Examples:
 In the chat: offer 45 (or just 45), deal, reject, quit; words behind it, or on lines before it, are said aloud.")]
 pub struct ChatArgs {
     /// Run directory, checkpoint or model folder of the other side (default: the embedded model)
-    #[arg(long, value_name = "RUN|DIR", default_value = "embedded")]
+    #[arg(long, value_name = "RUN|DIR", default_value = "embedded", value_parser = super::path())]
     model: PathBuf,
     /// The side you play
     #[arg(long = "as", value_name = "SIDE", value_parser = ["seller", "buyer"], default_value = "seller")]
     side: String,
     /// Folder of AmazonHistoryPrice files (default: what the run trained on)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
     /// The product's code, such as books_12 (default: a held-out one, by --seed)
     #[arg(long, value_name = "CODE")]
@@ -62,10 +63,10 @@ pub struct ChatArgs {
 /// # Errors
 /// Everything wrong with config, model, products or the product's code.
 pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
-    let products = args.products.as_ref().map(|p| quoted(&p.display().to_string()));
+    let products = args.products.as_deref().map(path_text);
     let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
     let dev = config.open_device()?;
-    let name = args.model.display().to_string();
+    let name = spelled(&args.model);
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_chat(config, &name, plan))?;
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
@@ -121,7 +122,7 @@ fn choose(config: &Config, code: Option<&str>) -> Result<Arc<Product>> {
     let found = held_out.iter().chain(&train).find(|product| product.code == code);
     let near = || held_out.first().map(|p| p.code.clone()).unwrap_or_default();
     found.cloned().ok_or_else(|| {
-        Error::data(Path::new(&config.products.path), format!("holds no product `{code}`; codes look like {}", near()))
+        Error::data(place(&config.products.path), format!("holds no product `{code}`; codes look like {}", near()))
     })
 }
 

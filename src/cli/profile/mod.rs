@@ -2,7 +2,7 @@
 
 mod table;
 
-use super::{Exit, Globals, out, quoted};
+use super::{Exit, Globals, out, path_text, quoted};
 use crate::device::{DType, Device};
 use crate::disk::try_file;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "N", default_value_t = 128)]
     prompt: usize,
     /// Model folder or run directory (default: the embedded model)
-    #[arg(long, value_name = "DIR", conflicts_with = "shape")]
+    #[arg(long, value_name = "DIR", conflicts_with = "shape", value_parser = super::path())]
     model: Option<PathBuf>,
     /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train
     #[arg(long, value_name = "NAME")]
@@ -59,10 +59,10 @@ pub struct ProfileArgs {
     #[arg(long)]
     shapes: bool,
     /// Write a Chrome trace, for ui.perfetto.dev
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = super::path())]
     trace: Option<PathBuf>,
     /// Write the roofline as a self-contained page
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = super::path())]
     html: Option<PathBuf>,
 }
 
@@ -85,7 +85,7 @@ enum What {
 pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     check(args)?;
     args.trace.iter().chain(&args.html).try_for_each(|path| try_file(path))?;
-    let model = args.model.as_ref().map(|p| quoted(&p.display().to_string()));
+    let model = args.model.as_deref().map(path_text);
     let dtype = args.dtype.as_deref().map(quoted);
     let config = globals.resolve(&[("--model", "model.base", model), ("--dtype", "model.dtype", dtype)])?;
     let dev = config.open_device()?;
