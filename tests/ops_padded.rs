@@ -30,7 +30,7 @@ fn padded(vocab: usize, end: usize, by: f32) -> Vec<f32> {
 
 /// Tokens and logprobs of rows of the same logits that differ in filter and noise.
 fn draw(dev: &Device, logits: &[f32], end: usize) -> (Vec<i32>, Vec<f32>) {
-    let n = 25 * FILTERS.len();
+    let n = 6 * FILTERS.len();
     let how = |f: fn(&Row) -> f64| (0..n).map(|i| f(&FILTERS[i % FILTERS.len()]) as f32).collect::<Vec<f32>>();
     let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 8, i % 5]).collect();
     let (mut z, mut logprob) = (dev.upload(&logits.repeat(n)).unwrap(), poisoned(dev, n));
