@@ -11,6 +11,10 @@ pub struct Room {
     pub free_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
+    /// What limits it, where that is not the device itself.
+    pub bound: &'static str,
+    /// True when what is mapped counts, touched or not.
+    pub mapped: bool,
 }
 
 /// What takes less memory.
@@ -143,6 +147,14 @@ pub enum Error {
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl Room {
+    /// `1.0 MiB of 2.0 MiB`, and what limits it.
+    pub fn of_total(&self) -> String {
+        let bound = if self.bound.is_empty() { String::new() } else { format!(", limited by {},", self.bound) };
+        format!("{} of {}{bound}", mib(self.free_bytes), mib(self.total_bytes))
+    }
+}
+
 impl Error {
     /// Exit code by kind: 2 usage, 3 data, 4 device, 5 training; 1 is left to what is none of these.
     pub fn exit_code(&self) -> u8 {
@@ -198,7 +210,7 @@ pub(crate) fn mib(bytes: u64) -> String {
 }
 
 fn of_room(room: Room) -> String {
-    format!(" ({} of {} are free)", mib(room.free_bytes), mib(room.total_bytes))
+    format!(" ({} are free)", room.of_total())
 }
 
 #[cfg(test)]

@@ -129,3 +129,28 @@ fn file_systems_without_locks_or_directory_syncs_get_a_warning_and_a_run() {
     let (code, said) = run("broken", &library, &[]);
     assert!(code == Some(3) && said.contains("cannot write to disk"), "{said}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_limits_a_process_is_what_its_plan_is_held_against() {
+    let dir = folder();
+    let limited = |limit: &str, more: &[&str]| {
+        let words = ["train"].iter().chain(&SMALL).chain(&ONE).chain(&["--steps", "1", "--out", "run"]).chain(more);
+        let mut sh = std::process::Command::new("sh");
+        sh.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]).arg(cli_common::binary()).args(words);
+        let output = sh.current_dir(dir.path()).output().expect("runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (limit, named) in [("-v 300000", "RLIMIT_AS"), ("-d 100000", "RLIMIT_DATA")] {
+        let (code, said) = limited(limit, &[]);
+        assert!(code == Some(4) && said.lines().count() == 1 && said.contains(named), "{said}");
+        assert!(said.contains("device cpu: needs ") && said.contains("are free"), "{said}");
+        assert!(!dir.path().join("run").exists(), "nothing was begun");
+    }
+    // What fits goes through, with the setting that the refusal names.
+    let (_, said) = limited("-d 270000", &["--set", "grpo.micro_batch_tokens=16384"]);
+    let fits = said.split("grpo.micro_batch_tokens = ").nth(1).and_then(|rest| rest.split(' ').next());
+    let fits = format!("grpo.micro_batch_tokens={}", fits.unwrap_or_else(|| panic!("names no setting: {said}")));
+    let (code, said) = limited("-d 270000", &["--set", &fits]);
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -27,6 +27,12 @@ enum Block {
     Huge(MmapMut, usize),
 }
 
+/// Bytes of address space that [`HostMemory`] of so many bytes takes, touched or not.
+pub(super) fn mapped_bytes(bytes: u64) -> u64 {
+    let all = bytes.checked_next_multiple_of(64).unwrap_or(u64::MAX).saturating_add(128);
+    if bytes < HUGE as u64 { all } else { all.div_ceil(HUGE as u64).saturating_add(1).saturating_mul(HUGE as u64) }
+}
+
 impl HostMemory {
     /// At least `bytes` zeros; none when the machine has no more.
     pub fn zeroed(bytes: usize) -> Option<HostMemory> {
@@ -97,6 +103,18 @@ fn huge(bytes: usize) -> Option<Block> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_block_takes_of_the_address_space_is_known() {
+        for bytes in [0, 1, 64, HUGE - 1, HUGE, HUGE + 1, 2 * HUGE - 128, 3 * HUGE] {
+            let taken = match HostMemory::zeroed(bytes).unwrap().block {
+                Block::Heap(lines) => 64 * lines.len(),
+                Block::Huge(map, _) => map.len(),
+            };
+            assert_eq!(mapped_bytes(bytes as u64), taken as u64, "{bytes}");
+        }
+        assert_eq!(mapped_bytes(u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn what_no_machine_has_is_none() {

@@ -11,6 +11,7 @@ pub mod gpu;
 mod host;
 mod mapped;
 pub mod record;
+mod room;
 mod traffic;
 
 pub use buffer::{Buffer, DType, Element, Life, View, ViewMut};
@@ -40,16 +41,6 @@ pub enum Precision {
     Highest,
     /// Factors rounded to bf16; attention's stay f32.
     Medium,
-}
-
-/// This machine's memory, as Linux tells it: what can be taken without swapping.
-fn host_room() -> Option<Room> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = |key: &str| -> Option<u64> {
-        let line = text.lines().find(|line| line.starts_with(key))?;
-        line.split_whitespace().nth(1)?.parse().ok()
-    };
-    Some(Room { free_bytes: kib("MemAvailable:")? << 10, total_bytes: kib("MemTotal:")? << 10 })
 }
 
 impl Device {
@@ -118,18 +109,19 @@ impl Device {
     /// What is free of the device's memory; none where nobody says.
     pub fn room(&self) -> Option<Room> {
         match self {
-            Device::Cpu(_) => host_room(),
+            Device::Cpu(_) => room::host_room(),
             Device::Gpu(gpu) => gpu.room(),
         }
     }
 
-    /// Bytes that buffers of these sizes take of the device, guards and alignment included where they count.
-    pub fn footprint(&self, sizes: &[u64]) -> u64 {
+    /// Bytes that buffers of these sizes take of a room of the device, guards and alignment included where they count.
+    pub fn footprint(&self, sizes: &[u64], room: Room) -> u64 {
         let each = |bytes: &u64| match self {
             Device::Gpu(gpu) if gpu.has_own_memory() => gpu::cuda_memory::footprint(*bytes),
+            _ if room.mapped => host::mapped_bytes(*bytes),
             _ => *bytes,
         };
-        sizes.iter().map(each).sum()
+        sizes.iter().map(each).fold(0, u64::saturating_add)
     }
 
     /// A buffer that holds `data`.

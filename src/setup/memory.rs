@@ -1,7 +1,8 @@
 //! Memory of a command before it begins: what it will hold on its device, and what to change when that does not fit.
 //!
 //! The one idea: every plan is made by the code that allocates, run dry on the models' shapes, so that what would fit is
-//! computed by planning again, not guessed. The settings it names never change a result but `model.dtype`.
+//! computed by planning again, not guessed. The settings it names never change a result but `model.dtype`. What is free is what
+//! the process may really take (`device/room.rs`), in the measure of what limits it.
 
 use crate::config::Config;
 use crate::device::{Device, Room};
@@ -78,10 +79,10 @@ fn levers(config: &Config) -> Result<Vec<Lever>> {
 pub fn fit(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
     let plan = planned(dev, config, planner)?;
     let Some(room) = dev.room() else { return Ok(plan) };
-    if dev.footprint(&plan_sizes(&plan)) <= room.free_bytes {
+    if dev.footprint(&plan_sizes(&plan), room) <= room.free_bytes {
         return Ok(plan);
     }
-    let what = format!("{}; {}", needs(&plan, room), advice(dev, config, planner, room)?);
+    let what = format!("{}; {}", needs(dev, &plan, room), advice(dev, config, planner, room)?);
     Err(Error::Device { device: dev.name().into(), what })
 }
 
@@ -95,20 +96,21 @@ fn plan_sizes(plan: &Plan) -> Vec<u64> {
     plan.rows.iter().map(|row| row.bytes as u64).collect()
 }
 
-fn needs(plan: &Plan, room: Room) -> String {
+fn needs(dev: &Device, plan: &Plan, room: Room) -> String {
     let groups: Vec<_> = plan.groups().iter().map(|(g, bytes)| format!("{g} {}", mib(*bytes as u64))).collect();
-    format!(
-        "needs {} and {} of {} are free ({})",
-        mib(plan.total_bytes() as u64),
-        mib(room.free_bytes),
-        mib(room.total_bytes),
-        groups.join(", ")
-    )
+    let mapped = if room.mapped {
+        format!(", {} as mapped,", mib(dev.footprint(&plan_sizes(plan), room)))
+    } else {
+        String::new()
+    };
+    let all = mib(plan.total_bytes() as u64);
+    format!("needs {all}{mapped} and {} are free ({})", room.of_total(), groups.join(", "))
 }
 
 /// What would fit, each found by planning it.
 fn advice(dev: &Device, config: &Config, planner: Planner, room: Room) -> Result<String> {
-    let bytes = |config: &Config| -> Result<u64> { Ok(dev.footprint(&plan_sizes(&planned(dev, config, planner)?))) };
+    let bytes =
+        |config: &Config| -> Result<u64> { Ok(dev.footprint(&plan_sizes(&planned(dev, config, planner)?), room)) };
     let fits = |config: &Config| -> Result<bool> { Ok(bytes(config)? <= room.free_bytes) };
     let levers = levers(config)?;
     let (mut alone, mut least) = (Vec::new(), config.clone());

@@ -56,7 +56,7 @@ impl Card {
     /// What is free of it; none without a limit.
     pub(super) fn room(&self) -> Option<Room> {
         let total = self.total?;
-        Some(Room { free_bytes: total.saturating_sub(self.used_bytes()), total_bytes: total })
+        Some(Room { free_bytes: total.saturating_sub(self.used_bytes()), total_bytes: total, bound: "", mapped: false })
     }
 
     /// Bytes that buffers hold.

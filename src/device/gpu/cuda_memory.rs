@@ -190,7 +190,7 @@ impl Owner {
         self.enter()?;
         let (free, total) = result::mem_get_info()?;
         let kept: usize = lock(&self.free).iter().map(|(bytes, blocks)| (bytes + 2 * GUARD_BYTES) * blocks.len()).sum();
-        Ok(Room { free_bytes: (free + kept) as u64, total_bytes: total as u64 })
+        Ok(Room { free_bytes: (free + kept) as u64, total_bytes: total as u64, bound: "", mapped: false })
     }
 
     /// A new block of the driver's. When there is none, blocks that wait for reuse are given back, and it is asked again.

@@ -18,7 +18,7 @@ pub mod tensor_map;
 pub use launch::{Arg, Launch};
 
 use crate::device::record::{Cost, Kind, Recorder, Recording};
-use crate::device::{Buffer, DType, Element, Room, View, ViewMut, host_room};
+use crate::device::{Buffer, DType, Element, Room, View, ViewMut, room::host_room};
 use crate::error::{Error, Result};
 use launch::ArgBlock;
 
