@@ -94,13 +94,27 @@ fn products_and_models_may_move_and_must_not_change() {
     train(at, &["--steps", "1", "--products", "p", "--model", "m"]).done();
     let products = at.join("p/books.json");
     let (own, before) = (fs::read_to_string(&products).expect("reads"), config(at).0);
-    // A record changes, one is gone.
-    let mut fewer: Vec<Value> = serde_json::from_str(&own).expect("JSON");
-    fewer.pop();
-    for other in [own.replacen("$9.50", "$9.60", 1), serde_json::to_string(&fewer).expect("JSON")] {
-        fs::write(&products, other).expect("writes");
+    // A record changes, any of them, also one that no evaluation is held on; one is gone.
+    let whole: Vec<Value> = serde_json::from_str(&own).expect("JSON");
+    for i in 0..=whole.len() {
+        let mut other = whole.clone();
+        match other.get_mut(i) {
+            Some(record) => record["description"] = "Another one.".into(),
+            None => drop(other.pop()),
+        }
+        fs::write(&products, serde_json::to_string(&other).expect("JSON")).expect("writes");
         resume(at, &[]).refused(3, &["p", "products.path", "books.json changed", "put it back"]);
     }
+    // What a model is told besides its weights.
+    let template = at.join("m/checkpoints/step-000001/chat_template.jinja");
+    let text = fs::read_to_string(&template).expect("reads");
+    let state = template.with_file_name("haggle");
+    fs::rename(&state, at.join("state")).expect("moves");
+    fs::write(&products, &own).expect("writes");
+    fs::write(&template, format!("{text}{{# another #}}")).expect("writes");
+    resume(at, &["--model", "m/checkpoints/step-000001"]).refused(3, &["model.base", "chat_template.jinja"]);
+    fs::write(&template, text).expect("writes");
+    fs::rename(at.join("state"), &state).expect("moves");
     // The same records written another way, with a file beside them that is none of products.
     let records: Value = serde_json::from_str(&own).expect("JSON");
     fs::write(&products, serde_json::to_string_pretty(&records).expect("JSON")).expect("writes");

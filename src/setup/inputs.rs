@@ -3,8 +3,8 @@
 //! The one idea: a folder may be moved and its files written anew; what a run is held to when it goes on is what it reads of
 //! them. A path says where that is found, no more.
 
-use super::Setup;
 use super::base::{self, Base};
+use super::{Setup, products};
 use crate::device::Device;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result};
@@ -36,13 +36,16 @@ pub struct Input {
 }
 
 impl Inputs {
-    /// Those of a setup.
+    /// Those of a setup: all products of its folder, whatever its limits leave of them.
     ///
     /// # Errors
-    /// What reading weights from the device meets.
+    /// As [`products`]; what reading weights from the device meets.
     pub fn of(setup: &Setup) -> Result<Inputs> {
         let (model, mut crcs) = (&setup.config.model, BTreeMap::new());
-        for product in setup.train.iter().chain(&setup.held_out) {
+        let mut whole = setup.config.clone();
+        (whole.products.limit, whole.eval.products) = (0, 0);
+        let (train, held_out) = products(&whole)?;
+        for product in train.iter().chain(&held_out) {
             // `books_12` is a record of books.json.
             let file = product.code.rsplit_once('_').map_or(product.code.as_str(), |(file, _)| file);
             let Product { code, category, title, description, list, cost, budget } = &**product;
@@ -65,7 +68,11 @@ impl Inputs {
     pub fn read(run: &Path) -> Result<Option<Inputs>> {
         let path = run.join(FILE);
         match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| Error::data(&path, e)),
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| {
+                let what =
+                    format!("cannot be understood ({e}); put it back, or remove it to go on with inputs as they are");
+                Error::data(&path, what)
+            }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io(&path, e)),
         }
@@ -87,13 +94,13 @@ impl Inputs {
 
 impl Input {
     fn of_model(dev: &Device, path: &str, model: &Base) -> Result<Input> {
-        let context = model.weights.config.max_position_embeddings;
-        let mut crcs = BTreeMap::from([("the weights".into(), base::crc(dev, &model.weights)?)]);
+        let config = &model.weights.config;
+        let context = config.max_position_embeddings;
+        let texts = [("config.json", config.to_json()), ("generation_config.json", config.generation_json())];
+        let mut crcs = BTreeMap::from(texts.map(|(file, text)| (file.into(), crc32c::crc32c(text.as_bytes()))));
+        crcs.insert("the weights".into(), base::crc(dev, &model.weights)?);
         for (file, text) in model.chat.files(context)? {
-            // The template stands in the tokenizer's config too.
-            if file != "chat_template.jinja" {
-                crcs.insert(file.into(), crc32c::crc32c(text.as_bytes()));
-            }
+            crcs.insert(file.into(), crc32c::crc32c(text.as_bytes()));
         }
         Ok(Input { path: path.into(), crcs })
     }

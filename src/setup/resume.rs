@@ -7,7 +7,7 @@ use super::inputs::Inputs;
 use crate::config::Config;
 use crate::config::paths::place;
 use crate::disk::write_atomic;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::run::run_dir::{CONFIG, RunDir};
 use crate::run::{checkpoint, logs};
 use std::path::{Path, PathBuf};
@@ -35,13 +35,13 @@ pub fn check(run: &RunDir, config: &Config, inputs: &Inputs) -> Result<Resumed> 
         None => read(&run.path().join(CONFIG))?,
     };
     // Of another version's config only a checkpoint must be understood.
-    let differences = match (Config::parse(&path.display().to_string(), &toml, &[]), &at) {
+    let differences = match (Config::parse(&shown(&path), &toml, &[]), &at) {
         (Ok(theirs), _) => config.differences(&theirs),
         (Err(e), Some(_)) => return Err(e),
         (Err(_), None) => vec!["the config cannot be read".into()],
     };
     if let (Some(at), false) = (&at, differences.is_empty()) {
-        let head = format!("{}: is a checkpoint of another config; resume with its own:", at.display());
+        let head = format!("{}: is a checkpoint of another config; resume with its own:", shown(at));
         return Err(Error::Config { problems: [vec![head], differences].concat() });
     }
     let mut anew = !differences.is_empty();
