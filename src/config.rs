@@ -15,7 +15,7 @@ pub use fields::{Field, SELLERS, Slot, TASKS};
 pub use read::Override;
 
 use crate::device::{DType, Device, Precision};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use serde::Serialize;
 use std::path::Path;
 
@@ -314,11 +314,11 @@ impl Config {
             let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
             let what = format!(
                 "{}:{line}: is not UTF-8, as TOML must be; write a path of other bytes as file:///..., each byte as %XX",
-                path.display()
+                shown(path)
             );
             Error::Config { problems: vec![what] }
         })?;
-        Config::parse(&path.display().to_string(), &text, overrides)
+        Config::parse(&shown(path), &text, overrides)
     }
 
     /// The same from a text that `name` names in messages.

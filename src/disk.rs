@@ -1,6 +1,6 @@
 //! Files that a kill at any moment leaves old or new, never between.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -29,14 +29,17 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result
     sync_dir(parent)
 }
 
-/// Makes a directory, parents too, and finds whether files can be made in it; nothing is left in it.
+/// Makes a directory, parents too, and finds whether files can be written in it; nothing is left in it.
 ///
 /// # Errors
 /// [`Error::Io`] when they cannot.
 pub fn make_writable(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, format!("cannot be made: {e}; name another place")))?;
     let probe = dir.join(format!("{UNFINISHED}{}", std::process::id()));
-    let tried = File::create(&probe).and_then(|_| fs::remove_file(&probe));
+    let tried = File::create(&probe).and_then(|mut file| {
+        let written = file.write_all(&[0; 4096]).and_then(|()| file.sync_all());
+        fs::remove_file(&probe).and(written)
+    });
     tried.map_err(|e| Error::io(dir, format!("cannot be written in: {e}; name another place")))
 }
 
@@ -70,7 +73,7 @@ pub fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
         return Ok(());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let what = format!("a Git LFS pointer, not the file; run `git lfs pull` in {}", folder.display());
+    let what = format!("a Git LFS pointer, not the file; run `git lfs pull` in {}", shown(folder));
     Err(Error::data(path, what))
 }
 

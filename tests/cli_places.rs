@@ -132,6 +132,20 @@ fn file_systems_without_locks_or_directory_syncs_get_a_warning_and_a_run() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_table_that_cannot_be_kept_is_still_shown() {
+    let dir = folder();
+    let code = "#include <errno.h>\nint rename(const char *a, const char *b) { (void)a; (void)b; errno = ENOSPC; return -1; }\n";
+    let Some(library) = without(dir.path(), code) else { return eprintln!("skipped: no C compiler") };
+    let args = ["eval", "--model", "embedded", "--seller", "boulware", "--rollouts", "1", "--out", "e"];
+    let mut eval = command(dir.path(), &[&args[..], &ONE, &["--set", "eval.products=1"]].concat());
+    let output = eval.env("LD_PRELOAD", library).output().expect("runs");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.code() == Some(3) && err.contains("e/summary.json: cannot write: No space left"), "{err}");
+    assert!(out.contains("untrained") && out.contains("og_narrator"), "{out}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn what_limits_a_process_is_what_its_plan_is_held_against() {
     let dir = folder();
     let limited = |limit: &str, more: &[&str]| {

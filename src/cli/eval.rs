@@ -70,9 +70,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     });
     live.end();
     let report = report?;
-    if let Some(folder) = &globals.out {
-        report.write(folder)?;
-    }
+    let written = globals.out.as_deref().map_or(Ok(()), |folder| report.write(folder));
     let rows = report.table.rows();
     if globals.json {
         let text = serde_json::to_string_pretty(&report.summary()?).map_err(|e| Error::data("rows", e))?;
@@ -85,5 +83,6 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
             tables::differences(&report.differences)
         ));
     }
-    Ok(Exit::Done)
+    // What was played is shown, also when it cannot be kept.
+    written.map(|()| Exit::Done)
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::disk::{make_writable, write_atomic};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::model::ModelConfig;
 use crate::setup::Setup;
 use crate::setup::base;
@@ -109,7 +109,7 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     let found = if args.supervised { Some(supervise(&mut trainer, &chat, &dev, dir)?) } else { None };
     save(&mut trainer, &chat, &dev, dir)?;
     if trainer.tokens < how.tokens && args.supervised {
-        out::note(&format!("haggle: saved {} after {} of {} tokens", dir.display(), trainer.tokens, how.tokens));
+        out::note(&format!("haggle: saved {} after {} of {} tokens", shown(dir), trainer.tokens, how.tokens));
         return Ok(Exit::Interrupted);
     }
     leaves_whole(dir);
@@ -118,8 +118,8 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
     let params = trainer.weights.layout.n_params();
     match (globals.json, found) {
         (true, _) => out::line(&json!({ "out": spelled(dir), "parameters": params, "probe": found }).to_string()),
-        (false, Some(p)) => out::line(&format!("{}: {params} parameters\n{}", dir.display(), table(&p))),
-        (false, None) => out::line(&format!("{}: {params} parameters, random", dir.display())),
+        (false, Some(p)) => out::line(&format!("{}: {params} parameters\n{}", shown(dir), table(&p))),
+        (false, None) => out::line(&format!("{}: {params} parameters, random", shown(dir))),
     }
     Ok(Exit::Done)
 }
@@ -133,7 +133,7 @@ fn leaves_whole(dir: &Path) {
 /// What an `init` that is left now leaves behind.
 fn whole(dir: &Path) -> String {
     match dir.join("tokenizer_config.json").is_file() {
-        true => format!("left; {} holds the weights as they were saved last", dir.display()),
+        true => format!("left; {} holds the weights as they were saved last", shown(dir)),
         false => "left; nothing was written".into(),
     }
 }
@@ -166,7 +166,7 @@ fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
         true => out::line(&json!({ "out": spelled(dir), "held_out": found }).to_string()),
         false => out::line(&format!(
             "{}: {} replies on held-out products: worth {:.3}, malformed {:.1} %, distinct candidates {:.2}",
-            dir.display(),
+            shown(dir),
             number("replies"),
             number("worth"),
             100.0 * number("malformed"),

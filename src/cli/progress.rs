@@ -1,6 +1,7 @@
 //! Showing a run while it goes on: bars and a live table on a terminal, plain lines anywhere else. All on stderr.
 
 use super::out;
+use crate::error::shown;
 use crate::run::metrics::Metrics;
 use crate::setup::memory;
 use crate::train::rl::Event;
@@ -59,7 +60,7 @@ impl Live {
         match event {
             Event::Ready { run, plan, step, steps } => {
                 let from = if *step > 0 { format!(", from step {step}") } else { String::new() };
-                self.say(&format!("run {} ({steps} steps{from})", run.display()));
+                self.say(&format!("run {} ({steps} steps{from})", shown(run)));
                 self.say(&memory::line(plan.device(), plan));
                 self.begin(*step, *steps);
             }

@@ -5,7 +5,7 @@ use super::{Exit, Globals, dry_run, out, path_text, quoted, shell, signals, tabl
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::credit::rules::{RULES, Rule};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::eval::Report;
 use crate::model::Weights;
 use crate::run::checkpoint;
@@ -274,7 +274,7 @@ fn tensor_log(event: &Event, log: &mut Option<EventWriter>, say: &mut dyn FnMut(
             let (writer, missing) = EventWriter::go_on(&dir, now_s(), *step, &rows)?;
             if missing > 0 {
                 let what = "steps had no event; written from metrics.jsonl, at times counted by how long they took";
-                say(&format!("haggle: {}: {missing} {what}", dir.display()));
+                say(&format!("haggle: {}: {missing} {what}", shown(&dir)));
             }
             *log = Some(writer);
             Ok(())

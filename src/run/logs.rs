@@ -5,7 +5,7 @@
 
 use super::checkpoint;
 use crate::disk::write_atomic;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -45,10 +45,10 @@ pub fn settle(run: &Path, at: &Path) -> Result<Vec<String>> {
         let left = keep_rows(&path, step)?;
         *recorded = left.bytes;
         lost.push(match left.steps {
-            None => format!("{}: its steps 1 to {step} are gone; it goes on with step {}", path.display(), step + 1),
+            None => format!("{}: its steps 1 to {step} are gone; it goes on with step {}", shown(&path), step + 1),
             Some((first, last)) => format!(
                 "{}: is cut short; rows of steps {first} to {last} are left, it goes on with step {}",
-                path.display(),
+                shown(&path),
                 step + 1
             ),
         });

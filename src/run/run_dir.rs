@@ -12,7 +12,7 @@
 //! The one idea: a file is either appended to by whole lines and cut back on resume, or replaced whole by a rename.
 
 use crate::disk::{UNFINISHED, is_missing, try_sync_dir, write_atomic};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -107,7 +107,7 @@ impl RunDir {
             }
             Err(TryLockError::Error(e)) if is_missing(&e) => warnings.push(format!(
                 "{}: this file system has no locks ({e}); start no second run in this directory, it would not be noticed",
-                path.display()
+                shown(path)
             )),
             Err(TryLockError::Error(e)) => return Err(Error::io(&file, format!("cannot lock: {e}"))),
         }
@@ -116,7 +116,7 @@ impl RunDir {
         if let Some(e) = try_sync_dir(path)? {
             warnings.push(format!(
                 "{}: this file system does not say when a directory is on disk ({e}); a power cut may lose the last checkpoint",
-                path.display()
+                shown(path)
             ));
         }
         Ok(RunDir { path: path.into(), warnings, _lock: lock })
