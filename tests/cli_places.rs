@@ -84,6 +84,41 @@ fn many_runs_that_start_at_once_each_get_a_directory_and_a_refused_one_leaves_no
     assert!(!at.join("runs/005").exists());
 }
 
+#[test]
+fn a_run_that_is_left_before_it_began_gives_its_directory_back() {
+    let dir = folder();
+    let model = dir.path().join("m");
+    fs::create_dir(&model).expect("makes");
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny")).expect("reads") {
+        let path = entry.expect("reads").path();
+        if path.is_file() && !path.ends_with("tokenizer.json") {
+            fs::copy(&path, model.join(path.file_name().expect("a name"))).expect("copies");
+        }
+    }
+    // Nobody writes into it: the run waits there, its directory claimed.
+    let pipe = std::process::Command::new("mkfifo").arg(model.join("tokenizer.json")).status();
+    assert!(pipe.expect("runs").success());
+    let args = ["train", "--model", "m"];
+    let mut child = command(dir.path(), &args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let patience = std::time::Instant::now();
+    while !dir.path().join("runs/001").is_dir() {
+        assert!(
+            child.try_wait().expect("lives").is_none() && patience.elapsed().as_secs() < 300,
+            "claims no directory"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    // The handler of signals stands soon after.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("runs").success()
+    );
+    let output = child.wait_with_output().expect("ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(130) && said.contains("nothing was written"), "{said}");
+    assert!(!dir.path().join("runs").exists());
+}
+
 /// A library that answers as a file system without this does, for the run of one command.
 #[cfg(target_os = "linux")]
 fn without(dir: &Path, code: &str) -> Option<std::path::PathBuf> {

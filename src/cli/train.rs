@@ -86,7 +86,13 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         return dry_run::print(&config, globals.json);
     }
     let own = run_dir.clone();
-    signals::leaves(move || left(&own));
+    signals::leaves(move || {
+        let said = left(&own);
+        if auto {
+            give_back(&own);
+        }
+        said
+    });
     let mut live = Live::new();
     let mut log = None;
     let mut trouble = None;
@@ -99,14 +105,18 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     });
     live.end();
     if auto && finished.is_err() {
-        // What was refused before it began leaves no empty directory.
-        let _ = std::fs::remove_dir(&run_dir).and_then(|()| std::fs::remove_dir(RUNS));
+        give_back(&run_dir);
     }
     let finished = finished?;
     if let Some(e) = trouble {
         out::note(&format!("haggle: the TensorBoard events are not complete: {e}"));
     }
     conclude(&finished, globals.json)
+}
+
+/// Removes a claimed directory that a run has left before it began; one that holds anything stays.
+fn give_back(run: &Path) {
+    let _ = std::fs::remove_dir(run).and_then(|()| std::fs::remove_dir(RUNS));
 }
 
 /// How a run ended.
