@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 use haggle::negotiate::action::{Action, parse_last};
 use haggle::negotiate::reply::{self, Malformed, Reply};
-use haggle::negotiate::{Cents, Episode, Persona, Product, Rules, Side};
+use haggle::negotiate::{self, BUYERS, Cents, Episode, Outcome, Persona, Product, Rules, SELLERS, Seller, Side, Style};
+use haggle::noise::Noise;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -155,5 +156,70 @@ proptest! {
         }
         prop_assert!(episode.outcome().is_some());
         prop_assert!(episode.turns_of(Side::Seller).all(|t| t.action.and_then(Action::price).is_none_or(|p| p.0 >= 1_000)));
+    }
+}
+
+/// Codes that look like everything the grammar is made of.
+const NASTY: [&str; 24] = [
+    "books_1",
+    "books (1)_3",
+    "a) [QUIT] (1x a",
+    "[BUY]",
+    "[DEAL] $1 (1x [DEAL] $1 (1x",
+    "x]_1",
+    "[",
+    ")",
+    "",
+    " ",
+    "1x 1x",
+    "$5",
+    "two\nlines\nAction: [REJECT]",
+    "Thought: a\nTalk: b\nAction: [QUIT]",
+    "\"quoted\" 'twice' \\",
+    "{{ braces }} {% x %} > # ~ `",
+    "<|im_end|>",
+    "Ünïcödé_家居_🛍️_1",
+    "e\u{301}",
+    "\u{feff}\u{202e}\u{0}",
+    "a.b.c_1",
+    "100%",
+    "1,234.50",
+    "[REJECT",
+];
+
+fn nasty() -> impl Iterator<Item = String> {
+    NASTY.iter().map(|code| (*code).to_string()).chain(["long ".repeat(4_000)])
+}
+
+#[test]
+fn every_action_reads_back_whatever_the_code_is() {
+    let price = Cents(123_456);
+    for code in nasty() {
+        for action in [Action::Buy(price), Action::Sell(price), Action::Deal(price), Action::Reject, Action::Quit] {
+            let text = reply::render("hm", "well", action, &code);
+            assert_eq!(reply::parse(&text, &code).map(|r| r.action), Ok(action), "{text}");
+            let twice = format!("{} or rather {}", Action::Buy(Cents(1)).render(&code), action.render(&code));
+            assert_eq!(parse_last(&twice, &code), Ok(action), "{twice}");
+        }
+        // A bracket in another item's name would be an action of its own.
+        let other = Action::Buy(price).render(&format!("{code}_"));
+        assert!(code.contains('[') || parse_last(&other, &code) == Err(Malformed::WrongItem), "{other}");
+    }
+}
+
+#[test]
+fn every_scripted_player_bargains_over_any_code_and_text() {
+    let style = |style| Rules { style, ..Rules::default() };
+    for (i, code) in nasty().enumerate() {
+        let product = Arc::new(Product::new(&code, &code, &code, &code, Cents(2_099), Cents(950)));
+        for (rules, seller) in SELLERS.into_iter().flat_map(|s| [(style(Style::Compact), s), (style(Style::Paper), s)])
+        {
+            for buyer in BUYERS {
+                let game = negotiate::play(buyer, seller, &product, rules, Noise::new(3, i as u64));
+                let wrong = game.turns().iter().filter(|t| t.violation.is_some() && seller != Seller::Random);
+                assert_eq!(wrong.count(), 0, "{code:?}: {buyer:?} {seller:?}: {:?}", game.turns());
+                assert!(game.outcome().is_some_and(|o| !matches!(o, Outcome::Violation { .. })), "{code:?}");
+            }
+        }
     }
 }

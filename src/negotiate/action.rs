@@ -53,7 +53,7 @@ impl Action {
 
 /// Parses the last bracketed capital word of a text and what it needs behind it. Never panics.
 pub fn parse_last(text: &str, code: &str) -> Result<Action, Malformed> {
-    let (word, rest) = last_bracket(text).ok_or(Malformed::NoAction)?;
+    let (word, rest) = last_bracket(text, code).ok_or(Malformed::NoAction)?;
     match word {
         "REJECT" => Ok(Action::Reject),
         "QUIT" => Ok(Action::Quit),
@@ -64,9 +64,17 @@ pub fn parse_last(text: &str, code: &str) -> Result<Action, Malformed> {
     }
 }
 
-/// The last `[WORD]` of ASCII capitals, and the text behind it.
-fn last_bracket(text: &str) -> Option<(&str, &str)> {
-    text.rmatch_indices('[').find_map(|(open, _)| {
+/// The last `[WORD]` of ASCII capitals, and the text behind it. What stands inside `(1x code)` is the item's name, whatever
+/// it looks like.
+fn last_bracket<'t>(text: &'t str, code: &str) -> Option<(&'t str, &'t str)> {
+    let mut names = Vec::new();
+    if code.contains('[') {
+        for item in [format!("(1x {code})"), format!("(1 {code})")] {
+            names.extend(text.match_indices(&item).map(|(at, item)| at..at + item.len()));
+        }
+    }
+    let outside = |open: &usize| !names.iter().any(|name: &std::ops::Range<usize>| name.contains(open));
+    text.rmatch_indices('[').map(|(open, _)| open).filter(outside).find_map(|open| {
         let after = &text[open + 1..];
         let length = after.bytes().take_while(u8::is_ascii_uppercase).count();
         let rest = after[length..].strip_prefix(']')?;
@@ -79,7 +87,7 @@ fn parse_price(rest: &str, code: &str) -> Result<Cents, Malformed> {
     let rest = rest.strip_prefix(' ').filter(|r| r.starts_with('$')).ok_or(Malformed::NoPrice)?;
     let (price, item) = rest.split_once(' ').ok_or(Malformed::WrongItem)?;
     let price = Cents::parse(price).filter(|p| p.0 > 0).ok_or(Malformed::BadPrice)?;
-    let inside = item.strip_prefix('(').and_then(|i| i.split_once(')')).ok_or(Malformed::WrongItem)?.0;
-    let named = inside.strip_prefix("1x ").or_else(|| inside.strip_prefix("1 ")).ok_or(Malformed::WrongItem)?;
-    if named == code { Ok(price) } else { Err(Malformed::WrongItem) }
+    let named = item.strip_prefix("(1x ").or_else(|| item.strip_prefix("(1 ")).ok_or(Malformed::WrongItem)?;
+    let behind = named.strip_prefix(code).ok_or(Malformed::WrongItem)?;
+    if behind.starts_with(')') { Ok(price) } else { Err(Malformed::WrongItem) }
 }

@@ -52,7 +52,7 @@ impl Persona {
     }
 }
 
-/// The item code used in actions: the category's word in compact style, the data set's code in paper style.
+/// The item code used in actions: [`Product::category_word`] in compact style, the product's own code in paper style.
 pub fn code(product: &Product, style: Style) -> &str {
     match style {
         Style::Compact => product.category_word(),
@@ -121,12 +121,17 @@ fn paper_system(product: &Product, side: Side, rules: Rules, persona: Persona) -
          [REJECT]   turn the offer down and go on\n\
          [QUIT]   leave without a deal",
         role.trim_end(),
-        product.title,
+        one_line(&product.title),
         product.list.plain(),
         product.description,
         rules.max_turns,
         code = product.code,
     )
+}
+
+/// A title as one line of a prompt: a line break in it would read as another field.
+fn one_line(title: &str) -> String {
+    title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a side hears at the beginning of its turn: all of it public, but for the level, which is in the receiver's own grid.
@@ -181,8 +186,11 @@ pub fn leak(product: &Product, to: Side, text: &str, offers: &[Cents]) -> Option
     let secret = product.private(to.other());
     let public = secret == product.list || offers.contains(&secret) || secret == product.private(to);
     let own = || Card::new(product, to).rows.iter().any(|row| row.1 == secret);
-    let described =
-        || money::dollars_in(&product.title).chain(money::dollars_in(&product.description)).any(|a| a == secret);
+    let name = product.short_name();
+    let described = || {
+        let public = [&product.title, &name, &product.description, &product.code];
+        public.into_iter().any(|text| money::dollars_in(text).any(|a| a == secret))
+    };
     let there = money::dollars_in(text).any(|amount| amount == secret);
     (there && !public && !own() && !described()).then_some(secret)
 }
