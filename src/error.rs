@@ -64,6 +64,12 @@ pub enum Error {
         /// The record and what is wrong with it.
         what: String,
     },
+    /// Product files hold what they must not; every problem at once, a line each: file, record, what is wrong.
+    #[error("{}", .problems.join("\n"))]
+    Products {
+        /// One line each.
+        problems: Vec<String>,
+    },
     /// A weight is missing, misnamed or of another shape.
     #[error("{file}: weight `{name}`: want {want}, got {got}", file = shown(.file))]
     Weight {
@@ -160,7 +166,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config { .. } => 2,
-            Error::Io { .. } | Error::Data { .. } | Error::Weight { .. } => 3,
+            Error::Io { .. } | Error::Data { .. } | Error::Products { .. } | Error::Weight { .. } => 3,
             Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } | Error::Graph { .. } => 4,
             Error::Training { .. } => 5,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,

@@ -31,7 +31,8 @@ fn product_folders_that_are_missing_empty_or_broken_are_named() {
     let file = at.join("p/music.json");
     for (text, part) in [
         ("{\"title\":", "is not JSON"),
-        ("{\"title\": 1}", "want an array of records, got"),
+        ("{\"title\": 1}", "record 1: `title`: want text, got a number"),
+        ("{\"products\": []}", "want an array of records, got an object"),
         ("[1]", "record 1: want an object"),
         ("[{\"list_price\": \"$1\"}]", "record 1: `title` is missing"),
     ] {

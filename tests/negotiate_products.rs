@@ -127,7 +127,8 @@ fn bad_folders_and_files_are_named() {
     for (content, want) in [
         ("{ not json", "is not JSON"),
         ("", "is not JSON"),
-        (r#"{"title":"A"}"#, "want an array of records, got an object"),
+        (r#"{"title":"A"}"#, "record 1: `list_price` is missing; `highest_price` is missing; `lowest_price` is missing"),
+        (r#"{"products":[]}"#, "want an array of records, got an object"),
         ("[]", "hold no record"),
         ("[3]", "record 1: want an object, got a number"),
         (r#"[{"list_price":"$5"}]"#, "record 1: `title` is missing"),

@@ -4,9 +4,9 @@
 //! loader that reads published files. Prices follow the data set's deciles: list price by category, cost by share of list.
 
 use super::catalog_words::{BRANDS, CATEGORIES, Category, FINISHES};
-use super::folder;
 use super::money::Cents;
 use super::product::Product;
+use super::record;
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub fn products(size: usize, seed: u64) -> Result<Vec<Product>> {
     let mut all = Vec::new();
     for category in &CATEGORIES {
         for (i, record) in records(category, size, seed).iter().enumerate() {
-            let parsed = folder::parse_record(record, category.name, i);
+            let parsed = record::parse(record, &format!("{}_{}", category.name, i + 1), category.name);
             all.push(parsed.map_err(|what| Error::data(category.name, format!("record {}: {what}", i + 1)))?);
         }
     }

@@ -1,118 +1,225 @@
-//! Products from a folder in the AmazonHistoryPrice format: one JSON array a category, prices as strings.
+//! Products from a folder in the AmazonHistoryPrice format: one file a category, prices as text.
 //!
-//! The one idea: the files are read exactly as published, and whatever is wrong is named by file and record.
+//! The one idea: the files are read exactly as published; whatever is wrong is named by file and record, all of it at once,
+//! and what stands in them twice is taken once.
 
-use super::money::Cents;
-use super::product::{MIN_LIST, Product};
+use super::product::Product;
+use super::{record, records};
 use crate::error::{Error, Result};
-use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// A description shorter than this many characters gives way to longer features, as in the data set's own loader.
-const SHORT_DESCRIPTION: usize = 5;
+/// What the names of product files end in.
+const PRODUCT_FILES: [&str; 3] = ["json", "jsonl", "ndjson"];
+/// Files that may hold products and are not read.
+const OTHER_FILES: [&str; 7] = ["csv", "tsv", "xlsx", "parquet", "zip", "gz", "bz2"];
+/// Most characters of a code before its number.
+const LONGEST_STEM: usize = 40;
+/// Most problems, and most numbers of records, that are listed.
+const LISTED: usize = 20;
 
-/// Loads every `*.json` of a folder, in name order; the code of a record is `{file stem}_{n}`, n from 1.
-/// Errors name the folder, or the file and the record.
-pub fn load(folder: &Path) -> Result<Vec<Product>> {
-    let mut files = json_files(folder)?;
-    files.sort();
-    if files.is_empty() {
-        return Err(Error::data(folder, "no product files: want one JSON array a category, such as books.json"));
-    }
-    let mut products = Vec::new();
-    for file in &files {
-        products.extend(load_file(file)?);
-    }
-    if products.is_empty() {
-        return Err(Error::data(folder, "the product files hold no record"));
-    }
-    Ok(products)
+/// What a folder holds.
+#[derive(Debug, Clone, Default)]
+pub struct Folder {
+    /// Its products, in the order of file names and records.
+    pub products: Vec<Product>,
+    /// What was left out, a line each: doubles, folders inside, files of other kinds.
+    pub notes: Vec<String>,
 }
 
-fn json_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries =
-        std::fs::read_dir(folder).map_err(|e| Error::io(folder, format!("cannot read the product folder: {e}")))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if path.extension().is_some_and(|e| e == "json") && path.is_file() {
-            files.push(path);
+impl Folder {
+    /// Its products as (train, test). Records of one title are one product at several prices: all of them go where the first
+    /// goes by [`Product::is_held_out`], so that nothing trained on is held out.
+    pub fn split(&self) -> (Vec<Product>, Vec<Product>) {
+        let mut sides = HashMap::new();
+        let held_out = |p: &Product| *sides.entry(p.likeness()).or_insert_with(|| p.is_held_out());
+        let (test, train): (Vec<Product>, Vec<Product>) = self.products.iter().cloned().partition(held_out);
+        (train, test)
+    }
+}
+
+/// The products of a folder.
+///
+/// # Errors
+/// As [`read`].
+pub fn load(folder: &Path) -> Result<Vec<Product>> {
+    read(folder).map(|folder| folder.products)
+}
+
+/// Reads every product file of a folder, in name order. Hidden files and those of editors (`.x`, `#x#`, `x~`) are passed over.
+/// The code of a record is `{stem}_{n}`, n from 1: the file's stem, whose runs of characters other than letters, digits, `-`,
+/// `_` and `.` become one `-`, so that any side can name it in an action. A file or record that stands there already is
+/// skipped, and a note says so.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Data`] of the folder, or of the file and record when one thing is wrong; [`Error::Products`] when
+/// more is.
+pub fn read(folder: &Path) -> Result<Folder> {
+    let mut reading = Reading::default();
+    let files = reading.list(folder)?;
+    if files.is_empty() {
+        let held = if reading.notes.is_empty() { String::new() } else { format!(" ({})", reading.notes.join("; ")) };
+        let what = format!("no product files: want one JSON array a category, such as books.json{held}");
+        return Err(Error::data(folder, what));
+    }
+    files.iter().for_each(|file| reading.file(file));
+    reading.note_doubles();
+    match &reading.problems[..] {
+        [] => {}
+        [(path, what)] => return Err(Error::data(path, what)),
+        many => {
+            let lines = many.iter().take(LISTED).map(|(path, what)| format!("{}: {what}", path.display()));
+            let more = many.len().saturating_sub(LISTED);
+            let rest = (more > 0).then(|| format!("{}: {more} more records or files are wrong", folder.display()));
+            return Err(Error::Products { problems: lines.chain(rest).collect() });
         }
     }
-    Ok(files)
+    if reading.products.is_empty() {
+        return Err(Error::data(folder, "the product files hold no record"));
+    }
+    Ok(Folder { products: reading.products, notes: reading.notes })
 }
 
-fn load_file(file: &Path) -> Result<Vec<Product>> {
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, format!("cannot be read: {e}")))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| Error::data(file, format!("is not JSON: {e}")))?;
-    let records =
-        json.as_array().ok_or_else(|| Error::data(file, format!("want an array of records, got {}", kind(&json))))?;
-    let stem = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let product = |(i, record)| {
-        parse_record(record, &stem, i).map_err(|what| Error::data(file, format!("record {}: {what}", i + 1)))
-    };
-    records.iter().enumerate().map(product).collect()
+/// A folder being read.
+#[derive(Default)]
+struct Reading {
+    products: Vec<Product>,
+    notes: Vec<String>,
+    problems: Vec<(PathBuf, String)>,
+    /// What each file held.
+    bytes: HashMap<Vec<u8>, PathBuf>,
+    /// Stems of codes that are taken.
+    stems: BTreeSet<String>,
+    /// Where a record's text and prices stood first.
+    seen: HashMap<Content, (PathBuf, usize)>,
+    /// Doubled records: file, file of the first, numbers of both.
+    doubles: BTreeMap<(PathBuf, PathBuf), Vec<(usize, usize)>>,
 }
 
-/// One record as a product, or what is wrong with it.
-pub(crate) fn parse_record(record: &Value, stem: &str, index: usize) -> std::result::Result<Product, String> {
-    if !record.is_object() {
-        return Err(format!("want an object, got {}", kind(record)));
-    }
-    let title = text(record, "title")?.ok_or("`title` is missing")?;
-    if title.trim().is_empty() {
-        return Err("`title` is empty".into());
-    }
-    let list = price(record, "list_price")?.max(price(record, "highest_price")?);
-    let highest = price(record, "highest_price")?;
-    let lowest = price(record, "lowest_price")?;
-    if lowest > highest {
-        return Err(format!("lowest price {} is above highest price {}", lowest.full(), highest.full()));
-    }
-    if list < MIN_LIST {
-        return Err(format!("list price {} is under {}", list.full(), MIN_LIST.full()));
-    }
-    let category = text(record, "category")?.filter(|c| !c.is_empty()).unwrap_or(stem);
-    let features = text(record, "features")?.unwrap_or_default();
-    let mut description = text(record, "description")?.unwrap_or_default();
-    if description.chars().count() < SHORT_DESCRIPTION && description.len() < features.len() {
-        description = features;
-    }
-    Ok(Product::new(&format!("{stem}_{}", index + 1), category, title, description, list, lowest))
+/// What makes two records one product: title and description without regard to white space and case, and both prices.
+type Content = (String, String, i64, i64);
+
+fn content(product: &Product) -> Content {
+    (product.likeness(), super::product::folded(&product.description), product.list.0, product.cost.0)
 }
 
-/// A text field; `None` when missing or null.
-fn text<'a>(record: &'a Value, key: &str) -> std::result::Result<Option<&'a str>, String> {
-    match record.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(s)) => Ok(Some(s)),
-        Some(other) => Err(format!("`{key}`: want text, got {}", kind(other))),
+impl Reading {
+    /// The product files of a folder, in name order.
+    fn list(&mut self, folder: &Path) -> Result<Vec<PathBuf>> {
+        if folder.is_file() {
+            return Err(Error::data(folder, "is a file; name the folder that holds it"));
+        }
+        let entries =
+            std::fs::read_dir(folder).map_err(|e| Error::io(folder, format!("cannot read the product folder: {e}")))?;
+        let paths: std::io::Result<BTreeSet<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+        let paths = paths.map_err(|e| Error::io(folder, format!("cannot read the product folder: {e}")))?;
+        Ok(paths.into_iter().filter(|path| self.is_product_file(path)).collect())
+    }
+
+    /// Whether a path is to be read; what might be expected to be read and is not is noted.
+    fn is_product_file(&mut self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(['.', '#']) || name.ends_with('~') {
+            return false;
+        }
+        let one_of = |path: &Path, names: &[&str]| {
+            path.extension().is_some_and(|e| names.contains(&e.to_string_lossy().to_lowercase().as_str()))
+        };
+        let holds = |folder: &Path| {
+            std::fs::read_dir(folder)
+                .is_ok_and(|mut inside| inside.any(|e| e.is_ok_and(|e| one_of(&e.path(), &PRODUCT_FILES))))
+        };
+        let is_named_so = one_of(path, &PRODUCT_FILES);
+        if path.is_dir() {
+            if is_named_so || holds(path) {
+                self.notes.push(format!("{}: is a folder inside and is not read", path.display()));
+            }
+        } else if is_named_so && !path.is_file() {
+            let what = if path.exists() { "is no plain file" } else { "is a link to nothing" };
+            self.problems.push((path.into(), what.into()));
+        } else if one_of(path, &OTHER_FILES) {
+            self.notes.push(format!("{}: is not read; want .json or .jsonl", path.display()));
+        }
+        is_named_so && path.is_file()
+    }
+
+    fn file(&mut self, file: &Path) {
+        let bytes = match std::fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(e) => return self.problems.push((file.into(), format!("cannot be read: {e}"))),
+        };
+        match records::read(&bytes) {
+            Err(what) => self.problems.push((file.into(), what)),
+            Ok(records) if records.is_empty() => self.notes.push(format!("{}: holds no record", file.display())),
+            Ok(records) => match self.bytes.get(&bytes) {
+                Some(same) => {
+                    let same = same.display();
+                    self.notes.push(format!("{}: is the same file as {same}, and is skipped", file.display()));
+                }
+                None => {
+                    self.bytes.insert(bytes, file.into());
+                    self.records(file, records);
+                }
+            },
+        }
+    }
+
+    fn records(&mut self, file: &Path, records: Vec<records::Record>) {
+        let category = file.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = self.stem(&category);
+        for (n, record) in (1..).zip(records) {
+            let parsed = record.and_then(|record| record::parse(&record, &format!("{stem}_{n}"), &category));
+            match parsed {
+                Err(what) => self.problems.push((file.into(), format!("record {n}: {what}"))),
+                Ok(product) => match self.seen.get(&content(&product)) {
+                    Some((first, at)) => {
+                        self.doubles.entry((file.into(), first.clone())).or_default().push((n, *at));
+                    }
+                    None => {
+                        self.seen.insert(content(&product), (file.into(), n));
+                        self.products.push(product);
+                    }
+                },
+            }
+        }
+    }
+
+    /// The stem of a file's codes; a number behind it where another file has it.
+    fn stem(&mut self, name: &str) -> String {
+        let plain = code_stem(name);
+        let mut stem = plain.clone();
+        for n in 2.. {
+            if self.stems.insert(stem.clone()) {
+                break;
+            }
+            stem = format!("{plain}-{n}");
+        }
+        stem
+    }
+
+    fn note_doubles(&mut self) {
+        for ((file, first), numbers) in &self.doubles {
+            let records = |of: &dyn Fn(&(usize, usize)) -> usize| {
+                let listed: Vec<String> = numbers.iter().take(LISTED).map(|pair| of(pair).to_string()).collect();
+                let more = numbers.len().saturating_sub(LISTED);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                format!("record{} {}{more}", if numbers.len() == 1 { "" } else { "s" }, listed.join(", "))
+            };
+            let place = if file == first { "the same file".to_string() } else { first.display().to_string() };
+            self.notes.push(format!(
+                "{}: {}: the same as {} of {place}; skipped",
+                file.display(),
+                records(&|pair| pair.0),
+                records(&|pair| pair.1)
+            ));
+        }
     }
 }
 
-/// A price above zero, as text (`"$1,123.50"`).
-fn price(record: &Value, key: &str) -> std::result::Result<Cents, String> {
-    let raw = match record.get(key) {
-        None | Some(Value::Null) => return Err(format!("`{key}` is missing")),
-        Some(Value::String(s)) => s.trim().to_string(),
-        Some(Value::Number(n)) => n.to_string(),
-        Some(other) => return Err(format!("`{key}`: want a price such as \"$19.99\", got {}", kind(other))),
-    };
-    match Cents::parse(&raw) {
-        Some(cents) if cents.0 > 0 => Ok(cents),
-        Some(_) => Err(format!("`{key}` is zero; want a price above zero")),
-        None if raw.replace('$', "").trim().starts_with('-') => Err(format!("`{key}` is negative: {raw}")),
-        None => Err(format!("`{key}` is not a price: {raw:?}; want for example \"$19.99\"")),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
+/// A file's stem as it can stand in a code.
+fn code_stem(name: &str) -> String {
+    let stays = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let words: Vec<&str> = name.split(|c| !stays(c)).filter(|word| !word.is_empty()).collect();
+    let stem: String = words.join("-").chars().take(LONGEST_STEM).collect();
+    if stem.is_empty() { "item".into() } else { stem }
 }

@@ -19,6 +19,8 @@ pub mod product;
 pub mod prompts;
 pub mod protocol;
 pub mod reasons;
+mod record;
+mod records;
 pub mod regulator;
 pub mod reply;
 pub mod reward;

@@ -110,6 +110,11 @@ impl Product {
         if name.is_empty() { "item".into() } else { name }
     }
 
+    /// What products of the same title share.
+    pub fn likeness(&self) -> String {
+        folded(&self.title)
+    }
+
     /// Whether the product belongs to the held-out test set: FNV-1a 64 of `haggle split 1`, code and title, modulo 7, is zero.
     /// The rule looks at one product alone, so adding products to a folder never moves another one.
     pub fn is_held_out(&self) -> bool {
@@ -126,4 +131,9 @@ impl Product {
 pub fn split(products: &[Product]) -> (Vec<Product>, Vec<Product>) {
     let (test, train): (Vec<Product>, Vec<Product>) = products.iter().cloned().partition(Product::is_held_out);
     (train, test)
+}
+
+/// A text without regard to white space and case.
+pub(super) fn folded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
