@@ -3,6 +3,7 @@
 //! The one idea: a command is a clap struct and a function `run(&args, &globals) -> Result<Exit>`. Config keys given as
 //! options (`--steps`, `--seed`) are overrides like `--set`, so they pass the same checks.
 
+mod barren;
 pub mod chat;
 pub mod config;
 pub mod doctor;

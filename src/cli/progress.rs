@@ -1,5 +1,6 @@
 //! Showing a run while it goes on: bars and a live table on a terminal, plain lines anywhere else. All on stderr.
 
+use super::barren::Barren;
 use super::out;
 use crate::error::shown;
 use crate::run::metrics::Metrics;
@@ -37,6 +38,7 @@ pub struct Live {
     bars: Option<Bars>,
     rows: VecDeque<Vec<String>>,
     printed: usize,
+    barren: Barren,
     spoke: Instant,
 }
 
@@ -52,13 +54,14 @@ impl Live {
     pub fn new() -> Live {
         let moves = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
         let bars = (moves && std::io::stderr().is_terminal()).then(Bars::new);
-        Live { bars, rows: VecDeque::new(), printed: 0, spoke: Instant::now() }
+        Live { bars, rows: VecDeque::new(), printed: 0, barren: Barren::default(), spoke: Instant::now() }
     }
 
     /// Shows what the run tells.
     pub fn hear(&mut self, event: &Event) {
         match event {
-            Event::Ready { run, plan, step, steps } => {
+            Event::Ready { run, plan, step, steps, groups } => {
+                self.barren.groups = *groups;
                 let from = if *step > 0 { format!(", from step {step}") } else { String::new() };
                 self.say(&format!("run {} ({steps} steps{from})", shown(run)));
                 self.say(&memory::line(plan.device(), plan));
@@ -101,6 +104,7 @@ impl Live {
                 out::note(self.table().trim_end());
             }
         }
+        std::mem::take(&mut self.barren).summary().iter().for_each(|line| out::note(line));
     }
 
     fn begin(&mut self, step: u64, steps: u64) {
@@ -124,6 +128,9 @@ impl Live {
                 bars.steps.inc(1);
             }
             None => self.plain_row(),
+        }
+        if let Some(line) = self.barren.hear(row) {
+            self.say(&line);
         }
         if let Some(what) = row.get("not_finite").and_then(Value::as_str) {
             let step = row.get("step").and_then(Value::as_u64).unwrap_or(0);

@@ -37,6 +37,15 @@ pub const LEGEND: &str = "\
 over: named a price above budget. broken: broke format or protocol. fixed: regulator's corrections of the seller an episode.
 rising: episodes whose bids never fell. as thought: bids at the price the thought names. reasons: replies that gave one.";
 
+/// A line for each buyer whose every game ended on a broken reply: such a row says nothing of how it bargains.
+pub fn broken(rows: &[Row]) -> Vec<String> {
+    let all = rows.iter().filter(|row| row.scenario == "all" && row.n > 0 && row.format_error_rate == 1.0);
+    let line = |row: &Row| {
+        format!("warning: every game of {} against {} ended on a reply that breaks the protocol", row.buyer, row.seller)
+    };
+    all.map(line).collect()
+}
+
 /// Paired differences of reward.
 pub fn differences(all: &[Difference]) -> String {
     let mut cells = vec![["difference of reward", "seller", "case", "products", "mean", ""].map(String::from).to_vec()];

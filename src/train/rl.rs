@@ -42,6 +42,8 @@ pub enum Event<'a> {
         step: u64,
         /// Steps in all.
         steps: u64,
+        /// Groups of a step.
+        groups: usize,
     },
     /// Tokens of demonstrations were learned.
     Supervised {
@@ -104,7 +106,8 @@ pub fn run(
     let mut metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
     let mut episodes = dir.log("episodes.jsonl", state.episodes_bytes)?;
     let steps = setup.config.grpo.steps as u64;
-    events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps });
+    let groups = setup.config.rollout.products_per_step;
+    events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps, groups });
     while state.step < steps {
         let stopping = stop.load(Ordering::Relaxed);
         if !stopping {
