@@ -6,6 +6,7 @@
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Weights};
+use crate::negotiate::Cents;
 use crate::text::Chat;
 use std::path::Path;
 
@@ -19,6 +20,9 @@ const RECORD: &str = include_str!("../assets/tiny/haggle/init.json");
 
 /// The name that stands for this model where a folder could stand.
 pub const NAME: &str = "embedded";
+
+/// The dearest list price it was shown, and can copy.
+pub const DEAREST: Cents = Cents(999_999);
 
 /// The embedded weights.
 ///

@@ -10,7 +10,7 @@ use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
-use crate::setup::Setup;
+use crate::setup::{Setup, known};
 use crate::tasks;
 use crate::text::{Chat, Transcript};
 use crate::train::rl;
@@ -27,6 +27,8 @@ const PLAYED: usize = 32;
 pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
     let setup = Setup::open(config)?;
     tasks::fit_run(&setup)?;
+    let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
+    out::known(setup.notes.iter().chain(&warning));
     let mut plan = Plan::dry(&setup.dev);
     rl::planned(config, &mut plan)?;
     let work = Work::of(&setup)?;

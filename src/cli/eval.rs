@@ -6,7 +6,7 @@ use crate::config::paths::spelled;
 use crate::error::{Error, Result};
 use crate::eval::make_folder;
 use crate::setup::Setup;
-use crate::setup::{base, memory};
+use crate::setup::{base, known, memory};
 use crate::tasks::game::Opponent;
 use crate::tasks::{self, Entrant};
 use clap::Args;
@@ -58,6 +58,10 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let (mut task, scripts) = (tasks::named("game")?, Opponent::named(&setup.config.eval.seller)?);
     let frozen_plays = scripts.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
     tasks::fit(&setup, &mut *task, &[&setup.base, &model], frozen_plays, &[&setup.held_out])?;
+    let mut players = vec![config.model.base.as_str(), &name];
+    players.extend(frozen_plays.then_some(config.model.seller.as_str()));
+    let warning = known::warn(&config, &players, &[&setup.held_out])?;
+    out::known(setup.notes.iter().chain(&warning));
     let models = [
         Entrant { name: "untrained", weights: &setup.base.weights, chat: &setup.base.chat },
         Entrant { name: "trained", weights: &model.weights, chat: &model.chat },
@@ -72,6 +76,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let report = report?;
     let written = globals.out.as_deref().map_or(Ok(()), |folder| report.write(folder));
     let rows = report.table.rows();
+    out::known(&tables::broken(&rows));
     if globals.json {
         let text = serde_json::to_string_pretty(&report.summary()?).map_err(|e| Error::data("rows", e))?;
         out::line(&text);

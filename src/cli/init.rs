@@ -8,8 +8,7 @@ use crate::device::Device;
 use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result, shown};
 use crate::model::ModelConfig;
-use crate::setup::Setup;
-use crate::setup::base;
+use crate::setup::{Setup, base, known};
 use crate::sft::dialogues::{self, Dialogues};
 use crate::sft::probe::{Probe, probe};
 use crate::sft::teach;
@@ -142,6 +141,8 @@ fn whole(dir: &Path) -> String {
 fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
     leaves_whole(dir);
     let mut setup = Setup::open(config)?;
+    let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
+    out::known(setup.notes.iter().chain(&warning));
     let mut live = Live::new();
     let (mut task, tokens) = (tasks::named(&config.task.name)?, config.task.supervised_tokens as u64);
     teach::teach(&mut setup, &*task, tokens, &mut |done, of| live.hear(&Event::Supervised { done, of }))?;

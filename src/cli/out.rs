@@ -31,6 +31,11 @@ pub fn note(line: &str) {
     let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
+/// Writes what should be known of the input to stderr, a line each.
+pub fn known<'a>(lines: impl IntoIterator<Item = &'a String>) {
+    lines.into_iter().for_each(|line| note(&format!("haggle: {}", plain(line))));
+}
+
 /// A text of others as a terminal may show it: what would move the cursor or set the title is spelled out.
 pub fn plain(text: &str) -> String {
     let spelled = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.into() };

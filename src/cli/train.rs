@@ -13,7 +13,7 @@ use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
 use crate::run::tensorboard::{EventWriter, StepScalars};
 use crate::setup::inputs::Inputs;
-use crate::setup::{Setup, memory, resume};
+use crate::setup::{Setup, known, memory, resume};
 use crate::sft::teach;
 use crate::tasks::{self, Entrant};
 use crate::train::rl::{self, Event};
@@ -146,6 +146,8 @@ pub fn train(
     memory::fit(&dev, config, &rl::planned)?;
     let mut setup = Setup::open_on(dev, config)?;
     tasks::fit_run(&setup)?;
+    let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
+    out::known(setup.notes.iter().chain(&warning));
     let inputs = Inputs::of(&setup)?;
     let dir = if resume { reopen(run, config, &inputs)? } else { RunDir::create(run, &config.to_toml(true))? };
     if !resume {

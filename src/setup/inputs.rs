@@ -4,7 +4,7 @@
 //! them. A path says where that is found, no more.
 
 use super::base::{self, Base};
-use super::{Setup, products};
+use super::{Setup, Stock, products};
 use crate::device::Device;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ impl Inputs {
         let (model, mut crcs) = (&setup.config.model, BTreeMap::new());
         let mut whole = setup.config.clone();
         (whole.products.limit, whole.eval.products) = (0, 0);
-        let (train, held_out) = products(&whole)?;
+        let Stock { train, held_out, .. } = products(&whole)?;
         for product in train.iter().chain(&held_out) {
             // `books_12` is a record of books.json.
             let file = product.code.rsplit_once('_').map_or(product.code.as_str(), |(file, _)| file);

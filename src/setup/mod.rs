@@ -4,6 +4,7 @@
 
 pub mod base;
 pub mod inputs;
+pub mod known;
 pub mod memory;
 pub mod resume;
 
@@ -38,6 +39,8 @@ pub struct Setup {
     pub held_out: Vec<Arc<Product>>,
     /// The rules of the game.
     pub rules: Rules,
+    /// What should be known of the products, a line each: see [`folder::Folder::notes`].
+    pub notes: Vec<String>,
 }
 
 /// Version of the starting weights, apart from every version the trained weights take: engines cache by version.
@@ -64,9 +67,9 @@ impl Setup {
             "base" => base::open(&dev, &config.model.base, config.compute())?,
             other => base::open(&dev, other, config.compute())?,
         };
-        let (train, held_out) = products(config)?;
+        let Stock { train, held_out, notes } = products(config)?;
         let rules = rules(config);
-        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules })
+        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes })
     }
 
     /// Rollouts of a step, which is also how many episodes run at a time.
@@ -167,21 +170,47 @@ pub fn rules(config: &Config) -> Rules {
 /// Products, each shared by the episodes over it.
 pub type Products = Vec<Arc<Product>>;
 
+/// The products of a config.
+#[derive(Debug, Clone)]
+pub struct Stock {
+    /// To train on.
+    pub train: Products,
+    /// Held out for evaluation.
+    pub held_out: Products,
+    /// What should be known of the folder: see [`folder::Folder::notes`].
+    pub notes: Vec<String>,
+}
+
 /// Training and held-out products of a config.
 ///
 /// # Errors
-/// [`Error::Data`] when one of the two is empty, and what [`folder::load`] says.
-pub fn products(config: &Config) -> Result<(Products, Products)> {
-    let path = place(&config.products.path);
-    let all = if config.products.path == "embedded" { catalog::embedded()? } else { folder::load(&path)? };
-    let (train, held_out) = split(&all);
-    for (kind, set) in [("training", &train), ("held-out", &held_out)] {
+/// [`Error::Data`] when one of the two is empty, and what [`folder::read`] says.
+pub fn products(config: &Config) -> Result<Stock> {
+    let stock = stock(config)?;
+    for (kind, set) in [("training", &stock.train), ("held-out", &stock.held_out)] {
         if set.is_empty() {
-            let what = format!("{} products leave none for the {kind} set (one in seven is held out)", all.len());
-            return Err(Error::data(&path, what));
+            let n = stock.train.len() + stock.held_out.len();
+            let what = format!("{n} products leave none for the {kind} set (one in seven is held out)");
+            return Err(Error::data(place(&config.products.path), what));
         }
     }
-    Ok((spread(train, config.products.limit), spread(held_out, config.eval.products)))
+    Ok(stock)
+}
+
+/// The same where one of the two may be empty.
+///
+/// # Errors
+/// As [`folder::read`].
+pub fn stock(config: &Config) -> Result<Stock> {
+    let ((train, held_out), notes) = match config.products.path == "embedded" {
+        true => (split(&catalog::embedded()?), vec![]),
+        false => {
+            let folder = folder::read(&place(&config.products.path))?;
+            (folder.split(), folder.notes)
+        }
+    };
+    let (train, held_out) = (spread(train, config.products.limit), spread(held_out, config.eval.products));
+    Ok(Stock { train, held_out, notes })
 }
 
 /// At most `n` of a list, evenly spread over it so that every category keeps its share; 0 is all.

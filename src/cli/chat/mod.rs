@@ -11,8 +11,7 @@ use crate::infer::{Engine, Sampling};
 use crate::negotiate::{Episode, Outcome, Persona, Product, Side, reward};
 use crate::noise::Noise;
 use crate::rollout::{self, Job, Player, Voice};
-use crate::setup;
-use crate::setup::{base, memory};
+use crate::setup::{self, Stock, base, known, memory};
 use crate::tasks::{self, Told};
 use clap::Args;
 use serde_json::json;
@@ -73,7 +72,8 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     }
     let model = base::open(&dev, &name, config.compute())?;
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
-    let product = choose(&config, args.product.as_deref())?;
+    let (product, notes) = choose(&config, &name, args.product.as_deref())?;
+    out::known(&notes);
     let mut episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
     let (ours, rest) = (Told::of(&episode, person.other() as usize), 2 * config.rollout.max_reply_tokens);
     if let Err(why) = tasks::fits(&model.chat, &model.weights.config, &ours.prompt, rest)? {
@@ -113,17 +113,23 @@ fn sampling(args: &ChatArgs, config: &Config, person: Side, end: i32) -> Samplin
     Sampling { top_p: args.top_p, ..Sampling::plain(temperature, rollout.max_reply_tokens, end) }
 }
 
-/// The product of a code, or a held-out one by the seed.
-fn choose(config: &Config, code: Option<&str>) -> Result<Arc<Product>> {
-    let (train, held_out) = setup::products(config)?;
-    let Some(code) = code else {
-        return Ok(held_out[Noise::new(config.seed, CHAT).below(0, held_out.len())].clone());
+/// The product of a code, or one by the seed, held out where the folder has such; and what should be known of the folder.
+fn choose(config: &Config, model: &str, code: Option<&str>) -> Result<(Arc<Product>, Vec<String>)> {
+    let Stock { train, held_out, mut notes } = setup::stock(config)?;
+    let from = if held_out.is_empty() { &train } else { &held_out };
+    let path = place(&config.products.path);
+    let product = match code {
+        None if from.is_empty() => return Err(Error::data(path, "holds no product to choose")),
+        None => from[Noise::new(config.seed, CHAT).below(0, from.len())].clone(),
+        Some(code) => {
+            let found = held_out.iter().chain(&train).find(|product| product.code == code).cloned();
+            let near = from.first().map(|p| p.code.clone()).unwrap_or_default();
+            let what = format!("holds no product `{code}`; codes look like {near}");
+            found.ok_or_else(|| Error::data(path, what))?
+        }
     };
-    let found = held_out.iter().chain(&train).find(|product| product.code == code);
-    let near = || held_out.first().map(|p| p.code.clone()).unwrap_or_default();
-    found.cloned().ok_or_else(|| {
-        Error::data(place(&config.products.path), format!("holds no product `{code}`; codes look like {}", near()))
-    })
+    notes.extend(known::warn(config, &[model], &[std::slice::from_ref(&product)])?);
+    Ok((product, notes))
 }
 
 fn print_json(episode: &Episode, outcome: Option<Outcome>) -> Result<()> {
