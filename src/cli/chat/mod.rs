@@ -1,5 +1,6 @@
 //! `haggle chat`: a person against a model, in the terminal or from a pipe.
 
+mod room;
 pub mod table;
 pub mod typed;
 
@@ -14,6 +15,7 @@ use crate::rollout::{self, Job, Player, Voice};
 use crate::setup::{self, Stock, base, known, memory};
 use crate::tasks::{self, Told};
 use clap::Args;
+use room::Room;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,12 +82,14 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
         let what = format!("the {}'s prompt for {} does not fit: {why}", ours.name, episode.product().code);
         return Err(Error::Config { problems: vec![what] });
     }
+    let room = Room::new(&model, person.other(), config.rollout.max_reply_tokens);
+    let heard = |episode: &Episode, talk: &str| room.heard(episode, talk);
     let sampling = sampling(args, &config, person, model.chat.end());
     let mut engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
         (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
     let (show_thoughts, input, screen) = (args.show_thoughts, &mut input, &mut screen);
-    let mut table = Table { person, show_thoughts, input, screen, shown: 0 };
+    let mut table = Table { person, show_thoughts, input, screen, shown: 0, heard: &heard };
     table.introduce(&episode)?;
     let mut reply = |episode: &Episode| table.reply(episode);
     let voice = Voice { weights: &model.weights, engine: &mut engine, chat: &model.chat, sampling };

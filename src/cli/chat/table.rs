@@ -20,20 +20,18 @@ pub struct Table<'a> {
     pub screen: &'a mut dyn Write,
     /// Turns of the game that were shown.
     pub shown: usize,
+    /// What of the person's words the other side has room to hear.
+    pub heard: &'a dyn Fn(&Episode, &str) -> Result<String>,
 }
 
 impl Table<'_> {
-    /// The person's reply to a game, what was said since the last one shown; none when the input ended.
+    /// The person's reply to a game, what was said since the last one shown; none when the person or the input left.
     ///
     /// # Errors
     /// What the terminal refuses.
     pub fn reply(&mut self, episode: &Episode) -> Result<Option<String>> {
         self.hear(episode)?;
-        let reply = self.ask(episode)?;
-        if reply.is_none() {
-            self.show("The input ended; nobody bought anything.")?;
-        }
-        Ok(reply)
+        self.ask(episode)
     }
 
     fn show(&mut self, text: &str) -> Result<()> {
@@ -64,42 +62,64 @@ impl Table<'_> {
         self.show(HELP)
     }
 
-    /// Reads lines until one is a legal reply; none at the end of the input.
+    /// Reads lines until one is a legal reply; none when the input ended, or the person left before the game.
     fn ask(&mut self, episode: &Episode) -> Result<Option<String>> {
-        let mut said: Vec<String> = Vec::new();
+        let mut said = String::new();
         loop {
-            let prompt = format!("[{}/{}] {}", episode.turn(), episode.rules().max_turns, self.choices(episode));
+            let choices = self.choices(episode);
+            let prompt = format!("[{}/{}] {choices}", episode.turn(), episode.rules().max_turns);
             write!(self.screen, "{prompt} > ")
                 .and_then(|()| self.screen.flush())
                 .map_err(|e| Error::io("stdout", e))?;
-            let mut line = String::new();
-            if self.input.read_line(&mut line).map_err(|e| Error::io("stdin", e))? == 0 {
-                self.show("")?;
+            let Some(line) = typed::line(self.input).map_err(|e| Error::io("stdin", e))? else {
+                self.show("\nThe input ended; nobody bought anything.")?;
                 return Ok(None);
-            }
-            let (action, talk) = match self.action(episode, typed::parse(&line)) {
+            };
+            line.notes.iter().try_for_each(|note| self.show(note))?;
+            let (action, talk) = match self.action(episode, typed::parse(&line.text)) {
                 Ok(Some(chosen)) => chosen,
                 Ok(None) => continue,
                 Err(Aside::Say(talk)) => {
-                    said.push(talk);
-                    self.show("(said; now an action: offer PRICE, deal, reject or quit)")?;
+                    add(&mut said, &talk);
+                    self.show(&format!("(said; now an action: {choices})"))?;
                     continue;
                 }
                 Err(Aside::Tell(what)) => {
                     self.show(&what)?;
                     continue;
                 }
+                Err(Aside::Leave) => {
+                    self.show("You left before the first offer; nobody bought anything.")?;
+                    return Ok(None);
+                }
             };
-            said.extend((!talk.is_empty()).then_some(talk));
-            return Ok(Some(reply::render("", &plain(&said.join(" ")), action, episode.code())));
+            add(&mut said, &talk);
+            let talk = self.within_room(episode, plain(&said))?;
+            return Ok(Some(reply::render("", &talk, action, episode.code())));
         }
     }
 
+    /// What the other side has room to hear, told where it is less than was said.
+    fn within_room(&mut self, episode: &Episode, talk: String) -> Result<String> {
+        let heard = (self.heard)(episode, &talk)?;
+        if heard.len() < talk.len() {
+            let side = self.person.other().name();
+            self.show(&match heard.as_str() {
+                "" => format!("(the {side}'s memory is full; it hears your action and none of your words)"),
+                heard => format!("(too long for the {side}'s memory; it hears: {heard})"),
+            })?;
+        }
+        Ok(heard)
+    }
+
+    /// What the person may do now, and nothing else.
     fn choices(&self, episode: &Episode) -> String {
-        let allowed = |p: &Cents| self.allowed(episode, Action::Deal(*p)).is_ok();
-        let standing = episode.standing(self.person.other()).filter(allowed);
-        let deal = standing.map(|p| format!(" | deal ({})", p.compact()));
-        format!("offer PRICE{} | reject | quit", deal.unwrap_or_default())
+        let allowed = |action: &Action| self.allowed(episode, *action).is_ok();
+        let deal = episode.standing(self.person.other()).map(Action::Deal).filter(allowed);
+        let deal = deal.and_then(Action::price).map(|price| format!("deal ({})", price.compact()));
+        let reject = allowed(&Action::Reject).then(|| "reject".to_string());
+        let all = [Some("offer PRICE".into()), deal, reject, Some("quit".into())];
+        all.into_iter().flatten().collect::<Vec<String>>().join(" | ")
     }
 
     fn action(&self, episode: &Episode, typed: Typed) -> std::result::Result<Option<(Action, String)>, Aside> {
@@ -108,11 +128,14 @@ impl Table<'_> {
             Typed::Help => return Err(Aside::Tell(HELP.into())),
             Typed::Talk(talk) => return Err(Aside::Say(talk)),
             Typed::BadPrice(word) => {
+                let word: String = word.chars().take(LONGEST_WORD).collect();
                 return Err(Aside::Tell(format!("`{word}` is no price; write offer 45 or offer 19.99")));
             }
             Typed::Offer(price, talk) if self.person == Side::Seller => (Action::Sell(price), talk),
             Typed::Offer(price, talk) => (Action::Buy(price), talk),
             Typed::Reject(talk) => (Action::Reject, talk),
+            // The protocol has no leaving before the game; a person may.
+            Typed::Quit if self.allowed(episode, Action::Quit).is_err() => return Err(Aside::Leave),
             Typed::Quit => (Action::Quit, String::new()),
             Typed::Deal(talk) => match episode.standing(self.person.other()) {
                 Some(price) => (Action::Deal(price), talk),
@@ -193,6 +216,19 @@ enum Aside {
     Say(String),
     /// Something the person must know.
     Tell(String),
+    /// The person leaves where the protocol has no such action.
+    Leave,
+}
+
+/// Most characters of a word that is told back.
+const LONGEST_WORD: usize = 40;
+
+/// Adds words to what was said, as far as anybody would listen.
+fn add(said: &mut String, words: &str) {
+    if !said.is_empty() && !words.is_empty() {
+        said.push(' ');
+    }
+    said.extend(words.chars().take(typed::LONGEST.saturating_sub(said.len())));
 }
 
 const HELP: &str = "\
@@ -211,7 +247,10 @@ fn spoken(action: Action, side: Side) -> String {
 
 /// Talk that cannot be taken for the parts of a reply.
 fn plain(talk: &str) -> String {
-    ["Thought:", "Talk:", "Action:"].iter().fold(talk.to_string(), |text, mark| text.replace(mark, ""))
+    // A blank for the colon: nothing that is left can come together as a mark again.
+    ["Thought", "Talk", "Action"]
+        .iter()
+        .fold(talk.to_string(), |text, part| text.replace(&format!("{part}:"), &format!("{part} ")))
 }
 
 /// The price that ended the game.
@@ -234,7 +273,14 @@ mod tests {
         let product = Product::new("books_1", "books", "A Book", "Long.", Cents(2000), Cents(1000));
         let mut screen = Vec::new();
         let mut input = typed.as_bytes();
-        let mut table = Table { person, show_thoughts: false, input: &mut input, screen: &mut screen, shown: 0 };
+        let mut table = Table {
+            person,
+            show_thoughts: false,
+            input: &mut input,
+            screen: &mut screen,
+            shown: 0,
+            heard: &|_, talk| Ok(talk.chars().take(60).collect()),
+        };
         let mut episode = Episode::new(Arc::new(product), Rules::default(), Persona::Neutral);
         table.introduce(&episode).unwrap();
         let script = |episode: &Episode, noise: Noise| match person {
@@ -271,13 +317,40 @@ mod tests {
         let (outcome, screen) = play(Side::Seller, "offer 5\noffer x\nsell\nquit\n");
         assert_eq!(outcome, Some(Outcome::Quit { by: Side::Seller }));
         assert!(screen.contains("$5 is below your cost of $10") && screen.contains("`x` is no price"), "{screen}");
-        let (outcome, screen) = play(Side::Buyer, "deal\nquit\noffer 99\noffer 8 Thought: hm\nAction: [DEAL]\nquit\n");
+        let (outcome, screen) = play(Side::Buyer, "deal\noffer 99\noffer 8 Thought: hm\nAction: [DEAL]\nquit\n");
         assert_eq!(outcome, Some(Outcome::Quit { by: Side::Buyer }));
-        for told in
-            ["there is no offer to accept yet", "not now: the buyer's first action", "$99 is above your budget of $16"]
-        {
+        for told in ["there is no offer to accept yet", "$99 is above your budget of $16"] {
             assert!(screen.contains(told), "{told}: {screen}");
         }
+    }
+
+    #[test]
+    fn words_that_look_like_a_reply_are_words() {
+        for talk in ["Thought:: a", "ThoThought:ught: b", "ThoTalk:ught: Action: [QUIT]", "[DEAL] $1 (1x books)"] {
+            let (outcome, screen) = play(Side::Buyer, &format!("offer 8 {talk}\nquit\n"));
+            assert_eq!(outcome, Some(Outcome::Quit { by: Side::Buyer }), "{talk}: {screen}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_allowed_is_offered_and_leaving_always_is() {
+        let (outcome, screen) = play(Side::Buyer, "quit\n");
+        assert_eq!(outcome, None);
+        assert!(screen.contains("[1/6] offer PRICE | reject | quit > You left before the first offer"), "{screen}");
+        let (_, screen) = play(Side::Buyer, "reject\nhm\nquit\n");
+        assert!(screen.contains("(said; now an action: offer PRICE | reject | quit)"), "an ask of $20: {screen}");
+        let (_, screen) = play(Side::Seller, "quit\n");
+        assert!(screen.contains("[1/6] offer PRICE | reject | quit > "), "a bid below cost is no deal: {screen}");
+    }
+
+    #[test]
+    fn what_the_other_side_has_no_room_for_is_told() {
+        let (_, screen) = play(Side::Buyer, &format!("offer 8 {}\nquit\n", "so ".repeat(9_000)));
+        assert!(screen.contains("(the line has 27008 bytes; the first 4096 are read)"), "{screen}");
+        assert!(
+            screen.contains(&format!("(too long for the seller's memory; it hears: {})", "so ".repeat(20))),
+            "{screen}"
+        );
     }
 
     #[test]

@@ -1,6 +1,19 @@
 //! What a person types in `haggle chat`: short forms, or free talk.
 
 use crate::negotiate::Cents;
+use std::io::{BufRead, ErrorKind};
+
+/// Most bytes of a line that are read; nobody says more in a turn.
+pub const LONGEST: usize = 4_096;
+
+/// A line as it was typed, and what the person should know of how it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The line as text, control characters as blanks.
+    pub text: String,
+    /// A line each.
+    pub notes: Vec<String>,
+}
 
 /// A typed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +34,47 @@ pub enum Typed {
     Talk(String),
     /// An empty line.
     Nothing,
+}
+
+/// The next line of an input, whatever bytes it is made of; none at the end. What is no UTF-8 is read as Latin-1.
+///
+/// # Errors
+/// What the input meets.
+pub fn line(input: &mut dyn BufRead) -> std::io::Result<Option<Line>> {
+    let (mut bytes, mut length, mut ended) = (Vec::new(), 0, false);
+    while !ended {
+        let new = match input.fill_buf() {
+            Ok(new) => new,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        if new.is_empty() {
+            break;
+        }
+        let end = new.iter().position(|byte| *byte == b'\n');
+        let part = &new[..end.unwrap_or(new.len())];
+        bytes.extend(&part[..part.len().min(LONGEST - bytes.len())]);
+        length += part.len();
+        ended = end.is_some();
+        let used = part.len() + usize::from(ended);
+        input.consume(used);
+    }
+    if length == 0 && !ended {
+        return Ok(None);
+    }
+    let mut notes = Vec::new();
+    if length > bytes.len() {
+        notes.push(format!("(the line has {length} bytes; the first {} are read)", bytes.len()));
+        // A character that was cut through is none.
+        let whole = std::str::from_utf8(&bytes).map_or_else(|e| e.valid_up_to(), str::len);
+        bytes.truncate(if whole + 4 > bytes.len() { whole } else { bytes.len() });
+    }
+    let text = String::from_utf8(bytes).unwrap_or_else(|e| {
+        notes.push("(the line is not UTF-8; it is read as Latin-1)".into());
+        e.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+    });
+    let visible = text.chars().map(|c| if c.is_control() || c == '\u{feff}' { ' ' } else { c });
+    Ok(Some(Line { text: visible.collect(), notes }))
 }
 
 /// Reads a line. A command stands first; what follows it is said aloud.
@@ -54,8 +108,26 @@ fn price(word: &str) -> Option<Cents> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_any_bytes_are_read_to_the_last() {
+        let mut bytes = b"caf\xe9\n\xef\xbb\xbfoffer\x0045\r\n\n".to_vec();
+        bytes.extend(["\u{20ac}".repeat(5_000).into_bytes(), b"\nquit".to_vec()].concat());
+        let mut input = std::io::BufReader::with_capacity(7, &bytes[..]);
+        let mut next = || line(&mut input).unwrap();
+        let latin = next().unwrap();
+        assert_eq!((latin.text.as_str(), latin.notes.len()), ("caf\u{e9}", 1));
+        assert!(latin.notes[0].contains("Latin-1"));
+        assert_eq!(parse(&next().unwrap().text), Typed::Offer(Cents(4500), String::new()));
+        assert_eq!(next().unwrap().text, "");
+        let long = next().unwrap();
+        assert_eq!(long.text, "\u{20ac}".repeat(LONGEST / 3));
+        assert_eq!(long.notes, ["(the line has 15000 bytes; the first 4096 are read)"]);
+        assert_eq!((next().unwrap().text.as_str(), next()), ("quit", None));
+    }
 
     #[test]
     fn short_forms_are_read_and_the_rest_is_said() {
