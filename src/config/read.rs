@@ -39,7 +39,9 @@ pub fn read_text(config: &mut Config, name: &str, text: &str, found: &mut Found)
         Ok(document) => document,
         Err(e) => {
             let line = e.span().map_or(1, |span| line_of(text, span.start));
-            return found.problems.push(format!("{name}:{line}: not TOML: {}", e.message().replace('\n', "; ")));
+            let value = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map_or("", |(_, value)| value);
+            let hint = hint(value.split('#').next().unwrap_or_default().trim());
+            return found.problems.push(format!("{name}:{line}: not TOML: {}{hint}", e.message().replace('\n', "; ")));
         }
     };
     let reader = Reader { name, text };
@@ -113,7 +115,8 @@ fn slot<'a>(config: &'a mut Config, key: &str) -> Option<Field<'a>> {
 }
 
 fn store(field: Field, value: &Value) -> Result<(), String> {
-    let want = |kind: &str| format!("must be {kind}, is {}", described(value));
+    let hint = hint(value.as_str().unwrap_or_default());
+    let want = |kind: &str| format!("must be {kind}, is {}{hint}", described(value));
     match field.slot {
         Slot::Switch(at) => *at = value.as_bool().ok_or_else(|| want("true or false"))?,
         Slot::Seed(at) => {
@@ -152,6 +155,32 @@ const MOST: usize = 1 << 30;
 fn described(value: &Value) -> String {
     let text = value.to_string();
     format!("{} ({})", text.trim(), value.type_name())
+}
+
+/// `; write 0.001` for a number or a truth value that TOML spells otherwise, else nothing.
+fn hint(value: &str) -> String {
+    spelled(value).map_or(String::new(), |right| format!("; write {right}"))
+}
+
+/// TOML's spelling of `.001`, `1.`, `-.5`, `1.e-4`, `007`, `0,5`, `True`; none where a value is right, or means nothing.
+fn spelled(value: &str) -> Option<String> {
+    let lower = value.trim_matches(['"', '\'']).trim().to_ascii_lowercase();
+    let (sign, digits) = lower.strip_prefix(['-', '+']).map_or(("", &*lower), |rest| (&lower[..1], rest));
+    let (number, exponent) =
+        digits.split_once('e').map_or((digits, ""), |(number, _)| (number, &digits[number.len()..]));
+    let (whole, fraction) = number.split_once(['.', ',']).map_or((number, None), |(whole, part)| (whole, Some(part)));
+    let or_zero = |part: &str| if part.is_empty() { "0".to_string() } else { part.to_string() };
+    let right = match lower.as_str() {
+        "true" | "false" => lower.clone(),
+        _ if (whole.to_owned() + fraction.unwrap_or_default()).is_empty() => return None,
+        _ => {
+            let whole = or_zero(whole.trim_start_matches('0'));
+            let fraction = fraction.map_or(String::new(), |part| format!(".{}", or_zero(part)));
+            format!("{sign}{whole}{fraction}{exponent}")
+        }
+    };
+    let known = right.parse::<Value>().is_ok_and(|v| v.is_bool() || v.is_integer() || v.is_float());
+    (known && value.parse::<Value>().map_or(true, |v| v.is_str())).then_some(right)
 }
 
 fn unknown(key: &str) -> String {

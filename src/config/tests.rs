@@ -228,3 +228,34 @@ fn every_listed_rule_can_be_set_and_every_choice_is_listed() {
         }
     }
 }
+
+#[test]
+fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
+    let problem = |set: &str| {
+        let (key, value) = set.split_once('=').unwrap();
+        let one = Override { origin: format!("--set {set}"), key: key.into(), value: value.into() };
+        Config::load(None, &[one]).unwrap_err().to_string()
+    };
+    for (set, want) in [
+        ("optim.lr=.001", "; write 0.001"),
+        ("optim.lr=-.5", "; write -0.5"),
+        ("optim.lr=1.e-4", "; write 1.0e-4"),
+        ("optim.lr=0,001", "; write 0.001"),
+        ("rollout.temperature=1.", "; write 1.0"),
+        ("grpo.steps=007", "; write 7"),
+        ("engine.graphs=True", "; write true"),
+        ("engine.graphs=FALSE", "; write false"),
+    ] {
+        let said = problem(set);
+        assert!(said.ends_with(want) && said.contains(set), "{set}: {said}");
+        let (key, value) = set.split_once('=').unwrap();
+        let (section, key) = key.split_once('.').unwrap();
+        let text = format!("seed = 1\n[{section}]\n{key} = {value} # as they write it\n");
+        let said = Config::parse("my.toml", &text, &[]).unwrap_err().to_string();
+        assert!(said.starts_with("my.toml:3: not TOML: ") && said.ends_with(want), "{set}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    for set in ["optim.lr=fast", "optim.lr=.", "optim.lr=-", "grpo.steps=1.5", "grpo.steps=1e", "engine.graphs=yes"] {
+        assert!(!problem(set).contains("; write"), "{}", problem(set));
+    }
+}
