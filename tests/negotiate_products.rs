@@ -1,8 +1,11 @@
 //! Products: the published files, the generated catalog, bad input, the split.
 
 #![allow(clippy::unwrap_used)]
+use haggle::negotiate::folder::Folder;
 use haggle::negotiate::{Card, Cents, Level, Product, Scenario, Side, catalog, folder, product};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The published data set, when this machine has it.
 fn published() -> Option<Vec<Product>> {
@@ -30,6 +33,36 @@ fn published_files_load_as_counted() {
     assert!(described > 750, "features stand in for missing descriptions: {described}");
     let (train, test) = product::split(&products);
     assert_eq!((train.len(), test.len()), (689, 113));
+    // No title stands in it twice.
+    assert_eq!(Folder { products, notes: vec![] }.split(), (train, test));
+}
+
+/// First digits of the SHA-256 of a text, by coreutils; none where there is no `sha256sum`.
+fn sha256(text: &str) -> Option<String> {
+    let child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.ok()?;
+    child.stdin.take()?.write_all(text.as_bytes()).ok()?;
+    Some(String::from_utf8(child.wait_with_output().ok()?.stdout).ok()?[..8].into())
+}
+
+#[test]
+fn the_list_of_records_names_those_the_table_used() {
+    let list = include_str!("../docs/amazon_802.txt");
+    let listed: Vec<(String, &str)> = list
+        .lines()
+        .flat_map(|line| {
+            let (file, all) = line.split_once(' ').unwrap();
+            all.split(' ').enumerate().map(move |(i, hash)| (format!("{file}_{}", i + 1), hash))
+        })
+        .collect();
+    assert_eq!(listed.len(), 802);
+    let Some(products) = published() else { return };
+    for (product, (code, hash)) in products.iter().zip(&listed) {
+        assert_eq!(&product.code, code);
+        let short = product.code.ends_with("_1") || product.code.ends_with("_77");
+        let own = if short { sha256(&product.title) } else { None };
+        assert!(own.as_ref().is_none_or(|own| own == hash), "{code}: {own:?}");
+    }
 }
 
 #[test]
@@ -127,7 +160,10 @@ fn bad_folders_and_files_are_named() {
     for (content, want) in [
         ("{ not json", "is not JSON"),
         ("", "is not JSON"),
-        (r#"{"title":"A"}"#, "record 1: `list_price` is missing; `highest_price` is missing; `lowest_price` is missing"),
+        (
+            r#"{"title":"A"}"#,
+            "record 1: `list_price` is missing; `highest_price` is missing; `lowest_price` is missing",
+        ),
         (r#"{"products":[]}"#, "want an array of records, got an object"),
         ("[]", "hold no record"),
         ("[3]", "record 1: want an object, got a number"),
