@@ -28,11 +28,18 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Its products as (train, test). Records of one title are one product at several prices: all of them go where the first
-    /// goes by [`Product::is_held_out`], so that nothing trained on is held out.
+    /// Its products as (train, test). Records of one title are one product at several prices: all of them go where that of
+    /// the shortest code goes by [`Product::is_held_out`], so that nothing trained on is held out.
     pub fn split(&self) -> (Vec<Product>, Vec<Product>) {
-        let mut sides = HashMap::new();
-        let held_out = |p: &Product| *sides.entry(p.likeness()).or_insert_with(|| p.is_held_out());
+        let mut first: HashMap<String, &Product> = HashMap::new();
+        let rank = |p: &Product| (p.code.len(), p.code.clone());
+        for product in &self.products {
+            let known = first.entry(product.likeness()).or_insert(product);
+            if rank(product) < rank(known) {
+                *known = product;
+            }
+        }
+        let held_out = |p: &Product| first.get(&p.likeness()).is_some_and(|first| first.is_held_out());
         let (test, train): (Vec<Product>, Vec<Product>) = self.products.iter().cloned().partition(held_out);
         (train, test)
     }
@@ -49,21 +56,25 @@ pub fn load(folder: &Path) -> Result<Vec<Product>> {
 /// Reads every product file of a folder, in name order. Hidden files and those of editors (`.x`, `#x#`, `x~`) are passed over.
 /// The code of a record is `{stem}_{n}`, n from 1: the file's stem, whose runs of characters other than letters, digits, `-`,
 /// `_` and `.` become one `-`, so that any side can name it in an action. A file or record that stands there already is
-/// skipped, and a note says so.
+/// skipped, and a note says so; of two files the one of the longer name is taken to be the copy.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Data`] of the folder, or of the file and record when one thing is wrong; [`Error::Products`] when
 /// more is.
 pub fn read(folder: &Path) -> Result<Folder> {
     let mut reading = Reading::default();
-    let files = reading.list(folder)?;
+    let mut files = reading.list(folder)?;
     if files.is_empty() {
         let held = if reading.notes.is_empty() { String::new() } else { format!(" ({})", reading.notes.join("; ")) };
         let what = format!("no product files: want one JSON array a category, such as books.json{held}");
         return Err(Error::data(folder, what));
     }
+    // Of two files that hold the same, the one of the shorter name stays: `books.json`, not `books (1).json`.
+    files.sort_by_key(|file| file.file_name().map(|name| (name.len(), name.to_owned())));
     files.iter().for_each(|file| reading.file(file));
     reading.note_doubles();
+    reading.problems.sort_by(|a, b| a.0.cmp(&b.0));
+    reading.products.sort_by(|a, b| a.0.cmp(&b.0));
     match &reading.problems[..] {
         [] => {}
         [(path, what)] => return Err(Error::data(path, what)),
@@ -77,13 +88,14 @@ pub fn read(folder: &Path) -> Result<Folder> {
     if reading.products.is_empty() {
         return Err(Error::data(folder, "the product files hold no record"));
     }
-    Ok(Folder { products: reading.products, notes: reading.notes })
+    Ok(Folder { products: reading.products.into_iter().map(|(_, product)| product).collect(), notes: reading.notes })
 }
 
 /// A folder being read.
 #[derive(Default)]
 struct Reading {
-    products: Vec<Product>,
+    /// Each with its file.
+    products: Vec<(PathBuf, Product)>,
     notes: Vec<String>,
     problems: Vec<(PathBuf, String)>,
     /// What each file held.
@@ -177,7 +189,7 @@ impl Reading {
                     }
                     None => {
                         self.seen.insert(content(&product), (file.into(), n));
-                        self.products.push(product);
+                        self.products.push((file.into(), product));
                     }
                 },
             }

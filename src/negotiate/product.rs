@@ -110,6 +110,11 @@ impl Product {
         if name.is_empty() { "item".into() } else { name }
     }
 
+    /// The title as one line of a prompt: a line break in it would read as another field.
+    pub fn title_line(&self) -> String {
+        self.title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+
     /// What products of the same title share.
     pub fn likeness(&self) -> String {
         folded(&self.title)

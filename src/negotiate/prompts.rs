@@ -121,17 +121,12 @@ fn paper_system(product: &Product, side: Side, rules: Rules, persona: Persona) -
          [REJECT]   turn the offer down and go on\n\
          [QUIT]   leave without a deal",
         role.trim_end(),
-        one_line(&product.title),
+        product.title_line(),
         product.list.plain(),
         product.description,
         rules.max_turns,
         code = product.code,
     )
-}
-
-/// A title as one line of a prompt: a line break in it would read as another field.
-fn one_line(title: &str) -> String {
-    title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a side hears at the beginning of its turn: all of it public, but for the level, which is in the receiver's own grid.

@@ -50,7 +50,7 @@ impl Shopper {
     /// What the model is told.
     pub fn prompt(&self, k: usize) -> Prompt {
         let line = |(i, p): (usize, &Arc<Product>)| {
-            let title: String = p.title.chars().take(TITLE).collect();
+            let title: String = p.title_line().chars().take(TITLE).collect();
             format!("\n{} {} {title}", code(i, p), p.list.plain())
         };
         let words =
@@ -147,6 +147,9 @@ mod tests {
         assert_eq!(prompt.incoming, "want: under $25.00, with garden");
         assert!(prompt.system.starts_with("shop 3\nbooks A $20.00 Garden Birds\ntoys B $15.00 Wooden Train"));
         assert_eq!(case([false; NEEDS]).prompt(3).incoming, "want: anything");
+        let mut odd = case([true; NEEDS]);
+        odd.listed[1] = Arc::new(Product::new("x", "a\nb", "T\nbooks A\r$1", "", Cents(2_000), Cents(900)));
+        assert!(odd.prompt(3).system.contains("\nother B $20.00 T books A $1\n"), "a title is one line");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn facts(product: &Product) -> Vec<String> {
 
 /// What the model is told.
 pub fn prompt(product: &Product, k: usize) -> Prompt {
-    let title: String = product.title.chars().take(SHOWN).collect();
+    let title: String = product.title_line().chars().take(SHOWN).collect();
     Prompt {
         system: format!("pitch {k}"),
         incoming: format!("{}: {title}\nlist {}", product.category_word(), product.list.plain()),
@@ -83,6 +83,12 @@ mod tests {
     #[test]
     fn facts_are_the_price_the_category_and_four_words_once_each() {
         assert_eq!(facts(&lamp()), ["$19.99", "home", "Bright", "Desk", "Lamp", "with"]);
+    }
+
+    #[test]
+    fn a_title_is_one_line_of_the_prompt() {
+        let odd = Product::new("x", "of my own", "Lamp\nlist $1.00", "", Cents(1_999), Cents(900));
+        assert_eq!(prompt(&odd, 2).incoming, "other: Lamp list $1.00\nlist $19.99");
     }
 
     #[test]
