@@ -40,7 +40,7 @@ pub fn read_text(config: &mut Config, name: &str, text: &str, found: &mut Found)
         Err(e) => {
             let line = e.span().map_or(1, |span| line_of(text, span.start));
             let value = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map_or("", |(_, value)| value);
-            let hint = hint(value.split('#').next().unwrap_or_default().trim());
+            let hint = hint(value.split('#').next().unwrap_or_default().trim(), &|_| true);
             return found.problems.push(format!("{name}:{line}: not TOML: {}{hint}", e.message().replace('\n', "; ")));
         }
     };
@@ -115,7 +115,13 @@ fn slot<'a>(config: &'a mut Config, key: &str) -> Option<Field<'a>> {
 }
 
 fn store(field: Field, value: &Value) -> Result<(), String> {
-    let hint = hint(value.as_str().unwrap_or_default());
+    let fits = |right: &Value| match &field.slot {
+        Slot::Switch(_) => right.is_bool(),
+        Slot::Seed(_) | Slot::Count(..) => right.is_integer(),
+        Slot::Real(..) => right.is_float() || right.is_integer(),
+        Slot::Choice(..) | Slot::Text(_) | Slot::Path(_) => false,
+    };
+    let hint = hint(value.as_str().unwrap_or_default(), &fits);
     let want = |kind: &str| format!("must be {kind}, is {}{hint}", described(value));
     match field.slot {
         Slot::Switch(at) => *at = value.as_bool().ok_or_else(|| want("true or false"))?,
@@ -157,9 +163,12 @@ fn described(value: &Value) -> String {
     format!("{} ({})", text.trim(), value.type_name())
 }
 
-/// `; write 0.001` for a number or a truth value that TOML spells otherwise, else nothing.
-fn hint(value: &str) -> String {
-    spelled(value).map_or(String::new(), |right| format!("; write {right}"))
+/// `; write 0.001` for a number or a truth value that TOML spells otherwise and that `fits`, else nothing.
+fn hint(value: &str, fits: &dyn Fn(&Value) -> bool) -> String {
+    let right = spelled(value).unwrap_or_default();
+    let spellings = [right.as_str(), right.trim_end_matches(".0")];
+    let fitting = spellings.into_iter().find(|text| text.parse::<Value>().is_ok_and(|value| fits(&value)));
+    fitting.map_or(String::new(), |text| format!("; write {text}"))
 }
 
 /// TOML's spelling of `.001`, `1.`, `-.5`, `1.e-4`, `007`, `0,5`, `True`; none where a value is right, or means nothing.

@@ -255,7 +255,18 @@ fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
         assert!(said.starts_with("my.toml:3: not TOML: ") && said.ends_with(want), "{set}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    for set in ["optim.lr=fast", "optim.lr=.", "optim.lr=-", "grpo.steps=1.5", "grpo.steps=1e", "engine.graphs=yes"] {
+    assert!(problem("grpo.steps=7.").ends_with("; write 7"), "{}", problem("grpo.steps=7."));
+    for set in [
+        "optim.lr=fast",
+        "optim.lr=.",
+        "optim.lr=-",
+        "grpo.steps=1.5",
+        "grpo.steps=1e",
+        "grpo.steps=.5",
+        "engine.graphs=yes",
+        "engine.graphs=1.",
+        "device=.5",
+    ] {
         assert!(!problem(set).contains("; write"), "{}", problem(set));
     }
 }
