@@ -265,7 +265,7 @@ fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
         "grpo.steps=.5",
         "engine.graphs=yes",
         "engine.graphs=1.",
-        "device=.5",
+        "game.prompt_style=.5",
     ] {
         assert!(!problem(set).contains("; write"), "{}", problem(set));
     }
