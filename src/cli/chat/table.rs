@@ -48,7 +48,8 @@ impl Table<'_> {
             Side::Seller => (format!("Your cost: {}", product.cost.compact()), "sell above it, as dear as you can"),
             Side::Buyer => (format!("Your budget: {}", product.budget.compact()), "buy below it, as cheap as you can"),
         };
-        let title = format!("{}  (list price {})", product.title_line(), product.list.compact());
+        let words: Vec<&str> = product.title.split_whitespace().collect();
+        let title = format!("{}  (list price {})", words.join(" "), product.list.compact());
         let about: String = product.description.chars().take(300).collect();
         let turns = episode.rules().max_turns;
         self.show(&title)?;
