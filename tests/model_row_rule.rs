@@ -86,7 +86,7 @@ impl Player {
             Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: min_p.view(), key: key.view() };
         let (mut token, mut logprob) = (dev.zeros(DType::I32, 1).unwrap(), dev.zeros(DType::F32, 1).unwrap());
         let logits = self.acts.logits_mut().at(row * VOCAB..(row + 1) * VOCAB);
-        sample(dev, logits, how, token.view_mut(), logprob.view_mut(), VOCAB).unwrap();
+        sample(dev, logits, how, token.view_mut(), logprob.view_mut(), VOCAB, VOCAB).unwrap();
         (dev.to_vec::<i32>(token.view())[0], dev.to_vec::<f32>(logprob.view())[0])
     }
 }

@@ -347,7 +347,7 @@ fn sample_far_rows() {
             key: key.view(),
         };
         let (mut token, mut logprob) = (dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
-        sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), v).unwrap();
+        sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), v, v).unwrap();
         let tokens = end::<i32>(dev, &token, 2).into_iter().map(|t| t as f32);
         tokens.chain(end::<f32>(dev, &logprob, 2)).collect::<Vec<_>>()
     });

@@ -1,5 +1,5 @@
-//! The head and sampling: one set of bits, sampling against its distribution, refusals. The oracle of every op: ops_cases;
-//! the row rule of products: row_rule_gemm.
+//! The head and the noise: one set of bits, refusals. The oracle of every op: ops_cases; the row rule of products:
+//! row_rule_gemm; sampling: ops_sample.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,6 @@ use haggle::ops::gemm::*;
 use haggle::ops::logprob::*;
 use haggle::ops::noise::noise_bits;
 use haggle::ops::sample::oracle::Row;
-use haggle::ops::sample::{Sampling, sample};
 use half::bf16;
 use support::*;
 
@@ -182,133 +181,6 @@ fn linear_logprob_far_logits() {
     assert_eq!(head.forward(&dev)[0], [-10000.0]);
 }
 
-/// Tokens and logprobs of `n` draws from one row of logits.
-fn draw(dev: &Device, logits: &[f32], n: usize, how: Row) -> (Vec<usize>, Vec<f32>) {
-    let mut z = dev.upload(&logits.repeat(n)).unwrap();
-    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 100, i % 100]).collect();
-    let (mut token, mut logprob) = (dev.upload(&vec![-1i32; n]).unwrap(), poisoned(dev, n));
-    let [temperature, top_p, min_p] =
-        [how.temperature, how.top_p, how.min_p].map(|x| dev.upload(&vec![x as f32; n]).unwrap());
-    let (top_k, key) = (dev.upload(&vec![how.top_k as i32; n]).unwrap(), dev.upload(&key).unwrap());
-    let sampling = Sampling {
-        temperature: temperature.view(),
-        top_k: top_k.view(),
-        top_p: top_p.view(),
-        min_p: min_p.view(),
-        key: key.view(),
-    };
-    sample(dev, z.view_mut(), sampling, token.view_mut(), logprob.view_mut(), logits.len()).unwrap();
-    assert!(z.guard_intact() && token.guard_intact());
-    let token: Vec<i32> = dev.to_vec(token.view());
-    (token.iter().map(|t| *t as usize).collect(), take(dev, &logprob))
-}
-
-const ALL: Row = Row { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
-
-/// Rows of logits: odd sizes around the lanes, ties, one token, far tails.
-fn rows() -> Vec<Vec<f32>> {
-    let scaled = |n, s: f32| normal(n, n as u64).iter().map(|x| x * s).collect();
-    vec![
-        vec![0.5],
-        scaled(5, 1.0),
-        scaled(33, 2.0),
-        scaled(100, 0.5),
-        vec![1.0; 24],
-        (0..40).map(|i| (i % 4) as f32).collect(),
-        scaled(4_200, 2.5),
-    ]
-}
-
-/// Every kind of filter, and some together.
-const FILTERS: [Row; 8] = [
-    ALL,
-    Row { temperature: 0.6, ..ALL },
-    Row { temperature: 1.7, ..ALL },
-    Row { top_k: 3, ..ALL },
-    Row { top_p: 0.63, ..ALL },
-    Row { min_p: 0.21, ..ALL },
-    Row { top_k: 7, top_p: 0.81, min_p: 0.051, temperature: 0.9 },
-    Row { temperature: 0.0, ..ALL },
-];
-
-#[test]
-fn sample_draws_the_oracle_s_distribution() {
-    let dev = cpu(2);
-    const N: usize = 8_000;
-    for logits in rows() {
-        for how in FILTERS {
-            let (want, log_p) = haggle::ops::sample::oracle::sample(&wide(&logits), how);
-            let (token, logprob) = draw(&dev, &logits, N, how);
-            let mut counts = vec![0usize; logits.len()];
-            for (t, lp) in token.iter().zip(&logprob) {
-                counts[*t] += 1;
-                assert!(
-                    (*lp as f64 - log_p[*t]).abs() < 2e-6,
-                    "sample {how:?}: logprob {lp} of {t}, want {}",
-                    log_p[*t]
-                );
-            }
-            // Chi-square over the tokens expected at least five times, the rest as one; the noise is fixed, so this
-            // passes always or never. Four and a half standard deviations: one false alarm in 10^5.
-            let (mut chi, mut cells, mut rest) = (0.0, 0.0, (0.0, 0.0));
-            for (count, p) in counts.iter().zip(&want) {
-                assert!(
-                    *count == 0 || *p > 0.0,
-                    "sample {how:?} of {} tokens: drew what no filter keeps",
-                    logits.len()
-                );
-                let (count, expected) = (*count as f64, p * N as f64);
-                if expected >= 5.0 {
-                    chi += (count - expected).powi(2) / expected;
-                    cells += 1.0;
-                } else {
-                    rest = (rest.0 + count, rest.1 + expected);
-                }
-            }
-            let degrees: f64 = cells - 1.0;
-            let limit = degrees + 4.5 * (2.0 * degrees).sqrt() + 1e-9;
-            assert!(chi <= limit, "sample {how:?} of {} tokens: chi-square {chi}, limit {limit}", logits.len());
-            assert!((rest.0 - rest.1).abs() <= 5.0 + 4.5 * rest.1.sqrt(), "sample {how:?}: the rare ones {rest:?}");
-        }
-    }
-}
-
-/// Tokens, logprobs and scaled logits of rows that all differ in filter and noise.
-fn draw_mixed(dev: &Device, logits: &[f32]) -> (Vec<i32>, Vec<f32>, Vec<f32>) {
-    let n = 3 * FILTERS.len();
-    let how = |f: fn(&Row) -> f64| (0..n).map(|i| f(&FILTERS[i % FILTERS.len()]) as f32).collect::<Vec<f32>>();
-    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77 << (i % 40), i / 8 + (i << 35), i % 5]).collect();
-    let (mut z, mut logprob) = (dev.upload(&logits.repeat(n)).unwrap(), poisoned(dev, n));
-    let (mut token, key) = (dev.upload(&vec![-1i32; n]).unwrap(), dev.upload(&key).unwrap());
-    let [t, top_p, min_p] =
-        [how(|r| r.temperature), how(|r| r.top_p), how(|r| r.min_p)].map(|x| dev.upload(&x).unwrap());
-    let top_k = dev.upload(&how(|r| r.top_k as f64).iter().map(|k| *k as i32).collect::<Vec<i32>>()).unwrap();
-    let (top_k, top_p, min_p) = (top_k.view(), top_p.view(), min_p.view());
-    let how = Sampling { temperature: t.view(), top_k, top_p, min_p, key: key.view() };
-    sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), logits.len()).unwrap();
-    assert!(token.guard_intact());
-    (dev.to_vec(token.view()), take(dev, &logprob), take(dev, &z))
-}
-
-#[test]
-fn sample_decides_the_same_on_every_device() {
-    for mut logits in rows() {
-        // And a row of which one token cannot be drawn.
-        for last in [logits[logits.len() - 1], f32::NEG_INFINITY] {
-            let end = logits.len() - 1;
-            logits[end] = if end == 0 { logits[0] } else { last };
-            let v = logits.len();
-            let want = draw_mixed(&cpu(1), &logits);
-            for (name, dev) in kernel_devices() {
-                let got = draw_mixed(&dev, &logits);
-                assert_eq!(want.0, got.0, "sample of {v} tokens, {name}");
-                same("sample logprob", &name, &[want.1.len()], &want.1, &got.1);
-                same("sample logits", &name, &[want.1.len(), v], &want.2, &got.2);
-            }
-        }
-    }
-}
-
 #[test]
 fn noise_has_the_same_bits_on_every_device() {
     for noise in [Noise::new(0, 0), Noise::new(u64::MAX, 1 << 63), Noise::new(77, 3 << 33)] {
@@ -320,29 +192,6 @@ fn noise_has_the_same_bits_on_every_device() {
                 assert!(bits.guard_intact() && dev.to_vec::<u64>(bits.view()) == want, "{name} {noise:?} from {first}");
             }
         }
-    }
-}
-
-#[test]
-fn sample_greedy_takes_the_first_of_the_likeliest() {
-    let (token, logprob) = draw(&cpu(1), &[0.0, 2.0, 2.0, -1.0], 3, Row { temperature: 0.0, ..ALL });
-    assert_eq!(token, [1, 1, 1]);
-    let want = 2.0 - (1f64 + 2.0 * 2f64.exp() + (-1f64).exp()).ln();
-    near("sample logprob", &[3], &[want; 3], &logprob, 2.3e-7);
-}
-
-#[test]
-fn sample_top_k_of_ties_keeps_the_lower_ids() {
-    let (token, _) = draw(&cpu(1), &[1.0; 20], 2000, Row { top_k: 3, ..ALL });
-    assert!((0..3).all(|t| token.contains(&t)) && token.iter().all(|t| *t < 3));
-}
-
-#[test]
-fn sample_of_nan_stays_in_the_vocabulary_and_says_nan() {
-    let dev = cpu(1);
-    for how in FILTERS {
-        let (token, logprob) = draw(&dev, &[0.0, f32::NAN, 1.0], 20, how);
-        assert!(token.iter().all(|t| *t < 3) && logprob.iter().all(|lp| lp.is_nan()), "{how:?}");
     }
 }
 
@@ -365,13 +214,4 @@ fn wrong_sizes_are_refused() {
     refused(fwd(a.view(), h.view_mut(), space.view_mut()), "linear_logprob_fwd", "entropy [N]");
     let mut three = poisoned(&dev, 3);
     refused(fwd(a.view(), three.view_mut(), space.at_mut(0..1)), "linear_logprob_fwd", "workspace");
-    let (k, f, mut token) =
-        (dev.upload(&[0i32; 3]).unwrap(), dev.upload(&[1f32; 3]).unwrap(), dev.upload(&[0i32; 3]).unwrap());
-    let key = dev.zeros(DType::U64, 8).unwrap();
-    let how = Sampling { temperature: f.view(), top_k: k.view(), top_p: f.view(), min_p: f.view(), key: key.view() };
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4), "sample", "key [N, 3]");
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 5), "sample", "logits [N, V]");
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), h.view_mut(), 4), "sample", "logprob [N]");
-    let how = Sampling { top_p: f.at(0..2), ..how };
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4), "sample", "top_p [N]");
 }

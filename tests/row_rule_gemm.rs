@@ -368,7 +368,7 @@ fn draw(dev: &Device, logits: &[f32], vocab: usize, how: Filters, at: u64) -> (V
     let how = Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: m.view(), key: key.view() };
     let (mut z, mut token, mut lp) =
         (dev.upload(logits).unwrap(), dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
-    sample(dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), vocab).unwrap();
+    sample(dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), vocab, vocab).unwrap();
     (dev.to_vec(token.view()), dev.to_vec(lp.view()))
 }
 

@@ -7,7 +7,7 @@ use super::batch::Batch;
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::model::{ModelConfig, Plan};
-use crate::ops::sample::{Sampling, sample_below};
+use crate::ops::sample::{Sampling, sample};
 
 /// 64-bit words of a row.
 const WORDS: usize = 5;
@@ -60,7 +60,7 @@ impl SamplingRows {
             key: self.how.at(0..3 * m),
         };
         let (token, logprob) = (self.token.at_mut(0..m), self.logprob.at_mut(0..m));
-        sample_below(dev, logits, how, token, logprob, model.vocab_size, model.sampled_end())
+        sample(dev, logits, how, token, logprob, model.vocab_size, model.sampled_end())
     }
 
     /// The tokens of `m` rows, and their keys, to move one position on.

@@ -7,6 +7,8 @@ use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
 use haggle::device::{Buffer, Device, Precision};
 use haggle::noise::Noise;
 use haggle::ops::attn::Heads;
+use haggle::ops::sample::oracle::Row;
+use haggle::ops::sample::{Sampling, sample};
 use half::bf16;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -179,3 +181,27 @@ pub fn refused<T>(result: haggle::Result<T>, op: &str, rule: &str) {
         Ok(_) => panic!("{op}: took a wrong {rule}"),
     }
 }
+
+/// Tokens and logprobs of `n` draws from one row of logits.
+pub fn draw(dev: &Device, logits: &[f32], n: usize, how: Row) -> (Vec<usize>, Vec<f32>) {
+    let mut z = dev.upload(&logits.repeat(n)).unwrap();
+    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 100, i % 100]).collect();
+    let (mut token, mut logprob) = (dev.upload(&vec![-1i32; n]).unwrap(), poisoned(dev, n));
+    let [temperature, top_p, min_p] =
+        [how.temperature, how.top_p, how.min_p].map(|x| dev.upload(&vec![x as f32; n]).unwrap());
+    let (top_k, key) = (dev.upload(&vec![how.top_k as i32; n]).unwrap(), dev.upload(&key).unwrap());
+    let sampling = Sampling {
+        temperature: temperature.view(),
+        top_k: top_k.view(),
+        top_p: top_p.view(),
+        min_p: min_p.view(),
+        key: key.view(),
+    };
+    sample(dev, z.view_mut(), sampling, token.view_mut(), logprob.view_mut(), logits.len(), logits.len()).unwrap();
+    assert!(z.guard_intact() && token.guard_intact());
+    let token: Vec<i32> = dev.to_vec(token.view());
+    (token.iter().map(|t| *t as usize).collect(), take(dev, &logprob))
+}
+
+/// The whole softmax at temperature 1.
+pub const ALL: Row = Row { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };

@@ -1,6 +1,6 @@
 //! Cases of sampling: rows of every kind side by side, and what runs between a token and the next.
 
-use super::{Sampling, cost, decode_next, oracle, sample_below};
+use super::{Sampling, cost, decode_next, oracle, sample};
 use crate::device::DType;
 use crate::error::Result;
 use crate::noise::Noise;
@@ -56,7 +56,7 @@ fn sampled(s: &mut Stage, n: usize, [v, end]: [usize; 2], name: &str, kinds: &[K
             min_p: min_p.view(),
             key: key.view(),
         };
-        sample_below(dev, logits.buffer.view_mut(), how, token.view_mut(), lp.view_mut(), v, end)
+        sample(dev, logits.buffer.view_mut(), how, token.view_mut(), lp.view_mut(), v, end)
     })?;
     if s.times() {
         return Ok(());

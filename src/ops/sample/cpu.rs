@@ -41,7 +41,7 @@ pub fn decode_next(token: &[i32], rows: &mut [i32], key: &mut [u64], n_seqs: usi
     }
 }
 
-/// See [`crate::ops::sample::sample_below`].
+/// See [`crate::ops::sample::sample`].
 pub fn sample(
     cpu: &Cpu,
     logits: &mut [f32],

@@ -6,7 +6,7 @@ use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::sample::Sampling;
 
-/// See [`crate::ops::sample::sample_below`].
+/// See [`crate::ops::sample::sample`].
 pub fn sample(
     gpu: &Gpu,
     logits: ViewMut,

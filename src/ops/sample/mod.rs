@@ -41,21 +41,9 @@ pub fn decode_next(dev: &Device, token: View, mut rows: ViewMut, mut key: ViewMu
 
 /// Draws token `[N]` i32 from logits `[N, V]` by inverse CDF with counter-based noise, and returns its logprob `[N]`
 /// under the whole softmax at this temperature (the policy's own distribution, also when truncated sampling chose it).
-/// logits are scaled in place. Row rule in N.
+/// Ids from `end` on stand for no token (V where all do): they are never drawn, and no filter sees them. logits are scaled in
+/// place. Row rule in N.
 pub fn sample(
-    dev: &Device,
-    logits: ViewMut,
-    how: Sampling,
-    token: ViewMut,
-    logprob: ViewMut,
-    vocab: usize,
-) -> Result<()> {
-    sample_below(dev, logits, how, token, logprob, vocab, vocab)
-}
-
-/// The same of a model whose ids from `end` on stand for no token: they are never drawn, and no filter sees them. The
-/// logprob stays that under the whole softmax, which is the policy's own.
-pub fn sample_below(
     dev: &Device,
     mut logits: ViewMut,
     how: Sampling,
