@@ -4,6 +4,7 @@ use super::factors::Tools;
 use super::tile::{Chunk, Tile, walk};
 use super::{n_slots, prefetch_rows, strides, tile_at};
 use crate::device::cpu::Cpu;
+use crate::device::cpu::math;
 use crate::device::cpu::pool::Shared;
 use crate::ops::attn::Heads;
 use std::ops::Range;
@@ -86,7 +87,7 @@ fn one_tile(
             for (o, x) in o.iter_mut().zip(acc) {
                 *o = x * inverse;
             }
-            lse[0] = max + sum.ln();
+            lse[0] = max + math::ln(sum);
         },
     );
 }
