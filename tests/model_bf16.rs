@@ -96,8 +96,8 @@ fn steps_train_the_f32_weights_and_the_loss_falls() {
         w.pack(&dev).unwrap();
     }
     assert!(losses.windows(2).all(|l| l[1] < l[0] - 0.05), "{losses:?}");
-    let (master, read) = (dev.to_vec::<f32>(w.data()), w.get(w.layout.layers[0].q));
-    let range = w.layout.specs[w.layout.layers[0].q.0].range();
+    let (master, read) = (dev.to_vec::<f32>(w.data()), w.get(w.layout.layers[0].q.weight));
+    let range = w.layout.specs[w.layout.layers[0].q.weight.0].range();
     let want: Vec<bf16> = master[range.clone()].iter().map(|x| bf16::from_f32(*x)).collect();
     assert_eq!(dev.to_vec::<bf16>(read), want, "what a forward reads is the f32 weights, rounded");
     assert!(master[range].iter().any(|x| bf16::from_f32(*x).to_f32() != *x), "the weights that train are finer");

@@ -55,11 +55,11 @@ impl Case {
     /// Logits of each row of `ids` as one sequence, through pages.
     fn logits(&self, ids: &[i32]) -> Vec<f32> {
         let (dev, c, n) = (&self.dev, &self.w.config, ids.len());
-        let mut rows = PagedRows::new(dev, c, n, 1, 2, n).unwrap();
-        let mut kv = KvPages::new(dev, c, 2).unwrap();
+        let mut rows = PagedRows::new(dev, c, n, 1, 3, n).unwrap();
+        let mut kv = KvPages::new(dev, c, 3).unwrap();
         let mut acts = Activations::new(dev, c, n, n, Use::Decode).unwrap();
         let upto: Vec<i32> = (0..n as i32).collect();
-        rows.set(dev, ids, &upto, &vec![0; n], &[1, 0], &upto).unwrap();
+        rows.set(dev, ids, &upto, &vec![0; n], &[1, 0, 2], &upto).unwrap();
         forward_paged(dev, &self.w, &rows, &mut kv, &mut acts).unwrap();
         dev.to_vec(acts.logits())
     }
@@ -142,23 +142,41 @@ fn untied_model_equals_transformers() {
 }
 
 #[test]
+fn llama_with_scaled_rope_equals_transformers() {
+    equals_transformers("llama", Case::load("llama", "cpu", DType::F32));
+    equals_transformers("llama", Case::load("llama", "emu", DType::F32));
+}
+
+#[test]
+fn qwen2_with_biases_equals_transformers() {
+    equals_transformers("qwen2", Case::load("qwen2", "cpu", DType::F32));
+    equals_transformers("qwen2", Case::load("qwen2", "emu", DType::F32));
+}
+
+#[test]
 fn model_in_bf16_is_as_near_as_transformers_in_bf16() {
     let device = if support::cuda().is_some() { "cuda:0" } else { "emu" };
-    equals_transformers("bf16", Case::load("bf16", device, DType::Bf16));
+    for name in ["bf16", "llama_bf16", "qwen2_bf16"] {
+        equals_transformers(name, Case::load(name, device, DType::Bf16));
+    }
 }
 
 /// Factors of products alone are bf16 there: it has to be nearer than transformers in bf16.
 #[test]
 fn model_at_medium_precision_is_nearer_than_transformers_in_bf16() {
-    let mut case = Case::load_on(Device::open_at("cpu", 2, Precision::Medium).unwrap(), "bf16", DType::F32);
-    for floor in [&mut case.golden.floor_logits_max_abs, &mut case.golden.floor_grad_relative_norm] {
-        *floor /= TIMES_FLOOR;
+    for name in ["bf16", "llama_bf16", "qwen2_bf16"] {
+        let mut case = Case::load_on(Device::open_at("cpu", 2, Precision::Medium).unwrap(), name, DType::F32);
+        for floor in [&mut case.golden.floor_logits_max_abs, &mut case.golden.floor_grad_relative_norm] {
+            *floor /= TIMES_FLOOR;
+        }
+        equals_transformers(name, case);
     }
-    equals_transformers("bf16", case);
 }
 
 #[test]
 fn greedy_tokens_equal_transformers() {
     greedy_equals_transformers("tied");
     greedy_equals_transformers("untied");
+    greedy_equals_transformers("llama");
+    greedy_equals_transformers("qwen2");
 }

@@ -7,7 +7,7 @@
 
 use haggle::device::Device;
 use haggle::model::{
-    Activations, Layout, ModelConfig, PackedBatch, Packing, TensorId, Use, Weights, backward, forward,
+    Activations, Family, Layout, Linear, ModelConfig, PackedBatch, Packing, TensorId, Use, Weights, backward, forward,
 };
 use haggle::noise::Noise;
 
@@ -15,7 +15,7 @@ const INV_TEMPERATURE: f64 = 1.25;
 /// Measured: 1.16e-6 (tied), 6.3e-7 (untied); at most twice that.
 const TOLERANCE: f64 = 2.3e-6;
 
-/// Qwen3 over one sequence in f64: logprob of each next token and entropy of each row but the last.
+/// The model over one sequence in f64: logprob of each next token and entropy of each row but the last.
 fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64, f64)> {
     let (width, d, f) = (c.hidden_size, c.head_dim, c.intermediate_size);
     let (h, hk, eps) = (c.num_attention_heads, c.num_key_value_heads, c.rms_norm_eps as f64);
@@ -24,22 +24,29 @@ fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64,
         let rstd = 1.0 / (x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64 + eps).sqrt();
         x.iter().zip(g).map(|(v, g)| v * rstd * g).collect()
     };
-    let linear = |x: &[f64], m: &[f64]| -> Vec<f64> {
+    let product = |x: &[f64], m: &[f64]| -> Vec<f64> {
         m.chunks(x.len()).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
     };
+    let linear = |x: &[f64], l: Linear| -> Vec<f64> {
+        let mut y = product(x, w(l.weight));
+        l.bias.map(w).into_iter().for_each(|b| y.iter_mut().zip(b).for_each(|(y, b)| *y += b));
+        y
+    };
     let rotate = |x: &[f64], pos: usize| -> Vec<f64> {
-        let angle = |i: usize| pos as f64 * c.rope_theta.powf(-2.0 * (i % (d / 2)) as f64 / d as f64);
+        let angle = |i: usize| pos as f64 * c.rope.theta.powf(-2.0 * (i % (d / 2)) as f64 / d as f64);
         let other = |i: usize| if i < d / 2 { -x[i + d / 2] } else { x[i - d / 2] };
         (0..d).map(|i| x[i] * angle(i).cos() + other(i) * angle(i).sin()).collect()
     };
     let mut x: Vec<Vec<f64>> = ids.iter().map(|id| w(lay.embed)[*id as usize * width..][..width].to_vec()).collect();
     for l in &lay.layers {
-        let heads = |m: TensorId, g: TensorId, x: &[f64], pos: usize| -> Vec<Vec<f64>> {
-            linear(&norm(x, w(l.attn_norm)), w(m)).chunks(d).map(|v| rotate(&norm(v, w(g)), pos)).collect()
+        let heads = |m: Linear, g: Option<TensorId>, x: &[f64], pos: usize| -> Vec<Vec<f64>> {
+            let normed = |v: &[f64]| g.map_or(v.to_vec(), |g| norm(v, w(g)));
+            linear(&norm(x, w(l.attn_norm)), m).chunks(d).map(|v| rotate(&normed(v), pos)).collect()
         };
-        let q: Vec<_> = x.iter().enumerate().map(|(t, x)| heads(l.q, l.q_norm, x, t)).collect();
-        let k: Vec<_> = x.iter().enumerate().map(|(t, x)| heads(l.k, l.k_norm, x, t)).collect();
-        let v: Vec<_> = x.iter().map(|x| linear(&norm(x, w(l.attn_norm)), w(l.v))).collect();
+        let [q_norm, k_norm] = [0, 1].map(|i| l.head_norms.map(|norms| norms[i]));
+        let q: Vec<_> = x.iter().enumerate().map(|(t, x)| heads(l.q, q_norm, x, t)).collect();
+        let k: Vec<_> = x.iter().enumerate().map(|(t, x)| heads(l.k, k_norm, x, t)).collect();
+        let v: Vec<_> = x.iter().map(|x| linear(&norm(x, w(l.attn_norm)), l.v)).collect();
         for t in 0..x.len() {
             let mut o = vec![0.0; h * d];
             for head in 0..h {
@@ -53,16 +60,16 @@ fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64,
                     (0..d).for_each(|i| o[head * d + i] += score(j) / sum * v[j][kv * d + i]);
                 }
             }
-            x[t].iter_mut().zip(linear(&o, w(l.o))).for_each(|(x, y)| *x += y);
+            x[t].iter_mut().zip(linear(&o, l.o)).for_each(|(x, y)| *x += y);
             let n = norm(&x[t], w(l.mlp_norm));
-            let gate = linear(&n, w(l.gate));
-            let s: Vec<f64> = gate.iter().zip(linear(&n, w(l.up))).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            let gate = linear(&n, l.gate);
+            let s: Vec<f64> = gate.iter().zip(linear(&n, l.up)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
             assert_eq!(s.len(), f);
-            x[t].iter_mut().zip(linear(&s, w(l.down))).for_each(|(x, y)| *x += y);
+            x[t].iter_mut().zip(linear(&s, l.down)).for_each(|(x, y)| *x += y);
         }
     }
     let row = |t: usize| {
-        let z: Vec<f64> = linear(&norm(&x[t], w(lay.norm)), w(lay.head)).iter().map(|z| z * INV_TEMPERATURE).collect();
+        let z: Vec<f64> = product(&norm(&x[t], w(lay.norm)), w(lay.head)).iter().map(|z| z * INV_TEMPERATURE).collect();
         let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
         (z[ids[t + 1] as usize] - lse, z.iter().map(|z| (z - lse).exp() * (lse - z)).sum())
     };
@@ -78,13 +85,13 @@ struct Case {
 }
 
 impl Case {
-    fn new(tied: bool) -> Case {
+    fn new(family: Family, tied: bool) -> Case {
         let dev = Device::open("cpu", 2).unwrap();
         let mut c = ModelConfig::tiny(31);
         (c.hidden_size, c.num_hidden_layers, c.head_dim, c.intermediate_size) = (24, 2, 6, 20);
-        c.tie_word_embeddings = tied;
+        (c.family, c.tie_word_embeddings) = (family, tied);
         let mut w = Weights::init(&dev, c, 9).unwrap();
-        // Norms other than one and matrices large enough that every part of the model matters.
+        // Norms other than one, biases other than zero and matrices large enough that every part of the model matters.
         let noise = Noise::new(1, 1);
         let mut data = dev.to_vec::<f32>(w.data());
         for spec in &w.layout.specs {
@@ -135,8 +142,8 @@ impl Case {
     }
 }
 
-fn gradients_equal_central_differences(tied: bool) {
-    let case = Case::new(tied);
+fn gradients_equal_central_differences(family: Family, tied: bool) {
+    let case = Case::new(family, tied);
     let p: Vec<f64> = case.dev.to_vec::<f32>(case.w.data()).iter().map(|x| *x as f64).collect();
     let (loss, grad) = case.computed();
     assert!((loss / case.loss_f64(&p) - 1.0).abs() < 1e-5, "loss {loss}, in f64 {}", case.loss_f64(&p));
@@ -162,16 +169,26 @@ fn gradients_equal_central_differences(tied: bool) {
             }
         }
     }
-    println!("tied {tied}: worst error {:.2e} of the gradient's size; {}", worst.0, worst.1);
+    println!("{family:?}, tied {tied}: worst error {:.2e} of the gradient's size; {}", worst.0, worst.1);
     assert!(worst.0 < TOLERANCE, "{:e}: {}", worst.0, worst.1);
 }
 
 #[test]
 fn gradients_equal_central_differences_tied() {
-    gradients_equal_central_differences(true);
+    gradients_equal_central_differences(Family::Qwen3, true);
 }
 
 #[test]
 fn gradients_equal_central_differences_untied() {
-    gradients_equal_central_differences(false);
+    gradients_equal_central_differences(Family::Qwen3, false);
+}
+
+#[test]
+fn gradients_of_a_family_without_head_norms_equal_central_differences() {
+    gradients_equal_central_differences(Family::Llama, true);
+}
+
+#[test]
+fn gradients_of_biases_equal_central_differences() {
+    gradients_equal_central_differences(Family::Qwen2, false);
 }

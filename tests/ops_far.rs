@@ -117,7 +117,8 @@ fn rope() {
     let x = round(&normal(h * d, 1));
     same_far_and_near(16, rows_before(h * d), |dev, before| {
         let n = before + 1;
-        let (table, mut x) = (dev.upload(&rope::table(8, d, 1e4)).unwrap(), ending(dev, n * h * d, &x));
+        let (table, mut x) =
+            (dev.upload(&rope::table(8, &rope::frequencies(d, 1e4))).unwrap(), ending(dev, n * h * d, &x));
         let positions = ending(dev, n, &[7i32]);
         rope_fwd(dev, x.view_mut(), positions.view(), table.view(), h, d).unwrap();
         end::<bf16>(dev, &x, h * d)

@@ -37,8 +37,11 @@ fn rmsnorm_back(dev: &Device, dy: &[f32], x: &[f32], w: &[f32], dx: &[f32], dw: 
 }
 
 fn rope(dev: &Device, x: &[f32], pos: &[i32], dims: [usize; 2], back: bool) -> Vec<f32> {
-    let (mut x, pos, table) =
-        (dev.upload(x).unwrap(), dev.upload(pos).unwrap(), dev.upload(&table(512, dims[1], 1e4)).unwrap());
+    let (mut x, pos, table) = (
+        dev.upload(x).unwrap(),
+        dev.upload(pos).unwrap(),
+        dev.upload(&table(512, &frequencies(dims[1], 1e4))).unwrap(),
+    );
     let turn = if back { rope_bwd } else { rope_fwd };
     turn(dev, x.view_mut(), pos.view(), table.view(), dims[0], dims[1]).unwrap();
     take(dev, &x)
@@ -174,7 +177,7 @@ fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec
         ("embed_bwd", take(dev, &dtable)),
     ];
     if c.is_multiple_of(2) {
-        let table = dev.upload(&table(512, c, 1e4)).unwrap();
+        let table = dev.upload(&table(512, &frequencies(c, 1e4))).unwrap();
         for (op, back) in [("rope_fwd", false), ("rope_bwd", true)] {
             let mut x = up(&i.x);
             let turn = if back { rope_bwd } else { rope_fwd };

@@ -3,6 +3,7 @@
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
+use crate::ops::bias::bias_parts_len;
 use crate::ops::embed::embed_order_len;
 use crate::ops::logprob::linear_logprob_workspace;
 use crate::ops::norm::rmsnorm_parts_len;
@@ -24,7 +25,7 @@ pub(super) struct LayerActs {
     pub x_attn: Buffer,
     pub attn_rstd: Buffer,
     pub attn_h: Buffer,
-    /// Queries and keys before their norm.
+    /// Queries and keys before their norm, in families that have one.
     pub q_raw: Buffer,
     pub k_raw: Buffer,
     pub q_rstd: Buffer,
@@ -60,8 +61,8 @@ pub(super) struct Grads {
     pub dh_out: Buffer,
     /// Of rows by their ids.
     pub order: Buffer,
-    /// Sums of blocks of rows, of a norm's dw.
-    pub norm_parts: Buffer,
+    /// Sums of blocks of rows, of a norm's dw or a bias's.
+    pub parts: Buffer,
 }
 
 /// What is computed for the rows that carry a loss or sample, `[M, ..]`.
@@ -161,6 +162,7 @@ fn layer_acts(
 ) -> Result<LayerActs> {
     let (width, f, h, hk) = (c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads);
     let kept = if for_use == Use::Train { n * width } else { 0 };
+    let normed = if c.family.norms_heads() { n } else { 0 };
     let factor = plan.device().factor_dtype(c.compute);
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
     let mut b = |name: &str, len: usize| match name {
@@ -172,10 +174,10 @@ fn layer_acts(
         x_attn: b("x_attn", kept)?,
         attn_rstd: b("attn_rstd", n)?,
         attn_h: b("attn_h", n * width)?,
-        q_raw: b("q_raw", n * c.q_dim())?,
-        k_raw: b("k_raw", n * c.kv_dim())?,
-        q_rstd: b("q_rstd", n * h)?,
-        k_rstd: b("k_rstd", n * hk)?,
+        q_raw: b("q_raw", normed * c.q_dim())?,
+        k_raw: b("k_raw", normed * c.kv_dim())?,
+        q_rstd: b("q_rstd", normed * h)?,
+        k_rstd: b("k_rstd", normed * hk)?,
         q: b("q", n * c.q_dim())?,
         k: b("k", n * c.kv_dim())?,
         v: b("v", n * c.kv_dim())?,
@@ -218,7 +220,9 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
     let order = plan.buffer(group, "order", DType::I32, embed_order_len(plan.device(), n))?;
     let norms = [(n, c.hidden_size), (n * c.num_attention_heads, c.head_dim), (n * c.num_key_value_heads, c.head_dim)];
     let widest = norms.map(|(rows, dim)| rmsnorm_parts_len(plan.device(), rows, dim)).into_iter().max().unwrap_or(0);
-    let norm_parts = plan.buffer(group, "norm_parts", DType::F32, widest)?;
+    let biases = if c.family.biases_heads() { bias_parts_len(n, c.q_dim()) } else { 0 };
+    let parts = plan.buffer(group, "parts", DType::F32, widest.max(biases))?;
+    let normed = if c.family.norms_heads() { n } else { 0 };
     let factor = plan.device().factor_dtype(c.compute);
     let mut b = |name: &str, len: usize| match name {
         "dgate" | "dup" => plan.buffer(group, name, factor, len),
@@ -227,8 +231,8 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
     Ok(Grads {
         dx: b("dx", n * c.hidden_size)?,
         dh: b("dh", n * c.hidden_size)?,
-        dq_raw: b("dq_raw", n * c.q_dim())?,
-        dk_raw: b("dk_raw", n * c.kv_dim())?,
+        dq_raw: b("dq_raw", normed * c.q_dim())?,
+        dk_raw: b("dk_raw", normed * c.kv_dim())?,
         dq: b("dq", n * c.q_dim())?,
         dk: b("dk", n * c.kv_dim())?,
         dv: b("dv", n * c.kv_dim())?,
@@ -239,6 +243,6 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
         dx_out: b("dx_out", m * c.hidden_size)?,
         dh_out: b("dh_out", m * c.hidden_size)?,
         order,
-        norm_parts,
+        parts,
     })
 }

@@ -3,12 +3,13 @@
 //! `dx` is the gradient of the residual stream; a branch adds to it, so it needs no line of its own.
 
 use super::activations::{Grads, LayerActs};
-use super::{Activations, LayerIds, PackedBatch, Use, Weights};
-use crate::device::{Buffer, Device, View};
+use super::linear::linear_bwd;
+use super::{Activations, LayerIds, PackedBatch, TensorId, Use, Weights};
+use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::attn_bwd;
 use crate::ops::embed::{embed_bwd, embed_order_len, fill};
-use crate::ops::gemm::{Store, gemm_nn, gemm_tn};
+use crate::ops::gemm::Store;
 use crate::ops::logprob::linear_logprob_bwd;
 use crate::ops::norm::{rmsnorm_bwd, rmsnorm_parts_len};
 use crate::ops::rope::rope_bwd;
@@ -52,10 +53,8 @@ pub fn backward(
         inv_temperature,
     )?;
     fill(dev, g.dx_out.at_mut(0..m * c), 0.0)?;
-    let (dh, x, rstd) = (g.dh_out.at(0..m * c), out.x.at(0..m * c), out.rstd.at(0..m));
-    let (dx, dw_norm) = (g.dx_out.at_mut(0..m * c), layout.of_mut(dw, layout.norm));
-    let parts = g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, m, c));
-    rmsnorm_bwd(dev, dh, x, w.get(layout.norm), rstd, dx, dw_norm, parts)?;
+    let dh = [g.dh_out.at(0..m * c), out.x.at(0..m * c), out.rstd.at(0..m)];
+    norm_bwd(dev, w, layout.norm, dh, g.dx_out.at_mut(0..m * c), dw, &mut g.parts)?;
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
@@ -78,20 +77,16 @@ fn mlp(
     dw: &mut Buffer,
     n: usize,
 ) -> Result<()> {
-    let (c, f, lay) = (w.config.hidden_size, w.config.intermediate_size, &w.layout);
+    let (c, f, parts) = (w.config.hidden_size, w.config.intermediate_size, &mut g.parts);
     let dx = g.dx.at(0..n * c);
-    gemm_tn(dev, dx, a.s.at(0..n * f), lay.of_mut(dw, ids.down), c, f, n, Store::Add)?;
-    gemm_nn(dev, dx, w.get(ids.down), g.ds.at_mut(0..n * f), n, f, c, Store::Set)?;
+    linear_bwd(dev, w, &ids.down, [a.s.at(0..n * f), dx], g.ds.at_mut(0..n * f), dw, parts, Store::Set)?;
     let (gate, up, ds) = (a.gate.at(0..n * f), a.up.at(0..n * f), g.ds.at(0..n * f));
     swiglu_bwd(dev, ds, gate, up, g.dgate.at_mut(0..n * f), g.dup.at_mut(0..n * f))?;
     let (dgate, dup, h) = (g.dgate.at(0..n * f), g.dup.at(0..n * f), a.mlp_h.at(0..n * c));
-    gemm_tn(dev, dup, h, lay.of_mut(dw, ids.up), f, c, n, Store::Add)?;
-    gemm_tn(dev, dgate, h, lay.of_mut(dw, ids.gate), f, c, n, Store::Add)?;
-    gemm_nn(dev, dgate, w.get(ids.gate), g.dh.at_mut(0..n * c), n, c, f, Store::Set)?;
-    gemm_nn(dev, dup, w.get(ids.up), g.dh.at_mut(0..n * c), n, c, f, Store::Add)?;
-    let (dh, x, rstd) = (g.dh.at(0..n * c), a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n));
-    let (dx, parts) = (g.dx.at_mut(0..n * c), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n, c)));
-    rmsnorm_bwd(dev, dh, x, w.get(ids.mlp_norm), rstd, dx, lay.of_mut(dw, ids.mlp_norm), parts)
+    linear_bwd(dev, w, &ids.gate, [h, dgate], g.dh.at_mut(0..n * c), dw, parts, Store::Set)?;
+    linear_bwd(dev, w, &ids.up, [h, dup], g.dh.at_mut(0..n * c), dw, parts, Store::Add)?;
+    let (x, rstd, norm) = (a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n), ids.mlp_norm);
+    norm_bwd(dev, w, norm, [g.dh.at(0..n * c), x, rstd], g.dx.at_mut(0..n * c), dw, parts)
 }
 
 fn project_out(
@@ -104,9 +99,8 @@ fn project_out(
     n: usize,
 ) -> Result<()> {
     let (c, q) = (w.config.hidden_size, w.config.q_dim());
-    let dx = g.dx.at(0..n * c);
-    gemm_tn(dev, dx, a.o.at(0..n * q), w.layout.of_mut(dw, ids.o), c, q, n, Store::Add)?;
-    gemm_nn(dev, dx, w.get(ids.o), g.d_o.at_mut(0..n * q), n, q, c, Store::Set)
+    let (o, dx) = (a.o.at(0..n * q), g.dx.at(0..n * c));
+    linear_bwd(dev, w, &ids.o, [o, dx], g.d_o.at_mut(0..n * q), dw, &mut g.parts, Store::Set)
 }
 
 fn attend_packed(dev: &Device, w: &Weights, batch: &PackedBatch, a: &LayerActs, g: &mut Grads) -> Result<()> {
@@ -136,27 +130,39 @@ fn project_qkv(
     dw: &mut Buffer,
     positions: View,
 ) -> Result<()> {
-    let (n, cfg, lay) = (positions.len(), &w.config, &w.layout);
+    let (n, cfg, parts) = (positions.len(), &w.config, &mut g.parts);
     let (c, q, kv) = (cfg.hidden_size, cfg.q_dim(), cfg.kv_dim());
     let (h, hk, d) = (cfg.num_attention_heads, cfg.num_key_value_heads, cfg.head_dim);
     rope_bwd(dev, g.dk.at_mut(0..n * kv), positions, w.rope.view(), hk, d)?;
     rope_bwd(dev, g.dq.at_mut(0..n * q), positions, w.rope.view(), h, d)?;
-    fill(dev, g.dk_raw.at_mut(0..n * kv), 0.0)?;
-    let (dk, k_raw, rstd) = (g.dk.at(0..n * kv), a.k_raw.at(0..n * kv), a.k_rstd.at(0..n * hk));
-    let (dk_raw, parts) = (g.dk_raw.at_mut(0..n * kv), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n * hk, d)));
-    rmsnorm_bwd(dev, dk, k_raw, w.get(ids.k_norm), rstd, dk_raw, lay.of_mut(dw, ids.k_norm), parts)?;
-    fill(dev, g.dq_raw.at_mut(0..n * q), 0.0)?;
-    let (dq, q_raw, rstd) = (g.dq.at(0..n * q), a.q_raw.at(0..n * q), a.q_rstd.at(0..n * h));
-    let (dq_raw, parts) = (g.dq_raw.at_mut(0..n * q), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n * h, d)));
-    rmsnorm_bwd(dev, dq, q_raw, w.get(ids.q_norm), rstd, dq_raw, lay.of_mut(dw, ids.q_norm), parts)?;
-    let (dq, dk, dv, x) = (g.dq_raw.at(0..n * q), g.dk_raw.at(0..n * kv), g.dv.at(0..n * kv), a.attn_h.at(0..n * c));
-    gemm_tn(dev, dv, x, lay.of_mut(dw, ids.v), kv, c, n, Store::Add)?;
-    gemm_tn(dev, dk, x, lay.of_mut(dw, ids.k), kv, c, n, Store::Add)?;
-    gemm_tn(dev, dq, x, lay.of_mut(dw, ids.q), q, c, n, Store::Add)?;
-    gemm_nn(dev, dq, w.get(ids.q), g.dh.at_mut(0..n * c), n, c, q, Store::Set)?;
-    gemm_nn(dev, dk, w.get(ids.k), g.dh.at_mut(0..n * c), n, c, kv, Store::Add)?;
-    gemm_nn(dev, dv, w.get(ids.v), g.dh.at_mut(0..n * c), n, c, kv, Store::Add)?;
-    let (dh, x, rstd) = (g.dh.at(0..n * c), a.x_attn.at(0..n * c), a.attn_rstd.at(0..n));
-    let (dx, parts) = (g.dx.at_mut(0..n * c), g.norm_parts.at_mut(0..rmsnorm_parts_len(dev, n, c)));
-    rmsnorm_bwd(dev, dh, x, w.get(ids.attn_norm), rstd, dx, lay.of_mut(dw, ids.attn_norm), parts)
+    if let Some([q_norm, k_norm]) = ids.head_norms {
+        fill(dev, g.dk_raw.at_mut(0..n * kv), 0.0)?;
+        let dk = [g.dk.at(0..n * kv), a.k_raw.at(0..n * kv), a.k_rstd.at(0..n * hk)];
+        norm_bwd(dev, w, k_norm, dk, g.dk_raw.at_mut(0..n * kv), dw, parts)?;
+        fill(dev, g.dq_raw.at_mut(0..n * q), 0.0)?;
+        let dq = [g.dq.at(0..n * q), a.q_raw.at(0..n * q), a.q_rstd.at(0..n * h)];
+        norm_bwd(dev, w, q_norm, dq, g.dq_raw.at_mut(0..n * q), dw, parts)?;
+    }
+    let (dq, dk) = if ids.head_norms.is_some() { (&g.dq_raw, &g.dk_raw) } else { (&g.dq, &g.dk) };
+    let (dq, dk, dv, x) = (dq.at(0..n * q), dk.at(0..n * kv), g.dv.at(0..n * kv), a.attn_h.at(0..n * c));
+    linear_bwd(dev, w, &ids.q, [x, dq], g.dh.at_mut(0..n * c), dw, parts, Store::Set)?;
+    linear_bwd(dev, w, &ids.k, [x, dk], g.dh.at_mut(0..n * c), dw, parts, Store::Add)?;
+    linear_bwd(dev, w, &ids.v, [x, dv], g.dh.at_mut(0..n * c), dw, parts, Store::Add)?;
+    let (x, rstd, norm) = (a.x_attn.at(0..n * c), a.attn_rstd.at(0..n), ids.attn_norm);
+    norm_bwd(dev, w, norm, [g.dh.at(0..n * c), x, rstd], g.dx.at_mut(0..n * c), dw, parts)
+}
+
+/// `dx += ` and `dw += ` of a norm, given dy, x and rstd.
+fn norm_bwd(
+    dev: &Device,
+    w: &Weights,
+    norm: TensorId,
+    [dy, x, rstd]: [View; 3],
+    dx: ViewMut,
+    dw: &mut Buffer,
+    parts: &mut Buffer,
+) -> Result<()> {
+    let weight = w.get(norm);
+    let parts = parts.at_mut(0..rmsnorm_parts_len(dev, rstd.len(), weight.len()));
+    rmsnorm_bwd(dev, dy, x, weight, rstd, dx, w.layout.of_mut(dw, norm), parts)
 }

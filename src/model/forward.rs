@@ -4,6 +4,7 @@
 //! where attention finds its keys; so a token's logprob has the same bits in both.
 
 use super::activations::{LayerActs, OutActs};
+use super::linear::{linear_add, linear_fwd};
 use super::{Activations, KvPages, LayerIds, PackedBatch, PagedRows, Use, Weights};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
@@ -136,25 +137,30 @@ fn norm_in(dev: &Device, w: &Weights, ids: &LayerIds, x: &Buffer, a: &mut LayerA
     rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.attn_norm), a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n), eps)
 }
 
-/// Normed, rotated queries.
+/// Rotated queries, normed where the family does.
 fn project_q(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, positions: View) -> Result<()> {
     let (n, c, q) = (positions.len(), w.config.hidden_size, w.config.q_dim());
     let (h, d, eps) = (w.config.num_attention_heads, w.config.head_dim, w.config.rms_norm_eps);
-    gemm_nt(dev, a.attn_h.at(0..n * c), w.matrix(ids.q), a.q_raw.at_mut(0..n * q), n, q, c, Store::Set)?;
-    let (q_raw, rstd) = (a.q_raw.at(0..n * q), a.q_rstd.at_mut(0..n * h));
-    rmsnorm_fwd(dev, q_raw, w.get(ids.q_norm), a.q.at_mut(0..n * q), rstd, eps)?;
+    let (x, raw) = (a.attn_h.at(0..n * c), if ids.head_norms.is_some() { &mut a.q_raw } else { &mut a.q });
+    linear_fwd(dev, w, &ids.q, x, raw.at_mut(0..n * q))?;
+    if let Some([q_norm, _]) = ids.head_norms {
+        let (q_raw, rstd) = (a.q_raw.at(0..n * q), a.q_rstd.at_mut(0..n * h));
+        rmsnorm_fwd(dev, q_raw, w.get(q_norm), a.q.at_mut(0..n * q), rstd, eps)?;
+    }
     rope_fwd(dev, a.q.at_mut(0..n * q), positions, w.rope.view(), h, d)
 }
 
-/// Normed, rotated keys, and values.
+/// Rotated keys, normed where the family does, and values.
 fn project_kv(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, positions: View) -> Result<()> {
     let (n, c, kv) = (positions.len(), w.config.hidden_size, w.config.kv_dim());
     let (hk, d, eps) = (w.config.num_key_value_heads, w.config.head_dim, w.config.rms_norm_eps);
-    let x = a.attn_h.at(0..n * c);
-    gemm_nt(dev, x, w.matrix(ids.k), a.k_raw.at_mut(0..n * kv), n, kv, c, Store::Set)?;
-    gemm_nt(dev, x, w.matrix(ids.v), a.v.at_mut(0..n * kv), n, kv, c, Store::Set)?;
-    let (k_raw, rstd) = (a.k_raw.at(0..n * kv), a.k_rstd.at_mut(0..n * hk));
-    rmsnorm_fwd(dev, k_raw, w.get(ids.k_norm), a.k.at_mut(0..n * kv), rstd, eps)?;
+    let (x, raw) = (a.attn_h.at(0..n * c), if ids.head_norms.is_some() { &mut a.k_raw } else { &mut a.k });
+    linear_fwd(dev, w, &ids.k, x, raw.at_mut(0..n * kv))?;
+    linear_fwd(dev, w, &ids.v, x, a.v.at_mut(0..n * kv))?;
+    if let Some([_, k_norm]) = ids.head_norms {
+        let (k_raw, rstd) = (a.k_raw.at(0..n * kv), a.k_rstd.at_mut(0..n * hk));
+        rmsnorm_fwd(dev, k_raw, w.get(k_norm), a.k.at_mut(0..n * kv), rstd, eps)?;
+    }
     rope_fwd(dev, a.k.at_mut(0..n * kv), positions, w.rope.view(), hk, d)
 }
 
@@ -188,7 +194,7 @@ fn attend_paged(dev: &Device, w: &Weights, at: Paged, pages: &KvPages, layer: us
 /// Residual stream += attention's output, projected.
 fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &LayerActs, n: usize) -> Result<()> {
     let (c, q) = (w.config.hidden_size, w.config.q_dim());
-    gemm_nt(dev, a.o.at(0..n * q), w.matrix(ids.o), x.at_mut(0..n * c), n, c, q, Store::Add)
+    linear_add(dev, w, &ids.o, a.o.at(0..n * q), x.at_mut(0..n * c))
 }
 
 /// Residual stream += MLP of the normed residual stream.
@@ -196,10 +202,10 @@ fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerA
     let (c, f, eps) = (w.config.hidden_size, w.config.intermediate_size, w.config.rms_norm_eps);
     rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n), eps)?;
     let h = a.mlp_h.at(0..n * c);
-    gemm_nt(dev, h, w.matrix(ids.gate), a.gate.at_mut(0..n * f), n, f, c, Store::Set)?;
-    gemm_nt(dev, h, w.matrix(ids.up), a.up.at_mut(0..n * f), n, f, c, Store::Set)?;
+    linear_fwd(dev, w, &ids.gate, h, a.gate.at_mut(0..n * f))?;
+    linear_fwd(dev, w, &ids.up, h, a.up.at_mut(0..n * f))?;
     swiglu_fwd(dev, a.gate.at(0..n * f), a.up.at(0..n * f), a.s.at_mut(0..n * f))?;
-    gemm_nt(dev, a.s.at(0..n * f), w.matrix(ids.down), x.at_mut(0..n * c), n, c, f, Store::Add)
+    linear_add(dev, w, &ids.down, a.s.at(0..n * f), x.at_mut(0..n * c))
 }
 
 /// The final norm, of the rows that carry a loss or sample only.

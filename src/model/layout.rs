@@ -16,7 +16,7 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// Its first element in the flat buffer.
     pub offset: usize,
-    /// Weight decay applies: true for matrices, false for norms.
+    /// Weight decay applies: true for matrices, false for norms and biases.
     pub decay: bool,
 }
 
@@ -49,31 +49,42 @@ impl TensorSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorId(pub usize);
 
+/// A linear layer: y `[N, out]` = x `[N, in]` W^T + b.
+#[derive(Debug, Clone, Copy)]
+pub struct Linear {
+    /// W `[out, in]`.
+    pub weight: TensorId,
+    /// b `[out]`, if it has one.
+    pub bias: Option<TensorId>,
+    /// Elements of an output row.
+    pub n_out: usize,
+    /// Elements of an input row.
+    pub n_in: usize,
+}
+
 /// The tensors of one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerIds {
     /// Norm before attention `[C]`.
     pub attn_norm: TensorId,
-    /// Query projection `[H D, C]`.
-    pub q: TensorId,
-    /// Key projection `[Hk D, C]`.
-    pub k: TensorId,
-    /// Value projection `[Hk D, C]`.
-    pub v: TensorId,
-    /// Output projection `[C, H D]`.
-    pub o: TensorId,
-    /// Norm of each query head `[D]`.
-    pub q_norm: TensorId,
-    /// Norm of each key head `[D]`.
-    pub k_norm: TensorId,
+    /// Query projection, to H D.
+    pub q: Linear,
+    /// Key projection, to Hk D.
+    pub k: Linear,
+    /// Value projection, to Hk D.
+    pub v: Linear,
+    /// Output projection, from H D.
+    pub o: Linear,
+    /// Norms of each query and each key head `[D]`, in families that have them.
+    pub head_norms: Option<[TensorId; 2]>,
     /// Norm before the MLP `[C]`.
     pub mlp_norm: TensorId,
-    /// Gate projection `[F, C]`.
-    pub gate: TensorId,
-    /// Up projection `[F, C]`.
-    pub up: TensorId,
-    /// Down projection `[C, F]`.
-    pub down: TensorId,
+    /// Gate projection, to F.
+    pub gate: Linear,
+    /// Up projection, to F.
+    pub up: Linear,
+    /// Down projection, from F.
+    pub down: Linear,
 }
 
 /// Every tensor of a model and its place.
@@ -99,25 +110,26 @@ impl Layout {
         let mut b = Builder::default();
         let (width, f, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
         let embed = b.add("model.embed_tokens.weight".into(), &[c.vocab_size, width]);
+        let (biased, normed) = (c.family.biases_heads(), c.family.norms_heads());
         let layers = (0..c.num_hidden_layers)
             .map(|l| {
-                let mut add = |name: &str, shape: &[usize]| b.add(format!("model.layers.{l}.{name}.weight"), shape);
+                let at = |name: &str| format!("model.layers.{l}.{name}");
                 LayerIds {
-                    attn_norm: add("input_layernorm", &[width]),
-                    q: add("self_attn.q_proj", &[q, width]),
-                    k: add("self_attn.k_proj", &[kv, width]),
-                    v: add("self_attn.v_proj", &[kv, width]),
-                    o: add("self_attn.o_proj", &[width, q]),
-                    q_norm: add("self_attn.q_norm", &[c.head_dim]),
-                    k_norm: add("self_attn.k_norm", &[c.head_dim]),
-                    mlp_norm: add("post_attention_layernorm", &[width]),
-                    gate: add("mlp.gate_proj", &[f, width]),
-                    up: add("mlp.up_proj", &[f, width]),
-                    down: add("mlp.down_proj", &[width, f]),
+                    attn_norm: b.norm(at("input_layernorm"), width),
+                    q: b.linear(at("self_attn.q_proj"), q, width, biased),
+                    k: b.linear(at("self_attn.k_proj"), kv, width, biased),
+                    v: b.linear(at("self_attn.v_proj"), kv, width, biased),
+                    o: b.linear(at("self_attn.o_proj"), width, q, false),
+                    head_norms: normed
+                        .then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(|name| b.norm(at(name), c.head_dim))),
+                    mlp_norm: b.norm(at("post_attention_layernorm"), width),
+                    gate: b.linear(at("mlp.gate_proj"), f, width, false),
+                    up: b.linear(at("mlp.up_proj"), f, width, false),
+                    down: b.linear(at("mlp.down_proj"), width, f, false),
                 }
             })
             .collect();
-        let norm = b.add("model.norm.weight".into(), &[width]);
+        let norm = b.norm("model.norm".into(), width);
         let head = if c.tie_word_embeddings { embed } else { b.add("lm_head.weight".into(), &[c.vocab_size, width]) };
         Layout { specs: b.specs, embed, layers, norm, head, len: b.len }
     }
@@ -150,6 +162,16 @@ struct Builder {
 }
 
 impl Builder {
+    fn norm(&mut self, name: String, dim: usize) -> TensorId {
+        self.add(format!("{name}.weight"), &[dim])
+    }
+
+    fn linear(&mut self, name: String, n_out: usize, n_in: usize, biased: bool) -> Linear {
+        let weight = self.add(format!("{name}.weight"), &[n_out, n_in]);
+        let bias = biased.then(|| self.add(format!("{name}.bias"), &[n_out]));
+        Linear { weight, bias, n_out, n_in }
+    }
+
     fn add(&mut self, name: String, shape: &[usize]) -> TensorId {
         let spec = TensorSpec { name, shape: shape.to_vec(), offset: self.len, decay: shape.len() > 1 };
         self.len = (self.len + spec.len()).next_multiple_of(ALIGN);

@@ -1,5 +1,5 @@
-//! The language model: the Qwen3 architecture (grouped-query attention, q/k norm, RoPE, RMSNorm, SwiGLU, tied or
-//! untied head) as two lists of ops, [`mod@forward`] and [`mod@backward`], over buffers sized once.
+//! The language model: the architectures of Llama, Qwen2 and Qwen3 (grouped-query attention, RoPE, RMSNorm, SwiGLU, tied or
+//! untied head; biases or a norm on query and key heads where the family has them) as two lists of ops, [`mod@forward`] and [`mod@backward`], over buffers sized once.
 //!
 //! Nothing here sees a host slice of a tensor or knows a device by name; there is no tape: each line of `forward`
 //! has its lines in `backward`, in reverse.
@@ -13,6 +13,7 @@ pub mod flops;
 pub mod forward;
 pub mod kv;
 mod layout;
+mod linear;
 mod paged;
 pub mod plan;
 pub mod weights;
@@ -20,10 +21,10 @@ pub mod weights;
 pub use activations::{Activations, Use};
 pub use backward::backward;
 pub use batch::{PackedBatch, Packing};
-pub use config::ModelConfig;
+pub use config::{Family, ModelConfig};
 pub use forward::{forward, forward_paged, ready_paged};
 pub use kv::KvPages;
-pub use layout::{LayerIds, Layout, TensorId, TensorSpec};
+pub use layout::{LayerIds, Layout, Linear, TensorId, TensorSpec};
 pub use paged::PagedRows;
 pub use plan::Plan;
 pub use weights::Weights;

@@ -54,7 +54,7 @@ impl Weights {
         let mut rope =
             plan.f32(GROUP, format!("{name}, rotary angles"), config.max_position_embeddings * config.head_dim)?;
         if !plan.is_dry() {
-            let table = rope::table(config.max_position_embeddings, config.head_dim, config.rope_theta);
+            let table = rope::table(config.max_position_embeddings, &config.rope.frequencies(config.head_dim));
             dev.write(rope.view_mut(), &table);
         }
         let mut end = 0;
@@ -70,7 +70,7 @@ impl Weights {
     }
 
     /// A new model: matrices normal with deviation 0.02, those that write into the residual stream divided by
-    /// sqrt(2 L) (Radford et al. 2019, section 2.3), norms one. A tensor's values depend on seed and name alone.
+    /// sqrt(2 L) (Radford et al. 2019, section 2.3), norms one, biases zero. A tensor's values depend on seed and name alone.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -182,7 +182,8 @@ fn narrow(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) ->
 
 fn initial(spec: &TensorSpec, seed: u64, residual: f64) -> Vec<f32> {
     if spec.shape.len() == 1 {
-        return vec![1.0; spec.len()];
+        let bias = spec.name.ends_with(".bias");
+        return vec![if bias { 0.0 } else { 1.0 }; spec.len()];
     }
     let into_residual = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
     let std = INIT_STD * if into_residual { residual } else { 1.0 };

@@ -1,6 +1,7 @@
 //! The oracle's own test: its backward functions against central differences, its forward ones against hand values.
 
 use super::attn::oracle as attn;
+use super::bias::oracle as bias;
 use super::embed::oracle as embed;
 use super::gemm::oracle as gemm;
 use super::logprob::oracle as logprob;
@@ -70,6 +71,13 @@ fn rmsnorm_by_hand_and_slopes() {
     let (dx, dw) = norm::rmsnorm_bwd(&dy, &x, &w, 0.1);
     slopes("dx", &x, &dx, |x| dot(&dy, &norm::rmsnorm_fwd(x, &w, 0.1).0));
     slopes("dw", &w, &dw, |w| dot(&dy, &norm::rmsnorm_fwd(&x, w, 0.1).0));
+}
+
+#[test]
+fn bias_by_hand_and_slopes() {
+    equal(&bias::bias_fwd(&[1.0, 2.0], 2), &[1.0, 2.0, 1.0, 2.0]);
+    let (b, dy) = (normal(5, 1), normal(15, 2));
+    slopes("db", &b, &bias::bias_bwd(&dy, 5), |b| dot(&dy, &bias::bias_fwd(b, 3)));
 }
 
 #[test]

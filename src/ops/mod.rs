@@ -7,6 +7,7 @@
 //! rows share the call, in which order, on which pages, from a cached or a fresh prefix, on how many threads.
 
 pub mod attn;
+pub mod bias;
 pub mod case;
 pub mod credit;
 pub mod embed;
@@ -66,5 +67,6 @@ pub fn cases(s: &mut case::Stage) -> Result<()> {
     swiglu::cases::all(s)?;
     embed::cases::all(s)?;
     attn::cases::all(s)?;
-    optim::cases::all(s)
+    optim::cases::all(s)?;
+    bias::cases::all(s)
 }

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::device::record::Recording;
 use crate::error::{Error, Result};
 use crate::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use crate::model::config::{PRESETS, preset};
 use crate::model::{ModelConfig, Weights};
 use crate::noise::Noise;
 use crate::run::run_dir::Log;
@@ -57,22 +58,13 @@ pub fn note(dev: &Device) -> Option<&'static str> {
 /// # Errors
 /// [`Error::Config`] for an unknown name; [`Error::Data`] for a config that cannot be read.
 pub fn shape(name: &str) -> Result<ModelConfig> {
-    match name {
-        "tiny" => Ok(ModelConfig::tiny(2048)),
-        "qwen3-0.6b" => Ok(ModelConfig {
-            hidden_size: 1024,
-            num_hidden_layers: 28,
-            num_attention_heads: 16,
-            num_key_value_heads: 8,
-            head_dim: 128,
-            intermediate_size: 3072,
-            rope_theta: 1e6,
-            max_position_embeddings: 4096,
-            ..ModelConfig::tiny(151_936)
-        }),
-        path if path.ends_with(".json") => ModelConfig::read(path.as_ref()),
-        _ => Err(Error::Config { problems: vec![format!("--shape {name}: use tiny, qwen3-0.6b or a config.json")] }),
+    if name.ends_with(".json") {
+        return ModelConfig::read(name.as_ref());
     }
+    let unknown = || Error::Config {
+        problems: vec![format!("--shape {name}: use a config.json or one of {}", PRESETS.join(", "))],
+    };
+    preset(name).ok_or_else(unknown)
 }
 
 /// Decode: every sequence past its prompt, one token each a step.

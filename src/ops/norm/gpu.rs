@@ -3,6 +3,7 @@
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
+use std::fmt::Display;
 
 /// Threads of a block, and rows: half a warp a row.
 const THREADS: u32 = 128;
@@ -33,9 +34,9 @@ pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, y: ViewMut, rstd: ViewMut, eps: 
 }
 
 /// Rows that are summed from zero before they are added to dw.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 /// Columns of a thread block that sums rows, and of one that adds the sums to dw; and its threads.
-const PART_COLUMNS: usize = 128;
+pub(crate) const PART_COLUMNS: usize = 128;
 const DW_COLUMNS: usize = 32;
 const DW_THREADS: u32 = 1024;
 
@@ -80,15 +81,21 @@ pub fn rmsnorm_bwd(gpu: &Gpu, dy: View, x: View, w: View, rstd: View, [dx, dw, m
             Arg::I32(c as i32),
         ],
     )?;
+    add_parts(gpu, "rmsnorm_bwd", parts.view(), dw, &shape)
+}
+
+/// `dw += ` the sums of blocks of rows, parts `[P, C]`, in order; both f32.
+pub(crate) fn add_parts(gpu: &Gpu, op: &'static str, parts: View, dw: ViewMut, shape: &dyn Display) -> Result<()> {
+    let c = dw.len();
     gpu.launch(
         &Launch {
-            kernel: "rmsnorm_bwd_dw",
-            op: "rmsnorm_bwd",
+            kernel: "add_parts",
+            op,
             grid: [c.div_ceil(DW_COLUMNS) as u32, 1, 1],
             block: [DW_THREADS, 1, 1],
             shared_bytes: 0,
-            shape: &shape,
+            shape,
         },
-        &mut [Arg::In(parts.view()), Arg::Out(dw), Arg::I64(n_parts as i64), Arg::I32(c as i32)],
+        &mut [Arg::In(parts), Arg::Out(dw), Arg::I64((parts.len() / c.max(1)) as i64), Arg::I32(c as i32)],
     )
 }

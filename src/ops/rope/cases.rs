@@ -1,6 +1,6 @@
 //! Cases of the rotations: one pair, an odd number of pairs, many tokens, the widest head.
 
-use super::{cost, oracle, rope_bwd, rope_fwd, table};
+use super::{cost, frequencies, oracle, rope_bwd, rope_fwd, table};
 use crate::device::{Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::case::{Floor, Stage};
@@ -23,7 +23,7 @@ pub fn all(s: &mut Stage) -> Result<()> {
             continue;
         }
         let positions: Vec<i32> = (0..n as i32).map(|i| i * 7 % 512).collect();
-        let (on_device, angles) = (s.dev.upload(&positions)?, s.dev.upload(&table(512, d, THETA))?);
+        let (on_device, angles) = (s.dev.upload(&positions)?, s.dev.upload(&table(512, &frequencies(d, THETA)))?);
         let both: [(_, Rope, Oracle); 2] =
             [("rope_fwd", rope_fwd, oracle::rope_fwd), ("rope_bwd", rope_bwd, oracle::rope_bwd)];
         for (stem, rope, oracle) in both {

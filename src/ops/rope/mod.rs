@@ -57,16 +57,20 @@ pub fn rope_bwd(
     Ok(())
 }
 
-/// The angles' cosines and sines, `[T, D]`: angle = position * theta^(-2d/D).
+/// Radians a position, `[D / 2]`: theta^(-2d/D).
+pub fn frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
+    (0..head_dim / 2).map(|d| 1.0 / theta.powf((2 * d) as f64 / head_dim as f64) as f32).collect()
+}
+
+/// The angles' cosines and sines, `[T, D]`: angle = position * frequency, of frequencies `[D / 2]`.
 ///
 /// Frequency and angle are rounded to f32, as every implementation that the checkpoints of this family were trained
 /// with does: an exact angle would be another model by some 1e-5 radians at position 300, and its logits up to 4e-4
 /// from the reference's. Cosine and sine of that angle are exact, then rounded.
-pub fn table(max_positions: usize, head_dim: usize, theta: f64) -> Vec<f32> {
-    let half = head_dim / 2;
+pub fn table(max_positions: usize, frequencies: &[f32]) -> Vec<f32> {
+    let (half, head_dim) = (frequencies.len(), 2 * frequencies.len());
     let mut table = vec![0f32; max_positions * head_dim];
-    for d in 0..half {
-        let frequency = 1.0 / theta.powf((2 * d) as f64 / head_dim as f64) as f32;
+    for (d, frequency) in frequencies.iter().enumerate() {
         for pos in 0..max_positions {
             let angle = (pos as f32 * frequency) as f64;
             table[pos * head_dim + d] = angle.cos() as f32;

@@ -14,11 +14,13 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 31] = [
+pub const STEMS: [&str; 33] = [
     "adamw_step",
     "attn_bwd",
     "attn_decode",
     "attn_fwd",
+    "bias_bwd",
+    "bias_fwd",
     "copy",
     "decode_next",
     "embed_bwd",

@@ -1,12 +1,11 @@
-// rmsnorm_bwd_dw  dw += sum_n dy x rstd, from the sums of blocks of rows
+// add_parts       dw += sum_n of a column, from the sums of blocks of rows: second half of rmsnorm_bwd's dw, and of bias_bwd
 //
-// Shapes          parts [P, C] f32, of rmsnorm_bwd_parts   dw [C] f32
+// Shapes          parts [P, C] f32, of rmsnorm_bwd_parts or bias_bwd_parts   dw [C] f32
 // Numerics        f32; blocks are added to dw in order: long sums stay exact.
 // Parallel        a thread block 32 columns: a warp has a column a lane and adds, all 32 warps fetch, 128 parts ahead.
 // Cost            reads 4PC bytes, writes 4C bytes. Bound by the chain of P additions.
 // Determinism     one order of every sum, whatever the grid; the bits of the CPU device.
-// Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
-// Oracle          src/ops/norm/oracle.rs
+// Oracle          src/ops/norm/oracle.rs, src/ops/bias/oracle.rs
 #include "common/math.cuh"
 
 constexpr int COLUMNS = 32;  // of a thread block
@@ -14,9 +13,9 @@ constexpr int EACH = 4;      // parts a thread fetches of its column
 constexpr int WARPS = 32;
 
 extern "C" __global__ void __launch_bounds__(COLUMNS* WARPS)
-    rmsnorm_bwd_dw(const float* __restrict__ parts,  // [P, C]
-                   float* dw,                        // [C], +=
-                   int64_t n_parts, int32_t dim) {
+    add_parts(const float* __restrict__ parts,  // [P, C]
+              float* dw,                        // [C], +=
+              int64_t n_parts, int32_t dim) {
     __shared__ float s_part[EACH * WARPS][COLUMNS];
     int lane = threadIdx.x % COLUMNS, warp = threadIdx.x / COLUMNS;
     int32_t column = blockIdx.x * COLUMNS + lane;
