@@ -205,7 +205,7 @@ fn menus(config: &Config, products: usize, rollouts: usize, noise: Noise) -> Men
     teach::teach(&mut setup, &task, config.task.supervised_tokens as u64, &mut |_, _| ()).unwrap();
     let engine =
         |w: &haggle::model::Weights| Engine::new(&setup.dev, &w.config, setup.engine_config(&w.config)).unwrap();
-    let (mut buyer, mut seller) = (engine(&setup.base.weights), engine(&setup.seller.weights));
+    let (mut buyer, mut seller) = (engine(&setup.base.weights), engine(&setup.seller().weights));
     let products = setup.train[..products].to_vec();
     task.begin(&setup, Draw { step: 1, products, rollouts, noise }).unwrap();
     let (weights, chat, sampling) = (&setup.base.weights, &setup.base.chat, task.sampling(&setup));

@@ -56,6 +56,37 @@ fn episodes() -> Vec<Episode> {
     [1, 31, 65].into_iter().enumerate().flat_map(|(g, len)| [one(g, len, 0), one(g, len, 1)]).collect()
 }
 
+/// The same, held as a frozen model's are.
+fn frozen(dev: &Device, family: Family, compute: DType) -> Weights {
+    let mut w = weights(dev, family, compute);
+    w.config.stored = DType::Bf16;
+    w.frozen(dev).unwrap()
+}
+
+fn frozen_weights_have_the_bits_of_trained_ones(dev: &Device, compute: DType) {
+    for family in Family::ALL {
+        let (w, frozen) = (weights(dev, family, compute), frozen(dev, family, compute));
+        assert_eq!(frozen.data().dtype(), DType::Bf16, "{family:?}");
+        assert_eq!(frozen.crc(dev).unwrap(), w.crc(dev).unwrap(), "{family:?}");
+        assert!(frozen.size_bytes() < w.size_bytes(), "{family:?}");
+        let (want, got) =
+            (play(dev, &w, sized(60, 256), &episodes()).0, play(dev, &frozen, sized(60, 256), &episodes()).0);
+        assert!(want == got, "{family:?}: a frozen model plays another game");
+        hold_late_and_in_training(dev, &frozen, &episodes(), &want);
+        let mut again = Weights::zeros(dev, frozen.config.clone()).unwrap();
+        again.copy_from(dev, &frozen).unwrap();
+        assert_eq!(again.crc(dev).unwrap(), w.crc(dev).unwrap(), "{family:?}: trained from a frozen base");
+    }
+}
+
+#[test]
+fn frozen_weights_in_bf16_have_the_bits_of_trained_ones() {
+    frozen_weights_have_the_bits_of_trained_ones(&Device::open("cpu", 2).unwrap(), DType::F32);
+    let medium = Device::open_at("cpu", 2, Precision::Medium).unwrap();
+    frozen_weights_have_the_bits_of_trained_ones(&medium, DType::F32);
+    frozen_weights_have_the_bits_of_trained_ones(&support::kernel_device(), DType::Bf16);
+}
+
 fn cold_is_warm_is_evicted_is_training(dev: &Device, compute: DType) {
     for family in Family::ALL {
         let (eps, w) = (episodes(), weights(dev, family, compute));

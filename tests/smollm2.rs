@@ -126,6 +126,9 @@ fn sampled_logprobs_have_the_bits_of_the_training_forward() {
         let prompt = &prompts[begun.iter().position(|s| *s == seq).unwrap()].ids;
         let trained = packed(&dev, &w, &[&prompt[..], &ids].concat());
         let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        assert!(bits(&logprobs) == bits(&trained[prompt.len() - 1..]), "a rollout's logprobs are not the training forward's");
+        assert!(
+            bits(&logprobs) == bits(&trained[prompt.len() - 1..]),
+            "a rollout's logprobs are not the training forward's"
+        );
     }
 }

@@ -113,7 +113,7 @@ struct Work {
 
 impl Work {
     fn of(setup: &Setup) -> Result<Work> {
-        let (buyer, seller) = (&setup.base, &setup.seller);
+        let (buyer, seller) = (&setup.base, setup.seller());
         let b = Spoken::mean(setup, Side::Buyer, &buyer.chat)?;
         let s = Spoken::mean(setup, Side::Seller, &seller.chat)?;
         let (b_model, s_model) = (&buyer.weights.config, &seller.weights.config);

@@ -47,11 +47,10 @@ pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
     let dev = config.open_device()?;
     let w = if args.model.as_os_str() == embedded::NAME {
-        embedded::weights(&dev)?
+        embedded::weights(&dev)?.compute_in(&dev, config.compute())?
     } else {
-        Weights::load(&dev, &base::checked(&args.model)?)?
+        Weights::load_frozen(&dev, &base::checked(&args.model)?, config.compute())?
     };
-    let w = w.compute_in(&dev, config.compute())?;
     let sequences = read(&args.input, &w.config)?;
     score(&dev, &w, &sequences, |logprobs| {
         if logprobs.iter().flatten().any(|l| !l.is_finite()) {

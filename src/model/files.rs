@@ -3,8 +3,8 @@
 //! Files are mapped, and every name and shape is checked before a byte is taken. Saving is atomic: a kill at any
 //! moment leaves the old file or the new one.
 
-use super::{ModelConfig, TensorSpec, Weights};
-use crate::device::{Device, map_file};
+use super::{ModelConfig, Plan, TensorId, TensorSpec, Weights};
+use crate::device::{DType, Device, map_file};
 use crate::disk::{read_fetched, refuse_pointer, write_atomic};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::id_end;
@@ -21,17 +21,22 @@ const HEAD: &str = "lm_head.weight";
 const EMBED: &str = "model.embed_tokens.weight";
 
 impl Weights {
-    /// Loads a Hugging Face folder; bf16 and f16 tensors are widened to f32.
+    /// Loads a Hugging Face folder to train it; bf16 and f16 tensors are widened to f32.
     ///
     /// # Errors
     /// [`Error::Io`] for what cannot be read, [`Error::Data`] for a config or file that is not what it should be,
     /// [`Error::Weight`] for the first tensor that is missing, extra, of another shape or type, or not finite.
     pub fn load(dev: &Device, dir: &Path) -> Result<Weights> {
-        let config = ModelConfig { token_end: token_end(dir)?, ..ModelConfig::read(&dir.join("config.json"))? };
-        let paths = weight_files(dir)?;
-        let maps = paths.iter().map(|p| map_file(p)).collect::<Result<Vec<_>>>()?;
-        let files = paths.iter().zip(&maps).map(|(p, m)| open(p, m)).collect::<Result<Vec<_>>>()?;
-        from_files(dev, config, dir, &files)
+        load(dev, dir, DType::F32, Weights::planned)
+    }
+
+    /// Loads a Hugging Face folder that only forwards will read, to compute in `compute`: held in bf16 where nothing is
+    /// lost by it.
+    ///
+    /// # Errors
+    /// As [`Weights::load`]; [`Error::Device`] when the device does not compute in it.
+    pub fn load_frozen(dev: &Device, dir: &Path, compute: DType) -> Result<Weights> {
+        load(dev, dir, compute, Weights::planned_frozen)?.compute_in(dev, compute)
     }
 
     /// Loads from memory: the text of a `config.json` and the bytes of a safetensors file.
@@ -40,7 +45,7 @@ impl Weights {
     /// As [`Weights::load`]; `name` stands for the path in messages.
     pub fn from_bytes(dev: &Device, name: &str, config: &str, safetensors: &[u8]) -> Result<Weights> {
         let config = ModelConfig::parse(config).map_err(|what| Error::data(name, what))?;
-        from_files(dev, config, Path::new(name), &[open(Path::new(name), safetensors)?])
+        from_files(dev, config, Path::new(name), &[open(Path::new(name), safetensors)?], Weights::planned)
     }
 
     /// Saves `model.safetensors` (f32), `config.json` and `generation_config.json` into `dir`, which is made if
@@ -73,12 +78,41 @@ impl Weights {
         header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(header.as_bytes())?;
-        for spec in &self.layout.specs {
-            let data = dev.download::<f32>(self.data().at(spec.range())).map_err(io::Error::other)?;
+        for id in (0..self.layout.specs.len()).map(TensorId) {
+            let data = self.tensor(dev, id).map_err(io::Error::other)?;
             to.write_all(bytemuck::cast_slice(&data))?;
         }
         Ok(())
     }
+}
+
+/// Makes weights of zeros: to train, or to read.
+type Make = fn(&mut Plan, &str, ModelConfig) -> Result<Weights>;
+
+fn load(dev: &Device, dir: &Path, compute: DType, make: Make) -> Result<Weights> {
+    let config = ModelConfig { token_end: token_end(dir)?, ..ModelConfig::read(&dir.join("config.json"))? };
+    let paths = weight_files(dir)?;
+    let maps = paths.iter().map(|p| map_file(p)).collect::<Result<Vec<_>>>()?;
+    let files = paths.iter().zip(&maps).map(|(p, m)| open(p, m)).collect::<Result<Vec<_>>>()?;
+    from_files(dev, ModelConfig { compute, ..config }, dir, &files, make)
+}
+
+/// What the weights of a folder are stored in: see [`ModelConfig::stored`]. Their headers alone are read.
+///
+/// # Errors
+/// As [`Weights::load`], of what it looks at.
+pub fn stored(dir: &Path) -> Result<DType> {
+    let mut stored = DType::Bf16;
+    for path in weight_files(dir)? {
+        let map = map_file(&path)?;
+        stored = if dtype_of(&[open(&path, &map)?]) == DType::Bf16 { stored } else { DType::F32 };
+    }
+    Ok(stored)
+}
+
+fn dtype_of(files: &[Opened]) -> DType {
+    let mut tensors = files.iter().flat_map(|file| file.tensors.iter());
+    if tensors.all(|(_, tensor)| tensor.dtype() == Dtype::BF16) { DType::Bf16 } else { DType::F32 }
 }
 
 /// Tensors by name, with the files they lie in.
@@ -143,7 +177,8 @@ fn other_weights(dir: &Path) -> String {
 }
 
 /// `place` names the whole in errors.
-fn from_files(dev: &Device, config: ModelConfig, place: &Path, files: &[Opened]) -> Result<Weights> {
+fn from_files(dev: &Device, config: ModelConfig, place: &Path, files: &[Opened], make: Make) -> Result<Weights> {
+    let config = ModelConfig { stored: dtype_of(files), ..config };
     let layout = super::Layout::new(&config);
     let mut found: Found = BTreeMap::new();
     for file in files {
@@ -164,12 +199,13 @@ fn from_files(dev: &Device, config: ModelConfig, place: &Path, files: &[Opened])
         }
     }
     check_tied_head(&found, config.tie_word_embeddings)?;
-    let mut w = Weights::zeros(dev, config)?;
-    for spec in w.layout.specs.clone() {
+    let mut w = make(&mut Plan::on(dev), "model", config)?;
+    for id in 0..w.layout.specs.len() {
+        let spec = &w.layout.specs[id];
         let (file, tensor) = &found[&spec.name];
         let data = widen(tensor);
-        check_finite(&spec, file, &data)?;
-        dev.write(w.data_mut().at(spec.range()), &data);
+        check_finite(spec, file, &data)?;
+        w.set(dev, TensorId(id), &data);
     }
     w.version = 1;
     Ok(w)

@@ -8,7 +8,7 @@ mod activations;
 pub mod backward;
 mod batch;
 pub mod config;
-mod files;
+pub mod files;
 pub mod flops;
 pub mod forward;
 pub mod kv;

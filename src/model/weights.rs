@@ -1,4 +1,4 @@
-//! A model's parameters: one flat f32 buffer, and how it is born.
+//! A model's parameters: one flat buffer, f32 or, of frozen ones, bf16; and how it is born.
 
 use super::{Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
@@ -7,6 +7,7 @@ use crate::noise::Noise;
 use crate::ops::embed::copy;
 use crate::ops::gemm::{Matrix, gemm_pack, panels_len};
 use crate::ops::{rope, want};
+use half::bf16;
 use std::ops::Range;
 
 /// Standard deviation of new weights.
@@ -15,17 +16,18 @@ const INIT_STD: f64 = 0.02;
 const GROUP: &str = "weights";
 
 /// The parameters of one model on one device, with what is derived from its config.
+///
+/// Weights that train are f32, beside what forwards read of them: a copy in bf16 where the model computes in it. Frozen
+/// weights are bf16 alone where nothing is lost by it: on a device that computes in bf16, and on the CPU where the folder
+/// holds nothing finer.
 pub struct Weights {
     /// The model's shape.
     pub config: ModelConfig,
-    /// Where each tensor lies in `data`.
+    /// Where each tensor lies in the flat buffer.
     pub layout: Layout,
     /// Counts changes of the parameters. Caches of anything computed from them are keyed by it.
     pub version: u64,
-    /// Every parameter, `[layout.len]` f32.
-    data: Buffer,
-    /// The same rounded to bf16, when the model computes in it.
-    narrow: Option<Buffer>,
+    held: Held,
     /// The matrices in panels, one after another, and the version they were made of.
     panels: Buffer,
     packed: Option<u64>,
@@ -35,8 +37,16 @@ pub struct Weights {
     pub rope: Buffer,
 }
 
+/// How parameters are held: flat buffers of `[layout.len]`.
+enum Held {
+    /// In f32; and the same rounded to bf16, when the model computes in it.
+    Trained { data: Buffer, narrow: Option<Buffer> },
+    /// In bf16; and norms and biases in f32, end to end, on the CPU, whose ops take them so.
+    Frozen { data: Buffer, vectors: Buffer, vectors_at: Vec<Range<usize>> },
+}
+
 impl Weights {
-    /// A model whose parameters are all zero.
+    /// A model whose parameters are all zero, to be trained.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -49,8 +59,36 @@ impl Weights {
     /// # Errors
     /// [`Error::Memory`].
     pub fn planned(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
-        let (dev, layout) = (plan.device().clone(), Layout::new(&config));
-        let data = plan.f32(GROUP, name, layout.len)?;
+        let layout = Layout::new(&config);
+        let held =
+            Held::Trained { data: plan.f32(GROUP, name, layout.len)?, narrow: narrow(plan, name, &config, &layout)? };
+        Weights::of(plan, name, config, layout, held)
+    }
+
+    /// A model of zeros that only forwards read, through a plan; held in bf16 where nothing is lost by it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned_frozen(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
+        let on_cpu = matches!(plan.device(), Device::Cpu(_));
+        let (stored, compute) = (config.stored == DType::Bf16, config.compute == DType::Bf16);
+        if !(if on_cpu { stored } else { compute }) {
+            return Weights::planned(plan, name, config);
+        }
+        let (layout, mut end) = (Layout::new(&config), 0);
+        let mut place = |spec: &TensorSpec| {
+            let start = end;
+            end += if on_cpu && spec.matrix().is_none() { spec.len() } else { 0 };
+            start..end
+        };
+        let vectors_at = layout.specs.iter().map(&mut place).collect();
+        let data = plan.buffer(GROUP, name, DType::Bf16, layout.len)?;
+        let vectors = plan.f32(GROUP, format!("{name}, norms and biases"), end)?;
+        Weights::of(plan, name, config, layout, Held::Frozen { data, vectors, vectors_at })
+    }
+
+    fn of(plan: &mut Plan, name: &str, config: ModelConfig, layout: Layout, held: Held) -> Result<Weights> {
+        let dev = plan.device().clone();
         let mut rope =
             plan.f32(GROUP, format!("{name}, rotary angles"), config.max_position_embeddings * config.head_dim)?;
         if !plan.is_dry() {
@@ -65,8 +103,7 @@ impl Weights {
         };
         let panels_at = layout.specs.iter().map(&mut place).collect();
         let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
-        let narrow = narrow(plan, name, &config, &layout)?;
-        Ok(Weights { config, layout, version: 0, data, narrow, panels, packed: None, panels_at, rope })
+        Ok(Weights { config, layout, version: 0, held, panels, packed: None, panels_at, rope })
     }
 
     /// A new model: matrices normal with deviation 0.02, those that write into the residual stream divided by
@@ -77,16 +114,53 @@ impl Weights {
     pub fn init(dev: &Device, config: ModelConfig, seed: u64) -> Result<Weights> {
         let mut w = Weights::zeros(dev, config)?;
         let residual = 1.0 / (2.0 * w.config.num_hidden_layers as f64).sqrt();
-        for spec in &w.layout.specs {
-            dev.write(w.data.at_mut(spec.range()), &initial(spec, seed, residual));
+        for id in 0..w.layout.specs.len() {
+            let values = initial(&w.layout.specs[id], seed, residual);
+            w.set(dev, TensorId(id), &values);
         }
         w.version = 1;
         Ok(w)
     }
 
-    /// A tensor as a forward reads it: f32, or bf16 as [`Weights::pack`] rounded it.
+    /// Writes a tensor: rounded, where it is held in bf16.
+    pub(super) fn set(&mut self, dev: &Device, id: TensorId, values: &[f32]) {
+        let range = self.layout.specs[id.0].range();
+        match &mut self.held {
+            Held::Trained { data, .. } => dev.write(data.at_mut(range), values),
+            Held::Frozen { data, vectors, vectors_at } => {
+                let narrow: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
+                dev.write(data.at_mut(range), &narrow);
+                let at = vectors_at[id.0].clone();
+                if !at.is_empty() {
+                    dev.write(vectors.at_mut(at), values);
+                }
+            }
+        }
+    }
+
+    /// A tensor's values on the host.
+    ///
+    /// # Errors
+    /// What the device met since.
+    pub fn tensor(&self, dev: &Device, id: TensorId) -> Result<Vec<f32>> {
+        let range = self.layout.specs[id.0].range();
+        match &self.held {
+            Held::Trained { data, .. } => dev.download(data.at(range)),
+            Held::Frozen { data, .. } => {
+                Ok(dev.download::<bf16>(data.at(range))?.into_iter().map(bf16::to_f32).collect())
+            }
+        }
+    }
+
+    /// A tensor as a forward reads it: f32, or bf16 as it is held or as [`Weights::pack`] rounded it.
     pub fn get(&self, id: TensorId) -> View<'_> {
-        self.layout.of(self.narrow.as_ref().unwrap_or(&self.data), id)
+        match &self.held {
+            Held::Trained { data, narrow } => self.layout.of(narrow.as_ref().unwrap_or(data), id),
+            Held::Frozen { vectors, vectors_at, .. } if !vectors_at[id.0].is_empty() => {
+                vectors.at(vectors_at[id.0].clone())
+            }
+            Held::Frozen { data, .. } => self.layout.of(data, id),
+        }
     }
 
     /// The same weights for a model that computes in `compute`.
@@ -95,7 +169,9 @@ impl Weights {
     /// [`Error::Device`] when the device does not compute in it, [`Error::Memory`].
     pub fn compute_in(mut self, dev: &Device, compute: DType) -> Result<Weights> {
         self.config.compute = compute;
-        self.narrow = narrow(&mut Plan::on(dev), "model", &self.config, &self.layout)?;
+        if let Held::Trained { narrow: copy, .. } = &mut self.held {
+            *copy = narrow(&mut Plan::on(dev), "model", &self.config, &self.layout)?;
+        }
         self.pack(dev)?;
         self.ready(dev)?;
         Ok(self)
@@ -103,15 +179,15 @@ impl Weights {
 
     /// `Ok` when a forward may read them.
     pub(super) fn ready(&self, dev: &Device) -> Result<()> {
-        match (dev, &self.narrow) {
-            (_, None) => Ok(()),
-            (Device::Cpu(_), Some(_)) => {
+        match (dev, self.config.compute) {
+            (Device::Cpu(_), DType::Bf16) => {
                 let what = "computes in f32; bf16 needs emu or cuda (model.dtype)".into();
                 Err(Error::Device { device: dev.name().into(), what })
             }
-            _ => {
+            (Device::Gpu(_), DType::Bf16) => {
                 want("forward", "weights packed since their last change", (self.packed == Some(self.version)).into(), 1)
             }
+            _ => Ok(()),
         }
     }
 
@@ -122,15 +198,20 @@ impl Weights {
         Matrix { rows: self.get(id), panels: fresh.then(|| self.panels.at(at)) }
     }
 
-    /// Every parameter, `[layout.len]` f32.
+    /// Every parameter, `[layout.len]`: f32, of frozen weights perhaps bf16.
     pub fn data(&self) -> View<'_> {
-        self.data.view()
+        match &self.held {
+            Held::Trained { data, .. } | Held::Frozen { data, .. } => data.view(),
+        }
     }
 
-    /// Every parameter, to write: counts a change. [`Weights::pack`] before the next decode spares it time.
+    /// Every parameter of weights that train, to write: counts a change. [`Weights::pack`] before the next decode spares it
+    /// time.
     pub fn data_mut(&mut self) -> ViewMut<'_> {
         self.version = self.version.wrapping_add(1);
-        self.data.view_mut()
+        match &mut self.held {
+            Held::Trained { data, .. } | Held::Frozen { data, .. } => data.view_mut(),
+        }
     }
 
     /// Makes what forwards read instead of the parameters: their copy in bf16, and the panels of all matrices (decode
@@ -139,12 +220,14 @@ impl Weights {
     /// # Errors
     /// What the device refuses.
     pub fn pack(&mut self, dev: &Device) -> Result<()> {
-        if let (Device::Gpu(_), Some(narrow)) = (dev, &mut self.narrow) {
-            copy(dev, self.data.view(), narrow.view_mut())?;
+        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow) }) = (dev, &mut self.held) {
+            copy(dev, data.view(), narrow.view_mut())?;
         }
-        for (spec, at) in self.layout.specs.iter().zip(&self.panels_at) {
-            if let Some((n, k)) = spec.matrix() {
-                gemm_pack(dev, self.data.at(spec.range()), self.panels.at_mut(at.clone()), n, k)?;
+        for (id, at) in self.panels_at.iter().enumerate() {
+            if let Some((n, k)) = self.layout.specs[id].matrix() {
+                let (Held::Trained { data, .. } | Held::Frozen { data, .. }) = &self.held;
+                let rows = self.layout.of(data, TensorId(id));
+                gemm_pack(dev, rows, self.panels.at_mut(at.clone()), n, k)?;
             }
         }
         self.packed = Some(self.version);
@@ -161,17 +244,58 @@ impl Weights {
 
     /// Bytes of everything.
     pub fn size_bytes(&self) -> usize {
-        let narrow = self.narrow.as_ref().map_or(0, Buffer::size_bytes);
-        self.data.size_bytes() + narrow + self.panels.size_bytes() + self.rope.size_bytes()
+        let held = match &self.held {
+            Held::Trained { data, narrow } => data.size_bytes() + narrow.as_ref().map_or(0, Buffer::size_bytes),
+            Held::Frozen { data, vectors, .. } => data.size_bytes() + vectors.size_bytes(),
+        };
+        held + self.panels.size_bytes() + self.rope.size_bytes()
     }
 
-    /// Copies another model's parameters of the same config.
+    /// Copies another model's parameters of the same shape; where that one is frozen, tensor by tensor through the host.
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] when the sizes differ.
+    /// [`crate::Error::Shape`] when the sizes differ; what the devices say.
     pub fn copy_from(&mut self, dev: &Device, other: &Weights) -> Result<()> {
-        copy(dev, other.data.view(), self.data_mut())?;
+        want("copy", "parameters of one shape", other.layout.len, self.layout.len)?;
+        match (&self.held, &other.held) {
+            (Held::Trained { .. }, Held::Trained { data, .. }) => copy(dev, data.view(), self.data_mut())?,
+            _ => {
+                for id in (0..self.layout.specs.len()).map(TensorId) {
+                    self.set(dev, id, &other.tensor(dev, id)?);
+                }
+                self.version = self.version.wrapping_add(1);
+            }
+        }
         self.pack(dev)
+    }
+
+    /// The same, read by forwards alone from now on: held in bf16 where nothing is lost by it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn frozen(self, dev: &Device) -> Result<Weights> {
+        let mut frozen = Weights::planned_frozen(&mut Plan::on(dev), "model", self.config.clone())?;
+        if matches!(frozen.held, Held::Trained { .. }) {
+            return Ok(self);
+        }
+        frozen.copy_from(dev, &self)?;
+        frozen.version = self.version;
+        frozen.pack(dev)?;
+        Ok(frozen)
+    }
+
+    /// CRC-32C of all parameters in f32, in their layout: says whether two models are the same, however they are held.
+    ///
+    /// # Errors
+    /// What reading them from the device meets.
+    pub fn crc(&self, dev: &Device) -> Result<u32> {
+        let (mut crc, mut end) = (0, 0);
+        for (id, spec) in self.layout.specs.iter().enumerate() {
+            crc = crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (spec.offset - end)]);
+            crc = crc32c::crc32c_append(crc, bytemuck::cast_slice(&self.tensor(dev, TensorId(id))?));
+            end = spec.range().end;
+        }
+        Ok(crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (self.layout.len - end)]))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config::paths::place;
 use crate::device::{DType, Device};
 use crate::embedded;
 use crate::error::{Error, Result};
-use crate::model::{ModelConfig, Weights};
+use crate::model::{ModelConfig, Weights, files};
 use crate::run::checkpoint;
 use crate::text::Chat;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,11 @@ pub struct Base {
 /// device does not compute in it.
 pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
     if name == embedded::NAME {
-        return Ok(Base { weights: embedded::weights(dev)?.compute_in(dev, compute)?, chat: embedded::chat()? });
+        let weights = embedded::weights(dev)?.compute_in(dev, compute)?.frozen(dev)?;
+        return Ok(Base { weights, chat: embedded::chat()? });
     }
     let folder = checked(&place(name))?;
-    let base = Base { weights: Weights::load(dev, &folder)?.compute_in(dev, compute)?, chat: Chat::load(&folder)? };
+    let base = Base { weights: Weights::load_frozen(dev, &folder, compute)?, chat: Chat::load(&folder)? };
     let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
     if vocab > rows {
         let what = format!("the tokenizer has {vocab} tokens, the model's embedding {rows} rows");
@@ -44,9 +45,18 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
 pub fn shape(name: &str, compute: DType) -> Result<ModelConfig> {
     let shape = match name == embedded::NAME {
         true => embedded::shape()?,
-        false => ModelConfig::read(&folder(&place(name))?.join("config.json"))?,
+        false => {
+            let folder = folder(&place(name))?;
+            ModelConfig { stored: files::stored(&folder)?, ..ModelConfig::read(&folder.join("config.json"))? }
+        }
     };
     Ok(ModelConfig { compute, ..shape })
+}
+
+/// True when the frozen seller is the base, as it was before anything was taught.
+pub fn is_its_own_seller(config: &Config) -> bool {
+    let (base, seller) = (&config.model.base, &config.model.seller);
+    seller == "base" || seller == base
 }
 
 /// The shapes of a config's starting weights and of its seller's.
@@ -87,14 +97,6 @@ pub fn checked(path: &Path) -> Result<PathBuf> {
     let folder = folder(path)?;
     checkpoint::check_model(&folder)?;
     Ok(folder)
-}
-
-/// CRC-32C of all parameters: says whether two models are the same.
-///
-/// # Errors
-/// What reading them from the device meets.
-pub fn crc(dev: &Device, weights: &Weights) -> Result<u32> {
-    Ok(crc32c::crc32c(bytemuck::cast_slice(&dev.download::<f32>(weights.data())?)))
 }
 
 /// Writes a Hugging Face folder.

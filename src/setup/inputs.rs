@@ -3,7 +3,7 @@
 //! The one idea: a folder may be moved and its files written anew; what a run is held to when it goes on is what it reads of
 //! them. A path says where that is found, no more.
 
-use super::base::{self, Base};
+use super::base::Base;
 use super::{Setup, Stock, products};
 use crate::device::Device;
 use crate::disk::write_atomic;
@@ -57,7 +57,7 @@ impl Inputs {
         Ok(Inputs {
             products: Input { path: setup.config.products.path.clone(), crcs },
             base: Input::of_model(&setup.dev, &model.base, &setup.base)?,
-            seller: Input::of_model(&setup.dev, seller, &setup.seller)?,
+            seller: Input::of_model(&setup.dev, seller, setup.seller())?,
         })
     }
 
@@ -98,7 +98,7 @@ impl Input {
         let context = config.max_position_embeddings;
         let texts = [("config.json", config.to_json()), ("generation_config.json", config.generation_json())];
         let mut crcs = BTreeMap::from(texts.map(|(file, text)| (file.into(), crc32c::crc32c(text.as_bytes()))));
-        crcs.insert("the weights".into(), base::crc(dev, &model.weights)?);
+        crcs.insert("the weights".into(), model.weights.crc(dev)?);
         for (file, text) in model.chat.files(context)? {
             crcs.insert(file.into(), crc32c::crc32c(text.as_bytes()));
         }

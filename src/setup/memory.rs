@@ -23,8 +23,10 @@ pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
 pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     let [base, seller] = base::shapes(config)?;
     let model = base::shape(model, config.compute())?;
-    for (name, shape) in [("untrained", &base), ("seller", &seller), ("model", &model)] {
-        Weights::planned(plan, name, shape.clone())?;
+    let apart = (!base::is_its_own_seller(config)).then_some(("seller", &seller));
+    let untrained = if apart.is_some() { "untrained" } else { "untrained and seller" };
+    for (name, shape) in [(untrained, &base), ("model", &model)].into_iter().chain(apart) {
+        Weights::planned_frozen(plan, name, shape.clone())?;
     }
     // One buyer plays at a time.
     let buyer =
@@ -39,7 +41,7 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
 /// What is wrong with the model's shape.
 pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     let shape = base::shape(model, config.compute())?;
-    Weights::planned(plan, "model", shape.clone())?;
+    Weights::planned_frozen(plan, "model", shape.clone())?;
     Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
 }
 

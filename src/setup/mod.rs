@@ -31,8 +31,8 @@ pub struct Setup {
     pub dev: Device,
     /// The weights the buyer starts from; also the untrained buyer and the reference of the KL penalty.
     pub base: Base,
-    /// The frozen seller.
-    pub seller: Base,
+    /// The frozen seller, where it is not the base itself: one copy then serves for both.
+    pub own_seller: Option<Base>,
     /// Products to train on.
     pub train: Vec<Arc<Product>>,
     /// Products held out for evaluation.
@@ -63,13 +63,23 @@ impl Setup {
         let mut base = base::open(&dev, &config.model.base, config.compute())?;
         base.weights.version = BASE_VERSION;
         base.weights.pack(&dev)?;
-        let seller = match config.model.seller.as_str() {
-            "base" => base::open(&dev, &config.model.base, config.compute())?,
-            other => base::open(&dev, other, config.compute())?,
-        };
+        let apart = !base::is_its_own_seller(config);
+        let own_seller = apart.then(|| base::open(&dev, &config.model.seller, config.compute())).transpose()?;
         let Stock { train, held_out, notes } = products(config)?;
         let rules = rules(config);
-        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes })
+        Ok(Setup { config: config.clone(), dev, base, own_seller, train, held_out, rules, notes })
+    }
+
+    /// The frozen seller.
+    pub fn seller(&self) -> &Base {
+        self.own_seller.as_ref().unwrap_or(&self.base)
+    }
+
+    /// Puts another base in the place of this one, which stays the seller where it was.
+    pub fn replace_base(&mut self, base: Base) {
+        let before = std::mem::replace(&mut self.base, base);
+        self.own_seller.get_or_insert(before);
+        self.base.weights.version = BASE_VERSION;
     }
 
     /// Rollouts of a step, which is also how many episodes run at a time.
@@ -93,12 +103,13 @@ impl Setup {
     /// How the frozen seller is sampled.
     pub fn seller_sampling(&self) -> Sampling {
         let r = &self.config.rollout;
-        Sampling::plain(r.seller_temperature, r.max_reply_tokens, self.seller.chat.end())
+        Sampling::plain(r.seller_temperature, r.max_reply_tokens, self.seller().chat.end())
     }
 
     /// The frozen seller's voice in an engine of its own.
     pub fn seller_voice<'a>(&'a self, engine: &'a mut Engine) -> Voice<'a> {
-        Voice { weights: &self.seller.weights, engine, chat: &self.seller.chat, sampling: self.seller_sampling() }
+        let Base { weights, chat } = self.seller();
+        Voice { weights, engine, chat, sampling: self.seller_sampling() }
     }
 
     /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole

@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::model::Weights;
 use crate::negotiate::Side;
 use crate::noise::Noise;
-use crate::setup::{BASE_VERSION, Setup, base};
+use crate::setup::Setup;
+use crate::setup::base::{self, Base};
 use crate::tasks::{self, Task};
 use crate::text::Transcript;
 use crate::train::optimizer::{Hyper, Schedule};
@@ -35,8 +36,7 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
     }
     let (kept, unfinished) = (run.join(TAUGHT), run.join(format!("{TAUGHT}.unfinished")));
     if resume && kept.is_dir() {
-        setup.base = base::open(&setup.dev, &spelled(&kept), setup.config.compute())?;
-        setup.base.weights.version = BASE_VERSION;
+        setup.replace_base(base::open(&setup.dev, &spelled(&kept), setup.config.compute())?);
         return setup.base.weights.pack(&setup.dev);
     }
     teach(setup, &*task, tokens, progress)?;
@@ -77,8 +77,7 @@ pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn
             Ok(true)
         },
     )?;
-    setup.base.weights = trainer.weights;
-    setup.base.weights.version = BASE_VERSION;
+    setup.replace_base(Base { weights: trainer.weights, chat: setup.base.chat.clone() });
     setup.base.weights.pack(&setup.dev)
 }
 

@@ -65,7 +65,7 @@ pub fn fit(
             let (models, room) = match seat == learner {
                 true => (learners.to_vec(), own),
                 // The other side's first words come on top.
-                false => (if frozen_plays { vec![&setup.seller] } else { vec![] }, 2 * reply),
+                false => (if frozen_plays { vec![setup.seller()] } else { vec![] }, 2 * reply),
             };
             for base in models {
                 if let Err(why) = fits(&base.chat, &base.weights.config, &prompt, room)? {

@@ -127,6 +127,11 @@ pub fn run(
     Ok(Trained { step: state.step, weights: Some(trainer.learner.weights) })
 }
 
+/// What the reference is called in a plan, where the frozen seller is a model apart and where it is the same.
+fn reference(apart: bool) -> &'static str {
+    if apart { "reference" } else { "reference and frozen seller" }
+}
+
 /// What a run of training holds while it trains. Demonstrations before it are taught with their own buffers, which are
 /// not planned; the evaluation behind it holds less.
 ///
@@ -134,8 +139,13 @@ pub fn run(
 /// What is wrong with the models' shapes.
 pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     let [base, seller] = base::shapes(config)?;
-    Weights::planned(plan, "reference", base.clone())?;
-    Weights::planned(plan, "frozen seller", seller.clone())?;
+    // A base that is taught first leaves the seller behind; the game has no format to teach.
+    let taught = config.task.supervised_tokens > 0 && config.task.name != "game";
+    let apart = !base::is_its_own_seller(config) || taught;
+    Weights::planned_frozen(plan, reference(apart), base.clone())?;
+    if apart {
+        Weights::planned_frozen(plan, "frozen seller", seller.clone())?;
+    }
     let how = Learning { micro_batch_tok: config.grpo.micro_batch_tokens, ..Learning::default() };
     Trainer::planned(plan, config, [base, seller], Default::default(), how).map(drop)
 }
@@ -157,8 +167,9 @@ impl Trainer {
     /// [`Error::Config`] when a size is zero, [`Error::Memory`].
     pub fn new(setup: &Setup) -> Result<(Trainer, Plan)> {
         let mut plan = Plan::on(&setup.dev);
-        let (base, seller) = (&setup.base.weights, &setup.seller.weights);
-        for (name, weights) in [("reference", base), ("frozen seller", seller)] {
+        let (base, seller) = (&setup.base.weights, &setup.seller().weights);
+        let apart = setup.own_seller.as_ref().map(|own| ("frozen seller", &own.weights));
+        for (name, weights) in [(reference(apart.is_some()), base)].into_iter().chain(apart) {
             plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes: weights.size_bytes() });
         }
         let shapes = [base.config.clone(), seller.config.clone()];
@@ -228,7 +239,7 @@ impl Trainer {
 
     /// Puts a trainer where a run's latest checkpoint stands, or at step 0.
     fn restore(&mut self, setup: &Setup, run: &Path, resume: bool) -> Result<State> {
-        let crcs = [base::crc(&setup.dev, &setup.base.weights)?, base::crc(&setup.dev, &setup.seller.weights)?];
+        let crcs = [setup.base.weights.crc(&setup.dev)?, setup.seller().weights.crc(&setup.dev)?];
         let Some(at) = checkpoint::latest(run)?.filter(|_| resume) else { return Ok(State::start(crcs)) };
         let state = checkpoint::open(&at)?;
         // Configs were compared before (setup::resume); these weights may have been taught since.

@@ -96,6 +96,9 @@ pub struct ModelConfig {
     /// The tokenizer's ids lie below this, where it has fewer than the embedding has rows: the rest is never sampled.
     /// Not in `config.json`: read from the tokenizer beside it.
     pub token_end: Option<usize>,
+    /// What the weights are stored in: Bf16 when every tensor of the folder is, else F32. Not in `config.json`: read from
+    /// the weights beside it.
+    pub stored: DType,
     /// Token that begins a text, if there is one.
     pub bos_token_id: Option<u32>,
     /// Token that pads a batch, if there is one; we never pad.
@@ -123,6 +126,7 @@ impl ModelConfig {
             max_position_embeddings: 1024,
             eos_token_ids: vec![],
             token_end: None,
+            stored: DType::F32,
             bos_token_id: None,
             pad_token_id: None,
             compute: DType::F32,

@@ -61,6 +61,7 @@ impl<'a> Reader<'a> {
             max_position_embeddings: self.count("max_position_embeddings", None),
             eos_token_ids: self.tokens("eos_token_id"),
             token_end: None,
+            stored: DType::F32,
             bos_token_id: self.token("bos_token_id"),
             pad_token_id: self.token("pad_token_id"),
             compute: DType::F32,

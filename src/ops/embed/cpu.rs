@@ -1,19 +1,21 @@
 //! Rows by index on the CPU.
 
 use crate::device::cpu::Cpu;
+use crate::device::cpu::float::Float;
 use crate::device::cpu::pool::Shared;
 
 /// Columns that one task adds up in backward: one cache line.
 const COLUMNS: usize = 16;
 
 /// See [`crate::ops::embed::embed_fwd`].
-pub fn embed_fwd(cpu: &Cpu, ids: &[i32], table: &[f32], x: &mut [f32], dim: usize) {
+pub(crate) fn embed_fwd<T: Float>(cpu: &Cpu, ids: &[i32], table: &[T], x: &mut [f32], dim: usize) {
     let x = Shared::new(x);
     cpu.rows(ids.len(), dim, |first, rows| {
         for row in first..first + rows {
             // SAFETY: each row is one task's.
             let x = unsafe { x.part(row * dim, dim) };
-            x.copy_from_slice(&table[ids[row] as usize * dim..][..dim]);
+            let from = &table[ids[row] as usize * dim..][..dim];
+            x.iter_mut().zip(from).for_each(|(x, from)| *x = from.wide());
         }
     });
 }

@@ -6,10 +6,12 @@ pub(crate) mod gpu;
 pub mod oracle;
 
 use super::{below, cost, want};
-use crate::device::{Device, View, ViewMut};
+use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
+use half::bf16;
 
 /// `x[n] = table[ids[n]]`; ids `[N]` i32 in `0..V`, table `[V, C]`, x `[N, C]`. Also gathers rows of activations.
+/// On the CPU the table may be bf16, of weights that are held so; x is f32.
 pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
     want("embed_fwd", "x [N, C]", x.len(), ids.len() * dim)?;
     want("embed_fwd", "table [V, C]", table.len() % dim, 0)?;
@@ -17,7 +19,10 @@ pub fn embed_fwd(dev: &Device, ids: View, table: View, mut x: ViewMut, dim: usiz
     match dev {
         Device::Cpu(cpu) => {
             below("embed_fwd", "ids below V", ids.host(), table.len() / dim)?;
-            cpu::embed_fwd(cpu, ids.host(), table.host(), x.host_mut(), dim)
+            match table.dtype() {
+                DType::Bf16 => cpu::embed_fwd::<bf16>(cpu, ids.host(), table.host(), x.host_mut(), dim),
+                _ => cpu::embed_fwd::<f32>(cpu, ids.host(), table.host(), x.host_mut(), dim),
+            }
         }
         Device::Gpu(gpu) => gpu::embed_fwd(gpu, ids, table, x, dim)?,
     }

@@ -78,7 +78,7 @@ pub fn gemm_pack(dev: &Device, b: View, mut panels: ViewMut, n: usize, k: usize)
     want("gemm_pack", "panels of b", panels.len(), panels_len(dev, n, k))?;
     let _span = dev.op("gemm_pack", || crate::ops::embed::cost::copy(panels.len(), b.dtype(), panels.dtype()));
     match dev {
-        Device::Cpu(cpu) => cpu::gemm_pack(cpu, b.host(), panels.host_mut(), n, k),
+        Device::Cpu(cpu) => cpu::gemm_pack(cpu, b.into(), panels.host_mut(), n, k),
         Device::Gpu(_) => {}
     }
     Ok(())

@@ -43,14 +43,14 @@ pub fn workspace_len(cpu: &Cpu, vocab: usize) -> usize {
 /// The head's matrix `[V, C]`, and perhaps its panels.
 #[derive(Clone, Copy)]
 pub struct Head<'a> {
-    w: &'a [f32],
+    w: Factor<'a>,
     panels: Option<&'a [f32]>,
 }
 
 impl<'a> Head<'a> {
     /// Of views.
     pub fn new(w: View<'a>, panels: Option<View<'a>>) -> Head<'a> {
-        Head { w: w.host(), panels: panels.map(|p| p.host()) }
+        Head { w: w.into(), panels: panels.map(|p| p.host()) }
     }
 
     /// V.
@@ -67,7 +67,7 @@ impl<'a> Head<'a> {
         [n, dim]: [usize; 2],
         row: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let (v, w) = (self.vocab(dim), Factor::F32(self.w));
+        let (v, w) = (self.vocab(dim), self.w);
         let ldc = row_len(v);
         gemm::run(cpu, Product::nt(x, w, z, [n, v, dim], Store::Set).panels(self.panels).ldc(ldc));
         let (rows, z) = ((TASK / v).max(1), Shared::new(z));
@@ -152,7 +152,7 @@ pub fn linear_logprob_bwd(
     dim: usize,
     inv_temperature: f32,
 ) {
-    let (v, w) = (head.vocab(dim), Factor::F32(head.w));
+    let (v, w) = (head.vocab(dim), head.w);
     let given = Given { dlogprob, dentropy, target, lse, entropy, inv_temperature };
     let (block, lda) = (block_rows(v), row_len(v));
     let (z, dz) = workspace.split_at_mut(block * lda);

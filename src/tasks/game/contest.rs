@@ -163,7 +163,7 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
             (Persona::Neutral, Player::Script(&*seller_script))
         }
         Opponent::Model(persona) => {
-            seller_engine = engine(&setup.seller.weights)?;
+            seller_engine = engine(&setup.seller().weights)?;
             (persona, Player::Model(setup.seller_voice(&mut seller_engine)))
         }
     };

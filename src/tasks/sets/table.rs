@@ -111,7 +111,7 @@ fn held_out<T: Task>(
     progress: &mut Progress,
 ) -> Result<(Vec<String>, Vec<Reply>)> {
     let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
-    let (mut learner, mut frozen) = (engine(model.weights)?, engine(&setup.seller.weights)?);
+    let (mut learner, mut frozen) = (engine(model.weights)?, engine(&setup.seller().weights)?);
     let Entrant { name, weights, chat } = model;
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);

@@ -174,7 +174,7 @@ pub fn panels_len(cpu: &Cpu, n: usize, k: usize) -> usize {
 }
 
 /// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[elements(kc), nr]`, side by side.
-pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
+pub fn gemm_pack(cpu: &Cpu, b: Factor, panels: &mut [f32], n: usize, k: usize) {
     let (kernels, to) = (kernels(cpu), Shared::new(panels));
     assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k), "gemm_pack: sizes");
     let n_panels = n.div_ceil(kernels.nr);
@@ -185,7 +185,10 @@ pub fn gemm_pack(cpu: &Cpu, b: &[f32], panels: &mut [f32], n: usize, k: usize) {
         let (_, packed) = scratch.get();
         // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
         unsafe {
-            (kernels.f32.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed);
+            match b {
+                Factor::F32(b) => (kernels.f32.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed),
+                Factor::Bf16(b) => (kernels.bf16.transpose)(b.as_ptr().add(j * k + k0), k, width, kc, packed),
+            }
             to.ptr().add(panel_at(n_panels, kernels, k0, kc, j)).copy_from_nonoverlapping(packed, len);
         }
     });

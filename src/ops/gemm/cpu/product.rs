@@ -23,7 +23,7 @@ impl<'a> From<View<'a>> for Factor<'a> {
 
 impl<'a> Factor<'a> {
     /// Number of elements.
-    pub(super) fn len(self) -> usize {
+    pub fn len(self) -> usize {
         match self {
             Factor::F32(x) => x.len(),
             Factor::Bf16(x) => x.len(),
