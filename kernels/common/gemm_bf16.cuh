@@ -1,4 +1,4 @@
-// The bf16 matrix product on tensor cores that gemm_nt, gemm_nn and gemm_tn share: c [M, N] = a b or c += a b.
+// The bf16 matrix product on tensor cores that gemm_nt, _nn, _tn and the grouped ones share: c [M, N] = a b or c += a b.
 //
 // Each element is accumulated in f32 by one chain of mma.sync m16n8k16 over K in ascending order, from zero or from
 // what stands in C, and rounded once, at the store: the same instructions in the same order for every M, N and tile.
@@ -101,16 +101,16 @@ __device__ __forceinline__ void each_element(float (&acc)[Tile::FRAGS_M][Tile::F
     }
 }
 
+// The tile of rows i0.. and columns j0.. of C.
 template <class Tile, bool A_BY_K, bool B_BY_K, typename C>
-__device__ __forceinline__ void gemm_bf16(const bf16* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
-                                          const bf16* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
-                                          C* c,                        // [M, N], = or +=
-                                          int64_t m, int64_t n, int64_t k, int32_t add, int32_t vectors) {
+__device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                               const bf16* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
+                                               C* c,                        // [M, N], = or +=
+                                               int64_t m, int64_t n, int64_t k, int32_t add, int32_t vectors,
+                                               int64_t i0, int64_t j0) {
     using TileA = OperandTile<A_BY_K, Tile::M>;
     using TileB = OperandTile<B_BY_K, Tile::N>;
     SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of A, a tile of B
-    int64_t i0, j0;
-    tile_of_block<Tile>(m, n, i0, j0);
     float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
     each_element<Tile>(acc, [&](int i, int j, float& x) {
         x = add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
@@ -152,4 +152,12 @@ __device__ __forceinline__ void gemm_bf16(const bf16* __restrict__ a,  // [M, K]
     each_element<Tile>(acc, [&](int i, int j, float& x) {
         if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
     });
+}
+
+template <class Tile, bool A_BY_K, bool B_BY_K, typename C>
+__device__ __forceinline__ void gemm_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, C* c, int64_t m,
+                                          int64_t n, int64_t k, int32_t add, int32_t vectors) {
+    int64_t i0, j0;
+    tile_of_block<Tile>(m, n, i0, j0);
+    gemm_bf16_tile<Tile, A_BY_K, B_BY_K>(a, b, c, m, n, k, add, vectors, i0, j0);
 }

@@ -1,4 +1,4 @@
-// The f32 matrix product on CUDA cores that gemm_nt, gemm_nn and gemm_tn share: c [M, N] = a b or c += a b.
+// The f32 matrix product on CUDA cores that gemm_nt, _nn, _tn and the grouped ones share: c [M, N] = a b or c += a b.
 //
 // Each element is one chain of fused multiply-adds over K in ascending order, from zero or from what stands in C:
 // the same for every M, N and tile, and the bits of the CPU device. Tiles of A and B stand in shared memory K by K,
@@ -55,18 +55,17 @@ __device__ __forceinline__ void gemm_f32_step(float (&acc)[4][4], const float* a
     }
 }
 
-// BM / 4 x BN / 4 threads; block (x, y) has rows x BM.. and columns y BN.. of C.
+// Rows i0.. and columns j0.. of C, by BM / 4 x BN / 4 threads.
 template <bool A_BY_K, bool B_BY_K, int BM, int BN>
-__device__ __forceinline__ void gemm_f32(const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
-                                         const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
-                                         float* c,                     // [M, N], = or +=
-                                         int64_t m, int64_t n, int64_t k, int32_t add) {
+__device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                              const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
+                                              float* c,                     // [M, N], = or +=
+                                              int64_t m, int64_t n, int64_t k, int32_t add, int64_t i0, int64_t j0) {
     constexpr int THREADS = BM / 4 * BN / 4;
     __shared__ __align__(16) float s_a[2][GEMM_F32_K][BM + 4];
     __shared__ __align__(16) float s_b[2][GEMM_F32_K][BN + 4];
     TileF32<A_BY_K, BM, THREADS> next_a;
     TileF32<B_BY_K, BN, THREADS> next_b;
-    int64_t i0 = (int64_t)blockIdx.x * BM, j0 = (int64_t)blockIdx.y * BN;
     int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
     float acc[4][4];
 #pragma unroll
@@ -108,4 +107,11 @@ __device__ __forceinline__ void gemm_f32(const float* __restrict__ a,  // [M, K]
             if (i0 + ti + i < m && j0 + tj + j < n) c[(i0 + ti + i) * n + j0 + tj + j] = acc[i][j];
         }
     }
+}
+
+// Block (x, y) has rows x BM.. and columns y BN.. of C.
+template <bool A_BY_K, bool B_BY_K, int BM, int BN>
+__device__ __forceinline__ void gemm_f32(const float* __restrict__ a, const float* __restrict__ b, float* c, int64_t m,
+                                         int64_t n, int64_t k, int32_t add) {
+    gemm_f32_tile<A_BY_K, B_BY_K, BM, BN>(a, b, c, m, n, k, add, (int64_t)blockIdx.x * BM, (int64_t)blockIdx.y * BN);
 }
