@@ -6,7 +6,7 @@
 mod support;
 
 use haggle::device::{DType, Device};
-use haggle::ops::case::{Call, Check, Dims, Purpose, Stage};
+use haggle::ops::case::{Call, Check, Dims, Experts, Purpose, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use support::*;
@@ -46,9 +46,10 @@ fn missing(found: &Found) -> Vec<String> {
         if !text.contains("pub mod cost {") {
             missing.push(format!("{room}/mod.rs: no formula of its cost (pub mod cost)"));
         }
+        let text = files.values().fold(String::new(), |all, file| all + file + "\n");
         let stems = stems(&text.split_whitespace().collect::<Vec<_>>().join(" ").replace("dev .op", "dev.op"));
         if stems.is_empty() {
-            missing.push(format!("{room}/mod.rs: no op opens a span"));
+            missing.push(format!("{room}: no op opens a span"));
         }
         for stem in stems {
             match found.called.get(&stem) {
@@ -160,7 +161,8 @@ fn a_family_without_cases_a_stem_without_a_case_and_a_kernel_without_a_row_are_s
 #[test]
 fn the_profiler_names_the_stems_that_are_timed() {
     let mut stems = BTreeSet::new();
-    let dims = Dims { width: 32, mlp: 64, heads: 2, kv_heads: 1, head_dim: 16, vocab: 50 };
+    let experts = Some(Experts { n_experts: 4, n_active: 2, mlp: 24 });
+    let dims = Dims { width: 32, mlp: 64, heads: 2, kv_heads: 1, head_dim: 16, vocab: 50, experts };
     for dev in [cpu(1), Device::open("emu", 1).unwrap()] {
         let mut clock = |call: &Call, _: &mut dyn FnMut(&Device) -> haggle::Result<()>| {
             stems.insert(call.stem);

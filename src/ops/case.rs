@@ -26,6 +26,19 @@ pub struct Dims {
     pub head_dim: usize,
     /// Vocabulary V.
     pub vocab: usize,
+    /// Its experts, where it has any.
+    pub experts: Option<Experts>,
+}
+
+/// Sizes of a mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts E.
+    pub n_experts: usize,
+    /// Experts A of a token.
+    pub n_active: usize,
+    /// Width F of an expert.
+    pub mlp: usize,
 }
 
 /// A call of an op, for a clock.

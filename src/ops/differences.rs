@@ -15,18 +15,18 @@ use crate::noise::Noise;
 use crate::ops::attn::Heads;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
 
-fn normal(len: usize, stream: u64) -> Vec<f64> {
+pub(super) fn normal(len: usize, stream: u64) -> Vec<f64> {
     (0..len as u64).map(|i| Noise::new(3, stream).normal(i)).collect()
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// Holds `gradient` to the slope of `loss` along every axis of x: central differences of fourth order, relative error
 /// (to the largest slope) below 1e-6.
 #[track_caller]
-fn slopes(name: &str, x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
+pub(super) fn slopes(name: &str, x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
     let scale = gradient.iter().fold(0f64, |m, g| m.max(g.abs()));
     assert!(scale > 1e-3 && x.len() == gradient.len(), "{name}: a gradient to compare with");
     for i in 0..x.len() {
@@ -42,7 +42,7 @@ fn slopes(name: &str, x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64)
 }
 
 #[track_caller]
-fn equal(got: &[f64], want: &[f64]) {
+pub(super) fn equal(got: &[f64], want: &[f64]) {
     assert!(got.len() == want.len() && got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?} != {want:?}");
 }
 

@@ -12,8 +12,10 @@ pub mod case;
 pub mod credit;
 pub mod embed;
 pub mod gemm;
+pub mod gemm_grouped;
 pub mod logprob;
 pub mod loss;
+pub mod moe;
 pub mod noise;
 pub mod norm;
 pub mod optim;
@@ -23,6 +25,8 @@ pub mod swiglu;
 
 #[cfg(test)]
 mod differences;
+#[cfg(test)]
+mod differences_moe;
 
 use crate::device::record::Cost;
 use crate::error::{Error, Result};
@@ -68,5 +72,7 @@ pub fn cases(s: &mut case::Stage) -> Result<()> {
     embed::cases::all(s)?;
     attn::cases::all(s)?;
     optim::cases::all(s)?;
+    gemm_grouped::cases::all(s)?;
+    moe::cases::all(s)?;
     bias::cases::all(s)
 }

@@ -273,6 +273,12 @@ impl<T> Shared<T> {
         self.ptr
     }
 
+    /// The part `start..start + len`, shared on.
+    pub fn at(&self, start: usize, len: usize) -> Shared<T> {
+        assert!(start <= self.len && len <= self.len - start, "{start} + {len} outside of {}", self.len);
+        Shared { ptr: self.ptr.wrapping_add(start), len }
+    }
+
     /// The part `start..start + len`.
     ///
     /// # Safety

@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 use crate::ops::gemm::Store;
 
 /// Rows up to which the tile for few rows is used: decode.
-const FEW: usize = 16;
+pub(crate) const FEW: usize = 16;
 /// Tiles of 128 x 128 below which smaller ones keep more of a GPU busy: its multiprocessors.
-const BUSY: usize = 132;
+pub(crate) const BUSY: usize = 132;
 
 /// A tile's rows and columns, threads, dynamic shared memory.
 pub(crate) struct Tile {
@@ -20,13 +20,13 @@ pub(crate) struct Tile {
 }
 
 /// f32: many rows, few rows.
-const F32: [Tile; 2] = [
+pub(crate) const F32: [Tile; 2] = [
     Tile { rows: 64, columns: 64, threads: 256, shared_bytes: 0 },
     Tile { rows: 16, columns: 64, threads: 64, shared_bytes: 0 },
 ];
 
 /// bf16: many rows, some, few. Shared memory: slots of 64 steps of the tile's rows and columns.
-const BF16: [Tile; 3] = [
+pub(crate) const BF16: [Tile; 3] = [
     Tile { rows: 128, columns: 128, threads: 256, shared_bytes: 3 * 256 * 128 },
     Tile { rows: 64, columns: 64, threads: 128, shared_bytes: 3 * 128 * 128 },
     Tile { rows: 16, columns: 32, threads: 64, shared_bytes: 6 * 48 * 128 },

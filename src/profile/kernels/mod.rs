@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 33] = [
+pub const STEMS: [&str; 45] = [
     "adamw_step",
     "attn_bwd",
     "attn_decode",
@@ -26,6 +26,9 @@ pub const STEMS: [&str; 33] = [
     "embed_bwd",
     "embed_fwd",
     "fill",
+    "gemm_grouped_nn",
+    "gemm_grouped_nt",
+    "gemm_grouped_tn",
     "gemm_nn",
     "gemm_nt",
     "gemm_nt_naive",
@@ -37,12 +40,21 @@ pub const STEMS: [&str; 33] = [
     "kv_copy_page",
     "linear_logprob_bwd",
     "linear_logprob_fwd",
+    "moe_combine_bwd",
+    "moe_combine_fwd",
+    "moe_gather_bwd",
+    "moe_gather_fwd",
+    "moe_sort",
     "noise_bits",
     "policy_loss",
     "rmsnorm_bwd",
     "rmsnorm_fwd",
     "rope_bwd",
     "rope_fwd",
+    "route_balance_bwd",
+    "route_balance_fwd",
+    "route_topk_bwd",
+    "route_topk_fwd",
     "sample",
     "shapley_max",
     "shapley_table",
@@ -196,6 +208,7 @@ impl<'a> Bench<'a> {
             kv_heads: model.num_key_value_heads,
             head_dim: model.head_dim,
             vocab: model.vocab_size,
+            experts: None,
         };
         let purpose = Purpose::Time { dims, wants: &wants, clock: &mut clock };
         cases(&mut Stage::new(dev, dtype, purpose))

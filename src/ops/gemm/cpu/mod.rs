@@ -18,6 +18,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+mod groups;
 mod narrow;
 mod pack;
 mod portable;
@@ -30,6 +31,7 @@ use crate::device::cpu::math::Isa;
 use crate::device::cpu::pool::Shared;
 use crate::ops::gemm::Store;
 use ahead::{Ahead, Place};
+pub(crate) use groups::run_groups;
 use half::bf16;
 use narrow::Rounded;
 pub(crate) use product::{Factor, Product};

@@ -91,6 +91,11 @@ impl<'a> Product<'a> {
         Product { panels, ..self }
     }
 
+    /// Into a C that others share.
+    pub fn into_shared(self, c: Shared<f32>) -> Product<'a> {
+        Product { c, ..self }
+    }
+
     /// Of an A whose rows, as it is stored, lie so far apart.
     pub fn lda(self, lda: usize) -> Product<'a> {
         Product { lda, ..self }

@@ -1,0 +1,47 @@
+// gemm_grouped_nt y_r = x_r w_e^T or y_r += x_r w_e^T,   e the expert of row r
+//
+// Shapes          a [R, K]   b [E, N, K]   offsets [E + 1] i32: expert e has rows offsets[e].. of a and c   c [R, N];
+//                 all f32, or all bf16. The forward of experts' linear layers.
+// Numerics        f32: one chain of fused multiply-adds over K, on CUDA cores. bf16: mma.sync m16n8k16 into f32, one
+//                 rounding, at the store. Both from zero or from c.
+// Parallel        tiles as in gemm_nt, chosen by rows an expert; a warp finds its block's expert in offsets.
+// Cost            2RNK FLOP; reads RK elements and the NK of each expert that has rows, writes RN.
+// Determinism     an element has the bits of gemm_nt on its row alone: it sees neither R nor how rows are shared out.
+// Requires        offsets ascend from 0 to R.
+// Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Source          common/gemm_grouped.cuh
+// Oracle          src/ops/gemm_grouped/oracle.rs
+#include "common/gemm_grouped.cuh"
+
+extern "C" __global__ void __launch_bounds__(256)
+    gemm_grouped_nt_f32(const float* __restrict__ a, const float* __restrict__ b, const int32_t* __restrict__ offsets,
+                        float* c, int32_t n_groups, int64_t n, int64_t k, int32_t add) {
+    gemm_grouped_f32<false, 64, 64>(a, b, offsets, c, n_groups, n, k, add);
+}
+
+extern "C" __global__ void __launch_bounds__(64)
+    gemm_grouped_nt_few_f32(const float* __restrict__ a, const float* __restrict__ b,
+                            const int32_t* __restrict__ offsets, float* c, int32_t n_groups, int64_t n, int64_t k,
+                            int32_t add) {
+    gemm_grouped_f32<false, 16, 64>(a, b, offsets, c, n_groups, n, k, add);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
+    gemm_grouped_nt_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, const int32_t* __restrict__ offsets,
+                         bf16* c, int32_t n_groups, int64_t n, int64_t k, int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<GemmMany, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
+    gemm_grouped_nt_some_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                              const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                              int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<GemmSome, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
+    gemm_grouped_nt_few_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                             const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                             int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<GemmFew, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
+}
