@@ -9,9 +9,11 @@ mod support;
 use engine_common::{CONTEXT, Episode, VOCAB, hold_late_and_in_training, play, sized, tokens};
 use haggle::device::{DType, Device, Precision};
 use haggle::infer::{NoiseKey, Sampling};
-use haggle::model::config::preset;
+use haggle::model::config::{Experts, preset};
 use haggle::model::{Family, ModelConfig, Weights};
 use half::bf16;
+
+const EXPERTS: Experts = Experts { count: 6, active: 2, intermediate_size: 40, normalise: true };
 
 fn config(family: Family) -> ModelConfig {
     let rope = if family == Family::Llama { preset("llama3-8b").unwrap().rope } else { ModelConfig::tiny(VOCAB).rope };
@@ -25,6 +27,7 @@ fn config(family: Family) -> ModelConfig {
         intermediate_size: 80,
         max_position_embeddings: CONTEXT,
         rope,
+        experts: (family == Family::Qwen3Moe).then_some(EXPERTS),
         ..ModelConfig::tiny(VOCAB)
     }
 }

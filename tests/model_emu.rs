@@ -10,6 +10,7 @@ use engine_common::{CONTEXT, Episode, VOCAB, hold_late_and_in_training, play, si
 use haggle::device::{DType, Device};
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use haggle::model::config::Experts;
 use haggle::model::{
     Activations, Family, KvPages, ModelConfig, PackedBatch, Packing, PagedRows, Plan, Use, Weights, backward, forward,
     forward_paged,
@@ -91,9 +92,11 @@ fn learned(dev: &Device, c: ModelConfig) -> (Vec<f32>, Vec<f32>, Named) {
 
 #[test]
 fn forward_and_every_gradient_tensor_have_the_bits_of_the_cpu() {
-    for (family, tied) in [(Family::Qwen3, true), (Family::Qwen3, false), (Family::Llama, true), (Family::Qwen2, false)]
-    {
-        let c = ModelConfig { family, ..config(VOCAB, tied) };
+    let experts = Experts { count: 5, active: 2, intermediate_size: 40, normalise: false };
+    let all = Family::ALL.into_iter().flat_map(|family| [(family, true), (family, false)]);
+    for (family, tied) in all {
+        let experts = (family == Family::Qwen3Moe).then_some(experts);
+        let c = ModelConfig { family, experts, ..config(VOCAB, tied) };
         let want = learned(&cpu(), c.clone());
         assert!(want.0.iter().any(|lp| *lp < -1.0) && want.2.iter().all(|(_, g)| g.iter().any(|g| *g != 0.0)));
         for dev in devices() {

@@ -154,9 +154,15 @@ fn qwen2_with_biases_equals_transformers() {
 }
 
 #[test]
+fn experts_equal_transformers() {
+    equals_transformers("moe", Case::load("moe", "cpu", DType::F32));
+    equals_transformers("moe", Case::load("moe", "emu", DType::F32));
+}
+
+#[test]
 fn model_in_bf16_is_as_near_as_transformers_in_bf16() {
     let device = if support::cuda().is_some() { "cuda:0" } else { "emu" };
-    for name in ["bf16", "llama_bf16", "qwen2_bf16"] {
+    for name in ["bf16", "llama_bf16", "qwen2_bf16", "moe_bf16"] {
         equals_transformers(name, Case::load(name, device, DType::Bf16));
     }
 }
@@ -164,7 +170,7 @@ fn model_in_bf16_is_as_near_as_transformers_in_bf16() {
 /// Factors of products alone are bf16 there: it has to be nearer than transformers in bf16.
 #[test]
 fn model_at_medium_precision_is_nearer_than_transformers_in_bf16() {
-    for name in ["bf16", "llama_bf16", "qwen2_bf16"] {
+    for name in ["bf16", "llama_bf16", "qwen2_bf16", "moe_bf16"] {
         let mut case = Case::load_on(Device::open_at("cpu", 2, Precision::Medium).unwrap(), name, DType::F32);
         for floor in [&mut case.golden.floor_logits_max_abs, &mut case.golden.floor_grad_relative_norm] {
             *floor /= TIMES_FLOOR;
@@ -179,4 +185,5 @@ fn greedy_tokens_equal_transformers() {
     greedy_equals_transformers("untied");
     greedy_equals_transformers("llama");
     greedy_equals_transformers("qwen2");
+    greedy_equals_transformers("moe");
 }

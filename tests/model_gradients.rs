@@ -7,7 +7,8 @@
 
 use haggle::device::Device;
 use haggle::model::{
-    Activations, Family, Layout, Linear, ModelConfig, PackedBatch, Packing, TensorId, Use, Weights, backward, forward,
+    Activations, Family, Layout, Linear, Mlp, ModelConfig, PackedBatch, Packing, TensorId, Use, Weights, backward,
+    forward,
 };
 use haggle::noise::Noise;
 
@@ -62,10 +63,11 @@ fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64,
             }
             x[t].iter_mut().zip(linear(&o, l.o)).for_each(|(x, y)| *x += y);
             let n = norm(&x[t], w(l.mlp_norm));
-            let gate = linear(&n, l.gate);
-            let s: Vec<f64> = gate.iter().zip(linear(&n, l.up)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            let Mlp::Dense { gate, up, down } = l.mlp else { panic!("the experts' own tests") };
+            let gate = linear(&n, gate);
+            let s: Vec<f64> = gate.iter().zip(linear(&n, up)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
             assert_eq!(s.len(), f);
-            x[t].iter_mut().zip(linear(&s, l.down)).for_each(|(x, y)| *x += y);
+            x[t].iter_mut().zip(linear(&s, down)).for_each(|(x, y)| *x += y);
         }
     }
     let row = |t: usize| {

@@ -27,6 +27,7 @@ F32, BF16 = torch.float32, torch.bfloat16
 # Long and short waves and some between, at the lengths of the sequences.
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
 # Folder: family, whether the head is tied, what the floor is computed in, and sizes that differ from those below. Odd
 # shapes: widths that are no multiple of a tile, more heads than the width has room for, one key head.
 MODELS = {
@@ -36,6 +37,8 @@ MODELS = {
     "llama_bf16": ("llama", True, BF16, {"head_dim": 32, "num_key_value_heads": 1, "rope_parameters": LLAMA3}),
     "qwen2": ("qwen2", True, F32, {"hidden_size": 42, "num_attention_heads": 7, "num_key_value_heads": 1,
                                    "intermediate_size": 50}),
+    "moe": ("qwen3_moe", False, F32, EXPERTS | {"hidden_size": 36, "head_dim": 6}),
+    "moe_bf16": ("qwen3_moe", True, BF16, EXPERTS | {"hidden_size": 32, "head_dim": 32, "norm_topk_prob": False}),
     "qwen2_bf16": ("qwen2", False, BF16, {"hidden_size": 64, "num_attention_heads": 2,
                                              "num_key_value_heads": 1}),
 }
@@ -48,7 +51,8 @@ def build(family, tied, sizes):
         "num_key_value_heads": 2, "max_position_embeddings": 96, "tie_word_embeddings": tied, "eos_token_id": 63,
         "bos_token_id": None, "pad_token_id": 62, "rms_norm_eps": 1e-6, "initializer_range": 0.15,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    } | ({"head_dim": 8} if family == "qwen3" else {}) | sizes))
+    } | ({"head_dim": 8} if family.startswith("qwen3") else {}) | sizes))
+    config._experts_implementation = "eager"  # the fused one knows no f64
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -65,6 +69,20 @@ def sequences(tied):
     return seqs, weights
 
 
+def by_tensor(name, x):
+    """A parameter under the names it has in files: transformers holds all experts of a layer as one."""
+    if name.endswith("experts.gate_up_proj"):
+        for e, both in enumerate(x):
+            gate, up = both.chunk(2)
+            yield name.replace("gate_up_proj", f"{e}.gate_proj.weight"), gate.contiguous()
+            yield name.replace("gate_up_proj", f"{e}.up_proj.weight"), up.contiguous()
+    elif name.endswith("experts.down_proj"):
+        for e, down in enumerate(x):
+            yield name.replace("down_proj", f"{e}.down_proj.weight"), down.contiguous()
+    else:
+        yield name, x
+
+
 def evaluate(model, seqs, weights):
     """Logits of all tokens [N, V]; gradients of sum_i weight_i * -logprob(token_i), by name; that sum's terms."""
     model.zero_grad()
@@ -76,7 +94,7 @@ def evaluate(model, seqs, weights):
         logits.append(z.detach())
     terms = torch.cat(terms)
     terms.sum().backward()
-    return torch.cat(logits), {n: p.grad.clone() for n, p in model.named_parameters()}, terms.detach().double()
+    return torch.cat(logits), {n: g.clone() for name, p in model.named_parameters() for n, g in by_tensor(name, p.grad)}, terms.detach().double()
 
 
 def greedy(model, prompt):

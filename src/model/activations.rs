@@ -1,5 +1,6 @@
 //! The buffers a forward and a backward write, sized once for the most tokens a call may bring.
 
+use super::experts::{ExpertActs, ExpertGrads};
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
@@ -39,9 +40,11 @@ pub(super) struct LayerActs {
     pub x_mlp: Buffer,
     pub mlp_rstd: Buffer,
     pub mlp_h: Buffer,
+    /// Rows of the MLP, `[N, F]` or, of experts, `[R, F]`.
     pub gate: Buffer,
     pub up: Buffer,
     pub s: Buffer,
+    pub experts: Option<ExpertActs>,
 }
 
 /// Gradients of one layer's intermediates; all layers share them.
@@ -61,6 +64,7 @@ pub(super) struct Grads {
     pub dh_out: Buffer,
     /// Of rows by their ids.
     pub order: Buffer,
+    pub experts: Option<ExpertGrads>,
     /// Sums of blocks of rows, of a norm's dw or a bias's.
     pub parts: Buffer,
 }
@@ -160,7 +164,7 @@ fn layer_acts(
     l: usize,
     for_use: Use,
 ) -> Result<LayerActs> {
-    let (width, f, h, hk) = (c.hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads);
+    let (width, h, hk, (r, f)) = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.mlp_rows(n));
     let kept = if for_use == Use::Train { n * width } else { 0 };
     let normed = if c.family.norms_heads() { n } else { 0 };
     let factor = plan.device().factor_dtype(c.compute);
@@ -186,9 +190,10 @@ fn layer_acts(
         x_mlp: b("x_mlp", kept)?,
         mlp_rstd: b("mlp_rstd", n)?,
         mlp_h: b("mlp_h", n * width)?,
-        gate: b("gate", n * f)?,
-        up: b("up", n * f)?,
-        s: b("s", n * f)?,
+        gate: b("gate", r * f)?,
+        up: b("up", r * f)?,
+        s: b("s", r * f)?,
+        experts: c.experts.is_some().then(|| ExpertActs::planned(plan, group, c, n, l)).transpose()?,
     })
 }
 
@@ -222,7 +227,7 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
     let widest = norms.map(|(rows, dim)| rmsnorm_parts_len(plan.device(), rows, dim)).into_iter().max().unwrap_or(0);
     let biases = if c.family.biases_heads() { bias_parts_len(n, c.q_dim()) } else { 0 };
     let parts = plan.buffer(group, "parts", DType::F32, widest.max(biases))?;
-    let normed = if c.family.norms_heads() { n } else { 0 };
+    let (normed, (r, f)) = (if c.family.norms_heads() { n } else { 0 }, c.mlp_rows(n));
     let factor = plan.device().factor_dtype(c.compute);
     let mut b = |name: &str, len: usize| match name {
         "dgate" | "dup" => plan.buffer(group, name, factor, len),
@@ -237,11 +242,12 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
         dk: b("dk", n * c.kv_dim())?,
         dv: b("dv", n * c.kv_dim())?,
         d_o: b("do", n * c.q_dim())?,
-        dgate: b("dgate", n * c.intermediate_size)?,
-        dup: b("dup", n * c.intermediate_size)?,
-        ds: b("ds", n * c.intermediate_size)?,
+        dgate: b("dgate", r * f)?,
+        dup: b("dup", r * f)?,
+        ds: b("ds", r * f)?,
         dx_out: b("dx_out", m * c.hidden_size)?,
         dh_out: b("dh_out", m * c.hidden_size)?,
+        experts: c.experts.is_some().then(|| ExpertGrads::planned(plan, group, c, n)).transpose()?,
         order,
         parts,
     })

@@ -3,8 +3,9 @@
 //! `dx` is the gradient of the residual stream; a branch adds to it, so it needs no line of its own.
 
 use super::activations::{Grads, LayerActs};
+use super::experts::{ExpertIds, experts_bwd};
 use super::linear::linear_bwd;
-use super::{Activations, LayerIds, PackedBatch, TensorId, Use, Weights};
+use super::{Activations, LayerIds, Linear, Mlp, PackedBatch, TensorId, Use, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::attn_bwd;
@@ -58,8 +59,8 @@ pub fn backward(
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
-    for (ids, a) in layout.layers.iter().zip(&acts.layers).rev() {
-        mlp(dev, w, ids, a, g, dw, n)?;
+    for (ids, a) in layout.layers.iter().zip(&mut acts.layers).rev() {
+        mlp(dev, w, ids, a, g, dw, n, 0.0)?;
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, g, dw, batch.positions())?;
@@ -72,21 +73,39 @@ fn mlp(
     dev: &Device,
     w: &Weights,
     ids: &LayerIds,
-    a: &LayerActs,
+    a: &mut LayerActs,
     g: &mut Grads,
     dw: &mut Buffer,
     n: usize,
+    balance: f32,
 ) -> Result<()> {
-    let (c, f, parts) = (w.config.hidden_size, w.config.intermediate_size, &mut g.parts);
-    let dx = g.dx.at(0..n * c);
-    linear_bwd(dev, w, &ids.down, [a.s.at(0..n * f), dx], g.ds.at_mut(0..n * f), dw, parts, Store::Set)?;
+    let (c, f) = (w.config.hidden_size, w.config.intermediate_size);
+    match &ids.mlp {
+        Mlp::Dense { gate, up, down } => dense_bwd(dev, w, [gate, up, down], a, g, dw, [n, c, f])?,
+        Mlp::Experts { router, gate, up, down } => {
+            experts_bwd(dev, w, ExpertIds { router, gate, up, down }, a, g, dw, n, balance)?
+        }
+    }
+    let (x, rstd, norm) = (a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n), ids.mlp_norm);
+    norm_bwd(dev, w, norm, [g.dh.at(0..n * c), x, rstd], g.dx.at_mut(0..n * c), dw, &mut g.parts)
+}
+
+fn dense_bwd(
+    dev: &Device,
+    w: &Weights,
+    [gate_ids, up_ids, down_ids]: [&Linear; 3],
+    a: &LayerActs,
+    g: &mut Grads,
+    dw: &mut Buffer,
+    [n, c, f]: [usize; 3],
+) -> Result<()> {
+    let (dx, parts) = (g.dx.at(0..n * c), &mut g.parts);
+    linear_bwd(dev, w, down_ids, [a.s.at(0..n * f), dx], g.ds.at_mut(0..n * f), dw, parts, Store::Set)?;
     let (gate, up, ds) = (a.gate.at(0..n * f), a.up.at(0..n * f), g.ds.at(0..n * f));
     swiglu_bwd(dev, ds, gate, up, g.dgate.at_mut(0..n * f), g.dup.at_mut(0..n * f))?;
     let (dgate, dup, h) = (g.dgate.at(0..n * f), g.dup.at(0..n * f), a.mlp_h.at(0..n * c));
-    linear_bwd(dev, w, &ids.gate, [h, dgate], g.dh.at_mut(0..n * c), dw, parts, Store::Set)?;
-    linear_bwd(dev, w, &ids.up, [h, dup], g.dh.at_mut(0..n * c), dw, parts, Store::Add)?;
-    let (x, rstd, norm) = (a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n), ids.mlp_norm);
-    norm_bwd(dev, w, norm, [g.dh.at(0..n * c), x, rstd], g.dx.at_mut(0..n * c), dw, parts)
+    linear_bwd(dev, w, gate_ids, [h, dgate], g.dh.at_mut(0..n * c), dw, parts, Store::Set)?;
+    linear_bwd(dev, w, up_ids, [h, dup], g.dh.at_mut(0..n * c), dw, parts, Store::Add)
 }
 
 fn project_out(

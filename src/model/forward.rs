@@ -4,8 +4,9 @@
 //! where attention finds its keys; so a token's logprob has the same bits in both.
 
 use super::activations::{LayerActs, OutActs};
+use super::experts::{ExpertIds, experts_fwd};
 use super::linear::{linear_add, linear_fwd};
-use super::{Activations, KvPages, LayerIds, PackedBatch, PagedRows, Use, Weights};
+use super::{Activations, KvPages, LayerIds, Mlp, PackedBatch, PagedRows, Use, Weights};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use crate::ops::attn::{Paged, attn_decode, attn_fwd, kv_append};
@@ -197,15 +198,21 @@ fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &La
     linear_add(dev, w, &ids.o, a.o.at(0..n * q), x.at_mut(0..n * c))
 }
 
-/// Residual stream += MLP of the normed residual stream.
+/// Residual stream += MLP, or experts, of the normed residual stream.
 fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerActs, n: usize) -> Result<()> {
     let (c, f, eps) = (w.config.hidden_size, w.config.intermediate_size, w.config.rms_norm_eps);
     rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n), eps)?;
+    let (gate, up, down) = match &ids.mlp {
+        Mlp::Dense { gate, up, down } => (gate, up, down),
+        Mlp::Experts { router, gate, up, down } => {
+            return experts_fwd(dev, w, ExpertIds { router, gate, up, down }, x.at_mut(0..n * c), a, n);
+        }
+    };
     let h = a.mlp_h.at(0..n * c);
-    linear_fwd(dev, w, &ids.gate, h, a.gate.at_mut(0..n * f))?;
-    linear_fwd(dev, w, &ids.up, h, a.up.at_mut(0..n * f))?;
+    linear_fwd(dev, w, gate, h, a.gate.at_mut(0..n * f))?;
+    linear_fwd(dev, w, up, h, a.up.at_mut(0..n * f))?;
     swiglu_fwd(dev, a.gate.at(0..n * f), a.up.at(0..n * f), a.s.at_mut(0..n * f))?;
-    linear_add(dev, w, &ids.down, a.s.at(0..n * f), x.at_mut(0..n * c))
+    linear_add(dev, w, down, a.s.at(0..n * f), x.at_mut(0..n * c))
 }
 
 /// The final norm, of the rows that carry a loss or sample only.

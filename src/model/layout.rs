@@ -1,6 +1,7 @@
 //! Where each parameter lies in the one flat buffer that holds them all; gradients and moments lie alike.
 
 use super::ModelConfig;
+use super::config::Experts;
 use crate::device::{Buffer, View, ViewMut};
 use std::ops::Range;
 
@@ -62,6 +63,44 @@ pub struct Linear {
     pub n_in: usize,
 }
 
+/// A linear layer of each expert: E matrices `[out, in]` without gaps between them.
+#[derive(Debug, Clone, Copy)]
+pub struct Grouped {
+    /// The first expert's; the others' follow.
+    pub first: TensorId,
+    /// Experts E.
+    pub n_experts: usize,
+    /// Elements of an output row.
+    pub n_out: usize,
+    /// Elements of an input row.
+    pub n_in: usize,
+}
+
+/// What a layer makes of its normed residual stream.
+#[derive(Debug, Clone, Copy)]
+pub enum Mlp {
+    /// One MLP.
+    Dense {
+        /// Gate projection, to F.
+        gate: Linear,
+        /// Up projection, to F.
+        up: Linear,
+        /// Down projection, from F.
+        down: Linear,
+    },
+    /// One of each expert.
+    Experts {
+        /// Which experts a token goes to: projection to E.
+        router: Linear,
+        /// Gate projections, to F.
+        gate: Grouped,
+        /// Up projections, to F.
+        up: Grouped,
+        /// Down projections, from F.
+        down: Grouped,
+    },
+}
+
 /// The tensors of one layer.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerIds {
@@ -79,12 +118,8 @@ pub struct LayerIds {
     pub head_norms: Option<[TensorId; 2]>,
     /// Norm before the MLP `[C]`.
     pub mlp_norm: TensorId,
-    /// Gate projection, to F.
-    pub gate: Linear,
-    /// Up projection, to F.
-    pub up: Linear,
-    /// Down projection, from F.
-    pub down: Linear,
+    /// The MLP, or the experts.
+    pub mlp: Mlp,
 }
 
 /// Every tensor of a model and its place.
@@ -123,9 +158,19 @@ impl Layout {
                     head_norms: normed
                         .then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(|name| b.norm(at(name), c.head_dim))),
                     mlp_norm: b.norm(at("post_attention_layernorm"), width),
-                    gate: b.linear(at("mlp.gate_proj"), f, width, false),
-                    up: b.linear(at("mlp.up_proj"), f, width, false),
-                    down: b.linear(at("mlp.down_proj"), width, f, false),
+                    mlp: match c.experts {
+                        None => Mlp::Dense {
+                            gate: b.linear(at("mlp.gate_proj"), f, width, false),
+                            up: b.linear(at("mlp.up_proj"), f, width, false),
+                            down: b.linear(at("mlp.down_proj"), width, f, false),
+                        },
+                        Some(Experts { count, intermediate_size: f, .. }) => Mlp::Experts {
+                            router: b.linear(at("mlp.gate"), count, width, false),
+                            gate: b.grouped(|e| at(&format!("mlp.experts.{e}.gate_proj")), count, f, width),
+                            up: b.grouped(|e| at(&format!("mlp.experts.{e}.up_proj")), count, f, width),
+                            down: b.grouped(|e| at(&format!("mlp.experts.{e}.down_proj")), count, width, f),
+                        },
+                    },
                 }
             })
             .collect();
@@ -149,6 +194,12 @@ impl Layout {
         flat.at(self.specs[id.0].range())
     }
 
+    /// Where the matrices `[E, out, in]` of all experts lie.
+    pub fn group(&self, g: &Grouped) -> Range<usize> {
+        let last = &self.specs[g.first.0 + g.n_experts - 1];
+        self.specs[g.first.0].offset..last.range().end
+    }
+
     /// A tensor in a flat buffer of this layout, to write.
     pub fn of_mut<'a>(&self, flat: &'a mut Buffer, id: TensorId) -> ViewMut<'a> {
         flat.at_mut(self.specs[id.0].range())
@@ -170,6 +221,16 @@ impl Builder {
         let weight = self.add(format!("{name}.weight"), &[n_out, n_in]);
         let bias = biased.then(|| self.add(format!("{name}.bias"), &[n_out]));
         Linear { weight, bias, n_out, n_in }
+    }
+
+    fn grouped(&mut self, name: impl Fn(usize) -> String, n_experts: usize, n_out: usize, n_in: usize) -> Grouped {
+        let first = TensorId(self.specs.len());
+        for expert in 0..n_experts {
+            // No gap: a product reads all experts' matrices as one.
+            self.len = self.specs[first.0..].last().map_or(self.len, |before| before.range().end);
+            self.add(format!("{}.weight", name(expert)), &[n_out, n_in]);
+        }
+        Grouped { first, n_experts, n_out, n_in }
     }
 
     fn add(&mut self, name: String, shape: &[usize]) -> TensorId {

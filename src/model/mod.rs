@@ -1,5 +1,5 @@
-//! The language model: the architectures of Llama, Qwen2 and Qwen3 (grouped-query attention, RoPE, RMSNorm, SwiGLU, tied or
-//! untied head; biases or a norm on query and key heads where the family has them) as two lists of ops, [`mod@forward`] and [`mod@backward`], over buffers sized once.
+//! The language model: the architectures of Llama, Qwen2, Qwen3 and Qwen3-MoE (grouped-query attention, RoPE, RMSNorm, SwiGLU, tied or
+//! untied head; biases or a norm on query and key heads, experts, where the family has them) as two lists of ops, [`mod@forward`] and [`mod@backward`], over buffers sized once.
 //!
 //! Nothing here sees a host slice of a tensor or knows a device by name; there is no tape: each line of `forward`
 //! has its lines in `backward`, in reverse.
@@ -8,6 +8,7 @@ mod activations;
 pub mod backward;
 mod batch;
 pub mod config;
+mod experts;
 pub mod files;
 pub mod flops;
 pub mod forward;
@@ -24,7 +25,7 @@ pub use batch::{PackedBatch, Packing};
 pub use config::{Family, ModelConfig};
 pub use forward::{forward, forward_paged, ready_paged};
 pub use kv::KvPages;
-pub use layout::{LayerIds, Layout, Linear, TensorId, TensorSpec};
+pub use layout::{Grouped, LayerIds, Layout, Linear, Mlp, TensorId, TensorSpec};
 pub use paged::PagedRows;
 pub use plan::Plan;
 pub use weights::Weights;

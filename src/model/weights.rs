@@ -1,6 +1,6 @@
 //! A model's parameters: one flat buffer, f32 or, of frozen ones, bf16; and how it is born.
 
-use super::{Layout, ModelConfig, Plan, TensorId, TensorSpec};
+use super::{Grouped, Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -196,6 +196,18 @@ impl Weights {
         let at = self.panels_at[id.0].clone();
         let fresh = self.packed == Some(self.version) && !at.is_empty();
         Matrix { rows: self.get(id), panels: fresh.then(|| self.panels.at(at)) }
+    }
+
+    /// The matrices of all experts, to multiply by: with their panels, if they are of this version.
+    pub fn group(&self, g: &Grouped) -> Matrix<'_> {
+        let at = self.panels_at[g.first.0].start..self.panels_at[g.first.0 + g.n_experts - 1].end;
+        let fresh = self.packed == Some(self.version) && !at.is_empty();
+        let range = self.layout.group(g);
+        let rows = match &self.held {
+            Held::Trained { data, narrow } => narrow.as_ref().unwrap_or(data).at(range),
+            Held::Frozen { data, .. } => data.at(range),
+        };
+        Matrix { rows, panels: fresh.then(|| self.panels.at(at)) }
     }
 
     /// Every parameter, `[layout.len]`: f32, of frozen weights perhaps bf16.

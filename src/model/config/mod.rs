@@ -29,11 +29,13 @@ pub enum Family {
     Qwen2,
     /// Qwen3, dense: a norm on each query and key head.
     Qwen3,
+    /// Qwen3 with a mixture of experts in the place of every MLP.
+    Qwen3Moe,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 3] = [Family::Llama, Family::Qwen2, Family::Qwen3];
+    pub const ALL: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
 
     /// As `config.json` names it under `architectures`.
     pub fn architecture(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Family {
             Family::Llama => "LlamaForCausalLM",
             Family::Qwen2 => "Qwen2ForCausalLM",
             Family::Qwen3 => "Qwen3ForCausalLM",
+            Family::Qwen3Moe => "Qwen3MoeForCausalLM",
         }
     }
 
@@ -50,18 +53,32 @@ impl Family {
             Family::Llama => "llama",
             Family::Qwen2 => "qwen2",
             Family::Qwen3 => "qwen3",
+            Family::Qwen3Moe => "qwen3_moe",
         }
     }
 
     /// Each query and key head is normed before it is rotated.
     pub fn norms_heads(self) -> bool {
-        matches!(self, Family::Qwen3)
+        matches!(self, Family::Qwen3 | Family::Qwen3Moe)
     }
 
     /// Queries, keys and values have biases.
     pub fn biases_heads(self) -> bool {
         matches!(self, Family::Qwen2)
     }
+}
+
+/// A mixture of experts in the place of each layer's MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts E.
+    pub count: usize,
+    /// Experts A that a token goes to.
+    pub active: usize,
+    /// Width F of an expert's MLP.
+    pub intermediate_size: usize,
+    /// A token's gates are divided by their sum.
+    pub normalise: bool,
 }
 
 /// The shape of a model.
@@ -81,8 +98,10 @@ pub struct ModelConfig {
     pub num_key_value_heads: usize,
     /// Head dim D.
     pub head_dim: usize,
-    /// MLP width F.
+    /// MLP width F; with experts, that of no layer.
     pub intermediate_size: usize,
+    /// The experts, in families that have them.
+    pub experts: Option<Experts>,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// How positions become rotary angles.
@@ -120,6 +139,7 @@ impl ModelConfig {
             num_key_value_heads: 2,
             head_dim: 32,
             intermediate_size: 384,
+            experts: None,
             rms_norm_eps: 1e-6,
             rope: Rope::plain(10_000.0),
             tie_word_embeddings: true,
@@ -152,6 +172,14 @@ impl ModelConfig {
     /// Ids that may be sampled lie below this.
     pub fn sampled_end(&self) -> usize {
         self.token_end.map_or(self.vocab_size, |end| end.clamp(1, self.vocab_size))
+    }
+
+    /// MLP rows of a call of `n` tokens, and their width F: with experts a row for each that a token goes to.
+    pub fn mlp_rows(&self, n: usize) -> (usize, usize) {
+        match self.experts {
+            None => (n, self.intermediate_size),
+            Some(experts) => (n * experts.active, experts.intermediate_size),
+        }
     }
 
     /// Width of all query heads, H D.

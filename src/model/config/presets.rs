@@ -1,20 +1,21 @@
 //! The shapes of published models, by name: for benchmarks, memory plans and random weights without a download.
 
-use super::{Family, Llama3Scaling, ModelConfig, Rope};
+use super::{Experts, Family, Llama3Scaling, ModelConfig, Rope};
 
 /// The names, small to large.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "tiny",
     "smollm2-135m",
     "qwen2.5-0.5b",
     "qwen3-0.6b",
     "llama3.2-1b",
     "qwen3-1.7b",
+    "llama3.2-3b",
     "qwen3-4b",
     "qwen2.5-7b",
-    "qwen3-8b",
     "llama3-8b",
-    "llama3.2-3b",
+    "qwen3-8b",
+    "qwen3-30b-a3b",
 ];
 
 /// The shape of that name, if there is one.
@@ -33,6 +34,11 @@ pub fn preset(name: &str) -> Option<ModelConfig> {
         "qwen3-1.7b" => qwen3([2048, 28, 16, 8, 128, 6144], true),
         "qwen3-4b" => qwen3([2560, 36, 32, 8, 128, 9728], true),
         "qwen3-8b" => qwen3([4096, 36, 32, 8, 128, 12_288], false),
+        "qwen3-30b-a3b" => ModelConfig {
+            family: Family::Qwen3Moe,
+            experts: Some(Experts { count: 128, active: 8, intermediate_size: 768, normalise: true }),
+            ..qwen3([2048, 48, 32, 4, 128, 6144], false)
+        },
         "llama3.2-1b" => llama3(32.0, [2048, 16, 32, 8, 64, 8192], true),
         "llama3.2-3b" => llama3(32.0, [3072, 28, 24, 8, 128, 8192], true),
         "llama3-8b" => llama3(8.0, [4096, 32, 32, 8, 128, 14_336], false),
@@ -93,6 +99,7 @@ mod tests {
             ("qwen3-1.7b", 1_720_574_976),
             ("qwen3-4b", 4_022_468_096),
             ("qwen3-8b", 8_190_735_360),
+            ("qwen3-30b-a3b", 30_532_122_624),
             ("llama3.2-1b", 1_235_814_400),
             ("llama3.2-3b", 3_212_749_824),
             ("llama3-8b", 8_030_261_248),

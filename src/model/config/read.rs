@@ -1,7 +1,8 @@
 //! Reading `config.json`: every entry that changes what is computed is understood or refused.
 
-use super::{Family, Llama3Scaling, ModelConfig, Rope};
+use super::{Experts, Family, Llama3Scaling, ModelConfig, Rope};
 use crate::device::DType;
+use crate::ops::moe::MAX_EXPERTS;
 use serde_json::{Map, Value, json};
 
 impl ModelConfig {
@@ -29,6 +30,14 @@ impl ModelConfig {
         if !self.head_dim.is_multiple_of(2) {
             problems.push(format!("head_dim {} is odd; rotary embedding needs pairs", self.head_dim));
         }
+        if let Some(Experts { count, active, .. }) = self.experts {
+            if active > count {
+                problems.push(format!("num_experts_per_tok {active} is more than num_experts {count}"));
+            }
+            if count > MAX_EXPERTS {
+                problems.push(format!("num_experts {count} is not supported; at most {MAX_EXPERTS} are"));
+            }
+        }
         for id in self.eos_token_ids.iter().chain(&self.bos_token_id).chain(&self.pad_token_id) {
             if *id as usize >= v {
                 problems.push(format!("token id {id} is outside vocab_size {v}"));
@@ -55,6 +64,7 @@ impl<'a> Reader<'a> {
             num_key_value_heads: self.count("num_key_value_heads", (family == Family::Llama).then_some(heads)),
             head_dim: self.head_dim(family, heads),
             intermediate_size: self.count("intermediate_size", None),
+            experts: (family == Family::Qwen3Moe).then(|| self.experts()),
             rms_norm_eps: self.number("rms_norm_eps", self.json.get("rms_norm_eps"), 1e-6) as f32,
             rope: self.rope(),
             tie_word_embeddings: self.flag("tie_word_embeddings"),
@@ -109,7 +119,7 @@ impl<'a> Reader<'a> {
 
     /// Where it is not named, Qwen3's is 128, and that of the others the width's share.
     fn head_dim(&mut self, family: Family, heads: usize) -> usize {
-        if self.get("head_dim").is_some() || family == Family::Qwen3 {
+        if self.get("head_dim").is_some() || family.norms_heads() {
             return self.count("head_dim", Some(128));
         }
         let width = self.get("hidden_size").and_then(Value::as_u64).unwrap_or(0) as usize;
@@ -117,6 +127,27 @@ impl<'a> Reader<'a> {
             self.problems.push(format!("hidden_size {width} is no multiple of num_attention_heads {heads}"));
         }
         (width / heads).max(1)
+    }
+
+    /// A count that transformers 4 and 5 call by another name.
+    fn either(&mut self, old: &str, new: &str) -> usize {
+        match (self.get(old), self.get(new)) {
+            (Some(a), Some(b)) if a != b => {
+                self.problems.push(format!("{old} {a} and {new} {b} contradict each other"));
+                1
+            }
+            (None, Some(_)) => self.count(new, None),
+            _ => self.count(old, None),
+        }
+    }
+
+    fn experts(&mut self) -> Experts {
+        Experts {
+            count: self.either("num_experts", "num_local_experts"),
+            active: self.count("num_experts_per_tok", None),
+            intermediate_size: self.count("moe_intermediate_size", None),
+            normalise: self.flag("norm_topk_prob"),
+        }
     }
 
     fn number(&mut self, key: &str, value: Option<&Value>, default: f64) -> f64 {
@@ -167,6 +198,9 @@ impl<'a> Reader<'a> {
             ("use_sliding_window", &off),
             ("use_mrope", &off),
             ("pretraining_tp", &json!(1)),
+            // Every layer has experts.
+            ("decoder_sparse_step", &json!(1)),
+            ("mlp_only_layers", &json!([])),
         ] {
             self.only(key, only);
         }

@@ -47,15 +47,23 @@ impl ModelConfig {
                 add("attention_bias", json!(false));
                 add("mlp_bias", json!(false));
             }
-            Family::Qwen2 | Family::Qwen3 => {
+            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => {
                 add("layer_types", json!(vec!["full_attention"; self.num_hidden_layers]));
                 add("max_window_layers", json!(self.num_hidden_layers));
                 add("sliding_window", Value::Null);
                 add("use_sliding_window", json!(false));
             }
         }
-        if self.family == Family::Qwen3 {
+        if self.family.norms_heads() {
             add("attention_bias", json!(false));
+        }
+        if let Some(experts) = self.experts {
+            add("decoder_sparse_step", json!(1));
+            add("mlp_only_layers", json!([]));
+            add("moe_intermediate_size", json!(experts.intermediate_size));
+            add("norm_topk_prob", json!(experts.normalise));
+            add("num_experts", json!(experts.count));
+            add("num_experts_per_tok", json!(experts.active));
         }
     }
 

@@ -1,0 +1,183 @@
+//! A layer's mixture of experts, forward and backward: two lists, read side by side.
+//!
+//! Tokens are routed, their rows put in the order of their experts, multiplied by groups, and added up again with their
+//! gates (`ops::moe`). A token's bits do not depend on which tokens share its experts, so a rollout and its training choose
+//! the same experts and compute the same numbers.
+
+use super::activations::{Grads, LayerActs};
+use super::linear::linear_bwd;
+use super::{Grouped, Linear, ModelConfig, Plan, Weights};
+use crate::device::{Buffer, DType, Device, View, ViewMut};
+use crate::error::Result;
+use crate::ops::embed::copy;
+use crate::ops::gemm::{Store, gemm_nt};
+use crate::ops::gemm_grouped::{gemm_grouped_nn, gemm_grouped_nt, gemm_grouped_tn};
+use crate::ops::moe::{
+    moe_combine_bwd, moe_combine_fwd, moe_gather_bwd, moe_gather_fwd, moe_sort, route_balance_bwd, route_balance_fwd,
+    route_topk_bwd, route_topk_fwd,
+};
+use crate::ops::swiglu::{swiglu_bwd, swiglu_fwd};
+
+/// What a layer's experts keep: of N tokens, E experts, R = N A rows.
+pub(super) struct ExpertActs {
+    /// Logits and probabilities of the router `[N, E]` f32.
+    logits: Buffer,
+    probs: Buffer,
+    /// Experts of each token i32, and their gates f32 `[N, A]`.
+    experts: Buffer,
+    gates: Buffer,
+    /// The order of rows by expert and its inverse `[R]`, and where each expert's begin `[E + 1]`; i32.
+    order: Buffer,
+    place: Buffer,
+    offsets: Buffer,
+    /// The normed residual stream, a row an expert `[R, C]`, and what the experts make of it.
+    xs: Buffer,
+    out: Buffer,
+    /// Tokens of each expert `[E]` i32, mean probabilities `[E]` and the balance loss `[1]` f32.
+    pub counts: Buffer,
+    mean: Buffer,
+    loss: Buffer,
+}
+
+/// Their gradients; all layers share them.
+pub(super) struct ExpertGrads {
+    /// Of gates `[N, A]` and logits `[N, E]`, f32; and of logits as products take them.
+    dgates: Buffer,
+    dlogits: Buffer,
+    dlogits_narrow: Buffer,
+    /// Of the experts' outputs and inputs `[R, C]`.
+    dout: Buffer,
+    dxs: Buffer,
+}
+
+/// The router's projection, and the experts' three.
+#[derive(Clone, Copy)]
+pub(super) struct ExpertIds<'a> {
+    pub router: &'a Linear,
+    pub gate: &'a Grouped,
+    pub up: &'a Grouped,
+    pub down: &'a Grouped,
+}
+
+impl ExpertActs {
+    pub fn planned(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize, l: usize) -> Result<ExpertActs> {
+        let (e, r, factor) = (c.experts.map_or(0, |x| x.count), c.mlp_rows(n).0, plan.device().factor_dtype(c.compute));
+        let mut b = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
+        Ok(ExpertActs {
+            logits: b(DType::F32, "router_logits", n * e)?,
+            probs: b(DType::F32, "router_probs", n * e)?,
+            experts: b(DType::I32, "experts", r)?,
+            gates: b(DType::F32, "gates", r)?,
+            order: b(DType::I32, "order", r)?,
+            place: b(DType::I32, "place", r)?,
+            offsets: b(DType::I32, "offsets", e + 1)?,
+            xs: b(factor, "xs", r * c.hidden_size)?,
+            out: b(c.compute, "out", r * c.hidden_size)?,
+            counts: b(DType::I32, "counts", e)?,
+            mean: b(DType::F32, "mean_probs", e)?,
+            loss: b(DType::F32, "balance", 1)?,
+        })
+    }
+}
+
+impl ExpertGrads {
+    pub fn planned(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize) -> Result<ExpertGrads> {
+        let (e, r, factor) = (c.experts.map_or(0, |x| x.count), c.mlp_rows(n).0, plan.device().factor_dtype(c.compute));
+        let narrow = if c.compute == DType::Bf16 { n * e } else { 0 };
+        Ok(ExpertGrads {
+            dgates: plan.f32(group, "dgates", r)?,
+            dlogits: plan.f32(group, "drouter_logits", n * e)?,
+            dlogits_narrow: plan.buffer(group, "drouter_logits, in bf16", DType::Bf16, narrow)?,
+            dout: plan.buffer(group, "dout", factor, r * c.hidden_size)?,
+            dxs: plan.buffer(group, "dxs", c.compute, r * c.hidden_size)?,
+        })
+    }
+}
+
+/// Sizes of a call.
+struct Sizes {
+    c: usize,
+    f: usize,
+    e: usize,
+    a: usize,
+    r: usize,
+    normalise: bool,
+}
+
+fn sizes(config: &ModelConfig, n: usize) -> Sizes {
+    let (r, f) = config.mlp_rows(n);
+    let (e, a, normalise) = config.experts.map_or((0, 1, false), |x| (x.count, x.active, x.normalise));
+    Sizes { c: config.hidden_size, f, e, a, r, normalise }
+}
+
+/// Residual stream `+=` the experts' outputs of the normed residual stream, `a.mlp_h [N, C]`.
+pub(super) fn experts_fwd(
+    dev: &Device,
+    w: &Weights,
+    ids: ExpertIds,
+    x: ViewMut,
+    acts: &mut LayerActs,
+    n: usize,
+) -> Result<()> {
+    let Sizes { c, f, e, a, r, normalise } = sizes(&w.config, n);
+    let Some(m) = &mut acts.experts else { return Ok(()) };
+    let h = acts.mlp_h.at(0..n * c);
+    gemm_nt(dev, h, w.matrix(ids.router.weight), m.logits.at_mut(0..n * e), n, e, c, Store::Set)?;
+    let (logits, probs) = (m.logits.at(0..n * e), m.probs.at_mut(0..n * e));
+    route_topk_fwd(dev, logits, probs, m.experts.at_mut(0..r), m.gates.at_mut(0..r), [e, a], normalise)?;
+    let (order, place) = (m.order.at_mut(0..r), m.place.at_mut(0..r));
+    moe_sort(dev, m.experts.at(0..r), order, place, m.offsets.view_mut())?;
+    moe_gather_fwd(dev, h, m.order.at(0..r), m.xs.at_mut(0..r * c), c)?;
+    let (xs, at) = (m.xs.at(0..r * c), m.offsets.view());
+    gemm_grouped_nt(dev, xs, w.group(ids.gate), acts.gate.at_mut(0..r * f), at, f, c, Store::Set)?;
+    gemm_grouped_nt(dev, xs, w.group(ids.up), acts.up.at_mut(0..r * f), at, f, c, Store::Set)?;
+    swiglu_fwd(dev, acts.gate.at(0..r * f), acts.up.at(0..r * f), acts.s.at_mut(0..r * f))?;
+    gemm_grouped_nt(dev, acts.s.at(0..r * f), w.group(ids.down), m.out.at_mut(0..r * c), at, c, f, Store::Set)?;
+    moe_combine_fwd(dev, m.out.at(0..r * c), m.gates.at(0..r), m.place.at(0..r), x, c)
+}
+
+/// `g.dh = ` the gradient of `mlp_h`, and `dw += ` those of the layer's weights; `balance` is the weight of the
+/// load-balancing loss in the whole loss.
+pub(super) fn experts_bwd(
+    dev: &Device,
+    w: &Weights,
+    ids: ExpertIds,
+    acts: &mut LayerActs,
+    g: &mut Grads,
+    dw: &mut Buffer,
+    n: usize,
+    balance: f32,
+) -> Result<()> {
+    let Sizes { c, f, e, a, r, normalise } = sizes(&w.config, n);
+    let (Some(m), Some(d)) = (&mut acts.experts, &mut g.experts) else { return Ok(()) };
+    let (lay, at, place) = (&w.layout, m.offsets.view(), m.place.at(0..r));
+    let (dx, out, gates) = (g.dx.at(0..n * c), m.out.at(0..r * c), m.gates.at(0..r));
+    let (dout, dgates) = (d.dout.at_mut(0..r * c), d.dgates.at_mut(0..r));
+    moe_combine_bwd(dev, dx, out, gates, [m.order.at(0..r), place], dout, dgates, c)?;
+    let (dout, s) = (d.dout.at(0..r * c), acts.s.at(0..r * f));
+    gemm_grouped_tn(dev, dout, s, dw.at_mut(lay.group(ids.down)), at, c, f, Store::Add)?;
+    gemm_grouped_nn(dev, dout, w.group(ids.down).rows, g.ds.at_mut(0..r * f), at, f, c, Store::Set)?;
+    let (gate, up, ds) = (acts.gate.at(0..r * f), acts.up.at(0..r * f), g.ds.at(0..r * f));
+    swiglu_bwd(dev, ds, gate, up, g.dgate.at_mut(0..r * f), g.dup.at_mut(0..r * f))?;
+    let (dgate, dup, xs) = (g.dgate.at(0..r * f), g.dup.at(0..r * f), m.xs.at(0..r * c));
+    gemm_grouped_tn(dev, dgate, xs, dw.at_mut(lay.group(ids.gate)), at, f, c, Store::Add)?;
+    gemm_grouped_tn(dev, dup, xs, dw.at_mut(lay.group(ids.up)), at, f, c, Store::Add)?;
+    gemm_grouped_nn(dev, dgate, w.group(ids.gate).rows, d.dxs.at_mut(0..r * c), at, c, f, Store::Set)?;
+    gemm_grouped_nn(dev, dup, w.group(ids.up).rows, d.dxs.at_mut(0..r * c), at, c, f, Store::Add)?;
+    moe_gather_bwd(dev, d.dxs.at(0..r * c), place, g.dh.at_mut(0..n * c), c, Store::Set)?;
+    let (probs, experts) = (m.probs.at(0..n * e), m.experts.at(0..r));
+    let dlogits = d.dlogits.at_mut(0..n * e);
+    route_topk_bwd(dev, d.dgates.at(0..r), probs, experts, gates, dlogits, [e, a], normalise)?;
+    route_balance_fwd(dev, probs, at, m.counts.view_mut(), m.mean.view_mut(), m.loss.view_mut())?;
+    if balance != 0.0 {
+        route_balance_bwd(dev, probs, m.counts.view(), d.dlogits.at_mut(0..n * e), balance)?;
+    }
+    let dlogits: View = if w.config.compute == DType::Bf16 {
+        copy(dev, d.dlogits.at(0..n * e), d.dlogits_narrow.at_mut(0..n * e))?;
+        d.dlogits_narrow.at(0..n * e)
+    } else {
+        d.dlogits.at(0..n * e)
+    };
+    let h = acts.mlp_h.at(0..n * c);
+    linear_bwd(dev, w, ids.router, [h, dlogits], g.dh.at_mut(0..n * c), dw, &mut g.parts, Store::Add)
+}
