@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Weights};
 use crate::negotiate::Cents;
-use crate::text::Chat;
+use crate::text::{Chat, Prompts};
 use std::path::Path;
 
 const CONFIG: &str = include_str!("../assets/tiny/config.json");
@@ -47,6 +47,15 @@ pub fn shape() -> Result<ModelConfig> {
 pub fn chat() -> Result<Chat> {
     let folder = Path::new("embedded model");
     Chat::from_files(TOKENIZER.as_bytes(), TOKENIZER_CONFIG.as_bytes(), Some(TEMPLATE.as_bytes()), folder)
+}
+
+/// The same, as generation uses them.
+///
+/// # Errors
+/// None in a released binary: the assets are tested.
+pub fn prompts() -> Result<Prompts> {
+    let folder = Path::new("embedded model");
+    Prompts::from_files(TOKENIZER.as_bytes(), TOKENIZER_CONFIG.as_bytes(), Some(TEMPLATE.as_bytes()), folder)
 }
 
 /// How the embedded model was made, as JSON: command, config, seed, probe.

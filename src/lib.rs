@@ -18,6 +18,7 @@ pub mod disk;
 pub mod embedded;
 pub mod error;
 pub mod eval;
+pub mod generate;
 pub mod infer;
 pub mod model;
 pub mod negotiate;

@@ -11,7 +11,8 @@ fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")
 }
 
-const COMMANDS: [&str; 9] = ["train", "eval", "chat", "score", "init", "config", "doctor", "profile", "report"];
+const COMMANDS: [&str; 10] =
+    ["train", "eval", "chat", "generate", "score", "init", "config", "doctor", "profile", "report"];
 
 #[test]
 fn help_of_every_command_shows_examples() {

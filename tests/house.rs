@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("text", "tokens and templates: knows no model and no game"),
     ("model", "weights, and the two lists of ops"),
     ("infer", "pages, batching, sampling over a model"),
+    ("generate", "prompts in, texts out: knows no game and no config"),
     ("negotiate credit", "the game and the rules of credit: no device, no model, no text"),
     ("config", "every setting, checked together; it names what the rooms above open"),
     ("embedded", "the model inside the binary"),

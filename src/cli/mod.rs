@@ -9,6 +9,7 @@ pub mod config;
 pub mod doctor;
 mod dry_run;
 pub mod eval;
+pub mod generate;
 pub mod init;
 pub mod out;
 mod profile;
@@ -67,6 +68,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Bargain with a model yourself
     Chat(chat::ChatArgs),
+    /// Write text with any model, from a prompt, a chat message or a file of them
+    Generate(generate::GenerateArgs),
     /// Print the resolved config as TOML, every key with its unit and what it does
     Config(config::ConfigArgs),
     /// Make a new model folder: random weights, or supervised on generated dialogues
@@ -218,6 +221,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Train(args) => train::run(args, globals),
         Command::Eval(args) => eval::run(args, globals),
         Command::Chat(args) => chat::run(args, globals),
+        Command::Generate(args) => generate::run(args, globals),
         Command::Config(args) => config::run(args, globals),
         Command::Init(args) => init::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
@@ -230,7 +234,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, score, init, config, doctor, profile or report; see haggle --help"
+        return "name a command: train, eval, chat, generate, score, init, config, doctor, profile or report; see haggle --help"
             .into();
     }
     let text = e.to_string();

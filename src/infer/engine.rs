@@ -178,11 +178,24 @@ impl Engine {
         if self.finished.is_empty() {
             return None;
         }
-        let slot = self.finished.remove(0);
-        let seq = &self.schedule.seqs[slot as usize];
+        let slot = self.finished.remove(0) as usize;
+        Some(self.turn_in(slot))
+    }
+
+    /// A sequence's turn so far, finished or not. What it holds may be read while the turn goes on, and the sequence released
+    /// before it ends.
+    ///
+    /// # Panics
+    /// If `id` was released.
+    pub fn turn(&self, id: SeqId) -> Turn<'_> {
+        self.turn_in(self.slot(id))
+    }
+
+    fn turn_in(&self, slot: usize) -> Turn<'_> {
+        let seq = &self.schedule.seqs[slot];
         let truncated = seq.state == State::Finished { truncated: true };
-        let id = SeqId { slot, birth: seq.birth };
-        Some(Turn { seq: id, ids: &seq.ids[seq.turn..], logprobs: &seq.logprobs, truncated })
+        let id = SeqId { slot: slot as u32, birth: seq.birth };
+        Turn { seq: id, ids: &seq.ids[seq.turn..], logprobs: &seq.logprobs, truncated }
     }
 
     /// All tokens of a sequence so far.
@@ -196,6 +209,16 @@ impl Engine {
     /// Sequences that wait for the engine and not for their caller.
     pub fn n_running(&self) -> usize {
         self.schedule.seqs.iter().filter(|s| s.state == State::Running).count()
+    }
+
+    /// Sequences it holds at a time.
+    pub fn seats(&self) -> usize {
+        self.schedule.seqs.len()
+    }
+
+    /// Positions a sequence may have.
+    pub fn context(&self) -> usize {
+        self.context
     }
 
     /// Pages held by sequences and by the prefix cache.

@@ -58,7 +58,7 @@ pub struct NoiseKey {
     pub stream: u64,
 }
 
-/// A finished turn.
+/// A turn: a finished one, or what there is of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Turn<'a> {
     /// Whose.

@@ -3,11 +3,12 @@
 use crate::config::Config;
 use crate::config::paths::place;
 use crate::device::{DType, Device};
+use crate::disk::read_fetched;
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Weights, files};
 use crate::run::checkpoint;
-use crate::text::Chat;
+use crate::text::{Chat, Prompts};
 use std::path::{Path, PathBuf};
 
 /// A model and the text side it speaks through.
@@ -36,6 +37,43 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
         return Err(Error::data(folder, what));
     }
     Ok(base)
+}
+
+/// The weights of a model by name, to compute in `compute`: all that text from ids to ids needs.
+///
+/// # Errors
+/// As [`open`].
+pub fn weights(dev: &Device, name: &str, compute: DType) -> Result<Weights> {
+    let weights = match name == embedded::NAME {
+        true => embedded::weights(dev)?,
+        false => Weights::load(dev, &checked(&place(name))?)?,
+    };
+    weights.compute_in(dev, compute)
+}
+
+/// Tokenizer and template of a model by name, as generation uses them.
+///
+/// # Errors
+/// As [`Prompts::load`].
+pub fn prompts(name: &str) -> Result<Prompts> {
+    match name == embedded::NAME {
+        true => embedded::prompts(),
+        false => Prompts::load(&folder(&place(name))?),
+    }
+}
+
+/// The `generation_config.json` of a model by name, its path and its bytes, where it has one.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read.
+pub fn generation(name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+    const FILE: &str = "generation_config.json";
+    if name == embedded::NAME {
+        let file = embedded::files().into_iter().find(|(file, _)| *file == FILE);
+        return Ok(file.map(|(file, text)| (file.into(), text.into())));
+    }
+    let path = folder(&place(name))?.join(FILE);
+    if path.exists() { Ok(Some((path.clone(), read_fetched(&path)?))) } else { Ok(None) }
 }
 
 /// The shape of a model by name, to compute in `compute`; its weights are not read.

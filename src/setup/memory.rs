@@ -45,6 +45,15 @@ pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
 }
 
+/// What generating with a model of `shape` holds, in an engine of `sizes`.
+///
+/// # Errors
+/// What is wrong with the model's shape.
+pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
+    Weights::planned(plan, "model", shape.clone())?;
+    Engine::planned(plan, shape, sizes).map(drop)
+}
+
 /// Sizes of a chat's engine: one sequence, one whole context.
 pub fn chat_engine(config: &Config, shape: &ModelConfig) -> EngineConfig {
     EngineConfig { graphs: config.engine.graphs, ..EngineConfig::sized_for(1, shape.max_position_embeddings) }

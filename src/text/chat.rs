@@ -6,7 +6,7 @@
 //! again and compare. What a side hears is trimmed where the template trims it; what it says stays as it was sampled,
 //! whatever the template would make of it later (Qwen3's drops the thoughts of earlier turns).
 
-use super::jinja::Template;
+use super::renderer::{Conversation, Renderer};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -59,9 +59,7 @@ struct Piece {
 pub struct Chat {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    template: Template,
-    /// What `tokenizer_config.json` holds, the special tokens among it.
-    config: Map<String, Value>,
+    renderer: Renderer,
     end: i32,
     /// The template trims what the system says, what the user says.
     trims: [bool; 2],
@@ -79,8 +77,6 @@ pub struct Chat {
 /// Contents that stand for themselves in any sane template.
 const MARKS: [&str; 4] = ["SystemMark", "FirstMark", "ReplyMark", "SecondMark"];
 const ROLES: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::User];
-/// The special tokens that transformers hands to a template, those of them that there are.
-const TOKENS: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl Chat {
     /// Our own template around a tokenizer of ours.
@@ -109,12 +105,10 @@ impl Chat {
     /// own.
     pub fn new(tokenizer: Tokenizer, template: &str, config: Map<String, Value>, path: &Path) -> Result<Chat> {
         let fault = |what: String| Error::data(path, format!("chat template: {what}"));
-        let template = Template::new(template, chrono::Local::now()).map_err(fault)?;
         let blank = Piece::default;
         let mut chat = Chat {
             tokenizer,
-            template,
-            config,
+            renderer: Renderer::new(template, config, path)?,
             end: 0,
             trims: [false; 2],
             before_system: blank(),
@@ -158,7 +152,7 @@ impl Chat {
 
     /// The token that ends a reply: `eos_token`, or whatever special token the template writes there.
     fn ending(&self) -> Result<i32, String> {
-        let eos = self.token("eos_token");
+        let eos = self.renderer.token("eos_token");
         let first = self.reply_to_user.ids.first().copied();
         match (first, eos.and_then(|eos| self.tokenizer.id(eos))) {
             (Some(first), eos) if eos == Some(first) || self.tokenizer.is_special(first) => Ok(first),
@@ -189,12 +183,6 @@ impl Chat {
         Ok(Piece { text: text.into(), ids })
     }
 
-    /// A special token's text, by the name templates call it.
-    fn token(&self, name: &str) -> Option<&str> {
-        let value = &self.config.get(name)?;
-        value.as_str().or_else(|| value["content"].as_str()).filter(|token| !token.is_empty())
-    }
-
     /// The template's rendering of a conversation, as `apply_chat_template` gives it.
     ///
     /// # Errors
@@ -204,16 +192,9 @@ impl Chat {
     }
 
     fn rendered(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, String> {
-        let (none, tokens) =
-            (minijinja::Value::from(()), TOKENS.iter().filter_map(|name| Some((*name, self.token(name)?))));
-        let values = [
-            ("messages", minijinja::Value::from_serialize(messages)),
-            ("add_generation_prompt", add_generation_prompt.into()),
-            ("tools", none.clone()),
-            ("documents", none),
-        ];
-        let tokens = tokens.map(|(name, token)| (name, token.into()));
-        self.template.render(values.into_iter().chain(tokens).collect())
+        let mut conversation = Conversation::of(json!(messages));
+        conversation.add_generation_prompt = add_generation_prompt;
+        self.renderer.rendered(&conversation)
     }
 
     /// What a side hears, as the template writes it.
@@ -274,14 +255,14 @@ impl Chat {
     /// # Errors
     /// [`Error::Data`] when the tokenizer cannot be written as JSON.
     pub fn files(&self, context: usize) -> Result<Vec<(&'static str, String)>> {
-        let mut config = self.config.clone();
+        let mut config = self.renderer.config().clone();
         config.insert("model_max_length".into(), json!(context));
-        config.insert("chat_template".into(), json!(self.template.source()));
+        config.insert("chat_template".into(), json!(self.renderer.source()));
         let config = Value::Object(config);
         Ok(vec![
             ("tokenizer.json", self.tokenizer.to_json()?),
             ("tokenizer_config.json", format!("{config:#}\n")),
-            ("chat_template.jinja", self.template.source().into()),
+            ("chat_template.jinja", self.renderer.source().into()),
         ])
     }
 }

@@ -7,10 +7,14 @@ pub mod chat;
 mod folder;
 pub mod jinja;
 mod methods;
+pub mod prompts;
 mod python;
+pub mod renderer;
 pub mod tokenizer;
 pub mod transcript;
 
 pub use chat::{Chat, Message, Role};
+pub use prompts::Prompts;
+pub use renderer::{Conversation, Renderer};
 pub use tokenizer::Tokenizer;
 pub use transcript::Transcript;

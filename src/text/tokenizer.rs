@@ -14,7 +14,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, PreTokenizerWrapper};
+use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
 /// The special tokens of our own tokenizers, ids 0 to 4.
 pub const SPECIALS: [&str; 5] = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"];
@@ -135,18 +135,26 @@ impl Tokenizer {
         ids(&self.marked, text)
     }
 
+    /// Ids of a text that is a whole input, as transformers' `tokenizer(text)` gives them: spellings of special tokens are
+    /// special tokens, and what the tokenizer puts before every text (Llama 3's `<|begin_of_text|>`) stands before it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the tokenizer itself fails (a broken file).
+    pub fn encode_input(&self, text: &str) -> Result<Vec<i32>> {
+        let encoding = self.marked.encode_fast(text, true).map_err(|e| Error::data("tokenizer", e))?;
+        Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+    }
+
     /// The bytes one id stands for: those of a reply's ids, joined, are its text. Empty for an id outside the vocabulary.
+    /// As byte-level decoders have it: a token with a character that stands for no byte is an added one, spelled as it is.
     pub fn bytes(&self, id: i32) -> Vec<u8> {
         let token = u32::try_from(id).ok().and_then(|id| self.marked.id_to_token(id)).unwrap_or_default();
-        let mut bytes = Vec::new();
-        for c in token.chars() {
-            match byte_of(c) {
-                Some(byte) => bytes.push(byte),
-                // Added tokens are spelled as they are.
-                None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        bytes
+        token.chars().map(byte_of).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.into_bytes())
+    }
+
+    /// True where a token is a string of bytes, whatever stands beside it: [`Tokenizer::bytes`] is then its share of a text.
+    pub fn is_byte_level(&self) -> bool {
+        matches!(self.marked.get_decoder(), Some(DecoderWrapper::ByteLevel(_)))
     }
 
     /// The text of ids, special tokens spelled out; bytes that are not UTF-8 become U+FFFD. An id that stands for no token
