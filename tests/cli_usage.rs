@@ -11,8 +11,8 @@ fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")
 }
 
-const COMMANDS: [&str; 10] =
-    ["train", "eval", "chat", "generate", "score", "init", "config", "doctor", "profile", "report"];
+const COMMANDS: [&str; 11] =
+    ["train", "eval", "chat", "generate", "score", "init", "config", "doctor", "profile", "report", "show"];
 
 #[test]
 fn help_of_every_command_shows_examples() {

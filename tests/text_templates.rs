@@ -255,6 +255,46 @@ fn what_is_wrong_with_a_template_is_one_line_with_its_file_and_line() {
 }
 
 #[test]
+fn a_template_that_rewrites_earlier_turns_is_refused_with_the_turn() {
+    let dir = folder(&[], |_| ());
+    let message = "<|{{ m.role }}|>{{ m.content }}<|end|>";
+    let head = "{% if add_generation_prompt %}<|assistant|>{% endif %}";
+    for (template, want) in [
+        // What was asked first is told only while it is the last.
+        (
+            format!(
+                "{{% for m in messages %}}{{% if loop.index0 == 1 and not loop.last %}}!{{% endif %}}{message}{{% endfor %}}{head}"
+            ),
+            "turn 1 is rendered differently once turn 2 is there",
+        ),
+        // A window of the last seven messages.
+        (
+            format!("{{% for m in messages[:1] + messages[1:][-7:] %}}{message}{{% endfor %}}{head}"),
+            "turn 1 is rendered differently once turn 5 is there",
+        ),
+        // The third question is shortened once there are more than five.
+        (
+            format!(
+                "{{% for m in messages %}}{{% if loop.index0 == 5 and messages | length > 11 %}}<|user|>..<|end|>{{% else %}}\
+                 {message}{{% endif %}}{{% endfor %}}{head}"
+            ),
+            "turn 3 is rendered differently once turn 6 is there",
+        ),
+        // Appended to, but each time otherwise.
+        (
+            format!(
+                "{{% for m in messages %}}{{% if loop.index0 == 5 %}}Turn 3 {{% endif %}}{message}{{% endfor %}}{head}"
+            ),
+            "turn 3 is rendered unlike the turns before it",
+        ),
+    ] {
+        write(&dir, "chat_template.jinja", &template);
+        let said = complaint(&dir, "chat_template.jinja");
+        assert!(said.starts_with(&format!(": chat template: {want}")), "{template}: {said}");
+    }
+}
+
+#[test]
 fn git_lfs_pointers_are_named_with_what_to_do() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 11422654\n";
     for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"] {

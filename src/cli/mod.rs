@@ -17,6 +17,7 @@ pub mod progress;
 pub mod report;
 pub mod score;
 mod shell;
+pub mod show;
 mod signals;
 pub mod tables;
 pub mod train;
@@ -82,6 +83,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Print the logprob of every token of given id sequences
     Score(score::ScoreArgs),
+    /// Show an episode of a run token by token: loss mask, logprob, advantage
+    Show(show::ShowArgs),
 }
 
 /// Options every command takes.
@@ -228,13 +231,14 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Profile(args) => profile::run(args, globals),
         Command::Report(args) => report::run(args, globals),
         Command::Score(args) => score::run(args, globals),
+        Command::Show(args) => show::run(args, globals),
     }
 }
 
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, generate, score, init, config, doctor, profile or report; see haggle --help"
+        return "name a command: train, eval, chat, generate, score, show, init, config, doctor, profile or report; see haggle --help"
             .into();
     }
     let text = e.to_string();

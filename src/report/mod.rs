@@ -1,13 +1,17 @@
 //! The report of a run: `report.html`, one self-contained page, and `curve.svg`, its first picture alone.
 //!
 //! The one idea: it is built from the run directory's files and nothing else, so `haggle report RUN` rebuilds it at any
-//! time, from a run that was killed too. Curves are inline SVG; the page loads nothing.
+//! time, from a run that was killed too. Curves are inline SVG; the page loads nothing. Beside it an episode, token by token:
+//! [`lesson`].
 
 mod curves;
 mod files;
+pub mod lesson;
+mod lesson_page;
 mod page;
 
 pub use files::RunFiles;
+pub use lesson_page::UNLIKELY;
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -20,6 +24,14 @@ pub fn write(run_dir: &Path) -> Result<PathBuf> {
     let files = RunFiles::read(run_dir)?;
     save(run_dir.join("curve.svg"), &curves::headline(&files)?)?;
     save(run_dir.join("report.html"), &page::page(&files)?)
+}
+
+/// Writes an episode, token by token, as a page.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written.
+pub fn write_lesson(lesson: &lesson::Lesson, path: &Path) -> Result<()> {
+    save(path.into(), &lesson_page::page(lesson)).map(drop)
 }
 
 /// Writes whole or not at all: a new file beside, then a rename.

@@ -4,7 +4,7 @@
 //! the work (seconds, tokens a second, tokens run and reused, pages, peak memory).
 
 use crate::text::Transcript;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A row of metrics: keys in a fixed order.
@@ -23,7 +23,7 @@ pub fn without_times(row: &Metrics) -> Metrics {
 }
 
 /// One side's tokens of an episode.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tokens {
     /// All ids.
     pub ids: Vec<i32>,

@@ -74,9 +74,18 @@ pub struct Chat {
     told_reply: String,
 }
 
+/// Turns that a template is held to when it is opened.
+const TURNS: usize = 8;
 /// Contents that stand for themselves in any sane template.
 const MARKS: [&str; 4] = ["SystemMark", "FirstMark", "ReplyMark", "SecondMark"];
 const ROLES: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::User];
+
+/// Why a template cannot be used: rollouts only ever append, and it does not.
+fn rewritten(turn: usize, by: usize) -> String {
+    format!(
+        "turn {turn} is rendered differently once turn {by} is there, and what was said cannot be said again; it cannot be used"
+    )
+}
 
 impl Chat {
     /// Our own template around a tokenizer of ours.
@@ -127,7 +136,7 @@ impl Chat {
         let (short, asked) = (self.rendered(&said[..2], false)?, self.rendered(&said[..2], true)?);
         let long = self.rendered(&said, true)?;
         if !long.starts_with(&short) {
-            return Err("an earlier turn is rendered differently once the dialogue goes on; it cannot be used".into());
+            return Err(rewritten(1, 2));
         }
         let mut rest = long.as_str();
         let mut parts = Vec::new();
@@ -147,6 +156,32 @@ impl Chat {
         (self.told_reply, self.user_to_reply, self.reply_to_user) = (user_to_reply.text, last, reply_to_user);
         self.end = self.ending()?;
         self.trims = self.trimmed()?;
+        self.appends()
+    }
+
+    /// Holds a dialogue of [`TURNS`] turns to the pieces: what the template makes of a turn depends neither on what follows
+    /// nor on how many came before.
+    fn appends(&self) -> Result<(), String> {
+        let user = |turn: usize| Message::new(Role::User, format!("UserMark{turn}."));
+        let mut said = vec![Message::new(Role::System, MARKS[0]), user(1)];
+        let mut pieced = [&self.before_system.text, MARKS[0], &self.system_to_user.text].concat();
+        let mut before = self.rendered(&said, false)?;
+        for turn in 2..=TURNS {
+            said.extend([Message::new(Role::Assistant, format!("ReplyMark{turn}.")), user(turn)]);
+            pieced +=
+                &format!("{}{}ReplyMark{turn}.{}", user(turn - 1).content, self.told_reply, self.reply_to_user.text);
+            let (now, asked) = (self.rendered(&said, false)?, self.rendered(&said, true)?);
+            if !now.starts_with(&before) {
+                let same = now.bytes().zip(before.bytes()).take_while(|(a, b)| a == b).count();
+                let end = |turn: &usize| before.find(&user(*turn).content).map(|at| at + user(*turn).content.len());
+                let whole = (1..turn).take_while(|turn| end(turn).is_some_and(|end| end <= same)).count();
+                return Err(rewritten((whole + 1).min(turn - 1), turn));
+            }
+            if asked != [pieced.as_str(), &user(turn).content, &self.user_to_reply.text].concat() {
+                return Err(format!("turn {turn} is rendered unlike the turns before it; it cannot be used"));
+            }
+            before = now;
+        }
         Ok(())
     }
 

@@ -172,7 +172,8 @@ impl Task for Game {
     fn log(&self, credited: &Credited, log: &mut Log) -> Result<()> {
         for (i, (game, advantage)) in self.games.iter().zip(&credited.advantage).enumerate() {
             let (step, group, buyer) = (self.draw.step, self.draw.rollouts, self.buyer[i].as_ref());
-            log.append(&EpisodeLine::new(step, i, group, game, buyer, *advantage))?;
+            let own = credited.per_token.get(i).map_or(&[][..], |each| each);
+            log.append(&EpisodeLine::new(step, i, group, game, buyer, *advantage, own))?;
         }
         Ok(())
     }

@@ -74,6 +74,9 @@ pub struct EpisodeLine {
     pub turns: Vec<Value>,
     /// The buyer's tokens.
     pub buyer: Option<Tokens>,
+    /// The advantage of each sampled token, where each has its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advantages: Vec<f32>,
 }
 
 impl EpisodeLine {
@@ -85,6 +88,7 @@ impl EpisodeLine {
         episode: &Episode,
         buyer: Option<&Transcript>,
         advantage: f32,
+        advantages: &[f32],
     ) -> EpisodeLine {
         let product = episode.product();
         EpisodeLine {
@@ -101,6 +105,7 @@ impl EpisodeLine {
             advantage,
             turns: turns(episode),
             buyer: buyer.map(Tokens::of),
+            advantages: advantages.to_vec(),
         }
     }
 }

@@ -294,7 +294,7 @@ impl Sets {
 
     fn line(&self, i: usize, credited: &Credited) -> Value {
         let (group, reply) = (self.draw.rollouts, &self.replies[i]);
-        json!({
+        let mut line = json!({
             "step": self.draw.step,
             "group": i / group,
             "rollout": i % group,
@@ -305,6 +305,11 @@ impl Sets {
             "reward": credited.rewards[i],
             "advantage": credited.advantage[i],
             "buyer": Tokens::of(&reply.transcript),
-        })
+        });
+        // As for the game: only where each sampled token has its own.
+        if let Some(own) = credited.per_token.get(i).filter(|own| !own.is_empty()) {
+            line["advantages"] = json!(own);
+        }
+        line
     }
 }
