@@ -13,7 +13,8 @@ use haggle::infer::{Engine, EngineConfig, Sampling};
 use haggle::noise::Noise;
 use haggle::text::Conversation;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -279,4 +280,38 @@ fn the_folders_sampling_is_used_and_said_and_what_is_not_computed_is_refused() {
     std::fs::write(model.join("tokenizer_config.json"), config.to_string()).unwrap();
     haggle(dir.path(), &["generate", "--model", "m", "--prompt", "Hi", "--max-new-tokens", "3"]).done();
     ask(&[]).refused(3, &["messages need a chat template", "tokenizer_config.json"]);
+}
+
+/// SmolLM2's folder, where there is one; see tests/smollm2.rs.
+fn smollm2() -> Option<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    let folder = std::env::var_os("HAGGLE_SMOLLM2").map_or(target.join("smollm2"), PathBuf::from);
+    let there = folder.join("model.safetensors").exists();
+    if !there {
+        let required = std::env::var("HAGGLE_REQUIRE_MODELS").is_ok_and(|v| v == "1");
+        assert!(!required, "HAGGLE_REQUIRE_MODELS=1, and {} holds no model", folder.display());
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no SmolLM2 in {} (tools/get_smollm2)", folder.display());
+    }
+    there.then(|| std::path::absolute(folder).unwrap())
+}
+
+#[test]
+fn a_real_model_answers_messages_as_transformers_answers_them() {
+    let Some(model) = smollm2() else { return };
+    let golden: Value = serde_json::from_slice(&std::fs::read("tests/goldens/smollm2.json").unwrap()).unwrap();
+    // The golden cuts a reply where two tokens are nearly as likely: those that came to their end are whole.
+    let whole = |reply: &&Value| reply["reply"].as_array().unwrap().last() == Some(&json!(2));
+    let want: Vec<&Value> = golden["replies"].as_array().unwrap().iter().filter(whole).collect();
+    assert!(want.len() >= 5, "{}", want.len());
+    let line =
+        |reply: &&Value| json!({ "messages": [{ "role": "user", "content": reply["prompt"] }] }).to_string() + "\n";
+    let (dir, lines) = (TempDir::new().unwrap(), want.iter().map(line).collect::<String>());
+    let args = ["--input", "-", "--temperature", "0", "--max-new-tokens", "48"];
+    let args = [&["generate", "--model", model.to_str().unwrap()], &args[..]].concat();
+    let got = json_lines(&haggle_with(dir.path(), &args, &lines).done());
+    assert_eq!(got.len(), want.len());
+    for (got, want) in got.iter().zip(want) {
+        assert_eq!((&got["ids"], &got["finish_reason"]), (&want["reply"], &json!("stop")), "{}", want["prompt"]);
+        assert_eq!(format!("{}<|im_end|>", got["text"].as_str().unwrap()), want["text"], "without what ended it");
+    }
 }

@@ -1,9 +1,9 @@
 //! Published tokenizers and templates give what transformers gives: encodings of random strings, texts of ids, conversations
 //! with thoughts and tools. tests/goldens/text says which versions made them (tools/golden_tokenizers.py).
 //!
-//! The tokenizers are not in the repository: `tools/get_tokenizers` and `tools/get_smollm2` install them, `HAGGLE_TOKENIZERS`
-//! names another folder of them. Without them what needs them is skipped, and says so; `HAGGLE_REQUIRE_TOKENIZERS=1` makes that
-//! a failure.
+//! The tokenizers are not in the repository: `tools/get_tokenizers` and `tools/get_smollm2` install them (`HAGGLE_TOKENIZERS`
+//! and `HAGGLE_SMOLLM2` name other folders). Without them what needs them is skipped, and says so, past the captured output;
+//! with `HAGGLE_REQUIRE_MODELS=1` that is a failure.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,16 +25,18 @@ fn published(name: &str) -> String {
 /// The folder of a published tokenizer, where it is installed.
 fn folder(name: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    let own = std::env::var_os("HAGGLE_TOKENIZERS").map(PathBuf::from);
-    let folders = [own, Some(target.join("tokenizers")), Some(target)].into_iter().flatten().map(|dir| dir.join(name));
-    let found = folders.into_iter().find(|dir| dir.join("tokenizer.json").exists());
-    if found.is_none() {
+    let folder = match name {
+        "smollm2" => std::env::var_os("HAGGLE_SMOLLM2").map_or(target.join(name), PathBuf::from),
+        _ => std::env::var_os("HAGGLE_TOKENIZERS").map_or(target.join("tokenizers"), PathBuf::from).join(name),
+    };
+    let there = folder.join("tokenizer.json").exists();
+    if !there {
         let tool = if name == "smollm2" { "tools/get_smollm2" } else { "tools/get_tokenizers" };
-        let required = std::env::var("HAGGLE_REQUIRE_TOKENIZERS").is_ok_and(|v| v == "1");
-        assert!(!required, "HAGGLE_REQUIRE_TOKENIZERS=1, and {name} is not there: run {tool}");
+        let required = std::env::var("HAGGLE_REQUIRE_MODELS").is_ok_and(|v| v == "1");
+        assert!(!required, "HAGGLE_REQUIRE_MODELS=1, and {name}'s tokenizer is not there: run {tool}");
         let _ = writeln!(std::io::stderr(), "SKIPPED for {name}: its tokenizer is not there; run {tool}");
     }
-    found
+    there.then_some(folder)
 }
 
 fn installed() -> Vec<(&'static str, Prompts)> {
@@ -188,15 +190,20 @@ fn conversations_render_byte_for_byte_as_transformers_renders_them() {
     }
 }
 
+/// A published tokenizer with its published template, for training and for generation; where it is installed.
+fn opened(name: &str) -> Option<(Chat, Prompts)> {
+    let folder = folder(name)?;
+    let file = |file: &str| std::fs::read(folder.join(file)).unwrap();
+    let (tokenizer, config, template) = (file("tokenizer.json"), file("tokenizer_config.json"), published(name));
+    let chat = Chat::from_files(&tokenizer, &config, Some(template.as_bytes()), &folder).unwrap();
+    Some((chat, Prompts::from_files(&tokenizer, &config, Some(template.as_bytes()), &folder).unwrap()))
+}
+
 #[test]
 fn conversations_encode_as_transformers_encodes_them() {
     let golden = golden("conversations");
     for name in NAMES {
-        let Some(folder) = folder(name) else { continue };
-        let file = |file: &str| std::fs::read(folder.join(file)).unwrap();
-        let template = published(name);
-        let parts = (file("tokenizer.json"), file("tokenizer_config.json"), template.as_bytes());
-        let prompts = Prompts::from_files(&parts.0, &parts.1, Some(parts.2), &folder).unwrap();
+        let Some((_, prompts)) = opened(name) else { continue };
         for (i, (what, conversation)) in conversations(&golden).iter().enumerate() {
             let Some(want) = golden["rendered"][name][i]["ids"].as_str() else { continue };
             let mut hash = Hash::new();
@@ -207,13 +214,37 @@ fn conversations_encode_as_transformers_encodes_them() {
 }
 
 #[test]
+fn transcripts_hold_the_ids_that_transformers_gives_the_conversation() {
+    for name in NAMES {
+        let Some((chat, prompts)) = opened(name) else { continue };
+        let said = [
+            "You buy.\nBudget: $12.50",
+            "turn 1/6",
+            "No, $12.",
+            "I ask $19. 日本 ünï",
+            "Talk: Hm?\nAction: [QUIT]",
+            "So?",
+        ];
+        let mut transcript = Transcript::new(&chat, said[0]).unwrap();
+        for (i, heard) in said.iter().enumerate().filter(|(i, _)| i % 2 == 1) {
+            transcript.push_incoming(&chat, heard).unwrap();
+            let role = |i: usize| ["system", "user", "assistant"][if i == 0 { 0 } else { 1 + (i - 1) % 2 }];
+            let message = |(i, text): (usize, &&str)| serde_json::json!({ "role": role(i), "content": text });
+            let messages: Vec<Value> = said[..=i].iter().enumerate().map(message).collect();
+            let want = prompts.of_conversation(&Conversation::asking(messages.into())).unwrap();
+            assert_eq!(transcript.ids(), want, "{name}: {heard}");
+            if let Some(reply) = said.get(i + 1) {
+                let ids = [chat.tokenizer.encode(reply).unwrap(), vec![chat.end()]].concat();
+                transcript.push_sampled(&ids, &vec![0.0; ids.len()]);
+            }
+        }
+    }
+}
+
+#[test]
 fn published_folders_open_for_training_and_their_turns_are_a_prefix() {
     for name in NAMES {
-        let Some(folder) = folder(name) else { continue };
-        let file = |file: &str| std::fs::read(folder.join(file)).unwrap();
-        let template = published(name);
-        let parts = (file("tokenizer.json"), file("tokenizer_config.json"), template.as_bytes());
-        let chat = Chat::from_files(&parts.0, &parts.1, Some(parts.2), &folder).unwrap();
+        let Some((chat, _)) = opened(name) else { continue };
         let mut transcript = Transcript::new(&chat, "You buy.").unwrap();
         let mut before: Vec<i32> = vec![];
         for turn in ["turn 1/6", "I ask $19. 日本", "turn 3/6"] {

@@ -353,6 +353,16 @@ fn a_saved_folder_keeps_what_its_config_said() {
 }
 
 #[test]
+fn an_added_token_is_spelled_as_it_is_where_it_is_no_string_of_bytes() {
+    let dir = folder(&["né x", "né"], |_| ());
+    let t = &load(&dir).tokenizer;
+    for (id, want) in [(2048, "né x"), (2049, "n\u{fffd}")] {
+        assert_eq!(t.decode(&[id]).unwrap(), want, "as transformers decodes it");
+        assert_eq!(String::from_utf8_lossy(&t.bytes(id)), want);
+    }
+}
+
+#[test]
 fn ids_without_a_token_are_no_text() {
     let chat = Chat::load(Path::new("assets/tiny")).unwrap();
     let mut ids = chat.tokenizer.encode("Talk: Hm.").unwrap();

@@ -110,16 +110,15 @@ impl Defaults {
 
     /// Where `own` says nothing, what the file says, and that as words: `temperature 0.6`.
     ///
-    /// Of a greedy answer nothing but its temperature counts.
+    /// A greedy answer has no use for the file's filters.
     pub fn under(&self, own: &Own) -> (Sampling, Vec<String>) {
         let mut used = Vec::new();
         let temperature = taken("temperature", own.temperature, self.temperature, 1.0, &mut used);
         let mut sampling = Sampling::plain(temperature, MAX_NEW_TOKENS, -1);
-        if temperature > 0.0 {
-            sampling.top_k = taken("top_k", own.top_k, self.top_k, 0, &mut used);
-            sampling.top_p = taken("top_p", own.top_p, self.top_p, 1.0, &mut used);
-            sampling.min_p = taken("min_p", own.min_p, self.min_p, 0.0, &mut used);
-        }
+        let file = if temperature > 0.0 { self } else { &Defaults::default() };
+        sampling.top_k = taken("top_k", own.top_k, file.top_k, 0, &mut used);
+        sampling.top_p = taken("top_p", own.top_p, file.top_p, 1.0, &mut used);
+        sampling.min_p = taken("min_p", own.min_p, file.min_p, 0.0, &mut used);
         let (own, file) = (own.max_new_tokens, self.max_new_tokens);
         sampling.max_new_tokens = taken("max_new_tokens", own, file, MAX_NEW_TOKENS, &mut used);
         (sampling, used)
