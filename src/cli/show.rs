@@ -3,8 +3,7 @@
 use super::{Exit, Globals, out};
 use crate::config::paths::spelled;
 use crate::error::{Error, Result};
-use crate::report::UNLIKELY;
-use crate::report::lesson::{self, Lesson, Loss, Passage, Which};
+use crate::report::lesson::{self, Lesson, Loss, Passage, UNLIKELY, Which};
 use crate::run::logs::EPISODES;
 use crate::setup::base;
 use crate::text::Prompts;

@@ -7,11 +7,9 @@
 mod curves;
 mod files;
 pub mod lesson;
-mod lesson_page;
 mod page;
 
 pub use files::RunFiles;
-pub use lesson_page::UNLIKELY;
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -31,7 +29,7 @@ pub fn write(run_dir: &Path) -> Result<PathBuf> {
 /// # Errors
 /// [`Error::Io`] when it cannot be written.
 pub fn write_lesson(lesson: &lesson::Lesson, path: &Path) -> Result<()> {
-    save(path.into(), &lesson_page::page(lesson)).map(drop)
+    save(path.into(), &lesson::page::page(lesson)).map(drop)
 }
 
 /// Writes whole or not at all: a new file beside, then a rename.

@@ -6,10 +6,10 @@
 //! again and compare. What a side hears is trimmed where the template trims it; what it says stays as it was sampled,
 //! whatever the template would make of it later (Qwen3's drops the thoughts of earlier turns).
 
+use super::message::{Message, Role};
 use super::renderer::{Conversation, Renderer};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -18,34 +18,6 @@ pub const TEMPLATE: &str = "{%- for message in messages -%}\
     {{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}\
     {%- endfor -%}\
     {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}";
-
-/// Who a message is from, in a chat model's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The instructions.
-    System,
-    /// The other side.
-    User,
-    /// The model.
-    Assistant,
-}
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message of `role`.
-    pub fn new(role: Role, content: impl Into<String>) -> Message {
-        Message { role, content: content.into() }
-    }
-}
 
 /// A fixed string of the template, and its ids.
 #[derive(Debug, Clone, Default)]

@@ -6,6 +6,7 @@
 pub mod chat;
 mod folder;
 pub mod jinja;
+mod message;
 mod methods;
 pub mod prompts;
 mod python;
@@ -13,7 +14,8 @@ pub mod renderer;
 pub mod tokenizer;
 pub mod transcript;
 
-pub use chat::{Chat, Message, Role};
+pub use chat::Chat;
+pub use message::{Message, Role};
 pub use prompts::Prompts;
 pub use renderer::{Conversation, Renderer};
 pub use tokenizer::Tokenizer;

@@ -6,7 +6,7 @@
 
 use super::chat::Chat;
 #[cfg(any(test, debug_assertions))]
-use super::chat::{Message, Role};
+use super::message::{Message, Role};
 use crate::error::Result;
 use std::ops::Range;
 

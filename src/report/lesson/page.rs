@@ -1,7 +1,7 @@
 //! A lesson as a page: each token a word that tells id, logprob and advantage, coloured by what it was taught.
 
-use super::lesson::{Lesson, Passage, Token};
-use super::page::escape;
+use super::{Lesson, Passage, Token};
+use crate::report::page::escape;
 
 /// The whole page; it loads nothing.
 pub fn page(lesson: &Lesson) -> String {
