@@ -26,11 +26,10 @@ pub struct Base {
 /// device does not compute in it.
 pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
     if name == embedded::NAME {
-        let weights = embedded::weights(dev)?.compute_in(dev, compute)?.frozen(dev)?;
-        return Ok(Base { weights, chat: embedded::chat()? });
+        return Ok(Base { weights: weights(dev, name, compute)?, chat: embedded::chat()? });
     }
-    let folder = checked(&place(name))?;
-    let base = Base { weights: Weights::load_frozen(dev, &folder, compute)?, chat: Chat::load(&folder)? };
+    let folder = folder(&place(name))?;
+    let base = Base { weights: weights(dev, name, compute)?, chat: Chat::load(&folder)? };
     let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
     if vocab > rows {
         let what = format!("the tokenizer has {vocab} tokens, the model's embedding {rows} rows");
@@ -39,16 +38,15 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
     Ok(base)
 }
 
-/// The weights of a model by name, to compute in `compute`: all that text from ids to ids needs.
+/// The weights alone of a model by name, frozen: all that ids to ids needs.
 ///
 /// # Errors
 /// As [`open`].
 pub fn weights(dev: &Device, name: &str, compute: DType) -> Result<Weights> {
-    let weights = match name == embedded::NAME {
-        true => embedded::weights(dev)?,
-        false => Weights::load(dev, &checked(&place(name))?)?,
-    };
-    weights.compute_in(dev, compute)
+    match name == embedded::NAME {
+        true => embedded::weights(dev)?.compute_in(dev, compute)?.frozen(dev),
+        false => Weights::load_frozen(dev, &checked(&place(name))?, compute),
+    }
 }
 
 /// Tokenizer and template of a model by name, as generation uses them.

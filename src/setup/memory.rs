@@ -50,7 +50,7 @@ pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
 /// # Errors
 /// What is wrong with the model's shape.
 pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
-    Weights::planned(plan, "model", shape.clone())?;
+    Weights::planned_frozen(plan, "model", shape.clone())?;
     Engine::planned(plan, shape, sizes).map(drop)
 }
 
