@@ -43,11 +43,14 @@ fn asked() -> Vec<Request> {
 
 /// Answers to `requests` from an engine of `seats` seats, in their order; what was streamed is held to the texts.
 fn answered(requests: &[Request], how: &How, seats: usize, threads: usize, prefix_reuse: bool) -> Vec<Answer> {
-    let dev = Device::Cpu(Arc::new(Cpu::new(threads)));
-    let weights = embedded::weights(&dev).unwrap();
+    answered_on(&Device::Cpu(Arc::new(Cpu::new(threads))), requests, how, seats, prefix_reuse)
+}
+
+fn answered_on(dev: &Device, requests: &[Request], how: &How, seats: usize, prefix_reuse: bool) -> Vec<Answer> {
+    let weights = embedded::weights(dev).unwrap();
     let max_rows = if seats.is_multiple_of(2) { 17 } else { 1024 };
     let sizes = EngineConfig { prefix_reuse, max_rows, ..EngineConfig::sized_for(seats, 160) };
-    let mut engine = Engine::new(&dev, &weights.config, sizes).unwrap();
+    let mut engine = Engine::new(dev, &weights.config, sizes).unwrap();
     let tokenizer = embedded::chat().unwrap().tokenizer;
     let mut streamed = vec![String::new(); requests.len()];
     let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
@@ -87,6 +90,17 @@ fn an_answer_in_any_batch_is_the_answer_alone_bit_for_bit() {
                 assert_eq!(bits(&got[at]), alone[*i], "request {i} among {seats} seats");
             }
         }
+    }
+}
+
+#[test]
+fn kernels_keep_an_answer_the_same_in_any_batch() {
+    let dev = Device::open("emu", 2).unwrap();
+    let (requests, how) = (&asked()[..6], how(Sampling { max_new_tokens: 6, ..warm() }));
+    let together = answered_on(&dev, requests, &how, 6, true);
+    for (i, request) in requests.iter().enumerate().skip(3) {
+        let alone = answered_on(&dev, std::slice::from_ref(request), &how, 1, false);
+        assert_eq!(bits(&alone[0]), bits(&together[i]), "request {i}");
     }
 }
 
