@@ -10,8 +10,10 @@ mod fields;
 pub mod paths;
 mod print;
 mod read;
+mod seller;
 
 pub use fields::{Field, SELLERS, Slot, TASKS};
+pub use paths::is_address;
 pub use read::Override;
 
 use crate::device::{DType, Device, Precision};
@@ -30,6 +32,8 @@ pub struct Config {
     pub threads: usize,
     /// Which weights.
     pub model: ModelConfig,
+    /// How a seller behind a server is asked.
+    pub seller: SellerConfig,
     /// Which products.
     pub products: ProductsConfig,
     /// The rules of the game.
@@ -61,12 +65,37 @@ pub struct Config {
 pub struct ModelConfig {
     /// The buyer's starting weights: `embedded` or a folder.
     pub base: String,
-    /// The frozen seller: `base` (the buyer's starting weights), `embedded` or a folder.
+    /// The frozen seller: `base` (the buyer's starting weights), `embedded`, a folder, or the address of a server.
     pub seller: String,
     /// `f32`, or `bf16` where kernels compute.
     pub dtype: String,
     /// `highest`, or `medium` on the CPU.
     pub matmul_precision: String,
+}
+
+/// How a seller behind a server is asked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SellerConfig {
+    /// The model's name there; `auto` is the first that it lists.
+    pub model: String,
+    /// The environment variable that holds the key.
+    pub key_env: String,
+    /// Requests at a time.
+    pub concurrency: usize,
+    /// Seconds until a connection stands.
+    pub connect_s: f32,
+    /// Seconds until an answer begins, and from there until it ends.
+    pub read_s: f32,
+    /// Tries behind a failed one.
+    pub retries: usize,
+    /// Seconds before the second try.
+    pub backoff_s: f32,
+    /// Failed requests in a row after which all wait.
+    pub failures: usize,
+    /// Seconds that they wait.
+    pub cooling_s: f32,
+    /// Such waits in a row after which the run stops.
+    pub coolings: usize,
 }
 
 /// Which products are bargained over.
@@ -332,6 +361,9 @@ impl Config {
         for one in overrides {
             read::read_override(&mut config, one, &mut found);
         }
+        if config.model.seller == SELF {
+            config.model.seller = "base".into();
+        }
         check::check(&config, &mut found);
         if found.problems.is_empty() { Ok(config) } else { Err(Error::Config { problems: found.problems }) }
     }
@@ -348,9 +380,28 @@ impl Config {
     }
 }
 
+/// Another word for the seller that is `base`.
+const SELF: &str = "self";
+
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 7] =
-    ["threads", "run.out", "run.checkpoint_every", "run.keep", "products.path", "model.base", "model.seller"];
+const FREE_ON_RESUME: [&str; 16] = [
+    "threads",
+    "run.out",
+    "run.checkpoint_every",
+    "run.keep",
+    "products.path",
+    "model.base",
+    "model.seller",
+    "seller.key_env",
+    "seller.concurrency",
+    "seller.connect_s",
+    "seller.read_s",
+    "seller.retries",
+    "seller.backoff_s",
+    "seller.failures",
+    "seller.cooling_s",
+    "seller.coolings",
+];
 
 #[cfg(test)]
 mod tests;

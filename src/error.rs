@@ -142,6 +142,14 @@ pub enum Error {
         /// Whose turn it is instead.
         state: &'static str,
     },
+    /// A seller behind a server is lost: it cannot be reached, or fails one request after the other.
+    #[error("the seller at {url} is lost: {what}")]
+    Seller {
+        /// The server's address.
+        url: String,
+        /// What it does, or does not.
+        what: String,
+    },
     /// Training cannot go on (non-finite loss or gradient, too many skipped steps).
     #[error("training stopped: {what}")]
     Training {
@@ -168,7 +176,7 @@ impl Error {
             Error::Config { .. } => 2,
             Error::Io { .. } | Error::Data { .. } | Error::Products { .. } | Error::Weight { .. } => 3,
             Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } | Error::Graph { .. } => 4,
-            Error::Training { .. } => 5,
+            Error::Training { .. } | Error::Seller { .. } => 5,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,
         }
     }

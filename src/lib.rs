@@ -25,6 +25,7 @@ pub mod negotiate;
 pub mod noise;
 pub mod ops;
 pub mod profile;
+pub mod remote;
 pub mod report;
 pub mod rollout;
 pub mod run;

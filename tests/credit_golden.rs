@@ -102,6 +102,7 @@ fn advantages_equal_torch_s() {
     let golden = golden();
     let (rewards, lengths) = (list(&golden["rewards"]), list(&golden["reward_lengths"]));
     let lengths: Vec<usize> = lengths.iter().map(|l| *l as usize).collect();
+    let sizes = [4; 3];
     let grouped = |divide_by_std| {
         let dev = cpu(1);
         let rewards = dev.upload(&narrow(&golden["rewards"])).unwrap();
@@ -122,8 +123,8 @@ fn advantages_equal_torch_s() {
         ("grpo", grouped(true)),
         ("dr_grpo", grouped(false)),
         ("rloo", with(&|a| rewards.chunks(4).zip(a.chunks_mut(4)).for_each(|(r, a)| rloo::rloo(r, a)))),
-        ("reinforce_pp", with(&|a| reinforce_pp::reinforce_pp(&rewards, &lengths, 4, false, a))),
-        ("reinforce_pp_baseline", with(&|a| reinforce_pp::reinforce_pp(&rewards, &lengths, 4, true, a))),
+        ("reinforce_pp", with(&|a| reinforce_pp::reinforce_pp(&rewards, &lengths, &sizes, false, a))),
+        ("reinforce_pp_baseline", with(&|a| reinforce_pp::reinforce_pp(&rewards, &lengths, &sizes, true, a))),
         (
             "opo",
             with(&|a| {
@@ -131,7 +132,7 @@ fn advantages_equal_torch_s() {
                 groups.for_each(|((r, l), a)| opo::opo(r, l, a));
             }),
         ),
-        ("gdpo", with(&|a| gdpo::gdpo(&lists, &weights, 4, a))),
+        ("gdpo", with(&|a| gdpo::gdpo(&lists, &weights, &sizes, a))),
     ];
     assert_eq!(cases.len(), golden["advantages"].as_object().unwrap().len(), "every golden is held");
     for (name, got) in cases {

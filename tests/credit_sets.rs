@@ -205,13 +205,13 @@ fn menus(config: &Config, products: usize, rollouts: usize, noise: Noise) -> Men
     teach::teach(&mut setup, &task, config.task.supervised_tokens as u64, &mut |_, _| ()).unwrap();
     let engine =
         |w: &haggle::model::Weights| Engine::new(&setup.dev, &w.config, setup.engine_config(&w.config)).unwrap();
-    let (mut buyer, mut seller) = (engine(&setup.base.weights), engine(&setup.seller().weights));
+    let (mut buyer, mut seller) = (engine(&setup.base.weights), setup.seller_engine().unwrap());
     let products = setup.train[..products].to_vec();
     task.begin(&setup, Draw { step: 1, products, rollouts, noise }).unwrap();
     let (weights, chat, sampling) = (&setup.base.weights, &setup.base.chat, task.sampling(&setup));
     let learner = Voice { weights, engine: &mut buyer, chat, sampling };
-    tasks::play(&setup, &mut task, learner, setup.seller_voice(&mut seller), &mut |_, _| ()).unwrap();
-    assert_eq!(seller.n_running() + buyer.n_running(), 0);
+    tasks::play(&setup, &mut task, learner, setup.seller_player(&mut seller).unwrap(), &mut |_, _| ()).unwrap();
+    assert_eq!(seller.unwrap().n_running() + buyer.n_running(), 0);
     task
 }
 

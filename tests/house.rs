@@ -20,6 +20,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("generate", "prompts in, texts out: knows no game and no config"),
     ("negotiate credit", "the game and the rules of credit: no device, no model, no text"),
     ("config", "every setting, checked together; it names what the rooms above open"),
+    ("remote", "a chat model behind a server, asked over HTTP: knows no game"),
     ("embedded", "the model inside the binary"),
     ("train/optimizer", "moments and their update: supervision needs it too, and checkpoints hold it"),
     ("run", "what lies on disk: knows no task"),

@@ -14,6 +14,7 @@ pub struct Barren {
     steps: usize,
     broken: usize,
     constant: usize,
+    void: [u64; 2],
 }
 
 impl Barren {
@@ -44,6 +45,20 @@ impl Barren {
         None
     }
 
+    /// Takes a step's row; a line where it is the first with void episodes.
+    pub fn hear_void(&mut self, row: &Metrics) -> Option<String> {
+        let number = |key: &str| row.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let void = number("rollout/void");
+        self.void = [self.void[0] + u64::from(void > 0), self.void[1] + void];
+        (void > 0 && self.void[0] == 1).then(|| {
+            format!(
+                "step {}: warning: the seller's server left {void} episodes without a reply; they are void and in no mean; \
+                 episodes.jsonl holds why",
+                number("step")
+            )
+        })
+    }
+
     /// What the run's end has to say of them.
     pub fn summary(&self) -> Vec<String> {
         let line = |n: usize, what: &str| format!("warning: {what} in {n} of {} steps", self.steps);
@@ -51,7 +66,10 @@ impl Barren {
             (self.broken, "every episode ended on a reply that breaks the protocol"),
             (self.constant, "in every group all rollouts earned the same"),
         ];
-        kinds.into_iter().filter(|(n, _)| *n > 1).map(|(n, what)| line(n, what)).collect()
+        let [steps, episodes] = self.void;
+        let void =
+            (steps > 1).then(|| format!("warning: {episodes} episodes were void, in {steps} of {} steps", self.steps));
+        kinds.into_iter().filter(|(n, _)| *n > 1).map(|(n, what)| line(n, what)).chain(void).collect()
     }
 }
 
@@ -85,5 +103,21 @@ mod tests {
             "{ends:?}"
         );
         assert!(Barren::default().summary().is_empty());
+    }
+
+    #[test]
+    fn void_episodes_are_told_once_and_counted() {
+        let mut barren = Barren::default();
+        let said: Vec<Option<String>> = [0, 2, 3]
+            .into_iter()
+            .map(|void| {
+                let row = Metrics::from_iter([("step".into(), json!(7)), ("rollout/void".into(), json!(void))]);
+                barren.hear(&row);
+                barren.hear_void(&row)
+            })
+            .collect();
+        assert!(said[0].is_none() && said[2].is_none(), "{said:?}");
+        assert!(said[1].as_ref().is_some_and(|line| line.contains("left 2 episodes")), "{said:?}");
+        assert_eq!(barren.summary(), ["warning: 5 episodes were void, in 2 of 3 steps"]);
     }
 }

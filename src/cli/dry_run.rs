@@ -10,7 +10,7 @@ use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
-use crate::setup::{Setup, known};
+use crate::setup::{Frozen, Setup, known};
 use crate::tasks;
 use crate::text::{Chat, Transcript};
 use crate::train::rl;
@@ -26,6 +26,7 @@ const PLAYED: usize = 32;
 /// Everything that a real run would refuse before its first step.
 pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
     let setup = Setup::open(config)?;
+    setup.seller.probe()?;
     tasks::fit_run(&setup)?;
     let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
     out::known(setup.notes.iter().chain(&warning));
@@ -40,7 +41,7 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
             "parameters": work.parameters, "train_products": setup.train.len(), "held_out_products": setup.held_out.len(),
             "tokens_a_step": work.step_tok.round(), "trained_tokens_a_step": work.trained_tok.round(),
             "flops_a_step": work.step_flops.round(), "eval_flops": work.eval_flops.round(), "gemm_gflops": gflops,
-            "time_at_least_s": least_s,
+            "time_at_least_s": least_s, "seller": seller(&setup),
         });
         out::line(&report.to_string());
         return Ok(Exit::Done);
@@ -77,11 +78,23 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
             "time",
             format!("at least {} at the {gflops:.1} GFLOP/s of a large matrix product measured here", span(least_s)),
         ),
+        ("seller", seller(&setup)),
         ("run", config.run.out.clone()),
     ];
     out::print(&out::pairs(&rows));
     out::line("\nNothing was started.");
     Ok(Exit::Done)
+}
+
+/// Who the frozen seller is. A server has answered by now.
+fn seller(setup: &Setup) -> String {
+    match &setup.seller {
+        Frozen::Base | Frozen::Model(_) => setup.config.model.seller.clone(),
+        Frozen::Remote(server) => {
+            let model = server.model().unwrap_or_default();
+            format!("{model} at {}, which answers; a run against it reproduces only as far as it does", server.url())
+        }
+    }
 }
 
 /// Prints a plan of memory alone.
@@ -113,10 +126,12 @@ struct Work {
 
 impl Work {
     fn of(setup: &Setup) -> Result<Work> {
-        let (buyer, seller) = (&setup.base, setup.seller());
+        let buyer = &setup.base;
         let b = Spoken::mean(setup, Side::Buyer, &buyer.chat)?;
-        let s = Spoken::mean(setup, Side::Seller, &seller.chat)?;
-        let (b_model, s_model) = (&buyer.weights.config, &seller.weights.config);
+        // What a server reads and computes is not ours.
+        let seller = setup.seller_model();
+        let s = seller.map_or(Ok(Spoken::NOTHING), |seller| Spoken::mean(setup, Side::Seller, &seller.chat))?;
+        let (b_model, s_model) = (&buyer.weights.config, &seller.unwrap_or(buyer).weights.config);
         let group = setup.config.rollout.group_size as f64;
         let eval = &setup.config.eval;
         let playing = |group| b.played_flops(b_model, group) + s.played_flops(s_model, group);
@@ -148,6 +163,8 @@ struct Spoken {
 }
 
 impl Spoken {
+    const NOTHING: Spoken = Spoken { all: 0.0, prompt: 0.0, said: 0.0 };
+
     /// Over dialogues of scripted players on the run's products.
     fn mean(setup: &Setup, side: Side, chat: &Chat) -> Result<Spoken> {
         let n = PLAYED.min(setup.train.len()).max(1);

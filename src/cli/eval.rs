@@ -3,14 +3,16 @@
 use super::progress::Live;
 use super::{Exit, Globals, out, path_text, quoted, signals, tables};
 use crate::config::paths::spelled;
-use crate::error::{Error, Result};
+use crate::config::{SELLERS, is_address};
+use crate::embedded;
+use crate::error::{Error, Result, shown};
 use crate::eval::make_folder;
 use crate::setup::Setup;
 use crate::setup::{base, known, memory};
 use crate::tasks::game::Opponent;
 use crate::tasks::{self, Entrant};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `haggle eval`.
 #[derive(Args)]
@@ -19,6 +21,7 @@ Examples:
   haggle eval --model runs/001                                    the run's own products, held-out part
   haggle eval --model runs/001 --products DIR --seller all        every scripted seller and persona too
   haggle eval --model DIR --products DIR --seller boulware --rollouts 8 --json
+  haggle eval --model runs/001 --seller http://127.0.0.1:8000/v1  a seller behind a server; its key from OPENAI_API_KEY
   haggle eval --model runs/001 --out runs/001/eval                a folder of its own; what is there is never replaced
   haggle eval --model runs/001 --set eval.products=20             fewer products")]
 pub struct EvalArgs {
@@ -28,9 +31,8 @@ pub struct EvalArgs {
     /// Folder of AmazonHistoryPrice files (default: what the run trained on)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
-    /// The counterparty; base is the frozen seller model
-    #[arg(long, value_name = "NAME", value_parser = crate::config::SELLERS.to_vec())]
-    seller: Option<String>,
+    #[arg(long, value_name = "NAME|DIR|URL", value_parser = super::path(), help = counterparties())]
+    seller: Option<PathBuf>,
     /// Rollouts a product and buyer
     #[arg(long, value_name = "N")]
     rollouts: Option<usize>,
@@ -41,9 +43,11 @@ pub struct EvalArgs {
 /// # Errors
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
+    let (eval_seller, model_seller) = counterparty(args.seller.as_deref())?;
     let flags = [
         ("--products", "products.path", args.products.as_deref().map(path_text)),
-        ("--seller", "eval.seller", args.seller.as_deref().map(quoted)),
+        ("--seller", "eval.seller", eval_seller.map(quoted)),
+        ("--seller", "model.seller", model_seller.as_deref().map(path_text)),
         ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
     ];
     let config = globals.resolve_for(&args.model, &flags)?;
@@ -58,6 +62,9 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let (mut task, scripts) = (tasks::named("game")?, Opponent::named(&setup.config.eval.seller)?);
     let frozen_plays = scripts.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
     tasks::fit(&setup, &mut *task, &[&setup.base, &model], frozen_plays, &[&setup.held_out])?;
+    if frozen_plays {
+        setup.seller.probe()?;
+    }
     let mut players = vec![config.model.base.as_str(), &name];
     players.extend(frozen_plays.then_some(config.model.seller.as_str()));
     let warning = known::warn(&config, &players, &[&setup.held_out])?;
@@ -77,6 +84,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let written = globals.out.as_deref().map_or(Ok(()), |folder| report.write(folder));
     let rows = report.table.rows();
     out::known(&tables::broken(&rows));
+    out::known(&tables::void(&report.void));
     if globals.json {
         let text = serde_json::to_string_pretty(&report.summary()?).map_err(|e| Error::data("rows", e))?;
         out::line(&text);
@@ -90,4 +98,31 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     }
     // What was played is shown, also when it cannot be kept.
     written.map(|()| Exit::Done)
+}
+
+/// The help of `--seller`.
+fn counterparties() -> String {
+    format!(
+        "The counterparty: {} (base is the run's frozen seller, then come personas of it, then scripts), self (the starting \
+         weights), a model folder or run directory, or the address of a server as http://host:8000/v1",
+        SELLERS.join(", ")
+    )
+}
+
+/// What `--seller` means: the keys `eval.seller` and `model.seller`.
+fn counterparty(seller: Option<&Path>) -> Result<(Option<&str>, Option<PathBuf>)> {
+    let Some(path) = seller else { return Ok((None, None)) };
+    match path.to_str() {
+        Some(name) if SELLERS.contains(&name) => Ok((Some(name), None)),
+        Some(text) if text == "self" || text == embedded::NAME || is_address(text) => {
+            Ok((Some("base"), Some(path.into())))
+        }
+        _ if path.is_dir() => Ok((Some("base"), Some(path.into()))),
+        _ => {
+            let (names, own) = (SELLERS.join(", "), shown(path));
+            let what =
+                format!("--seller {own}: no such seller or folder; use {names}, self, a folder or http://host:8000/v1");
+            Err(Error::Config { problems: vec![what] })
+        }
+    }
 }

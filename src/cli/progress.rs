@@ -129,9 +129,8 @@ impl Live {
             }
             None => self.plain_row(),
         }
-        if let Some(line) = self.barren.hear(row) {
-            self.say(&line);
-        }
+        let lines = [self.barren.hear_void(row), self.barren.hear(row)];
+        lines.into_iter().flatten().for_each(|line| self.say(&line));
         if let Some(what) = row.get("not_finite").and_then(Value::as_str) {
             let step = row.get("step").and_then(Value::as_u64).unwrap_or(0);
             self.say(&format!("step {step}: the {what} was not finite; an update was skipped"));

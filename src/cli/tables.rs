@@ -3,6 +3,7 @@
 use super::out;
 use crate::eval::Difference;
 use crate::negotiate::metrics::Row;
+use serde_json::Value;
 
 /// The rows of buyers; one block a seller.
 pub fn rows(rows: &[Row]) -> String {
@@ -44,6 +45,24 @@ pub fn broken(rows: &[Row]) -> Vec<String> {
         format!("warning: every game of {} against {} ended on a reply that breaks the protocol", row.buyer, row.seller)
     };
     all.map(line).collect()
+}
+
+/// A line for each pair whose games were left void by the seller's server: how many, and why the first.
+pub fn void(games: &[Value]) -> Vec<String> {
+    let text = |game: &Value, key: &str| game[key].as_str().unwrap_or_default().to_string();
+    let same = |a: &Value, b: &Value| a["buyer"] == b["buyer"] && a["seller"] == b["seller"];
+    let line = |pair: &[Value]| {
+        let (first, n) = (&pair[0], pair.len());
+        format!(
+            "warning: {n} games of {} against {} are void and in no row: the seller's server left them without a reply (the \
+             first, over {}: {})",
+            text(first, "buyer"),
+            text(first, "seller"),
+            text(first, "product"),
+            text(first, "why")
+        )
+    };
+    games.chunk_by(same).map(line).collect()
 }
 
 /// Paired differences of reward.

@@ -31,6 +31,8 @@ const RUNS: &str = "runs";
 Examples:
   haggle train                                          the embedded buyer, seller and catalog; runs/001
   haggle train --products AmazonHistoryPrice --seed 2 --out runs/real
+  haggle train --model DIR --products DIR --seller http://127.0.0.1:8000/v1
+                                                        a seller behind a server (vLLM, llama.cpp, ...); its key from OPENAI_API_KEY
   haggle train --steps 5 --set rollout.group_size=4     a short look
   haggle train --task menu --credit shapley             K drafts a turn, each with its own credit
   haggle train --list-credit                            every credit, loss and reward rule
@@ -43,6 +45,10 @@ pub struct TrainArgs {
     /// Model folder or run directory to start from (default: the embedded model)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     model: Option<PathBuf>,
+    /// The frozen seller: self (the starting weights), embedded, a model folder or run directory, or the address of a
+    /// server that speaks the OpenAI protocol, as http://host:8000/v1 [default: self]
+    #[arg(long, value_name = "self|DIR|URL", value_parser = super::path())]
+    seller: Option<PathBuf>,
     /// Steps to train
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -107,7 +113,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     if auto && finished.is_err() {
         give_back(&run_dir);
     }
-    let finished = finished?;
+    let finished = finished.map_err(|e| goes_on(&run_dir, e))?;
     if let Some(e) = trouble {
         out::note(&format!("haggle: the TensorBoard events are not complete: {e}"));
     }
@@ -145,6 +151,7 @@ pub fn train(
     let dev = config.open_device()?;
     memory::fit(&dev, config, &rl::planned)?;
     let mut setup = Setup::open_on(dev, config)?;
+    setup.seller.probe()?;
     tasks::fit_run(&setup)?;
     let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
     out::known(setup.notes.iter().chain(&warning));
@@ -217,6 +224,7 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
     let flags = [
         ("--products", "products.path", path(&args.products)),
         ("--model", "model.base", path(&args.model)),
+        ("--seller", "model.seller", path(&args.seller)),
         ("--steps", "grpo.steps", args.steps.map(|n| n.to_string())),
         ("--task", "task.name", args.task.as_deref().map(quoted)),
         ("--credit", "credit.split", args.credit.as_deref().map(quoted)),
@@ -247,6 +255,19 @@ fn newest(runs: &Path) -> Result<PathBuf> {
         path.join("config.toml").is_file().then_some((number, path))
     });
     numbered.max().map(|(_, path)| path).ok_or_else(nothing)
+}
+
+/// A run that its seller was lost to says how it goes on.
+fn goes_on(run: &Path, e: Error) -> Error {
+    match e {
+        Error::Seller { url, what } if run.join("config.toml").is_file() => {
+            let saved = checkpoint::latest(run).ok().flatten();
+            let name = saved.and_then(|at| Some(at.file_name()?.to_string_lossy().into_owned()));
+            let saved = name.map_or(String::new(), |name| format!("; saved as {name}"));
+            Error::Seller { url, what: format!("{what}{saved}; {}", how_to_resume(run)) }
+        }
+        other => other,
+    }
 }
 
 /// What a run that is left now leaves behind, and how it goes on.
@@ -324,6 +345,7 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let rows = report.table.rows();
+    out::known(&tables::void(&report.void));
     if as_json {
         let summary = json!({ "run": spelled(&finished.run), "report": spelled(&page), "summary": rows, "differences": report.differences });
         out::line(&summary.to_string());

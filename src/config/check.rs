@@ -21,6 +21,7 @@ pub fn check(config: &Config, found: &mut Found) {
     check_rollout(config, found);
     check_grpo(config, found);
     super::credit::check(config, found);
+    super::seller::check(config, found);
 }
 
 fn check_rollout(config: &Config, found: &mut Found) {

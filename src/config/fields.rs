@@ -115,6 +115,7 @@ impl Config {
         vec![
             ("", top),
             ("model", self.model.fields()),
+            ("seller", self.seller.fields()),
             ("products", self.products.fields()),
             ("game", self.game.fields()),
             ("rollout", self.rollout.fields()),
@@ -143,7 +144,7 @@ impl ModelConfig {
             field(
                 "seller",
                 "",
-                "The frozen seller: base (the weights above), embedded, or a folder.",
+                "The frozen seller: base (or self: the weights above), embedded, a folder, or a server as http://host:8000/v1.",
                 Path(&mut self.seller),
             ),
             field(
@@ -376,6 +377,7 @@ impl Default for Config {
                 dtype: "f32".into(),
                 matmul_precision: "highest".into(),
             },
+            seller: SellerConfig::default(),
             products: ProductsConfig { path: "embedded".into(), limit: 0 },
             game: GameConfig { turns: 6, prompt_style: "compact".into() },
             rollout: RolloutConfig {

@@ -24,6 +24,11 @@ pub fn spelled(path: &Path) -> String {
     }
 }
 
+/// True where a seller is an address and no folder.
+pub fn is_address(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
 /// The path that a text says.
 pub fn place(text: &str) -> PathBuf {
     let Some(mut rest) = text.strip_prefix(URL).map(str::as_bytes) else { return PathBuf::from(text) };
@@ -72,7 +77,7 @@ pub fn written(text: &OsStr) -> Result<PathBuf, String> {
 }
 
 impl Config {
-    /// Makes every path absolute; names (`embedded`, `base`, `auto`) stay.
+    /// Makes every path absolute; names (`embedded`, `base`, `auto`) and a server's address stay.
     pub fn rooted(&mut self) {
         let paths: [(&mut String, &[&str]); 4] = [
             (&mut self.products.path, &["embedded"]),
@@ -82,6 +87,7 @@ impl Config {
         ];
         for (text, names) in paths {
             if !names.contains(&text.as_str())
+                && !is_address(text)
                 && let Ok(path) = std::path::absolute(place(text))
             {
                 *text = spelled(&path);

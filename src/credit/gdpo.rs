@@ -6,15 +6,16 @@
 //! Differs: standard deviations divide by n, not n - 1, as everywhere here.
 
 use super::reinforce_pp::whiten;
+use super::{groups, groups_mut};
 
 /// Added to standard deviations before dividing.
 pub const GDPO_EPS: f64 = 1e-4;
 
-/// Advantages of a batch: `rewards [R][groups, G]`, one list a reward, `weight [R]`.
-pub fn gdpo(rewards: &[Vec<f64>], weight: &[f64], group: usize, advantage: &mut [f64]) {
+/// Advantages of a batch: `rewards [R]`, one list a reward, of groups of these sizes; `weight [R]`.
+pub fn gdpo(rewards: &[Vec<f64>], weight: &[f64], sizes: &[usize], advantage: &mut [f64]) {
     advantage.fill(0.0);
     for (rewards, weight) in rewards.iter().zip(weight) {
-        for (rewards, advantage) in rewards.chunks(group).zip(advantage.chunks_mut(group)) {
+        for (rewards, advantage) in groups(rewards, sizes).zip(groups_mut(advantage, sizes)) {
             let mut normal = rewards.to_vec();
             whiten(&mut normal, &vec![1.0; rewards.len()], GDPO_EPS);
             advantage.iter_mut().zip(normal).for_each(|(a, n)| *a += weight * n);

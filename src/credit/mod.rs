@@ -17,3 +17,22 @@ pub mod rules;
 pub mod set;
 pub mod shaping;
 pub mod shapley;
+
+/// The groups of a batch: slices one behind the other, of these sizes.
+pub fn groups<'a, T>(mut batch: &'a [T], sizes: &'a [usize]) -> impl Iterator<Item = &'a [T]> {
+    sizes.iter().map(move |size| {
+        let (group, rest) = batch.split_at(*size);
+        batch = rest;
+        group
+    })
+}
+
+/// The same, to be written.
+pub fn groups_mut<'a, T>(batch: &'a mut [T], sizes: &'a [usize]) -> impl Iterator<Item = &'a mut [T]> {
+    let mut batch = Some(batch);
+    sizes.iter().filter_map(move |size| {
+        let (group, rest) = batch.take()?.split_at_mut(*size);
+        batch = Some(rest);
+        Some(group)
+    })
+}

@@ -6,14 +6,16 @@
 //! Source: Hu et al. 2025, arXiv:2501.03262.
 //! Differs: the return is not discounted and the KL is no part of it (`loss.kl_in = "reward"` puts it there).
 
+use super::groups_mut;
+
 /// Added to the standard deviation before dividing.
 pub const WHITEN_EPS: f64 = 1e-8;
 
-/// Advantages of a batch, `[groups, G]` rewards and lengths; `baseline` takes each group's mean off first.
-pub fn reinforce_pp(rewards: &[f64], lengths: &[usize], group: usize, baseline: bool, advantage: &mut [f64]) {
+/// Advantages of a batch, rewards and lengths of groups of these sizes; `baseline` takes each group's mean off first.
+pub fn reinforce_pp(rewards: &[f64], lengths: &[usize], sizes: &[usize], baseline: bool, advantage: &mut [f64]) {
     advantage.copy_from_slice(rewards);
     if baseline {
-        for chunk in advantage.chunks_mut(group) {
+        for chunk in groups_mut(advantage, sizes) {
             let mean = chunk.iter().sum::<f64>() / chunk.len() as f64;
             chunk.iter_mut().for_each(|a| *a -= mean);
         }

@@ -78,7 +78,10 @@ impl Table {
 const TAKEN: [(&str, &[&str]); 3] = [
     ("a training run", &["config.toml", "metrics.jsonl", "lock", "checkpoints"]),
     ("a model", &["config.json", "haggle"]),
-    ("an evaluation", &["summary.json", "differences.json", "games.jsonl", "samples.jsonl", "evaluator", "sets.json"]),
+    (
+        "an evaluation",
+        &["summary.json", "differences.json", "games.jsonl", "samples.jsonl", "evaluator", "sets.json", "void.jsonl"],
+    ),
 ];
 
 /// Makes the folder that an evaluation is to be written into, before anything is played: what is there is never replaced.
@@ -109,6 +112,8 @@ pub struct Report {
     pub kept: Vec<Kept>,
     /// What every game adds to the table, candidates of a best of n included: the table follows from these alone.
     pub games: Vec<GameLine>,
+    /// Games that ended void and are in no row, a line each: whose, over what, and why.
+    pub void: Vec<Value>,
     /// The table of a task whose replies are sets; nothing else is filled then.
     pub sets: Option<Value>,
     /// The replies that table is counted from, a line each.
@@ -162,7 +167,7 @@ impl Report {
     }
 
     /// Writes `summary.json`, `differences.json`, `games.jsonl` (what the two are counted from), `samples.jsonl` and, for the
-    /// AmazonHistoryPrice evaluator, the episodes as `evaluator/*.jsonl` into a folder; a table of sets as `sets.json`, with
+    /// AmazonHistoryPrice evaluator, the episodes as `evaluator/*.jsonl` into a folder, void ones into `void.jsonl` alone; a table of sets as `sets.json`, with
     /// its replies in `replies.jsonl`.
     ///
     /// # Errors
@@ -189,9 +194,12 @@ impl Report {
         std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
         for Kept { buyer, seller, played, .. } in &self.kept {
             let path = own.join(export::file_name(buyer, seller));
-            export::write(&path, buyer, seller, played.iter())?;
+            export::write(&path, buyer, seller, played.iter().filter(|game| game.void().is_none()))?;
         }
-        Ok(())
+        if self.void.is_empty() {
+            return Ok(());
+        }
+        write_atomic(&folder.join("void.jsonl"), |f| self.void.iter().try_for_each(|line| writeln!(f, "{line}")))
     }
 }
 

@@ -91,12 +91,13 @@ pub struct Episode {
     persona: Persona,
     turns: Vec<Turn>,
     outcome: Option<Outcome>,
+    void: Option<String>,
 }
 
 impl Episode {
     /// A new episode; the buyer opens.
     pub fn new(product: Arc<Product>, rules: Rules, persona: Persona) -> Episode {
-        Episode { product, rules, persona, turns: Vec::new(), outcome: None }
+        Episode { product, rules, persona, turns: Vec::new(), outcome: None, void: None }
     }
 
     /// The product negotiated over.
@@ -129,6 +130,19 @@ impl Episode {
         self.outcome
     }
 
+    /// Ends the episode without an outcome, for a reason that lies outside of it: a side's reply is lost. Nothing is won or
+    /// lost by it, so it belongs in no mean. One that has ended stays as it ended.
+    pub fn abandon(&mut self, why: &str) {
+        if self.outcome.is_none() {
+            self.void = Some(why.into());
+        }
+    }
+
+    /// Why it was abandoned, where it was.
+    pub fn void(&self) -> Option<&str> {
+        self.void.as_deref()
+    }
+
     /// The item code actions must name.
     pub fn code(&self) -> &str {
         prompts::code(&self.product, self.rules.style)
@@ -141,7 +155,7 @@ impl Episode {
 
     /// Who replies next; `None` after the end.
     pub fn next_side(&self) -> Option<Side> {
-        if self.outcome.is_some() {
+        if self.outcome.is_some() || self.void.is_some() {
             return None;
         }
         Some(self.turns.last().map_or(Side::Buyer, |t| t.side.other()))
@@ -224,7 +238,7 @@ impl Episode {
         parsed: std::result::Result<Reply, reply::Malformed>,
     ) -> Result<&Turn> {
         if self.next_side() != Some(side) {
-            let state = if self.outcome.is_some() { "the episode is over" } else { "it is the other side's turn" };
+            let state = if self.next_side().is_none() { "the episode is over" } else { "it is the other side's turn" };
             return Err(Error::Turn { side: side.name(), state });
         }
         let mut turn = Turn {

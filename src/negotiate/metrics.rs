@@ -15,7 +15,7 @@ use super::reward;
 use super::stats::{self, Estimate};
 use serde::{Deserialize, Serialize};
 
-/// What one ended episode adds to the tables. An unended one counts as a deadlock.
+/// What one ended episode adds to the tables. An unended one counts as a deadlock; a void one is asked for none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpisodeFacts {
     /// The product's code: the unit of pairing.

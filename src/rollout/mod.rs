@@ -1,4 +1,5 @@
-//! Rollouts: episodes of any task, many at once, each seat played by a model, a script or a person.
+//! Rollouts: episodes of any task, many at once, each seat played by a model, here or behind a server, a script or a
+//! person.
 //!
 //! The one idea: an [`Episode`] is a state machine that knows no model, a [`Player`] speaks and knows no rules; [`play()`]
 //! brings them together, and is what training, evaluation and chat all play through. It knows neither game nor reward.
@@ -8,10 +9,11 @@ mod play;
 pub use play::play;
 
 use crate::device::Device;
-use crate::error::Result;
-use crate::infer::{Engine, NoiseKey, Sampling, Stats};
+use crate::error::{Error, Result};
+use crate::infer::{Engine, Sampling, Stats};
 use crate::model::Weights;
 use crate::noise::Noise;
+use crate::remote::{self, Desk};
 use crate::text::{Chat, Transcript};
 
 /// An episode between any number of seats: whose turn it is, what a seat is shown, what its reply does, what it earned.
@@ -29,6 +31,15 @@ pub trait Episode {
     /// # Errors
     /// When it is not the seat's turn.
     fn submit(&mut self, seat: usize, reply: &str, cut: bool) -> Result<()>;
+    /// Ends the episode void: a seat's reply is lost for good, so that nobody won or lost anything by it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where an episode cannot end so, as most cannot: such a task is not played against a server.
+    fn lose(&mut self, seat: usize, why: &str) -> Result<()> {
+        let what =
+            format!("the {}'s reply is lost ({why}), and this task has no episode without it", self.seat_name(seat));
+        Err(Error::Config { problems: vec![what] })
+    }
     /// What a seat earned; none while the episode goes on, or where that is decided elsewhere.
     fn reward(&self, seat: usize) -> Option<f64>;
 }
@@ -68,10 +79,9 @@ impl<'a, E: ?Sized> Job<'a, E> {
     }
 
     /// The noise of a seat's sampling.
-    fn key(&self, seat: usize) -> NoiseKey {
+    fn draws(&self, seat: usize) -> Noise {
         let own = self.sampling_noise.get(seat).copied().flatten();
-        let noise = own.unwrap_or_else(|| self.noise.child(1 << 32 | seat as u64));
-        NoiseKey { seed: noise.seed, stream: noise.stream }
+        own.unwrap_or_else(|| self.noise.child(1 << 32 | seat as u64))
     }
 }
 
@@ -87,10 +97,22 @@ pub struct Voice<'a> {
     pub sampling: Sampling,
 }
 
+/// A model behind a server that speaks for a seat.
+pub struct RemoteVoice {
+    /// Where its replies are asked for.
+    pub desk: Desk,
+    /// Its sampling temperature; 0 is greedy.
+    pub temperature: f32,
+    /// Tokens a reply may have.
+    pub max_tokens: usize,
+}
+
 /// Who plays a seat.
 pub enum Player<'a, E: ?Sized> {
     /// A model.
     Model(Voice<'a>),
+    /// A model behind a server.
+    Remote(RemoteVoice),
     /// A script: its reply to an episode, under the job's noise.
     Script(&'a dyn Fn(&E, Noise) -> String),
     /// A person: its reply, or none to leave the episode as it stands.
@@ -102,7 +124,7 @@ impl<E: ?Sized> Player<'_, E> {
     fn device(&self) -> Option<Device> {
         match self {
             Player::Model(voice) => Some(voice.engine.device().clone()),
-            Player::Script(_) | Player::Person(_) => None,
+            Player::Remote(_) | Player::Script(_) | Player::Person(_) => None,
         }
     }
 }
@@ -117,6 +139,8 @@ pub struct Rollout {
     pub spoken: Vec<Spoken>,
     /// What each seat's engine did.
     pub stats: Vec<Stats>,
+    /// What was asked of servers; its lost replies are the void episodes. None where no server played.
+    pub remote: Option<remote::Stats>,
     /// Turns that a model's context cut short or had no room for.
     pub context_full: usize,
     /// Seconds in the episodes and in tokenising.
@@ -130,6 +154,9 @@ impl Rollout {
     pub fn add_cost(&mut self, other: &Rollout) {
         self.stats.resize(self.stats.len().max(other.stats.len()), Stats::default());
         self.stats.iter_mut().zip(&other.stats).for_each(|(mine, theirs)| mine.add(theirs));
+        if let Some(theirs) = &other.remote {
+            self.remote.get_or_insert_default().add(theirs);
+        }
         self.context_full += other.context_full;
         self.environment_s += other.environment_s;
         self.total_s += other.total_s;

@@ -2,14 +2,17 @@
 //!
 //! The one idea: nobody waits for the slowest. Each pass steps every seat's engine with whatever is runnable; a finished
 //! turn is played at once and the next seat hears it in the same pass. What an episode says is a function of its job, the
-//! weights and the noise alone: which episodes run beside it changes nothing.
+//! weights and the noise alone: which episodes run beside it changes nothing. Replies of a server are played as they come;
+//! only when no engine has anything to do does a pass wait for one. An episode whose reply is lost ends void.
 
 use super::{Episode, Job, Player, Rollout, Spoken};
 use crate::error::{Error, Result};
-use crate::infer::{SeqId, Stats};
-use crate::text::Transcript;
+use crate::infer::{NoiseKey, SeqId, Stats};
+use crate::noise::Noise;
+use crate::remote::{self, Ask, Heard, Said};
+use crate::text::{Message, Role, Transcript};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Plays all jobs, at most `max_live` at a time (each engine holds that many sequences), seat `i` by `players[i]`;
 /// `progress` hears how many have ended.
@@ -35,13 +38,20 @@ pub fn play<E: Episode + ?Sized>(
             table.advance(next)?;
             next += 1;
         }
+        let mut moved = false;
         for seat in 0..table.players.len() {
-            table.listen(seat)?;
+            moved |= table.listen(seat)? | table.collect(seat, Duration::ZERO)?;
+        }
+        for seat in 0..table.players.len() {
+            moved = moved || table.collect(seat, PATIENCE)?;
         }
         progress(table.ended);
     }
     Ok(table.finish(start))
 }
+
+/// How long a pass that has nothing else to do waits for a server; then whoever watches hears that it still does.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A seat of a live episode that a model plays, once it has heard something.
 struct Seat {
@@ -55,6 +65,8 @@ struct Table<'t, 'j, 'p, E: ?Sized> {
     live: BTreeMap<usize, Vec<Option<Seat>>>,
     /// By seat: whose turn a running sequence is.
     speaking: Vec<BTreeMap<SeqId, usize>>,
+    /// By job and seat: what a model behind a server was told and said.
+    talks: BTreeMap<(usize, usize), Vec<Message>>,
     spoken: Vec<Spoken>,
     ended: usize,
     context_full: usize,
@@ -70,6 +82,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         }
         Table {
             speaking: players.iter().map(|_| BTreeMap::new()).collect(),
+            talks: BTreeMap::new(),
             spoken: jobs.iter().map(|_| vec![]).collect(),
             jobs,
             players,
@@ -84,10 +97,10 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         self.players.iter().map(|_| None).collect()
     }
 
-    /// One step of a seat's engine; every turn it finished is played.
-    fn listen(&mut self, seat: usize) -> Result<()> {
-        let Player::Model(voice) = &mut self.players[seat] else { return Ok(()) };
-        voice.engine.step(voice.weights)?;
+    /// One step of a seat's engine; every turn it finished is played. False when it had nothing to do.
+    fn listen(&mut self, seat: usize) -> Result<bool> {
+        let Player::Model(voice) = &mut self.players[seat] else { return Ok(false) };
+        let moved = voice.engine.step(voice.weights)?;
         let start = Instant::now();
         let mut said: Vec<(usize, String, bool)> = Vec::new();
         while let Some(turn) = voice.engine.next_finished() {
@@ -104,7 +117,44 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             self.advance(job)?;
         }
         self.environment_s += start.elapsed().as_secs_f64();
-        Ok(())
+        Ok(moved)
+    }
+
+    /// Plays the replies of a seat's server that have come, the first of them waited for at most that long; an episode whose
+    /// reply is lost ends void. False when none came.
+    fn collect(&mut self, seat: usize, mut patience: Duration) -> Result<bool> {
+        let mut came = false;
+        while let Player::Remote(voice) = &mut self.players[seat]
+            && let Some((job, heard)) = voice.desk.next(patience)?
+        {
+            (came, patience) = (true, Duration::ZERO);
+            match heard {
+                Heard::Said(Said { text, cut }) => {
+                    self.jobs[job].episode.submit(seat, &text, cut)?;
+                    self.talks.entry((job, seat)).or_default().push(Message::new(Role::Assistant, text));
+                    self.advance(job)?;
+                }
+                Heard::Lost(why) => {
+                    self.jobs[job].episode.lose(seat, &why)?;
+                    self.end(job);
+                }
+            }
+        }
+        Ok(came)
+    }
+
+    /// Asks a seat's server for its next reply.
+    fn send(&mut self, job_at: usize, seat: usize) {
+        let Player::Remote(voice) = &mut self.players[seat] else { return };
+        let job = &self.jobs[job_at];
+        let talk = self.talks.entry((job_at, seat)).or_default();
+        if talk.is_empty() {
+            talk.push(Message::new(Role::System, job.episode.system_prompt(seat)));
+        }
+        talk.push(Message::new(Role::User, job.episode.view(seat)));
+        let noise = job.draws(seat).child(talk.len() as u64);
+        let (temperature, max_tokens) = (voice.temperature, voice.max_tokens);
+        voice.desk.ask(job_at, Ask { messages: talk.clone(), temperature, max_tokens, noise });
     }
 
     /// Plays the turns of scripts and people until a model must speak or the episode is over.
@@ -117,6 +167,10 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                     Some(reply) => Some(reply),
                     None => break,
                 },
+                Player::Remote(_) => {
+                    self.send(job, seat);
+                    return Ok(());
+                }
                 Player::Model(_) => None,
             };
             match reply {
@@ -154,7 +208,10 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         };
         let seq = match seat.seq {
             Some(seq) => voice.engine.extend(seq, &seat.transcript.ids()[new]).map(|()| seq),
-            None => voice.engine.add(seat.transcript.ids(), voice.sampling, job.key(at)),
+            None => {
+                let Noise { seed, stream } = job.draws(at);
+                voice.engine.add(seat.transcript.ids(), voice.sampling, NoiseKey { seed, stream })
+            }
         };
         let seq = seq.map_err(|e| name(e, job.episode.seat_name(at), &job.about))?;
         seat.seq = Some(seq);
@@ -169,18 +226,26 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                 voice.engine.release(*seq);
             }
         }
+        (0..self.players.len()).for_each(|seat| drop(self.talks.remove(&(job, seat))));
         self.spoken[job] = seats.into_iter().map(|seat| seat.map(|seat| seat.transcript)).collect();
         self.ended += 1;
     }
 
     fn finish(self, start: Instant) -> Rollout {
+        let mut remote: Option<remote::Stats> = None;
         let stats = |player: &mut Player<'_, E>| match player {
             Player::Model(voice) => voice.engine.take_stats(),
+            Player::Remote(voice) => {
+                let asked = voice.desk.take_stats();
+                remote.get_or_insert_default().add(&asked);
+                Stats { sampled_tok: asked.tokens, ..Stats::default() }
+            }
             Player::Script(_) | Player::Person(_) => Stats::default(),
         };
         Rollout {
             spoken: self.spoken,
             stats: self.players.iter_mut().map(stats).collect(),
+            remote,
             context_full: self.context_full,
             environment_s: self.environment_s,
             total_s: start.elapsed().as_secs_f64(),

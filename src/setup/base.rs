@@ -1,7 +1,7 @@
 //! Opening a model by name, as a config says it: `embedded`, a Hugging Face folder, or a run directory (its latest checkpoint).
 
-use crate::config::Config;
 use crate::config::paths::place;
+use crate::config::{Config, is_address};
 use crate::device::{DType, Device};
 use crate::disk::read_fetched;
 use crate::embedded;
@@ -95,16 +95,18 @@ pub fn is_its_own_seller(config: &Config) -> bool {
     seller == "base" || seller == base
 }
 
-/// The shapes of a config's starting weights and of its seller's.
+/// The shapes of a config's starting weights and of its seller's; none of one behind a server.
 ///
 /// # Errors
 /// As [`shape`].
-pub fn shapes(config: &Config) -> Result<[ModelConfig; 2]> {
+pub fn shapes(config: &Config) -> Result<(ModelConfig, Option<ModelConfig>)> {
+    let (base, compute) = (shape(&config.model.base, config.compute())?, config.compute());
     let seller = match config.model.seller.as_str() {
-        "base" => &config.model.base,
-        other => other,
+        _ if is_its_own_seller(config) => Some(base.clone()),
+        address if is_address(address) => None,
+        other => Some(shape(other, compute)?),
     };
-    Ok([shape(&config.model.base, config.compute())?, shape(seller, config.compute())?])
+    Ok((base, seller))
 }
 
 /// The folder that holds the weights: the path itself, or the latest checkpoint of a run directory.

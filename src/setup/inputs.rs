@@ -39,7 +39,7 @@ impl Inputs {
     /// Those of a setup: all products of its folder, whatever its limits leave of them.
     ///
     /// # Errors
-    /// As [`products`]; what reading weights from the device meets.
+    /// As [`products`] and [`Setup::seller_crc`]; what reading weights from the device meets.
     pub fn of(setup: &Setup) -> Result<Inputs> {
         let (model, mut crcs) = (&setup.config.model, BTreeMap::new());
         let mut whole = setup.config.clone();
@@ -53,11 +53,18 @@ impl Inputs {
             let crc = crcs.entry(format!("{file}.json")).or_insert(0);
             *crc = crc32c::crc32c_append(*crc, text.as_bytes());
         }
-        let seller = if model.seller == "base" { &model.base } else { &model.seller };
+        let path = if model.seller == "base" { &model.base } else { &model.seller };
+        let seller = match setup.seller_model() {
+            Some(base) => Input::of_model(&setup.dev, path, base)?,
+            None => {
+                let crcs = BTreeMap::from([("the name of the model".into(), setup.seller_crc()?)]);
+                Input { path: path.clone(), crcs }
+            }
+        };
         Ok(Inputs {
             products: Input { path: setup.config.products.path.clone(), crcs },
             base: Input::of_model(&setup.dev, &model.base, &setup.base)?,
-            seller: Input::of_model(&setup.dev, seller, setup.seller())?,
+            seller,
         })
     }
 

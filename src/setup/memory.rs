@@ -21,10 +21,10 @@ pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
 /// # Errors
 /// What is wrong with the models' shapes.
 pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
-    let [base, seller] = base::shapes(config)?;
+    let (base, seller) = base::shapes(config)?;
     let model = base::shape(model, config.compute())?;
-    let apart = (!base::is_its_own_seller(config)).then_some(("seller", &seller));
-    let untrained = if apart.is_some() { "untrained" } else { "untrained and seller" };
+    let apart = seller.as_ref().filter(|_| !base::is_its_own_seller(config)).map(|shape| ("seller", shape));
+    let untrained = if base::is_its_own_seller(config) { "untrained and seller" } else { "untrained" };
     for (name, shape) in [(untrained, &base), ("model", &model)].into_iter().chain(apart) {
         Weights::planned_frozen(plan, name, shape.clone())?;
     }
@@ -32,7 +32,7 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
     let buyer =
         if engine_config(config, &base).max_pages > engine_config(config, &model).max_pages { base } else { model };
     Engine::planned(plan, &buyer, engine_config(config, &buyer))?;
-    Engine::planned(plan, &seller, engine_config(config, &seller)).map(drop)
+    seller.map_or(Ok(()), |seller| Engine::planned(plan, &seller, engine_config(config, &seller)).map(drop))
 }
 
 /// What a chat with `model` holds.
@@ -68,7 +68,8 @@ struct Lever {
 }
 
 fn levers(config: &Config) -> Result<Vec<Lever>> {
-    let [base, seller] = base::shapes(config)?;
+    let (base, seller) = base::shapes(config)?;
+    let seller = seller.unwrap_or_else(|| base.clone());
     let context = base.max_position_embeddings.max(seller.max_position_embeddings);
     let pages = engine_config(config, &base).max_pages.max(engine_config(config, &seller).max_pages);
     Ok(vec![

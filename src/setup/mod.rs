@@ -3,12 +3,14 @@
 //! The one idea: everything a user can get wrong is found here, before a run directory is made or a step is taken.
 
 pub mod base;
+mod frozen;
 pub mod inputs;
 pub mod known;
 pub mod memory;
 pub mod resume;
 
 use self::base::Base;
+pub use self::frozen::Frozen;
 use crate::config::Config;
 use crate::config::paths::place;
 use crate::device::Device;
@@ -18,7 +20,8 @@ use crate::model::ModelConfig;
 use crate::negotiate::{Product, Rules, Style, catalog, folder, split};
 use crate::ops::attn::CHUNK;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
-use crate::rollout::Voice;
+use crate::remote::Desk;
+use crate::rollout::{Player, RemoteVoice, Voice};
 use crate::text::Chat;
 use crate::train::optimizer::{Hyper, Schedule};
 use std::sync::Arc;
@@ -31,8 +34,8 @@ pub struct Setup {
     pub dev: Device,
     /// The weights the buyer starts from; also the untrained buyer and the reference of the KL penalty.
     pub base: Base,
-    /// The frozen seller, where it is not the base itself: one copy then serves for both.
-    pub own_seller: Option<Base>,
+    /// The frozen seller; one copy serves for it and for the base where they are the same.
+    pub seller: Frozen,
     /// Products to train on.
     pub train: Vec<Arc<Product>>,
     /// Products held out for evaluation.
@@ -63,22 +66,50 @@ impl Setup {
         let mut base = base::open(&dev, &config.model.base, config.compute())?;
         base.weights.version = BASE_VERSION;
         base.weights.pack(&dev)?;
-        let apart = !base::is_its_own_seller(config);
-        let own_seller = apart.then(|| base::open(&dev, &config.model.seller, config.compute())).transpose()?;
+        let seller = Frozen::open(&dev, config)?;
         let Stock { train, held_out, notes } = products(config)?;
         let rules = rules(config);
-        Ok(Setup { config: config.clone(), dev, base, own_seller, train, held_out, rules, notes })
+        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes })
     }
 
-    /// The frozen seller.
-    pub fn seller(&self) -> &Base {
-        self.own_seller.as_ref().unwrap_or(&self.base)
+    /// The frozen seller, where it is a model on our device.
+    pub fn seller_model(&self) -> Option<&Base> {
+        match &self.seller {
+            Frozen::Base => Some(&self.base),
+            Frozen::Model(own) => Some(own),
+            Frozen::Remote(_) => None,
+        }
+    }
+
+    /// An engine for a seller on our device.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn seller_engine(&self) -> Result<Option<Engine>> {
+        let engine = |base: &Base| {
+            let shape = &base.weights.config;
+            Engine::new(&self.dev, shape, self.engine_config(shape))
+        };
+        self.seller_model().map(engine).transpose()
+    }
+
+    /// CRC-32C of what tells the seller from others: its parameters, or the name that a server knows it by.
+    ///
+    /// # Errors
+    /// As [`crate::model::Weights::crc`] and [`crate::remote::Server::probe`].
+    pub fn seller_crc(&self) -> Result<u32> {
+        match (self.seller_model(), &self.seller) {
+            (Some(base), _) => base.weights.crc(&self.dev),
+            (None, seller) => seller.named_crc(),
+        }
     }
 
     /// Puts another base in the place of this one, which stays the seller where it was.
     pub fn replace_base(&mut self, base: Base) {
         let before = std::mem::replace(&mut self.base, base);
-        self.own_seller.get_or_insert(before);
+        if matches!(self.seller, Frozen::Base) {
+            self.seller = Frozen::Model(Box::new(before));
+        }
         self.base.weights.version = BASE_VERSION;
     }
 
@@ -100,16 +131,27 @@ impl Setup {
         Sampling { min_p: self.config.eval.min_p, ..self.buyer_sampling(chat) }
     }
 
-    /// How the frozen seller is sampled.
-    pub fn seller_sampling(&self) -> Sampling {
+    /// The frozen seller in its seat: in an engine of its own ([`Setup::seller_engine`]), or at a desk before its server.
+    ///
+    /// # Errors
+    /// As [`crate::remote::Server::probe`].
+    ///
+    /// # Panics
+    /// When a model on our device has no engine.
+    pub fn seller_player<'a, E: ?Sized>(&'a self, engine: &'a mut Option<Engine>) -> Result<Player<'a, E>> {
         let r = &self.config.rollout;
-        Sampling::plain(r.seller_temperature, r.max_reply_tokens, self.seller().chat.end())
-    }
-
-    /// The frozen seller's voice in an engine of its own.
-    pub fn seller_voice<'a>(&'a self, engine: &'a mut Engine) -> Voice<'a> {
-        let Base { weights, chat } = self.seller();
-        Voice { weights, engine, chat, sampling: self.seller_sampling() }
+        let (temperature, max_tokens) = (r.seller_temperature, r.max_reply_tokens);
+        let (Base { weights, chat }, engine) = match (&self.seller, self.seller_model(), engine) {
+            (Frozen::Remote(server), ..) => {
+                server.probe()?;
+                let desk = Desk::new(server, self.episodes_a_step());
+                return Ok(Player::Remote(RemoteVoice { desk, temperature, max_tokens }));
+            }
+            (Frozen::Base | Frozen::Model(_), Some(base), Some(engine)) => (base, engine),
+            (Frozen::Base | Frozen::Model(_), ..) => panic!("a model on our device speaks through an engine"),
+        };
+        let sampling = Sampling::plain(temperature, max_tokens, chat.end());
+        Ok(Player::Model(Voice { weights, engine, chat, sampling }))
     }
 
     /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole

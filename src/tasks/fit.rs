@@ -46,7 +46,7 @@ pub fn fit_run(setup: &Setup) -> Result<()> {
     fit(setup, &mut *task, &[&setup.base], true, &[&setup.train, &setup.held_out])
 }
 
-/// Refuses a task over products whose prompts do not fit `learners` or, where one plays, the frozen model.
+/// Refuses a task over products whose prompts do not fit `learners` or, where one plays, the frozen model; what a server has room for is not known.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first of them, how many more there are, and what can be done.
@@ -65,7 +65,7 @@ pub fn fit(
             let (models, room) = match seat == learner {
                 true => (learners.to_vec(), own),
                 // The other side's first words come on top.
-                false => (if frozen_plays { vec![setup.seller()] } else { vec![] }, 2 * reply),
+                false => (setup.seller_model().into_iter().filter(|_| frozen_plays).collect(), 2 * reply),
             };
             for base in models {
                 if let Err(why) = fits(&base.chat, &base.weights.config, &prompt, room)? {

@@ -164,15 +164,15 @@ pub trait Task: Sync {
 ///
 /// # Errors
 /// What the engines and the game refuse.
-pub fn play<T: Task + ?Sized>(
+pub fn play<'a, T: Task + ?Sized>(
     setup: &Setup,
     task: &mut T,
-    learner: Voice,
-    frozen: Voice,
+    learner: Voice<'a>,
+    frozen: Player<'a, dyn Episode>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Rollout> {
     let mut all = Rollout::default();
-    let mut players = [Player::Model(learner), Player::Model(frozen)];
+    let mut players = [Player::Model(learner), frozen];
     players.rotate_right(task.learner());
     loop {
         let jobs = task.wave(setup);

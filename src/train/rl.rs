@@ -22,7 +22,7 @@ use crate::run::checkpoint::{self, State};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
 use crate::setup::base;
-use crate::setup::{Setup, engine_config};
+use crate::setup::{Frozen, Setup, engine_config};
 use crate::tasks::credit::Credited;
 use crate::tasks::{self, Draw, Task};
 use crate::text::Transcript;
@@ -93,7 +93,8 @@ pub struct Trained {
 /// none); `stop`, once true, saves and ends after the present step.
 ///
 /// # Errors
-/// Everything that can go wrong, by name; the last checkpoint is whole whatever happens.
+/// Everything that can go wrong, by name; the last checkpoint is whole whatever happens. With [`Error::Seller`] there is one of
+/// every step that was done.
 pub fn run(
     setup: &Setup,
     dir: &RunDir,
@@ -111,7 +112,14 @@ pub fn run(
     while state.step < steps {
         let stopping = stop.load(Ordering::Relaxed);
         if !stopping {
-            let row = trainer.step(setup, state.step + 1, &mut episodes, events)?;
+            let row = match trainer.step(setup, state.step + 1, &mut episodes, events) {
+                // A step that is broken off has changed nothing: the weights are those of the step before.
+                Err(lost @ Error::Seller { .. }) => {
+                    trainer.save(setup, dir.path(), &mut state, &mut metrics, &mut episodes, events)?;
+                    return Err(lost);
+                }
+                row => row?,
+            };
             metrics.append(&row)?;
             state.step += 1;
             events(Event::Step(&row));
@@ -138,16 +146,16 @@ fn reference(apart: bool) -> &'static str {
 /// # Errors
 /// What is wrong with the models' shapes.
 pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
-    let [base, seller] = base::shapes(config)?;
+    let (base, seller) = base::shapes(config)?;
     // A base that is taught first leaves the seller behind; the game has no format to teach.
     let taught = config.task.supervised_tokens > 0 && config.task.name != "game";
     let apart = !base::is_its_own_seller(config) || taught;
     Weights::planned_frozen(plan, reference(apart), base.clone())?;
-    if apart {
-        Weights::planned_frozen(plan, "frozen seller", seller.clone())?;
+    if let Some(seller) = seller.clone().filter(|_| apart) {
+        Weights::planned_frozen(plan, "frozen seller", seller)?;
     }
     let how = Learning { micro_batch_tok: config.grpo.micro_batch_tokens, ..Learning::default() };
-    Trainer::planned(plan, config, [base, seller], Default::default(), how).map(drop)
+    Trainer::planned(plan, config, (base, seller), Default::default(), how).map(drop)
 }
 
 /// The learner, the task, and the two engines that play.
@@ -157,7 +165,8 @@ pub struct Trainer {
     /// What is trained on.
     pub task: Box<dyn Task>,
     buyer: Engine,
-    seller: Engine,
+    /// None for a seller behind a server.
+    seller: Option<Engine>,
 }
 
 impl Trainer {
@@ -167,12 +176,13 @@ impl Trainer {
     /// [`Error::Config`] when a size is zero, [`Error::Memory`].
     pub fn new(setup: &Setup) -> Result<(Trainer, Plan)> {
         let mut plan = Plan::on(&setup.dev);
-        let (base, seller) = (&setup.base.weights, &setup.seller().weights);
-        let apart = setup.own_seller.as_ref().map(|own| ("frozen seller", &own.weights));
-        for (name, weights) in [(reference(apart.is_some()), base)].into_iter().chain(apart) {
+        let (base, seller) = (&setup.base.weights, setup.seller_model().map(|seller| &seller.weights));
+        let apart = !matches!(setup.seller, Frozen::Base);
+        let own = seller.filter(|_| apart).map(|own| ("frozen seller", own));
+        for (name, weights) in [(reference(apart), base)].into_iter().chain(own) {
             plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes: weights.size_bytes() });
         }
-        let shapes = [base.config.clone(), seller.config.clone()];
+        let shapes = (base.config.clone(), seller.map(|seller| seller.config.clone()));
         let mut trainer = Trainer::planned(&mut plan, &setup.config, shapes, setup.hyper(), Learning::of(setup))?;
         trainer.learner.weights.copy_from(&setup.dev, base)?;
         Ok((trainer, plan))
@@ -182,7 +192,7 @@ impl Trainer {
     fn planned(
         plan: &mut Plan,
         config: &Config,
-        [base, seller]: [ModelConfig; 2],
+        (base, seller): (ModelConfig, Option<ModelConfig>),
         hyper: Hyper,
         how: Learning,
     ) -> Result<Trainer> {
@@ -190,7 +200,7 @@ impl Trainer {
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
         let optimizer = Optimizer::planned(plan, learner::parts(&weights), hyper, updates as u64)?;
         let buyer = Engine::planned(plan, &base, engine_config(config, &base))?;
-        let seller = Engine::planned(plan, &seller, engine_config(config, &seller))?;
+        let seller = seller.map(|s| Engine::planned(plan, &s, engine_config(config, &s))).transpose()?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
         Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, seller })
     }
@@ -215,7 +225,8 @@ impl Trainer {
         setup.dev.wait()?;
 
         self.task.log(&credited, log)?;
-        let (episodes, constant_groups) = (credited.advantage.len(), credited.constant_groups);
+        let left_out = credited.left_out.iter().filter(|left_out| **left_out).count();
+        let (episodes, constant_groups) = (credited.advantage.len() - left_out, credited.constant_groups);
         let (rollout, learned, skipped_total) = (&rollout, &learned, self.learner.optimizer.skipped);
         let mine = self.task.row(setup, &credited);
         let facts =
@@ -232,14 +243,14 @@ impl Trainer {
         self.task.begin(setup, Draw { step, products, rollouts: r.group_size, noise })?;
         let (weights, sampling) = (&self.learner.weights, self.task.sampling(setup));
         let learner = Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling };
-        let frozen = setup.seller_voice(&mut self.seller);
+        let frozen = setup.seller_player(&mut self.seller)?;
         let hear = &mut |done, of| events(Event::Rollout { step, done, of });
         tasks::play(setup, &mut *self.task, learner, frozen, hear)
     }
 
     /// Puts a trainer where a run's latest checkpoint stands, or at step 0.
     fn restore(&mut self, setup: &Setup, run: &Path, resume: bool) -> Result<State> {
-        let crcs = [setup.base.weights.crc(&setup.dev)?, setup.seller().weights.crc(&setup.dev)?];
+        let crcs = [setup.base.weights.crc(&setup.dev)?, setup.seller_crc()?];
         let Some(at) = checkpoint::latest(run)?.filter(|_| resume) else { return Ok(State::start(crcs)) };
         let state = checkpoint::open(&at)?;
         // Configs were compared before (setup::resume); these weights may have been taught since.
@@ -300,11 +311,12 @@ fn order(seed: u64, step: u64, per_step: usize, n: usize) -> Vec<usize> {
 /// The episodes to learn from; without constant groups when the config says so.
 fn samples<'a>(transcripts: &[&'a Transcript], credited: &'a Credited, config: &Config) -> Vec<Sample<'a>> {
     let (group, skip_constant) = (config.rollout.group_size, config.grpo.skip_constant_groups);
-    let Credited { advantage, per_token, .. } = credited;
+    let Credited { advantage, per_token, left_out, .. } = credited;
     let own = |i: usize| per_token.get(i).map_or(&[][..], |each| each);
     let moves = |i: usize| advantage[i] != 0.0 || own(i).iter().any(|a| *a != 0.0);
     let teaches = |i: usize| (i / group * group..i / group * group + group).any(moves);
-    let chosen = transcripts.iter().enumerate().filter(|(i, _)| !skip_constant || teaches(*i));
+    let counts = |i: usize| left_out.get(i) != Some(&true) && (!skip_constant || teaches(i));
+    let chosen = transcripts.iter().enumerate().filter(|(i, _)| counts(*i));
     chosen.map(|(i, transcript)| Sample { transcript, advantage: advantage[i], per_token: own(i) }).collect()
 }
 

@@ -123,5 +123,10 @@ fn times(row: &mut Metrics, s: &StepFacts) {
         row.insert(format!("time/{key}_pages_peak"), json!(of.pages_peak));
         row.insert(format!("time/{key}_graph_steps"), json!(of.replays));
     }
+    if let Some(asked) = &rollout.remote {
+        row.insert("time/seller_wait_s".into(), json!(asked.wait_s));
+        row.insert("time/seller_requests".into(), json!(asked.requests));
+        row.insert("time/seller_failures".into(), json!(asked.failures));
+    }
     row.insert("time/peak_memory_bytes".into(), json!(peak_memory_bytes()));
 }

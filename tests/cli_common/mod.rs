@@ -76,8 +76,12 @@ pub fn haggle(dir: &Path, args: &[&str]) -> Said {
 
 /// The same with text on stdin.
 pub fn haggle_with(dir: &Path, args: &[&str], input: &str) -> Said {
-    let mut child =
-        command(dir, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    said(command(dir, args), input)
+}
+
+/// Runs a command with text on stdin.
+pub fn said(mut command: Command, input: &str) -> Said {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that reads nothing may be gone already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();

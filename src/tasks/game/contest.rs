@@ -14,7 +14,7 @@ use crate::noise::Noise;
 use crate::rollout::{self, Job, Player, Voice};
 use crate::setup::Setup;
 use crate::tasks;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What all buyers of a table share.
@@ -58,9 +58,9 @@ impl Contest {
     }
 }
 
-/// Facts of games.
-fn facts(games: &[Episode]) -> Vec<EpisodeFacts> {
-    games.iter().map(EpisodeFacts::of).collect()
+/// Facts of games, none of a void one.
+fn facts(games: &[Episode]) -> Vec<Option<EpisodeFacts>> {
+    games.iter().map(|game| game.void().is_none().then(|| EpisodeFacts::of(game))).collect()
 }
 
 /// The first `n` of every `rollouts` episodes.
@@ -68,13 +68,11 @@ fn first_of<T: Clone>(of: &[T], rollouts: usize, n: usize) -> Vec<T> {
     of.chunks(rollouts.max(1)).flat_map(|chunk| chunk[..n.min(chunk.len())].to_vec()).collect()
 }
 
-/// The best (by reward, the first of equals) of the first `n` of every `rollouts` episodes.
-fn best_of(facts: &[EpisodeFacts], rollouts: usize, n: usize) -> Vec<EpisodeFacts> {
-    let better = |a: EpisodeFacts, b: &EpisodeFacts| if b.reward > a.reward { b.clone() } else { a };
-    let best = |chunk: &[EpisodeFacts]| {
-        let (first, rest) = chunk[..n.clamp(1, chunk.len())].split_first()?;
-        Some(rest.iter().fold(first.clone(), better))
-    };
+/// The best (by reward, the first of equals) of the first `n` of every `rollouts` episodes, void ones aside.
+fn best_of(facts: &[Option<EpisodeFacts>], rollouts: usize, n: usize) -> Vec<EpisodeFacts> {
+    let better = |a: EpisodeFacts, b: EpisodeFacts| if b.reward > a.reward { b } else { a };
+    let best =
+        |chunk: &[Option<EpisodeFacts>]| chunk[..n.clamp(1, chunk.len())].iter().flatten().cloned().reduce(better);
     facts.chunks(rollouts.max(1)).filter_map(best).collect()
 }
 
@@ -113,15 +111,20 @@ fn compete(setup: &Setup, entrants: &[Entrant], opponents: &[Opponent], progress
                 Entrant::Model { model, best_of } => (model.name, best_of),
             };
             let (facts, each) = (facts(&played), rollouts.max(best_of));
-            report.table.add(buyer, &seller, first_of(&facts, each, rollouts));
+            let void = played.iter().enumerate().filter_map(|(i, game)| Some((i % each, game, game.void()?)));
+            let void = void.map(|(rollout, game, why)| {
+                json!({ "buyer": buyer, "seller": seller, "product": game.product().code, "rollout": rollout, "why": why })
+            });
+            report.void.extend(void);
+            report.table.add(buyer, &seller, first_of(&facts, each, rollouts).into_iter().flatten().collect());
             if best_of > 0 {
                 report.table.add(&format!("best_of_{best_of}"), &seller, self::best_of(&facts, each, best_of));
             }
-            let line = |(i, facts): (usize, EpisodeFacts)| {
+            let line = |(i, facts): (usize, Option<EpisodeFacts>)| {
                 let (buyer, seller, rollout) = (buyer.into(), seller.clone(), i % each);
-                GameLine { buyer, seller, rollout, counts: rollout < rollouts, facts }
+                Some(GameLine { buyer, seller, rollout, counts: rollout < rollouts, facts: facts? })
             };
-            report.games.extend(facts.into_iter().enumerate().map(line));
+            report.games.extend(facts.into_iter().enumerate().filter_map(line));
             let model = matches!(entrant, Entrant::Model { .. });
             let played = first_of(&played, each, rollouts);
             report.kept.push(Kept { buyer: buyer.into(), seller: seller.clone(), model, played });
@@ -134,7 +137,7 @@ fn compete(setup: &Setup, entrants: &[Entrant], opponents: &[Opponent], progress
 fn few(games: &[Episode], each: usize) -> impl Iterator<Item = &Episode> {
     let products = games.len() / each.max(1);
     let n = SAMPLES.min(products);
-    (0..n).map(move |i| &games[i * products / n * each])
+    (0..n).map(move |i| &games[i * products / n * each]).filter(|game| game.void().is_none())
 }
 
 /// A scripted side.
@@ -163,8 +166,8 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
             (Persona::Neutral, Player::Script(&*seller_script))
         }
         Opponent::Model(persona) => {
-            seller_engine = engine(&setup.seller().weights)?;
-            (persona, Player::Model(setup.seller_voice(&mut seller_engine)))
+            seller_engine = setup.seller_engine()?;
+            (persona, setup.seller_player(&mut seller_engine)?)
         }
     };
     let contest = Contest {
@@ -219,7 +222,8 @@ mod tests {
         let buyer = |game: &Episode, noise: Noise| buyer.reply(game, noise);
         let seller = |game: &Episode, noise: Noise| Seller::Teacher.reply(game, noise);
         let (buyer, seller) = (Player::Script(&buyer), Player::Script(&seller));
-        facts(&contest.play(rollouts, buyer, seller, &mut |_| ()).unwrap())
+        let games = contest.play(rollouts, buyer, seller, &mut |_| ()).unwrap();
+        facts(&games).into_iter().flatten().collect()
     }
 
     fn scripted(buyer: Buyer, rollouts: usize) -> Vec<EpisodeFacts> {
@@ -242,12 +246,18 @@ mod tests {
     #[test]
     fn best_of_n_takes_the_best_of_the_first_n_of_each_product() {
         let facts = scripted(Buyer::Naive, 4);
-        let best = best_of(&facts, 4, 3);
+        let mut all: Vec<Option<EpisodeFacts>> = facts.iter().cloned().map(Some).collect();
+        let best = best_of(&all, 4, 3);
         assert_eq!(best.len(), 40);
         for (b, chunk) in best.iter().zip(facts.chunks(4)) {
             let want = chunk[..3].iter().map(|f| f.reward).fold(f64::MIN, f64::max);
             assert_eq!((b.reward, &b.product), (want, &chunk[0].product));
         }
+        // Void games are no candidates, and a product that has no other has no best.
+        all[..4].fill(None);
+        (all[4], all[5]) = (None, None);
+        let left = best_of(&all, 4, 3);
+        assert_eq!((left.len(), &left[0]), (39, &facts[6]));
     }
 
     #[test]

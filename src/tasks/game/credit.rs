@@ -12,7 +12,7 @@ use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Action, Episode, Scenario, Side};
 use crate::setup::Setup;
 use crate::tasks::Logprobs;
-use crate::tasks::credit::{Credited, Kinds, scaled, trained};
+use crate::tasks::credit::{Credited, Kinds, scaled_kept, trained};
 use crate::text::Transcript;
 use std::ops::Range;
 
@@ -41,9 +41,10 @@ pub(super) fn credit(
         rewards: (0..KINDS).map(|k| parts.iter().map(|p| p[k]).collect()).collect(),
         weights: weights(config).to_vec(),
     };
-    let mut done = scaled(dev, config, rewards, &kinds, &lengths)?;
+    let kept: Vec<bool> = games.iter().map(|game| game.void().is_none()).collect();
+    let mut done = scaled_kept(dev, config, rewards, &kinds, &lengths, &kept)?;
     if config.credit.latent {
-        done.per_token = per_turn(games, buyer, &done.rewards, &done.advantage);
+        done.per_token = per_turn(games, buyer, &done);
     }
     Ok(done)
 }
@@ -128,14 +129,17 @@ fn turns(transcript: &Transcript) -> Vec<Range<usize>> {
 }
 
 /// A turn's tokens carry the episode's advantage plus what its turn earned above the episode's mean turn.
-fn per_turn(games: &[Episode], buyer: &[Option<Transcript>], rewards: &[f64], advantage: &[f32]) -> Vec<Vec<f32>> {
+fn per_turn(games: &[Episode], buyer: &[Option<Transcript>], done: &Credited) -> Vec<Vec<f32>> {
+    let Credited { rewards, advantage, left_out, .. } = done;
+    let counts = |i: usize| left_out.get(i) != Some(&true);
     let features: Vec<Vec<Features>> = games.iter().map(features).collect();
-    let fitted: Vec<(Vec<Features>, f64)> = features.iter().cloned().zip(rewards.iter().copied()).collect();
+    let fitted = features.iter().cloned().zip(rewards.iter().copied()).enumerate().filter(|(i, _)| counts(*i));
+    let fitted: Vec<(Vec<Features>, f64)> = fitted.map(|(_, fitted)| fitted).collect();
     let weights = latent::fit(&fitted);
     let of = |(i, transcript): (usize, &Option<Transcript>)| -> Vec<f32> {
         let Some(transcript) = transcript else { return vec![] };
         let (runs, n) = (turns(transcript), features[i].len());
-        if runs.len() != n {
+        if runs.len() != n || !counts(i) {
             return vec![];
         }
         let earned = latent::credit(&features[i], rewards[i], &weights);
@@ -224,7 +228,7 @@ mod tests {
             constant += usize::from(group.iter().all(|r| *r == group[0]));
         }
         let got = credited(&config(&[]), &games, &[]);
-        assert_eq!(got, Credited { rewards, advantage: want, per_token: vec![], constant_groups: constant });
+        assert_eq!(got, Credited { rewards, advantage: want, constant_groups: constant, ..Credited::default() });
     }
 
     #[test]

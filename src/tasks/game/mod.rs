@@ -23,6 +23,7 @@ use crate::run::run_dir::Log;
 use crate::setup::Setup;
 use crate::tasks::credit::Credited;
 use crate::text::Transcript;
+use serde_json::json;
 use std::sync::Arc;
 
 /// Streams of noise below the run's seed.
@@ -54,6 +55,11 @@ impl rollout::Episode for Episode {
         if cut { self.submit_cut(side, reply) } else { self.submit(side, reply) }.map(|_| ())
     }
 
+    fn lose(&mut self, _: usize, why: &str) -> Result<()> {
+        self.abandon(why);
+        Ok(())
+    }
+
     /// The buyer's reward; the seller is frozen and earns nothing.
     fn reward(&self, seat: usize) -> Option<f64> {
         self.outcome().filter(|_| SIDES[seat] == Side::Buyer).map(|outcome| reward::reward(self.product(), outcome))
@@ -72,6 +78,8 @@ pub struct Game {
     waiting: Vec<usize>,
     /// Rounds of dynamic sampling.
     resampled: u64,
+    /// Games that were void, those that were replaced included.
+    void: usize,
 }
 
 impl Game {
@@ -83,8 +91,10 @@ impl Game {
         if self.resampled == setup.config.credit.resample_rounds as u64 {
             return;
         }
-        let reward = |game: &Episode| EpisodeFacts::of(game).reward;
-        let same = |g: &[Episode]| g.iter().all(|game| reward(game) == reward(&g[0]));
+        let same = |g: &[Episode]| {
+            let rewards: Vec<f64> = counted(g).map(|game| EpisodeFacts::of(game).reward).collect();
+            rewards.iter().all(|r| *r == rewards[0])
+        };
         let constant = self.games.chunks(group).enumerate().filter(|(_, g)| same(g)).map(|(i, _)| i);
         let constant: Vec<usize> = constant.collect();
         let noise = Noise::new(setup.config.seed, RESAMPLE).child(self.draw.step).child(self.resampled);
@@ -99,6 +109,11 @@ impl Game {
         }
         self.resampled += 1;
     }
+}
+
+/// The games that are not void.
+fn counted(games: &[Episode]) -> impl Iterator<Item = &Episode> {
+    games.iter().filter(|game| game.void().is_none())
 }
 
 impl Task for Game {
@@ -146,6 +161,7 @@ impl Task for Game {
 
     fn played(&mut self, setup: &Setup, spoken: Vec<Spoken>) -> Result<()> {
         for (i, mut seats) in self.waiting.drain(..).zip(spoken) {
+            self.void += usize::from(self.games[i].void().is_some());
             self.buyer[i] = seats[Side::Buyer as usize].take();
         }
         self.resample(setup);
@@ -165,8 +181,12 @@ impl Task for Game {
         credit::credit(&setup.dev, &setup.config, &self.games, &self.buyer, &kl)
     }
 
-    fn row(&self, _: &Setup, _: &Credited) -> Metrics {
-        rows::row(&self.games.iter().map(EpisodeFacts::of).collect::<Vec<_>>())
+    fn row(&self, setup: &Setup, _: &Credited) -> Metrics {
+        let mut row = rows::row(&counted(&self.games).map(EpisodeFacts::of).collect::<Vec<_>>());
+        if self.void > 0 || setup.seller_model().is_none() {
+            row.insert("rollout/void".into(), json!(self.void));
+        }
+        row
     }
 
     fn log(&self, credited: &Credited, log: &mut Log) -> Result<()> {

@@ -40,7 +40,8 @@ pub(super) fn row(facts: &[EpisodeFacts]) -> Metrics {
         ("thought_action_agreement", json!(all.thought_action_agreement)),
         ("reason_rate", json!(all.reason_rate)),
     ] {
-        row.insert(key.into(), value);
+        // Of no games nothing is known.
+        row.insert(key.into(), if all.n > 0 { value } else { Value::Null });
     }
     row
 }
@@ -64,10 +65,13 @@ pub struct EpisodeLine {
     pub cost: Cents,
     /// The buyer's budget in cents.
     pub budget: Cents,
-    /// How it ended.
+    /// How it ended; none of a void one.
     pub outcome: Option<Outcome>,
-    /// The buyer's reward.
-    pub reward: f64,
+    /// Why it is void, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub void: Option<String>,
+    /// The buyer's reward; none of a void one.
+    pub reward: Option<f64>,
     /// The advantage of the buyer's tokens.
     pub advantage: f32,
     /// The dialogue.
@@ -101,7 +105,8 @@ impl EpisodeLine {
             cost: product.cost,
             budget: product.budget,
             outcome: episode.outcome(),
-            reward: EpisodeFacts::of(episode).reward,
+            void: episode.void().map(String::from),
+            reward: episode.void().is_none().then(|| EpisodeFacts::of(episode).reward),
             advantage,
             turns: turns(episode),
             buyer: buyer.map(Tokens::of),

@@ -111,7 +111,7 @@ fn held_out<T: Task>(
     progress: &mut Progress,
 ) -> Result<(Vec<String>, Vec<Reply>)> {
     let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
-    let (mut learner, mut frozen) = (engine(model.weights)?, engine(&setup.seller().weights)?);
+    let (mut learner, mut frozen) = (engine(model.weights)?, setup.seller_engine()?);
     let Entrant { name, weights, chat } = model;
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);
@@ -122,7 +122,7 @@ fn held_out<T: Task>(
         task.begin(setup, Draw { step: 0, products: products.to_vec(), rollouts, noise })?;
         let learner = Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup) };
         let hear = &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len());
-        play(setup, task, learner, setup.seller_voice(&mut frozen), hear)?;
+        play(setup, task, learner, setup.seller_player(&mut frozen)?, hear)?;
         let Sets { cases, replies, .. } = sets(task);
         about.extend((0..replies.len()).map(|i| cases[i / rollouts].product.clone()));
         all.extend(replies.iter().cloned());
