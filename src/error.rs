@@ -70,6 +70,12 @@ pub enum Error {
         /// One line each.
         problems: Vec<String>,
     },
+    /// Lines of a data file hold what they must not; every problem at once, a line each: file, line, what is wrong.
+    #[error("{}", .problems.join("\n"))]
+    Lines {
+        /// One line each.
+        problems: Vec<String>,
+    },
     /// A weight is missing, misnamed or of another shape.
     #[error("{file}: weight `{name}`: want {want}, got {got}", file = shown(.file))]
     Weight {
@@ -174,7 +180,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config { .. } => 2,
-            Error::Io { .. } | Error::Data { .. } | Error::Products { .. } | Error::Weight { .. } => 3,
+            Error::Io { .. }
+            | Error::Data { .. }
+            | Error::Products { .. }
+            | Error::Lines { .. }
+            | Error::Weight { .. } => 3,
             Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } | Error::Graph { .. } => 4,
             Error::Training { .. } | Error::Seller { .. } => 5,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,

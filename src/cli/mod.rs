@@ -16,6 +16,7 @@ mod profile;
 pub mod progress;
 pub mod report;
 pub mod score;
+pub mod sft;
 mod shell;
 pub mod show;
 mod signals;
@@ -75,6 +76,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Make a new model folder: random weights, or supervised on generated dialogues
     Init(init::InitArgs),
+    /// Fine-tune a model on conversations, or write generated ones
+    Sft(sft::SftArgs),
     /// Say what this machine has, and test the ops on it
     Doctor(doctor::DoctorArgs),
     /// Say where the time, the bytes and the FLOPs of a step go
@@ -227,6 +230,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Generate(args) => generate::run(args, globals),
         Command::Config(args) => config::run(args, globals),
         Command::Init(args) => init::run(args, globals),
+        Command::Sft(args) => sft::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
         Command::Profile(args) => profile::run(args, globals),
         Command::Report(args) => report::run(args, globals),
@@ -238,7 +242,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, generate, score, show, init, config, doctor, profile or report; see haggle --help"
+        return "name a command: train, eval, chat, generate, score, show, init, sft, config, doctor, profile or report; see haggle --help"
             .into();
     }
     let text = e.to_string();

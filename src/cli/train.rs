@@ -14,7 +14,7 @@ use crate::run::run_dir::RunDir;
 use crate::run::tensorboard::{EventWriter, StepScalars};
 use crate::setup::inputs::Inputs;
 use crate::setup::{Setup, known, memory, resume};
-use crate::sft::teach;
+use crate::sft::{teach, tune};
 use crate::tasks::{self, Entrant};
 use crate::train::rl::{self, Event};
 use clap::Args;
@@ -239,6 +239,12 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
     let own = run.join("config.toml");
     if !own.is_file() {
         return Err(Error::io(&run, "holds no run to resume (no config.toml); name one with --out, or drop --resume"));
+    }
+    if run.join(tune::SETTINGS).is_file() {
+        return Err(Error::io(
+            &run,
+            "is a run of haggle sft; go on with haggle sft --resume, or start from it with --model",
+        ));
     }
     let mut overrides = globals.overrides(&flags)?;
     overrides.push(crate::config::Override { origin: "--out".into(), key: "run.out".into(), value: path_text(&run) });

@@ -23,6 +23,8 @@ const PRICE_WEIGHT: f32 = 4.0;
 /// A stream of dialogues.
 pub struct Dialogues {
     products: Vec<Product>,
+    /// Prices, names and categories are varied.
+    varied: bool,
     noise: Noise,
     rules: Rules,
 }
@@ -49,13 +51,36 @@ impl Dialogues {
     /// None that a user can cause; the generated catalog is checked like a published one.
     pub fn new(seed: u64) -> Result<Dialogues> {
         let products = catalog::products(PRODUCTS, CATALOG)?.into_iter().filter(|p| !p.is_held_out()).collect();
-        Ok(Dialogues { products, noise: Noise::new(seed, 0x6469_616c), rules: Rules::default() })
+        Ok(Dialogues { varied: true, ..Dialogues::over(products, seed) })
+    }
+
+    /// The stream of a seed over products as they are; there is one at least.
+    pub fn over(products: Vec<Product>, seed: u64) -> Dialogues {
+        Dialogues { products, varied: false, noise: Noise::new(seed, 0x6469_616c), rules: Rules::default() }
+    }
+
+    /// The same stream under other rules, its prompts in their style.
+    pub fn under(self, rules: Rules) -> Dialogues {
+        Dialogues { rules, ..self }
+    }
+
+    /// What a chat model is to imitate of dialogue `index`, as messages: every word of the seller, and of the naive buyer where
+    /// the seller plays no persona.
+    pub fn views(&self, index: u64) -> Vec<(Side, Vec<Message>)> {
+        let (buyer, episode) = self.episode(index);
+        let buys = buyer == Buyer::Naive && episode.persona() == prompts::Persona::Neutral;
+        let sells = episode.turns_of(Side::Seller).next().is_some();
+        let sides = [(Side::Buyer, buys), (Side::Seller, sells)];
+        sides.into_iter().filter(|(_, imitated)| *imitated).map(|(side, _)| (side, messages(&episode, side))).collect()
     }
 
     /// The product of dialogue `index`: a catalog product with varied prices, name and category.
     fn product(&self, noise: Noise) -> Product {
         let pick = |counter| &self.products[noise.below(counter, self.products.len())];
         let mut p = pick(0).clone();
+        if !self.varied {
+            return p;
+        }
         if noise.uniform(1) < 0.5 {
             p.list = varied_list(p.list, noise);
             let share = pick(2).cost.0 as f64 / pick(2).list.0 as f64 + 0.1 * (noise.uniform_f64(3) - 0.5);

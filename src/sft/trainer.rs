@@ -85,8 +85,9 @@ pub struct Trainer {
     pub weights: Weights,
     /// What is trained, and for how long.
     pub how: Supervision,
+    /// What updates it.
+    pub optimizer: Optimizer,
     dev: Device,
-    optimizer: Optimizer,
     grads: Buffer,
     acts: Activations,
     batch: PackedBatch,
@@ -110,13 +111,21 @@ impl Trainer {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn of(dev: &Device, weights: Weights, how: Supervision) -> Result<Trainer> {
+        Trainer::for_steps(dev, weights, how, how.total_steps())
+    }
+
+    /// The same, its schedule stretched over so many updates.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn for_steps(dev: &Device, weights: Weights, how: Supervision, steps: u64) -> Result<Trainer> {
         let parts = weights.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
         let parts = padded(parts.collect(), weights.layout.len);
         let c = &weights.config;
         let n = how.micro_tokens;
         Ok(Trainer {
             dev: dev.clone(),
-            optimizer: Optimizer::new(dev, parts, how.optim, how.total_steps())?,
+            optimizer: Optimizer::new(dev, parts, how.optim, steps)?,
             grads: weights.zeros_like(dev)?,
             acts: Activations::new(dev, c, n, n, Use::Train)?,
             batch: PackedBatch::new(dev, c, n, n)?,
@@ -172,6 +181,15 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// One update from these sequences.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`].
+    pub fn learn(&mut self, sequences: &[Sequence]) -> Result<Row> {
+        let tokens = sequences.iter().map(|s| s.ids.len() as u64).sum();
+        self.step(&Batch { micro: micro_batches(sequences, &self.how), tokens })
     }
 
     /// One update from one batch.
@@ -242,9 +260,13 @@ fn next_batch(stream: &impl Fn(u64) -> Result<Vec<Sequence>>, next: &mut u64, ho
         }
         *next += 1;
     }
-    let micro = groups(&sequences, how.micro_tokens);
-    let micro = micro.into_iter().map(|group| pack(&sequences[group], |s, i| s.weight[i] > 0.0)).collect();
-    Ok(Batch { micro, tokens: tokens as u64 })
+    Ok(Batch { micro: micro_batches(&sequences, how), tokens: tokens as u64 })
+}
+
+/// Sequences as micro-batches, loss where there is weight.
+fn micro_batches(sequences: &[Sequence], how: &Supervision) -> Vec<Micro> {
+    let micro = groups(sequences, how.micro_tokens);
+    micro.into_iter().map(|group| pack(&sequences[group], |s, i| s.weight[i] > 0.0)).collect()
 }
 
 /// Neighbours that fit one micro-batch; a sequence that fits none is a group of its own, refused where it is set.
