@@ -75,7 +75,7 @@ fn rows(
     let ((at, offsets), a, b) = (offsets(s, r, e)?, s.input(r * k)?, s.input(e * n * k)?);
     let adds = store == Store::Add;
     let mut c = if adds { s.input(r * n)? } else { s.tensor(&vec![f32::NAN; r * n], s.dtype)? };
-    s.call(stem, &format!("E={e}"), cost::gemm_grouped([r, n, k], e, s.dtype, adds), |dev| {
+    s.call(stem, &format!("E={e}"), cost::gemm_grouped([r, n, k], e, [s.dtype; 2], s.dtype, adds), |dev| {
         op(dev, a.buffer.view(), b.buffer.view(), c.buffer.view_mut(), at.view(), n, k, store)
     })?;
     s.holds(if adds { "c, added to" } else { "c" }, &c.buffer, FLOOR, || {
@@ -92,7 +92,7 @@ fn weights(s: &mut Stage, [r, e, m, n]: [usize; 4], store: Store) -> Result<()> 
     let ((at, offsets), a, b) = (offsets(s, r, e)?, s.input(r * m)?, s.input(r * n)?);
     let adds = store == Store::Add;
     let mut c = if adds { s.input_f32(e * m * n)? } else { s.tensor(&vec![f32::NAN; e * m * n], DType::F32)? };
-    s.call("gemm_grouped_tn", &format!("E={e}"), cost::gemm_grouped_tn([r, m, n], e, s.dtype, adds), |dev| {
+    s.call("gemm_grouped_tn", &format!("E={e}"), cost::gemm_grouped_tn([r, m, n], e, [s.dtype; 2], adds), |dev| {
         gemm_grouped_tn(dev, a.buffer.view(), b.buffer.view(), c.buffer.view_mut(), at.view(), m, n, store)
     })?;
     s.holds(if adds { "f32 c, added to" } else { "f32 c" }, &c.buffer, [FLOOR_TN; 2], || {
@@ -113,10 +113,15 @@ fn packed(s: &mut Stage, [r, e, n, k]: [usize; 4]) -> Result<()> {
     for e in 0..e {
         gemm_pack(&s.dev, b.buffer.at(e * n * k..(e + 1) * n * k), panels.at_mut(e * len..(e + 1) * len), n, k)?;
     }
-    s.call("gemm_grouped_nt", &format!("E={e}, packed"), cost::gemm_grouped([r, n, k], e, s.dtype, false), |dev| {
-        let b = Matrix { rows: b.buffer.view(), panels: Some(panels.view()) };
-        gemm_grouped_nt(dev, a.buffer.view(), b, c.view_mut(), at.view(), n, k, Store::Set)
-    })?;
+    s.call(
+        "gemm_grouped_nt",
+        &format!("E={e}, packed"),
+        cost::gemm_grouped([r, n, k], e, [s.dtype; 2], s.dtype, false),
+        |dev| {
+            let b = Matrix { rows: b.buffer.view(), panels: Some(panels.view()) };
+            gemm_grouped_nt(dev, a.buffer.view(), b, c.view_mut(), at.view(), n, k, Store::Set)
+        },
+    )?;
     s.holds("c of panels", &c, FLOOR, || oracle::gemm_grouped_nt(&a.values, &b.values, &offsets, n, k));
     Ok(())
 }

@@ -31,7 +31,8 @@ pub fn gemm_grouped_nt<'b>(
     if let Some(panels) = panels {
         want(op, "panels of each matrix of b", panels.len(), e * panels_len(dev, n, k))?;
     }
-    let _span = dev.op("gemm_grouped_nt", || cost::gemm_grouped([r, n, k], e, a.dtype(), store == Store::Add));
+    let (adds, of) = (store == Store::Add, [a, b].map(|x| x.dtype()));
+    let _span = dev.op("gemm_grouped_nt", || cost::gemm_grouped([r, n, k], e, of, c.dtype(), adds));
     match dev {
         Device::Cpu(cpu) => {
             let offsets = cpu::offsets(op, offsets.host(), r)?;
@@ -56,7 +57,8 @@ pub fn gemm_grouped_nn(
 ) -> Result<()> {
     let (op, e) = ("gemm_grouped_nn", groups(offsets));
     let r = check(op, a, b, &c, [e, n, k])?;
-    let _span = dev.op("gemm_grouped_nn", || cost::gemm_grouped([r, n, k], e, a.dtype(), store == Store::Add));
+    let (adds, of) = (store == Store::Add, [a, b].map(|x| x.dtype()));
+    let _span = dev.op("gemm_grouped_nn", || cost::gemm_grouped([r, n, k], e, of, c.dtype(), adds));
     match dev {
         Device::Cpu(cpu) => {
             let offsets = cpu::offsets(op, offsets.host(), r)?;
@@ -84,7 +86,8 @@ pub fn gemm_grouped_tn(
     want(op, "a has R M elements", a.len(), r * m)?;
     want(op, "b has R N elements", b.len(), r * n)?;
     want(op, "c has E M N elements", c.len(), e * m * n)?;
-    let _span = dev.op("gemm_grouped_tn", || cost::gemm_grouped_tn([r, m, n], e, a.dtype(), store == Store::Add));
+    let (adds, of) = (store == Store::Add, [a, b].map(|x| x.dtype()));
+    let _span = dev.op("gemm_grouped_tn", || cost::gemm_grouped_tn([r, m, n], e, of, adds));
     match dev {
         Device::Cpu(cpu) => {
             let offsets = cpu::offsets(op, offsets.host(), r)?;
@@ -115,16 +118,16 @@ pub mod cost {
     use crate::device::record::Cost;
     use crate::ops::cost;
 
-    /// R rows with K terms a sum, all of type `x`; of E matrices as many as rows may need, for who had rows the host does not
-    /// know; `adds` when c is read too.
-    pub fn gemm_grouped([r, n, k]: [usize; 3], e: usize, x: DType, adds: bool) -> Cost {
-        let elements = r * k + e.min(r) * n * k + r * n * (1 + adds as usize);
-        cost(2 * r * n * k, x.size() * elements, "R N K", [r, n, k])
+    /// R rows with K terms a sum; of E matrices as many as rows may need, for who had rows the host does not know; `adds` when c
+    /// is read too.
+    pub fn gemm_grouped([r, n, k]: [usize; 3], e: usize, [a, b]: [DType; 2], c: DType, adds: bool) -> Cost {
+        let bytes = a.size() * r * k + b.size() * e.min(r) * n * k + c.size() * r * n * (1 + adds as usize);
+        cost(2 * r * n * k, bytes, "R N K", [r, n, k])
     }
 
-    /// Matrices `[M, N]` in f32 of R rows of type `x`: of E experts all, or, when it `adds`, those that may have rows.
-    pub fn gemm_grouped_tn([r, m, n]: [usize; 3], e: usize, x: DType, adds: bool) -> Cost {
+    /// Matrices `[M, N]` in f32 of R rows: of E experts all, or, when it `adds`, those that may have rows.
+    pub fn gemm_grouped_tn([r, m, n]: [usize; 3], e: usize, [a, b]: [DType; 2], adds: bool) -> Cost {
         let matrices = if adds { 2 * e.min(r) } else { e };
-        cost(2 * r * m * n, x.size() * r * (m + n) + 4 * matrices * m * n, "R M N", [r, m, n])
+        cost(2 * r * m * n, a.size() * r * m + b.size() * r * n + 4 * matrices * m * n, "R M N", [r, m, n])
     }
 }
