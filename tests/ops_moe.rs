@@ -268,6 +268,51 @@ fn of_equal_logits_the_lower_expert_comes_first_and_nan_is_seen_in_the_gates() {
     }
 }
 
+/// One decoded step of a layer's experts: launches and nothing else, so that it can be captured.
+#[test]
+fn nobody_waits_for_counts_and_a_captured_step_runs_again_for_other_experts() {
+    let (n, e, a, c, f) = (3, 16, 2, 24, 8);
+    let r = n * a;
+    for (name, dev) in emus() {
+        let x = |stream| normal(n * c, stream);
+        let of = |len: usize, stream| dev.upload(&normal(len, stream)).unwrap();
+        let ids = |len: usize| dev.upload(&vec![i32::MIN; len]).unwrap();
+        let (w_router, w_up, w_down) = (of(e * c, 7), of(e * f * c, 8), of(e * c * f, 9));
+        let [mut logits, mut probs] = [0, 1].map(|_| poisoned(&dev, n * e));
+        let (mut experts, mut gates, mut order, mut place, mut at) =
+            (ids(r), poisoned(&dev, r), ids(r), ids(r), ids(e + 1));
+        let [mut xs, mut out] = [0, 1].map(|_| poisoned(&dev, r * c));
+        let (mut h, mut y, mut from) = (poisoned(&dev, r * f), poisoned(&dev, n * c), of(n * c, 1));
+        let mut step = |from: View, y: ViewMut| -> haggle::Result<()> {
+            gemm_nt(&dev, from, w_router.view(), logits.view_mut(), n, e, c, Store::Set)?;
+            let to = (probs.view_mut(), experts.view_mut(), gates.view_mut());
+            route_topk_fwd(&dev, logits.view(), to.0, to.1, to.2, [e, a], true)?;
+            moe_sort(&dev, experts.view(), order.view_mut(), place.view_mut(), at.view_mut())?;
+            moe_gather_fwd(&dev, from, order.view(), xs.view_mut(), c)?;
+            gemm_grouped_nt(&dev, xs.view(), w_up.view(), h.view_mut(), at.view(), f, c, Store::Set)?;
+            gemm_grouped_nt(&dev, h.view(), w_down.view(), out.view_mut(), at.view(), c, f, Store::Set)?;
+            moe_combine_fwd(&dev, out.view(), gates.view(), place.view(), y, c)
+        };
+        let mut want = Vec::new();
+        for stream in [1, 2] {
+            dev.write(from.view_mut(), &x(stream));
+            dev.write(y.view_mut(), &vec![0.5f32; n * c]);
+            let before = dev.traffic();
+            step(from.view(), y.view_mut()).unwrap();
+            assert_eq!((dev.traffic().waits, dev.traffic().uploads), (before.waits, before.uploads), "{name}");
+            want.push(take(&dev, &y));
+        }
+        assert_ne!(want[0], want[1]);
+        let graph = dev.capture("experts", || step(from.view(), y.view_mut())).unwrap();
+        for (stream, want) in [1, 2].into_iter().zip(want) {
+            dev.write(from.view_mut(), &x(stream));
+            dev.write(y.view_mut(), &vec![0.5f32; n * c]);
+            dev.replay(&graph).unwrap();
+            same("a captured step", &name, &[n, c], &want, &take(&dev, &y));
+        }
+    }
+}
+
 #[test]
 fn wrong_shapes_and_numbers_are_refused() {
     let dev = cpu(1);
