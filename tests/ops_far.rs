@@ -15,7 +15,9 @@ use haggle::ops::attn::*;
 use haggle::ops::credit::{GroupAdvantage, group_advantage, shapley_max, shapley_table};
 use haggle::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use haggle::ops::gemm::*;
+use haggle::ops::gemm_grouped::{gemm_grouped_nn, gemm_grouped_nt, gemm_grouped_tn};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
+use haggle::ops::moe::*;
 use haggle::ops::noise::noise_bits;
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
@@ -407,4 +409,85 @@ fn noise_of_far_counters() {
     noise_bits(&dev, bits.view_mut(), noise, 5).unwrap();
     let want: Vec<u64> = (n - 300..n).map(|i| noise.bits(5 + i as u64)).collect();
     assert_eq!(end::<u64>(&dev, &bits, 300), want);
+}
+
+#[test]
+fn experts_of_tokens() {
+    let (e, rows) = (256, 8);
+    let (logits, d) = (normal(rows * e, 1), normal(rows, 2));
+    same_far_and_near(1, rows_before(e).next_multiple_of(8), |dev, before| {
+        let n = before + rows;
+        let (logits, mut probs) = (ending(dev, n * e, &logits), dev.zeros(DType::F32, n * e).unwrap());
+        let (mut ids, mut gates) = (dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
+        route_topk_fwd(dev, logits.view(), probs.view_mut(), ids.view_mut(), gates.view_mut(), [e, 1], false).unwrap();
+        let (d, counts, mut dlogits) = (ending(dev, n, &d), dev.upload(&vec![3i32; e]).unwrap(), logits);
+        let to = dlogits.view_mut();
+        route_topk_bwd(dev, d.view(), probs.view(), ids.view(), gates.view(), to, [e, 1], false).unwrap();
+        // So much that what it adds is seen, however many tokens there are.
+        route_balance_bwd(dev, probs.view(), counts.view(), dlogits.view_mut(), (n * n) as f32).unwrap();
+        [end::<f32>(dev, &probs, rows * e), end(dev, &dlogits, rows * e)].concat()
+    });
+}
+
+#[test]
+fn rows_of_experts() {
+    let (c, rows) = (4096, 8);
+    let [x, out, y] = [1, 2, 3].map(|s| round(&normal(rows * c, s)));
+    let gates = normal(rows, 4);
+    same_far_and_near(8, rows_before(c).next_multiple_of(8), |dev, before| {
+        // One expert a token: every row stands where it stood.
+        let n = before + rows;
+        let at = dev.upload(&(0..n as i32).collect::<Vec<_>>()).unwrap();
+        let (x, gates) = (ending(dev, n * c, &x), ending(dev, n, &gates));
+        let mut rows_of = dev.zeros(DType::Bf16, n * c).unwrap();
+        moe_gather_fwd(dev, x.view(), at.view(), rows_of.view_mut(), c).unwrap();
+        let mut all = end::<bf16>(dev, &rows_of, rows * c);
+        let mut dx = ending(dev, n * c, &y);
+        moe_gather_bwd(dev, rows_of.view(), at.view(), dx.view_mut(), c, Store::Add).unwrap();
+        all.extend(end::<bf16>(dev, &dx, rows * c));
+        let (out, mut y) = (ending(dev, n * c, &out), dx);
+        moe_combine_fwd(dev, out.view(), gates.view(), at.view(), y.view_mut(), c).unwrap();
+        all.extend(end::<bf16>(dev, &y, rows * c));
+        let (mut dout, mut dgates) = (rows_of, dev.zeros(DType::F32, n).unwrap());
+        let at = [at.view(), at.view()];
+        moe_combine_bwd(dev, x.view(), out.view(), gates.view(), at, dout.view_mut(), dgates.view_mut(), c).unwrap();
+        all.extend(end::<bf16>(dev, &dout, rows * c));
+        all.extend(round(&end::<f32>(dev, &dgates, rows)));
+        all
+    });
+}
+
+#[test]
+fn grouped_products() {
+    // Many experts, of which the last has the only rows.
+    let (n, k, rows) = (64, 4096, 2);
+    let (a, b) = (round(&normal(rows * k, 1)), round(&normal(n * k, 2)));
+    let last = |before: usize, rows: usize| [vec![0i32; before + 1], vec![rows as i32]].concat();
+    same_far_and_near(4, rows_before(n * k), |dev, before| {
+        let (a, b) = (dev.upload(&a).unwrap(), ending(dev, (before + 1) * n * k, &b));
+        let (at, mut c) = (dev.upload(&last(before, rows)).unwrap(), dev.zeros(DType::Bf16, rows * n).unwrap());
+        gemm_grouped_nt(dev, a.view(), b.view(), c.view_mut(), at.view(), n, k, Store::Set).unwrap();
+        let mut all = end::<bf16>(dev, &c, rows * n);
+        gemm_grouped_nn(dev, a.view(), b.view(), c.view_mut(), at.view(), n, k, Store::Set).unwrap();
+        all.extend(end::<bf16>(dev, &c, rows * n));
+        all
+    });
+    let (a, b) = (round(&normal(rows * n, 3)), round(&normal(rows * n, 4)));
+    same_far_and_near(1, rows_before(n * n), |dev, before| {
+        let (a, b) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap());
+        let (at, mut c) =
+            (dev.upload(&last(before, rows)).unwrap(), dev.zeros(DType::F32, (before + 1) * n * n).unwrap());
+        gemm_grouped_tn(dev, a.view(), b.view(), c.view_mut(), at.view(), n, n, Store::Set).unwrap();
+        end::<f32>(dev, &c, n * n)
+    });
+    // Many rows, of which the last expert has the last; behind their tile one that is none.
+    let (a, b) = (round(&normal(rows * k, 5)), round(&normal(2 * n * k, 6)));
+    same_far_and_near(2, rows_before(k).next_multiple_of(128), |dev, before| {
+        let r = before + rows;
+        let (a, b) = (ending(dev, r * k, &a), dev.upload(&b).unwrap());
+        let at = dev.upload(&[0, before as i32, r as i32]).unwrap();
+        let mut c = dev.zeros(DType::Bf16, r * n).unwrap();
+        gemm_grouped_nt(dev, a.view(), b.view(), c.view_mut(), at.view(), n, k, Store::Set).unwrap();
+        end::<bf16>(dev, &c, rows * n)
+    });
 }
