@@ -39,16 +39,17 @@ fn offsets_of(rows: &[usize]) -> Vec<i32> {
         .collect()
 }
 
+/// Number types of the weights where tensors are of this one: on the CPU those that are frozen may be bf16.
+fn weights(dev: &Device, dtype: DType) -> Vec<DType> {
+    if matches!(dev, Device::Cpu(_)) { vec![DType::F32, DType::Bf16] } else { vec![dtype] }
+}
+
 /// Devices and the number types of a model's tensors on them.
 fn everywhere() -> Vec<(String, Device, DType)> {
     let on_cpu = devices().into_iter().chain(medium_devices()).map(|(name, dev)| (name, dev, DType::F32));
-    let kernels = |dtype| move |(name, dev): (String, Device)| (format!("{name} {}", dtype_name(dtype)), dev, dtype);
+    let kernels = |dtype: DType| move |(name, dev): (String, Device)| (format!("{name} {}", dtype.name()), dev, dtype);
     let few = || kernel_devices().into_iter().skip(1);
     on_cpu.chain(few().map(kernels(DType::F32))).chain(few().map(kernels(DType::Bf16))).collect()
-}
-
-fn dtype_name(dtype: DType) -> &'static str {
-    dtype.name()
 }
 
 type Rows = fn(&Device, View, View, ViewMut, View, usize, usize, Store) -> haggle::Result<()>;
@@ -61,9 +62,10 @@ fn a_row_of_a_group_has_the_bits_of_the_plain_product_on_that_row_alone() {
     for (name, dev, dtype) in everywhere() {
         for (stem, grouped, plain) in [("gemm_grouped_nt", nt, plain_nt), ("gemm_grouped_nn", gemm_grouped_nn, gemm_nn)]
         {
-            for (rows, [n, k]) in GROUPS {
+            let each = weights(&dev, dtype).into_iter().flat_map(|of| GROUPS.map(|group| (of, group)));
+            for (of, (rows, [n, k])) in each {
                 let (e, r, offsets) = (rows.len(), rows.iter().sum::<usize>(), offsets_of(rows));
-                let (a, b) = (upload(&dev, &normal(r * k, 1), dtype), upload(&dev, &normal(e * n * k, 2), dtype));
+                let (a, b) = (upload(&dev, &normal(r * k, 1), dtype), upload(&dev, &normal(e * n * k, 2), of));
                 let at = dev.upload(&offsets).unwrap();
                 for store in [Store::Set, Store::Add] {
                     let start = if store == Store::Add { normal(r * n, 3) } else { vec![f32::NAN; r * n] };
@@ -76,7 +78,7 @@ fn a_row_of_a_group_has_the_bits_of_the_plain_product_on_that_row_alone() {
                             plain(&dev, a, b, c, 1, n, k, store).unwrap();
                         }
                     }
-                    let what = format!("{name} {store:?}");
+                    let what = format!("{name}, weights {}, {store:?}", of.name());
                     same(stem, &what, &[r, n], &numbers(&dev, &want), &numbers(&dev, &got));
                 }
             }
@@ -110,9 +112,10 @@ fn an_experts_gradient_has_the_bits_of_the_plain_product_on_its_rows() {
 #[test]
 fn panels_of_experts_change_no_bit() {
     for (name, dev) in devices().into_iter().chain(medium_devices()) {
-        for (rows, [n, k]) in GROUPS {
+        let each = weights(&dev, DType::F32).into_iter().flat_map(|of| GROUPS.map(|group| (of, group)));
+        for (of, (rows, [n, k])) in each {
             let (e, r, len) = (rows.len(), rows.iter().sum::<usize>(), panels_len(&dev, n, k));
-            let (a, b) = (dev.upload(&normal(r * k, 1)).unwrap(), dev.upload(&normal(e * n * k, 2)).unwrap());
+            let (a, b) = (dev.upload(&normal(r * k, 1)).unwrap(), upload(&dev, &normal(e * n * k, 2), of));
             let (at, mut panels) = (dev.upload(&offsets_of(rows)).unwrap(), poisoned(&dev, e * len));
             for e in 0..e {
                 let to = panels.at_mut(e * len..(e + 1) * len);

@@ -87,8 +87,8 @@ const FLOORS: [(&str, [f64; 2]); 8] = [
 
 /// Devices, the number type of their tensors, and whether factors are bf16.
 fn everywhere() -> Vec<(String, Device, DType, bool)> {
-    let of = |devices: Vec<(String, Device)>, dtype, rounds| {
-        devices.into_iter().map(move |(name, dev)| (format!("{name}, {}", dtype_name(dtype)), dev, dtype, rounds))
+    let of = |devices: Vec<(String, Device)>, dtype: DType, rounds| {
+        devices.into_iter().map(move |(name, dev)| (format!("{name}, {}", dtype.name()), dev, dtype, rounds))
     };
     let kernels = || kernel_devices().into_iter().skip(1).collect();
     of(devices(), DType::F32, false)
@@ -96,10 +96,6 @@ fn everywhere() -> Vec<(String, Device, DType, bool)> {
         .chain(of(kernels(), DType::F32, false))
         .chain(of(kernels(), DType::Bf16, true))
         .collect()
-}
-
-fn dtype_name(dtype: DType) -> &'static str {
-    dtype.name()
 }
 
 #[test]

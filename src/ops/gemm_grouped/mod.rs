@@ -15,7 +15,8 @@ use crate::device::{Device, View, ViewMut};
 use crate::error::Result;
 
 /// `c_r = a_r b_e^T` or `c_r += a_r b_e^T`, e the expert of row r; a `[R, K]`, b `[E, N, K]`, c `[R, N]`. The forward of
-/// experts' linear layers. Row rule in R. Panels of b are those of its matrices, one after the other.
+/// experts' linear layers. Row rule in R. Panels of b are those of its matrices, one after the other. On the CPU b may be bf16,
+/// of weights that are held so.
 pub fn gemm_grouped_nt<'b>(
     dev: &Device,
     a: View,
