@@ -256,6 +256,9 @@ fn the_command_writes_table_json_trace_and_page() {
     assert!(json["steps"] == 2 && json["ops"][0]["gflop_per_s"].is_number(), "{json}");
     let text = haggle(dir.path(), &["profile", "kernel", "rmsnorm_fwd", "--device", "emu"]).done();
     assert!(text.contains("rmsnorm_fwd") && !text.contains("gemm"), "{text}");
+    let experts = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/moe/config.json");
+    let text = haggle(dir.path(), &["profile", "kernel", "route_", "--device", "emu", "--shape", experts]).done();
+    assert!(text.contains("route_topk_fwd") && text.contains("route_balance_bwd"), "{text}");
 }
 
 #[test]
@@ -278,6 +281,7 @@ fn options_that_do_not_go_are_refused_in_a_line() {
         haggle(dir.path(), &[&["profile"], args].concat()).refused(code, parts);
     };
     refused(&["kernel", "no_such"], 2, &["no_such", "gemm_nt"]);
+    refused(&["kernel", "moe_sort"], 2, &["moe_sort", "tiny", "qwen3-30b-a3b"]);
     refused(&["decode", "gemm"], 2, &["STEM", "kernel"]);
     refused(&["decode", "--steps", "0"], 2, &["--steps"]);
     refused(&["decode", "--batch", "0"], 2, &["--batch"]);

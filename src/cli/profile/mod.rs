@@ -6,7 +6,7 @@ use super::{Exit, Globals, out, path_text, quoted};
 use crate::device::{DType, Device};
 use crate::disk::try_file;
 use crate::error::{Error, Result};
-use crate::model::Weights;
+use crate::model::{ModelConfig, Weights};
 use crate::profile::kernels::{Bench, Timed};
 use crate::profile::work::{self, Sizes};
 use crate::profile::{Peaks, kernels, roofline, summary, trace};
@@ -131,17 +131,30 @@ fn check(args: &ProfileArgs) -> Result<()> {
     if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
 }
 
+/// `Ok` when something whose stem contains STEM is timed at the shapes of the model.
+fn timed(stem: &str, shape: &ModelConfig, model: &str) -> Result<()> {
+    let named: Vec<&str> = kernels::STEMS.into_iter().filter(|s| s.contains(stem)).collect();
+    let problem = if named.is_empty() {
+        format!("no timed kernel is named `{stem}`; there are {}", kernels::STEMS.join(", "))
+    } else if shape.experts.is_none() && named.iter().all(|s| kernels::is_of_experts(s)) {
+        format!("`{stem}` is timed where a model has experts, and {model} has none; use --shape qwen3-30b-a3b")
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config { problems: vec![problem] })
+}
+
 /// Times every op whose stem contains STEM.
 fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> Result<Exit> {
     let (only, model): (Vec<String>, _) =
         (args.stem.iter().cloned().collect(), args.shape.as_deref().unwrap_or("tiny"));
-    if let Some(stem) = args.stem.as_ref().filter(|stem| !kernels::STEMS.iter().any(|s| s.contains(stem.as_str()))) {
-        let stems = kernels::STEMS.join(", ");
-        return Err(Error::Config { problems: vec![format!("no timed kernel is named `{stem}`; there are {stems}")] });
+    let shape = work::shape(model)?;
+    if let Some(stem) = &args.stem {
+        timed(stem, &shape, model)?;
     }
     let as_json = globals.json;
     let mut show = |row: &Timed| out::line(&if as_json { row.json().to_string() } else { row.line() });
-    let mut bench = Bench::open(dev, dtype, work::shape(model)?, only, &mut show)?;
+    let mut bench = Bench::open(dev, dtype, shape, only, &mut show)?;
     if !as_json {
         let peaks = bench.peaks();
         let (copy, fma) = (peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);

@@ -8,7 +8,7 @@ use crate::device::record::Cost;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
-use crate::ops::case::{Call, Dims, Purpose, Stage};
+use crate::ops::case::{Call, Dims, Experts, Purpose, Stage};
 use crate::ops::cases;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -61,6 +61,11 @@ pub const STEMS: [&str; 45] = [
     "swiglu_bwd",
     "swiglu_fwd",
 ];
+
+/// Whether a stem is timed only at the shapes of a model that has experts.
+pub fn is_of_experts(stem: &str) -> bool {
+    ["gemm_grouped_", "moe_", "route_"].iter().any(|start| stem.starts_with(start))
+}
 
 /// One op at one shape.
 #[derive(Debug, Clone)]
@@ -208,7 +213,11 @@ impl<'a> Bench<'a> {
             kv_heads: model.num_key_value_heads,
             head_dim: model.head_dim,
             vocab: model.vocab_size,
-            experts: None,
+            experts: model.experts.map(|x| Experts {
+                n_experts: x.count,
+                n_active: x.active,
+                mlp: x.intermediate_size,
+            }),
         };
         let purpose = Purpose::Time { dims, wants: &wants, clock: &mut clock };
         cases(&mut Stage::new(dev, dtype, purpose))
