@@ -1,6 +1,6 @@
 //! The buffers a forward and a backward write, sized once for the most tokens a call may bring.
 
-use super::experts::{ExpertActs, ExpertGrads};
+use super::expert_acts::{ExpertActs, ExpertGrads};
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;

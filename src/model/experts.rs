@@ -6,7 +6,7 @@
 
 use super::activations::{Grads, LayerActs};
 use super::linear::linear_bwd;
-use super::{Grouped, Linear, ModelConfig, Plan, Weights};
+use super::{Grouped, Linear, ModelConfig, Weights};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::embed::copy;
@@ -18,38 +18,6 @@ use crate::ops::moe::{
 };
 use crate::ops::swiglu::{swiglu_bwd, swiglu_fwd};
 
-/// What a layer's experts keep: of N tokens, E experts, R = N A rows.
-pub(super) struct ExpertActs {
-    /// Logits and probabilities of the router `[N, E]` f32.
-    logits: Buffer,
-    probs: Buffer,
-    /// Experts of each token i32, and their gates f32 `[N, A]`.
-    experts: Buffer,
-    gates: Buffer,
-    /// The order of rows by expert and its inverse `[R]`, and where each expert's begin `[E + 1]`; i32.
-    order: Buffer,
-    place: Buffer,
-    offsets: Buffer,
-    /// The normed residual stream, a row an expert `[R, C]`, and what the experts make of it.
-    xs: Buffer,
-    out: Buffer,
-    /// Tokens of each expert `[E]` i32, mean probabilities `[E]` and the balance loss `[1]` f32.
-    pub counts: Buffer,
-    mean: Buffer,
-    loss: Buffer,
-}
-
-/// Their gradients; all layers share them.
-pub(super) struct ExpertGrads {
-    /// Of gates `[N, A]` and logits `[N, E]`, f32; and of logits as products take them.
-    dgates: Buffer,
-    dlogits: Buffer,
-    dlogits_narrow: Buffer,
-    /// Of the experts' outputs and inputs `[R, C]`.
-    dout: Buffer,
-    dxs: Buffer,
-}
-
 /// The router's projection, and the experts' three.
 #[derive(Clone, Copy)]
 pub(super) struct ExpertIds<'a> {
@@ -57,41 +25,6 @@ pub(super) struct ExpertIds<'a> {
     pub gate: &'a Grouped,
     pub up: &'a Grouped,
     pub down: &'a Grouped,
-}
-
-impl ExpertActs {
-    pub fn planned(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize, l: usize) -> Result<ExpertActs> {
-        let (e, r, factor) = (c.experts.map_or(0, |x| x.count), c.mlp_rows(n).0, plan.device().factor_dtype(c.compute));
-        let mut b = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
-        Ok(ExpertActs {
-            logits: b(DType::F32, "router_logits", n * e)?,
-            probs: b(DType::F32, "router_probs", n * e)?,
-            experts: b(DType::I32, "experts", r)?,
-            gates: b(DType::F32, "gates", r)?,
-            order: b(DType::I32, "order", r)?,
-            place: b(DType::I32, "place", r)?,
-            offsets: b(DType::I32, "offsets", e + 1)?,
-            xs: b(factor, "xs", r * c.hidden_size)?,
-            out: b(c.compute, "out", r * c.hidden_size)?,
-            counts: b(DType::I32, "counts", e)?,
-            mean: b(DType::F32, "mean_probs", e)?,
-            loss: b(DType::F32, "balance", 1)?,
-        })
-    }
-}
-
-impl ExpertGrads {
-    pub fn planned(plan: &mut Plan, group: &'static str, c: &ModelConfig, n: usize) -> Result<ExpertGrads> {
-        let (e, r, factor) = (c.experts.map_or(0, |x| x.count), c.mlp_rows(n).0, plan.device().factor_dtype(c.compute));
-        let narrow = if c.compute == DType::Bf16 { n * e } else { 0 };
-        Ok(ExpertGrads {
-            dgates: plan.f32(group, "dgates", r)?,
-            dlogits: plan.f32(group, "drouter_logits", n * e)?,
-            dlogits_narrow: plan.buffer(group, "drouter_logits, in bf16", DType::Bf16, narrow)?,
-            dout: plan.buffer(group, "dout", factor, r * c.hidden_size)?,
-            dxs: plan.buffer(group, "dxs", c.compute, r * c.hidden_size)?,
-        })
-    }
 }
 
 /// Sizes of a call.

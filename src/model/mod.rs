@@ -8,6 +8,7 @@ mod activations;
 pub mod backward;
 mod batch;
 pub mod config;
+mod expert_acts;
 mod experts;
 pub mod files;
 pub mod flops;
