@@ -71,6 +71,8 @@ pub struct ModelConfig {
     pub dtype: String,
     /// `highest`, or `medium` on the CPU.
     pub matmul_precision: String,
+    /// Positions a sequence may have, at most; 0 for as many as the model has.
+    pub context: usize,
 }
 
 /// How a seller behind a server is asked.

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use haggle::device::{DType, Device};
+use haggle::config::Config;
+use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, Sampling};
 use haggle::negotiate::{Cents, Episode, EpisodeFacts, Persona, Product, Rules, Side};
 use haggle::noise::Noise;
@@ -59,7 +60,7 @@ fn played(base: &Base, dev: &Device, products: &[Arc<Product>]) -> [f64; 3] {
 #[test]
 fn the_embedded_model_plays_a_category_it_never_saw_as_well_as_those_it_knows() {
     let dev = Device::open("cpu", 2).unwrap();
-    let base = base::open(&dev, "embedded", DType::F32).unwrap();
+    let base = base::open(&dev, "embedded", &Config::default()).unwrap();
     let unknown: Vec<Arc<Product>> = (0..4).flat_map(|_| products()).collect();
     let as_books = |p: &Arc<Product>| Arc::new(Product::new("books_1", "books", &p.title, "", p.list, p.cost));
     let known: Vec<Arc<Product>> = unknown.iter().map(as_books).collect();

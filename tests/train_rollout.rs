@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use haggle::device::{DType, Device};
+use haggle::config::Config;
+use haggle::device::Device;
 use haggle::infer::{Engine, EngineConfig, Sampling};
 use haggle::model::Plan;
 use haggle::negotiate::reply::Malformed;
@@ -56,7 +57,7 @@ fn play(games: &Games, players: &mut [Player<'_, Episode>], max_live: usize) -> 
 impl Stage {
     fn new(threads: usize) -> Stage {
         let dev = Device::open("cpu", threads).unwrap();
-        let base = base::open(&dev, "embedded", DType::F32).unwrap();
+        let base = base::open(&dev, "embedded", &Config::default()).unwrap();
         Stage { dev, base }
     }
 
@@ -153,7 +154,7 @@ fn what_grows_to_the_context_is_cut_there_and_counted_and_learned_from_to_the_la
         assert!(context > 200 || buyers.iter().any(|t| t.len() == context), "one ends at the last position");
 
         let optimizer = Optimizer::new(&stage.dev, parts(&stage.base.weights), Hyper::default(), 10).unwrap();
-        let weights = base::open(&stage.dev, "embedded", DType::F32).unwrap().weights;
+        let weights = base::open(&stage.dev, "embedded", &Config::default()).unwrap().weights;
         let mut plan = Plan::on(&stage.dev);
         let how = Learning { micro_batch_tok: 1024, ..Learning::default() };
         let mut learner = Learner::planned(&mut plan, weights, optimizer, how).unwrap();

@@ -229,7 +229,7 @@ fn supervise(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Re
 
 fn save(trainer: &mut Trainer, chat: &Chat, dev: &Device, dir: &Path) -> Result<()> {
     trainer.weights.save(dev, dir)?;
-    for (name, text) in chat.files(trainer.weights.config.max_position_embeddings)? {
+    for (name, text) in chat.files(trainer.weights.config.stated_positions())? {
         write_atomic(&dir.join(name), |f| f.write_all(text.as_bytes()))?;
     }
     std::fs::create_dir_all(dir.join("haggle")).map_err(|e| Error::io(dir.join("haggle"), e))

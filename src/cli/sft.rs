@@ -138,7 +138,7 @@ fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> 
     config.rooted();
     let (talks, sources) = lines::read(&args.data)?;
     let dev = config.open_device()?;
-    let base = base::open(&dev, &config.model.base, config.compute())?;
+    let base = base::open(&dev, &config.model.base, &config)?;
     let context = base.weights.config.max_position_embeddings;
     let absolute = |path: &Path| spelled(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
     let how = Tuning {
@@ -187,7 +187,7 @@ fn go_on(dir: &Path, globals: &Globals) -> Result<Exit> {
     let dev = config.open_device()?;
     let saved = checkpoint::latest(dir)?;
     let from = saved.as_deref().map_or(how.model.clone(), spelled);
-    let base = base::open(&dev, &from, config.compute())?;
+    let base = base::open(&dev, &from, &config)?;
     if saved.is_none() && base.weights.crc(&dev)? != how.model_crc {
         return Err(Error::data(place(&how.model), "is not the model that the run began with"));
     }

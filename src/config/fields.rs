@@ -159,6 +159,12 @@ impl ModelConfig {
                 "What matrix products multiply on the cpu: f32 (highest), or f32 rounded to bf16 (medium); sums are f32.",
                 Choice(&mut self.matmul_precision, &["highest", "medium"]),
             ),
+            field(
+                "context",
+                "tokens",
+                "Positions a sequence may have, at most: memory is held for as many; 0 takes the model's own number.",
+                Count(&mut self.context, 0),
+            ),
         ]
     }
 }
@@ -376,6 +382,7 @@ impl Default for Config {
                 seller: "base".into(),
                 dtype: "f32".into(),
                 matmul_precision: "highest".into(),
+                context: 0,
             },
             seller: SellerConfig::default(),
             products: ProductsConfig { path: "embedded".into(), limit: 0 },

@@ -177,6 +177,12 @@ impl Weights {
         Ok(self)
     }
 
+    /// The same weights, for sequences of at most `context` positions: see [`ModelConfig::within`].
+    pub fn within(mut self, context: usize) -> Weights {
+        self.config = self.config.within(context);
+        self
+    }
+
     /// `Ok` when a forward may read them.
     pub(super) fn ready(&self, dev: &Device) -> Result<()> {
         match (dev, self.config.compute) {

@@ -2,7 +2,7 @@
 
 use crate::config::paths::place;
 use crate::config::{Config, is_address};
-use crate::device::{DType, Device};
+use crate::device::Device;
 use crate::disk::read_fetched;
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -19,17 +19,17 @@ pub struct Base {
     pub chat: Chat,
 }
 
-/// Opens a model by name, to compute in `compute`.
+/// Opens a model by name, to compute as a config says and on at most `model.context` positions.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Data`] or [`Error::Weight`] naming the file or tensor at fault; [`Error::Device`] when the
 /// device does not compute in it.
-pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
+pub fn open(dev: &Device, name: &str, config: &Config) -> Result<Base> {
     if name == embedded::NAME {
-        return Ok(Base { weights: weights(dev, name, compute)?, chat: embedded::chat()? });
+        return Ok(Base { weights: weights(dev, name, config)?, chat: embedded::chat()? });
     }
     let folder = folder(&place(name))?;
-    let base = Base { weights: weights(dev, name, compute)?, chat: Chat::load(&folder)? };
+    let base = Base { weights: weights(dev, name, config)?, chat: Chat::load(&folder)? };
     let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
     if vocab > rows {
         let what = format!("the tokenizer has {vocab} tokens, the model's embedding {rows} rows");
@@ -42,11 +42,12 @@ pub fn open(dev: &Device, name: &str, compute: DType) -> Result<Base> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn weights(dev: &Device, name: &str, compute: DType) -> Result<Weights> {
-    match name == embedded::NAME {
-        true => embedded::weights(dev)?.compute_in(dev, compute)?.frozen(dev),
-        false => Weights::load_frozen(dev, &checked(&place(name))?, compute),
-    }
+pub fn weights(dev: &Device, name: &str, config: &Config) -> Result<Weights> {
+    let weights = match name == embedded::NAME {
+        true => embedded::weights(dev)?.compute_in(dev, config.compute())?.frozen(dev)?,
+        false => Weights::load_frozen(dev, &checked(&place(name))?, config.compute())?,
+    };
+    Ok(weights.within(config.model.context))
 }
 
 /// Tokenizer and template of a model by name, as generation uses them.
@@ -74,11 +75,11 @@ pub fn generation(name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
     if path.exists() { Ok(Some((path.clone(), read_fetched(&path)?))) } else { Ok(None) }
 }
 
-/// The shape of a model by name, to compute in `compute`; its weights are not read.
+/// The shape of a model by name, as [`open`] opens it; its weights are not read.
 ///
 /// # Errors
 /// As [`open`], of the folder and its `config.json`.
-pub fn shape(name: &str, compute: DType) -> Result<ModelConfig> {
+pub fn shape(name: &str, config: &Config) -> Result<ModelConfig> {
     let shape = match name == embedded::NAME {
         true => embedded::shape()?,
         false => {
@@ -86,7 +87,7 @@ pub fn shape(name: &str, compute: DType) -> Result<ModelConfig> {
             ModelConfig { stored: files::stored(&folder)?, ..ModelConfig::read(&folder.join("config.json"))? }
         }
     };
-    Ok(ModelConfig { compute, ..shape })
+    Ok(ModelConfig { compute: config.compute(), ..shape }.within(config.model.context))
 }
 
 /// True when the frozen seller is the base, as it was before anything was taught.
@@ -100,11 +101,11 @@ pub fn is_its_own_seller(config: &Config) -> bool {
 /// # Errors
 /// As [`shape`].
 pub fn shapes(config: &Config) -> Result<(ModelConfig, Option<ModelConfig>)> {
-    let (base, compute) = (shape(&config.model.base, config.compute())?, config.compute());
+    let base = shape(&config.model.base, config)?;
     let seller = match config.model.seller.as_str() {
         _ if is_its_own_seller(config) => Some(base.clone()),
         address if is_address(address) => None,
-        other => Some(shape(other, compute)?),
+        other => Some(shape(other, config)?),
     };
     Ok((base, seller))
 }
@@ -140,7 +141,7 @@ pub fn checked(path: &Path) -> Result<PathBuf> {
 /// Writes a Hugging Face folder.
 pub fn save(dev: &Device, weights: &Weights, chat: &Chat, folder: &Path) -> Result<()> {
     weights.save(dev, folder)?;
-    for (name, text) in chat.files(weights.config.max_position_embeddings)? {
+    for (name, text) in chat.files(weights.config.stated_positions())? {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io(&path, format!("cannot write: {e}")))?;
     }

@@ -31,7 +31,7 @@ impl Frozen {
                 let server = Server::new(address, s.named(), &s.key_env, limits(config))?;
                 Ok(Frozen::Remote(Arc::new(server)))
             }
-            other => Ok(Frozen::Model(Box::new(base::open(dev, other, config.compute())?))),
+            other => Ok(Frozen::Model(Box::new(base::open(dev, other, config)?))),
         }
     }
 

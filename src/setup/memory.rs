@@ -22,7 +22,7 @@ pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
 /// What is wrong with the models' shapes.
 pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     let (base, seller) = base::shapes(config)?;
-    let model = base::shape(model, config.compute())?;
+    let model = base::shape(model, config)?;
     let apart = seller.as_ref().filter(|_| !base::is_its_own_seller(config)).map(|shape| ("seller", shape));
     let untrained = if base::is_its_own_seller(config) { "untrained and seller" } else { "untrained" };
     for (name, shape) in [(untrained, &base), ("model", &model)].into_iter().chain(apart) {
@@ -40,7 +40,7 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
 /// # Errors
 /// What is wrong with the model's shape.
 pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
-    let shape = base::shape(model, config.compute())?;
+    let shape = base::shape(model, config)?;
     Weights::planned_frozen(plan, "model", shape.clone())?;
     Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
 }

@@ -63,7 +63,7 @@ impl Setup {
     /// # Errors
     /// As [`Setup::open`].
     pub fn open_on(dev: Device, config: &Config) -> Result<Setup> {
-        let mut base = base::open(&dev, &config.model.base, config.compute())?;
+        let mut base = base::open(&dev, &config.model.base, config)?;
         base.weights.version = BASE_VERSION;
         base.weights.pack(&dev)?;
         let seller = Frozen::open(&dev, config)?;

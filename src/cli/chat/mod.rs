@@ -72,7 +72,7 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }
-    let model = base::open(&dev, &name, config.compute())?;
+    let model = base::open(&dev, &name, &config)?;
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
     let (product, notes) = choose(&config, &name, args.product.as_deref())?;
     out::known(&notes);

@@ -105,14 +105,14 @@ pub fn run(args: &GenerateArgs, globals: &Globals) -> Result<Exit> {
     let name = spelled(&args.model);
     (config.model.base, config.model.seller) = (name.clone(), "base".into());
     let dev = config.open_device()?;
-    let (shape, prompts) = (base::shape(&name, config.compute())?, base::prompts(&name)?);
+    let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name)?);
     let how = how(args, &config, &shape, &prompts)?;
     let requests = requests(args, &prompts, &shape)?;
     let (sizes, plan) = sizes(&dev, &config, &shape, &requests, how.sampling.max_new_tokens)?;
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }
-    let weights = base::weights(&dev, &name, config.compute())?;
+    let weights = base::weights(&dev, &name, &config)?;
     let mut engine = Engine::new(&dev, &weights.config, sizes)?;
     let mut screen = match &args.input {
         Some(_) => Screen::lines(&requests),

@@ -96,7 +96,7 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     let peaks = Peaks::measure(&dev, config.compute())?;
     let weights = || match &args.shape {
         Some(name) => Weights::init(&dev, work::shape(name)?, 1)?.compute_in(&dev, config.compute()),
-        None => base::open(&dev, &config.model.base, config.compute()).map(|base| base.weights),
+        None => base::open(&dev, &config.model.base, &config).map(|base| base.weights),
     };
     let (ran, recording) = match args.what {
         What::Decode => work::decode(&dev, &weights()?, sizes(32))?,

@@ -110,6 +110,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Positions a sequence may have.
     pub max_position_embeddings: usize,
+    /// Positions the folder states, where a run allows fewer; not in `config.json`, whose number it is.
+    pub stated_positions: Option<usize>,
     /// Tokens that end a sequence; a single number in most files.
     pub eos_token_ids: Vec<u32>,
     /// The tokenizer's ids lie below this, where it has fewer than the embedding has rows: the rest is never sampled.
@@ -144,6 +146,7 @@ impl ModelConfig {
             rope: Rope::plain(10_000.0),
             tie_word_embeddings: true,
             max_position_embeddings: 1024,
+            stated_positions: None,
             eos_token_ids: vec![],
             token_end: None,
             stored: DType::F32,
@@ -167,6 +170,22 @@ impl ModelConfig {
     pub fn heads(&self) -> Heads {
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         Heads { q: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim, scale }
+    }
+
+    /// The same, for sequences of at most `context` positions; 0: as many as the folder states.
+    pub fn within(self, context: usize) -> ModelConfig {
+        let stated = self.stated_positions();
+        let fewer = context > 0 && context < stated;
+        ModelConfig {
+            max_position_embeddings: if fewer { context } else { stated },
+            stated_positions: fewer.then_some(stated),
+            ..self
+        }
+    }
+
+    /// Positions the folder states.
+    pub fn stated_positions(&self) -> usize {
+        self.stated_positions.unwrap_or(self.max_position_embeddings)
     }
 
     /// Ids that may be sampled lie below this.

@@ -69,6 +69,7 @@ impl<'a> Reader<'a> {
             rope: self.rope(),
             tie_word_embeddings: self.flag("tie_word_embeddings"),
             max_position_embeddings: self.count("max_position_embeddings", None),
+            stated_positions: None,
             eos_token_ids: self.tokens("eos_token_id"),
             token_end: None,
             stored: DType::F32,

@@ -131,3 +131,12 @@ fn an_architecture_we_do_not_compute_is_refused_with_those_we_do() {
     let problem = llama(|j| drop(j.insert("model_type".into(), json!("qwen2")))).unwrap_err();
     assert!(problem.contains("model_type \"qwen2\" is not that of architectures"), "{problem}");
 }
+
+#[test]
+fn a_run_on_fewer_positions_writes_the_folders_number() {
+    let shape = ModelConfig::tiny(64);
+    let (short, long) = (shape.clone().within(100), shape.clone().within(5000));
+    assert_eq!((short.max_position_embeddings, long.max_position_embeddings), (100, 1024));
+    assert_eq!(ModelConfig::parse(&short.to_json()), Ok(shape.clone()));
+    assert_eq!(short.within(0), shape);
+}
