@@ -213,6 +213,8 @@ pub struct LossConfig {
     pub aggregation: String,
     /// Bound at negative advantages; 0 is off.
     pub dual_clip: f32,
+    /// Weight of the load-balancing loss of models with experts; 0 is off.
+    pub balance: f32,
     /// `k1`, `k2` or `k3`.
     pub kl_estimator: String,
     /// `loss` or `reward`.

@@ -6,7 +6,8 @@ use haggle::credit::aggregate::Aggregation;
 use haggle::device::Device;
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
-use haggle::model::{ModelConfig, Plan, Weights};
+use haggle::model::config::Experts;
+use haggle::model::{Family, ModelConfig, Plan, Weights};
 
 use haggle::ops::loss::PolicyLoss;
 use haggle::text::{Chat, Transcript};
@@ -30,7 +31,10 @@ fn model(dev: &Device, chat: &Chat) -> Weights {
 }
 
 fn learner(dev: &Device, chat: &Chat, how: Learning, hyper: Hyper) -> Learner {
-    let weights = model(dev, chat);
+    learner_of(dev, model(dev, chat), how, hyper)
+}
+
+fn learner_of(dev: &Device, weights: Weights, how: Learning, hyper: Hyper) -> Learner {
     let optimizer = Optimizer::new(dev, parts(&weights), hyper, 100).unwrap();
     Learner::planned(&mut Plan::on(dev), weights, optimizer, how).unwrap()
 }
@@ -206,4 +210,34 @@ fn the_kl_to_the_reference_is_zero_at_first_and_its_weight_holds_it_down() {
     assert_eq!((free[0], held[0]), (0.0, 0.0));
     let late = |kls: &[f32]| kls[8..].iter().sum::<f32>() / 8.0;
     assert!(late(&free) > 0.0 && late(&held) < 0.5 * late(&free), "free {free:?}\nheld {held:?}");
+}
+
+/// Experts' part of the bandit: what they learn from is what was played, and the balance evens their load.
+#[test]
+fn experts_are_counted_and_the_balance_evens_their_load() {
+    let (dev, chat) = (Device::open("cpu", 2).unwrap(), embedded::chat().unwrap());
+    let spread = |balance: f32| -> f64 {
+        let experts = Experts { count: 8, active: 2, intermediate_size: 32, normalise: true };
+        let dense = model(&dev, &chat).config;
+        let shape = ModelConfig { family: Family::Qwen3Moe, experts: Some(experts), ..dense };
+        let weights = Weights::init(&dev, shape, 7).unwrap();
+        let hyper = Hyper { lr: 0.003, warmup_steps: 0, ..Hyper::default() };
+        let mut learner = learner_of(&dev, weights, Learning { balance, ..learning() }, hyper);
+        let mut load = vec![];
+        for step in 0..30 {
+            let transcripts = sampled(&dev, &chat, &learner.weights, 16, 6, step);
+            let by = |(i, transcript)| Sample::even(transcript, if i % 2 == 0 { 0.1 } else { -0.1 });
+            let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
+            let learned = learner.learn(&samples, None).unwrap();
+            assert_eq!(learned.compared_tok[0], learned.compared_tok[1], "step {step}: all bits are the rollout's");
+            let tokens: usize = transcripts.iter().map(Transcript::len).sum();
+            load = learner.expert_load.clone();
+            assert!(load.chunks(8).all(|layer| layer.iter().sum::<u64>() == 2 * tokens as u64), "{load:?}");
+        }
+        let even = load.iter().sum::<u64>() as f64 / load.len() as f64;
+        load.iter().map(|n| (*n as f64 / even - 1.0).powi(2)).sum::<f64>() / load.len() as f64
+    };
+    let (without, with) = (spread(0.0), spread(0.5));
+    println!("variance of the load over its mean: {without:.3} without the balance, {with:.3} with it");
+    assert!(with < without / 2.0, "{with} with the balance, {without} without");
 }

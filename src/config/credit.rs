@@ -36,6 +36,7 @@ impl Default for LossConfig {
             objective: "clip".into(),
             aggregation: "token_mean".into(),
             dual_clip: 0.0,
+            balance: 0.0,
             kl_estimator: "k3".into(),
             kl_in: "loss".into(),
             importance: "none".into(),
@@ -153,6 +154,12 @@ impl LossConfig {
                 "",
                 "Bound of the loss at negative advantages, above 1; 0 is off.",
                 Real(&mut self.dual_clip, NotNegative),
+            ),
+            field(
+                "balance",
+                "",
+                "Weight of each layer's load-balancing loss, of models with experts; 0 is off, 0.001 usual.",
+                Real(&mut self.balance, NotNegative),
             ),
             field(
                 "kl_estimator",

@@ -89,6 +89,8 @@ pub struct Activations {
     pub max_out: usize,
     /// What they are for.
     pub for_use: Use,
+    /// Weight of each layer's load-balancing loss in the loss of the next backward; of models with experts.
+    pub balance: f32,
     /// Rows M of the last forward.
     pub(super) n_out: usize,
     pub(super) vocab: usize,
@@ -132,7 +134,18 @@ impl Activations {
         let layers = (0..kept).map(|l| layer_acts(plan, group, c, rows, l, for_use)).collect::<Result<_>>()?;
         let out = out_acts(plan, group, c, max_out, for_use)?;
         let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out)).transpose()?;
-        Ok(Activations { max_tokens, max_out, for_use, n_out: 0, vocab: c.vocab_size, x, layers, out, grads })
+        Ok(Activations {
+            max_tokens,
+            max_out,
+            for_use,
+            balance: 0.0,
+            n_out: 0,
+            vocab: c.vocab_size,
+            x,
+            layers,
+            out,
+            grads,
+        })
     }
 
     /// Logprob `[M]` of each target of the last packed forward.
@@ -143,6 +156,20 @@ impl Activations {
     /// Entropy `[M]` of each row's distribution in the last packed forward.
     pub fn entropy(&self) -> View<'_> {
         self.out.entropy.at(0..self.n_out)
+    }
+
+    /// Adds the tokens that each expert of each layer got in the last backward to `load [L, E]`; nothing without experts.
+    /// `counts [E]` is scratch.
+    ///
+    /// # Errors
+    /// What the device met since.
+    pub fn add_expert_load(&self, dev: &Device, counts: &mut [i32], load: &mut [u64]) -> Result<()> {
+        let experts = self.layers.iter().filter_map(|layer| layer.experts.as_ref());
+        for (experts, load) in experts.zip(load.chunks_exact_mut(counts.len().max(1))) {
+            dev.read(experts.counts.view(), counts)?;
+            load.iter_mut().zip(&*counts).for_each(|(load, n)| *load += *n as u64);
+        }
+        Ok(())
     }
 
     /// Logits `[M, V]` of the last paged forward.

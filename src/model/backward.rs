@@ -35,7 +35,7 @@ pub fn backward(
     want("backward", "activations made for training", (acts.for_use == Use::Train) as usize, 1)?;
     want("backward", "the batch of the last forward", batch.n_loss(), acts.n_out)?;
     want("backward", "dw laid out like the weights", dw.len(), w.layout.len)?;
-    let Some(g) = &mut acts.grads else { return Ok(()) };
+    let (Some(g), balance) = (&mut acts.grads, acts.balance) else { return Ok(()) };
     let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
     let (out, layout) = (&mut acts.out, &w.layout);
     linear_logprob_bwd(
@@ -60,7 +60,7 @@ pub fn backward(
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
     for (ids, a) in layout.layers.iter().zip(&mut acts.layers).rev() {
-        mlp(dev, w, ids, a, g, dw, n, 0.0)?;
+        mlp(dev, w, ids, a, g, dw, n, balance)?;
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, g, dw, batch.positions())?;

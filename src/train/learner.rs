@@ -26,6 +26,8 @@ pub struct Learned {
     pub sums: [f32; POLICY_SUMS.len()],
     /// Largest |training logprob - rollout logprob| over all trained tokens, before the first update.
     pub logprob_max_abs_diff: f32,
+    /// Trained tokens that were compared, and those whose two logprobs have the same bits.
+    pub compared_tok: [usize; 2],
     /// Global gradient norm before clipping, mean over applied updates.
     pub grad_norm: f32,
     /// Learning rate of the last applied update.
@@ -63,6 +65,8 @@ pub struct Learner {
     batch: PackedBatch,
     tokens: TokenBuffers,
     host: Host,
+    /// Tokens that each expert of each layer got in the last batch `[L, E]`; of models with experts.
+    pub expert_load: Vec<u64>,
     /// A micro-batch has run: what ops size on first use is sized.
     warm: bool,
 }
@@ -89,6 +93,8 @@ struct Host {
     stand_in: Vec<f32>,
     /// Trained tokens of each episode.
     lengths: Vec<usize>,
+    /// Tokens of each expert of a layer.
+    expert_counts: Vec<i32>,
 }
 
 /// The share of the batch that one update learns from.
@@ -107,6 +113,7 @@ impl Learner {
         let c = weights.config.clone();
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
+        let experts = c.experts.map_or(0, |experts| experts.count);
         let grads = plan.f32("gradients", "weights", weights.layout.len)?;
         let acts = Activations::planned(plan, &c, n, n, Use::Train)?;
         let batch = PackedBatch::planned(plan, &c, n, n)?;
@@ -129,7 +136,8 @@ impl Learner {
             acts,
             batch,
             tokens,
-            host: Host::new(n),
+            host: Host::new(n, experts),
+            expert_load: vec![0; c.num_hidden_layers * experts],
             warm: false,
         })
     }
@@ -143,6 +151,7 @@ impl Learner {
         let dev = self.dev.clone();
         let _phase = dev.phase("learn");
         let mut learned = Learned::default();
+        self.expert_load.fill(0);
         let shares = shares(samples.len(), self.how.updates);
         let checked: Vec<(usize, Vec<Sample>)> =
             shares.iter().map(|s| (s.len(), sorted(&samples[s.clone()]))).collect();
@@ -178,6 +187,7 @@ impl Learner {
         if trained == 0 {
             return Ok(());
         }
+        let tokens: usize = share.iter().map(|s| s.transcript.len()).sum();
         ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0)?;
         let mut sums = [0f32; POLICY_SUMS.len()];
         for micro in micro_batches(share, self.how.micro_batch_tok) {
@@ -188,6 +198,7 @@ impl Learner {
                 self.compare(learned)?;
             }
             self.correct(learned)?;
+            self.acts.balance = self.how.balance * self.batch.n_tokens() as f32 / tokens as f32;
             self.backward(&mut sums, learned)?;
             debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
             self.warm = true;
@@ -269,6 +280,8 @@ impl Learner {
         self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;
         for (a, b) in self.host.logprob.iter().zip(&self.host.old) {
             let difference = (a - b).abs();
+            learned.compared_tok[0] += 1;
+            learned.compared_tok[1] += usize::from(a.to_bits() == b.to_bits());
             // A NaN must not pass for equal.
             if difference.is_nan() || difference > learned.logprob_max_abs_diff {
                 learned.logprob_max_abs_diff = difference;
@@ -356,6 +369,7 @@ impl Learner {
             &mut self.grads,
             1.0 / self.how.temperature,
         )?;
+        self.acts.add_expert_load(&self.dev, &mut self.host.expert_counts, &mut self.expert_load)?;
         let mut micro = [0f32; POLICY_SUMS.len()];
         self.dev.read(t.sums.view(), &mut micro)?;
         for (i, (total, sum)) in sums.iter_mut().zip(micro).enumerate() {
@@ -367,7 +381,7 @@ impl Learner {
 }
 
 impl Host {
-    fn new(n: usize) -> Host {
+    fn new(n: usize, experts: usize) -> Host {
         let (whole, reals) = (|n| Vec::with_capacity(n), || Vec::with_capacity(n));
         let packing = Packing {
             ids: whole(n),
@@ -384,6 +398,7 @@ impl Host {
             logprob: reals(),
             stand_in: reals(),
             lengths: Vec::with_capacity(n),
+            expert_counts: vec![0; experts],
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Learning {
     pub temperature: f32,
     /// Optimizer updates a batch.
     pub updates: usize,
+    /// Weight of each layer's load-balancing loss, the mean over tokens; of models with experts.
+    pub balance: f32,
 }
 
 impl Learning {
@@ -49,6 +51,7 @@ impl Learning {
             ),
             temperature: setup.config.rollout.temperature,
             updates: g.optimizer_steps_per_batch,
+            balance: l.balance,
         }
     }
 }
@@ -71,6 +74,7 @@ impl Default for Learning {
             importance: (Correction::None, Level::Token),
             temperature: 1.0,
             updates: 1,
+            balance: 0.0,
         }
     }
 }

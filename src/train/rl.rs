@@ -229,8 +229,20 @@ impl Trainer {
         let (episodes, constant_groups) = (credited.advantage.len() - left_out, credited.constant_groups);
         let (rollout, learned, skipped_total) = (&rollout, &learned, self.learner.optimizer.skipped);
         let mine = self.task.row(setup, &credited);
-        let facts =
-            StepFacts { step, rollout, episodes, constant_groups, credit_s, learned, skipped_total, with_kl, began };
+        let experts = self.learner.weights.config.experts.map_or(0, |experts| experts.count);
+        let expert_load = (&self.learner.expert_load[..], experts);
+        let facts = StepFacts {
+            step,
+            rollout,
+            episodes,
+            constant_groups,
+            credit_s,
+            learned,
+            expert_load,
+            skipped_total,
+            with_kl,
+            began,
+        };
         Ok(row::row(mine, &facts))
     }
 

@@ -22,6 +22,8 @@ pub(super) struct StepFacts<'a> {
     pub credit_s: f64,
     /// What the learner did.
     pub learned: &'a Learned,
+    /// Tokens of each expert of each layer `[L, E]`, and E: 0 without experts.
+    pub expert_load: (&'a [u64], usize),
     /// Updates skipped since the run began.
     pub skipped_total: u64,
     /// True when the KL to the reference was computed.
@@ -51,9 +53,12 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
     let [loss, pg_loss, kl, entropy, clipped, ratio_max_dev] = l.sums;
     // What did not happen has no figure: nothing was trained, nothing was applied.
     let trained = |x: f32| (l.trained_tok > 0).then_some(x);
+    let [compared, same] = l.compared_tok.map(|n| n as f64);
+    let bitwise = (compared > 0.0).then(|| same / compared);
     let applied = |x: f32| (l.applied > 0).then_some(x);
     for (key, value) in [
         ("rollout/logprob_max_abs_diff", json!(trained(l.logprob_max_abs_diff))),
+        ("rollout/bitwise_frac", json!(bitwise)),
         ("rollout/episodes", json!(s.episodes)),
         ("rollout/constant_groups", json!(s.constant_groups)),
         ("rollout/context_full", json!(s.rollout.context_full)),
@@ -77,6 +82,21 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
         row.insert(key.into(), value);
     }
     importance(row, &l.importance);
+    experts(row, s.expert_load);
+}
+
+/// How evenly the experts of each layer were used: the most and the least tokens of one, over its even share, of the layer
+/// where that is furthest from 1; experts that got no token; and every expert's tokens, layer by layer.
+fn experts(row: &mut Metrics, (load, count): (&[u64], usize)) {
+    let layers = || load.chunks(count.max(1)).filter(|layer| layer.iter().sum::<u64>() > 0);
+    let even = |layer: &[u64]| layer.iter().sum::<u64>() as f64 / layer.len() as f64;
+    let most = layers().map(|l| l.iter().copied().max().unwrap_or(0) as f64 / even(l)).reduce(f64::max);
+    let least = layers().map(|l| l.iter().copied().min().unwrap_or(0) as f64 / even(l)).reduce(f64::min);
+    let (Some(most), Some(least)) = (most, least) else { return };
+    row.insert("experts/load_max".into(), json!(most));
+    row.insert("experts/load_min".into(), json!(least));
+    row.insert("experts/idle".into(), json!(layers().flatten().filter(|n| **n == 0).count()));
+    row.insert("experts/tokens".into(), json!(layers().collect::<Vec<_>>()));
 }
 
 /// Ratios to the sampling policy and the weights they became, when there is a correction.
