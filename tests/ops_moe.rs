@@ -114,7 +114,7 @@ fn panels_of_experts_change_no_bit() {
     for (name, dev) in devices().into_iter().chain(medium_devices()) {
         let each = weights(&dev, DType::F32).into_iter().flat_map(|of| GROUPS.map(|group| (of, group)));
         for (of, (rows, [n, k])) in each {
-            let (e, r, len) = (rows.len(), rows.iter().sum::<usize>(), panels_len(&dev, n, k));
+            let (e, r, len) = (rows.len(), rows.iter().sum::<usize>(), panels_len(&dev, n, k, of));
             let (a, b) = (dev.upload(&normal(r * k, 1)).unwrap(), upload(&dev, &normal(e * n * k, 2), of));
             let (at, mut panels) = (dev.upload(&offsets_of(rows)).unwrap(), poisoned(&dev, e * len));
             for e in 0..e {

@@ -75,7 +75,7 @@ fn nt_panels(
     k: usize,
     store: Store,
 ) -> haggle::Result<()> {
-    let mut panels = dev.upload(&vec![f32::NAN; panels_len(dev, n, k)]).unwrap();
+    let mut panels = dev.upload(&vec![f32::NAN; panels_len(dev, n, k, DType::F32)]).unwrap();
     gemm_pack(dev, b, panels.view_mut(), n, k)?;
     assert!(panels.guard_intact());
     gemm_nt(dev, a, Matrix { rows: b, panels: Some(panels.view()) }, c, m, n, k, store)
@@ -457,4 +457,47 @@ fn sample_of_broken_logits_gives_a_token_and_says_nan() {
             assert!(logprob[0].is_nan(), "{how:?}: {logprob:?}");
         }
     }
+}
+
+/// A frozen model's matrices: held in bf16, in panels of bf16 where tiles widen them.
+#[test]
+fn a_matrix_held_in_bf16_gives_the_bits_of_its_floats_with_panels_and_without() {
+    for [m, n, k] in [[1, 1, 1], [1, 33, 7], [3, 64, 513], [14, 65, 512], [40, 31, 1025], [300, 96, 130]] {
+        let (a, c) = (noise(m * k, 1), noise(m * n, 3));
+        let narrow: Vec<bf16> = noise(n * k, 2).into_iter().map(bf16::from_f32).collect();
+        let floats: Vec<f32> = narrow.iter().map(|x| x.to_f32()).collect();
+        for store in [Store::Set, Store::Add] {
+            let want = product(&device(1, Isa::Portable), gemm_nt_rows, &a, &floats, &c, [m, n, k], store);
+            for (name, dev) in devices() {
+                let (rows, a) = (dev.upload(&narrow).unwrap(), dev.upload(&a).unwrap());
+                let len = panels_len(&dev, n, k, DType::Bf16);
+                let mut panels = dev.upload(&vec![f32::NAN; len]).unwrap();
+                gemm_pack(&dev, rows.view(), panels.view_mut(), n, k).unwrap();
+                assert!(panels.guard_intact());
+                for (how, panels) in [("rows", None), ("panels", Some(panels.view()))] {
+                    let mut c = dev.upload(&c).unwrap();
+                    let b = Matrix { rows: rows.view(), panels };
+                    gemm_nt(&dev, a.view(), b, c.view_mut(), m, n, k, store).unwrap();
+                    assert!(c.guard_intact());
+                    same(&format!("{name} {how} {m} {n} {k} {store:?}"), &dev.to_vec::<f32>(c.view()), &want);
+                }
+                if name.starts_with("Avx512") && Isa::detect() == Isa::Avx512 {
+                    assert!(2 * len == panels_len(&dev, n, k, DType::F32), "half the bytes are read");
+                }
+            }
+        }
+    }
+}
+
+fn gemm_nt_rows(
+    dev: &Device,
+    a: View,
+    b: View,
+    c: ViewMut,
+    m: usize,
+    n: usize,
+    k: usize,
+    store: Store,
+) -> haggle::Result<()> {
+    gemm_nt(dev, a, b, c, m, n, k, store)
 }

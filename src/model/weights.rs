@@ -95,10 +95,10 @@ impl Weights {
             let table = rope::table(config.max_position_embeddings, &config.rope.frequencies(config.head_dim));
             dev.write(rope.view_mut(), &table);
         }
-        let mut end = 0;
+        let (mut end, dtype) = (0, if matches!(held, Held::Frozen { .. }) { DType::Bf16 } else { DType::F32 });
         let mut place = |spec: &TensorSpec| {
             let start = end;
-            end += spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k));
+            end += spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype));
             start..end
         };
         let panels_at = layout.specs.iter().map(&mut place).collect();

@@ -87,7 +87,7 @@ fn forward(s: &mut Stage, [m, n, k]: [usize; 3]) -> Result<()> {
         return Ok(());
     }
     let (a, b) = (s.input(m * k)?, s.input(n * k)?);
-    let (mut c, len) = (s.out(m * n)?, panels_len(&s.dev, n, k));
+    let (mut c, len) = (s.out(m * n)?, panels_len(&s.dev, n, k, s.dtype));
     let cost = cost::gemm(m, n, k, [s.dtype; 2], s.dtype, false);
     let want = || oracle::gemm_nt(&a.values, &b.values, m, n, k);
     // What benchmarks compare with: a kernel, but no op.

@@ -9,7 +9,7 @@ pub mod gpu;
 pub mod oracle;
 
 use super::want;
-use crate::device::{Device, View, ViewMut};
+use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 
 /// Whether a product replaces its output or is added to it.
@@ -51,7 +51,7 @@ pub fn gemm_nt<'b>(
     let Matrix { rows: b, panels } = b.into();
     check("gemm_nt", a, b, &c, m, n, k)?;
     if let Some(panels) = panels {
-        want("gemm_nt", "panels of b", panels.len(), panels_len(dev, n, k))?;
+        want("gemm_nt", "panels of b", panels.len(), panels_len(dev, n, k, b.dtype()))?;
     }
     let _span = dev.op("gemm_nt", || cost::gemm(m, n, k, [a, b].map(|x| x.dtype()), c.dtype(), store == Store::Add));
     match dev {
@@ -64,10 +64,10 @@ pub fn gemm_nt<'b>(
     Ok(())
 }
 
-/// Elements of the panels of a matrix `[N, K]`; 0 on a device whose products read matrices as they are stored.
-pub fn panels_len(dev: &Device, n: usize, k: usize) -> usize {
+/// Elements, in f32, of the panels of a matrix `[N, K]` of a number type; 0 on a device whose products read matrices as they are stored.
+pub fn panels_len(dev: &Device, n: usize, k: usize, dtype: DType) -> usize {
     match dev {
-        Device::Cpu(cpu) => cpu::panels_len(cpu, n, k),
+        Device::Cpu(cpu) => cpu::panels_len(cpu, n, k, dtype == DType::Bf16),
         Device::Gpu(_) => 0,
     }
 }
@@ -75,7 +75,7 @@ pub fn panels_len(dev: &Device, n: usize, k: usize) -> usize {
 /// b `[N, K]` in the order in which [`gemm_nt`] reads it; panels `[panels_len]`.
 pub fn gemm_pack(dev: &Device, b: View, mut panels: ViewMut, n: usize, k: usize) -> Result<()> {
     want("gemm_pack", "b has N K elements", b.len(), n * k)?;
-    want("gemm_pack", "panels of b", panels.len(), panels_len(dev, n, k))?;
+    want("gemm_pack", "panels of b", panels.len(), panels_len(dev, n, k, b.dtype()))?;
     let _span = dev.op("gemm_pack", || crate::ops::embed::cost::copy(panels.len(), b.dtype(), panels.dtype()));
     match dev {
         Device::Cpu(cpu) => cpu::gemm_pack(cpu, b.into(), panels.host_mut(), n, k),

@@ -104,7 +104,7 @@ fn weights(s: &mut Stage, [r, e, m, n]: [usize; 4], store: Store) -> Result<()> 
 
 /// The forward with weights in panels, where the device has any.
 fn packed(s: &mut Stage, [r, e, n, k]: [usize; 4]) -> Result<()> {
-    let len = panels_len(&s.dev, n, k);
+    let len = panels_len(&s.dev, n, k, s.dtype);
     if len == 0 || !s.wants(&["gemm_grouped_nt"]) {
         return Ok(());
     }

@@ -41,7 +41,7 @@ pub(crate) fn gemm_grouped_nt(
     k: usize,
     store: Store,
 ) {
-    let (c, len) = (Shared::new(c), panels_len(cpu, n, k));
+    let (c, len) = (Shared::new(c), panels_len(cpu, n, k, matches!(b, Factor::Bf16(_))));
     run_groups(cpu, offsets.len() - 1, |e| {
         let rows = rows(offsets, e);
         let (a, b) = (a.at(of(&rows, k)), b.at(e * n * k..(e + 1) * n * k));

@@ -30,7 +30,7 @@ pub fn gemm_grouped_nt<'b>(
     let (op, Matrix { rows: b, panels }, e) = ("gemm_grouped_nt", b.into(), groups(offsets));
     let r = check(op, a, b, &c, [e, n, k])?;
     if let Some(panels) = panels {
-        want(op, "panels of each matrix of b", panels.len(), e * panels_len(dev, n, k))?;
+        want(op, "panels of each matrix of b", panels.len(), e * panels_len(dev, n, k, b.dtype()))?;
     }
     let (adds, of) = (store == Store::Add, [a, b].map(|x| x.dtype()));
     let _span = dev.op("gemm_grouped_nt", || cost::gemm_grouped([r, n, k], e, of, c.dtype(), adds));

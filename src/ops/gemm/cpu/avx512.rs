@@ -11,12 +11,25 @@ const STEP: usize = 16;
 
 pub(super) struct F32;
 
+/// The tiles of f32 on panels of bf16.
+pub(super) struct Widened;
+
+impl Set for Widened {
+    const KERNELS: Kernels = Kernels {
+        halves: true,
+        rows: &ROWS_OF_HALVES,
+        bf16: Packs { transpose: turn_halves, ..F32::KERNELS.bf16 },
+        ..F32::KERNELS
+    };
+}
+
 impl Set for F32 {
     const KERNELS: Kernels = Kernels {
         mr: MR,
         nr: NR,
         step: STEP,
         steps: 1,
+        halves: false,
         rows: &ROWS,
         cols: &COLS,
         f32: Packs { transpose, copy_a: copy::<1>, copy_b: copy::<2>, row: pack::row, in_place: true },
@@ -30,11 +43,11 @@ impl Set for F32 {
     };
 }
 
-/// One tile by an instruction of a target feature. Each row is (number, its two accumulators, address of its element of
+/// One tile by an instruction of a target feature, and how it takes two elements of a panel, `$turn` bytes. Each row is (number, its two accumulators, address of its element of
 /// A: `a7` is row 7); the second element of a turn stands `$step` bytes on. In assembly, because compilers keep 28
 /// accumulators in registers on some days only.
 macro_rules! tile {
-    ($op:literal $feature:literal $step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
+    ($op:literal $feature:literal $load:tt $step:literal; $(($i:literal $r0:tt $r1:tt $at:literal))*) => {{
         /// # Safety
         /// As [`Tile`] says, on a machine with AVX-512 F and the feature.
         #[target_feature(enable = $feature)]
@@ -60,11 +73,9 @@ macro_rules! tile {
                     "test {turns}, {turns}",
                     "jz 3f",
                     "2:",
-                    "vmovaps zmm0, [{b}]",
-                    "vmovaps zmm1, [{b} + 64]",
+                    load_b!($load first),
                     $(fma_row!($op, $at, "0", $r0, $r1),)*
-                    "vmovaps zmm0, [{b} + 128]",
-                    "vmovaps zmm1, [{b} + 192]",
+                    load_b!($load second),
                     $(fma_row!($op, $at, $step, $r0, $r1),)*
                     "prefetcht1 [{p0}]",
                     "prefetcht1 [{p1}]",
@@ -72,14 +83,13 @@ macro_rules! tile {
                     "add {p1}, {s1}",
                     concat!("add {a}, 2 * ", $step),
                     concat!("add {a7}, 2 * ", $step),
-                    "add {b}, 256",
+                    load_b!($load turn),
                     "dec {turns}",
                     "jnz 2b",
                     "3:",
                     "test {odd}, {odd}",
                     "jz 4f",
-                    "vmovaps zmm0, [{b}]",
-                    "vmovaps zmm1, [{b} + 64]",
+                    load_b!($load first),
                     $(fma_row!($op, $at, "0", $r0, $r1),)*
                     "4:",
                     a = inout(reg) a => _,
@@ -110,6 +120,29 @@ macro_rules! tile {
     }};
 }
 
+/// The 32 columns of an element of a panel, the first or the second of a turn, into two registers; and on to the next turn.
+/// `halves` are bf16, widened.
+macro_rules! load_b {
+    (whole first) => {
+        "vmovaps zmm0, [{b}]\nvmovaps zmm1, [{b} + 64]"
+    };
+    (whole second) => {
+        "vmovaps zmm0, [{b} + 128]\nvmovaps zmm1, [{b} + 192]"
+    };
+    (whole turn) => {
+        "add {b}, 256"
+    };
+    (halves first) => {
+        "vpmovzxwd zmm0, ymmword ptr [{b}]\nvpmovzxwd zmm1, ymmword ptr [{b} + 32]\nvpslld zmm0, zmm0, 16\nvpslld zmm1, zmm1, 16"
+    };
+    (halves second) => {
+        "vpmovzxwd zmm0, ymmword ptr [{b} + 64]\nvpmovzxwd zmm1, ymmword ptr [{b} + 96]\nvpslld zmm0, zmm0, 16\nvpslld zmm1, zmm1, 16"
+    };
+    (halves turn) => {
+        "add {b}, 128"
+    };
+}
+
 /// One row's two multiply-adds of one element, `$more` bytes on in A.
 macro_rules! fma_row {
     ($op:literal, $at:literal, $more:literal, $r0:tt, $r1:tt) => {
@@ -133,7 +166,9 @@ macro_rules! fma_row {
 
 /// The tiles of 1, 2, ... rows of a list.
 macro_rules! tiles {
-    ($op:literal $feature:literal $step:literal; $($row:tt)*) => { tiles!(@ ($op $feature $step) [] [] $($row)*) };
+    ($op:literal $feature:literal $load:tt $step:literal; $($row:tt)*) => {
+        tiles!(@ ($op $feature $load $step) [] [] $($row)*)
+    };
     (@ ($($how:tt)*) [$($tile:expr,)*] [$($done:tt)*] $next:tt $($rest:tt)*) => {
         tiles!(@ ($($how)*) [$($tile,)* tile!($($how)*; $($done)* $next),] [$($done)* $next] $($rest)*)
     };
@@ -142,8 +177,8 @@ macro_rules! tiles {
 
 /// Row i of A `lda` elements on: element (i, q) at `i lda + q`.
 macro_rules! by_rows {
-    ($op:literal $feature:literal) => {
-        tiles! { $op $feature "4";
+    ($op:literal $feature:literal $load:tt) => {
+        tiles! { $op $feature $load "4";
         (0 "zmm2" "zmm3" "{a}")
         (1 "zmm4" "zmm5" "{a}+{l1}")
         (2 "zmm6" "zmm7" "{a}+{l1}*2")
@@ -165,7 +200,7 @@ macro_rules! by_rows {
 /// A packed by steps of 16 elements: element (i, q) at `16 q + i`.
 macro_rules! by_steps {
     ($op:literal $feature:literal) => {
-        tiles! { $op $feature "64";
+        tiles! { $op $feature whole "64";
         (0 "zmm2" "zmm3" "{a}")
         (1 "zmm4" "zmm5" "{a}+4")
         (2 "zmm6" "zmm7" "{a}+8")
@@ -184,10 +219,25 @@ macro_rules! by_steps {
     };
 }
 
-static ROWS: [Tile; MR] = by_rows!("vfmadd231ps" "avx512f");
+static ROWS: [Tile; MR] = by_rows!("vfmadd231ps" "avx512f" whole);
+static ROWS_OF_HALVES: [Tile; MR] = by_rows!("vfmadd231ps" "avx512f" halves);
 static COLS: [Tile; MR] = by_steps!("vfmadd231ps" "avx512f");
-pub(super) static ROWS_OF_PAIRS: [Tile; MR] = by_rows!("vdpbf16ps" "avx512f,avx512bf16");
+pub(super) static ROWS_OF_PAIRS: [Tile; MR] = by_rows!("vdpbf16ps" "avx512f,avx512bf16" whole);
 pub(super) static COLS_OF_PAIRS: [Tile; MR] = by_steps!("vdpbf16ps" "avx512f,avx512bf16");
+
+/// As [`pack::transpose`] to 32 columns that stay bf16, element by element.
+///
+/// # Safety
+/// As there; the panel holds `kc` rows of 32 bf16.
+unsafe fn turn_halves(b: *const bf16, ld: usize, width: usize, kc: usize, panel: *mut f32) {
+    let panel = panel.cast::<bf16>();
+    for q in 0..kc {
+        for j in 0..NR {
+            // SAFETY: row j < width and step q < kc, as promised.
+            unsafe { panel.add(q * NR + j).write(if j < width { *b.add(j * ld + q) } else { bf16::ZERO }) };
+        }
+    }
+}
 
 /// The first `n` lanes of 16.
 pub(super) fn lanes(n: usize) -> __mmask16 {

@@ -87,6 +87,8 @@ pub(crate) struct Kernels {
     pub step: usize,
     /// Steps of K in an element.
     pub steps: usize,
+    /// Panels of B hold bf16, two in an element, which the tile widens: half the bytes to read, the same products.
+    pub halves: bool,
     /// By rows - 1, for A by rows.
     pub rows: &'static [Tile],
     /// By rows - 1, for A packed by steps.
@@ -101,6 +103,11 @@ impl Kernels {
     /// Elements in a row or column of `kc` steps.
     fn elements(&self, kc: usize) -> usize {
         kc.div_ceil(self.steps)
+    }
+
+    /// Elements of a panel of B of `kc` steps.
+    fn panel_len(&self, kc: usize) -> usize {
+        if self.halves { kc * self.nr / 2 } else { self.elements(kc) * self.nr }
     }
 }
 
@@ -123,6 +130,15 @@ fn kernels(cpu: &Cpu) -> &'static Kernels {
         (Isa::Avx2, Precision::Medium) => &Rounded::<avx2::F32>::KERNELS,
         (_, Precision::Highest) => &portable::F32::KERNELS,
         (_, Precision::Medium) => &Rounded::<portable::F32>::KERNELS,
+    }
+}
+
+/// The same for a B that is packed beforehand: in bf16 where it is held so, no precision is lost, and tiles can widen it.
+fn kernels_of(cpu: &Cpu, packed_bf16: bool) -> &'static Kernels {
+    match (cpu.isa, cpu.precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Highest) if packed_bf16 => &avx512::Widened::KERNELS,
+        _ => kernels(cpu),
     }
 }
 
@@ -170,20 +186,21 @@ pub fn gemm_nt(
 }
 
 /// See [`crate::ops::gemm::panels_len`].
-pub fn panels_len(cpu: &Cpu, n: usize, k: usize) -> usize {
-    let kernels = kernels(cpu);
-    n.next_multiple_of(kernels.nr) * kernels.elements(k)
+pub fn panels_len(cpu: &Cpu, n: usize, k: usize, is_bf16: bool) -> usize {
+    let kernels = kernels_of(cpu, is_bf16);
+    n.div_ceil(kernels.nr) * kernels.panel_len(k)
 }
 
 /// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[elements(kc), nr]`, side by side.
 pub fn gemm_pack(cpu: &Cpu, b: Factor, panels: &mut [f32], n: usize, k: usize) {
-    let (kernels, to) = (kernels(cpu), Shared::new(panels));
-    assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k), "gemm_pack: sizes");
+    let is_bf16 = matches!(b, Factor::Bf16(_));
+    let (kernels, to) = (kernels_of(cpu, is_bf16), Shared::new(panels));
+    assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k, is_bf16), "gemm_pack: sizes");
     let n_panels = n.div_ceil(kernels.nr);
     cpu.pool.run(n_panels * k.div_ceil(KC), |task| {
         let (k0, j) = (task / n_panels * KC, task % n_panels * kernels.nr);
         let (kc, width) = (KC.min(k - k0), kernels.nr.min(n - j));
-        let (mut scratch, len) = (pack::Scratch::new(), kernels.elements(kc) * kernels.nr);
+        let (mut scratch, len) = (pack::Scratch::new(), kernels.panel_len(kc));
         let (_, packed) = scratch.get();
         // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
         unsafe {
@@ -198,7 +215,7 @@ pub fn gemm_pack(cpu: &Cpu, b: Factor, panels: &mut [f32], n: usize, k: usize) {
 
 /// Where, in the panels of a whole matrix, the one of column `j` and of the `kc` steps from `k0` on starts.
 fn panel_at(n_panels: usize, kernels: &Kernels, k0: usize, kc: usize, j: usize) -> usize {
-    kernels.elements(k0) * n_panels * kernels.nr + j * kernels.elements(kc)
+    kernels.panel_len(k0) * n_panels + j / kernels.nr * kernels.panel_len(kc)
 }
 
 /// See [`crate::ops::gemm::gemm_nn`].
@@ -217,7 +234,7 @@ pub(crate) fn run(cpu: &Cpu, p: Product) {
     if p.m == 0 || p.n == 0 {
         return;
     }
-    let kernels = kernels(cpu);
+    let kernels = kernels_of(cpu, p.packed_bf16());
     let threads = if p.m * p.n * p.k < INLINE { 1 } else { cpu.pool.threads() };
     let (rows, cols) =
         if p.a_by_k { split_evenly(p.m, p.n, kernels, threads) } else { split(p.m, p.n, kernels, threads) };
@@ -280,12 +297,12 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
 /// The tiles of one row of tiles.
 fn tile_row(p: &Product, kernels: &Kernels, place: &Place, t: usize, (a, lda): (*const f32, usize), b: *const f32) {
     let (rows, cols, load) = (place.tile(t), &place.cols, place.k0 > 0 || p.store == Store::Add);
-    let (nr, len) = (kernels.nr, kernels.elements(place.kc));
+    let (nr, len, panel_len) = (kernels.nr, kernels.elements(place.kc), kernels.panel_len(place.kc));
     let tile = if p.a_by_k { kernels.cols[rows.len() - 1] } else { kernels.rows[rows.len() - 1] };
     for j in cols.clone().step_by(nr) {
         let ahead = place.ahead(p, kernels, t, j);
         // SAFETY: the panel of column j; in bounds of C, as rows and cols are; tasks hold disjoint blocks of C.
-        let (panel, c) = unsafe { (b.add((j - cols.start) * len), p.c.ptr().add(rows.start * p.ldc + j)) };
+        let (panel, c) = unsafe { (b.add((j - cols.start) / nr * panel_len), p.c.ptr().add(rows.start * p.ldc + j)) };
         if j + nr <= cols.end {
             // SAFETY: A holds `len` elements of rows.len() rows, the panel `len nr`, and the tile is inside C.
             unsafe { tile(len, a, lda, panel, c, p.ldc, load, ahead) };

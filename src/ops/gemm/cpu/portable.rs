@@ -9,8 +9,17 @@ const NR: usize = 16;
 pub(super) struct F32;
 
 impl Set for F32 {
-    const KERNELS: Kernels =
-        Kernels { mr: MR, nr: NR, step: MR, steps: 1, rows: &ROWS, cols: &COLS, f32: packs(true), bf16: packs(false) };
+    const KERNELS: Kernels = Kernels {
+        mr: MR,
+        nr: NR,
+        step: MR,
+        steps: 1,
+        halves: false,
+        rows: &ROWS,
+        cols: &COLS,
+        f32: packs(true),
+        bf16: packs(false),
+    };
 }
 
 const fn packs<T: Float>(in_place: bool) -> Packs<T> {

@@ -96,6 +96,11 @@ impl<'a> Product<'a> {
         Product { c, ..self }
     }
 
+    /// B has panels, and is held in bf16.
+    pub(super) fn packed_bf16(&self) -> bool {
+        self.panels.is_some() && matches!(self.b, Factor::Bf16(_))
+    }
+
     /// Of an A whose rows, as it is stored, lie so far apart.
     pub fn lda(self, lda: usize) -> Product<'a> {
         Product { lda, ..self }
