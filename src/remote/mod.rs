@@ -2,7 +2,7 @@
 //!
 //! The one idea: a reply either comes whole and as the protocol says, or it does not come at all. What fails is tried again,
 //! later and later; what keeps failing is lost, with its reason; and a server that fails everything is left alone for a
-//! while ([`breaker`]) and then given up. It knows no game: what a lost reply means is for the episode to say.
+//! while (`breaker.rs`) and then given up. It knows no game: what a lost reply means is for the episode to say.
 
 mod answer;
 mod breaker;

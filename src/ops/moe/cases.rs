@@ -1,4 +1,4 @@
-//! Cases of routing: one expert, all of them, odd numbers, the most; the rows that routing moves: [`super::cases_rows`].
+//! Cases of routing: one expert, all of them, odd numbers, the most; the rows that routing moves: `cases_rows.rs`.
 
 use super::cases_rows::{self, Routed};
 use super::{cost, oracle};
