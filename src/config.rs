@@ -8,6 +8,7 @@ mod check;
 mod credit;
 mod fields;
 pub mod paths;
+pub mod presets;
 mod print;
 mod read;
 mod seller;
@@ -16,6 +17,7 @@ pub use fields::{Field, SELLERS, Slot, TASKS};
 pub use paths::is_address;
 pub use read::Override;
 
+use self::presets::Preset;
 use crate::device::{DType, Device, Precision};
 use crate::error::{Error, Result, shown};
 use serde::Serialize;
@@ -333,6 +335,14 @@ impl Config {
     /// As [`Device::open_at`].
     pub fn open_device(&self) -> Result<Device> {
         Device::open_at(&self.device, self.threads, self.precision())
+    }
+
+    /// The config of a preset, overrides applied.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with a line for every problem.
+    pub fn of_preset(preset: Preset, overrides: &[Override]) -> Result<Config> {
+        Config::parse(&format!("preset {}", preset.name), preset.toml, overrides)
     }
 
     /// Reads a file (none: all defaults), applies overrides in order, checks everything at once.

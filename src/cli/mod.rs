@@ -23,6 +23,7 @@ mod signals;
 pub mod tables;
 pub mod train;
 
+use crate::config::presets::preset;
 use crate::config::{Config, Override, paths};
 use crate::error::{Error, Result, shown};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -111,6 +112,9 @@ pub struct Globals {
     /// Read the config from a TOML file; relative paths in it start at the working directory, ~/ is the home
     #[arg(long, global = true, value_name = "FILE", value_parser = path(), help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
+    /// Begin with a preset: paper (arXiv:2604.09855), dense-0.1b, dense-1b, dense-8b; `haggle config --preset NAME` shows it
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "config", help_heading = "Everywhere")]
+    pub preset: Option<String>,
     /// Print JSON for machines
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
@@ -122,7 +126,18 @@ impl Globals {
     /// # Errors
     /// Everything wrong with the config, at once.
     pub fn resolve(&self, flags: &[(&str, &str, Option<String>)]) -> Result<Config> {
-        Config::load(self.config.as_deref(), &self.overrides(flags)?)
+        self.load(self.config.as_deref(), &self.overrides(flags)?)
+    }
+
+    /// A config of this call's preset, or else of `file`.
+    ///
+    /// # Errors
+    /// Everything wrong with the config, at once.
+    pub fn load(&self, file: Option<&Path>, overrides: &[Override]) -> Result<Config> {
+        match &self.preset {
+            Some(name) => Config::of_preset(preset(name)?, overrides),
+            None => Config::load(file, overrides),
+        }
     }
 
     /// The same for a command that opens a trained model: without `--config`, the config its run was made with.
@@ -132,7 +147,7 @@ impl Globals {
     pub fn resolve_for(&self, model: &Path, flags: &[(&str, &str, Option<String>)]) -> Result<Config> {
         let own = ["config.toml", "haggle/config.toml"].map(|name| model.join(name));
         let file = self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()));
-        Config::load(file.as_deref(), &self.overrides(flags)?)
+        self.load(file.as_deref(), &self.overrides(flags)?)
     }
 
     /// The overrides of this call, in the order they apply.

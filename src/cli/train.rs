@@ -248,7 +248,7 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
     }
     let mut overrides = globals.overrides(&flags)?;
     overrides.push(crate::config::Override { origin: "--out".into(), key: "run.out".into(), value: path_text(&run) });
-    Config::load(Some(globals.config.as_deref().unwrap_or(&own)), &overrides)
+    globals.load(Some(globals.config.as_deref().unwrap_or(&own)), &overrides)
 }
 
 /// The run of the highest number.

@@ -270,3 +270,18 @@ fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
         assert!(!problem(set).contains("; write"), "{}", problem(set));
     }
 }
+
+#[test]
+fn every_preset_is_a_config_and_sets_what_it_says() {
+    for preset in presets::PRESETS {
+        let config = Config::of_preset(preset, &[]).unwrap();
+        assert_ne!(config, Config::default(), "{}", preset.name);
+        assert!(preset.toml.starts_with("# "), "{} says where it comes from", preset.name);
+    }
+    let paper = Config::of_preset(presets::preset("paper").unwrap(), &[]).unwrap();
+    let g = (&paper.grpo, &paper.rollout);
+    assert_eq!((g.0.steps, g.0.kl, g.1.products_per_step, g.1.group_size), (60, 0.0, 64, 8));
+    assert_eq!((paper.optim.lr, paper.rollout.seller_temperature), (3e-5, 0.7));
+    let problem = presets::preset("papers").unwrap_err().to_string();
+    assert!(problem.contains("paper, dense-0.1b, dense-1b, dense-8b"), "{problem}");
+}
