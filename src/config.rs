@@ -8,16 +8,16 @@ mod check;
 mod credit;
 mod fields;
 pub mod paths;
-pub mod presets;
 mod print;
 mod read;
+pub mod recipes;
 mod seller;
 
 pub use fields::{Field, SELLERS, Slot, TASKS};
 pub use paths::is_address;
 pub use read::Override;
 
-use self::presets::Preset;
+use self::recipes::Recipe;
 use crate::device::{DType, Device, Precision};
 use crate::error::{Error, Result, shown};
 use serde::Serialize;
@@ -337,12 +337,12 @@ impl Config {
         Device::open_at(&self.device, self.threads, self.precision())
     }
 
-    /// The config of a preset, overrides applied.
+    /// The config of a recipe, overrides applied.
     ///
     /// # Errors
     /// [`Error::Config`] with a line for every problem.
-    pub fn of_preset(preset: Preset, overrides: &[Override]) -> Result<Config> {
-        Config::parse(&format!("preset {}", preset.name), preset.toml, overrides)
+    pub fn of_recipe(recipe: Recipe, overrides: &[Override]) -> Result<Config> {
+        Config::parse(&format!("recipe {}", recipe.name), recipe.toml, overrides)
     }
 
     /// Reads a file (none: all defaults), applies overrides in order, checks everything at once.

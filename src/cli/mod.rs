@@ -23,7 +23,7 @@ mod signals;
 pub mod tables;
 pub mod train;
 
-use crate::config::presets::preset;
+use crate::config::recipes::recipe;
 use crate::config::{Config, Override, paths};
 use crate::error::{Error, Result, shown};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -112,9 +112,9 @@ pub struct Globals {
     /// Read the config from a TOML file; relative paths in it start at the working directory, ~/ is the home
     #[arg(long, global = true, value_name = "FILE", value_parser = path(), help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
-    /// Begin with a preset: paper (arXiv:2604.09855), dense-0.1b, dense-1b, dense-8b; `haggle config --preset NAME` shows it
+    /// Begin with a recipe: paper (arXiv:2604.09855), dense-0.1b, dense-1b, dense-8b; `haggle config --recipe NAME` shows it
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "config", help_heading = "Everywhere")]
-    pub preset: Option<String>,
+    pub recipe: Option<String>,
     /// Print JSON for machines
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
@@ -129,13 +129,13 @@ impl Globals {
         self.load(self.config.as_deref(), &self.overrides(flags)?)
     }
 
-    /// A config of this call's preset, or else of `file`.
+    /// A config of this call's recipe, or else of `file`.
     ///
     /// # Errors
     /// Everything wrong with the config, at once.
     pub fn load(&self, file: Option<&Path>, overrides: &[Override]) -> Result<Config> {
-        match &self.preset {
-            Some(name) => Config::of_preset(preset(name)?, overrides),
+        match &self.recipe {
+            Some(name) => Config::of_recipe(recipe(name)?, overrides),
             None => Config::load(file, overrides),
         }
     }

@@ -272,16 +272,16 @@ fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
 }
 
 #[test]
-fn every_preset_is_a_config_and_sets_what_it_says() {
-    for preset in presets::PRESETS {
-        let config = Config::of_preset(preset, &[]).unwrap();
-        assert_ne!(config, Config::default(), "{}", preset.name);
-        assert!(preset.toml.starts_with("# "), "{} says where it comes from", preset.name);
+fn every_recipe_is_a_config_and_sets_what_it_says() {
+    for recipe in recipes::RECIPES {
+        let config = Config::of_recipe(recipe, &[]).unwrap();
+        assert_ne!(config, Config::default(), "{}", recipe.name);
+        assert!(recipe.toml.starts_with("# "), "{} says where it comes from", recipe.name);
     }
-    let paper = Config::of_preset(presets::preset("paper").unwrap(), &[]).unwrap();
+    let paper = Config::of_recipe(recipes::recipe("paper").unwrap(), &[]).unwrap();
     let g = (&paper.grpo, &paper.rollout);
     assert_eq!((g.0.steps, g.0.kl, g.1.products_per_step, g.1.group_size), (60, 0.0, 64, 8));
     assert_eq!((paper.optim.lr, paper.rollout.seller_temperature), (3e-5, 0.7));
-    let problem = presets::preset("papers").unwrap_err().to_string();
+    let problem = recipes::recipe("papers").unwrap_err().to_string();
     assert!(problem.contains("paper, dense-0.1b, dense-1b, dense-8b"), "{problem}");
 }
