@@ -29,13 +29,7 @@ pub fn open(dev: &Device, name: &str, config: &Config) -> Result<Base> {
         return Ok(Base { weights: weights(dev, name, config)?, chat: embedded::chat()? });
     }
     let folder = folder(&place(name))?;
-    let base = Base { weights: weights(dev, name, config)?, chat: Chat::load(&folder)? };
-    let (rows, vocab) = (base.weights.config.vocab_size, base.chat.tokenizer.vocab());
-    if vocab > rows {
-        let what = format!("the tokenizer has {vocab} tokens, the model's embedding {rows} rows");
-        return Err(Error::data(folder, what));
-    }
-    Ok(base)
+    Ok(Base { weights: weights(dev, name, config)?, chat: Chat::load(&folder)? })
 }
 
 /// The weights alone of a model by name, frozen: all that ids to ids needs.
@@ -45,9 +39,29 @@ pub fn open(dev: &Device, name: &str, config: &Config) -> Result<Base> {
 pub fn weights(dev: &Device, name: &str, config: &Config) -> Result<Weights> {
     let weights = match name == embedded::NAME {
         true => embedded::weights(dev)?.compute_in(dev, config.compute())?.frozen(dev)?,
-        false => Weights::load_frozen(dev, &checked(&place(name))?, config.compute())?,
+        false => {
+            let folder = checked(&place(name))?;
+            refuse_wide_tokenizer(&folder)?;
+            Weights::load_frozen(dev, &folder, config.compute())?
+        }
     };
     Ok(weights.within(config.model.context))
+}
+
+/// Every id that the tokenizer of a folder makes has a row in the embedding.
+fn refuse_wide_tokenizer(folder: &Path) -> Result<()> {
+    let (end, rows) = (files::token_end(folder)?, ModelConfig::read(&folder.join("config.json"))?.vocab_size);
+    match end {
+        Some(end) if end > rows => {
+            let what = format!(
+                "the tokenizer has ids up to {}, the model's embedding {rows} rows (vocab_size); take the tokenizer \
+                 that the model was trained with",
+                end - 1
+            );
+            Err(Error::data(folder, what))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tokenizer and template of a model by name, as generation uses them.
@@ -112,6 +126,7 @@ pub fn shapes(config: &Config) -> Result<(ModelConfig, Option<ModelConfig>)> {
 
 /// The folder that holds the weights: the path itself, or the latest checkpoint of a run directory.
 pub fn folder(path: &Path) -> Result<PathBuf> {
+    files::refuse_gguf(path)?;
     if !path.is_dir() {
         return Err(Error::io(path, "no such folder; give a Hugging Face folder or a run directory"));
     }

@@ -9,6 +9,9 @@ use chrono::{DateTime, Local};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
+/// Instructions that one rendering may take: a template of a published model takes a thousand a turn.
+const FUEL: u64 = 20_000_000;
+
 /// A template, ready to render.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -46,7 +49,10 @@ impl Template {
 
 /// An error in one line: the template's own line, and what happened there.
 fn told(e: &Error) -> String {
-    let what = e.detail().map_or(e.kind().to_string(), str::to_string);
+    let what = match e.kind() {
+        ErrorKind::OutOfFuel => format!("runs longer than {FUEL} instructions; does it loop forever?"),
+        kind => e.detail().map_or(kind.to_string(), str::to_string),
+    };
     let what: Vec<&str> = what.split_whitespace().collect();
     let line = e.line().map_or(String::new(), |line| format!("line {line}: "));
     format!("{line}{}", what.join(" "))
@@ -54,6 +60,7 @@ fn told(e: &Error) -> String {
 
 fn environment(now: DateTime<Local>) -> Environment<'static> {
     let mut env = Environment::new();
+    env.set_fuel(Some(FUEL));
     env.set_trim_blocks(true);
     env.set_lstrip_blocks(true);
     minijinja_contrib::add_to_environment(&mut env);

@@ -147,6 +147,11 @@ fn how(args: &GenerateArgs, config: &Config, shape: &ModelConfig, prompts: &Prom
     if stops.iter().any(String::is_empty) {
         return Err(Error::Config { problems: vec!["--stop: an empty string ends every text; leave it out".into()] });
     }
+    if ends.is_empty() && stops.is_empty() {
+        let what = "no token ends a text: name one as eos_token_id in config.json or generation_config.json, as eos_token \
+                    in tokenizer_config.json, or end texts with --stop";
+        return Err(Error::data(place(&config.model.base), what));
+    }
     Ok(How { sampling, ends, stops, seed: config.seed })
 }
 
