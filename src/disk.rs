@@ -54,6 +54,12 @@ pub fn try_file(path: &Path) -> Result<()> {
     tried.map_err(|e| Error::io(path, format!("cannot write: {e}; name another place")))
 }
 
+/// Bytes that can still be written below a folder that is there, where the file system says it.
+pub fn free_bytes(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The bytes of a file that came from a repository.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! `haggle init`: a new model folder: random, supervised on generated dialogues, or taught the format of a set task.
 
+mod random;
+
 use super::progress::Live;
 use super::{Exit, Globals, command_line, out, path_text, quoted, signals};
 use crate::config::Config;
@@ -8,6 +10,7 @@ use crate::device::Device;
 use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result, shown};
 use crate::model::ModelConfig;
+use crate::model::config::PRESETS;
 use crate::setup::{Setup, base, known};
 use crate::sft::dialogues::{self, Dialogues};
 use crate::sft::probe::{Probe, probe};
@@ -37,13 +40,17 @@ Examples:
   haggle init --preset tiny --out base                          tokenizer and random weights
   haggle init --preset tiny --supervised --out base --seed 1    the recipe of the embedded model
   haggle init --preset tiny --supervised --tokens 2000000 --out quick
+  haggle init --preset qwen3-8b --out random                    random bf16 weights of that shape, in shards
+  haggle init --preset qwen3-30b-a3b --layers 2 --experts 8 --out cut
   haggle init --preset tiny --out base --dialogues 1000         and dialogues for tools/check_transformers.py
   haggle init --task recommend --tokens 2000000 --out shop      the embedded model, taught a task's format; then
   haggle train --task recommend --model shop --set task.supervised_tokens=0 --set model.seller=embedded")]
 pub struct InitArgs {
-    /// The model's shape
-    #[arg(long, value_name = "NAME", default_value = "tiny", value_parser = ["tiny"])]
+    /// The model's shape: tiny, which can be trained from nothing, or that of a published model with random weights
+    #[arg(long, value_name = "NAME", default_value = "tiny", value_parser = PRESETS)]
     preset: String,
+    #[command(flatten)]
+    random: random::RandomArgs,
     /// Train it on generated dialogues of both roles
     #[arg(long)]
     supervised: bool,
@@ -89,6 +96,20 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
         .ok_or_else(|| Error::Config { problems: vec!["init needs --out DIR: the folder to make".into()] })?;
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Error::io(dir, "is not empty; name another directory with --out"));
+    }
+    if args.preset != "tiny" {
+        let trains = [("--supervised", args.supervised), ("--task", args.task.is_some())];
+        if let Some((option, _)) = trains.into_iter().find(|(_, given)| *given) {
+            let what = format!("{option}: random weights of {} are not trained here; leave it out", args.preset);
+            return Err(Error::Config { problems: vec![what] });
+        }
+        make_writable(dir)?;
+        return random::run(args, config.seed, dir, globals);
+    }
+    if let Some(option) = args.random.given() {
+        let what =
+            format!("{option}: is of the other presets, tiny has its own; leave it out or name another --preset");
+        return Err(Error::Config { problems: vec![what] });
     }
     if let Some(name) = &args.task {
         if name == "game" {

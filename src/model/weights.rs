@@ -322,7 +322,8 @@ fn narrow(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) ->
     (config.compute == DType::Bf16).then(narrow).transpose()
 }
 
-fn initial(spec: &TensorSpec, seed: u64, residual: f64) -> Vec<f32> {
+/// A new tensor's values, see [`Weights::init`]; those that are written into the residual stream times `residual`.
+pub(super) fn initial(spec: &TensorSpec, seed: u64, residual: f64) -> Vec<f32> {
     if spec.shape.len() == 1 {
         let bias = spec.name.ends_with(".bias");
         return vec![if bias { 0.0 } else { 1.0 }; spec.len()];

@@ -1,16 +1,22 @@
 //! The `config.json` and `generation_config.json` of a folder we write: such that transformers 4 and 5 load it.
 
 use super::{Family, ModelConfig, Rope};
+use crate::device::DType;
 use serde_json::{Map, Value, json};
 
 impl ModelConfig {
-    /// The text of a `config.json` that transformers 4 and 5 load.
+    /// The text of a `config.json` that transformers 4 and 5 load, beside weights in f32.
     pub fn to_json(&self) -> String {
+        self.to_json_stored(DType::F32)
+    }
+
+    /// The same beside weights in `stored`.
+    pub fn to_json_stored(&self, stored: DType) -> String {
         let mut json = json!({
             "architectures": [self.family.architecture()],
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
-            "dtype": "float32",
+            "dtype": if stored == DType::Bf16 { "bfloat16" } else { "float32" },
             "eos_token_id": self.eos_json(),
             "head_dim": self.head_dim,
             "hidden_act": "silu",

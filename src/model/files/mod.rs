@@ -6,10 +6,12 @@
 mod check;
 mod header;
 mod index;
+mod write;
 
 pub use index::refuse_gguf;
+pub use write::RandomFolder;
 
-use super::{Layout, ModelConfig, Plan, TensorId, Weights};
+use super::{Layout, ModelConfig, Plan, TensorId, TensorSpec, Weights};
 use crate::device::{DType, Device};
 use crate::disk::{read_fetched, write_atomic};
 use crate::error::{Error, Result};
@@ -18,7 +20,6 @@ use half::{bf16, f16};
 use header::Opened;
 use index::Shards;
 use safetensors::{Dtype, tensor::TensorView};
-use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -72,22 +73,11 @@ impl Weights {
     /// # Errors
     /// Whatever `to` says.
     pub fn write_safetensors(&self, dev: &Device, to: &mut dyn Write) -> io::Result<()> {
-        let mut header = Map::new();
-        header.insert("__metadata__".into(), json!({ "format": "pt" }));
-        let mut offset = 0;
-        for spec in &self.layout.specs {
-            let end = offset + 4 * spec.len();
-            let entry = json!({ "dtype": "F32", "shape": spec.shape, "data_offsets": [offset, end] });
-            header.insert(spec.name.clone(), entry);
-            offset = end;
-        }
-        let mut header = Value::Object(header).to_string();
-        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-        to.write_all(&(header.len() as u64).to_le_bytes())?;
-        to.write_all(header.as_bytes())?;
+        let specs: Vec<&TensorSpec> = self.layout.specs.iter().collect();
+        to.write_all(&write::header(&specs, DType::F32))?;
         for id in (0..self.layout.specs.len()).map(TensorId) {
             let data = self.tensor(dev, id).map_err(io::Error::other)?;
-            to.write_all(bytemuck::cast_slice(&data))?;
+            write::write_tensor(to, &data, DType::F32)?;
         }
         Ok(())
     }
