@@ -4,6 +4,7 @@
 //! options (`--steps`, `--seed`) are overrides like `--set`, so they pass the same checks.
 
 mod barren;
+mod cards;
 pub mod chat;
 pub mod config;
 pub mod doctor;

@@ -1,7 +1,7 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, dry_run, out, path_text, quoted, shell, signals, tables};
+use super::{Exit, Globals, cards, dry_run, out, path_text, quoted, shell, signals, tables};
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::credit::rules::{RULES, Rule};
@@ -37,7 +37,8 @@ Examples:
   haggle train --task menu --credit shapley             K drafts a turn, each with its own credit
   haggle train --list-credit                            every credit, loss and reward rule
   haggle train --resume --out runs/real                 go on after Ctrl-C or a kill
-  haggle train --dry-run                                config, memory plan, estimates; starts nothing")]
+  haggle train --dry-run                                config, memory plan, estimates; starts nothing
+  haggle train --dry-run --model qwen3-8b --card 80,141 what training and serving hold on cards of these GB")]
 pub struct TrainArgs {
     /// Folder of AmazonHistoryPrice files (default: the embedded catalog)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
@@ -67,6 +68,8 @@ pub struct TrainArgs {
     /// Print the config, the memory plan and estimates, and start nothing
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
+    #[command(flatten)]
+    cards: cards::CardArgs,
 }
 
 /// Trains.
@@ -79,6 +82,9 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let mut config = resolve(args, globals)?;
+    if args.cards.asked() {
+        return cards::print(&args.cards, config, globals.json);
+    }
     let auto = config.run.out == "auto";
     if auto {
         let runs = Path::new(RUNS);

@@ -2,10 +2,11 @@
 
 use crate::config::paths::place;
 use crate::config::{Config, is_address};
-use crate::device::Device;
+use crate::device::{DType, Device};
 use crate::disk::read_fetched;
 use crate::embedded;
 use crate::error::{Error, Result};
+use crate::model::config::preset;
 use crate::model::{ModelConfig, Weights, files};
 use crate::run::checkpoint;
 use crate::text::{Chat, Prompts};
@@ -89,14 +90,21 @@ pub fn generation(name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
     if path.exists() { Ok(Some((path.clone(), read_fetched(&path)?))) } else { Ok(None) }
 }
 
+/// Begins the name of a preset where a model's shape alone is asked for: plans of memory.
+pub const PRESET: &str = "preset:";
+
 /// The shape of a model by name, as [`open`] opens it; its weights are not read.
 ///
 /// # Errors
 /// As [`open`], of the folder and its `config.json`.
 pub fn shape(name: &str, config: &Config) -> Result<ModelConfig> {
-    let shape = match name == embedded::NAME {
-        true => embedded::shape()?,
-        false => {
+    let shape = match name.strip_prefix(PRESET) {
+        Some(known) => {
+            let shape = preset(known).ok_or_else(|| Error::data(name, "there is no preset of this name"))?;
+            ModelConfig { stored: DType::Bf16, ..shape }
+        }
+        None if name == embedded::NAME => embedded::shape()?,
+        None => {
             let folder = folder(&place(name))?;
             ModelConfig { stored: files::stored(&folder)?, ..ModelConfig::read(&folder.join("config.json"))? }
         }

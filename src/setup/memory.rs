@@ -98,7 +98,8 @@ pub fn fit(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
     Err(Error::Device { device: dev.name().into(), what })
 }
 
-fn planned(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
+/// A plan of nothing but numbers.
+pub(super) fn planned(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
     let mut plan = Plan::dry(dev);
     planner(config, &mut plan)?;
     Ok(plan)
@@ -120,7 +121,7 @@ fn needs(dev: &Device, plan: &Plan, room: Room) -> String {
 }
 
 /// What would fit, each found by planning it.
-fn advice(dev: &Device, config: &Config, planner: Planner, room: Room) -> Result<String> {
+pub(super) fn advice(dev: &Device, config: &Config, planner: Planner, room: Room) -> Result<String> {
     let bytes =
         |config: &Config| -> Result<u64> { Ok(dev.footprint(&plan_sizes(&planned(dev, config, planner)?), room)) };
     let fits = |config: &Config| -> Result<bool> { Ok(bytes(config)? <= room.free_bytes) };

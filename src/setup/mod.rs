@@ -3,6 +3,7 @@
 //! The one idea: everything a user can get wrong is found here, before a run directory is made or a step is taken.
 
 pub mod base;
+pub mod cards;
 mod frozen;
 pub mod inputs;
 pub mod known;

@@ -1,0 +1,69 @@
+//! Memory of cards that are not here: `haggle train --dry-run --card`.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli_common;
+
+use cli_common::haggle;
+use serde_json::Value;
+
+/// What the plan says of a model, by card and use.
+fn planned(args: &[&str]) -> Vec<Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let said = haggle(dir.path(), &[&["train", "--dry-run", "--json"], args].concat()).done();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["cards"].as_array().unwrap().clone()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key].as_f64().unwrap()
+}
+
+#[test]
+fn serving_qwen3_8b_holds_its_parameters_in_two_bytes_each_and_pages() {
+    let rows = planned(&["--model", "qwen3-8b", "--card", "80,141", "--serve-seqs", "16", "--context", "4096"]);
+    assert_eq!(rows.len(), 4);
+    for (row, gb) in [(&rows[1], 80.0), (&rows[3], 141.0)] {
+        assert_eq!((number(row, "card_gb"), &row["fits"]), (gb, &Value::Bool(true)), "{row}");
+        let weights = number(&row["plan_bytes"], "weights") / 1e9;
+        assert!((16.38..16.45).contains(&weights), "{weights} GB");
+        // 2 x 36 layers x 8 heads x 128 x 2 bytes a token; a page more for each sequence.
+        let pages = number(&row["plan_bytes"], "kv pages");
+        let tokens = pages / (2.0 * 36.0 * 8.0 * 128.0 * 2.0);
+        assert!((16.0 * 4096.0..16.0 * 4500.0).contains(&tokens), "{tokens} tokens");
+    }
+    for row in [&rows[0], &rows[2]] {
+        // Master, moments and gradients in f32, and the copy in bf16.
+        assert!(number(row, "total_bytes") > 18.0 * 8.19e9 && row["fits"] == Value::Bool(false), "{row}");
+        assert!(row["advice"].as_str().unwrap().contains("take a smaller model or a larger device"), "{row}");
+    }
+}
+
+#[test]
+fn the_advice_is_followed_and_then_it_fits_and_no_more_does() {
+    let model = ["--model", "qwen3-30b-a3b", "--card", "80", "--context", "8192"];
+    let serving = |seqs: &str| planned(&[&model[..], &["--serve-seqs", seqs]].concat()).remove(1);
+    let much = serving("512");
+    assert_eq!(much["fits"], Value::Bool(false), "{much}");
+    let advice = much["advice"].as_str().unwrap();
+    let most: u64 = advice.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(serving(&most.to_string())["fits"], Value::Bool(true));
+    assert_eq!(serving(&(most + 1).to_string())["fits"], Value::Bool(false));
+    let small = serving("1");
+    assert!((61.0..61.3).contains(&(number(&small["plan_bytes"], "weights") / 1e9)), "{small}");
+}
+
+#[test]
+fn what_cannot_be_planned_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dry = ["train", "--dry-run", "--model"];
+    let refused = |more: &[&str], code, parts: &[&str]| {
+        haggle(dir.path(), &[&dry[..], more].concat()).refused(code, parts);
+    };
+    refused(&["gpt-2", "--card", "80"], 3, &["gpt-2: no such folder, and no preset", "qwen3-30b-a3b"]);
+    refused(&["qwen3-8b", "--card", "0"], 2, &["--card"]);
+    haggle(dir.path(), &["train", "--card", "80"]).refused(2, &["--dry-run"]);
+    let said = haggle(dir.path(), &["train", "--dry-run", "--model", "qwen3-0.6b", "--card", "80"]).done();
+    assert!(said.contains("on a card of 80 GB") && said.contains("Nothing was started."), "{said}");
+}
