@@ -91,9 +91,15 @@ fn model_folders_that_are_broken_are_named() {
     refused(at, "--model", "empty", 3, &["empty", "holds no model"]);
 
     let folder = model_folder(at);
+    edit_config(&folder, "architectures", json!(["MambaForCausalLM"]));
+    edit_config(&folder, "model_type", json!("mamba"));
+    refused(at, "--model", "model", 3, &["config.json", "MambaForCausalLM", "Qwen3ForCausalLM"]);
+
+    // Another family than the tensors are of.
+    let folder = model_folder(at);
     edit_config(&folder, "architectures", json!(["LlamaForCausalLM"]));
     edit_config(&folder, "model_type", json!("llama"));
-    refused(at, "--model", "model", 3, &["config.json", "llama"]);
+    refused(at, "--model", "model", 3, &["weight `model.layers.0.self_attn.", "no such tensor in this architecture"]);
 
     let folder = model_folder(at);
     edit_config(&folder, "intermediate_size", json!(320));
