@@ -73,7 +73,7 @@ fn lines_come_out_in_order_whatever_the_micro_batches() {
 fn what_cannot_be_scored_is_named_with_its_line() {
     let dir = TempDir::new().unwrap();
     let good = "{\"ids\": [1, 2]}\n";
-    let long = format!("{good}{{\"ids\": {:?}}}", vec![1; 65]);
+    let long = format!("{good}{{\"ids\": {:?}}}", vec![1; 97]);
     for (input, complaint) in [
         (format!("{good}\n{{\"ids\": [1, 2}}\n"), "line 3: column 14: not JSON"),
         (format!("{good}[1, 2]"), "line 2: want an object with a list `ids`"),
@@ -81,7 +81,7 @@ fn what_cannot_be_scored_is_named_with_its_line() {
         ("{\"ids\": [1, 64]}".into(), "line 1: ids[1] is 64, want a whole number in 0..64"),
         ("{\"ids\": [-1]}".into(), "line 1: ids[0] is -1"),
         ("{\"ids\": [1.5]}".into(), "line 1: ids[0] is 1.5"),
-        (long, "line 2: 65 ids, but the model has max_position_embeddings 64"),
+        (long, "line 2: 97 ids, but the model has max_position_embeddings 96"),
         ("\u{0}\n".into(), "line 1: column 1: not JSON"),
     ] {
         let output = haggle(dir.path(), &golden(), &input, 1);
