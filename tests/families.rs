@@ -90,6 +90,16 @@ fn frozen_weights_in_bf16_have_the_bits_of_trained_ones() {
     frozen_weights_have_the_bits_of_trained_ones(&support::kernel_device(), DType::Bf16);
 }
 
+#[test]
+fn weights_finer_than_bf16_are_not_rounded_when_they_are_frozen() {
+    for (dev, compute) in [(Device::open("cpu", 1).unwrap(), DType::F32), (support::kernel_device(), DType::Bf16)] {
+        let fine = Weights::init(&dev, config(Family::Llama), 5).unwrap().compute_in(&dev, compute).unwrap();
+        let crc = fine.crc(&dev).unwrap();
+        let frozen = fine.frozen(&dev).unwrap();
+        assert_eq!((frozen.crc(&dev).unwrap(), frozen.data().dtype()), (crc, DType::F32));
+    }
+}
+
 fn cold_is_warm_is_evicted_is_training(dev: &Device, compute: DType) {
     for family in Family::ALL {
         let (eps, w) = (episodes(), weights(dev, family, compute));

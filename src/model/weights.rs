@@ -18,8 +18,8 @@ const GROUP: &str = "weights";
 /// The parameters of one model on one device, with what is derived from its config.
 ///
 /// Weights that train are f32, beside what forwards read of them: a copy in bf16 where the model computes in it. Frozen
-/// weights are bf16 alone where nothing is lost by it: on a device that computes in bf16, and on the CPU where the folder
-/// holds nothing finer.
+/// weights are bf16 alone where nothing is lost by it: where their folder holds nothing finer, on the CPU and on a device that
+/// computes in bf16.
 pub struct Weights {
     /// The model's shape.
     pub config: ModelConfig,
@@ -59,6 +59,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Memory`].
     pub fn planned(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
+        let config = ModelConfig { stored: DType::F32, ..config };
         let layout = Layout::new(&config);
         let held =
             Held::Trained { data: plan.f32(GROUP, name, layout.len)?, narrow: narrow(plan, name, &config, &layout)? };
@@ -71,17 +72,13 @@ impl Weights {
     /// [`Error::Memory`].
     pub fn planned_frozen(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
         let on_cpu = matches!(plan.device(), Device::Cpu(_));
-        let (stored, compute) = (config.stored == DType::Bf16, config.compute == DType::Bf16);
-        if !(if on_cpu { stored } else { compute }) {
+        // What trains may begin with it: an f32 folder that was rounded would begin elsewhere.
+        if config.stored != DType::Bf16 || !on_cpu && config.compute != DType::Bf16 {
             return Weights::planned(plan, name, config);
         }
-        let (layout, mut end) = (Layout::new(&config), 0);
-        let mut place = |spec: &TensorSpec| {
-            let start = end;
-            end += if on_cpu && spec.matrix().is_none() { spec.len() } else { 0 };
-            start..end
-        };
-        let vectors_at = layout.specs.iter().map(&mut place).collect();
+        let layout = Layout::new(&config);
+        let widened = |spec: &TensorSpec| if on_cpu && spec.matrix().is_none() { spec.len() } else { 0 };
+        let (vectors_at, end) = end_to_end(&layout, widened);
         let data = plan.buffer(GROUP, name, DType::Bf16, layout.len)?;
         let vectors = plan.f32(GROUP, format!("{name}, norms and biases"), end)?;
         Weights::of(plan, name, config, layout, Held::Frozen { data, vectors, vectors_at })
@@ -95,13 +92,9 @@ impl Weights {
             let table = rope::table(config.max_position_embeddings, &config.rope.frequencies(config.head_dim));
             dev.write(rope.view_mut(), &table);
         }
-        let (mut end, dtype) = (0, if matches!(held, Held::Frozen { .. }) { DType::Bf16 } else { DType::F32 });
-        let mut place = |spec: &TensorSpec| {
-            let start = end;
-            end += spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype));
-            start..end
-        };
-        let panels_at = layout.specs.iter().map(&mut place).collect();
+        let dtype = if matches!(held, Held::Frozen { .. }) { DType::Bf16 } else { DType::F32 };
+        let (panels_at, end) =
+            end_to_end(&layout, |spec| spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
         let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
         Ok(Weights { config, layout, version: 0, held, panels, packed: None, panels_at, rope })
     }
@@ -155,11 +148,18 @@ impl Weights {
     /// A tensor as a forward reads it: f32, or bf16 as it is held or as [`Weights::pack`] rounded it.
     pub fn get(&self, id: TensorId) -> View<'_> {
         match &self.held {
-            Held::Trained { data, narrow } => self.layout.of(narrow.as_ref().unwrap_or(data), id),
             Held::Frozen { vectors, vectors_at, .. } if !vectors_at[id.0].is_empty() => {
                 vectors.at(vectors_at[id.0].clone())
             }
-            Held::Frozen { data, .. } => self.layout.of(data, id),
+            _ => self.layout.of(self.read(), id),
+        }
+    }
+
+    /// What forwards read of the matrices.
+    fn read(&self) -> &Buffer {
+        match &self.held {
+            Held::Trained { data, narrow } => narrow.as_ref().unwrap_or(data),
+            Held::Frozen { data, .. } => data,
         }
     }
 
@@ -208,11 +208,7 @@ impl Weights {
     pub fn group(&self, g: &Grouped) -> Matrix<'_> {
         let at = self.panels_at[g.first.0].start..self.panels_at[g.first.0 + g.n_experts - 1].end;
         let fresh = self.packed == Some(self.version) && !at.is_empty();
-        let range = self.layout.group(g);
-        let rows = match &self.held {
-            Held::Trained { data, narrow } => narrow.as_ref().unwrap_or(data).at(range),
-            Held::Frozen { data, .. } => data.at(range),
-        };
+        let rows = self.read().at(self.layout.group(g));
         Matrix { rows, panels: fresh.then(|| self.panels.at(at)) }
     }
 
@@ -250,6 +246,12 @@ impl Weights {
         }
         self.packed = Some(self.version);
         Ok(())
+    }
+
+    /// Calls these very parameters by another version: what was made of them stays.
+    pub fn renumber(&mut self, version: u64) {
+        self.packed = if self.packed == Some(self.version) { Some(version) } else { None };
+        self.version = version;
     }
 
     /// A flat buffer of zeros laid out like the parameters: for gradients and moments.
@@ -297,8 +299,7 @@ impl Weights {
             return Ok(self);
         }
         frozen.copy_from(dev, &self)?;
-        frozen.version = self.version;
-        frozen.pack(dev)?;
+        frozen.renumber(self.version);
         Ok(frozen)
     }
 
@@ -315,6 +316,17 @@ impl Weights {
         }
         Ok(crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (self.layout.len - end)]))
     }
+}
+
+/// Where each tensor's part of a buffer lies, if it takes `len` of it, and the buffer's length.
+fn end_to_end(layout: &Layout, len: impl Fn(&TensorSpec) -> usize) -> (Vec<Range<usize>>, usize) {
+    let mut end = 0;
+    let mut place = |spec: &TensorSpec| {
+        let start = end;
+        end += len(spec);
+        start..end
+    };
+    (layout.specs.iter().map(&mut place).collect(), end)
 }
 
 fn narrow(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) -> Result<Option<Buffer>> {

@@ -65,8 +65,7 @@ impl Setup {
     /// As [`Setup::open`].
     pub fn open_on(dev: Device, config: &Config) -> Result<Setup> {
         let mut base = base::open(&dev, &config.model.base, config)?;
-        base.weights.version = BASE_VERSION;
-        base.weights.pack(&dev)?;
+        base.weights.renumber(BASE_VERSION);
         let seller = Frozen::open(&dev, config)?;
         let Stock { train, held_out, notes } = products(config)?;
         let rules = rules(config);
@@ -111,7 +110,7 @@ impl Setup {
         if matches!(self.seller, Frozen::Base) {
             self.seller = Frozen::Model(Box::new(before));
         }
-        self.base.weights.version = BASE_VERSION;
+        self.base.weights.renumber(BASE_VERSION);
     }
 
     /// Rollouts of a step, which is also how many episodes run at a time.

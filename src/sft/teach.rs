@@ -37,7 +37,7 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
     let (kept, unfinished) = (run.join(TAUGHT), run.join(format!("{TAUGHT}.unfinished")));
     if resume && kept.is_dir() {
         setup.replace_base(base::open(&setup.dev, &spelled(&kept), &setup.config)?);
-        return setup.base.weights.pack(&setup.dev);
+        return Ok(());
     }
     teach(setup, &*task, tokens, progress)?;
     base::save(&setup.dev, &setup.base.weights, &setup.base.chat, &unfinished)?;
