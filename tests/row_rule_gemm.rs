@@ -467,7 +467,7 @@ fn a_matrix_held_in_bf16_gives_the_bits_of_its_floats_with_panels_and_without() 
         let narrow: Vec<bf16> = noise(n * k, 2).into_iter().map(bf16::from_f32).collect();
         let floats: Vec<f32> = narrow.iter().map(|x| x.to_f32()).collect();
         for store in [Store::Set, Store::Add] {
-            let want = product(&device(1, Isa::Portable), gemm_nt_rows, &a, &floats, &c, [m, n, k], store);
+            let want = product(&device(1, Isa::Portable), nt, &a, &floats, &c, [m, n, k], store);
             for (name, dev) in devices() {
                 let (rows, a) = (dev.upload(&narrow).unwrap(), dev.upload(&a).unwrap());
                 let len = panels_len(&dev, n, k, DType::Bf16);
@@ -487,17 +487,4 @@ fn a_matrix_held_in_bf16_gives_the_bits_of_its_floats_with_panels_and_without() 
             }
         }
     }
-}
-
-fn gemm_nt_rows(
-    dev: &Device,
-    a: View,
-    b: View,
-    c: ViewMut,
-    m: usize,
-    n: usize,
-    k: usize,
-    store: Store,
-) -> haggle::Result<()> {
-    gemm_nt(dev, a, b, c, m, n, k, store)
 }

@@ -64,7 +64,8 @@ pub fn gemm_nt<'b>(
     Ok(())
 }
 
-/// Elements, in f32, of the panels of a matrix `[N, K]` of a number type; 0 on a device whose products read matrices as they are stored.
+/// f32 elements of the panels of a matrix `[N, K]` of a number type; 0 on a device whose products read matrices as they are
+/// stored.
 pub fn panels_len(dev: &Device, n: usize, k: usize, dtype: DType) -> usize {
     match dev {
         Device::Cpu(cpu) => cpu::panels_len(cpu, n, k, dtype == DType::Bf16),

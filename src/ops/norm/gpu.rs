@@ -34,7 +34,7 @@ pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, y: ViewMut, rstd: ViewMut, eps: 
 }
 
 /// Rows that are summed from zero before they are added to dw.
-pub(crate) const BLOCK: usize = 64;
+const BLOCK: usize = 64;
 /// Columns of a thread block that sums rows, and of one that adds the sums to dw; and its threads.
 pub(crate) const PART_COLUMNS: usize = 128;
 const DW_COLUMNS: usize = 32;
