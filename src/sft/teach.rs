@@ -31,7 +31,7 @@ pub const TAUGHT: &str = "taught";
 pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let tokens = setup.config.task.supervised_tokens as u64;
     let task = tasks::named(&setup.config.task.name)?;
-    if tokens == 0 || task.demonstration(setup, Noise::new(setup.config.seed, DEMONSTRATIONS))?.is_none() {
+    if tokens == 0 || !task.teaches() {
         return Ok(());
     }
     let (kept, unfinished) = (run.join(TAUGHT), run.join(format!("{TAUGHT}.unfinished")));

@@ -145,6 +145,11 @@ pub trait Task: Sync {
     /// What the disk says.
     fn log(&self, credited: &Credited, log: &mut Log) -> Result<()>;
 
+    /// True when the task has demonstrations, which a base is taught before it trains.
+    fn teaches(&self) -> bool {
+        true
+    }
+
     /// A demonstration of the task's format, its prompt and a reply; none when a base needs none.
     ///
     /// # Errors

@@ -147,8 +147,8 @@ fn reference(apart: bool) -> &'static str {
 /// What is wrong with the models' shapes.
 pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     let (base, seller) = base::shapes(config)?;
-    // A base that is taught first leaves the seller behind; the game has no format to teach.
-    let taught = config.task.supervised_tokens > 0 && config.task.name != "game";
+    // A base that is taught first leaves the seller behind.
+    let taught = config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches();
     let apart = !base::is_its_own_seller(config) || taught;
     Weights::planned_frozen(plan, reference(apart), base.clone())?;
     if let Some(seller) = seller.clone().filter(|_| apart) {

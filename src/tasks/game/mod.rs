@@ -198,6 +198,10 @@ impl Task for Game {
         Ok(())
     }
 
+    fn teaches(&self) -> bool {
+        false
+    }
+
     fn demonstration(&self, _: &Setup, _: Noise) -> Result<Option<(Prompt, String)>> {
         Ok(None)
     }
