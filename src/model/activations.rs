@@ -159,16 +159,14 @@ impl Activations {
     }
 
     /// Adds the tokens that each expert of each layer got in the last backward to `load [L, E]`; nothing without experts.
-    /// `counts [E]` is scratch.
+    /// `counts [L, E]` is scratch.
     ///
     /// # Errors
     /// What the device met since.
     pub fn add_expert_load(&self, dev: &Device, counts: &mut [i32], load: &mut [u64]) -> Result<()> {
-        let experts = self.layers.iter().filter_map(|layer| layer.experts.as_ref());
-        for (experts, load) in experts.zip(load.chunks_exact_mut(counts.len().max(1))) {
-            dev.read(experts.counts.view(), counts)?;
-            load.iter_mut().zip(&*counts).for_each(|(load, n)| *load += *n as u64);
-        }
+        let Some(experts) = self.grads.as_ref().and_then(|g| g.experts.as_ref()) else { return Ok(()) };
+        dev.read(experts.counts.view(), counts)?;
+        load.iter_mut().zip(counts).for_each(|(load, n)| *load += *n as u64);
         Ok(())
     }
 

@@ -59,8 +59,8 @@ pub fn backward(
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
-    for (ids, a) in layout.layers.iter().zip(&mut acts.layers).rev() {
-        mlp(dev, w, ids, a, g, dw, n, balance)?;
+    for (l, (ids, a)) in layout.layers.iter().zip(&acts.layers).enumerate().rev() {
+        mlp(dev, w, ids, a, g, dw, [l, n], balance)?;
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, g, dw, batch.positions())?;
@@ -73,17 +73,17 @@ fn mlp(
     dev: &Device,
     w: &Weights,
     ids: &LayerIds,
-    a: &mut LayerActs,
+    a: &LayerActs,
     g: &mut Grads,
     dw: &mut Buffer,
-    n: usize,
+    [l, n]: [usize; 2],
     balance: f32,
 ) -> Result<()> {
     let (c, f) = (w.config.hidden_size, w.config.intermediate_size);
     match &ids.mlp {
         Mlp::Dense { gate, up, down } => dense_bwd(dev, w, [gate, up, down], a, g, dw, [n, c, f])?,
         Mlp::Experts { router, gate, up, down } => {
-            experts_bwd(dev, w, ExpertIds { router, gate, up, down }, a, g, dw, n, balance)?
+            experts_bwd(dev, w, ExpertIds { router, gate, up, down }, a, g, dw, [l, n], balance)?
         }
     }
     let (x, rstd, norm) = (a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n), ids.mlp_norm);

@@ -19,10 +19,6 @@ pub(super) struct ExpertActs {
     /// The normed residual stream, a row an expert `[R, C]`, and what the experts make of it.
     pub xs: Buffer,
     pub out: Buffer,
-    /// Tokens of each expert `[E]` i32, mean probabilities `[E]` and the balance loss `[1]` f32.
-    pub counts: Buffer,
-    pub mean: Buffer,
-    pub loss: Buffer,
 }
 
 /// Their gradients; all layers share them.
@@ -34,6 +30,11 @@ pub(super) struct ExpertGrads {
     /// Of the experts' outputs and inputs `[R, C]`.
     pub dout: Buffer,
     pub dxs: Buffer,
+    /// Tokens of each layer's experts `[L, E]` i32: all that leaves the device of them, in one piece.
+    pub counts: Buffer,
+    /// Mean probabilities `[E]` and the balance loss `[1]` of a layer, f32.
+    pub mean: Buffer,
+    pub loss: Buffer,
 }
 
 impl ExpertActs {
@@ -50,9 +51,6 @@ impl ExpertActs {
             offsets: b(DType::I32, "offsets", e + 1)?,
             xs: b(factor, "xs", r * c.hidden_size)?,
             out: b(c.compute, "out", r * c.hidden_size)?,
-            counts: b(DType::I32, "counts", e)?,
-            mean: b(DType::F32, "mean_probs", e)?,
-            loss: b(DType::F32, "balance", 1)?,
         })
     }
 }
@@ -67,6 +65,9 @@ impl ExpertGrads {
             dlogits_narrow: plan.buffer(group, "drouter_logits, in bf16", DType::Bf16, narrow)?,
             dout: plan.buffer(group, "dout", factor, r * c.hidden_size)?,
             dxs: plan.buffer(group, "dxs", c.compute, r * c.hidden_size)?,
+            counts: plan.i32(group, "expert counts", c.num_hidden_layers * e)?,
+            mean: plan.f32(group, "mean_probs", e)?,
+            loss: plan.f32(group, "balance", 1)?,
         })
     }
 }

@@ -69,20 +69,20 @@ pub(super) fn experts_fwd(
     moe_combine_fwd(dev, m.out.at(0..r * c), m.gates.at(0..r), m.place.at(0..r), x, c)
 }
 
-/// `g.dh = ` the gradient of `mlp_h`, and `dw += ` those of the layer's weights; `balance` is the weight of the
+/// Layer l: `g.dh = ` the gradient of `mlp_h [N, C]`, and `dw += ` those of the layer's weights; `balance` is the weight of the
 /// load-balancing loss in the whole loss.
 pub(super) fn experts_bwd(
     dev: &Device,
     w: &Weights,
     ids: ExpertIds,
-    acts: &mut LayerActs,
+    acts: &LayerActs,
     g: &mut Grads,
     dw: &mut Buffer,
-    n: usize,
+    [l, n]: [usize; 2],
     balance: f32,
 ) -> Result<()> {
     let Sizes { c, f, e, a, r, normalise } = sizes(&w.config, n);
-    let (Some(m), Some(d)) = (&mut acts.experts, &mut g.experts) else { return Ok(()) };
+    let (Some(m), Some(d)) = (&acts.experts, &mut g.experts) else { return Ok(()) };
     let (lay, at, place) = (&w.layout, m.offsets.view(), m.place.at(0..r));
     let (dx, out, gates) = (g.dx.at(0..n * c), m.out.at(0..r * c), m.gates.at(0..r));
     let (dout, dgates) = (d.dout.at_mut(0..r * c), d.dgates.at_mut(0..r));
@@ -101,9 +101,10 @@ pub(super) fn experts_bwd(
     let (probs, experts) = (m.probs.at(0..n * e), m.experts.at(0..r));
     let dlogits = d.dlogits.at_mut(0..n * e);
     route_topk_bwd(dev, d.dgates.at(0..r), probs, experts, gates, dlogits, [e, a], normalise)?;
-    route_balance_fwd(dev, probs, at, m.counts.view_mut(), m.mean.view_mut(), m.loss.view_mut())?;
+    let counts = l * e..(l + 1) * e;
+    route_balance_fwd(dev, probs, at, d.counts.at_mut(counts.clone()), d.mean.view_mut(), d.loss.view_mut())?;
     if balance != 0.0 {
-        route_balance_bwd(dev, probs, m.counts.view(), d.dlogits.at_mut(0..n * e), balance)?;
+        route_balance_bwd(dev, probs, d.counts.at(counts), d.dlogits.at_mut(0..n * e), balance)?;
     }
     let dlogits: View = if w.config.compute == DType::Bf16 {
         copy(dev, d.dlogits.at(0..n * e), d.dlogits_narrow.at_mut(0..n * e))?;

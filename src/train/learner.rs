@@ -93,7 +93,7 @@ struct Host {
     stand_in: Vec<f32>,
     /// Trained tokens of each episode.
     lengths: Vec<usize>,
-    /// Tokens of each expert of a layer.
+    /// Tokens of each expert of each layer.
     expert_counts: Vec<i32>,
 }
 
@@ -113,7 +113,7 @@ impl Learner {
         let c = weights.config.clone();
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
-        let experts = c.experts.map_or(0, |experts| experts.count);
+        let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
         let grads = plan.f32("gradients", "weights", weights.layout.len)?;
         let acts = Activations::planned(plan, &c, n, n, Use::Train)?;
         let batch = PackedBatch::planned(plan, &c, n, n)?;
@@ -137,7 +137,7 @@ impl Learner {
             batch,
             tokens,
             host: Host::new(n, experts),
-            expert_load: vec![0; c.num_hidden_layers * experts],
+            expert_load: vec![0; experts],
             warm: false,
         })
     }
