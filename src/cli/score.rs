@@ -4,8 +4,8 @@
 //! the order they came in. The numbers are those of the training forward, and so of the rollout, to the bit.
 
 use super::{Exit, Globals, out};
+use crate::config::paths::spelled;
 use crate::device::Device;
-use crate::embedded;
 use crate::error::{Error, Result};
 use crate::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, forward};
 use crate::setup::base;
@@ -46,11 +46,7 @@ pub struct ScoreArgs {
 pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
     let dev = config.open_device()?;
-    let w = if args.model.as_os_str() == embedded::NAME {
-        embedded::weights(&dev)?.compute_in(&dev, config.compute())?
-    } else {
-        Weights::load_frozen(&dev, &base::checked(&args.model)?, config.compute())?
-    };
+    let w = base::weights(&dev, &spelled(&args.model), &config)?;
     let sequences = read(&args.input, &w.config)?;
     score(&dev, &w, &sequences, |logprobs| {
         if logprobs.iter().flatten().any(|l| !l.is_finite()) {

@@ -1,5 +1,6 @@
 //! `haggle sft`: a model fine-tuned on conversations, and conversations to fine-tune one on.
 
+use super::train::RUNS;
 use super::{Exit, Globals, out, path_text, quoted, shell, signals};
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
@@ -19,9 +20,6 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// Where runs go without `--out`.
-const RUNS: &str = "runs";
 
 /// Options of `haggle sft`.
 #[derive(Args)]

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where runs go without `--out`.
-const RUNS: &str = "runs";
+pub(super) const RUNS: &str = "runs";
 
 /// Options of `haggle train`.
 #[derive(Args)]

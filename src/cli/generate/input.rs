@@ -21,13 +21,11 @@ pub fn typed(prompt: Option<&str>, chat: Option<&str>, prompts: &Prompts, shape:
         (Some(text), _) => ("--prompt", prompts.of_text(text)?),
         (None, Some(text)) => ("--chat", prompts.of_conversation(&Conversation::asking(message(text)))?),
         (None, None) => {
-            let (name, bytes) = read(Path::new("-"))?;
-            let text = String::from_utf8(bytes);
+            let text = String::from_utf8(read(Path::new("-"))?);
             let text =
-                text.map_err(|e| Error::data(name, format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())));
+                text.map_err(|e| Error::data(STDIN, format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())))?;
             // The line's end is the shell's.
-            let text = text?;
-            (name, prompts.of_text(text.strip_suffix('\n').unwrap_or(&text))?)
+            (STDIN, prompts.of_text(text.strip_suffix('\n').unwrap_or(&text))?)
         }
     };
     held(ids, shape).map_err(|what| Error::data(name, what))
@@ -42,7 +40,7 @@ fn message(text: &str) -> Value {
 /// # Errors
 /// [`Error::Io`], or [`Error::Data`] naming the first line that cannot be answered, and why.
 pub fn lines(path: &Path, prompts: &Prompts, shape: &ModelConfig) -> Result<Vec<(u64, Vec<i32>)>> {
-    let (_, bytes) = read(path)?;
+    let bytes = read(path)?;
     let path = if path.as_os_str() == "-" { Path::new(STDIN) } else { path };
     let lines = bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let all: Result<Vec<_>> = lines
@@ -60,14 +58,14 @@ pub fn lines(path: &Path, prompts: &Prompts, shape: &ModelConfig) -> Result<Vec<
 
 const STDIN: &str = "standard input";
 
-fn read(path: &Path) -> Result<(&'static str, Vec<u8>)> {
+fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![];
     let (path, got) = match path.as_os_str() == "-" {
         true => (Path::new(STDIN), std::io::stdin().read_to_end(&mut bytes)),
         false => (path, File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))),
     };
     got.map_err(|e| Error::io(path, e))?;
-    Ok((STDIN, bytes))
+    Ok(bytes)
 }
 
 fn ids(line: &[u8], prompts: &Prompts) -> Result<Vec<i32>, String> {
