@@ -3,10 +3,12 @@
 use super::progress::Live;
 use super::{Exit, Globals, out, path_text, quoted, signals, tables};
 use crate::config::paths::spelled;
-use crate::config::{SELLERS, is_address};
+use crate::config::{Config, SELLERS, is_address};
 use crate::embedded;
 use crate::error::{Error, Result, shown};
-use crate::eval::make_folder;
+use crate::eval::protocol::{Beside, Protocol, protocol};
+use crate::eval::{Report, make_folder};
+use crate::negotiate::metrics::Row;
 use crate::setup::Setup;
 use crate::setup::{base, known, memory};
 use crate::tasks::game::Opponent;
@@ -23,6 +25,7 @@ Examples:
   haggle eval --model DIR --products DIR --seller boulware --rollouts 8 --json
   haggle eval --model runs/001 --seller http://127.0.0.1:8000/v1  a seller behind a server; its key from OPENAI_API_KEY
   haggle eval --model runs/001 --out runs/001/eval                a folder of its own; what is there is never replaced
+  haggle eval --model runs/001 --protocol paper --products DIR    as arXiv:2604.09855 does, beside its own row
   haggle eval --model runs/001 --set eval.products=20             fewer products")]
 pub struct EvalArgs {
     /// Run directory, checkpoint or model folder
@@ -36,6 +39,9 @@ pub struct EvalArgs {
     /// Rollouts a product and buyer
     #[arg(long, value_name = "N")]
     rollouts: Option<usize>,
+    /// Play as a published evaluation does and print its table beside its own row: paper (arXiv:2604.09855)
+    #[arg(long, value_name = "NAME", conflicts_with = "recipe")]
+    protocol: Option<String>,
 }
 
 /// Evaluates and prints the rows; with `--out`, writes them there too, into a folder that holds nothing of the kind yet.
@@ -50,7 +56,8 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         ("--seller", "model.seller", model_seller.as_deref().map(path_text)),
         ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
     ];
-    let config = globals.resolve_for(&args.model, &flags)?;
+    let protocol = args.protocol.as_deref().map(protocol).transpose()?;
+    let config = config(&args.model, globals, protocol.as_ref(), &flags)?;
     let name = spelled(&args.model);
     let dev = config.open_device()?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
@@ -80,24 +87,50 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         live.evaluation(buyer, seller, done, of);
     });
     live.end();
-    let report = report?;
+    let mut report = report?;
+    let beside = |of: &Protocol| Beside::new(of, &setup.config, setup.held_out.len());
+    report.beside = protocol.as_ref().map(beside);
     let written = globals.out.as_deref().map_or(Ok(()), |folder| report.write(folder));
     let rows = report.table.rows();
     out::known(&tables::broken(&rows));
     out::known(&tables::void(&report.void));
-    if globals.json {
-        let text = serde_json::to_string_pretty(&report.summary()?).map_err(|e| Error::data("rows", e))?;
-        out::line(&text);
-    } else {
-        out::print(&format!(
-            "{}\n{}\n\n{}",
-            tables::rows(&rows),
-            tables::LEGEND,
-            tables::differences(&report.differences)
-        ));
-    }
+    print(&report, &rows, globals.json)?;
     // What was played is shown, also when it cannot be kept.
     written.map(|()| Exit::Done)
+}
+
+/// The config of a call: the run's own or `--config`, what a protocol sets, then what the user says.
+fn config(
+    model: &Path,
+    globals: &Globals,
+    protocol: Option<&Protocol>,
+    flags: &[(&str, &str, Option<String>)],
+) -> Result<Config> {
+    let file = globals.file_for(model);
+    let trained = file.is_some() || spelled(model) == embedded::NAME;
+    let mut overrides = protocol.map_or(vec![], |protocol| protocol.overrides(trained));
+    overrides.extend(globals.overrides(flags)?);
+    globals.load(file.as_deref(), &overrides)
+}
+
+/// The rows, differences, and what a protocol puts beside them; with `--json` the rows alone, or an object of both.
+fn print(report: &Report, rows: &[Row], json: bool) -> Result<()> {
+    if json {
+        let rows = report.summary()?;
+        let text = match &report.beside {
+            None => serde_json::to_string_pretty(&rows),
+            Some(beside) => serde_json::to_string_pretty(&serde_json::json!({ "rows": rows, "beside": beside })),
+        };
+        out::line(&text.map_err(|e| Error::data("rows", e))?);
+        return Ok(());
+    }
+    let mut text =
+        format!("{}\n{}\n\n{}", tables::rows(rows), tables::LEGEND, tables::differences(&report.differences));
+    if let Some(beside) = &report.beside {
+        text += &format!("\n{}", tables::protocol(rows, beside));
+    }
+    out::print(&text);
+    Ok(())
 }
 
 /// The help of `--seller`.

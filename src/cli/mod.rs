@@ -146,9 +146,13 @@ impl Globals {
     /// # Errors
     /// As [`Globals::resolve`].
     pub fn resolve_for(&self, model: &Path, flags: &[(&str, &str, Option<String>)]) -> Result<Config> {
+        self.load(self.file_for(model).as_deref(), &self.overrides(flags)?)
+    }
+
+    /// The config file of a call that opens a model: `--config`, or what its run was made with.
+    pub fn file_for(&self, model: &Path) -> Option<PathBuf> {
         let own = ["config.toml", "haggle/config.toml"].map(|name| model.join(name));
-        let file = self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()));
-        self.load(file.as_deref(), &self.overrides(flags)?)
+        self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()))
     }
 
     /// The overrides of this call, in the order they apply.

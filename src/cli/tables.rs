@@ -2,6 +2,7 @@
 
 use super::out;
 use crate::eval::Difference;
+use crate::eval::protocol::{Beside, comparable};
 use crate::negotiate::metrics::Row;
 use serde_json::Value;
 
@@ -85,6 +86,41 @@ pub fn differences(all: &[Difference]) -> String {
         ]);
     }
     out::columns(&cells)
+}
+
+/// The table of a published protocol, with its own row under ours, and in what the two differ.
+pub fn protocol(rows: &[Row], beside: &Beside) -> String {
+    let head = "buyer|seller|reward|deals|bargained|over budget";
+    let mut cells: Vec<Vec<String>> = vec![head.split('|').map(String::from).collect()];
+    for row in comparable(rows) {
+        cells.push(vec![
+            row.buyer.clone(),
+            row.seller.clone(),
+            format!("{:.4}{}", row.reward, spread(row.reward_ci95, 4)),
+            format!("{:.2} %", 100.0 * row.deal_rate),
+            row.bargained_ratio.map_or_else(|| "-".into(), |x| format!("{x:.4}")),
+            format!("{:.2} %", 100.0 * row.overshoot_rate),
+        ]);
+    }
+    let own = &beside.published;
+    cells.push(vec![
+        "published".into(),
+        "another".into(),
+        format!("{:.4}", own.reward),
+        format!("{:.2} %", 100.0 * own.deal_rate),
+        format!("{:.4}", own.bargained_ratio),
+        format!("{:.2} %", 100.0 * own.overshoot_rate),
+    ]);
+    let differs: Vec<String> = beside.differs.iter().map(|what| format!("  {what}")).collect();
+    format!(
+        "as {} evaluates ({}):\n{}\npublished: {}, against another seller ({}): a mark, no opponent. What differs from its protocol:\n{}\n",
+        beside.protocol,
+        beside.source,
+        out::columns(&cells),
+        own.buyer,
+        own.seller,
+        differs.join("\n")
+    )
 }
 
 /// The half width behind a mean, where it is known.

@@ -3,6 +3,9 @@
 //! The one idea: every buyer meets the same products with the same noise, so that differences are paired; a figure is a
 //! mean over [`EpisodeFacts`] and has one definition everywhere. Who meets whom is the task's affair.
 
+pub mod protocol;
+
+use self::protocol::Beside;
 use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result};
 use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
@@ -80,7 +83,16 @@ const TAKEN: [(&str, &[&str]); 3] = [
     ("a model", &["config.json", "haggle"]),
     (
         "an evaluation",
-        &["summary.json", "differences.json", "games.jsonl", "samples.jsonl", "evaluator", "sets.json", "void.jsonl"],
+        &[
+            "summary.json",
+            "differences.json",
+            "protocol.json",
+            "games.jsonl",
+            "samples.jsonl",
+            "evaluator",
+            "sets.json",
+            "void.jsonl",
+        ],
     ),
 ];
 
@@ -118,6 +130,8 @@ pub struct Report {
     pub sets: Option<Value>,
     /// The replies that table is counted from, a line each.
     pub replies: Vec<Value>,
+    /// What a published protocol puts beside the table, where the evaluation follows one.
+    pub beside: Option<Beside>,
 }
 
 /// A line of `games.jsonl`.
@@ -166,7 +180,7 @@ impl Report {
         self.table.rows().iter().map(known).collect()
     }
 
-    /// Writes `summary.json`, `differences.json`, `games.jsonl` (what the two are counted from), `samples.jsonl` and, for the
+    /// Writes `summary.json`, `differences.json`, `protocol.json` (of one that follows a published protocol), `games.jsonl` (what the two are counted from), `samples.jsonl` and, for the
     /// AmazonHistoryPrice evaluator, the episodes as `evaluator/*.jsonl` into a folder, void ones into `void.jsonl` alone; a table of sets as `sets.json`, with
     /// its replies in `replies.jsonl`.
     ///
@@ -185,6 +199,10 @@ impl Report {
         let differences = serde_json::to_string_pretty(&self.differences).map_err(broken)?;
         write_atomic(&folder.join("summary.json"), |f| f.write_all(summary.as_bytes()))?;
         write_atomic(&folder.join("differences.json"), |f| f.write_all(differences.as_bytes()))?;
+        if let Some(beside) = &self.beside {
+            let text = serde_json::to_string_pretty(beside).map_err(broken)?;
+            write_atomic(&folder.join("protocol.json"), |f| f.write_all(text.as_bytes()))?;
+        }
         let lines: String = self.samples.iter().map(|line| format!("{line}\n")).collect();
         write_atomic(&folder.join("samples.jsonl"), |f| f.write_all(lines.as_bytes()))?;
         write_atomic(&folder.join("games.jsonl"), |f| {
