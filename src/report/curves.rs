@@ -1,6 +1,7 @@
 //! The curves: each panel is one small SVG of up to six metrics over steps.
 
 use super::files::RunFiles;
+use super::phases::{self, Phase};
 use crate::error::{Error, Result};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -137,7 +138,7 @@ pub fn draw(files: &RunFiles, panel: &Panel) -> Result<Option<String>> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (460, 230)).into_drawing_area();
-        chart(&area, &lines, &[]).map_err(drawing)?;
+        chart(&area, &lines, &Marks::default()).map_err(drawing)?;
         area.present().map_err(|e| drawing(e.into()))?;
     }
     Ok(Some(svg))
@@ -173,11 +174,24 @@ pub fn headline(files: &RunFiles) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, (960, 340)).into_drawing_area();
         area.fill(&WHITE).map_err(|e| drawing(e.into()))?;
         let (left, right) = area.split_horizontally(480);
-        chart(&left, &reward, &marks).map_err(drawing)?;
-        chart(&right, &play, &[]).map_err(drawing)?;
+        chart(&left, &reward, &Marks { heights: marks, steps: vec![] }).map_err(drawing)?;
+        chart(&right, &play, &Marks { heights: vec![], steps: events(files) }).map_err(drawing)?;
         area.present().map_err(|e| drawing(e.into()))?;
     }
     Ok(svg)
+}
+
+/// What stands across a chart: values at a height, events at a step.
+#[derive(Default)]
+struct Marks {
+    heights: Vec<(f64, &'static str)>,
+    steps: Vec<(f64, &'static str)>,
+}
+
+/// Where the phases after the first begin, as far as they show.
+fn events(files: &RunFiles) -> Vec<(f64, &'static str)> {
+    let found = phases::of(files).into_iter().flatten().zip(phases::NAMES).skip(1);
+    found.filter_map(|(phase, name)| if let Phase::From(step) = phase { Some((step, name)) } else { None }).collect()
 }
 
 /// One metric: its points and their moving mean.
@@ -202,9 +216,9 @@ impl Line {
 
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &[(f64, &str)]) -> Drawn {
-    let (xs, ys) = ranges(lines, marks);
-    let last = xs.end;
+fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &Marks) -> Drawn {
+    let (xs, ys) = ranges(lines, &marks.heights);
+    let (last, bottom, top) = (xs.end, ys.start, ys.end);
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_top(26)
@@ -223,7 +237,13 @@ fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &[(f64, &
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| short(*y))
         .draw()?;
-    for (height, label) in marks {
+    for (step, label) in &marks.steps {
+        chart.draw_series(DashedLineSeries::new([(*step, bottom), (*step, top)], 2, 4, INK.mix(0.6).into()))?;
+        let font = ("sans-serif", 11).into_font().transform(FontTransform::Rotate90).color(&INK);
+        let at = EmptyElement::at((*step, top)) + Text::new((*label).to_string(), (12, 2), font);
+        chart.draw_series(std::iter::once(at))?;
+    }
+    for (height, label) in &marks.heights {
         chart.draw_series(DashedLineSeries::new([(0.0, *height), (last, *height)], 4, 4, INK.mix(0.6).into()))?;
         let at = EmptyElement::at((last, *height))
             + Text::new((*label).to_string(), (-150, -13), ("sans-serif", 11).into_font().color(&INK));

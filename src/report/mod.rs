@@ -8,6 +8,7 @@ mod curves;
 mod files;
 pub mod lesson;
 mod page;
+mod phases;
 
 pub use files::RunFiles;
 

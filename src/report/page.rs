@@ -2,6 +2,7 @@
 
 use super::curves::{PANELS, draw};
 use super::files::{RunFiles, Sample};
+use super::phases::{self, Phase};
 use crate::error::Result;
 use crate::negotiate::Cents;
 use serde_json::{Map, Value};
@@ -28,6 +29,7 @@ pub fn page(files: &RunFiles) -> Result<String> {
         }
     }
     body += "</div>\n";
+    body += &phases(files);
     body += &ratios(&files.metrics);
     body += &dialogues(&files.samples);
     body += &format!("<details><summary>Config</summary><pre>{}</pre></details>\n", escape(&files.config));
@@ -46,6 +48,20 @@ fn progress(files: &RunFiles) -> String {
         "finished"
     };
     format!("<p class=\"lead\">{steps} steps, {ended}.</p>\n")
+}
+
+/// The paper's four phases: from which step, or why not; nothing for a run without such curves.
+fn phases(files: &RunFiles) -> String {
+    let Some(found) = phases::of(files) else { return String::new() };
+    let mut html = "<h2>The paper's four phases</h2>\n<table><tr><th>phase<th>shows</tr>\n".to_string();
+    for (name, phase) in phases::NAMES.iter().zip(&found) {
+        let shows = match phase {
+            Phase::From(step) => format!("from step {step:.0}"),
+            Phase::Missing(why) => format!("no: {why}"),
+        };
+        html += &format!("<tr><td>{}</td><td>{}</td></tr>\n", escape(name), escape(&shows));
+    }
+    html + &format!("</table>\n<p class=\"lead\">{}</p>\n", escape(phases::RULE))
 }
 
 /// How far the tokens' ratios to the policy that sampled them lay from 1, a bar a bin; nothing without a correction.

@@ -101,3 +101,24 @@ fn a_run_without_steps_still_has_a_page_and_another_folder_is_refused() {
     fs::write(dir.path().join("metrics.jsonl"), "").unwrap();
     write(dir.path()).unwrap();
 }
+
+#[test]
+fn the_papers_phases_are_marked_where_the_curves_show_them_and_else_it_says_that_they_do_not() {
+    let dir = run_dir();
+    let row = |step: usize, offer: f64| {
+        format!("{{\"step\":{step},\"first_offer_ratio\":{offer},\"deal_rate\":0.8,\"bargained_ratio\":0.2}}\n")
+    };
+    let rows: String = (1..=40).map(|step| row(step, if step < 20 { 0.9 } else { 0.5 })).collect();
+    fs::write(dir.path().join("metrics.jsonl"), rows).unwrap();
+    let html = fs::read_to_string(write(dir.path()).unwrap()).unwrap();
+    for wanted in [
+        "<td>naive</td><td>from step 1</td>",
+        "<td>aggressive openings</td><td>from step 18</td>",
+        "<td>deadlock</td><td>no: the deal rate never falls 0.08 below 0.80 after that</td>",
+        "<td>persuasion</td><td>no: deadlock does not show</td>",
+    ] {
+        assert!(html.contains(wanted), "{wanted}");
+    }
+    let curve = fs::read_to_string(dir.path().join("curve.svg")).unwrap();
+    assert!(curve.contains("aggressive openings") && !curve.contains("deadlock"));
+}
