@@ -102,3 +102,68 @@ fn every_choice_that_is_offered_is_allowed() {
     let json = chat("buyer", &["--json"], b"quit\n").done();
     assert!(json.contains("\"outcome\":null"), "{json}");
 }
+
+/// A conversation with the embedded model, greedy.
+fn free(more: &[&str], typed: &str) -> Said {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let args =
+        [&["chat", "--free", "--threads", "1", "--max-new-tokens", "9", "--temperature", "0"][..], more].concat();
+    let mut child = command(dir.path(), &args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let _ = child.stdin.take().expect("a pipe").write_all(typed.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("what is shown is UTF-8");
+    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn a_free_conversation_is_the_one_that_generate_would_have() {
+    let said = free(&["--system", "buyer.", "--json"], "hello\n\n/new\nhello\nand now?\n/quit\nnever read\n").done();
+    let replies: Vec<serde_json::Value> =
+        said.lines().map(|line| serde_json::from_str(line).expect("a JSON line a reply")).collect();
+    assert_eq!(replies.len(), 3, "{said}");
+    // A new conversation knows nothing of the one before it, and is warm: the same bits.
+    assert_eq!((&replies[0]["ids"], &replies[0]["logprobs"]), (&replies[1]["ids"], &replies[1]["logprobs"]));
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let message = |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+    let reply = replies[1]["text"].as_str().expect("text");
+    let talk = [
+        message("system", "buyer."),
+        message("user", "hello"),
+        message("assistant", reply),
+        message("user", "and now?"),
+    ];
+    std::fs::write(dir.path().join("in.jsonl"), serde_json::json!({ "messages": talk }).to_string()).expect("writes");
+    let args = ["generate", "--input", "in.jsonl", "--max-new-tokens", "9", "--temperature", "0"];
+    let alone: serde_json::Value = serde_json::from_str(&cli_common::haggle(dir.path(), &args).done()).expect("json");
+    assert_eq!((&replies[2]["ids"], &replies[2]["logprobs"]), (&alone["ids"], &alone["logprobs"]));
+}
+
+#[test]
+fn a_conversation_that_is_full_says_so_and_goes_on() {
+    let long = "hello ".repeat(2_000);
+    let said = free(&["--json"], &format!("{long}\nhello\n"));
+    assert!(
+        said.code == 0 && said.err.contains("fill the model's context") && said.err.contains("/new"),
+        "{}",
+        said.err
+    );
+    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+}
+
+#[test]
+fn options_of_the_game_and_of_a_conversation_are_not_mixed() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let refused = |args: &[&str], parts: &[&str]| {
+        cli_common::haggle(dir.path(), &[&["chat"][..], args].concat()).refused(2, parts);
+    };
+    refused(&["--max-new-tokens", "9"], &["--max-new-tokens belongs to --free"]);
+    refused(&["--stop", "x"], &["--stop belongs to --free"]);
+    refused(&["--free", "--product", "books_1"], &["--free", "--product"]);
+    refused(&["--system", "x"], &["--free"]);
+    refused(&["--min-p", "2"], &["min_p must be", "2"]);
+}

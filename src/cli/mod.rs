@@ -16,6 +16,7 @@ pub mod out;
 mod profile;
 pub mod progress;
 pub mod report;
+mod sampling;
 pub mod score;
 pub mod sft;
 mod shell;

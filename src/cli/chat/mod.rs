@@ -1,9 +1,11 @@
-//! `haggle chat`: a person against a model, in the terminal or from a pipe.
+//! `haggle chat`: a person against a model, in the terminal or from a pipe; or, with `--free`, in conversation with it.
 
+mod free;
 mod room;
 pub mod table;
 pub mod typed;
 
+use super::sampling::{Ends, Filters};
 use super::{Exit, Globals, dry_run, out, path_text};
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
@@ -30,8 +32,11 @@ Examples:
   haggle chat --model runs/001 --seed 4            another product
   haggle chat --model runs/001 --products DIR --product books_12 --show-thoughts
   printf 'offer 45\\ndeal\\n' | haggle chat --model runs/001
+  haggle chat --free --model target/smollm2 --system 'You sell bicycles.' --temperature 0.7
 
-In the chat: offer 45 (or just 45), deal, reject, quit; words behind it, or on lines before it, are said aloud.")]
+In the game: offer 45 (or just 45), deal, reject, quit; words behind it, or on lines before it, are said aloud. The model is sampled \
+as it was trained, a buyer less the tail of eval.min_p, as in evaluations; --temperature, --top-k, --top-p and --min-p say otherwise.
+With --free: /new begins again, /quit leaves; sampling that is not given is taken from the model's generation_config.json, and said.")]
 pub struct ChatArgs {
     /// Run directory, checkpoint or model folder of the other side (default: the embedded model)
     #[arg(long, value_name = "RUN|DIR", default_value = "embedded", value_parser = super::path())]
@@ -48,15 +53,19 @@ pub struct ChatArgs {
     /// Show what the model thinks before it speaks
     #[arg(long)]
     show_thoughts: bool,
-    /// The model's sampling temperature, 0 is greedy (default: as trained)
-    #[arg(long, value_name = "X")]
-    temperature: Option<f32>,
+    /// Talk with the model instead, through its chat template: no game, no product
+    #[arg(long, conflicts_with_all = ["side", "products", "product", "show_thoughts"])]
+    free: bool,
+    /// With --free: the system message
+    #[arg(long, value_name = "TEXT", requires = "free")]
+    system: Option<String>,
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    ends: Ends,
     /// Print what it would hold in memory and exit
     #[arg(long)]
     dry_run: bool,
-    /// Sample from the likeliest tokens that hold this probability
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    top_p: f32,
 }
 
 /// Plays one game.
@@ -64,6 +73,14 @@ pub struct ChatArgs {
 /// # Errors
 /// Everything wrong with config, model, products or the product's code.
 pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
+    if args.free {
+        return free::run(args, globals);
+    }
+    if let Some(option) = args.ends.given() {
+        let what =
+            format!("{option} belongs to --free; in the game a reply ends by its form (rollout.max_reply_tokens)");
+        return Err(Error::Config { problems: vec![what] });
+    }
     let products = args.products.as_deref().map(path_text);
     let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
     let dev = config.open_device()?;
@@ -84,7 +101,8 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     }
     let room = Room::new(&model, person.other(), config.rollout.max_reply_tokens);
     let heard = |episode: &Episode, talk: &str| room.heard(episode, talk);
-    let sampling = sampling(args, &config, person, model.chat.end());
+    let sampling = sampling(&args.filters, &config, person, model.chat.end());
+    sampling.check()?;
     let mut engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
         (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
@@ -110,11 +128,16 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
 /// Stream of noise below the seed.
 const CHAT: u64 = 4;
 
-fn sampling(args: &ChatArgs, config: &Config, person: Side, end: i32) -> Sampling {
+/// How the model's side is sampled: as it was trained and is evaluated, unless the person says otherwise.
+fn sampling(own: &Filters, config: &Config, person: Side, end: i32) -> Sampling {
     let rollout = &config.rollout;
-    let as_trained = if person == Side::Seller { rollout.temperature } else { rollout.seller_temperature };
-    let temperature = args.temperature.unwrap_or(as_trained);
-    Sampling { top_p: args.top_p, ..Sampling::plain(temperature, rollout.max_reply_tokens, end) }
+    let (temperature, min_p) = match person {
+        Side::Seller => (rollout.temperature, config.eval.min_p),
+        Side::Buyer => (rollout.seller_temperature, 0.0),
+    };
+    let plain = Sampling::plain(own.temperature.unwrap_or(temperature), rollout.max_reply_tokens, end);
+    let (top_k, top_p) = (own.top_k.unwrap_or(plain.top_k), own.top_p.unwrap_or(plain.top_p));
+    Sampling { top_k, top_p, min_p: own.min_p.unwrap_or(min_p), ..plain }
 }
 
 /// The product of a code, or one by the seed, held out where the folder has such; and what should be known of the folder.

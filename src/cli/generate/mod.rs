@@ -4,15 +4,15 @@
 //! `generation_config.json` is said. Answers do not depend on what else is asked: see [`crate::generate`].
 
 mod input;
-mod screen;
+pub(super) mod screen;
 
-use super::{Exit, Globals, dry_run, out};
+use super::sampling::{self, Ends, Filters};
+use super::{Exit, Globals, dry_run};
 use crate::config::Config;
-use crate::config::paths::{place, spelled};
+use crate::config::paths::spelled;
 use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::generate::defaults::Own;
-use crate::generate::{self, Defaults, How, Request};
+use crate::error::Result;
+use crate::generate::{self, Request};
 use crate::infer::{Engine, EngineConfig};
 use crate::model::{ModelConfig, Plan};
 use crate::setup::{base, memory};
@@ -64,33 +64,16 @@ pub struct GenerateArgs {
     /// File of prompts, one JSON object a line; `-` reads standard input
     #[arg(long, value_name = "FILE", value_parser = super::path())]
     input: Option<PathBuf>,
-    /// 0 takes the likeliest token each time
-    #[arg(long, value_name = "X")]
-    temperature: Option<f32>,
-    /// Sample from the K likeliest tokens; 0 is all
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Sample from the likeliest tokens that hold this probability
-    #[arg(long, value_name = "X")]
-    top_p: Option<f32>,
-    /// Leave out tokens below this times the likeliest
-    #[arg(long, value_name = "X")]
-    min_p: Option<f32>,
-    /// Most tokens of an answer
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<usize>,
+    #[command(flatten)]
+    filters: Filters,
     /// Answers to each prompt
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=4096))]
     n: u64,
-    /// End before this string; \n, \t and \\ are read; repeatable
-    #[arg(long, value_name = "STR")]
-    stop: Vec<String>,
+    #[command(flatten)]
+    ends: Ends,
     /// Print a line for each token: logprob, id, text
     #[arg(long, conflicts_with = "input")]
     logprobs: bool,
-    /// Take nothing from generation_config.json but the tokens that end a text
-    #[arg(long)]
-    no_defaults: bool,
     /// Print what it would hold in memory and exit
     #[arg(long)]
     dry_run: bool,
@@ -106,7 +89,7 @@ pub fn run(args: &GenerateArgs, globals: &Globals) -> Result<Exit> {
     (config.model.base, config.model.seller) = (name.clone(), "base".into());
     let dev = config.open_device()?;
     let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name)?);
-    let how = how(args, &config, &shape, &prompts)?;
+    let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
     let requests = requests(args, &prompts, &shape)?;
     let (sizes, plan) = sizes(&dev, &config, &shape, &requests, how.sampling.max_new_tokens)?;
     if args.dry_run {
@@ -126,65 +109,6 @@ pub fn run(args: &GenerateArgs, globals: &Globals) -> Result<Exit> {
     })?;
     screen.end();
     Ok(Exit::Done)
-}
-
-/// How answers are drawn and what ends them: the user's word, then the folder's.
-fn how(args: &GenerateArgs, config: &Config, shape: &ModelConfig, prompts: &Prompts) -> Result<How> {
-    if !prompts.tokenizer.is_byte_level() {
-        let what = "its decoder is not ByteLevel alone; haggle writes the text of byte-level tokenizers only";
-        return Err(Error::data(place(&config.model.base).join("tokenizer.json"), what));
-    }
-    let defaults = defaults(args, &config.model.base)?;
-    let GenerateArgs { temperature, top_k, top_p, min_p, max_new_tokens, .. } = *args;
-    let (sampling, used) = defaults.under(&Own { temperature, top_k, top_p, min_p, max_new_tokens });
-    sampling.check()?;
-    if !used.is_empty() {
-        out::note(&format!("haggle: {FILE}: {}", used.join(", ")));
-    }
-    let mut ends = defaults.ends.unwrap_or_else(|| shape.eos_token_ids.iter().map(|id| *id as i32).collect());
-    ends.extend(prompts.eos);
-    let stops: Vec<String> = args.stop.iter().map(|stop| unescaped(stop)).chain(defaults.stops).collect();
-    if stops.iter().any(String::is_empty) {
-        return Err(Error::Config { problems: vec!["--stop: an empty string ends every text; leave it out".into()] });
-    }
-    if ends.is_empty() && stops.is_empty() {
-        let what = "no token ends a text: name one as eos_token_id in config.json or generation_config.json, as eos_token \
-                    in tokenizer_config.json, or end texts with --stop";
-        return Err(Error::data(place(&config.model.base), what));
-    }
-    Ok(How { sampling, ends, stops, seed: config.seed })
-}
-
-const FILE: &str = "generation_config.json";
-
-fn defaults(args: &GenerateArgs, model: &str) -> Result<Defaults> {
-    let Some((path, text)) = base::generation(model)? else { return Ok(Defaults::default()) };
-    let defaults = Defaults::read(&text).map_err(|what| Error::data(&path, what))?;
-    if args.no_defaults {
-        return Ok(defaults.ends_alone());
-    }
-    if !defaults.refused.is_empty() {
-        let all = defaults.refused.join(", ");
-        let what =
-            format!("asks for {all}, which haggle does not compute; --no-defaults samples without what it asks for");
-        return Err(Error::data(path, what));
-    }
-    Ok(defaults)
-}
-
-/// `\n`, `\t` and `\\` of a shell's word.
-fn unescaped(word: &str) -> String {
-    let (mut text, mut rest) = (String::new(), word.chars());
-    while let Some(c) = rest.next() {
-        let next = (c == '\\').then(|| rest.clone().next()).flatten();
-        let meant =
-            next.and_then(|next| [('n', '\n'), ('t', '\t'), ('\\', '\\')].into_iter().find(|(n, _)| *n == next));
-        if meant.is_some() {
-            rest.next();
-        }
-        text.push(meant.map_or(c, |(_, c)| c));
-    }
-    text
 }
 
 /// Every answer that is asked for.
@@ -222,19 +146,6 @@ fn sizes(
             Ok(plan) => return Ok((sized(config), plan)),
             Err(_) if seats > 1 => seats /= 2,
             Err(e) => return Err(e),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unescaped;
-
-    #[test]
-    fn line_ends_can_be_written_in_a_shells_word() {
-        for (word, want) in [("a\\nb", "a\nb"), ("\\\\n", "\\n"), ("\\x\\", "\\x\\"), ("\\t\\t", "\t\t"), ("é", "é")]
-        {
-            assert_eq!(unescaped(word), want, "{word}");
         }
     }
 }
