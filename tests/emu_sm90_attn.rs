@@ -62,7 +62,7 @@ impl Case {
         let (mut o, mut lse) = (nan(dev, self.q.len()), poisoned(dev, self.n() * self.heads.q));
         let to = (o.view_mut(), lse.view_mut());
         runs(dev, &["attn_fwd_sm90_"], self, || {
-            attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), to.0, to.1, self.heads)
+            attn_fwd(dev, q.view(), k.view(), v.view(), Packed::apart(cu.view()), to.0, to.1, self.heads)
         });
         assert!(o.guard_intact() && lse.guard_intact());
         [floats(&dev.to_vec(o.view())), dev.to_vec(lse.view())]
@@ -94,7 +94,7 @@ impl Case {
         let [dq, dk, dv] = d.each_mut().map(|d| d.view_mut());
         runs(dev, &["attn_bwd_dq_sm90_", "attn_bwd_dkv_sm90_"], self, || {
             let (d_o, o, lse, cu) = (d_o.view(), o.view(), lse.view(), cu.view());
-            attn_bwd(dev, d_o, q.view(), k.view(), v.view(), o, lse, cu, dq, dk, dv, self.heads)
+            attn_bwd(dev, d_o, q.view(), k.view(), v.view(), o, lse, Packed::apart(cu), dq, dk, dv, self.heads)
         });
         d.map(|d| {
             assert!(d.guard_intact());

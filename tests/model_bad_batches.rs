@@ -33,19 +33,22 @@ type Spoil = fn(&mut Packing);
 
 #[test]
 fn a_bad_number_in_packed_sequences_is_refused_before_a_launch() {
-    let cases: [(&str, Spoil); 12] = [
+    let cases: [(&str, Spoil); 15] = [
         ("ids < V", |p| p.ids[1] = VOCAB as i32),
         ("ids < V", |p| p.ids[1] = -1),
         ("targets < V", |p| p.targets[0] = i32::MAX),
         ("positions < max", |p| p.positions[4] = 64),
         ("positions < max", |p| p.positions[4] = i32::MIN),
         ("loss_rows < N", |p| p.loss_rows[0] = 5),
-        ("cu_seqlens starts at 0", |p| p.cu_seqlens[0] = 1),
-        ("cu_seqlens starts at 0", |p| p.cu_seqlens[0] = -3),
+        ("cu_seqlens [B + 1] from 0", |p| p.cu_seqlens[0] = 1),
+        ("cu_seqlens [B + 1] from 0", |p| p.cu_seqlens[0] = -3),
         ("cu_seqlens ascends", |p| p.cu_seqlens[1] = 6),
         ("cu_seqlens ascends", |p| p.cu_seqlens[1] = -1),
         ("cu_seqlens ends at N", |p| p.cu_seqlens[2] = 4),
         ("positions [N]", |p| p.positions.truncate(3)),
+        ("prefixes [B, 2]", |p| p.prefixes.truncate(3)),
+        ("a prefix is the first rows", |p| p.prefixes[2..].copy_from_slice(&[0, 4])),
+        ("a prefix is the first rows", |p| p.prefixes[2..].copy_from_slice(&[1, 2])),
     ];
     for dev in devices() {
         let w = Weights::init(&dev, config(), 1).unwrap();

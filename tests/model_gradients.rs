@@ -78,6 +78,9 @@ fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64,
     (0..ids.len() - 1).map(row).collect()
 }
 
+/// Tokens that the last two sequences begin with.
+const SHARED: usize = 10;
+
 struct Case {
     dev: Device,
     w: Weights,
@@ -102,17 +105,22 @@ impl Case {
             }
         }
         dev.write(w.data_mut(), &data);
-        let sequences: Vec<Vec<i32>> =
-            [2, 9, 35].iter().map(|n| (0..*n).map(|i| noise.below(1000 * n + i, 31) as i32).collect()).collect();
+        let mut sequences: Vec<Vec<i32>> =
+            [2, 9, 35, 22].iter().map(|n| (0..*n).map(|i| noise.below(1000 * n + i, 31) as i32).collect()).collect();
+        let prompt = sequences[2][..SHARED].to_vec();
+        sequences[3][..SHARED].copy_from_slice(&prompt);
         let coefficient = |i: u64| (noise.normal(i) as f32, noise.normal(i + 500) as f32);
-        Case { dev, w, sequences, coefficients: (0..43).map(coefficient).collect() }
+        Case { dev, w, sequences, coefficients: (0..60).map(coefficient).collect() }
     }
 
-    /// Loss and flat gradient as the model computes them; the second half of each sequence carries loss.
+    /// Loss and flat gradient as the model computes them; the second half of each sequence carries loss. The last one
+    /// stands on the first rows of the one before it.
     fn computed(&self) -> (f64, Vec<f32>) {
         let (dev, c) = (&self.dev, &self.w.config);
         let mut packing = Packing::default();
-        self.sequences.iter().for_each(|s| packing.push(s, |i| i >= s.len() / 2));
+        let (last, others) = self.sequences.split_last().unwrap();
+        others.iter().for_each(|s| packing.push(s, |i| i >= s.len() / 2));
+        packing.push_on_stem(SHARED, last, |i| i >= last.len() / 2);
         let (n, m) = (packing.ids.len(), packing.targets.len());
         let mut batch = PackedBatch::new(dev, c, n + 5, m + 2).unwrap();
         batch.set(dev, &packing).unwrap();

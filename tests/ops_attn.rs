@@ -85,7 +85,7 @@ impl Case {
         let (q, k, v, cu) =
             (self.up(dev, &self.q), self.up(dev, &self.k), self.up(dev, &self.v), dev.upload(&self.cu()).unwrap());
         let (o_to, lse_to) = (o.view_mut(), lse.view_mut());
-        attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o_to, lse_to, self.heads).unwrap();
+        attn_fwd(dev, q.view(), k.view(), v.view(), Packed::apart(cu.view()), o_to, lse_to, self.heads).unwrap();
         (self.take(dev, &o), take(dev, &lse))
     }
 
@@ -105,7 +105,7 @@ impl Case {
             v.view(),
             o.view(),
             lse.view(),
-            cu.view(),
+            Packed::apart(cu.view()),
             dq.view_mut(),
             dk.view_mut(),
             dv.view_mut(),
@@ -295,13 +295,14 @@ fn attn_at_medium_precision_matches_the_oracle() {
     for (case, floor, bwd_floor) in medium_cases_and_floors() {
         let (o, lse) = case.forward(&dev);
         let (q, k, v) = (wide(&case.q), wide(&case.k), wide(&case.v));
-        let (want_o, want_lse) = haggle::ops::attn::oracle::attn_fwd(&q, &k, &v, &case.cu(), case.heads);
+        let (want_o, want_lse) =
+            haggle::ops::attn::oracle::attn_fwd(&q, &k, &v, Sequences::apart(&case.cu()), case.heads);
         near("attn_fwd o", &case.o_dims(), &want_o, &o, floor);
         near("attn_fwd lse", &case.o_dims()[..2], &want_lse, &lse, 2.1e-7);
         let d_o = normal(case.q.len(), 4);
         let [dq, dk, dv] = case.backward(&dev, &d_o, &lse);
         let (want_q, want_k, want_v) =
-            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, &case.cu(), case.heads);
+            haggle::ops::attn::oracle::attn_bwd(&wide(&d_o), &q, &k, &v, Sequences::apart(&case.cu()), case.heads);
         near("attn_bwd dv", &case.kv_dims(), &want_v, &dv, bwd_floor);
         if case.n() > 1 {
             near("attn_bwd dq", &case.o_dims(), &want_q, &dq, bwd_floor);
@@ -416,7 +417,11 @@ fn attn_in_bf16_refuses_other_head_dims() {
     let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| case.up(&dev, x));
     let (mut o, mut lse, cu) = (case.poisoned(&dev, case.q.len()), poisoned(&dev, 3), dev.upload(&cu).unwrap());
     let (q, k, v, cu) = (q.view(), k.view(), v.view(), cu.view());
-    refused(attn_fwd(&dev, q, k, v, cu, o.view_mut(), lse.view_mut(), case.heads), "attn_fwd", "D in bf16");
+    refused(
+        attn_fwd(&dev, q, k, v, Packed::apart(cu), o.view_mut(), lse.view_mut(), case.heads),
+        "attn_fwd",
+        "D in bf16",
+    );
 }
 
 #[test]
@@ -430,7 +435,13 @@ fn attn_keys_far_apart_and_equal_keys() {
     let dev = cpu(1);
     let (o, _) = case.forward(&dev);
     let q = wide(&case.q);
-    let (want, _) = haggle::ops::attn::oracle::attn_fwd(&q, &wide(&case.k), &wide(&case.v), &case.cu(), case.heads);
+    let (want, _) = haggle::ops::attn::oracle::attn_fwd(
+        &q,
+        &wide(&case.k),
+        &wide(&case.v),
+        Sequences::apart(&case.cu()),
+        case.heads,
+    );
     near("attn_fwd o", &case.o_dims(), &want, &o, 1e-7);
     case.k.fill(0.5);
     let (o, lse) = case.forward(&dev);
@@ -469,7 +480,7 @@ fn wrong_sizes_are_refused() {
     let (mut o, mut lse, cu) = (poisoned(&dev, n * 8), poisoned(&dev, n * 2), dev.upload(&[0i32, 3]).unwrap());
     let (q, k, short) = (q.view(), k.view(), short.view());
     let mut fwd = |q, k, v, cu: &[i32], heads| {
-        attn_fwd(&dev, q, k, v, dev.upload(cu).unwrap().view(), o.view_mut(), lse.view_mut(), heads)
+        attn_fwd(&dev, q, k, v, Packed::apart(dev.upload(cu).unwrap().view()), o.view_mut(), lse.view_mut(), heads)
     };
     refused(fwd(short, k, k, &[0, 3], h), "attn_fwd", "q [N, H, D]");
     refused(fwd(q, short, k, &[0, 3], h), "attn_fwd", "k [N, Hk, D]");
@@ -484,7 +495,11 @@ fn wrong_sizes_are_refused() {
     assert!(take(&dev, &o).iter().all(|x| x.is_nan()), "a refused op has written");
     let (lse, mut dq, mut dk, mut dv) = (lse.view(), poisoned(&dev, 24), poisoned(&dev, 12), poisoned(&dev, 11));
     let (dq, dk) = (dq.view_mut(), dk.view_mut());
-    refused(attn_bwd(&dev, q, q, k, k, q, lse, cu.view(), dq, dk, dv.view_mut(), h), "attn_bwd", "dv [N, Hk, D]");
+    refused(
+        attn_bwd(&dev, q, q, k, k, q, lse, Packed::apart(cu.view()), dq, dk, dv.view_mut(), h),
+        "attn_bwd",
+        "dv [N, Hk, D]",
+    );
     let (seq, pos) = (dev.upload(&[0i32; 3]).unwrap(), dev.upload(&[0i32, 1, 2]).unwrap());
     let at = Paged { seq: seq.view(), pos: pos.view(), table: seq.at(0..1), max_pages: 1 };
     let (mut pages, mut v_pages) = (poisoned(&dev, pages_len(1, h)), poisoned(&dev, pages_len(1, h)));

@@ -297,12 +297,13 @@ fn attn_packed() {
         let cu = if before == 0 { vec![0, n as i32] } else { vec![0, before as i32, n as i32] };
         let (cu, [q, k, v, d_o]) = (dev.upload(&cu).unwrap(), [&q, &k, &v, &d_o].map(|x| ending(dev, n * row, x)));
         let (mut o, mut lse) = (dev.zeros(DType::Bf16, n * row).unwrap(), dev.zeros(DType::F32, n * heads.q).unwrap());
-        attn_fwd(dev, q.view(), k.view(), v.view(), cu.view(), o.view_mut(), lse.view_mut(), heads).unwrap();
+        attn_fwd(dev, q.view(), k.view(), v.view(), Packed::apart(cu.view()), o.view_mut(), lse.view_mut(), heads)
+            .unwrap();
         let mut d = [DType::Bf16; 3].map(|t| dev.zeros(t, n * row).unwrap());
         let [dq, dk, dv] = &mut d;
         let (dq, dk, dv) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
         let (q, k, v) = (q.view(), k.view(), v.view());
-        attn_bwd(dev, d_o.view(), q, k, v, o.view(), lse.view(), cu.view(), dq, dk, dv, heads).unwrap();
+        attn_bwd(dev, d_o.view(), q, k, v, o.view(), lse.view(), Packed::apart(cu.view()), dq, dk, dv, heads).unwrap();
         let last_head = |x: &Buffer| -> Vec<bf16> {
             end::<bf16>(dev, x, len * row).chunks(row).flat_map(|r| r[row - heads.dim..].to_vec()).collect()
         };

@@ -1,13 +1,14 @@
 // attn_bwd_dkv    dv = p^T do,  dk = ds^T q,   p and ds as in attn_bwd_dq
 //
 // Shapes          do, q, o [N, H, D], k, v, dk, dv [N, Hk, D] f32 or bf16   lse [N, H] f32   cu_seqlens [B + 1] i32
+//                 prefixes [B, 2] i32 or null (common/attn.cuh)
 // Numerics        scores are computed again from q, k and lse. f32: CUDA cores. bf16: tensor cores, D of 32, 64, 128;
 //                 p and ds rounded to bf16 for the products with do and q alone.
 // Parallel        f32: one block a chunk of 32 keys of one kv head, eight lanes a key; it walks the queries that see
 //                 them. bf16: 64 keys, a warp 16.
 // Cost            8 D FLOP a query, head and key it sees; reads q, do and o once a chunk and head.
-// Determinism     no atomics: tiles ascending, heads of the group ascending, queries ascending. In f32 the bits of the
-//                 CPU device.
+// Determinism     no atomics: queries of the own sequence, then of the sequences on it in their order; of each, tiles
+//                 ascending, heads of the group ascending, queries ascending. In f32 the bits of the CPU device.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Source          Dao et al. 2022, arXiv:2205.14135, appendix B.
 // Oracle          src/ops/attn/oracle.rs
@@ -16,15 +17,16 @@
 #include "common/shared.cuh"
 
 template <int ACC>
-__device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,   // [N, H, D]
-                                             const float* __restrict__ q,     // [N, H, D]
-                                             const float* __restrict__ k,     // [N, Hk, D]
-                                             const float* __restrict__ v,     // [N, Hk, D]
-                                             const float* __restrict__ o,     // [N, H, D]
-                                             const float* __restrict__ lse,   // [N, H]
-                                             const int32_t* __restrict__ cu,  // [B + 1]
-                                             float* __restrict__ dk,          // [N, Hk, D], =
-                                             float* __restrict__ dv,          // [N, Hk, D], =
+__device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,         // [N, H, D]
+                                             const float* __restrict__ q,           // [N, H, D]
+                                             const float* __restrict__ k,           // [N, Hk, D]
+                                             const float* __restrict__ v,           // [N, Hk, D]
+                                             const float* __restrict__ o,           // [N, H, D]
+                                             const float* __restrict__ lse,         // [N, H]
+                                             const int32_t* __restrict__ cu,        // [B + 1]
+                                             const int32_t* __restrict__ prefixes,  // [B, 2], or null
+                                             float* __restrict__ dk,                // [N, Hk, D], =
+                                             float* __restrict__ dv,                // [N, Hk, D], =
                                              int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                                              float scale) {
     SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then p, ds [32, 33], lse, delta [32]
@@ -34,7 +36,7 @@ __device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,   //
     float* s_p = s_v + CHUNK * stride + key * (CHUNK + 1);
     float* s_ds = s_p + CHUNK * (CHUNK + 1);
     float *s_lse = s_v + CHUNK * stride + 2 * CHUNK * (CHUNK + 1), *s_delta = s_lse + CHUNK;
-    Tile at = tile_at<CHUNK>(cu, n_seqs, blockIdx.x);
+    Tile at = tile_at<CHUNK>(cu, prefixes, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int64_t q_stride = (int64_t)n_heads * dim, k_stride = (int64_t)n_kv_heads * dim;
     int64_t keys_at = (at.start + at.tile) * k_stride + (int64_t)kv * dim;
@@ -43,37 +45,35 @@ __device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,   //
     float acc_k[ACC], acc_v[ACC];
 #pragma unroll
     for (int r = 0; r < ACC; r++) acc_k[r] = acc_v[r] = 0.0f;
-    for (int32_t tile = at.tile; tile < at.len; tile += CHUNK) {
-        int rows = min(CHUNK, at.len - tile);
-        for (int head = kv * group; head < (kv + 1) * group; head++) {
-            int64_t row = at.start + tile, first = row * q_stride + (int64_t)head * dim;
-            __syncthreads();  // the last queries are read
-            load_rows(s_do, stride, d_o + first, q_stride, CHUNK, rows, dim);
-            load_rows(s_q, stride, o + first, q_stride, CHUNK, rows, dim);
-            __syncthreads();  // do and, for now, o in the place of q
-            float delta = dot_1(s_q + key * stride, s_do + key * stride, dim);
-            if (lane == 0) {
-                s_delta[key] = delta;
-                s_lse[key] = key < rows ? lse[(row + key) * n_heads + head] : 0.0f;
-            }
-            __syncthreads();  // o is read
-            load_rows(s_q, stride, q + first, q_stride, CHUNK, rows, dim);
-            __syncthreads();  // the tile's q, do, lse and delta stand in shared memory
-            float s[4], dp[4];
-            dot_4(s, s_k + key * stride, s_q, stride, dim);
-            dot_4(dp, s_v + key * stride, s_do, stride, dim);
-#pragma unroll
-            for (int c = 0; c < 4; c++) {
-                int query = lane + LANES * c;
-                bool seen = query < rows && (tile > at.tile || key <= query);
-                float p = seen ? exp_f32(s[c] * scale - s_lse[query]) : 0.0f;
-                s_p[query] = p;
-                s_ds[query] = p * (dp[c] - s_delta[query]) * scale;
-            }
-            __syncwarp();  // p and ds hold the key's row of the tile
-            add_rows(acc_v, s_p, rows, s_do, stride, dim);
-            add_rows(acc_k, s_ds, rows, s_q, stride, dim);
+    for (QueryTiles t(cu, prefixes, n_seqs, group, at); t.rows > 0; t.next()) {
+        int rows = t.rows, head = kv * group + t.head;
+        int64_t row = t.start + t.first, first = row * q_stride + (int64_t)head * dim;
+        __syncthreads();  // the last queries are read
+        load_rows(s_do, stride, d_o + first, q_stride, CHUNK, rows, dim);
+        load_rows(s_q, stride, o + first, q_stride, CHUNK, rows, dim);
+        __syncthreads();  // do and, for now, o in the place of q
+        float delta = dot_1(s_q + key * stride, s_do + key * stride, dim);
+        if (lane == 0) {
+            s_delta[key] = delta;
+            s_lse[key] = key < rows ? lse[(row + key) * n_heads + head] : 0.0f;
         }
+        __syncthreads();  // o is read
+        load_rows(s_q, stride, q + first, q_stride, CHUNK, rows, dim);
+        __syncthreads();  // the tile's q, do, lse and delta stand in shared memory
+        float s[4], dp[4];
+        dot_4(s, s_k + key * stride, s_q, stride, dim);
+        dot_4(dp, s_v + key * stride, s_do, stride, dim);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int query = lane + LANES * c;
+            bool seen = key < t.seen(query);
+            float p = seen ? exp_f32(s[c] * scale - s_lse[query]) : 0.0f;
+            s_p[query] = p;
+            s_ds[query] = p * (dp[c] - s_delta[query]) * scale;
+        }
+        __syncwarp();  // p and ds hold the key's row of the tile
+        add_rows(acc_v, s_p, rows, s_do, stride, dim);
+        add_rows(acc_k, s_ds, rows, s_q, stride, dim);
     }
     if (key >= at.rows) return;
 #pragma unroll
@@ -88,64 +88,67 @@ __device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,   //
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dkv_f32_d32(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                          const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                         const int32_t* __restrict__ cu, float* __restrict__ dk, float* __restrict__ dv,
-                         int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dkv<32 / LANES>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
+                         const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dk,
+                         float* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
+                         float scale) {
+    attn_bwd_dkv<32 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dkv_f32_d64(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                          const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                         const int32_t* __restrict__ cu, float* __restrict__ dk, float* __restrict__ dv,
-                         int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dkv<64 / LANES>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
+                         const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dk,
+                         float* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
+                         float scale) {
+    attn_bwd_dkv<64 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dkv_f32_d128(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                           const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                          const int32_t* __restrict__ cu, float* __restrict__ dk, float* __restrict__ dv,
-                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dkv<128 / LANES>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
+                          const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dk,
+                          float* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
+                          float scale) {
+    attn_bwd_dkv<128 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dkv_f32_d256(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                           const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                          const int32_t* __restrict__ cu, float* __restrict__ dk, float* __restrict__ dv,
-                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dkv<256 / LANES>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
+                          const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dk,
+                          float* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
+                          float scale) {
+    attn_bwd_dkv<256 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 constexpr int KEYS = 64;  // of a bf16 tile
 
 template <int D>
-__device__ __forceinline__ void attn_bwd_dkv_bf16(const bf16* __restrict__ d_o,    // [N, H, D]
-                                                  const bf16* __restrict__ q,      // [N, H, D]
-                                                  const bf16* __restrict__ k,      // [N, Hk, D]
-                                                  const bf16* __restrict__ v,      // [N, Hk, D]
-                                                  const bf16* __restrict__ o,      // [N, H, D]
-                                                  const float* __restrict__ lse,   // [N, H]
-                                                  const int32_t* __restrict__ cu,  // [B + 1]
-                                                  bf16* __restrict__ dk,           // [N, Hk, D], =
-                                                  bf16* __restrict__ dv,           // [N, Hk, D], =
+__device__ __forceinline__ void attn_bwd_dkv_bf16(const bf16* __restrict__ d_o,          // [N, H, D]
+                                                  const bf16* __restrict__ q,            // [N, H, D]
+                                                  const bf16* __restrict__ k,            // [N, Hk, D]
+                                                  const bf16* __restrict__ v,            // [N, Hk, D]
+                                                  const bf16* __restrict__ o,            // [N, H, D]
+                                                  const float* __restrict__ lse,         // [N, H]
+                                                  const int32_t* __restrict__ cu,        // [B + 1]
+                                                  const int32_t* __restrict__ prefixes,  // [B, 2], or null
+                                                  bf16* __restrict__ dk,                 // [N, Hk, D], =
+                                                  bf16* __restrict__ dv,                 // [N, Hk, D], =
                                                   int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, float scale) {
     SHARED_DYNAMIC(bf16, s_k);  // [64, D], v the same, then twice q [32, D], do [32, D]
     bf16 *s_v = s_k + KEYS * D, *s_ring = s_v + KEYS * D;
     __shared__ float s_lse[2][CHUNK];
     __shared__ float s_delta[2][CHUNK];
     int kv = blockIdx.y, group = n_heads / n_kv_heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    Tile at = tile_at<KEYS>(cu, n_seqs, blockIdx.x);
+    Tile at = tile_at<KEYS>(cu, prefixes, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int64_t q_stride = (int64_t)n_heads * D, k_stride = (int64_t)n_kv_heads * D;
     int64_t keys_at = (at.start + at.tile) * k_stride + (int64_t)kv * D;
-    // Step i is head i % group of the queries tile + i / group * 32 ...
-    int steps = (at.len - at.tile + CHUNK - 1) / CHUNK * group;
+    QueryTiles now(cu, prefixes, n_seqs, group, at), ahead = now;
     auto load = [&](int step) {
-        if (step < steps) {
-            int32_t tile = at.tile + step / group * CHUNK;
-            int rows = min(CHUNK, at.len - tile), head = kv * group + step % group;
-            int64_t row = at.start + tile, first = row * q_stride + (int64_t)head * D;
+        if (ahead.rows > 0) {
+            int rows = ahead.rows, head = kv * group + ahead.head;
+            int64_t row = ahead.start + ahead.first, first = row * q_stride + (int64_t)head * D;
             bf16* s_q = s_ring + step % 2 * 2 * CHUNK * D;
             load_tile<D>(s_q, q + first, q_stride, CHUNK, rows);
             load_tile<D>(s_q + CHUNK * D, d_o + first, q_stride, CHUNK, rows);
@@ -156,6 +159,7 @@ __device__ __forceinline__ void attn_bwd_dkv_bf16(const bf16* __restrict__ d_o, 
                 s_delta[step % 2][i] = delta;
                 s_lse[step % 2][i] = i < rows ? lse[(row + i) * n_heads + head] : 0.0f;
             }
+            ahead.next();
         }
         cp_async_commit();  // an empty group keeps the count
     };
@@ -164,13 +168,11 @@ __device__ __forceinline__ void attn_bwd_dkv_bf16(const bf16* __restrict__ d_o, 
     load(0);
     int key = warp * 16 + lane / 4;
     float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {};
-    for (int step = 0; step < steps; step++) {
+    for (int step = 0; now.rows > 0; step++, now.next()) {
         load(step + 1);
         cp_async_wait<1>();
         __syncthreads();  // k, v and this step's q, do, lse and delta stand in shared memory
         const bf16 *s_q = s_ring + step % 2 * 2 * CHUNK * D, *s_do = s_q + CHUNK * D;
-        int32_t tile = step / group * CHUNK;  // from the first of these keys on
-        int rows = min(CHUNK, at.len - at.tile - tile);
         float p[4][4], ds[4][4];
         dot_rows<D>(p, s_k, warp * 16, s_q, 0);
         dot_rows<D>(ds, s_v, warp * 16, s_do, 0);
@@ -179,7 +181,7 @@ __device__ __forceinline__ void attn_bwd_dkv_bf16(const bf16* __restrict__ d_o, 
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 int query = j * 8 + lane % 4 * 2 + e % 2;
-                bool seen = query < rows && key + e / 2 * 8 <= tile + query;
+                bool seen = key + e / 2 * 8 < now.seen(query);
                 p[j][e] = seen ? exp_f32(p[j][e] * scale - s_lse[step % 2][query]) : 0.0f;
                 ds[j][e] = p[j][e] * (ds[j][e] - s_delta[step % 2][query]) * scale;
             }
@@ -206,23 +208,26 @@ __device__ __forceinline__ void attn_bwd_dkv_bf16(const bf16* __restrict__ d_o, 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dkv_bf16_d32(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                           const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
-                          const int32_t* __restrict__ cu, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
-    attn_bwd_dkv_bf16<32>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
+                          const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, bf16* __restrict__ dk,
+                          bf16* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */,
+                          float scale) {
+    attn_bwd_dkv_bf16<32>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dkv_bf16_d64(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                           const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
-                          const int32_t* __restrict__ cu, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
-    attn_bwd_dkv_bf16<64>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
+                          const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, bf16* __restrict__ dk,
+                          bf16* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */,
+                          float scale) {
+    attn_bwd_dkv_bf16<64>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dkv_bf16_d128(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                            const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
-                           const int32_t* __restrict__ cu, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                           int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
-    attn_bwd_dkv_bf16<128>(d_o, q, k, v, o, lse, cu, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
+                           const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, bf16* __restrict__ dk,
+                           bf16* __restrict__ dv, int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads,
+                           int32_t /* dim */, float scale) {
+    attn_bwd_dkv_bf16<128>(d_o, q, k, v, o, lse, cu, prefixes, dk, dv, n_seqs, n_heads, n_kv_heads, scale);
 }

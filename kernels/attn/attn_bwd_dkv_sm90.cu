@@ -111,7 +111,7 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
     bf16* s_keys = align_1024(s_dynamic);  // [2]: each warpgroup's k, v
     bf16* s_ring = s_keys + 4 * BOX<D>;    // [STAGES]: q, do
     int kv = blockIdx.y, group = n_heads / n_kv_heads, warpgroup = warpgroup_of_thread();
-    Tile at = tile_at<2 * LINES>(cu, n_seqs, blockIdx.x);
+    Tile at = tile_at<2 * LINES>(cu, nullptr, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int live = at.rows > LINES ? 2 : 1;  // warpgroups that have keys
     Steps steps = {(int32_t)at.start + at.tile, at.len - at.tile, kv * group, group, n_heads};

@@ -1,6 +1,7 @@
 // attn_bwd_dq     dq = ds k,   ds = p (dp - delta) scale,  p = exp(scale q k - lse),  dp = do v,  delta = sum_d o do
 //
 // Shapes          do, q, o, dq [N, H, D], k, v [N, Hk, D] f32 or bf16   lse [N, H] f32   cu_seqlens [B + 1] i32
+//                 prefixes [B, 2] i32 or null (common/attn.cuh)
 // Numerics        scores are computed again from q, k and lse. f32: CUDA cores. bf16: tensor cores, D of 32, 64, 128;
 //                 ds rounded to bf16 for ds k alone.
 // Parallel        f32: one block a tile of 32 queries of one head, eight lanes a query. bf16: 64 queries, a warp 16.
@@ -15,14 +16,15 @@
 #include "common/shared.cuh"
 
 template <int ACC>
-__device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,   // [N, H, D]
-                                            const float* __restrict__ q,     // [N, H, D]
-                                            const float* __restrict__ k,     // [N, Hk, D]
-                                            const float* __restrict__ v,     // [N, Hk, D]
-                                            const float* __restrict__ o,     // [N, H, D]
-                                            const float* __restrict__ lse,   // [N, H]
-                                            const int32_t* __restrict__ cu,  // [B + 1]
-                                            float* __restrict__ dq,          // [N, H, D], =
+__device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,         // [N, H, D]
+                                            const float* __restrict__ q,           // [N, H, D]
+                                            const float* __restrict__ k,           // [N, Hk, D]
+                                            const float* __restrict__ v,           // [N, Hk, D]
+                                            const float* __restrict__ o,           // [N, H, D]
+                                            const float* __restrict__ lse,         // [N, H]
+                                            const int32_t* __restrict__ cu,        // [B + 1]
+                                            const int32_t* __restrict__ prefixes,  // [B, 2], or null
+                                            float* __restrict__ dq,                // [N, H, D], =
                                             int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                                             float scale) {
     SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then ds [32, 33]
@@ -30,7 +32,7 @@ __device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,   // 
     float *s_do = s_q + CHUNK * stride, *s_k = s_do + CHUNK * stride, *s_v = s_k + CHUNK * stride;
     int query = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     float* s_ds = s_v + CHUNK * stride + query * (CHUNK + 1);
-    Tile at = tile_at<CHUNK>(cu, n_seqs, blockIdx.x);
+    Tile at = tile_at<CHUNK>(cu, prefixes, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int64_t row = at.start + at.tile, q_stride = (int64_t)n_heads * dim, k_stride = (int64_t)n_kv_heads * dim;
     int64_t first = row * q_stride + (int64_t)head * dim;
@@ -45,19 +47,19 @@ __device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,   // 
     float acc[ACC];
 #pragma unroll
     for (int r = 0; r < ACC; r++) acc[r] = 0.0f;
-    for (int32_t chunk = 0; chunk <= at.tile; chunk += CHUNK) {
-        int keys = chunk == at.tile ? at.rows : CHUNK;
-        int64_t from = (at.start + chunk) * k_stride + (int64_t)kv * dim;
+    int32_t before = at.prefix + at.tile, n_keys = before + at.rows;
+    for (int32_t chunk = 0; chunk < n_keys; chunk += CHUNK) {
+        int keys = min(CHUNK, n_keys - chunk);
         __syncthreads();  // the last chunk is read
-        load_rows(s_k, stride, k + from, k_stride, CHUNK, keys, dim);
-        load_rows(s_v, stride, v + from, k_stride, CHUNK, keys, dim);
+        load_keys(s_k, stride, k + (int64_t)kv * dim, k_stride, at, chunk, keys, dim);
+        load_keys(s_v, stride, v + (int64_t)kv * dim, k_stride, at, chunk, keys, dim);
         __syncthreads();  // q, do and the chunk stand in shared memory
         float s[4], dp[4];
         dot_4(s, s_q + query * stride, s_k, stride, dim);
         dot_4(dp, s_do + query * stride, s_v, stride, dim);
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            bool seen = live && (chunk < at.tile || lane + LANES * c <= query);
+            bool seen = live && chunk + lane + LANES * c <= before + query;
             float p = seen ? exp_f32(s[c] * scale - below) : 0.0f;
             s_ds[lane + LANES * c] = p * (dp[c] - delta) * scale;
         }
@@ -75,62 +77,62 @@ __device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,   // 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dq_f32_d32(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                         const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                        const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                        int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dq<32 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+                        const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dq,
+                        int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<32 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dq_f32_d64(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                         const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                        const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                        int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dq<64 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+                        const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dq,
+                        int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<64 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dq_f32_d128(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                          const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                         const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                         int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dq<128 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+                         const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dq,
+                         int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<128 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(CHUNK * LANES, 1)
     attn_bwd_dq_f32_d256(const float* __restrict__ d_o, const float* __restrict__ q, const float* __restrict__ k,
                          const float* __restrict__ v, const float* __restrict__ o, const float* __restrict__ lse,
-                         const int32_t* __restrict__ cu, float* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                         int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_bwd_dq<256 / LANES>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
+                         const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, float* __restrict__ dq,
+                         int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
+    attn_bwd_dq<256 / LANES>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, dim, scale);
 }
 
 constexpr int QUERIES = 64;  // of a bf16 tile
 
 template <int D>
-__device__ __forceinline__ void attn_bwd_dq_bf16(const bf16* __restrict__ d_o,    // [N, H, D]
-                                                 const bf16* __restrict__ q,      // [N, H, D]
-                                                 const bf16* __restrict__ k,      // [N, Hk, D]
-                                                 const bf16* __restrict__ v,      // [N, Hk, D]
-                                                 const bf16* __restrict__ o,      // [N, H, D]
-                                                 const float* __restrict__ lse,   // [N, H]
-                                                 const int32_t* __restrict__ cu,  // [B + 1]
-                                                 bf16* __restrict__ dq,           // [N, H, D], =
+__device__ __forceinline__ void attn_bwd_dq_bf16(const bf16* __restrict__ d_o,          // [N, H, D]
+                                                 const bf16* __restrict__ q,            // [N, H, D]
+                                                 const bf16* __restrict__ k,            // [N, Hk, D]
+                                                 const bf16* __restrict__ v,            // [N, Hk, D]
+                                                 const bf16* __restrict__ o,            // [N, H, D]
+                                                 const float* __restrict__ lse,         // [N, H]
+                                                 const int32_t* __restrict__ cu,        // [B + 1]
+                                                 const int32_t* __restrict__ prefixes,  // [B, 2], or null
+                                                 bf16* __restrict__ dq,                 // [N, H, D], =
                                                  int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, float scale) {
     SHARED_DYNAMIC(bf16, s_q);  // [64, D], do the same, then twice k [32, D], v [32, D]
     bf16 *s_do = s_q + QUERIES * D, *s_ring = s_do + QUERIES * D;
     __shared__ float s_delta[QUERIES];
     int head = blockIdx.y, kv = head / (n_heads / n_kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    Tile at = tile_at<QUERIES>(cu, n_seqs, blockIdx.x);
+    Tile at = tile_at<QUERIES>(cu, prefixes, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int64_t row = at.start + at.tile, q_stride = (int64_t)n_heads * D, k_stride = (int64_t)n_kv_heads * D;
     int64_t first = row * q_stride + (int64_t)head * D;
-    int32_t n_keys = at.tile + at.rows;
+    int32_t before = at.prefix + at.tile, n_keys = before + at.rows;
     auto load = [&](int32_t chunk) {
         bf16* s_k = s_ring + chunk / CHUNK % 2 * 2 * CHUNK * D;
-        int64_t from = (at.start + chunk) * k_stride + (int64_t)kv * D;
         if (chunk < n_keys) {
-            load_tile<D>(s_k, k + from, k_stride, CHUNK, n_keys - chunk);
-            load_tile<D>(s_k + CHUNK * D, v + from, k_stride, CHUNK, n_keys - chunk);
+            load_keys<D>(s_k, k + (int64_t)kv * D, k_stride, at, chunk, n_keys - chunk);
+            load_keys<D>(s_k + CHUNK * D, v + (int64_t)kv * D, k_stride, at, chunk, n_keys - chunk);
         }
         cp_async_commit();  // an empty group keeps the count
     };
@@ -165,7 +167,7 @@ __device__ __forceinline__ void attn_bwd_dq_bf16(const bf16* __restrict__ d_o,  
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 int r = e / 2, key = chunk + j * 8 + lane % 4 * 2 + e % 2;
-                bool seen = query + 8 * r < at.rows && key <= at.tile + query + 8 * r;
+                bool seen = query + 8 * r < at.rows && key <= before + query + 8 * r;
                 float p = seen ? exp_f32(s[j][e] * scale - below[r]) : 0.0f;
                 s[j][e] = p * (dp[j][e] - delta[r]) * scale;
             }
@@ -189,23 +191,23 @@ __device__ __forceinline__ void attn_bwd_dq_bf16(const bf16* __restrict__ d_o,  
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dq_bf16_d32(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                          const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
-                         const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                         int32_t n_kv_heads, int32_t /* dim */, float scale) {
-    attn_bwd_dq_bf16<32>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
+                         const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, bf16* __restrict__ dq,
+                         int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
+    attn_bwd_dq_bf16<32>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dq_bf16_d64(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                          const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
-                         const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                         int32_t n_kv_heads, int32_t /* dim */, float scale) {
-    attn_bwd_dq_bf16<64>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
+                         const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, bf16* __restrict__ dq,
+                         int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
+    attn_bwd_dq_bf16<64>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 1)
     attn_bwd_dq_bf16_d128(const bf16* __restrict__ d_o, const bf16* __restrict__ q, const bf16* __restrict__ k,
                           const bf16* __restrict__ v, const bf16* __restrict__ o, const float* __restrict__ lse,
-                          const int32_t* __restrict__ cu, bf16* __restrict__ dq, int32_t n_seqs, int32_t n_heads,
-                          int32_t n_kv_heads, int32_t /* dim */, float scale) {
-    attn_bwd_dq_bf16<128>(d_o, q, k, v, o, lse, cu, dq, n_seqs, n_heads, n_kv_heads, scale);
+                          const int32_t* __restrict__ cu, const int32_t* __restrict__ prefixes, bf16* __restrict__ dq,
+                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t /* dim */, float scale) {
+    attn_bwd_dq_bf16<128>(d_o, q, k, v, o, lse, cu, prefixes, dq, n_seqs, n_heads, n_kv_heads, scale);
 }

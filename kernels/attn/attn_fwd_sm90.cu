@@ -37,7 +37,7 @@ __device__ __forceinline__ void attn_fwd_sm90(const TensorMap& q,              /
     bf16* s_q = align_1024(s_dynamic);  // [2]: each warpgroup's
     bf16* s_ring = s_q + 2 * BOX<D>;    // [STAGES]: k, v
     int head = blockIdx.y, kv = head / (n_heads / n_kv_heads), warpgroup = warpgroup_of_thread();
-    Tile at = tile_at<2 * LINES>(cu, n_seqs, blockIdx.x);
+    Tile at = tile_at<2 * LINES>(cu, nullptr, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int live = at.rows > LINES ? 2 : 1;  // warpgroups that have queries
     if (threadIdx.x == 0) {

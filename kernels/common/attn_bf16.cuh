@@ -23,6 +23,19 @@ __device__ __forceinline__ void load_tile(bf16* s_to, const bf16* __restrict__ f
     }
 }
 
+// The same for `rows` keys, or values, of the sequence of a tile, from position `chunk` on; from is row 0 of their head.
+template <int D>
+__device__ __forceinline__ void load_keys(bf16* s_to, const bf16* __restrict__ from, int64_t from_stride,
+                                          const Tile& at, int32_t chunk, int rows) {
+    constexpr int CHUNKS = D / 8;
+    for (int i = threadIdx.x; i < CHUNK * CHUNKS; i += blockDim.x) {
+        int row = i / CHUNKS, column = i % CHUNKS;
+        bool in = row < rows;
+        cp_async_16(s_to + 8 * swizzled<CHUNKS>(row, column),
+                    from + (in ? at.row_of(chunk + row) * from_stride + column * 8 : 0), in ? 16 : 0);
+    }
+}
+
 // s [16, 8 TILES] = rows i0.. of s_a times the rows j0.. of s_b, both tiles of rows of D.
 template <int D, int TILES>
 __device__ __forceinline__ void dot_rows(float (&s)[TILES][4], const bf16* s_a, int i0, const bf16* s_b, int j0) {

@@ -44,6 +44,15 @@ __device__ __forceinline__ void load_rows(float* s_to, int stride, const float* 
     }
 }
 
+// The same for `rows` keys, or values, of the sequence of a tile, from position `chunk` on; from is row 0 of their head.
+__device__ __forceinline__ void load_keys(float* s_to, int stride, const float* __restrict__ from, int64_t from_stride,
+                                          const Tile& at, int32_t chunk, int rows, int dim) {
+    for (int i = threadIdx.x; i < CHUNK * dim; i += blockDim.x) {
+        int row = i / dim, d = i % dim;
+        s_to[row * stride + d] = row < rows ? from[at.row_of(chunk + row) * from_stride + d] : 0.0f;
+    }
+}
+
 // Dot product of x [D] and y [D], d ascending.
 __device__ __forceinline__ float dot_1(const float* x, const float* y, int dim) {
     float dot = 0.0f;

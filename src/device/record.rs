@@ -109,10 +109,13 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Of packed sequences, causal inside each; cu_seqlens `[B + 1]`.
-    pub fn packed(cu_seqlens: &[i32]) -> Keys {
+    /// Of packed sequences, causal inside each; cu_seqlens `[B + 1]`. Where `prefixes [B, 2]` is not empty, its second column
+    /// says how many rows of another sequence each begins with: own rows see those too.
+    pub fn packed(cu_seqlens: &[i32], prefixes: &[i32]) -> Keys {
         let lens = || cu_seqlens.windows(2).map(|w| w[1].saturating_sub(w[0]).max(0) as usize);
-        Keys { pairs: lens().map(|t| t * (t + 1) / 2).sum(), read: lens().sum() }
+        let prefix = |s: usize| prefixes.get(2 * s + 1).map_or(0, |len| (*len).max(0) as usize);
+        let pairs = |(s, t): (usize, usize)| t * prefix(s) + t * (t + 1) / 2;
+        Keys { pairs: lens().enumerate().map(pairs).sum(), read: lens().sum() }
     }
 
     /// Of rows over pages: row r is position `pos[r]` of sequence `seq[r]`, and sees the keys up to itself.
@@ -320,9 +323,10 @@ mod tests {
     #[test]
     fn keys_of_packed_and_paged_rows_agree() {
         let (seq, pos) = ([0, 0, 0, 2, 1, 1], [0, 1, 2, 0, 0, 1]);
-        assert_eq!(Keys::packed(&[0, 3, 4, 6]), Keys { pairs: 6 + 1 + 3, read: 6 });
+        assert_eq!(Keys::packed(&[0, 3, 4, 6], &[]), Keys { pairs: 6 + 1 + 3, read: 6 });
+        assert_eq!(Keys::packed(&[0, 3, 5], &[0, 0, 0, 2]), Keys { pairs: 6 + 3 + 4, read: 5 });
         assert_eq!(Keys::paged(&seq, &pos), Keys { pairs: 6 + 1 + 3, read: 6 });
         assert_eq!(Keys::paged(&[0, 1], &[9, 4]), Keys { pairs: 15, read: 15 });
-        assert_eq!(Keys::packed(&[]), Keys::default());
+        assert_eq!(Keys::packed(&[], &[]), Keys::default());
     }
 }

@@ -4,6 +4,7 @@ use super::{ModelConfig, Plan};
 use crate::device::record::Keys;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
+use crate::ops::attn::{Packed, Sequences};
 use crate::ops::want;
 
 /// Sequences packed one after another on the host, before they are written to a [`PackedBatch`].
@@ -13,45 +14,77 @@ pub struct Packing {
     pub ids: Vec<i32>,
     /// Position of each token in its sequence `[N]`.
     pub positions: Vec<i32>,
-    /// Where sequences begin and end `[B + 1]`; empty before the first.
+    /// Where the own tokens of sequences begin and end `[B + 1]`; empty before the first.
     pub cu_seqlens: Vec<i32>,
+    /// What each sequence begins with `[B, 2]`: a row, and how many from there on; see [`Packed`].
+    pub prefixes: Vec<i32>,
     /// Row whose hidden state predicts the target `[M]`.
     pub loss_rows: Vec<i32>,
     /// The token predicted there `[M]`.
     pub targets: Vec<i32>,
+    /// First row of the last sequence that shares nothing.
+    stem: i32,
 }
 
 impl Packing {
+    /// Nothing, with room for `n` tokens.
+    pub fn with_capacity(n: usize) -> Packing {
+        let room = |n| Vec::with_capacity(n);
+        Packing {
+            ids: room(n),
+            positions: room(n),
+            cu_seqlens: room(n + 1),
+            prefixes: room(2 * n),
+            loss_rows: room(n),
+            targets: room(n),
+            stem: 0,
+        }
+    }
+
     /// Removes all sequences, keeping the memory.
     pub fn clear(&mut self) {
         self.ids.clear();
         self.positions.clear();
         self.cu_seqlens.clear();
+        self.prefixes.clear();
         self.loss_rows.clear();
         self.targets.clear();
     }
 
     /// Appends a sequence. Token i, for i from 1, carries loss when `loss(i)`: row i - 1 predicts it.
     pub fn push(&mut self, ids: &[i32], loss: impl Fn(usize) -> bool) {
-        let start = self.ids.len() as i32;
+        self.stem = self.ids.len() as i32;
+        self.push_on_stem(0, ids, loss);
+    }
+
+    /// The same of a sequence whose first `shared` tokens are those of the last [`Packing::push`]: their rows are not run
+    /// again. None of them carries loss here.
+    pub fn push_on_stem(&mut self, shared: usize, ids: &[i32], loss: impl Fn(usize) -> bool) {
+        let (start, stem, shared) = (self.ids.len() as i32, self.stem, shared as i32);
         if self.cu_seqlens.is_empty() {
             self.cu_seqlens.push(0);
         }
-        self.ids.extend_from_slice(ids);
-        self.positions.extend(0..ids.len() as i32);
+        let (own, n) = (&ids[shared as usize..], ids.len() as i32);
+        self.ids.extend_from_slice(own);
+        self.positions.extend(shared..n);
         self.cu_seqlens.push(self.ids.len() as i32);
-        for i in (1..ids.len()).filter(|i| loss(*i)) {
-            self.loss_rows.push(start + i as i32 - 1);
-            self.targets.push(ids[i]);
+        self.prefixes.extend([if shared > 0 { stem } else { start }, shared]);
+        for i in (shared.max(1)..n).filter(|i| loss(*i as usize)) {
+            let before = i - 1;
+            self.loss_rows.push(if before < shared { stem + before } else { start + before - shared });
+            self.targets.push(ids[i as usize]);
         }
     }
 }
 
-/// Packed sequences on the device: ids, positions `[N]`, cu_seqlens `[B + 1]`, loss_rows, targets `[M]`, all i32.
+/// Packed sequences on the device: ids, positions `[N]`, cu_seqlens `[B + 1]`, prefixes `[B, 2]`, loss_rows, targets `[M]`,
+/// all i32.
 pub struct PackedBatch {
     ids: Buffer,
     positions: Buffer,
     cu_seqlens: Buffer,
+    prefixes: Buffer,
+    shares: bool,
     loss_rows: Buffer,
     targets: Buffer,
     n_tokens: usize,
@@ -80,6 +113,8 @@ impl PackedBatch {
             ids: b("ids", max_tokens)?,
             positions: b("positions", max_tokens)?,
             cu_seqlens: b("cu_seqlens", max_tokens + 1)?,
+            prefixes: b("prefixes", 2 * max_tokens)?,
+            shares: false,
             loss_rows: b("loss_rows", max_loss)?,
             targets: b("targets", max_loss)?,
             n_tokens: 0,
@@ -101,18 +136,22 @@ impl PackedBatch {
         at_most("M <= max_loss", p.loss_rows.len(), self.loss_rows.len())?;
         want("model", "positions [N]", p.positions.len(), n)?;
         want("model", "targets [M]", p.targets.len(), p.loss_rows.len())?;
-        want("model", "cu_seqlens ends at N", p.cu_seqlens.last().map_or(0, |e| *e as usize), n)?;
         // What a kernel would walk by: nothing later looks at it on the host.
-        want("model", "cu_seqlens starts at 0", p.cu_seqlens.first().map_or(0, |s| *s as usize), 0)?;
-        want("model", "cu_seqlens ascends", p.cu_seqlens.windows(2).filter(|w| w[0] > w[1]).count(), 0)?;
+        if !(p.cu_seqlens.is_empty() && n == 0) {
+            Sequences { cu: &p.cu_seqlens, prefixes: &p.prefixes }.check("model", n)?;
+        }
         below("ids < V", &p.ids, self.vocab)?;
         below("targets < V", &p.targets, self.vocab)?;
         below("positions < max_position_embeddings", &p.positions, self.max_positions)?;
         below("loss_rows < N", &p.loss_rows, n)?;
-        dev.note_keys(|| Keys::packed(&p.cu_seqlens));
+        dev.note_keys(|| Keys::packed(&p.cu_seqlens, &p.prefixes));
         write(dev, &mut self.ids, &p.ids);
         write(dev, &mut self.positions, &p.positions);
         write(dev, &mut self.cu_seqlens, &p.cu_seqlens);
+        self.shares = p.prefixes.as_chunks::<2>().0.iter().any(|[_, len]| *len > 0);
+        if self.shares {
+            write(dev, &mut self.prefixes, &p.prefixes);
+        }
         write(dev, &mut self.loss_rows, &p.loss_rows);
         write(dev, &mut self.targets, &p.targets);
         (self.n_tokens, self.n_seqs, self.n_loss) = (n, p.cu_seqlens.len().saturating_sub(1), p.loss_rows.len());
@@ -137,8 +176,9 @@ impl PackedBatch {
         self.positions.at(0..self.n_tokens)
     }
 
-    pub(super) fn cu_seqlens(&self) -> View<'_> {
-        self.cu_seqlens.at(0..self.n_seqs + 1)
+    pub(super) fn sequences(&self) -> Packed<'_> {
+        let prefixes = self.shares.then(|| self.prefixes.at(0..2 * self.n_seqs));
+        Packed { cu_seqlens: self.cu_seqlens.at(0..self.n_seqs + 1), prefixes }
     }
 
     pub(super) fn loss_rows(&self) -> View<'_> {

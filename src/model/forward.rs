@@ -172,7 +172,7 @@ fn attend_packed(dev: &Device, w: &Weights, batch: &PackedBatch, a: &mut LayerAc
         a.q.at(0..n * q),
         a.k.at(0..n * kv),
         a.v.at(0..n * kv),
-        batch.cu_seqlens(),
+        batch.sequences(),
         a.o.at_mut(0..n * q),
         a.lse.at_mut(0..n * heads.q),
         heads,

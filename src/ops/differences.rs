@@ -12,7 +12,7 @@ use super::rope::oracle as rope;
 use super::sample::oracle as sample;
 use super::swiglu::oracle as swiglu;
 use crate::noise::Noise;
-use crate::ops::attn::Heads;
+use crate::ops::attn::{Heads, Sequences};
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
 
 pub(super) fn normal(len: usize, stream: u64) -> Vec<f64> {
@@ -110,15 +110,19 @@ fn embed_by_hand_and_slopes() {
 fn attn_by_hand_and_slopes() {
     // Two equal keys: the second query sees their mean.
     let heads = Heads { q: 1, kv: 1, dim: 1, scale: 1.0 };
-    let (o, lse) = attn::attn_fwd(&[1.0, 1.0], &[2.0, 2.0], &[3.0, 5.0], &[0, 2], heads);
+    let (o, lse) = attn::attn_fwd(&[1.0, 1.0], &[2.0, 2.0], &[3.0, 5.0], Sequences::apart(&[0, 2]), heads);
     equal(&o, &[3.0, 4.0]);
     equal(&lse, &[2.0, 2.0 + 2f64.ln()]);
-    let (heads, cu) = (Heads { q: 4, kv: 2, dim: 3, scale: 0.5 }, [0, 4, 5]);
+    let heads = Heads { q: 4, kv: 2, dim: 3, scale: 0.5 };
     let (q, k, v, d_o) = (normal(60, 1), normal(30, 2), normal(30, 3), normal(60, 4));
-    let (dq, dk, dv) = attn::attn_bwd(&d_o, &q, &k, &v, &cu, heads);
-    slopes("dq", &q, &dq, |q| dot(&d_o, &attn::attn_fwd(q, &k, &v, &cu, heads).0));
-    slopes("dk", &k, &dk, |k| dot(&d_o, &attn::attn_fwd(&q, k, &v, &cu, heads).0));
-    slopes("dv", &v, &dv, |v| dot(&d_o, &attn::attn_fwd(&q, &k, v, &cu, heads).0));
+    // Two sequences; then one with two more on its first three rows and on its first one.
+    let shared = Sequences { cu: &[0, 3, 4, 5], prefixes: &[0, 0, 0, 3, 0, 1] };
+    for seqs in [Sequences::apart(&[0, 4, 5]), shared] {
+        let (dq, dk, dv) = attn::attn_bwd(&d_o, &q, &k, &v, seqs, heads);
+        slopes("dq", &q, &dq, |q| dot(&d_o, &attn::attn_fwd(q, &k, &v, seqs, heads).0));
+        slopes("dk", &k, &dk, |k| dot(&d_o, &attn::attn_fwd(&q, k, &v, seqs, heads).0));
+        slopes("dv", &v, &dv, |v| dot(&d_o, &attn::attn_fwd(&q, &k, v, seqs, heads).0));
+    }
 }
 
 #[test]

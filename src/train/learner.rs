@@ -382,16 +382,9 @@ impl Learner {
 
 impl Host {
     fn new(n: usize, experts: usize) -> Host {
-        let (whole, reals) = (|n| Vec::with_capacity(n), || Vec::with_capacity(n));
-        let packing = Packing {
-            ids: whole(n),
-            positions: whole(n),
-            cu_seqlens: whole(n + 1),
-            loss_rows: whole(n),
-            targets: whole(n),
-        };
+        let reals = || Vec::with_capacity(n);
         Host {
-            packing,
+            packing: Packing::with_capacity(n),
             old: reals(),
             advantage: reals(),
             weight: reals(),

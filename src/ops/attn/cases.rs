@@ -2,7 +2,10 @@
 //! heads than a walk takes, every head dim that has a kernel.
 
 use super::oracle;
-use super::{CHUNK, Heads, MAX_DIM, Paged, attn_bwd, attn_decode, attn_fwd, cost, kv_append, kv_copy_page, pages_len};
+use super::{
+    CHUNK, Heads, MAX_DIM, Packed, Paged, Sequences, attn_bwd, attn_decode, attn_fwd, cost, kv_append, kv_copy_page,
+    pages_len,
+};
 use crate::device::record::Keys;
 use crate::device::{Buffer, DType};
 use crate::error::Result;
@@ -45,6 +48,22 @@ fn odd(dtype: DType) -> Vec<Shape> {
     ]
 }
 
+/// Lengths of sequences, how much of its stem each shares, and heads.
+type Family = (Vec<usize>, Vec<usize>, Heads);
+
+/// Prefixes inside a chunk, at its end, longer than a tile, of one row; of different lengths on one stem; two families; a
+/// sequence with no rows of its own.
+fn families(dtype: DType) -> Vec<Family> {
+    let dims: &[usize] = if dtype == DType::Bf16 { &[32, 64, 128] } else { &[32, 48, 128, 200] };
+    let of = |dim: &usize| {
+        vec![
+            (vec![70, 75, 66, 1, 40], vec![0, 37, 64, 0, 1], heads(4, 2, *dim)),
+            (vec![101, 133, 99, 100, 100], vec![0, 99, 98, 99, 31], heads(2, 2, *dim)),
+        ]
+    };
+    dims.iter().flat_map(of).collect()
+}
+
 const FLOOR_O: Floor = [1.1e-6, 2.7e-3];
 const FLOOR_LSE: Floor = [5.1e-7, 2.9e-7];
 const FLOOR_D: Floor = [1.3e-6, 5.1e-3];
@@ -60,13 +79,20 @@ pub fn all(s: &mut Stage) -> Result<()> {
         [64, 256, 512, 4096].map(of).into()
     });
     for (lens, heads) in &packed {
-        attention(s, lens, *heads)?;
+        attention(s, lens, &[], *heads)?;
     }
     let paged = s.shapes(&few(s.dtype), &odd(s.dtype), |m| {
         [128, 512].map(|t| (vec![t; 64], heads(m.heads, m.kv_heads, m.head_dim))).into()
     });
     for (lens, heads) in &paged {
         pages(s, lens, *heads)?;
+    }
+    let shared = s.shapes(&families(s.dtype), &families(s.dtype), |m| {
+        let heads = heads(m.heads, m.kv_heads, m.head_dim);
+        [256, 1024].map(|t| (vec![t; 8], [vec![0], vec![t / 2; 7]].concat(), heads)).into()
+    });
+    for (lens, prefixes, heads) in &shared {
+        attention(s, lens, prefixes, *heads)?;
     }
     Ok(())
 }
@@ -77,35 +103,44 @@ fn offsets(lens: &[usize]) -> Vec<i32> {
     all
 }
 
-fn what(lens: &[usize]) -> String {
-    format!("B {}", lens.len())
-}
-
-fn attention(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
+/// Sequences that begin with so many rows of the last one that begins with none.
+fn attention(s: &mut Stage, lens: &[usize], prefixes: &[usize], heads: Heads) -> Result<()> {
     if !s.wants(&["attn_fwd", "attn_bwd"]) {
         return Ok(());
     }
-    let (cu, n, dtype) = (offsets(lens), lens.iter().sum::<usize>(), s.dtype);
-    let (wide, narrow, keys) = (n * heads.q * heads.dim, n * heads.kv * heads.dim, Keys::packed(&cu));
+    let prefix = |i: usize| prefixes.get(i).copied().unwrap_or(0);
+    let own: Vec<usize> = lens.iter().enumerate().map(|(i, len)| len - prefix(i)).collect();
+    let (cu, n, dtype) = (offsets(&own), own.iter().sum::<usize>(), s.dtype);
+    let mut stem = 0;
+    let mut at = |i: usize| {
+        stem = if prefix(i) == 0 { cu[i] } else { stem };
+        [stem, prefix(i) as i32]
+    };
+    let before: Vec<i32> = (0..prefixes.len()).flat_map(&mut at).collect();
+    let seqs = Sequences { cu: &cu, prefixes: &before };
+    let (wide, narrow, keys) = (n * heads.q * heads.dim, n * heads.kv * heads.dim, seqs.keys());
     // Scores of a few units: the softmax is neither flat nor a single key.
     let (q, k, v, d_o) = (s.scaled(wide, 2.0, dtype)?, s.input(narrow)?, s.input(narrow)?, s.input(wide)?);
-    let (on_device, mut o, mut lse) = (s.dev.upload(&cu)?, s.out(wide)?, s.out_f32(n * heads.q)?);
-    s.call("attn_fwd", &what(lens), cost::attn_fwd(n, heads, keys, dtype), |dev| {
+    let (cu_seqlens, prefixes, mut o, mut lse) =
+        (s.dev.upload(&cu)?, s.dev.upload(&before)?, s.out(wide)?, s.out_f32(n * heads.q)?);
+    let packed = Packed { cu_seqlens: cu_seqlens.view(), prefixes: (!before.is_empty()).then(|| prefixes.view()) };
+    let what = &format!("B {}{}", lens.len(), if before.is_empty() { "" } else { " shared" });
+    s.call("attn_fwd", what, cost::attn_fwd(n, heads, keys, dtype), |dev| {
         let (q, k, v) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
-        attn_fwd(dev, q, k, v, on_device.view(), o.view_mut(), lse.view_mut(), heads)
+        attn_fwd(dev, q, k, v, packed, o.view_mut(), lse.view_mut(), heads)
     })?;
-    let want = || oracle::attn_fwd(&q.values, &k.values, &v.values, &cu, heads);
+    let want = || oracle::attn_fwd(&q.values, &k.values, &v.values, seqs, heads);
     s.holds("o", &o, FLOOR_O, || want().0);
     s.holds("lse", &lse, FLOOR_LSE, || want().1);
     // A clock may not have called forward.
     let (o, lse) = if s.times() { (s.input(wide)?.buffer, s.dev.upload(&vec![9f32; n * heads.q])?) } else { (o, lse) };
     let (mut dq, mut dk, mut dv) = (s.out(wide)?, s.out(narrow)?, s.out(narrow)?);
-    s.call("attn_bwd", &what(lens), cost::attn_bwd(n, heads, keys, dtype), |dev| {
+    s.call("attn_bwd", what, cost::attn_bwd(n, heads, keys, dtype), |dev| {
         let (q, k, v, o, lse) = (q.buffer.view(), k.buffer.view(), v.buffer.view(), o.view(), lse.view());
         let (dq, dk, dv) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
-        attn_bwd(dev, d_o.buffer.view(), q, k, v, o, lse, on_device.view(), dq, dk, dv, heads)
+        attn_bwd(dev, d_o.buffer.view(), q, k, v, o, lse, packed, dq, dk, dv, heads)
     })?;
-    let want = || oracle::attn_bwd(&d_o.values, &q.values, &k.values, &v.values, &cu, heads);
+    let want = || oracle::attn_bwd(&d_o.values, &q.values, &k.values, &v.values, seqs, heads);
     s.holds("dv", &dv, FLOOR_D, || want().2);
     // A token that sees itself alone moves no score: zero, and no error relative to it.
     if lens.iter().any(|len| *len > 1) {
@@ -146,12 +181,12 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
     s.call("attn_decode", &format!("T {t}"), cost::attn_decode(n, heads, keys, dtype, type_of_pages), |dev| {
         attn_decode(dev, q.buffer.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), heads)
     })?;
-    s.holds("o", &o, FLOOR_O, || oracle::attn_fwd(&q.values, &k.values, &v.values, &cu, heads).0);
+    s.holds("o", &o, FLOOR_O, || oracle::attn_fwd(&q.values, &k.values, &v.values, Sequences::apart(&cu), heads).0);
     s.exactly("the bits of attn_fwd", |dev| {
         let (cu, mut lse) = (dev.upload(&cu)?, dev.zeros(DType::F32, n * heads.q)?);
         let mut packed = dev.zeros(dtype, wide)?;
         let (q, k, v) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
-        attn_fwd(dev, q, k, v, cu.view(), packed.view_mut(), lse.view_mut(), heads)?;
+        attn_fwd(dev, q, k, v, Packed::apart(cu.view()), packed.view_mut(), lse.view_mut(), heads)?;
         same(dev, &packed, &o)
     })?;
     let mut pages = s.input_as(pages_len(n_pages.max(2), heads), type_of_pages)?;

@@ -4,7 +4,7 @@ use super::gpu_sm90::{self, Saved};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::{Error, Result};
-use crate::ops::attn::{CHUNK, Heads, Paged};
+use crate::ops::attn::{CHUNK, Heads, Packed, Paged};
 
 /// Threads that share a query or a key of the f32 kernels.
 const LANES: u32 = 8;
@@ -54,8 +54,13 @@ fn halves_bytes(rows: usize, dim: usize, more: usize) -> u32 {
 }
 
 /// Tiles at most, whatever the sequences' lengths: see kernels/common/attn.cuh.
-fn n_slots(n: usize, cu_seqlens: View, is_bf16: bool) -> u32 {
-    (n / if is_bf16 { TILE } else { CHUNK } + cu_seqlens.len() - 1) as u32
+fn n_slots(n: usize, seqs: Packed, is_bf16: bool) -> u32 {
+    (n / if is_bf16 { TILE } else { CHUNK } + seqs.len()) as u32
+}
+
+/// What the sequences begin with, or null.
+fn prefixes(seqs: Packed<'_>) -> Arg<'_> {
+    seqs.prefixes.map_or(Arg::Null, Arg::In)
 }
 
 /// Threads of a block over tiles.
@@ -69,27 +74,27 @@ pub fn attn_fwd(
     q: View,
     k: View,
     v: View,
-    cu_seqlens: View,
+    seqs: Packed,
     o: ViewMut,
     lse: ViewMut,
     heads: Heads,
 ) -> Result<()> {
-    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (lse.len() / heads.q, cu_seqlens.len() - 1, heads);
+    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (lse.len() / heads.q, seqs.len(), heads);
     let kernels = Kernels {
         f32: ["attn_fwd_f32_d32", "attn_fwd_f32_d64", "attn_fwd_f32_d128", "attn_fwd_f32_d256"],
         bf16: ["attn_fwd_bf16_d32", "attn_fwd_bf16_d64", "attn_fwd_bf16_d128"],
     };
     let (kernel, is_bf16) = pick("attn_fwd", &[q.dtype(), k.dtype(), v.dtype(), o.dtype()], dim, kernels)?;
     aligned("attn_fwd", is_bf16, &[q, k, v])?;
-    if gpu_sm90::takes(gpu, is_bf16, dim, n) {
-        return gpu_sm90::attn_fwd(gpu, q, k, v, cu_seqlens, o, lse, heads);
+    if gpu_sm90::takes(gpu, is_bf16, dim, n, seqs) {
+        return gpu_sm90::attn_fwd(gpu, q, k, v, seqs, o, lse, heads);
     }
     let f32_bytes = floats_bytes(3 * CHUNK, dim, CHUNK * (CHUNK + 1));
     gpu.launch(
         &Launch {
             kernel,
             op: "attn_fwd",
-            grid: [n_slots(n, cu_seqlens, is_bf16), h as u32, 1],
+            grid: [n_slots(n, seqs, is_bf16), h as u32, 1],
             block: [threads(is_bf16), 1, 1],
             shared_bytes: if is_bf16 { halves_bytes(TILE + 4 * CHUNK, dim, 0) } else { f32_bytes },
             shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
@@ -98,7 +103,8 @@ pub fn attn_fwd(
             Arg::In(q),
             Arg::In(k),
             Arg::In(v),
-            Arg::In(cu_seqlens),
+            Arg::In(seqs.cu_seqlens),
+            prefixes(seqs),
             Arg::Out(o),
             Arg::Out(lse),
             Arg::I32(n_seqs as i32),
@@ -119,7 +125,7 @@ pub fn attn_bwd(
     v: View,
     o: View,
     lse: View,
-    cu_seqlens: View,
+    seqs: Packed,
     dq: ViewMut,
     dk: ViewMut,
     dv: ViewMut,
@@ -128,8 +134,8 @@ pub fn attn_bwd(
     let dtypes = [d_o.dtype(), q.dtype(), k.dtype(), v.dtype(), o.dtype(), dq.dtype(), dk.dtype(), dv.dtype()];
     let is_bf16 = by_dtype("attn_bwd", &dtypes)? == DType::Bf16;
     aligned("attn_bwd", is_bf16, &[d_o, q, k, v, o])?;
-    let saved = Saved { d_o, q, k, v, o, lse, cu_seqlens };
-    if gpu_sm90::takes(gpu, is_bf16, heads.dim, lse.len() / heads.q) {
+    let saved = Saved { d_o, q, k, v, o, lse, seqs };
+    if gpu_sm90::takes(gpu, is_bf16, heads.dim, lse.len() / heads.q, seqs) {
         gpu_sm90::attn_bwd_dq(gpu, saved, dq, heads)?;
         return gpu_sm90::attn_bwd_dkv(gpu, saved, dk, dv, heads);
     }
@@ -138,7 +144,7 @@ pub fn attn_bwd(
 }
 
 fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
-    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.cu_seqlens.len() - 1, heads);
+    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.seqs.len(), heads);
     let kernels = Kernels {
         f32: ["attn_bwd_dq_f32_d32", "attn_bwd_dq_f32_d64", "attn_bwd_dq_f32_d128", "attn_bwd_dq_f32_d256"],
         bf16: ["attn_bwd_dq_bf16_d32", "attn_bwd_dq_bf16_d64", "attn_bwd_dq_bf16_d128"],
@@ -149,7 +155,7 @@ fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
         &Launch {
             kernel,
             op: "attn_bwd",
-            grid: [n_slots(n, s.cu_seqlens, is_bf16), h as u32, 1],
+            grid: [n_slots(n, s.seqs, is_bf16), h as u32, 1],
             block: [threads(is_bf16), 1, 1],
             shared_bytes: if is_bf16 { halves_bytes(2 * TILE + 4 * CHUNK, dim, 0) } else { f32_bytes },
             shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
@@ -161,7 +167,8 @@ fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
             Arg::In(s.v),
             Arg::In(s.o),
             Arg::In(s.lse),
-            Arg::In(s.cu_seqlens),
+            Arg::In(s.seqs.cu_seqlens),
+            prefixes(s.seqs),
             Arg::Out(dq),
             Arg::I32(n_seqs as i32),
             Arg::I32(h as i32),
@@ -173,7 +180,7 @@ fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
 }
 
 fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> Result<()> {
-    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.cu_seqlens.len() - 1, heads);
+    let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (s.lse.len() / heads.q, s.seqs.len(), heads);
     let kernels = Kernels {
         f32: ["attn_bwd_dkv_f32_d32", "attn_bwd_dkv_f32_d64", "attn_bwd_dkv_f32_d128", "attn_bwd_dkv_f32_d256"],
         bf16: ["attn_bwd_dkv_bf16_d32", "attn_bwd_dkv_bf16_d64", "attn_bwd_dkv_bf16_d128"],
@@ -184,7 +191,7 @@ fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> 
         &Launch {
             kernel,
             op: "attn_bwd",
-            grid: [n_slots(n, s.cu_seqlens, is_bf16), kv as u32, 1],
+            grid: [n_slots(n, s.seqs, is_bf16), kv as u32, 1],
             block: [threads(is_bf16), 1, 1],
             shared_bytes: if is_bf16 { halves_bytes(2 * TILE + 4 * CHUNK, dim, 0) } else { f32_bytes },
             shape: &format_args!("N={n} B={n_seqs} H={h} Hk={kv} D={dim}"),
@@ -196,7 +203,8 @@ fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> 
             Arg::In(s.v),
             Arg::In(s.o),
             Arg::In(s.lse),
-            Arg::In(s.cu_seqlens),
+            Arg::In(s.seqs.cu_seqlens),
+            prefixes(s.seqs),
             Arg::Out(dk),
             Arg::Out(dv),
             Arg::I32(n_seqs as i32),

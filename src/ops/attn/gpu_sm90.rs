@@ -6,7 +6,7 @@ use crate::device::gpu::tensor_map::{Shape, TensorMap};
 use crate::device::gpu::{Arg, Gpu, Launch};
 use crate::device::{View, ViewMut};
 use crate::error::Result;
-use crate::ops::attn::Heads;
+use crate::ops::attn::{Heads, Packed};
 
 /// What both kernels of attn_bwd read.
 #[derive(Clone, Copy)]
@@ -17,7 +17,7 @@ pub(crate) struct Saved<'a> {
     pub(crate) v: View<'a>,
     pub(crate) o: View<'a>,
     pub(crate) lse: View<'a>,
-    pub(crate) cu_seqlens: View<'a>,
+    pub(crate) seqs: Packed<'a>,
 }
 
 /// Queries or keys of a block.
@@ -31,9 +31,10 @@ const LINES: usize = 64;
 /// Queries that attn_bwd_dkv walks at a time.
 const QUERIES: usize = 32;
 
-/// Whether these kernels are asked for and take the shape.
-pub(crate) fn takes(gpu: &Gpu, is_bf16: bool, dim: usize, n: usize) -> bool {
-    gpu.hopper() && is_bf16 && [64, 128].contains(&dim) && n > 0
+/// Whether these kernels are asked for and take the shape. Their boxes are rows that stand together, so batches that share
+/// prefixes go to the portable kernels, which in the forward give the same bits.
+pub(crate) fn takes(gpu: &Gpu, is_bf16: bool, dim: usize, n: usize, seqs: Packed) -> bool {
+    gpu.hopper() && is_bf16 && [64, 128].contains(&dim) && n > 0 && seqs.prefixes.is_none()
 }
 
 /// The map of a tensor [N, heads, D] in boxes of `lines` tokens of one head.
@@ -87,17 +88,17 @@ pub(crate) fn attn_fwd(
     q: View,
     k: View,
     v: View,
-    cu_seqlens: View,
+    seqs: Packed,
     o: ViewMut,
     lse: ViewMut,
     heads: Heads,
 ) -> Result<()> {
-    let (n, n_seqs) = (lse.len() / heads.q, cu_seqlens.len() - 1);
+    let (n, n_seqs) = (lse.len() / heads.q, seqs.len());
     let map = |x, of| map(gpu, "attn_fwd", x, of, heads.dim, LINES).map(Arg::Map);
     let names = ["attn_fwd_sm90_bf16_d64", "attn_fwd_sm90_bf16_d128"];
     let kernel = Kernel { op: "attn_fwd", names, blocks_y: heads.q, boxes: 2 };
     let tensors =
-        [map(q, heads.q)?, map(k, heads.kv)?, map(v, heads.kv)?, Arg::In(cu_seqlens), Arg::Out(o), Arg::Out(lse)];
+        [map(q, heads.q)?, map(k, heads.kv)?, map(v, heads.kv)?, Arg::In(seqs.cu_seqlens), Arg::Out(o), Arg::Out(lse)];
     launch(gpu, kernel, tensors, n, n_seqs, heads)
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Res
     let names = ["attn_bwd_dq_sm90_bf16_d64", "attn_bwd_dq_sm90_bf16_d128"];
     let kernel = Kernel { op: "attn_bwd", names, blocks_y: heads.q, boxes: 4 };
     let [d_o, q, k, v] = maps(gpu, s, heads, LINES)?;
-    let (cu, n, n_seqs) = (Arg::In(s.cu_seqlens), s.lse.len() / heads.q, s.cu_seqlens.len() - 1);
+    let (cu, n, n_seqs) = (Arg::In(s.seqs.cu_seqlens), s.lse.len() / heads.q, s.seqs.len());
     let tensors = [d_o, q, k, v, Arg::In(s.d_o), Arg::In(s.o), Arg::In(s.lse), cu, Arg::Out(dq)];
     launch(gpu, kernel, tensors, n, n_seqs, heads)
 }
@@ -116,7 +117,7 @@ pub(crate) fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads:
     let names = ["attn_bwd_dkv_sm90_bf16_d64", "attn_bwd_dkv_sm90_bf16_d128"];
     let kernel = Kernel { op: "attn_bwd", names, blocks_y: heads.kv, boxes: 4 };
     let [d_o, q, k, v] = maps(gpu, s, heads, QUERIES)?;
-    let (cu, n, n_seqs) = (Arg::In(s.cu_seqlens), s.lse.len() / heads.q, s.cu_seqlens.len() - 1);
+    let (cu, n, n_seqs) = (Arg::In(s.seqs.cu_seqlens), s.lse.len() / heads.q, s.seqs.len());
     let tensors = [d_o, q, k, v, Arg::In(s.d_o), Arg::In(s.o), Arg::In(s.lse), cu, Arg::Out(dk), Arg::Out(dv)];
     launch(gpu, kernel, tensors, n, n_seqs, heads)
 }

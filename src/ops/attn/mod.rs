@@ -12,6 +12,9 @@ pub(crate) mod gpu;
 mod gpu_kv;
 mod gpu_sm90;
 pub mod oracle;
+mod packed;
+
+pub use packed::{Packed, Sequence, Sequences};
 
 use super::want;
 use crate::device::record::Keys;
@@ -52,21 +55,14 @@ impl Heads {
     }
 }
 
-/// `Ok` when offsets rise from 0 to N.
-fn check_cu(op: &'static str, cu: &[i32], n: usize) -> Result<()> {
-    want(op, "cu_seqlens [B + 1] from 0", cu.first().map_or(usize::MAX, |x| *x as usize), 0)?;
-    want(op, "cu_seqlens ascends", cu.windows(2).filter(|w| w[0] > w[1]).count(), 0)?;
-    want(op, "cu_seqlens ends at N", cu.last().map_or(0, |x| *x as usize), n)
-}
-
-/// `o = softmax(scale q k^T) v`, causal inside each sequence; q, o `[N, H, D]`, k, v `[N, Hk, D]`, all packed by
-/// cu_seqlens `[B + 1]` i32; lse `[N, H]` is saved for backward.
+/// `o = softmax(scale q k^T) v`, causal inside each sequence; q, o `[N, H, D]`, k, v `[N, Hk, D]`, all packed; lse `[N, H]`
+/// is saved for backward. A row's bits are those of its sequence alone, whether it shares its prefix or not.
 pub fn attn_fwd(
     dev: &Device,
     q: View,
     k: View,
     v: View,
-    cu_seqlens: View,
+    seqs: Packed,
     mut o: ViewMut,
     mut lse: ViewMut,
     heads: Heads,
@@ -78,20 +74,23 @@ pub fn attn_fwd(
     want("attn_fwd", "o [N, H, D]", o.len(), n * heads.q * heads.dim)?;
     want("attn_fwd", "k [N, Hk, D]", k.len(), n * heads.kv * heads.dim)?;
     want("attn_fwd", "v [N, Hk, D]", v.len(), n * heads.kv * heads.dim)?;
-    let _span =
-        dev.op("attn_fwd", || cost::attn_fwd(n, heads, dev.keys(|| Keys::packed(cu_seqlens.host())), q.dtype()));
+    let _span = dev.op("attn_fwd", || cost::attn_fwd(n, heads, dev.keys(|| seqs.host().keys()), q.dtype()));
     match dev {
         Device::Cpu(cpu) => {
-            let cu = cu_seqlens.host();
-            check_cu("attn_fwd", cu, n)?;
-            cpu::attn_fwd(cpu, q.host(), k.host(), v.host(), cu, o.host_mut(), lse.host_mut(), heads)
+            let seqs = seqs.host();
+            seqs.check("attn_fwd", n)?;
+            cpu::attn_fwd(cpu, q.host(), k.host(), v.host(), seqs, o.host_mut(), lse.host_mut(), heads)
         }
-        Device::Gpu(gpu) => gpu::attn_fwd(gpu, q, k, v, cu_seqlens, o, lse, heads)?,
+        Device::Gpu(gpu) => gpu::attn_fwd(gpu, q, k, v, seqs, o, lse, heads)?,
     }
     Ok(())
 }
 
 /// `dq = `, `dk = `, `dv = ` the gradients of [`attn_fwd`]; no float atomics: one order of every sum.
+///
+/// A key's gradient is a sum over the queries that see it: those of its own sequence, then those of the sequences on it in
+/// their order; of each in tiles that begin at multiples of [`CHUNK`] positions, ascending, of each tile head by head of the
+/// group, of each head query by query. So the sum depends on the family alone.
 pub fn attn_bwd(
     dev: &Device,
     d_o: View,
@@ -100,7 +99,7 @@ pub fn attn_bwd(
     v: View,
     o: View,
     lse: View,
-    cu_seqlens: View,
+    seqs: Packed,
     mut dq: ViewMut,
     mut dk: ViewMut,
     mut dv: ViewMut,
@@ -119,17 +118,16 @@ pub fn attn_bwd(
     {
         want("attn_bwd", rule, got, n * heads.kv * heads.dim)?;
     }
-    let _span =
-        dev.op("attn_bwd", || cost::attn_bwd(n, heads, dev.keys(|| Keys::packed(cu_seqlens.host())), q.dtype()));
+    let _span = dev.op("attn_bwd", || cost::attn_bwd(n, heads, dev.keys(|| seqs.host().keys()), q.dtype()));
     match dev {
         Device::Cpu(cpu) => {
-            let cu = cu_seqlens.host();
-            check_cu("attn_bwd", cu, n)?;
+            let seqs = seqs.host();
+            seqs.check("attn_bwd", n)?;
             let (dq, dk, dv) = (dq.host_mut(), dk.host_mut(), dv.host_mut());
             let (q, k, v, o, lse) = (q.host(), k.host(), v.host(), o.host(), lse.host());
-            cpu::attn_bwd(cpu, d_o.host(), q, k, v, o, lse, cu, dq, dk, dv, heads)
+            cpu::attn_bwd(cpu, d_o.host(), q, k, v, o, lse, seqs, dq, dk, dv, heads)
         }
-        Device::Gpu(gpu) => gpu::attn_bwd(gpu, d_o, q, k, v, o, lse, cu_seqlens, dq, dk, dv, heads)?,
+        Device::Gpu(gpu) => gpu::attn_bwd(gpu, d_o, q, k, v, o, lse, seqs, dq, dk, dv, heads)?,
     }
     Ok(())
 }

@@ -1,16 +1,18 @@
 //! The gradients of attention.
 //!
 //! `p = exp(scale q k - lse)`, `dp = do v`, `delta = sum_d o do`, `ds = p (dp - delta) scale`; then
-//! `dv = p^T do`, `dk = ds^T q`, `dq = ds k`. One task has one kv head of one sequence: query tiles ascending, heads
-//! of the group ascending, chunks ascending, so every sum has one order. Source: arXiv:2205.14135, appendix B.
+//! `dv = p^T do`, `dk = ds^T q`, `dq = ds k`. One task has one kv head of one family: the stem, then the sequences on it,
+//! of each query tiles ascending, heads of the group ascending, chunks ascending, so every sum has one order.
+//! Source: arXiv:2205.14135, appendix B.
 
 use super::factors::{HEADS, Tools, by_rows, by_steps, columns, pair_turned, panels_len, turn};
 use super::operands::{Left, Right};
+use super::places::Place;
 use super::products::{over_keys, over_queries, scores};
-use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
+use super::{Floats, Pairs, Queries, Scores, places, prefetch_rows, strides};
 use crate::device::cpu::pool::Shared;
 use crate::device::cpu::{Cpu, math};
-use crate::ops::attn::{CHUNK, Heads};
+use crate::ops::attn::{CHUNK, Heads, Sequence, Sequences};
 use std::ops::Range;
 
 /// See [`crate::ops::attn::attn_bwd`].
@@ -22,7 +24,7 @@ pub fn attn_bwd(
     v: &[f32],
     o: &[f32],
     lse: &[f32],
-    cu: &[i32],
+    seqs: Sequences,
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
@@ -30,12 +32,14 @@ pub fn attn_bwd(
 ) {
     let (dq, dk, dv) = (Shared::new(dq), Shared::new(dk), Shared::new(dv));
     let call = Call { d_o, q, k, v, o, lse, dq, dk, dv, tools: Tools::of(cpu), heads };
-    cpu.pool.run((cu.len() - 1) * heads.kv, |task| {
-        let (seq, kv) = (task / heads.kv, task % heads.kv);
-        let (start, end) = (cu[seq] as usize, cu[seq + 1] as usize);
+    cpu.pool.run(seqs.len() * heads.kv, |task| {
+        let (stem, kv) = (task / heads.kv, task % heads.kv);
+        if seqs.at(stem).prefix > 0 {
+            return; // of the family of another
+        }
         cpu.isa.run(
             #[inline(always)]
-            || call.sequence(start, end - start, kv),
+            || call.family(seqs.family(stem), !seqs.prefixes.is_empty(), kv),
         )
     });
 }
@@ -68,6 +72,11 @@ struct Rooms<'a> {
     k: &'a mut [f32],
     v: &'a mut [f32],
     k_steps: &'a mut [f32],
+    /// k, v, dk and dv of the chunk at a seam, `[CHUNK, D]`.
+    seam: [&'a mut [f32]; 4],
+    /// A tile's rows of queries and do where it begins inside a chunk, `[CHUNK, D]`.
+    q_rows: &'a mut [f32],
+    d_o_rows: &'a mut [f32],
     lse: [Queries; HEADS],
     delta: [Queries; HEADS],
 }
@@ -79,18 +88,25 @@ struct Part<'a> {
     pairs: &'a mut [f32],
 }
 
-/// A tile: its first row, its place in its sequence, its rows; its kv head, and the query heads that walk together.
+/// A tile: its queries, its kv head, and the query heads that walk together.
 struct Tile {
-    row: usize,
-    at: usize,
-    rows: usize,
+    place: Place,
     kv: usize,
     these: Range<usize>,
 }
 
+/// A chunk of keys: their elements, where their gradients are summed, from a key to the next.
+struct ChunkAt<'a> {
+    k: &'a [f32],
+    v: &'a [f32],
+    dk: *mut f32,
+    dv: *mut f32,
+    stride: usize,
+}
+
 impl Call<'_> {
     #[inline(always)]
-    fn sequence(&self, start: usize, len: usize, kv: usize) {
+    fn family(&self, family: impl Iterator<Item = Sequence>, shares: bool, kv: usize) {
         let (dim, group) = (self.heads.dim, self.heads.q / self.heads.kv);
         let together = self.tools.heads(group, dim);
         let (floats, panels) = (CHUNK * dim, panels_len(dim));
@@ -98,6 +114,10 @@ impl Call<'_> {
         let (mut qt, mut dot, mut ot) = (Floats::new(), Floats::new(), Floats::new());
         let (mut q, mut d_o) = (Floats::new(), Floats::new());
         let (mut k, mut v, mut k_steps, mut left) = (Pairs::new(), Pairs::new(), Pairs::new(), Pairs::new());
+        let (mut k_seam, mut v_seam, mut dk_seam, mut dv_seam) =
+            (Floats::new(), Floats::new(), Floats::new(), Floats::new());
+        let (mut q_rows, mut d_o_rows) = (Floats::new(), Floats::new());
+        let inside = shares as usize * floats;
         let mut rooms = Rooms {
             qt: qt.zeroed(together * floats),
             dot: dot.zeroed(together * floats),
@@ -107,15 +127,21 @@ impl Call<'_> {
             k: k.zeroed(pairs),
             v: v.zeroed(pairs),
             k_steps: k_steps.zeroed(panels),
+            seam: [&mut k_seam, &mut v_seam, &mut dk_seam, &mut dv_seam].map(|room| room.zeroed(inside)),
+            q_rows: q_rows.zeroed(together * inside),
+            d_o_rows: d_o_rows.zeroed(together * inside),
             lse: [Queries([0.0; CHUNK]); HEADS],
             delta: [Queries([0.0; CHUNK]); HEADS],
         };
         let zero = Scores([[0.0; CHUNK]; CHUNK]);
         let mut part = Part { p: zero, ds: zero, pairs: left.zeroed(CHUNK * CHUNK / 2) };
-        for at in (0..len).step_by(CHUNK) {
-            for first in (kv * group..(kv + 1) * group).step_by(together) {
-                let these = first..(kv * group + group).min(first + together);
-                self.tile(&mut rooms, &mut part, Tile { row: start + at, at, rows: CHUNK.min(len - at), kv, these });
+        for seq in family {
+            for at in (seq.prefix / CHUNK * CHUNK..seq.len()).step_by(CHUNK) {
+                let Some(place) = Place::of(seq, at) else { continue };
+                for first in (kv * group..(kv + 1) * group).step_by(together) {
+                    let these = first..(kv * group + group).min(first + together);
+                    self.tile(&mut rooms, &mut part, Tile { place: place.clone(), kv, these });
+                }
             }
         }
     }
@@ -123,40 +149,103 @@ impl Call<'_> {
     /// One tile over all of its keys.
     #[inline(always)]
     fn tile(&self, rooms: &mut Rooms, part: &mut Part, t: Tile) {
-        let (tools, dim, (q_stride, k_stride)) = (self.tools, self.heads.dim, strides(self.heads));
+        let (tools, heads, dim, q_stride) = (self.tools, self.heads, self.heads.dim, strides(self.heads).0);
         let (floats, panels, n) = (CHUNK * dim, panels_len(dim), t.these.len());
-        let at = |head: usize| t.row * q_stride + (t.these.start + head) * dim;
+        let (seq, lanes, row) = (t.place.seq, t.place.lanes.clone(), t.place.row());
+        let at = |head: usize| row * q_stride + (t.these.start + head) * dim;
         self.open(rooms, &t);
         let (mut q, mut d_o) = ([Right::rows(&[], 0); HEADS], [Right::rows(&[], 0); HEADS]);
         let (q_rooms, d_o_rooms) = (rooms.q.chunks_exact_mut(panels), rooms.d_o.chunks_exact_mut(panels));
+        let (mut q_rows, mut d_o_rows) =
+            (rooms.q_rows.chunks_exact_mut(floats), rooms.d_o_rows.chunks_exact_mut(floats));
         for (head, (q_room, d_o_room)) in q_rooms.zip(d_o_rooms).take(n).enumerate() {
-            q[head] = by_steps(tools, &self.q[at(head)..], q_stride, t.rows, dim, q_room);
-            d_o[head] = by_steps(tools, &self.d_o[at(head)..], q_stride, t.rows, dim, d_o_room);
+            let rows = [q_rows.next().unwrap_or_default(), d_o_rows.next().unwrap_or_default()].map(
+                #[inline(always)]
+                |rows| (lanes.start > 0).then_some(rows),
+            );
+            let [q_rows, d_o_rows] = rows;
+            q[head] = queries(tools, &self.q[at(head)..], q_stride, lanes.clone(), dim, q_rows, q_room);
+            d_o[head] = queries(tools, &self.d_o[at(head)..], q_stride, lanes.clone(), dim, d_o_rows, d_o_room);
         }
         self.fetch_next(&t);
-        for chunk in (0..=t.at).step_by(CHUNK) {
-            let diagonal = chunk == t.at;
-            let keys = if diagonal { t.rows } else { CHUNK };
-            let key_at = (t.row - t.at + chunk) * k_stride + t.kv * dim;
-            let (k, v) = (&self.k[key_at..], &self.v[key_at..]);
-            let k_steps = by_steps(tools, k, k_stride, keys, dim, rooms.k_steps);
-            let k = by_rows(tools, k, k_stride, keys, dim, rooms.k);
-            let v = by_rows(tools, v, k_stride, keys, dim, rooms.v);
+        let first_head = t.kv * (heads.q / heads.kv);
+        let seam = places::seam(seq);
+        for chunk in (0..=t.place.at).step_by(CHUNK) {
+            let diagonal = chunk == t.place.at;
+            let keys = if diagonal { lanes.end } else { CHUNK };
+            let at_seam = seam == Some(chunk);
+            if at_seam {
+                self.gather(&mut rooms.seam, seq, chunk, t.kv, diagonal && t.these.start == first_head);
+            }
+            let c = self.chunk_at(&mut rooms.seam, seq, chunk, t.kv, keys, at_seam);
+            let k_steps = by_steps(tools, c.k, c.stride, keys, dim, rooms.k_steps);
+            let k = by_rows(tools, c.k, c.stride, keys, dim, rooms.k);
+            let v = by_rows(tools, c.v, c.stride, keys, dim, rooms.v);
             for head in 0..n {
                 let here = head * floats..(head + 1) * floats;
                 let (qt, dot) = (Right::rows(&rooms.qt[here.clone()], CHUNK), Right::rows(&rooms.dot[here], CHUNK));
                 let (lse, delta) = (&rooms.lse[head], &rooms.delta[head]);
                 self.scores(part, k, v, qt, dot, lse, delta, keys, diagonal);
-                let first = diagonal && t.these.start + head == t.kv * (self.heads.q / self.heads.kv);
-                self.key_gradients(part, q[head], d_o[head], key_at, t.rows, keys, first, diagonal);
+                let first = diagonal && !at_seam && t.these.start + head == first_head;
+                // SAFETY: `keys` rows of dk and dv (`chunk_at`), which no other task has.
+                unsafe { self.key_gradients(part, q[head], d_o[head], &c, lanes.end, keys, first, diagonal) };
                 let ds = columns(tools, &part.ds, keys, part.pairs);
-                assert!(at(head) + (t.rows - 1) * q_stride + dim <= self.dq.len(), "queries of a tile");
+                assert!(at(head) + (lanes.len() - 1) * q_stride + dim <= self.dq.len(), "queries of a tile");
                 // SAFETY: rows of dq of this sequence and head (above), which no other task has.
                 unsafe {
                     let dq = self.dq.ptr().add(at(head));
-                    over_keys(tools, ds, k_steps, dq, q_stride, 0..t.rows, [keys, dim], chunk > 0, diagonal);
+                    over_keys(tools, ds, k_steps, dq, q_stride, lanes.clone(), [keys, dim], chunk > 0, diagonal);
                 }
             }
+            if at_seam {
+                self.scatter(&rooms.seam, seq, chunk, t.kv, keys);
+            }
+        }
+    }
+
+    /// A chunk's keys and values, and where their gradients are summed: in a room where it lies at a seam, else in place.
+    #[inline(always)]
+    fn chunk_at<'a>(
+        &'a self,
+        seam: &'a mut [&mut [f32]; 4],
+        seq: Sequence,
+        chunk: usize,
+        kv: usize,
+        keys: usize,
+        at_seam: bool,
+    ) -> ChunkAt<'a> {
+        let (dim, stride) = (self.heads.dim, strides(self.heads).1);
+        if at_seam {
+            let [k, v, dk, dv] = seam;
+            return ChunkAt { k, v, dk: dk.as_mut_ptr(), dv: dv.as_mut_ptr(), stride: dim };
+        }
+        let at = seq.row(chunk) * stride + kv * dim;
+        assert!(at + (keys - 1) * stride + dim <= self.dk.len(), "keys of a chunk");
+        // SAFETY: inside both (above, and they are as long as each other).
+        let (dk, dv) = unsafe { (self.dk.ptr().add(at), self.dv.ptr().add(at)) };
+        ChunkAt { k: &self.k[at..], v: &self.v[at..], dk, dv, stride }
+    }
+
+    /// The chunk at a seam, and what was summed for its keys (`opens`: for its own ones nothing yet).
+    #[inline(always)]
+    fn gather(&self, seam: &mut [&mut [f32]; 4], seq: Sequence, at: usize, kv: usize, opens: bool) {
+        let [k, v, dk, dv] = seam;
+        places::gather(self.k, seq, at, kv, self.heads, k);
+        places::gather(self.v, seq, at, kv, self.heads, v);
+        // SAFETY: rows of this family and kv head, which no other task has.
+        unsafe {
+            places::gather_sums(self.dk, seq, at, kv, self.heads, opens, dk);
+            places::gather_sums(self.dv, seq, at, kv, self.heads, opens, dv);
+        }
+    }
+
+    /// The sums of its first `keys` keys, back.
+    #[inline(always)]
+    fn scatter(&self, [_, _, dk, dv]: &[&mut [f32]; 4], seq: Sequence, at: usize, kv: usize, keys: usize) {
+        // SAFETY: as in `gather`.
+        unsafe {
+            places::scatter_sums(dk, seq, at, kv, self.heads, keys, self.dk);
+            places::scatter_sums(dv, seq, at, kv, self.heads, keys, self.dv);
         }
     }
 
@@ -164,7 +253,7 @@ impl Call<'_> {
     #[inline(always)]
     fn fetch_next(&self, t: &Tile) {
         let (dim, (q_stride, k_stride)) = (self.heads.dim, strides(self.heads));
-        let (row, q_at, k_at) = (t.row + t.rows, t.these.start * dim, t.kv * dim);
+        let (row, q_at, k_at) = (t.place.row() + t.place.lanes.len(), t.these.start * dim, t.kv * dim);
         let rows = CHUNK.min(self.lse.len() / self.heads.q - row);
         for x in [self.q, self.d_o, self.o] {
             prefetch_rows(x, row * q_stride + q_at, q_stride, rows, t.these.len() * dim);
@@ -179,14 +268,15 @@ impl Call<'_> {
     fn open(&self, rooms: &mut Rooms, t: &Tile) {
         let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).0);
         for (i, head) in t.these.clone().enumerate() {
-            let (at, room) = (t.row * stride + head * dim, i * CHUNK * dim..(i + 1) * CHUNK * dim);
+            let (lanes, row) = (t.place.lanes.clone(), t.place.row());
+            let (at, room) = (row * stride + head * dim, i * CHUNK * dim..(i + 1) * CHUNK * dim);
             let (qt, dot) = (&mut rooms.qt[room.clone()], &mut rooms.dot[room]);
             for (from, to) in [(self.q, &mut *qt), (self.d_o, dot), (self.o, rooms.ot)] {
-                turn(tools, &from[at..], stride, 0..t.rows, dim, to);
+                turn(tools, &from[at..], stride, lanes.clone(), dim, to);
             }
             let (mut lse, mut delta) = (Queries([0.0; CHUNK]), Queries([0.0; CHUNK]));
-            for lane in 0..t.rows {
-                lse.0[lane] = self.lse[(t.row + lane) * self.heads.q + head];
+            for (lane, row) in lanes.zip(row..) {
+                lse.0[lane] = self.lse[row * self.heads.q + head];
             }
             for (o, d_o) in rooms.ot.as_chunks::<CHUNK>().0.iter().zip(dot.as_chunks::<CHUNK>().0) {
                 for i in 0..CHUNK {
@@ -224,29 +314,48 @@ impl Call<'_> {
     }
 
     /// Adds to dv and dk of the chunk (`first`: sets them).
+    ///
+    /// # Safety
+    /// `keys` rows of dk and dv are valid to read and write, by this thread alone.
     #[inline(always)]
-    fn key_gradients(
+    unsafe fn key_gradients(
         &self,
         part: &mut Part,
         q: Right,
         d_o: Right,
-        key_at: usize,
+        c: &ChunkAt,
         rows: usize,
         keys: usize,
         first: bool,
         diagonal: bool,
     ) {
-        let (tools, dim, stride) = (self.tools, self.heads.dim, strides(self.heads).1);
-        for (x, right, to) in [(&part.p, d_o, self.dv), (&part.ds, q, self.dk)] {
+        let (tools, dim) = (self.tools, self.heads.dim);
+        for (x, right, to) in [(&part.p, d_o, c.dv), (&part.ds, q, c.dk)] {
             let x = by_rows(tools, x.0.as_flattened(), CHUNK, keys, CHUNK, part.pairs);
-            assert!(key_at + (keys - 1) * stride + dim <= to.len(), "keys of a chunk");
-            // SAFETY: `keys` rows of dv and dk from `key_at` on (above), which no other task has.
-            unsafe {
-                let to = to.ptr().add(key_at);
-                over_queries(tools, x, right, to, stride, [keys, rows, dim], !first, diagonal);
-            }
+            // SAFETY: the caller's promise.
+            unsafe { over_queries(tools, x, right, to, c.stride, [keys, rows, dim], !first, diagonal) };
         }
     }
+}
+
+/// A tile's rows of one head as a right factor over lanes. Where it begins inside a chunk, the lanes before it are zeros:
+/// then `rows` is there to hold them all.
+#[inline(always)]
+fn queries<'a>(
+    tools: Tools,
+    from: &'a [f32],
+    stride: usize,
+    lanes: Range<usize>,
+    dim: usize,
+    rows: Option<&'a mut [f32]>,
+    room: &'a mut [f32],
+) -> Right<'a> {
+    let Some(rows) = rows else { return by_steps(tools, from, stride, lanes.end, dim, room) };
+    rows[..lanes.start * dim].fill(0.0);
+    for (i, to) in rows[lanes.start * dim..lanes.end * dim].chunks_exact_mut(dim).enumerate() {
+        to.copy_from_slice(&from[i * stride..][..dim]);
+    }
+    by_steps(tools, rows, dim, lanes.end, dim, room)
 }
 
 /// Scores and dp -> p and ds. On the diagonal, query i sees keys up to i; what no query of a half sees, nothing reads.

@@ -1,24 +1,34 @@
 //! Attention of packed sequences.
 
 use super::factors::Tools;
+use super::places::{Place, gather, n_slots, seam, tile_at};
 use super::tile::{Chunk, Tile, walk};
-use super::{n_slots, prefetch_rows, strides, tile_at};
+use super::{Floats, prefetch_rows, strides};
 use crate::device::cpu::Cpu;
 use crate::device::cpu::math;
 use crate::device::cpu::pool::Shared;
-use crate::ops::attn::Heads;
+use crate::ops::attn::{CHUNK, Heads, Sequences};
 use std::ops::Range;
 
 /// See [`crate::ops::attn::attn_fwd`].
-pub fn attn_fwd(cpu: &Cpu, q: &[f32], k: &[f32], v: &[f32], cu: &[i32], o: &mut [f32], lse: &mut [f32], heads: Heads) {
+pub fn attn_fwd(
+    cpu: &Cpu,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    seqs: Sequences,
+    o: &mut [f32],
+    lse: &mut [f32],
+    heads: Heads,
+) {
     let (o, lse) = (Shared::new(o), Shared::new(lse));
-    let (tools, n_slots) = (Tools::of(cpu), n_slots(cu));
+    let (tools, n_slots) = (Tools::of(cpu), n_slots(seqs));
     let group = heads.q / heads.kv;
     let together = tools.heads(group, heads.dim);
     let walks = group.div_ceil(together);
     let part = |task: usize| -> Option<Part> {
         let (slot, kv, first) = (task / (heads.kv * walks), task / walks % heads.kv, task % walks * together);
-        let at = if slot < n_slots { tile_at(cu, slot) } else { None };
+        let at = if slot < n_slots { tile_at(seqs, slot) } else { None };
         at.map(|at| (at, kv * group + first..kv * group + group.min(first + together)))
     };
     cpu.pool.run(n_slots * heads.kv * walks, |task| {
@@ -31,8 +41,8 @@ pub fn attn_fwd(cpu: &Cpu, q: &[f32], k: &[f32], v: &[f32], cu: &[i32], o: &mut 
     });
 }
 
-/// Where a task's queries lie: the first row of their sequence, their first row in it, their rows; and their heads.
-type Part = ((usize, usize, usize), Range<usize>);
+/// A task's queries, and their heads.
+type Part = (Place, Range<usize>);
 
 /// All of a tile's queries of some heads of a group over all of their keys.
 #[inline(always)]
@@ -43,25 +53,32 @@ fn one_tile(
     v: &[f32],
     o: Shared<f32>,
     lse: Shared<f32>,
-    ((start, tile, rows), these): Part,
+    (place, these): Part,
     next: Option<Part>,
     heads: Heads,
 ) {
-    let (dim, (q_stride, k_stride)) = (heads.dim, strides(heads));
-    let kv_at = |head: usize| head / (heads.q / heads.kv) * dim;
+    let (dim, (q_stride, k_stride), seq) = (heads.dim, strides(heads), place.seq);
+    let kv_of = |head: usize| head / (heads.q / heads.kv);
     let at = |row: usize| row * q_stride + these.start * dim;
-    let fetch = |(start, tile, rows): (usize, usize, usize), these: Range<usize>| {
-        let row = start + tile;
+    let fetch = |place: &Place, these: &Range<usize>| {
+        let (row, rows) = (place.row(), place.lanes.len());
         prefetch_rows(q, row * q_stride + these.start * dim, q_stride, rows, these.len() * dim);
         for x in [k, v] {
-            prefetch_rows(x, row * k_stride + kv_at(these.start), k_stride, rows, dim);
+            prefetch_rows(x, row * k_stride + kv_of(these.start) * dim, k_stride, rows, dim);
         }
     };
+    let (mut k_seam, mut v_seam, seam) = (Floats::new(), Floats::new(), seam(seq));
+    let len = seam.map_or(0, |_| CHUNK * dim);
+    let (k_seam, v_seam) = (k_seam.zeroed(len), v_seam.zeroed(len));
+    if let Some(at) = seam {
+        gather(k, seq, at, kv_of(these.start), heads, k_seam);
+        gather(v, seq, at, kv_of(these.start), heads, v_seam);
+    }
     let queries = Tile {
-        q: &q[at(start + tile)..],
+        q: &q[at(place.row())..],
         stride: q_stride,
-        start: tile,
-        lanes: 0..rows,
+        start: place.at,
+        lanes: place.lanes.clone(),
         heads: these.len(),
         dim,
         scale: heads.scale,
@@ -72,14 +89,17 @@ fn one_tile(
         #[inline(always)]
         |chunk| {
             if let (0, Some((next, heads))) = (chunk, &next) {
-                fetch(*next, heads.clone());
+                fetch(next, heads);
             }
-            let at = (start + chunk) * k_stride + kv_at(these.start);
+            if seam == Some(chunk) {
+                return Chunk::Rows { k: k_seam, v: v_seam, stride: dim };
+            }
+            let at = seq.row(chunk) * k_stride + kv_of(these.start) * dim;
             Chunk::Rows { k: &k[at..], v: &v[at..], stride: k_stride }
         },
         #[inline(always)]
         |head, lane, acc, max, sum| {
-            let row = start + tile + lane;
+            let row = seq.row(place.at + lane);
             // SAFETY: no other task has this row and head.
             let (o, lse) =
                 unsafe { (o.part(at(row) + head * dim, dim), lse.part(row * heads.q + these.start + head, 1)) };

@@ -5,6 +5,9 @@
 //! sequences (`fwd`) and long runs of rows over pages (`pages`) are tiles (`tile`). In decode a tile would be a few queries
 //! wide: there queries of any sequences walk together (`walk`). What a page holds, `append` says.
 //!
+//! A sequence that begins with rows of another one has its first tile inside a chunk. The chunk of keys at its seam is
+//! copied together; all others lie in one piece.
+//!
 //! All do the same arithmetic per query: scores are chains over d, the sum of a chunk is one tree (`merge`), `o` is a
 //! chain over keys. The gradients are in `bwd`. Products (`products`) multiply floats or pairs of bf16, made by `factors`;
 //! all else is f32.
@@ -16,6 +19,7 @@ mod fwd;
 mod merge;
 mod operands;
 mod pages;
+mod places;
 mod products;
 mod tile;
 mod walk;
@@ -69,27 +73,6 @@ impl<const N: usize> Room<N> {
             std::slice::from_raw_parts_mut(to, len)
         }
     }
-}
-
-/// Where tile number `slot` lies: (first row of its sequence, its first row in it, its rows), or none.
-///
-/// Sequence s owns slots from `cu[s] / CHUNK + s` on: never fewer than it has tiles, so that no list of tiles is
-/// needed; spare slots are none.
-fn tile_at(cu: &[i32], slot: usize) -> Option<(usize, usize, usize)> {
-    let first = |s: usize| cu[s] as usize / CHUNK + s;
-    let (mut low, mut high) = (0, cu.len() - 1);
-    while high - low > 1 {
-        let middle = (low + high) / 2;
-        if first(middle) <= slot { low = middle } else { high = middle }
-    }
-    let (start, end) = (cu[low] as usize, cu[low + 1] as usize);
-    let tile = (slot - first(low)) * CHUNK;
-    (tile < end - start).then(|| (start, tile, CHUNK.min(end - start - tile)))
-}
-
-/// Number of tile slots, see [`tile_at`].
-fn n_slots(cu: &[i32]) -> usize {
-    cu[cu.len() - 1] as usize / CHUNK + cu.len() - 1
 }
 
 /// Where, in pages of elements, (page, kv head) starts.

@@ -75,8 +75,11 @@ pub(super) unsafe fn over_keys(
     diagonal: bool,
 ) {
     let rows = if diagonal { 8 } else { CHUNK };
-    for first in lanes.clone().step_by(rows) {
-        let end = lanes.end.min(first + rows);
+    let mut next = lanes.start;
+    while next < lanes.end {
+        // Groups begin at multiples, wherever the lanes do: no group lies in both halves of the diagonal.
+        let (first, end) = (next, lanes.end.min((next / rows + 1) * rows));
+        next = end;
         let (a, keys) = (Left { at: &a.at[first * a.row..], ..a }, if diagonal { end } else { keys });
         // SAFETY: the caller's promise.
         unsafe {
