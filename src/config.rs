@@ -44,6 +44,8 @@ pub struct Config {
     pub rollout: RolloutConfig,
     /// Credit and loss.
     pub grpo: GrpoConfig,
+    /// How the training pass is run.
+    pub train: TrainConfig,
     /// What a reply is: the game's, or a set of candidates.
     pub task: TaskConfig,
     /// How rewards become advantages.
@@ -162,6 +164,13 @@ pub struct GrpoConfig {
     pub skip_constant_groups: bool,
     /// Tokens packed into one forward and backward.
     pub micro_batch_tokens: usize,
+}
+
+/// How the training pass is run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainConfig {
+    /// Run the prompt of a group once for all of its episodes.
+    pub share_prefix: bool,
 }
 
 /// What a reply is.

@@ -92,10 +92,10 @@ fn a_bandit_is_learned() {
 }
 
 #[test]
-fn the_cut_into_micro_batches_changes_the_order_of_sums_only() {
+fn the_cut_into_micro_batches_and_a_shared_prompt_change_the_order_of_sums_only() {
     let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    let run = |micro_batch_tok: usize| -> (Learned, Vec<f32>) {
-        let how = Learning { micro_batch_tok, ..learning() };
+    let run = |micro_batch_tok: usize, share_prefix: bool| -> (Learned, Vec<f32>) {
+        let how = Learning { micro_batch_tok, share_prefix, ..learning() };
         let mut learner = learner(&dev, &chat, how, Hyper { warmup_steps: 0, ..Hyper::default() });
         let transcripts = sampled(&dev, &chat, &learner.weights, 24, 20, 3);
         let by = |(i, transcript)| Sample::even(transcript, (i as f32 * 0.7).sin());
@@ -103,14 +103,21 @@ fn the_cut_into_micro_batches_changes_the_order_of_sums_only() {
         let learned = learner.learn(&samples, None).unwrap();
         (learned, dev.to_vec::<f32>(learner.weights.data()))
     };
-    let ((small, _), (large, _)) = (run(128), run(4096));
-    assert_eq!((small.trained_tok, small.packed_tok), (large.trained_tok, large.packed_tok));
-    assert_eq!((small.logprob_max_abs_diff, large.logprob_max_abs_diff), (0.0, 0.0));
-    // on policy: the ratio is exactly one
-    assert_eq!((small.sums[5], large.sums[5]), (0.0, 0.0));
-    for (got, want) in small.sums.iter().zip(large.sums).chain([(&small.grad_norm, large.grad_norm)]) {
-        assert!((got - want).abs() <= 2e-5 * want.abs().max(1e-3), "got {got}, want {want}");
+    let ((large, _), others) = (run(4096, false), [run(128, false), run(128, true), run(4096, true)]);
+    assert_eq!((large.shared_tok, others[0].0.shared_tok), (0, 0));
+    for (other, _) in &others {
+        assert_eq!(other.trained_tok, large.trained_tok);
+        assert_eq!(other.packed_tok + other.shared_tok, large.packed_tok);
+        assert_eq!((other.logprob_max_abs_diff, large.logprob_max_abs_diff), (0.0, 0.0));
+        // on policy: the ratio is exactly one
+        assert_eq!((other.sums[5], large.sums[5]), (0.0, 0.0));
+        for (got, want) in other.sums.iter().zip(large.sums).chain([(&other.grad_norm, large.grad_norm)]) {
+            assert!((got - want).abs() <= 2e-5 * want.abs().max(1e-3), "got {got}, want {want}");
+        }
     }
+    // The prompt is most of these tokens; in the large batch it is run once.
+    let [_, (small, _), (shared, _)] = others;
+    assert!(shared.shared_tok > shared.packed_tok && shared.shared_tok > small.shared_tok, "{shared:?}");
 }
 
 #[test]
@@ -230,9 +237,9 @@ fn experts_are_counted_and_the_balance_evens_their_load() {
             let samples: Vec<Sample> = transcripts.iter().enumerate().map(by).collect();
             let learned = learner.learn(&samples, None).unwrap();
             assert_eq!(learned.compared_tok[0], learned.compared_tok[1], "step {step}: all bits are the rollout's");
-            let tokens: usize = transcripts.iter().map(Transcript::len).sum();
             load = learner.expert_load.clone();
-            assert!(load.chunks(8).all(|layer| layer.iter().sum::<u64>() == 2 * tokens as u64), "{load:?}");
+            let rows = learned.packed_tok as u64;
+            assert!(load.chunks(8).all(|layer| layer.iter().sum::<u64>() == 2 * rows), "{load:?}");
         }
         let even = load.iter().sum::<u64>() as f64 / load.len() as f64;
         load.iter().map(|n| (*n as f64 / even - 1.0).powi(2)).sum::<f64>() / load.len() as f64

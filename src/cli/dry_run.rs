@@ -118,7 +118,7 @@ struct Work {
     parameters: usize,
     /// Tokens of a step's episodes, both sides.
     step_tok: f64,
-    /// Tokens packed for the update: the buyer's whole transcripts.
+    /// Tokens packed for the update: the buyer's transcripts, the prompt of a group once where it is shared.
     trained_tok: f64,
     step_flops: f64,
     eval_flops: f64,
@@ -133,6 +133,7 @@ impl Work {
         let s = seller.map_or(Ok(Spoken::NOTHING), |seller| Spoken::mean(setup, Side::Seller, &seller.chat))?;
         let (b_model, s_model) = (&buyer.weights.config, &seller.unwrap_or(buyer).weights.config);
         let group = setup.config.rollout.group_size as f64;
+        let packed = if setup.config.train.share_prefix { group } else { 1.0 };
         let eval = &setup.config.eval;
         let playing = |group| b.played_flops(b_model, group) + s.played_flops(s_model, group);
         // A model's games share a product's prompt among its rollouts; a script's are played by the seller alone.
@@ -144,9 +145,9 @@ impl Work {
         Ok(Work {
             parameters: buyer.weights.layout.n_params(),
             step_tok: episodes * (b.all + s.all),
-            trained_tok: episodes * b.all,
+            trained_tok: episodes * b.run(packed),
             // Backward is two forwards' worth of products.
-            step_flops: episodes * (playing(group) + 3.0 * b.packed_flops(b_model)),
+            step_flops: episodes * (playing(group) + 3.0 * b.packed_flops(b_model, packed)),
             eval_flops: setup.held_out.len() as f64 * a_product,
         })
     }
@@ -189,14 +190,18 @@ impl Spoken {
 
     /// FLOPs of playing it once, when `group` rollouts share the prompt.
     fn played_flops(&self, model: &ModelConfig, group: f64) -> f64 {
-        let run = self.all - self.prompt * (1.0 - 1.0 / group);
-        let heard = (run - self.said) * unread_row_flops(model, self.keys());
+        let heard = (self.run(group) - self.said) * unread_row_flops(model, self.keys());
         heard + self.said * (row_flops(model, self.keys()) + head_flops(model))
     }
 
-    /// FLOPs of one packed forward.
-    fn packed_flops(&self, model: &ModelConfig) -> f64 {
-        self.all * row_flops(model, self.keys()) + self.said * head_flops(model)
+    /// Rows of it that are run, when `group` rollouts share the prompt.
+    fn run(&self, group: f64) -> f64 {
+        self.all - self.prompt * (1.0 - 1.0 / group)
+    }
+
+    /// FLOPs of one packed forward, when `group` rollouts share the prompt.
+    fn packed_flops(&self, model: &ModelConfig, group: f64) -> f64 {
+        self.run(group) * row_flops(model, self.keys()) + self.said * head_flops(model)
     }
 
     /// A token sees half of the others on average.

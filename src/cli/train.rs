@@ -366,6 +366,17 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
         out::print(&format!("\n{}\n", tables::differences(&report.differences)));
         out::line(&format!("checkpoint  haggle chat --model {}", shell::word(&finished.run)));
         out::line(&format!("report      {}", shell::word(&page)));
+        if let Some(line) = shared(&crate::report::RunFiles::read(&finished.run)?.metrics) {
+            out::line(&line);
+        }
     }
     Ok(Exit::Done)
+}
+
+/// How many rows of training the shared prompts spared; none where none were.
+fn shared(rows: &[Metrics]) -> Option<String> {
+    let sum = |key: &str| rows.iter().filter_map(|row| row.get(key)?.as_u64()).sum::<u64>();
+    let (run, spared) = (sum("policy/packed_tokens"), sum("policy/shared_tokens"));
+    let percent = 100.0 * spared as f64 / (run + spared).max(1) as f64;
+    (spared > 0).then(|| format!("training    {run} rows run; {spared} ({percent:.0}%) were spared by shared prompts"))
 }

@@ -120,6 +120,7 @@ impl Config {
             ("game", self.game.fields()),
             ("rollout", self.rollout.fields()),
             ("grpo", self.grpo.fields()),
+            ("train", self.train.fields()),
             ("task", self.task.fields()),
             ("credit", self.credit.fields()),
             ("loss", self.loss.fields()),
@@ -293,6 +294,17 @@ impl GrpoConfig {
     }
 }
 
+impl TrainConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![field(
+            "share_prefix",
+            "",
+            "Run the prompt of a group once for its episodes: logprobs keep their bits, sums of gradients their value.",
+            Switch(&mut self.share_prefix),
+        )]
+    }
+}
+
 impl OptimConfig {
     fn fields(&mut self) -> Vec<Field<'_>> {
         vec![
@@ -408,6 +420,7 @@ impl Default for Config {
                 skip_constant_groups: false,
                 micro_batch_tokens: 8192,
             },
+            train: TrainConfig { share_prefix: true },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

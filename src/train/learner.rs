@@ -1,8 +1,8 @@
 //! The learner: episodes with advantages in, an optimizer update out.
 //!
 //! The one idea: every buffer is sized once, so an update allocates nothing on the device however the batch is cut.
-//! Episodes are packed whole into micro-batches by a token budget; the weight of a token is one over all trained tokens of
-//! the update (token mean), so the cut changes nothing but the order of sums.
+//! Episodes are packed into micro-batches by a token budget, the prompt of a group once; the weight of a token is one over
+//! all trained tokens of the update (token mean), so the cut changes nothing but the order of sums.
 
 pub use super::learning::Learning;
 pub use super::samples::Sample;
@@ -15,7 +15,7 @@ use crate::ops::loss::POLICY_SUMS;
 use crate::text::Transcript;
 
 use super::optimizer::{Optimizer, Part, Update};
-use super::samples::{micro_batches, shares, sorted};
+use super::samples::{Placed, micro_batches, shares, sorted};
 use std::time::Instant;
 
 /// What a batch of updates did.
@@ -44,6 +44,8 @@ pub struct Learned {
     pub trained_tok: usize,
     /// Tokens run through forward and backward.
     pub packed_tok: usize,
+    /// Tokens that were not: their rows are those of an episode of their group.
+    pub shared_tok: usize,
     /// Seconds in forwards (the check and the reference included).
     pub forward_s: f64,
     /// Seconds in loss and backward.
@@ -157,8 +159,8 @@ impl Learner {
             shares.iter().map(|s| (s.len(), sorted(&samples[s.clone()]))).collect();
         for (_, share) in checked.iter().skip(1) {
             // Later shares are compared now, before the first update moves the weights.
-            for micro in micro_batches(share, self.how.micro_batch_tok) {
-                self.pack(&share[micro], Share { sequences: 1, trained: 1 })?;
+            for micro in self.cut(share) {
+                self.pack(&micro, Share { sequences: 1, trained: 1 })?;
                 self.forward(None, &mut learned)?;
                 self.compare(&mut learned)?;
             }
@@ -187,12 +189,13 @@ impl Learner {
         if trained == 0 {
             return Ok(());
         }
-        let tokens: usize = share.iter().map(|s| s.transcript.len()).sum();
+        let cut = self.cut(share);
+        let tokens: usize = cut.iter().flatten().map(Placed::rows).sum();
         ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0)?;
         let mut sums = [0f32; POLICY_SUMS.len()];
-        for micro in micro_batches(share, self.how.micro_batch_tok) {
+        for micro in &cut {
             let counted = alloc::count();
-            self.pack(&share[micro], Share { sequences, trained })?;
+            self.pack(micro, Share { sequences, trained })?;
             self.forward(reference, learned)?;
             if first {
                 self.compare(learned)?;
@@ -203,6 +206,7 @@ impl Learner {
             debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
             self.warm = true;
             learned.packed_tok += self.batch.n_tokens();
+            learned.shared_tok += micro.iter().map(|placed| placed.shared).sum::<usize>();
         }
         learned.trained_tok += trained;
         for (i, (total, sum)) in learned.sums.iter_mut().zip(sums).enumerate() {
@@ -228,14 +232,22 @@ impl Learner {
         Ok(())
     }
 
-    /// Writes episodes to the device.
-    fn pack(&mut self, samples: &[Sample], share: Share) -> Result<()> {
+    /// The micro-batches of these episodes.
+    fn cut<'a>(&self, samples: &[Sample<'a>]) -> Vec<Vec<Placed<'a>>> {
+        micro_batches(samples, self.how.micro_batch_tok, self.how.share_prefix)
+    }
+
+    /// Writes a micro-batch to the device.
+    fn pack(&mut self, micro: &[Placed], share: Share) -> Result<()> {
         let _phase = self.dev.phase("pack");
         let host = &mut self.host;
         host.clear();
-        for sample in samples {
+        for Placed { sample, shared } in micro {
             let (sampled, logprobs) = (sample.transcript.sampled(), sample.transcript.logprobs());
-            host.packing.push(sample.transcript.ids(), |i| sampled[i]);
+            match shared {
+                0 => host.packing.push(sample.transcript.ids(), |i| sampled[i]),
+                n => host.packing.push_on_stem(*n, sample.transcript.ids(), |i| sampled[i]),
+            }
             let trained = (1..sampled.len()).filter(|i| sampled[*i]);
             host.old.extend(trained.map(|i| logprobs[i]));
             let own = host.old.len() - host.advantage.len();
@@ -321,12 +333,13 @@ impl Learner {
     /// # Errors
     /// What the ops refuse.
     pub fn logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
+        // In their order, so none shares another's rows.
         let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, 0.0)).collect();
         let speaks: Vec<bool> = samples.iter().map(|s| s.n_trained() > 0).collect();
         let samples: Vec<Sample> = samples.into_iter().zip(&speaks).filter(|(_, s)| **s).map(|(s, _)| s).collect();
         let mut found = Vec::new();
-        for micro in micro_batches(&samples, self.how.micro_batch_tok) {
-            self.pack(&samples[micro], Share { sequences: 1, trained: 1 })?;
+        for micro in micro_batches(&samples, self.how.micro_batch_tok, false) {
+            self.pack(&micro, Share { sequences: 1, trained: 1 })?;
             let weights = of.unwrap_or(&self.weights);
             model::forward(&self.dev, weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
             self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;

@@ -11,6 +11,8 @@ use crate::setup::Setup;
 pub struct Learning {
     /// Tokens N of a micro-batch; at least the model's context, so that any episode fits.
     pub micro_batch_tok: usize,
+    /// A group's episodes share the rows of their prompt.
+    pub share_prefix: bool,
     /// Clip, KL and entropy.
     pub loss: PolicyLoss,
     /// How tokens become one loss.
@@ -34,6 +36,7 @@ impl Learning {
         let (low, high) = (l.importance_low as f64, l.importance_high as f64);
         Learning {
             micro_batch_tok: g.micro_batch_tokens,
+            share_prefix: setup.config.train.share_prefix,
             loss: setup.policy_loss(),
             aggregation: match l.aggregation.as_str() {
                 "sequence_mean" => Aggregation::SequenceMean,
@@ -68,6 +71,7 @@ impl Default for Learning {
     fn default() -> Learning {
         Learning {
             micro_batch_tok: 8192,
+            share_prefix: true,
             loss: PolicyLoss::default(),
             aggregation: Aggregation::TokenMean,
             sequence_ratio: false,

@@ -329,7 +329,8 @@ fn samples<'a>(transcripts: &[&'a Transcript], credited: &'a Credited, config: &
     let teaches = |i: usize| (i / group * group..i / group * group + group).any(moves);
     let counts = |i: usize| left_out.get(i) != Some(&true) && (!skip_constant || teaches(i));
     let chosen = transcripts.iter().enumerate().filter(|(i, _)| counts(*i));
-    chosen.map(|(i, transcript)| Sample { transcript, advantage: advantage[i], per_token: own(i) }).collect()
+    let sample = |i, transcript| Sample { transcript, advantage: advantage[i], per_token: own(i), group: i / group };
+    chosen.map(|(i, transcript)| sample(i, *transcript)).collect()
 }
 
 #[cfg(test)]

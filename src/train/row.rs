@@ -55,6 +55,8 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
     let trained = |x: f32| (l.trained_tok > 0).then_some(x);
     let [compared, same] = l.compared_tok.map(|n| n as f64);
     let bitwise = (compared > 0.0).then(|| same / compared);
+    // Of the tokens that were learned from, those whose rows were another episode's.
+    let shared = (l.packed_tok > 0).then(|| l.shared_tok as f64 / (l.packed_tok + l.shared_tok) as f64);
     let applied = |x: f32| (l.applied > 0).then_some(x);
     for (key, value) in [
         ("rollout/logprob_max_abs_diff", json!(trained(l.logprob_max_abs_diff))),
@@ -72,6 +74,8 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
         ("policy/ratio_max_dev", json!(trained(ratio_max_dev))),
         ("policy/trained_tokens", json!(l.trained_tok)),
         ("policy/packed_tokens", json!(l.packed_tok)),
+        ("policy/shared_tokens", json!(l.shared_tok)),
+        ("train/shared_frac", json!(shared)),
         ("grad_norm", json!(applied(l.grad_norm))),
         ("lr", json!(applied(l.lr))),
         ("updates", json!(l.applied)),
