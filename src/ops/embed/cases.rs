@@ -1,11 +1,12 @@
 //! Cases of the embedding and of moves: one of everything, ids that come often, a table of either number type.
 
-use super::{copy, cost, embed_bwd, embed_fwd, embed_order_len, fill, oracle};
+use super::{copy, cost, embed_bwd, embed_fwd, embed_order_len, fill, oracle, scale};
 use crate::device::DType;
 use crate::error::Result;
 use crate::ops::case::{EXACT, Floor, Stage, sum};
 
 const FLOOR_DTABLE: Floor = [4.3e-7, 3.0e-3];
+const FLOOR_SCALED: Floor = [6.0e-8, 3.9e-3];
 
 /// All of them.
 ///
@@ -22,6 +23,27 @@ pub fn all(s: &mut Stage) -> Result<()> {
     }
     for n in s.shapes(&[777], &[1, 30_000], |m| [64, 4096].map(|n| n * m.width).into()) {
         moves(s, n)?;
+    }
+    for n in s.shapes(&[777], &[1, 30_000], |m| vec![16 * m.width]) {
+        scaled(s, n)?;
+    }
+    Ok(())
+}
+
+/// By no power of two, in each pair of number types that there is.
+fn scaled(s: &mut Stage, n: usize) -> Result<()> {
+    const FACTOR: f32 = 0.7;
+    let pairs = match s.dtype {
+        DType::Bf16 => &[(DType::Bf16, DType::Bf16), (DType::F32, DType::Bf16)][..],
+        _ => &[(DType::F32, DType::F32)],
+    };
+    if !s.wants(&["scale"]) {
+        return Ok(());
+    }
+    for (from, to) in pairs {
+        let (x, mut y) = (s.input_as(n, *from)?, s.out_as(n, *to)?);
+        s.call("scale", "", cost::scale(n, *from, *to), |dev| scale(dev, x.buffer.view(), y.view_mut(), FACTOR))?;
+        s.holds(from.name(), &y, FLOOR_SCALED, || oracle::scale(&x.values, FACTOR as f64));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Launches of the embedding kernels, and of fill and copy.
+//! Launches of the embedding kernels, and of fill, copy and scale.
 
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::{DType, View, ViewMut};
@@ -122,5 +122,28 @@ pub fn copy(gpu: &Gpu, x: View, y: ViewMut) -> Result<()> {
             shape: &format_args!("N={n}"),
         },
         &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)],
+    )
+}
+
+/// See [`crate::ops::embed::scale`].
+pub fn scale(gpu: &Gpu, x: View, y: ViewMut, factor: f32) -> Result<()> {
+    let n = x.len();
+    let kernel = match (x.dtype(), y.dtype()) {
+        (DType::F32, DType::Bf16) => "scale_f32_bf16",
+        (from, to) => match by_dtype("scale", &[from, to])? {
+            DType::Bf16 => "scale_bf16",
+            _ => "scale_f32",
+        },
+    };
+    gpu.launch(
+        &Launch {
+            kernel,
+            op: "scale",
+            grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
+            block: [ELEMENTS, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n}"),
+        },
+        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::F32(factor)],
     )
 }

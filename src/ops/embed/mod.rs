@@ -75,6 +75,17 @@ pub fn copy(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
     Ok(())
 }
 
+/// `y = factor x`; both of one length, f32. On a GPU also bf16, or f32 into bf16.
+pub fn scale(dev: &Device, x: View, mut y: ViewMut, factor: f32) -> Result<()> {
+    want("scale", "y [N]", y.len(), x.len())?;
+    let _span = dev.op("scale", || cost::scale(x.len(), x.dtype(), y.dtype()));
+    match dev {
+        Device::Cpu(_) => y.host_mut::<f32>().iter_mut().zip(x.host::<f32>()).for_each(|(y, x)| *y = factor * x),
+        Device::Gpu(gpu) => gpu::scale(gpu, x, y, factor)?,
+    }
+    Ok(())
+}
+
 /// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
 pub mod cost {
     use crate::device::DType;
@@ -94,6 +105,11 @@ pub mod cost {
     /// Writes N elements.
     pub fn fill(n: usize, x: DType) -> Cost {
         cost(0, n * x.size(), "N", [n, 0, 0])
+    }
+
+    /// Multiplies N elements.
+    pub fn scale(n: usize, x: DType, y: DType) -> Cost {
+        cost(n, n * (x.size() + y.size()), "N", [n, 0, 0])
     }
 
     /// Reads and writes N elements.

@@ -13,3 +13,8 @@ pub fn embed_bwd(ids: &[i32], dx: &[f64], vocab: usize, dim: usize) -> Vec<f64> 
     }
     dtable
 }
+
+/// Returns y `[N]`; see [`crate::ops::embed::scale`].
+pub fn scale(x: &[f64], factor: f64) -> Vec<f64> {
+    x.iter().map(|x| factor * x).collect()
+}

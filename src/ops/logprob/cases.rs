@@ -58,16 +58,23 @@ fn head(s: &mut Stage, ([n, v, c], inv): Shape) -> Result<()> {
     // A clock may not have called forward.
     let (lse, h) = if s.times() { (s.dev.upload(&vec![1f32; n])?, s.dev.upload(&vec![1f32; n])?) } else { (lse, h) };
     let (mut dx, mut dw) = (s.out(n * c)?, s.input_f32(v * c)?);
-    s.call("linear_logprob_bwd", "", cost::linear_logprob_bwd(n, c, v, dtype), |dev| {
+    s.call("linear_logprob_bwd", "", cost::linear_logprob_bwd(n, c, v, dtype, true), |dev| {
         let (x, w, t, lse, h) = (x.buffer.view(), w.buffer.view(), target.view(), lse.view(), h.view());
         let (dx, dw, work) = (dx.view_mut(), dw.buffer.view_mut(), work.view_mut());
         linear_logprob_bwd(dev, dlp.buffer.view(), dh.buffer.view(), x, w, t, lse, h, dx, dw, work, c, inv)
+    })?;
+    let mut frozen = s.out(n * c)?;
+    s.call("linear_logprob_bwd", "w frozen", cost::linear_logprob_bwd(n, c, v, dtype, false), |dev| {
+        let (x, w, t, lse, h) = (x.buffer.view(), w.buffer.view(), target.view(), lse.view(), h.view());
+        let (dx, work) = (frozen.view_mut(), work.view_mut());
+        linear_logprob_bwd(dev, dlp.buffer.view(), dh.buffer.view(), x, w, t, lse, h, dx, None, work, c, inv)
     })?;
     // Of a vocabulary of one word nothing can be learned: zero, and no error relative to it.
     if v > 1 {
         let of =
             |x: &[f64], w: &[f64]| oracle::linear_logprob_bwd(&dlp.values, &dh.values, x, w, &targets, c, inv as f64);
         s.holds("dx", &dx, FLOOR_DX, || of(&x.values, &w.values).0);
+        s.holds("dx, w frozen", &frozen, FLOOR_DX, || of(&x.values, &w.values).0);
         s.holds("dw", &dw.buffer, FLOOR_DW, || sum(&of(&x.values, &w.values).1, &dw.values));
     }
     s.exactly("the workspace ends where it says", |_| Ok(work.guard_intact()))

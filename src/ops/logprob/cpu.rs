@@ -136,7 +136,7 @@ struct Given<'a> {
 
 /// See [`crate::ops::logprob::linear_logprob_bwd`]. With p = softmax(z), H its entropy:
 /// `dz = dlogprob (1[target] - p) - dentropy p (log p + H)`, `dx = dz w`, `dw += dz^T x`, all times the inverse
-/// temperature. dz is written over z, or at medium precision, where products alone read it, beside it in bf16.
+/// temperature; no dw of a frozen head. dz is written over z, or at medium precision, where products alone read it, beside it in bf16.
 pub fn linear_logprob_bwd(
     cpu: &Cpu,
     dlogprob: &[f32],
@@ -147,7 +147,7 @@ pub fn linear_logprob_bwd(
     lse: &[f32],
     entropy: &[f32],
     dx: &mut [f32],
-    dw: &mut [f32],
+    mut dw: Option<&mut [f32]>,
     workspace: &mut [f32],
     dim: usize,
     inv_temperature: f32,
@@ -178,7 +178,9 @@ pub fn linear_logprob_bwd(
         };
         let dx = &mut dx[of(start, rows)];
         gemm::run(cpu, Product::nn(dz, w, dx, [rows, dim, v], Store::Set).lda(lda));
-        gemm::run(cpu, Product::tn(dz, x.at(of(start, rows)), dw, [v, dim, rows], Store::Add).lda(lda));
+        if let Some(dw) = dw.as_deref_mut() {
+            gemm::run(cpu, Product::tn(dz, x.at(of(start, rows)), dw, [v, dim, rows], Store::Add).lda(lda));
+        }
     }
 }
 

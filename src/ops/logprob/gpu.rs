@@ -86,7 +86,7 @@ pub fn linear_logprob_bwd(
     gpu: &Gpu,
     head: Head,
     [dlogprob, dentropy, lse, entropy]: [View; 4],
-    [mut dx, mut dw]: [ViewMut; 2],
+    (mut dx, mut dw): (ViewMut, Option<ViewMut>),
     mut work: ViewMut,
 ) -> Result<()> {
     let (n, c) = (head.target.len(), head.dim);
@@ -97,7 +97,7 @@ pub fn linear_logprob_bwd(
     holds("linear_logprob_bwd", DType::I32, &[("target", head.target.dtype())])?;
     let narrow = by_dtype("linear_logprob_bwd", &[head.x.dtype(), head.w.dtype(), dx.dtype()])? == DType::Bf16;
     if gpu_sm90::takes(gpu, c, head.x.dtype()) {
-        return gpu_sm90::linear_logprob_bwd(dev, gpu, head, [dlogprob, dentropy, lse, entropy], [dx, dw], work);
+        return gpu_sm90::linear_logprob_bwd(dev, gpu, head, [dlogprob, dentropy, lse, entropy], (dx, dw), work);
     }
     let dz_at = if narrow { sums_at(v) } else { 0 };
     for rows in parts(n, ROWS) {
@@ -129,7 +129,9 @@ pub fn linear_logprob_bwd(
             let dz = work.view().at(dz_at..work.len()).cast(head.x.dtype()).at(0..m * k);
             let store = if cols.start == 0 { Store::Set } else { Store::Add };
             gemm_nn(dev, dz, head.w.at(of_cols.clone()), dx.reborrow().at(of_rows.clone()), m, c, k, store)?;
-            gemm_tn(dev, dz, head.x.at(of_rows), dw.reborrow().at(of_cols), k, c, m, Store::Add)?;
+            if let Some(dw) = &mut dw {
+                gemm_tn(dev, dz, head.x.at(of_rows), dw.reborrow().at(of_cols), k, c, m, Store::Add)?;
+            }
         }
     }
     Ok(())

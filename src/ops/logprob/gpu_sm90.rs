@@ -79,13 +79,13 @@ pub(crate) fn linear_logprob_bwd(
     gpu: &Gpu,
     head: Head,
     given: [View; 4],
-    [mut dx, mut dw]: [ViewMut; 2],
+    (mut dx, mut dw): (ViewMut, Option<ViewMut>),
     mut work: ViewMut,
 ) -> Result<()> {
     let op = "linear_logprob_bwd";
     let (n, c) = (head.target.len(), head.dim);
     let v = head.w.len() / c;
-    let block_rows = if dw.dtype() == DType::F32 { BWD_ROWS } else { ROWS };
+    let block_rows = if dw.as_ref().is_none_or(|dw| dw.dtype() == DType::F32) { BWD_ROWS } else { ROWS };
     for rows in parts(n, block_rows) {
         for cols in parts(v, COLS) {
             let (m, k) = (rows.len(), cols.len());
@@ -119,7 +119,9 @@ pub(crate) fn linear_logprob_bwd(
             let dz = work.view().cast(DType::Bf16).at(0..m * k);
             let store = if cols.start == 0 { Store::Set } else { Store::Add };
             gemm_nn(dev, dz, w, dx.reborrow().at(of_rows), m, c, k, store)?;
-            gemm_tn(dev, dz, x, dw.reborrow().at(of_cols), k, c, m, Store::Add)?;
+            if let Some(dw) = &mut dw {
+                gemm_tn(dev, dz, x, dw.reborrow().at(of_cols), k, c, m, Store::Add)?;
+            }
         }
     }
     Ok(())

@@ -69,9 +69,9 @@ pub fn linear_logprob_fwd<'w>(
     Ok(())
 }
 
-/// `dx = `, `dw += ` the gradients of [`linear_logprob_fwd`] given dlogprob `[N]` and dentropy `[N]`.
-/// The logits are computed again, block by block.
-pub fn linear_logprob_bwd<'w>(
+/// `dx = `, `dw += ` the gradients of [`linear_logprob_fwd`] given dlogprob `[N]` and dentropy `[N]`. A frozen head has no
+/// dw. The logits are computed again, block by block.
+pub fn linear_logprob_bwd<'w, 'd>(
     dev: &Device,
     dlogprob: View,
     dentropy: View,
@@ -81,12 +81,12 @@ pub fn linear_logprob_bwd<'w>(
     lse: View,
     entropy: View,
     mut dx: ViewMut,
-    mut dw: ViewMut,
+    dw: impl Into<Option<ViewMut<'d>>>,
     mut workspace: ViewMut,
     dim: usize,
     inv_temperature: f32,
 ) -> Result<()> {
-    let (n, Matrix { rows: w, panels }) = (target.len(), w.into());
+    let (n, Matrix { rows: w, panels }, mut dw) = (target.len(), w.into(), dw.into());
     for (rule, got) in [
         ("dlogprob [N]", dlogprob.len()),
         ("dentropy [N]", dentropy.len()),
@@ -97,14 +97,15 @@ pub fn linear_logprob_bwd<'w>(
     }
     want("linear_logprob_bwd", "x [N, C]", x.len(), n * dim)?;
     want("linear_logprob_bwd", "dx [N, C]", dx.len(), n * dim)?;
-    want("linear_logprob_bwd", "dw [V, C]", dw.len(), w.len())?;
+    want("linear_logprob_bwd", "dw [V, C]", dw.as_ref().map_or(w.len(), ViewMut::len), w.len())?;
     want(
         "linear_logprob_bwd",
         "workspace",
         workspace.len(),
         linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
     )?;
-    let _span = dev.op("linear_logprob_bwd", || cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype()));
+    let of_w = dw.is_some();
+    let _span = dev.op("linear_logprob_bwd", || cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype(), of_w));
     match dev {
         Device::Cpu(cpu) => cpu::linear_logprob_bwd(
             cpu,
@@ -116,7 +117,7 @@ pub fn linear_logprob_bwd<'w>(
             lse.host(),
             entropy.host(),
             dx.host_mut(),
-            dw.host_mut(),
+            dw.as_mut().map(ViewMut::host_mut),
             workspace.host_mut(),
             dim,
             inv_temperature,
@@ -124,7 +125,7 @@ pub fn linear_logprob_bwd<'w>(
         Device::Gpu(gpu) => {
             let head = Head { x, w, target, dim, inv_temperature };
             let given = [dlogprob, dentropy, lse, entropy];
-            gpu::linear_logprob_bwd(dev, gpu, head, given, [dx, dw], workspace)?;
+            gpu::linear_logprob_bwd(dev, gpu, head, given, (dx, dw), workspace)?;
         }
     }
     Ok(())
@@ -141,8 +142,9 @@ pub mod cost {
         cost(2 * n * c * v, (n + v) * c * x.size() + 16 * n, "N C V", [n, c, v])
     }
 
-    /// The logits again, dx, and dw, which is added to.
-    pub fn linear_logprob_bwd(n: usize, c: usize, v: usize, x: DType) -> Cost {
-        cost(6 * n * c * v, (2 * n + v) * c * x.size() + 8 * v * c + 20 * n, "N C V", [n, c, v])
+    /// The logits again, dx, and perhaps dw, which is added to.
+    pub fn linear_logprob_bwd(n: usize, c: usize, v: usize, x: DType, of_w: bool) -> Cost {
+        let of_w = of_w as usize;
+        cost((4 + 2 * of_w) * n * c * v, (2 * n + v) * c * x.size() + 8 * v * c * of_w + 20 * n, "N C V", [n, c, v])
     }
 }

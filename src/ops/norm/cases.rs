@@ -34,13 +34,19 @@ pub fn all(s: &mut Stage) -> Result<()> {
         let rstd = if s.times() { s.dev.upload(&vec![1f32; n])? } else { rstd };
         let (mut dx, mut dw, mut parts) =
             (s.input(n * c)?, s.input_f32(c)?, s.out_f32(rmsnorm_parts_len(&s.dev, n, c))?);
-        s.call("rmsnorm_bwd", "", cost::rmsnorm_bwd(n, c, dtype), |dev| {
+        s.call("rmsnorm_bwd", "", cost::rmsnorm_bwd(n, c, dtype, true), |dev| {
             let (dy, x, w) = (dy.buffer.view(), x.buffer.view(), w.buffer.view());
             let (dx, dw, parts) = (dx.buffer.view_mut(), dw.buffer.view_mut(), parts.view_mut());
             rmsnorm_bwd(dev, dy, x, w, rstd.view(), dx, dw, parts)
         })?;
+        let mut frozen = s.input(n * c)?;
+        s.call("rmsnorm_bwd", "w frozen", cost::rmsnorm_bwd(n, c, dtype, false), |dev| {
+            let (dy, x, w) = (dy.buffer.view(), x.buffer.view(), w.buffer.view());
+            rmsnorm_bwd(dev, dy, x, w, rstd.view(), frozen.buffer.view_mut(), None, parts.view_mut())
+        })?;
         let want = || oracle::rmsnorm_bwd(&dy.values, &x.values, &w.values, EPS as f64);
         s.holds("dx", &dx.buffer, FLOOR_DX, || sum(&want().0, &dx.values));
+        s.holds("dx, w frozen", &frozen.buffer, FLOOR_DX, || sum(&want().0, &frozen.values));
         s.holds("dw", &dw.buffer, FLOOR_DW, || sum(&want().1, &dw.values));
     }
     Ok(())

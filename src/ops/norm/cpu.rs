@@ -63,9 +63,15 @@ pub fn parts_len(n: usize, dim: usize) -> usize {
 
 /// See [`crate::ops::norm::rmsnorm_bwd`]. With `g = dy w`: `dx += rstd g - x rstd^3 mean(g x)`, `dw += sum dy x rstd`.
 ///
-/// A task has a block of rows: their dx, then, while they are in its caches, the block's sums for dw, from zero in four
-/// chains (row i in chain i % 4). Blocks are added to dw in order.
-pub fn rmsnorm_bwd(cpu: &Cpu, dy: &[f32], x: &[f32], w: &[f32], rstd: &[f32], [dx, dw, parts]: [&mut [f32]; 3]) {
+/// A task has a block of rows: their dx, then, while they are in its caches, the block's sums for dw, if there is one, from
+/// zero in four chains (row i in chain i % 4). Blocks are added to dw in order.
+pub fn rmsnorm_bwd(
+    cpu: &Cpu,
+    [dy, x, w, rstd]: [&[f32]; 4],
+    dx: &mut [f32],
+    dw: Option<&mut [f32]>,
+    parts: &mut [f32],
+) {
     let (c, n) = (w.len(), rstd.len());
     let (dx, sums) = (Shared::new(dx), Shared::new(parts));
     cpu.pool.run(n.div_ceil(BLOCK), |block| {
@@ -79,12 +85,14 @@ pub fn rmsnorm_bwd(cpu: &Cpu, dy: &[f32], x: &[f32], w: &[f32], rstd: &[f32], [d
                 for (row, dx) in dx.chunks_exact_mut(c).enumerate() {
                     add_dx(&dy[row * c..][..c], &x[row * c..][..c], w, rstd[rows.start + row], dx);
                 }
-                for (i, sums) in sums.chunks_mut(COLUMNS).enumerate() {
+                let of_w = if dw.is_some() { sums } else { &mut [] };
+                for (i, sums) in of_w.chunks_mut(COLUMNS).enumerate() {
                     sum_columns(dy, x, &rstd[rows.clone()], c, i * COLUMNS, sums);
                 }
             },
         );
     });
+    let Some(dw) = dw else { return };
     for sums in parts[..parts_len(n, c)].chunks_exact(c) {
         dw.iter_mut().zip(sums).for_each(|(dw, sum)| *dw += sum);
     }

@@ -46,7 +46,13 @@ pub fn parts_len(n: usize, dim: usize) -> usize {
 }
 
 /// See [`crate::ops::norm::rmsnorm_bwd`]; dw is f32.
-pub fn rmsnorm_bwd(gpu: &Gpu, dy: View, x: View, w: View, rstd: View, [dx, dw, mut parts]: [ViewMut; 3]) -> Result<()> {
+pub fn rmsnorm_bwd(
+    gpu: &Gpu,
+    [dy, x, w, rstd]: [View; 4],
+    dx: ViewMut,
+    dw: Option<ViewMut>,
+    mut parts: ViewMut,
+) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     let is_bf16 = by_dtype("rmsnorm_bwd", &[dy.dtype(), x.dtype(), w.dtype(), dx.dtype()])? == DType::Bf16;
     let shape = format_args!("N={n} C={c}");
@@ -61,6 +67,7 @@ pub fn rmsnorm_bwd(gpu: &Gpu, dy: View, x: View, w: View, rstd: View, [dx, dw, m
         },
         &mut [Arg::In(dy), Arg::In(x), Arg::In(w), Arg::In(rstd), Arg::Out(dx), Arg::I64(n as i64), Arg::I32(c as i32)],
     )?;
+    let Some(dw) = dw else { return Ok(()) };
     holds("rmsnorm_bwd", DType::F32, &[("dw", dw.dtype()), ("parts", parts.dtype())])?;
     let n_parts = n.div_ceil(BLOCK);
     gpu.launch(

@@ -39,31 +39,31 @@ pub fn rmsnorm_parts_len(dev: &Device, n: usize, dim: usize) -> usize {
     }
 }
 
-/// `dx += ` and `dw += ` the gradients of [`rmsnorm_fwd`]; dy, x, dx `[N, C]`, w, dw `[C]`, rstd `[N]`.
-/// `parts`, of [`rmsnorm_parts_len`], is scratch.
-pub fn rmsnorm_bwd(
+/// `dx += ` and `dw += ` the gradients of [`rmsnorm_fwd`]; dy, x, dx `[N, C]`, w, dw `[C]`, rstd `[N]`. A frozen weight has
+/// no dw. `parts`, of [`rmsnorm_parts_len`], is scratch.
+pub fn rmsnorm_bwd<'d>(
     dev: &Device,
     dy: View,
     x: View,
     w: View,
     rstd: View,
     mut dx: ViewMut,
-    mut dw: ViewMut,
+    dw: impl Into<Option<ViewMut<'d>>>,
     mut parts: ViewMut,
 ) -> Result<()> {
-    let (n, c) = (rstd.len(), w.len());
+    let (n, c, mut dw) = (rstd.len(), w.len(), dw.into());
     want("rmsnorm_bwd", "x [N, C]", x.len(), n * c)?;
     want("rmsnorm_bwd", "dy [N, C]", dy.len(), n * c)?;
     want("rmsnorm_bwd", "dx [N, C]", dx.len(), n * c)?;
-    want("rmsnorm_bwd", "dw [C]", dw.len(), c)?;
+    want("rmsnorm_bwd", "dw [C]", dw.as_ref().map_or(c, ViewMut::len), c)?;
     want("rmsnorm_bwd", "parts", parts.len(), rmsnorm_parts_len(dev, n, c))?;
-    let _span = dev.op("rmsnorm_bwd", || cost::rmsnorm_bwd(n, c, x.dtype()));
+    let _span = dev.op("rmsnorm_bwd", || cost::rmsnorm_bwd(n, c, x.dtype(), dw.is_some()));
     match dev {
         Device::Cpu(cpu) => {
-            let to = [dx.host_mut(), dw.host_mut(), parts.host_mut()];
-            cpu::rmsnorm_bwd(cpu, dy.host(), x.host(), w.host(), rstd.host(), to)
+            let dw = dw.as_mut().map(ViewMut::host_mut);
+            cpu::rmsnorm_bwd(cpu, [dy, x, w, rstd].map(|x| x.host()), dx.host_mut(), dw, parts.host_mut())
         }
-        Device::Gpu(gpu) => gpu::rmsnorm_bwd(gpu, dy, x, w, rstd, [dx, dw, parts])?,
+        Device::Gpu(gpu) => gpu::rmsnorm_bwd(gpu, [dy, x, w, rstd], dx, dw, parts)?,
     }
     Ok(())
 }
@@ -79,8 +79,9 @@ pub mod cost {
         cost(4 * n * c, n * c * (x.size() + y.size()) + c * x.size() + 4 * n, "N C", [n, c, 0])
     }
 
-    /// dx and dw: reads dy, x, dx, w, rstd and dw, writes dx and dw.
-    pub fn rmsnorm_bwd(n: usize, c: usize, x: DType) -> Cost {
-        cost(10 * n * c, (4 * n * c + c) * x.size() + 4 * n + 8 * c, "N C", [n, c, 0])
+    /// dx and perhaps dw: reads dy, x, dx, w, rstd and dw, writes dx and dw.
+    pub fn rmsnorm_bwd(n: usize, c: usize, x: DType, of_w: bool) -> Cost {
+        let of_w = of_w as usize;
+        cost((7 + 3 * of_w) * n * c, (4 * n * c + c) * x.size() + 4 * n + 8 * c * of_w, "N C", [n, c, 0])
     }
 }
