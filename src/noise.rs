@@ -34,6 +34,12 @@ impl Noise {
         Noise { seed, stream }
     }
 
+    /// The noise of what is called `name` under `seed`: its stream is FNV-1a of the name, 64 bits.
+    pub fn named(seed: u64, name: &str) -> Noise {
+        let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x0100_0000_01b3));
+        Noise { seed, stream }
+    }
+
     /// A stream of its own below this one, e.g. one an episode below one a step.
     pub fn child(self, label: u64) -> Noise {
         let b = philox(self.seed ^ 0x6861_6767_6C65, split(self.stream, label));

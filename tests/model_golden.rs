@@ -1,6 +1,6 @@
 //! The whole model against `transformers`: logits, every gradient by name, greedy tokens. `tools/golden_model.py`
 //! made the goldens, in f64; its floors are how far transformers itself is from them in f32, and in bf16 where our
-//! kernels compute in it.
+//! kernels compute in it. Adapters likewise against `peft`, by `tools/golden_lora.py`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,9 @@ const TIMES_FLOOR: f64 = 2.0;
 struct Golden {
     sequences: Vec<Vec<i32>>,
     loss_weights: Vec<Vec<f32>>,
+    #[serde(default)]
     greedy_prompt: Vec<i32>,
+    #[serde(default)]
     greedy: Vec<i32>,
     loss: f64,
     floor_loss_relative: f64,
@@ -43,6 +45,16 @@ impl Case {
     fn load_on(dev: Device, name: &str, compute: DType) -> Case {
         let folder = Path::new("tests/goldens").join(name);
         let w = Weights::load(&dev, &folder).unwrap().compute_in(&dev, compute).unwrap();
+        let golden = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+        Case { dev, w, golden, tensors: std::fs::read(folder.join("golden.safetensors")).unwrap() }
+    }
+
+    /// The golden of an adapter over the model of another golden, held frozen.
+    fn adapted(name: &str, base: &str, device: &str, compute: DType) -> Case {
+        let (dev, goldens) = (Device::open(device, 2).unwrap(), Path::new("tests/goldens"));
+        let base = Weights::load_frozen(&dev, &goldens.join(base), compute).unwrap().shared();
+        let folder = goldens.join(name);
+        let w = Weights::load_adapter(&dev, &base, &folder).unwrap();
         let golden = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
         Case { dev, w, golden, tensors: std::fs::read(folder.join("golden.safetensors")).unwrap() }
     }
@@ -102,7 +114,7 @@ fn equals_transformers(name: &str, case: Case) {
     println!("{name}: loss off by {off:.3e} of it, floor {:.3e}", g.floor_loss_relative);
     assert!(off <= TIMES_FLOOR * g.floor_loss_relative, "{name}: loss {loss}, want {}", g.loss);
     let mut worst = (0.0, "");
-    for spec in &case.w.layout.specs {
+    for spec in case.w.trained() {
         let (got, want) = (case.dev.to_vec::<f32>(dw.at(spec.range())), case.tensor(&format!("grad.{}", spec.name)));
         let square = |x: f32| x as f64 * x as f64;
         let off: f64 = got.iter().zip(&want).map(|(a, b)| square(a - b)).sum::<f64>().sqrt();
@@ -165,6 +177,21 @@ fn model_in_bf16_is_as_near_as_transformers_in_bf16() {
     for name in ["bf16", "llama_bf16", "qwen2_bf16", "moe_bf16"] {
         equals_transformers(name, Case::load(name, device, DType::Bf16));
     }
+}
+
+/// Logits, and every gradient of a lora_A and a lora_B by name; the base is bf16 and read as f32.
+#[test]
+fn adapters_equal_peft() {
+    for device in ["cpu", "emu"] {
+        equals_transformers("lora_llama", Case::adapted("lora_llama", "llama", device, DType::F32));
+        equals_transformers("lora_moe", Case::adapted("lora_moe", "moe", device, DType::F32));
+    }
+}
+
+#[test]
+fn adapters_in_bf16_are_as_near_as_peft_in_bf16() {
+    let device = if support::cuda().is_some() { "cuda:0" } else { "emu" };
+    equals_transformers("lora_qwen2_bf16", Case::adapted("lora_qwen2_bf16", "qwen2_bf16", device, DType::Bf16));
 }
 
 /// Factors of products alone are bf16 there: it has to be nearer than transformers in bf16.

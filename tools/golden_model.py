@@ -94,7 +94,7 @@ def evaluate(model, seqs, weights):
         logits.append(z.detach())
     terms = torch.cat(terms)
     terms.sum().backward()
-    return torch.cat(logits), {n: g.clone() for name, p in model.named_parameters() for n, g in by_tensor(name, p.grad)}, terms.detach().double()
+    return torch.cat(logits), {n: g.clone() for name, p in model.named_parameters() if p.grad is not None for n, g in by_tensor(name, p.grad)}, terms.detach().double()
 
 
 def greedy(model, prompt):
@@ -108,8 +108,8 @@ def greedy(model, prompt):
     return ids[len(prompt):], margin
 
 
-def in_f64(family, tied, sizes):
-    """The same model wholly in f64. transformers computes norms, softmax and angles in f32 whatever the weights are;
+def in_f64(family, tied, sizes, wrap=lambda model: model):
+    """The same model, wrapped, wholly in f64. transformers computes norms, softmax and angles in f32 whatever the weights are;
     here, while it runs, its f32 is f64."""
     model = build(family, tied, sizes).double()
     rotary = model.model.rotary_emb
@@ -121,7 +121,7 @@ def in_f64(family, tied, sizes):
     saved = torch.float32, torch.Tensor.float
     torch.float32, torch.Tensor.float = torch.float64, torch.Tensor.double
     try:
-        return evaluate(model, *sequences(tied))
+        return evaluate(wrap(model), *sequences(tied))
     finally:
         torch.float32, torch.Tensor.float = saved
 

@@ -1,6 +1,7 @@
 //! The buffers a forward and a backward write, sized once for the most tokens a call may bring.
 
 use super::expert_acts::{ExpertActs, ExpertGrads};
+use super::linear::Parts;
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
@@ -44,6 +45,8 @@ pub(super) struct LayerActs {
     pub gate: Buffer,
     pub up: Buffer,
     pub s: Buffer,
+    /// Scratch of an adapter, `[N, r]`.
+    pub low: Buffer,
     pub experts: Option<ExpertActs>,
 }
 
@@ -65,8 +68,8 @@ pub(super) struct Grads {
     /// Of rows by their ids.
     pub order: Buffer,
     pub experts: Option<ExpertGrads>,
-    /// Sums of blocks of rows, of a norm's dw or a bias's.
-    pub parts: Buffer,
+    /// Sums of blocks of rows, of a norm's dw or a bias's; and an adapter's.
+    pub parts: Parts,
 }
 
 /// What is computed for the rows that carry a loss or sample, `[M, ..]`.
@@ -87,6 +90,8 @@ pub struct Activations {
     pub max_tokens: usize,
     /// Most rows M of a call that carry a loss or sample.
     pub max_out: usize,
+    /// Rank of the widest adapter of a call.
+    pub max_rank: usize,
     /// What they are for.
     pub for_use: Use,
     /// Weight of each layer's load-balancing loss in the loss of the next backward; of models with experts.
@@ -137,6 +142,7 @@ impl Activations {
         Ok(Activations {
             max_tokens,
             max_out,
+            max_rank: c.adapter_rank,
             for_use,
             balance: 0.0,
             n_out: 0,
@@ -218,6 +224,7 @@ fn layer_acts(
         gate: b("gate", r * f)?,
         up: b("up", r * f)?,
         s: b("s", r * f)?,
+        low: b("low", n * c.adapter_rank)?,
         experts: c.experts.is_some().then(|| ExpertActs::planned(plan, group, c, n, l)).transpose()?,
     })
 }
@@ -251,7 +258,9 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
     let norms = [(n, c.hidden_size), (n * c.num_attention_heads, c.head_dim), (n * c.num_key_value_heads, c.head_dim)];
     let widest = norms.map(|(rows, dim)| rmsnorm_parts_len(plan.device(), rows, dim)).into_iter().max().unwrap_or(0);
     let biases = if c.family.biases_heads() { bias_parts_len(n, c.q_dim()) } else { 0 };
-    let parts = plan.buffer(group, "parts", DType::F32, widest.max(biases))?;
+    let sums = plan.buffer(group, "parts", DType::F32, widest.max(biases))?;
+    let mut low = |name| plan.buffer(group, name, c.compute, n * c.adapter_rank);
+    let parts = Parts { sums, low: [low("low")?, low("dlow")?] };
     let (normed, (r, f)) = (if c.family.norms_heads() { n } else { 0 }, c.mlp_rows(n));
     let factor = plan.device().factor_dtype(c.compute);
     let mut b = |name: &str, len: usize| match name {

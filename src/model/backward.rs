@@ -4,7 +4,7 @@
 
 use super::activations::{Grads, LayerActs};
 use super::experts::{ExpertIds, experts_bwd};
-use super::linear::linear_bwd;
+use super::linear::{Parts, linear_bwd};
 use super::{Activations, LayerIds, Linear, Mlp, PackedBatch, TensorId, Use, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::ops::rope::rope_bwd;
 use crate::ops::swiglu::swiglu_bwd;
 use crate::ops::want;
 
-/// Adds to `dw` (a flat buffer laid out like the weights) the gradients of the last [`super::forward()`] of this batch,
+/// Adds to `dw` (a flat buffer laid out like what trains: the weights, or the adapter over them) the gradients of the last [`super::forward()`] of this batch,
 /// given dlogprob and dentropy `[M]`.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ pub fn backward(
 ) -> Result<()> {
     want("backward", "activations made for training", (acts.for_use == Use::Train) as usize, 1)?;
     want("backward", "the batch of the last forward", batch.n_loss(), acts.n_out)?;
-    want("backward", "dw laid out like the weights", dw.len(), w.layout.len)?;
+    want("backward", "dw laid out like what trains", dw.len(), w.n_trained())?;
     let (Some(g), balance) = (&mut acts.grads, acts.balance) else { return Ok(()) };
     let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
     let (out, layout) = (&mut acts.out, &w.layout);
@@ -48,7 +48,7 @@ pub fn backward(
         out.lse.at(0..m),
         out.entropy.at(0..m),
         g.dh_out.at_mut(0..m * c),
-        layout.of_mut(dw, layout.head),
+        w.gradient(dw, layout.head),
         out.workspace.view_mut(),
         c,
         inv_temperature,
@@ -65,8 +65,9 @@ pub fn backward(
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, g, dw, batch.positions())?;
     }
+    let Some(dtable) = w.gradient(dw, layout.embed) else { return Ok(()) };
     let order = g.order.at_mut(0..embed_order_len(dev, n));
-    embed_bwd(dev, batch.ids(), g.dx.at(0..n * c), layout.of_mut(dw, layout.embed), order, c)
+    embed_bwd(dev, batch.ids(), g.dx.at(0..n * c), dtable, order, c)
 }
 
 fn mlp(
@@ -152,8 +153,8 @@ fn project_qkv(
     let (n, cfg, parts) = (positions.len(), &w.config, &mut g.parts);
     let (c, q, kv) = (cfg.hidden_size, cfg.q_dim(), cfg.kv_dim());
     let (h, hk, d) = (cfg.num_attention_heads, cfg.num_key_value_heads, cfg.head_dim);
-    rope_bwd(dev, g.dk.at_mut(0..n * kv), positions, w.rope.view(), hk, d)?;
-    rope_bwd(dev, g.dq.at_mut(0..n * q), positions, w.rope.view(), h, d)?;
+    rope_bwd(dev, g.dk.at_mut(0..n * kv), positions, w.rope(), hk, d)?;
+    rope_bwd(dev, g.dq.at_mut(0..n * q), positions, w.rope(), h, d)?;
     if let Some([q_norm, k_norm]) = ids.head_norms {
         fill(dev, g.dk_raw.at_mut(0..n * kv), 0.0)?;
         let dk = [g.dk.at(0..n * kv), a.k_raw.at(0..n * kv), a.k_rstd.at(0..n * hk)];
@@ -171,7 +172,7 @@ fn project_qkv(
     norm_bwd(dev, w, norm, [g.dh.at(0..n * c), x, rstd], g.dx.at_mut(0..n * c), dw, parts)
 }
 
-/// `dx += ` and `dw += ` of a norm, given dy, x and rstd.
+/// `dx += ` and, if the norm trains, `dw += ` of it, given dy, x and rstd.
 fn norm_bwd(
     dev: &Device,
     w: &Weights,
@@ -179,9 +180,9 @@ fn norm_bwd(
     [dy, x, rstd]: [View; 3],
     dx: ViewMut,
     dw: &mut Buffer,
-    parts: &mut Buffer,
+    parts: &mut Parts,
 ) -> Result<()> {
     let weight = w.get(norm);
-    let parts = parts.at_mut(0..rmsnorm_parts_len(dev, rstd.len(), weight.len()));
-    rmsnorm_bwd(dev, dy, x, weight, rstd, dx, w.layout.of_mut(dw, norm), parts)
+    let parts = parts.sums.at_mut(0..rmsnorm_parts_len(dev, rstd.len(), weight.len()));
+    rmsnorm_bwd(dev, dy, x, weight, rstd, dx, w.gradient(dw, norm), parts)
 }

@@ -69,7 +69,7 @@ pub(super) fn experts_fwd(
     moe_combine_fwd(dev, m.out.at(0..r * c), m.gates.at(0..r), m.place.at(0..r), x, c)
 }
 
-/// Layer l: `g.dh = ` the gradient of `mlp_h [N, C]`, and `dw += ` those of the layer's weights; `balance` is the weight of the
+/// Layer l: `g.dh = ` the gradient of `mlp_h [N, C]`, and `dw += ` those of the layer's weights, if they train; `balance` is the weight of the
 /// load-balancing loss in the whole loss.
 pub(super) fn experts_bwd(
     dev: &Device,
@@ -83,18 +83,24 @@ pub(super) fn experts_bwd(
 ) -> Result<()> {
     let Sizes { c, f, e, a, r, normalise } = sizes(&w.config, n);
     let (Some(m), Some(d)) = (&acts.experts, &mut g.experts) else { return Ok(()) };
-    let (lay, at, place) = (&w.layout, m.offsets.view(), m.place.at(0..r));
+    let (at, place) = (m.offsets.view(), m.place.at(0..r));
     let (dx, out, gates) = (g.dx.at(0..n * c), m.out.at(0..r * c), m.gates.at(0..r));
     let (dout, dgates) = (d.dout.at_mut(0..r * c), d.dgates.at_mut(0..r));
     moe_combine_bwd(dev, dx, out, gates, [m.order.at(0..r), place], dout, dgates, c)?;
     let (dout, s) = (d.dout.at(0..r * c), acts.s.at(0..r * f));
-    gemm_grouped_tn(dev, dout, s, dw.at_mut(lay.group(ids.down)), at, c, f, Store::Add)?;
+    if let Some(to) = w.group_gradient(dw, ids.down) {
+        gemm_grouped_tn(dev, dout, s, to, at, c, f, Store::Add)?;
+    }
     gemm_grouped_nn(dev, dout, w.group(ids.down).rows, g.ds.at_mut(0..r * f), at, f, c, Store::Set)?;
     let (gate, up, ds) = (acts.gate.at(0..r * f), acts.up.at(0..r * f), g.ds.at(0..r * f));
     swiglu_bwd(dev, ds, gate, up, g.dgate.at_mut(0..r * f), g.dup.at_mut(0..r * f))?;
     let (dgate, dup, xs) = (g.dgate.at(0..r * f), g.dup.at(0..r * f), m.xs.at(0..r * c));
-    gemm_grouped_tn(dev, dgate, xs, dw.at_mut(lay.group(ids.gate)), at, f, c, Store::Add)?;
-    gemm_grouped_tn(dev, dup, xs, dw.at_mut(lay.group(ids.up)), at, f, c, Store::Add)?;
+    if let Some(to) = w.group_gradient(dw, ids.gate) {
+        gemm_grouped_tn(dev, dgate, xs, to, at, f, c, Store::Add)?;
+    }
+    if let Some(to) = w.group_gradient(dw, ids.up) {
+        gemm_grouped_tn(dev, dup, xs, to, at, f, c, Store::Add)?;
+    }
     gemm_grouped_nn(dev, dgate, w.group(ids.gate).rows, d.dxs.at_mut(0..r * c), at, c, f, Store::Set)?;
     gemm_grouped_nn(dev, dup, w.group(ids.up).rows, d.dxs.at_mut(0..r * c), at, c, f, Store::Add)?;
     moe_gather_bwd(dev, d.dxs.at(0..r * c), place, g.dh.at_mut(0..n * c), c, Store::Set)?;

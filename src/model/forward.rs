@@ -32,7 +32,7 @@ pub fn forward(
 ) -> Result<()> {
     let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
     w.ready(dev)?;
-    acts.begin(n, m, acts.for_use != Use::Decode)?;
+    acts.begin([n, m, w.config.adapter_rank], acts.for_use != Use::Decode)?;
     let keep = acts.for_use == Use::Train;
     embed_fwd(dev, batch.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
     for (l, ids) in w.layout.layers.iter().enumerate() {
@@ -89,7 +89,7 @@ pub fn forward_paged(
 ) -> Result<()> {
     let (n, m, c) = (rows.n_rows(), rows.n_logits(), w.config.hidden_size);
     ready_paged(dev, w, rows, kv)?;
-    acts.begin(n, m, acts.for_use == Use::Decode)?;
+    acts.begin([n, m, w.config.adapter_rank], acts.for_use == Use::Decode)?;
     embed_fwd(dev, rows.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
     let n_layers = w.layout.layers.len();
     for (l, ids) in w.layout.layers.iter().enumerate() {
@@ -118,11 +118,13 @@ pub fn forward_paged(
 }
 
 impl Activations {
-    fn begin(&mut self, n: usize, m: usize, right_use: bool) -> Result<()> {
+    fn begin(&mut self, [n, m, r]: [usize; 3], right_use: bool) -> Result<()> {
         want("forward", "activations made for this use", right_use as usize, 1)?;
-        for (rule, got, most) in
-            [("N <= max_tokens of the activations", n, self.max_tokens), ("M <= max_out", m, self.max_out)]
-        {
+        for (rule, got, most) in [
+            ("N <= max_tokens of the activations", n, self.max_tokens),
+            ("M <= max_out", m, self.max_out),
+            ("r <= max_rank", r, self.max_rank),
+        ] {
             if got > most {
                 return Err(Error::Shape { op: "forward", rule, want: most, got });
             }
@@ -143,12 +145,12 @@ fn project_q(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, posit
     let (n, c, q) = (positions.len(), w.config.hidden_size, w.config.q_dim());
     let (h, d, eps) = (w.config.num_attention_heads, w.config.head_dim, w.config.rms_norm_eps);
     let (x, raw) = (a.attn_h.at(0..n * c), if ids.head_norms.is_some() { &mut a.q_raw } else { &mut a.q });
-    linear_fwd(dev, w, &ids.q, x, raw.at_mut(0..n * q))?;
+    linear_fwd(dev, w, &ids.q, x, raw.at_mut(0..n * q), &mut a.low)?;
     if let Some([q_norm, _]) = ids.head_norms {
         let (q_raw, rstd) = (a.q_raw.at(0..n * q), a.q_rstd.at_mut(0..n * h));
         rmsnorm_fwd(dev, q_raw, w.get(q_norm), a.q.at_mut(0..n * q), rstd, eps)?;
     }
-    rope_fwd(dev, a.q.at_mut(0..n * q), positions, w.rope.view(), h, d)
+    rope_fwd(dev, a.q.at_mut(0..n * q), positions, w.rope(), h, d)
 }
 
 /// Rotated keys, normed where the family does, and values.
@@ -156,13 +158,13 @@ fn project_kv(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, posi
     let (n, c, kv) = (positions.len(), w.config.hidden_size, w.config.kv_dim());
     let (hk, d, eps) = (w.config.num_key_value_heads, w.config.head_dim, w.config.rms_norm_eps);
     let (x, raw) = (a.attn_h.at(0..n * c), if ids.head_norms.is_some() { &mut a.k_raw } else { &mut a.k });
-    linear_fwd(dev, w, &ids.k, x, raw.at_mut(0..n * kv))?;
-    linear_fwd(dev, w, &ids.v, x, a.v.at_mut(0..n * kv))?;
+    linear_fwd(dev, w, &ids.k, x, raw.at_mut(0..n * kv), &mut a.low)?;
+    linear_fwd(dev, w, &ids.v, x, a.v.at_mut(0..n * kv), &mut a.low)?;
     if let Some([_, k_norm]) = ids.head_norms {
         let (k_raw, rstd) = (a.k_raw.at(0..n * kv), a.k_rstd.at_mut(0..n * hk));
         rmsnorm_fwd(dev, k_raw, w.get(k_norm), a.k.at_mut(0..n * kv), rstd, eps)?;
     }
-    rope_fwd(dev, a.k.at_mut(0..n * kv), positions, w.rope.view(), hk, d)
+    rope_fwd(dev, a.k.at_mut(0..n * kv), positions, w.rope(), hk, d)
 }
 
 fn attend_packed(dev: &Device, w: &Weights, batch: &PackedBatch, a: &mut LayerActs) -> Result<()> {
@@ -193,9 +195,9 @@ fn attend_paged(dev: &Device, w: &Weights, at: Paged, pages: &KvPages, layer: us
 }
 
 /// Residual stream += attention's output, projected.
-fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &LayerActs, n: usize) -> Result<()> {
+fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerActs, n: usize) -> Result<()> {
     let (c, q) = (w.config.hidden_size, w.config.q_dim());
-    linear_add(dev, w, &ids.o, a.o.at(0..n * q), x.at_mut(0..n * c))
+    linear_add(dev, w, &ids.o, a.o.at(0..n * q), x.at_mut(0..n * c), &mut a.low)
 }
 
 /// Residual stream += MLP, or experts, of the normed residual stream.
@@ -209,10 +211,10 @@ fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerA
         }
     };
     let h = a.mlp_h.at(0..n * c);
-    linear_fwd(dev, w, gate, h, a.gate.at_mut(0..n * f))?;
-    linear_fwd(dev, w, up, h, a.up.at_mut(0..n * f))?;
+    linear_fwd(dev, w, gate, h, a.gate.at_mut(0..n * f), &mut a.low)?;
+    linear_fwd(dev, w, up, h, a.up.at_mut(0..n * f), &mut a.low)?;
     swiglu_fwd(dev, a.gate.at(0..n * f), a.up.at(0..n * f), a.s.at_mut(0..n * f))?;
-    linear_add(dev, w, down, a.s.at(0..n * f), x.at_mut(0..n * c))
+    linear_add(dev, w, down, a.s.at(0..n * f), x.at_mut(0..n * c), &mut a.low)
 }
 
 /// The final norm, of the rows that carry a loss or sample only.

@@ -6,7 +6,7 @@ use crate::device::{Buffer, View, ViewMut};
 use std::ops::Range;
 
 /// Tensors start at multiples of this many elements: a cache line of f32. The gaps stay zero.
-const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = 16;
 
 /// One parameter tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +204,17 @@ impl Layout {
     pub fn of_mut<'a>(&self, flat: &'a mut Buffer, id: TensorId) -> ViewMut<'a> {
         flat.at_mut(self.specs[id.0].range())
     }
+}
+
+/// Where each tensor's part of a buffer lies, if it takes `len` of it, and the buffer's length.
+pub(super) fn end_to_end(specs: &[TensorSpec], len: impl Fn(&TensorSpec) -> usize) -> (Vec<Range<usize>>, usize) {
+    let mut end = 0;
+    let mut place = |spec: &TensorSpec| {
+        let start = end;
+        end += len(spec);
+        start..end
+    };
+    (specs.iter().map(&mut place).collect(), end)
 }
 
 #[derive(Default)]

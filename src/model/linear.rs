@@ -1,13 +1,28 @@
-//! A linear layer in both directions: the one place that knows whether it has a bias.
+//! A linear layer in both directions: the one place that knows whether it has a bias, an adapter, or weights that train.
 
 use super::{Linear, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::bias::{bias_bwd, bias_fwd, bias_parts_len};
+use crate::ops::embed::scale;
 use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 
-/// `y = x W^T + b`; x `[N, in]`, y `[N, out]`. The sum of a product begins at the bias, so it is rounded once.
-pub(super) fn linear_fwd(dev: &Device, w: &Weights, l: &Linear, x: View, mut y: ViewMut) -> Result<()> {
+/// Scratch of a backward: sums of blocks of rows, and two of what an adapter makes of rows, `[N, r]`.
+pub(super) struct Parts {
+    pub sums: Buffer,
+    pub low: [Buffer; 2],
+}
+
+/// `y = x W^T + b`, and what an adapter adds; x `[N, in]`, y `[N, out]`. The sum of a product begins at the bias, so it is
+/// rounded once. `low`, of `[N, r]`, is scratch.
+pub(super) fn linear_fwd(
+    dev: &Device,
+    w: &Weights,
+    l: &Linear,
+    x: View,
+    mut y: ViewMut,
+    low: &mut Buffer,
+) -> Result<()> {
     let n = y.len() / l.n_out;
     let store = match l.bias {
         None => Store::Set,
@@ -16,32 +31,72 @@ pub(super) fn linear_fwd(dev: &Device, w: &Weights, l: &Linear, x: View, mut y: 
             Store::Add
         }
     };
-    gemm_nt(dev, x, w.matrix(l.weight), y, n, l.n_out, l.n_in, store)
+    gemm_nt(dev, x, w.matrix(l.weight), y.reborrow(), n, l.n_out, l.n_in, store)?;
+    adapter_add(dev, w, l, x, y, low)
 }
 
-/// `y += x W^T`: what a layer without a bias adds to the residual stream.
-pub(super) fn linear_add(dev: &Device, w: &Weights, l: &Linear, x: View, y: ViewMut) -> Result<()> {
+/// `y += x W^T`, and what an adapter adds: what a layer without a bias adds to the residual stream.
+pub(super) fn linear_add(
+    dev: &Device,
+    w: &Weights,
+    l: &Linear,
+    x: View,
+    mut y: ViewMut,
+    low: &mut Buffer,
+) -> Result<()> {
     let n = y.len() / l.n_out;
-    gemm_nt(dev, x, w.matrix(l.weight), y, n, l.n_out, l.n_in, Store::Add)
+    gemm_nt(dev, x, w.matrix(l.weight), y.reborrow(), n, l.n_out, l.n_in, Store::Add)?;
+    adapter_add(dev, w, l, x, y, low)
 }
 
-/// The gradients: `dW += dy^T x`, `db += ` the sum of dy's rows, `dx = dy W` or `dx += ` it. `dw` is laid out like the
-/// weights; `parts`, of [`bias_parts_len`], is scratch.
+/// `y += (x A^T) (s B)^T`.
+fn adapter_add(dev: &Device, w: &Weights, l: &Linear, x: View, y: ViewMut, low: &mut Buffer) -> Result<()> {
+    let Some(own) = w.low_rank(l.weight) else { return Ok(()) };
+    let (n, r) = (y.len() / l.n_out, own.rank);
+    gemm_nt(dev, x, own.a, low.at_mut(0..n * r), n, r, l.n_in, Store::Set)?;
+    gemm_nt(dev, low.at(0..n * r), own.b, y, n, l.n_out, r, Store::Add)
+}
+
+/// The gradients: `dW += dy^T x`, `db += ` the sum of dy's rows, or those of an adapter's A and B; `dx = dy W`, or `dx += ` it,
+/// and what the adapter adds. `dw` is laid out like what trains.
 pub(super) fn linear_bwd(
+    dev: &Device,
+    w: &Weights,
+    l: &Linear,
+    [x, dy]: [View; 2],
+    mut dx: ViewMut,
+    dw: &mut Buffer,
+    parts: &mut Parts,
+    store: Store,
+) -> Result<()> {
+    let n = dy.len() / l.n_out;
+    if let Some(to) = w.gradient(dw, l.weight) {
+        gemm_tn(dev, dy, x, to, l.n_out, l.n_in, n, Store::Add)?;
+    }
+    if let Some(to) = l.bias.and_then(|bias| w.gradient(dw, bias)) {
+        bias_bwd(dev, dy, to, parts.sums.at_mut(0..bias_parts_len(n, l.n_out)))?;
+    }
+    gemm_nn(dev, dy, w.get(l.weight), dx.reborrow(), n, l.n_in, l.n_out, store)?;
+    adapter_bwd(dev, w, l, [x, dy], dx, dw, &mut parts.low)
+}
+
+/// With `t = s x A^T` and `u = dy s B`: `dB += dy^T t`, `dA += u^T x`, `dx += u A`.
+fn adapter_bwd(
     dev: &Device,
     w: &Weights,
     l: &Linear,
     [x, dy]: [View; 2],
     dx: ViewMut,
     dw: &mut Buffer,
-    parts: &mut Buffer,
-    store: Store,
+    [t, u]: &mut [Buffer; 2],
 ) -> Result<()> {
-    let n = dy.len() / l.n_out;
-    gemm_tn(dev, dy, x, w.layout.of_mut(dw, l.weight), l.n_out, l.n_in, n, Store::Add)?;
-    if let Some(bias) = l.bias {
-        let parts = parts.at_mut(0..bias_parts_len(n, l.n_out));
-        bias_bwd(dev, dy, w.layout.of_mut(dw, bias), parts)?;
-    }
-    gemm_nn(dev, dy, w.get(l.weight), dx, n, l.n_in, l.n_out, store)
+    let Some(own) = w.low_rank(l.weight) else { return Ok(()) };
+    let (n, r, [at_a, at_b]) = (dy.len() / l.n_out, own.rank, own.at);
+    // What is not scaled lies where u will.
+    gemm_nt(dev, x, own.a, u.at_mut(0..n * r), n, r, l.n_in, Store::Set)?;
+    scale(dev, u.at(0..n * r), t.at_mut(0..n * r), own.factor)?;
+    gemm_tn(dev, dy, t.at(0..n * r), dw.at_mut(at_b), l.n_out, r, n, Store::Add)?;
+    gemm_nn(dev, dy, own.b.rows, u.at_mut(0..n * r), n, r, l.n_out, Store::Set)?;
+    gemm_tn(dev, u.at(0..n * r), x, dw.at_mut(at_a), r, l.n_in, n, Store::Add)?;
+    gemm_nn(dev, u.at(0..n * r), own.a.rows, dx, n, l.n_in, r, Store::Add)
 }

@@ -5,6 +5,7 @@
 //! has its lines in `backward`, in reverse.
 
 mod activations;
+pub mod adapter;
 pub mod backward;
 mod batch;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod weights;
 
 pub use activations::{Activations, Use};
+pub use adapter::{Adapter, Lora};
 pub use backward::backward;
 pub use batch::{PackedBatch, Packing};
 pub use config::{Family, ModelConfig};

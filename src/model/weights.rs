@@ -1,5 +1,7 @@
 //! A model's parameters: one flat buffer, f32 or, of frozen ones, bf16; and how it is born.
 
+use super::adapter::{Adapter, LowRank};
+use super::layout::end_to_end;
 use super::{Grouped, Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::{Error, Result};
@@ -9,6 +11,7 @@ use crate::ops::gemm::{Matrix, gemm_pack, panels_len};
 use crate::ops::{rope, want};
 use half::bf16;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Standard deviation of new weights.
 const INIT_STD: f64 = 0.02;
@@ -19,7 +22,8 @@ const GROUP: &str = "weights";
 ///
 /// Weights that train are f32, beside what forwards read of them: a copy in bf16 where the model computes in it. Frozen
 /// weights are bf16 alone where nothing is lost by it: where their folder holds nothing finer, on the CPU and on a device that
-/// computes in bf16.
+/// computes in bf16. And weights may be another's, frozen and held once for all that read them, with an adapter over them or
+/// without: then what trains is the adapter.
 pub struct Weights {
     /// The model's shape.
     pub config: ModelConfig,
@@ -34,7 +38,7 @@ pub struct Weights {
     /// Where a tensor's panels lie: nowhere for vectors, and on devices that read matrices as they are stored.
     panels_at: Vec<Range<usize>>,
     /// Rotary cosines and sines, `[max_position_embeddings, D]` f32.
-    pub rope: Buffer,
+    rope: Buffer,
 }
 
 /// How parameters are held: flat buffers of `[layout.len]`.
@@ -43,6 +47,8 @@ enum Held {
     Trained { data: Buffer, narrow: Option<Buffer> },
     /// In bf16; and norms and biases in f32, end to end, on the CPU, whose ops take them so.
     Frozen { data: Buffer, vectors: Buffer, vectors_at: Vec<Range<usize>> },
+    /// By another, and never written; and what is added to them.
+    Over { base: Arc<Weights>, adapter: Option<Box<Adapter>> },
 }
 
 impl Weights {
@@ -78,7 +84,7 @@ impl Weights {
         }
         let layout = Layout::new(&config);
         let widened = |spec: &TensorSpec| if on_cpu && spec.matrix().is_none() { spec.len() } else { 0 };
-        let (vectors_at, end) = end_to_end(&layout, widened);
+        let (vectors_at, end) = end_to_end(&layout.specs, widened);
         let data = plan.buffer(GROUP, name, DType::Bf16, layout.len)?;
         let vectors = plan.f32(GROUP, format!("{name}, norms and biases"), end)?;
         Weights::of(plan, name, config, layout, Held::Frozen { data, vectors, vectors_at })
@@ -94,7 +100,7 @@ impl Weights {
         }
         let dtype = if matches!(held, Held::Frozen { .. }) { DType::Bf16 } else { DType::F32 };
         let (panels_at, end) =
-            end_to_end(&layout, |spec| spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
+            end_to_end(&layout.specs, |spec| spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
         let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
         Ok(Weights { config, layout, version: 0, held, panels, packed: None, panels_at, rope })
     }
@@ -128,10 +134,11 @@ impl Weights {
                     dev.write(vectors.at_mut(at), values);
                 }
             }
+            Held::Over { .. } => unreachable!("another's weights are only read"),
         }
     }
 
-    /// A tensor's values on the host.
+    /// A tensor's values on the host, without what an adapter adds to it.
     ///
     /// # Errors
     /// What the device met since.
@@ -142,7 +149,28 @@ impl Weights {
             Held::Frozen { data, .. } => {
                 Ok(dev.download::<bf16>(data.at(range))?.into_iter().map(bf16::to_f32).collect())
             }
+            Held::Over { base, .. } => base.tensor(dev, id),
         }
+    }
+
+    /// A tensor's values on the host, with what an adapter adds to it: its sums in f64, rounded once.
+    ///
+    /// # Errors
+    /// What the device met since.
+    pub fn merged(&self, dev: &Device, id: TensorId) -> Result<Vec<f32>> {
+        let own = self.tensor(dev, id)?;
+        let Some((adapter, [a, b])) = self.adapter().and_then(|x| Some((x, x.pair(id)?))) else { return Ok(own) };
+        let (r, factor) = (adapter.lora.rank, f64::from(adapter.lora.factor()));
+        let (a, b): (Vec<f32>, Vec<f32>) = (dev.download(adapter.data().at(a))?, dev.download(adapter.data().at(b))?);
+        let n_in = a.len() / r;
+        let row = |(w, b): (&[f32], &[f32])| {
+            let mut sums = vec![0f64; n_in];
+            for (a, b) in a.chunks_exact(n_in).zip(b) {
+                sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += f64::from(*b) * f64::from(*a));
+            }
+            w.iter().zip(sums).map(|(w, sum)| (f64::from(*w) + factor * sum) as f32).collect::<Vec<_>>()
+        };
+        Ok(own.chunks_exact(n_in).zip(b.chunks_exact(r)).flat_map(row).collect())
     }
 
     /// A tensor as a forward reads it: f32, or bf16 as it is held or as [`Weights::pack`] rounded it.
@@ -151,6 +179,7 @@ impl Weights {
             Held::Frozen { vectors, vectors_at, .. } if !vectors_at[id.0].is_empty() => {
                 vectors.at(vectors_at[id.0].clone())
             }
+            Held::Over { base, .. } => base.get(id),
             _ => self.layout.of(self.read(), id),
         }
     }
@@ -160,7 +189,28 @@ impl Weights {
         match &self.held {
             Held::Trained { data, narrow } => narrow.as_ref().unwrap_or(data),
             Held::Frozen { data, .. } => data,
+            Held::Over { base, .. } => base.read(),
         }
+    }
+
+    /// Rotary cosines and sines, `[max_position_embeddings, D]` f32.
+    pub(super) fn rope(&self) -> View<'_> {
+        if let Held::Over { base, .. } = &self.held { base.rope() } else { self.rope.view() }
+    }
+
+    /// The pair of A and B that an adapter has for a matrix.
+    pub(super) fn low_rank(&self, id: TensorId) -> Option<LowRank<'_>> {
+        self.adapter().and_then(|adapter| adapter.of(id))
+    }
+
+    /// Where a gradient is written: a tensor's part of `dw`, if it trains.
+    pub(super) fn gradient<'a>(&self, dw: &'a mut Buffer, id: TensorId) -> Option<ViewMut<'a>> {
+        (!matches!(self.held, Held::Over { .. })).then(|| self.layout.of_mut(dw, id))
+    }
+
+    /// The same of all experts' matrices.
+    pub(super) fn group_gradient<'a>(&self, dw: &'a mut Buffer, g: &Grouped) -> Option<ViewMut<'a>> {
+        (!matches!(self.held, Held::Over { .. })).then(|| dw.at_mut(self.layout.group(g)))
     }
 
     /// The same weights for a model that computes in `compute`.
@@ -185,6 +235,11 @@ impl Weights {
 
     /// `Ok` when a forward may read them.
     pub(super) fn ready(&self, dev: &Device) -> Result<()> {
+        if let Held::Over { base, adapter } = &self.held {
+            let packed = adapter.is_none() || self.packed == Some(self.version);
+            want("forward", "an adapter packed since its last change", packed.into(), 1)?;
+            return base.ready(dev);
+        }
         match (dev, self.config.compute) {
             (Device::Cpu(_), DType::Bf16) => {
                 let what = "computes in f32; bf16 needs emu or cuda (model.dtype)".into();
@@ -199,6 +254,9 @@ impl Weights {
 
     /// A matrix, to multiply by: with its panels, if they are of this version.
     pub fn matrix(&self, id: TensorId) -> Matrix<'_> {
+        if let Held::Over { base, .. } = &self.held {
+            return base.matrix(id);
+        }
         let at = self.panels_at[id.0].clone();
         let fresh = self.packed == Some(self.version) && !at.is_empty();
         Matrix { rows: self.get(id), panels: fresh.then(|| self.panels.at(at)) }
@@ -206,25 +264,32 @@ impl Weights {
 
     /// The matrices of all experts, to multiply by: with their panels, if they are of this version.
     pub fn group(&self, g: &Grouped) -> Matrix<'_> {
+        if let Held::Over { base, .. } = &self.held {
+            return base.group(g);
+        }
         let at = self.panels_at[g.first.0].start..self.panels_at[g.first.0 + g.n_experts - 1].end;
         let fresh = self.packed == Some(self.version) && !at.is_empty();
         let rows = self.read().at(self.layout.group(g));
         Matrix { rows, panels: fresh.then(|| self.panels.at(at)) }
     }
 
-    /// Every parameter, `[layout.len]`: f32, of frozen weights perhaps bf16.
+    /// Every parameter, `[n_trained]`: f32, of frozen weights perhaps bf16; of an adapter's weights its own alone.
     pub fn data(&self) -> View<'_> {
         match &self.held {
             Held::Trained { data, .. } | Held::Frozen { data, .. } => data.view(),
+            Held::Over { adapter: Some(adapter), .. } => adapter.data(),
+            Held::Over { base, .. } => base.data(),
         }
     }
 
-    /// Every parameter of weights that train, to write: counts a change. [`Weights::pack`] before the next decode spares it
+    /// Every parameter that trains, to write: counts a change. [`Weights::pack`] before the next decode spares it
     /// time.
     pub fn data_mut(&mut self) -> ViewMut<'_> {
         self.version = self.version.wrapping_add(1);
         match &mut self.held {
             Held::Trained { data, .. } | Held::Frozen { data, .. } => data.view_mut(),
+            Held::Over { adapter: Some(adapter), .. } => adapter.data_mut(),
+            Held::Over { .. } => unreachable!("another's weights are only read"),
         }
     }
 
@@ -234,12 +299,17 @@ impl Weights {
     /// # Errors
     /// What the device refuses.
     pub fn pack(&mut self, dev: &Device) -> Result<()> {
+        if let Held::Over { adapter, .. } = &mut self.held {
+            adapter.as_mut().map_or(Ok(()), |adapter| adapter.pack(dev))?;
+            self.packed = Some(self.version);
+            return Ok(());
+        }
         if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow) }) = (dev, &mut self.held) {
             copy(dev, data.view(), narrow.view_mut())?;
         }
         for (id, at) in self.panels_at.iter().enumerate() {
             if let Some((n, k)) = self.layout.specs[id].matrix() {
-                let (Held::Trained { data, .. } | Held::Frozen { data, .. }) = &self.held;
+                let (Held::Trained { data, .. } | Held::Frozen { data, .. }) = &self.held else { continue };
                 let rows = self.layout.of(data, TensorId(id));
                 gemm_pack(dev, rows, self.panels.at_mut(at.clone()), n, k)?;
             }
@@ -254,30 +324,34 @@ impl Weights {
         self.version = version;
     }
 
-    /// A flat buffer of zeros laid out like the parameters: for gradients and moments.
+    /// A flat buffer of zeros laid out like what trains: for gradients and moments.
     ///
     /// # Errors
     /// [`Error::Memory`].
     pub fn zeros_like(&self, dev: &Device) -> Result<Buffer> {
-        dev.zeros(DType::F32, self.layout.len)
+        dev.zeros(DType::F32, self.n_trained())
     }
 
-    /// Bytes of everything.
+    /// Bytes of everything; of an adapter's weights its own alone.
     pub fn size_bytes(&self) -> usize {
         let held = match &self.held {
             Held::Trained { data, narrow } => data.size_bytes() + narrow.as_ref().map_or(0, Buffer::size_bytes),
             Held::Frozen { data, vectors, .. } => data.size_bytes() + vectors.size_bytes(),
+            Held::Over { adapter: Some(adapter), .. } => adapter.size_bytes(),
+            Held::Over { base, .. } => base.size_bytes(),
         };
         held + self.panels.size_bytes() + self.rope.size_bytes()
     }
 
-    /// Copies another model's parameters of the same shape; where that one is frozen, tensor by tensor through the host.
+    /// Copies what trains of another model of the same shape: its parameters, where that one is frozen tensor by tensor
+    /// through the host, or its adapter.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when the sizes differ; what the devices say.
     pub fn copy_from(&mut self, dev: &Device, other: &Weights) -> Result<()> {
-        want("copy", "parameters of one shape", other.layout.len, self.layout.len)?;
+        want("copy", "parameters of one shape", other.n_trained(), self.n_trained())?;
         match (&self.held, &other.held) {
+            (Held::Over { .. }, Held::Over { .. }) => copy(dev, other.data(), self.data_mut())?,
             (Held::Trained { .. }, Held::Trained { data, .. }) => copy(dev, data.view(), self.data_mut())?,
             _ => {
                 for id in (0..self.layout.specs.len()).map(TensorId) {
@@ -294,6 +368,9 @@ impl Weights {
     /// # Errors
     /// [`Error::Memory`].
     pub fn frozen(self, dev: &Device) -> Result<Weights> {
+        if matches!(self.held, Held::Over { .. }) {
+            return Ok(self);
+        }
         let mut frozen = Weights::planned_frozen(&mut Plan::on(dev), "model", self.config.clone())?;
         if matches!(frozen.held, Held::Trained { .. }) {
             return Ok(self);
@@ -303,7 +380,8 @@ impl Weights {
         Ok(frozen)
     }
 
-    /// CRC-32C of all parameters in f32, in their layout: says whether two models are the same, however they are held.
+    /// CRC-32C of all parameters in f32, in their layout, and of an adapter's behind them: says whether two models are the
+    /// same, however they are held.
     ///
     /// # Errors
     /// What reading them from the device meets.
@@ -314,19 +392,65 @@ impl Weights {
             crc = crc32c::crc32c_append(crc, bytemuck::cast_slice(&self.tensor(dev, TensorId(id))?));
             end = spec.range().end;
         }
-        Ok(crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (self.layout.len - end)]))
+        crc = crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (self.layout.len - end)]);
+        let own = self.adapter().map(|adapter| dev.download::<f32>(adapter.data())).transpose()?;
+        Ok(own.map_or(crc, |own| crc32c::crc32c_append(crc, bytemuck::cast_slice(&own))))
     }
-}
 
-/// Where each tensor's part of a buffer lies, if it takes `len` of it, and the buffer's length.
-fn end_to_end(layout: &Layout, len: impl Fn(&TensorSpec) -> usize) -> (Vec<Range<usize>>, usize) {
-    let mut end = 0;
-    let mut place = |spec: &TensorSpec| {
-        let start = end;
-        end += len(spec);
-        start..end
-    };
-    (layout.specs.iter().map(&mut place).collect(), end)
+    /// The same weights, for others to read too: never written again.
+    pub fn shared(self) -> Arc<Weights> {
+        match self.held {
+            Held::Over { base, adapter: None } => base,
+            _ => Arc::new(self),
+        }
+    }
+
+    /// Another's weights with an adapter over them, or without: these parameters are held once for all who read them.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub fn over(dev: &Device, base: &Arc<Weights>, adapter: Option<Adapter>) -> Result<Weights> {
+        let config = ModelConfig {
+            adapter_rank: adapter.as_ref().map_or(0, |adapter| adapter.lora.rank),
+            ..base.config.clone()
+        };
+        // An engine that has served the base, or another adapter over it, must not take these for the same.
+        let own = adapter.as_ref().map(|adapter| dev.download::<f32>(adapter.data())).transpose()?;
+        let crc = own.map_or(0, |own| crc32c::crc32c(bytemuck::cast_slice(&own)));
+        let (none, version) = (|| dev.zeros(DType::F32, 0), base.version.wrapping_add(u64::from(crc) << 32));
+        let mut w = Weights {
+            config,
+            layout: base.layout.clone(),
+            version,
+            panels: none()?,
+            packed: None,
+            panels_at: vec![],
+            rope: none()?,
+            held: Held::Over { base: base.clone(), adapter: adapter.map(Box::new) },
+        };
+        w.pack(dev)?;
+        Ok(w)
+    }
+
+    /// Whose weights these are, where they are another's.
+    pub fn base(&self) -> Option<&Arc<Weights>> {
+        if let Held::Over { base, .. } = &self.held { Some(base) } else { None }
+    }
+
+    /// The adapter over them, if there is one: all that trains.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        if let Held::Over { adapter, .. } = &self.held { adapter.as_deref() } else { None }
+    }
+
+    /// The tensors that train, in ascending offset of [`Weights::data`].
+    pub fn trained(&self) -> &[TensorSpec] {
+        self.adapter().map_or(&self.layout.specs, Adapter::specs)
+    }
+
+    /// Elements of what trains, gaps included: of gradients and moments too.
+    pub fn n_trained(&self) -> usize {
+        self.adapter().map_or(self.layout.len, Adapter::n_elements)
+    }
 }
 
 fn narrow(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) -> Result<Option<Buffer>> {
@@ -342,13 +466,8 @@ pub(super) fn initial(spec: &TensorSpec, seed: u64, residual: f64) -> Vec<f32> {
     }
     let into_residual = spec.name.ends_with("o_proj.weight") || spec.name.ends_with("down_proj.weight");
     let std = INIT_STD * if into_residual { residual } else { 1.0 };
-    let noise = Noise::new(seed, fnv1a(&spec.name));
+    let noise = Noise::named(seed, &spec.name);
     (0..spec.len()).map(|i| (noise.normal(i as u64) * std) as f32).collect()
-}
-
-/// FNV-1a, 64 bits: a stream number from a name.
-fn fnv1a(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ b as u64).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -127,6 +127,8 @@ pub struct ModelConfig {
     /// What is multiplied, kept and cached: F32, or Bf16 on devices that run our kernels. Not in `config.json`:
     /// a run chooses it. Sums, norms' scales, logits and logprobs are f32 in both, and so are the weights that train.
     pub compute: DType,
+    /// Rank of the adapter over the weights; 0: there is none. Not in `config.json`.
+    pub adapter_rank: usize,
 }
 
 impl ModelConfig {
@@ -153,6 +155,7 @@ impl ModelConfig {
             bos_token_id: None,
             pad_token_id: None,
             compute: DType::F32,
+            adapter_rank: 0,
         }
     }
 

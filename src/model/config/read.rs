@@ -76,6 +76,7 @@ impl<'a> Reader<'a> {
             bos_token_id: self.token("bos_token_id"),
             pad_token_id: self.token("pad_token_id"),
             compute: DType::F32,
+            adapter_rank: 0,
         }
     }
 

@@ -3,11 +3,13 @@
 //! Files are mapped, and every name and shape is checked before a byte is taken. Saving is atomic: a kill at any
 //! moment leaves the old file or the new one.
 
+mod adapter;
 mod check;
 mod header;
 mod index;
 mod write;
 
+pub use adapter::{adapter_config, base_place, is_adapter};
 pub use index::refuse_gguf;
 pub use write::RandomFolder;
 
@@ -56,7 +58,7 @@ impl Weights {
         from_files(dev, config, path, &[header::open(path, safetensors)?], Weights::planned)
     }
 
-    /// Saves `model.safetensors` (f32), `config.json` and `generation_config.json` into `dir`, which is made if
+    /// Saves the whole model, an adapter added to its matrices: `model.safetensors` (f32), `config.json` and `generation_config.json` into `dir`, which is made if
     /// absent. Each file is written beside itself, synced, and renamed; the weights come last.
     ///
     /// # Errors
@@ -74,9 +76,9 @@ impl Weights {
     /// Whatever `to` says.
     pub fn write_safetensors(&self, dev: &Device, to: &mut dyn Write) -> io::Result<()> {
         let specs: Vec<&TensorSpec> = self.layout.specs.iter().collect();
-        to.write_all(&write::header(&specs, DType::F32))?;
+        to.write_all(&write::header(&specs, DType::F32, &[]))?;
         for id in (0..self.layout.specs.len()).map(TensorId) {
-            let data = self.tensor(dev, id).map_err(io::Error::other)?;
+            let data = self.merged(dev, id).map_err(io::Error::other)?;
             write::write_tensor(to, &data, DType::F32)?;
         }
         Ok(())

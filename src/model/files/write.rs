@@ -39,7 +39,7 @@ impl RandomFolder {
         let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
         for (name, specs) in &files {
             write_atomic(&dir.join(name), |to| {
-                to.write_all(&header(specs, self.dtype))?;
+                to.write_all(&header(specs, self.dtype, &[]))?;
                 for spec in specs {
                     write_tensor(to, &initial(spec, self.seed, residual), self.dtype)?;
                     done += bytes(spec, self.dtype);
@@ -100,10 +100,12 @@ fn index(files: &Files, all: u64) -> String {
     format!("{:#}\n", json!({ "metadata": { "total_size": all }, "weight_map": map }))
 }
 
-/// What a safetensors file of these tensors, end to end, begins with.
-pub(super) fn header(specs: &[&TensorSpec], dtype: DType) -> Vec<u8> {
+/// What a safetensors file of these tensors, end to end, begins with; `more` metadata beside the usual.
+pub(super) fn header(specs: &[&TensorSpec], dtype: DType, more: &[(&str, String)]) -> Vec<u8> {
     let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut metadata = json!({ "format": "pt" });
+    more.iter().for_each(|(key, value)| metadata[key] = json!(value));
+    header.insert("__metadata__".into(), metadata);
     let (mut offset, kind) = (0, if dtype == DType::Bf16 { "BF16" } else { "F32" });
     for spec in specs {
         let end = offset + bytes(spec, dtype);
