@@ -120,3 +120,24 @@ fn steps_that_teach_nothing_are_told_once_and_counted() {
     assert!(said.err.contains("every game of trained against base ended on a reply that breaks"), "{}", said.err);
     said.done();
 }
+
+#[test]
+fn a_folder_is_checked_and_every_problem_of_it_is_listed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mine = dir.path().join("mine");
+    std::fs::create_dir(&mine).expect("makes");
+    let good = r#"{"title": "Blue mug", "list_price": 12.5, "cost": 4, "budget": 10}"#;
+    std::fs::write(mine.join("mugs.jsonl"), format!("{good}\n")).expect("writes");
+    let said = haggle(dir.path(), &["products", "check", "mine"]).done();
+    assert!(said.contains("1 products that can be read") && said.contains("list prices from $12.50"), "{said}");
+    // More than other commands list before they say how many are left.
+    let bad = "{\"title\": \"\", \"list_price\": 1}\n".repeat(30);
+    std::fs::write(mine.join("worse.jsonl"), bad).expect("writes");
+    let said = haggle(dir.path(), &["products", "check", "mine"]);
+    assert_eq!((said.code, said.out.matches("wrong: ").count()), (3, 30), "{said:?}");
+    assert!(said.err.contains("mine: 30 records or files are wrong"), "{}", said.err);
+    let said = haggle(dir.path(), &["products", "check", "mine", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&said.out).expect("json");
+    assert_eq!((value["products"].as_u64(), value["problems"].as_array().map(Vec::len)), (Some(1), Some(30)));
+    haggle(dir.path(), &["products", "check", "nowhere"]).refused(3, &["nowhere"]);
+}

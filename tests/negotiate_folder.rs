@@ -198,3 +198,25 @@ fn codes_are_made_of_what_an_action_can_hold_and_stay_apart() {
     let long = format!("{}_1", &long[..40]);
     assert_eq!(codes, want.iter().copied().chain([&*long]).map(String::from).collect());
 }
+
+#[test]
+fn a_record_of_ones_own_says_cost_and_budget() {
+    let dir = dir();
+    let own = r#"[{"title": "Blue mug", "list_price": 12.50, "cost": 4, "budget": "$10"},
+                  {"title": "Red mug", "list_price": "12.50", "cost": 4},
+                  {"title": "Red mug", "list_price": "12.50", "cost": 4, "budget": 9},
+                  {"title": "Jug", "list_price": 20, "highest_price": 22, "lowest_price": 7, "budget": 15}]"#;
+    write(dir.path(), "mugs.json", own);
+    let found = folder::read(dir.path()).unwrap().products;
+    let prices: Vec<[i64; 3]> = found.iter().map(|p| [p.list.0, p.cost.0, p.budget.0]).collect();
+    assert_eq!(prices, [[1250, 400, 1000], [1250, 400, 1000], [1250, 400, 900], [2200, 700, 1500]]);
+    write(
+        dir.path(),
+        "mugs.json",
+        r#"[{"title": "Mug", "list_price": 5, "cost": 6, "budget": 7}, {"title": "Jug", "list_price": 5}]"#,
+    );
+    let said = faults(dir.path()).join("\n");
+    for part in ["cost $6.00 is above the list price $5.00; budget $7.00 is above", "`highest_price` is missing"] {
+        assert!(said.contains(part), "want {part}: {said}");
+    }
+}

@@ -13,6 +13,7 @@ pub mod eval;
 pub mod generate;
 pub mod init;
 pub mod out;
+pub mod products;
 mod profile;
 pub mod progress;
 pub mod report;
@@ -83,6 +84,8 @@ enum Command {
     Sft(sft::SftArgs),
     /// Say what this machine has, and test the ops on it
     Doctor(doctor::DoctorArgs),
+    /// Check a folder of products of your own
+    Products(products::ProductsArgs),
     /// Say where the time, the bytes and the FLOPs of a step go
     Profile(profile::ProfileArgs),
     /// Rebuild a run's report.html from its files
@@ -253,6 +256,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Init(args) => init::run(args, globals),
         Command::Sft(args) => sft::run(args, globals),
         Command::Doctor(args) => doctor::run(args, globals),
+        Command::Products(args) => products::run(args, globals),
         Command::Profile(args) => profile::run(args, globals),
         Command::Report(args) => report::run(args, globals),
         Command::Score(args) => score::run(args, globals),
@@ -263,7 +267,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, generate, score, show, init, sft, config, doctor, profile or report; see haggle --help"
+        return "name a command: train, eval, chat, generate, score, show, init, sft, config, products, doctor, profile or report; see haggle --help"
             .into();
     }
     let text = e.to_string();

@@ -62,6 +62,31 @@ pub fn load(folder: &Path) -> Result<Vec<Product>> {
 /// [`Error::Io`] and [`Error::Data`] of the folder, or of the file and record when one thing is wrong; [`Error::Products`] when
 /// more is.
 pub fn read(folder: &Path) -> Result<Folder> {
+    let (found, problems) = check(folder)?;
+    match &problems[..] {
+        [] => {}
+        [(path, what)] => return Err(Error::data(path, what)),
+        many => {
+            let lines = many.iter().take(LISTED).map(|(path, what)| format!("{}: {what}", path.display()));
+            let more = many.len().saturating_sub(LISTED);
+            let rest = (more > 0).then(|| format!("{}: {more} more records or files are wrong", folder.display()));
+            return Err(Error::Products { problems: lines.chain(rest).collect() });
+        }
+    }
+    if found.products.is_empty() {
+        return Err(Error::data(folder, "the product files hold no record"));
+    }
+    Ok(found)
+}
+
+/// A file, and what is wrong with it or one of its records.
+pub type Problem = (PathBuf, String);
+
+/// What a folder holds, and everything that is wrong with it, by file and record.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Data`] of a folder that cannot be read or has no product file.
+pub fn check(folder: &Path) -> Result<(Folder, Vec<Problem>)> {
     let mut reading = Reading::default();
     let mut files = reading.list(folder)?;
     if files.is_empty() {
@@ -75,20 +100,8 @@ pub fn read(folder: &Path) -> Result<Folder> {
     reading.note_doubles();
     reading.problems.sort_by(|a, b| a.0.cmp(&b.0));
     reading.products.sort_by(|a, b| a.0.cmp(&b.0));
-    match &reading.problems[..] {
-        [] => {}
-        [(path, what)] => return Err(Error::data(path, what)),
-        many => {
-            let lines = many.iter().take(LISTED).map(|(path, what)| format!("{}: {what}", path.display()));
-            let more = many.len().saturating_sub(LISTED);
-            let rest = (more > 0).then(|| format!("{}: {more} more records or files are wrong", folder.display()));
-            return Err(Error::Products { problems: lines.chain(rest).collect() });
-        }
-    }
-    if reading.products.is_empty() {
-        return Err(Error::data(folder, "the product files hold no record"));
-    }
-    Ok(Folder { products: reading.products.into_iter().map(|(_, product)| product).collect(), notes: reading.notes })
+    let products = reading.products.into_iter().map(|(_, product)| product).collect();
+    Ok((Folder { products, notes: reading.notes }, reading.problems))
 }
 
 /// A folder being read.
@@ -97,7 +110,7 @@ struct Reading {
     /// Each with its file.
     products: Vec<(PathBuf, Product)>,
     notes: Vec<String>,
-    problems: Vec<(PathBuf, String)>,
+    problems: Vec<Problem>,
     /// What each file held.
     bytes: HashMap<Vec<u8>, PathBuf>,
     /// Stems of codes that are taken.
@@ -108,11 +121,12 @@ struct Reading {
     doubles: BTreeMap<(PathBuf, PathBuf), Vec<(usize, usize)>>,
 }
 
-/// What makes two records one product: title and description without regard to white space and case, and both prices.
-type Content = (String, String, i64, i64);
+/// What makes two records one product: title and description without regard to white space and case, and its prices.
+type Content = (String, String, [i64; 3]);
 
 fn content(product: &Product) -> Content {
-    (product.likeness(), super::product::folded(&product.description), product.list.0, product.cost.0)
+    let prices = [product.list, product.cost, product.budget].map(|price| price.0);
+    (product.likeness(), super::product::folded(&product.description), prices)
 }
 
 impl Reading {

@@ -69,6 +69,28 @@ impl Product {
         }
     }
 
+    /// The same product with a budget of its own; requires `0 < budget <= list`.
+    pub fn with_budget(self, budget: Cents) -> Product {
+        Product { budget, ..self }
+    }
+
+    /// What is wrong with prices of one's own, a line each: a list price too small, a cost or budget out of its range.
+    pub fn faults(list: Cents, cost: Cents, budget: Option<Cents>) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if list < MIN_LIST {
+            wrong.push(format!("list price {} is under {}", list.full(), MIN_LIST.full()));
+        }
+        for (name, price) in [("cost", Some(cost)), ("budget", budget)] {
+            let Some(price) = price else { continue };
+            if price.0 <= 0 {
+                wrong.push(format!("{name} is zero; want a price above zero"));
+            } else if price > list {
+                wrong.push(format!("{name} {} is above the list price {}", price.full(), list.full()));
+            }
+        }
+        wrong
+    }
+
     /// Mutual interest when the budget covers the cost, else conflicting interest.
     pub fn scenario(&self) -> Scenario {
         if self.budget >= self.cost { Scenario::MutualInterest } else { Scenario::ConflictingInterest }

@@ -3,13 +3,16 @@
 //! The one idea: everything wrong with a record is said at once, field by field.
 
 use super::money::Cents;
-use super::product::{MIN_LIST, Product};
+use super::product::Product;
 use serde_json::Value;
 
 /// A description shorter than this many characters gives way to longer features, as in the data set's own loader.
 const SHORT_DESCRIPTION: usize = 5;
 
 /// A record as the product of a code; `category` stands in where it names none.
+///
+/// Published records have `list_price`, `highest_price` and `lowest_price`. One's own may say `cost` instead of the last two, and
+/// either kind a `budget`.
 ///
 /// # Errors
 /// What is wrong with it, in one line.
@@ -19,26 +22,48 @@ pub(super) fn parse(record: &Value, code: &str, category: &str) -> Result<Produc
     }
     let mut wrong = Vec::new();
     let title = told(title(record), &mut wrong).unwrap_or_default();
-    let prices = ["list_price", "highest_price", "lowest_price"].map(|key| told(price(record, key), &mut wrong));
-    let [own, features, text] = ["category", "features", "description"].map(|key| told(text(record, key), &mut wrong));
-    let [list, highest, lowest] = prices.map(Option::unwrap_or_default);
-    if wrong.is_empty() && lowest > highest {
-        wrong.push(format!("lowest price {} is above highest price {}", lowest.full(), highest.full()));
-    }
-    let list = list.max(highest);
-    if wrong.is_empty() && list < MIN_LIST {
-        wrong.push(format!("list price {} is under {}", list.full(), MIN_LIST.full()));
+    let [list, cost] = told_prices(record, &mut wrong);
+    let budget = told(own(record, "budget"), &mut wrong).flatten();
+    let [named, features, text] =
+        ["category", "features", "description"].map(|key| told(text(record, key), &mut wrong));
+    if wrong.is_empty() {
+        wrong.extend(Product::faults(list, cost, budget));
     }
     if !wrong.is_empty() {
         return Err(wrong.join("; "));
     }
-    let category = own.flatten().filter(|c| !c.is_empty()).unwrap_or(category);
+    let category = named.flatten().filter(|c| !c.is_empty()).unwrap_or(category);
     let features = features.flatten().unwrap_or_default();
     let mut description = text.flatten().unwrap_or_default();
     if description.chars().count() < SHORT_DESCRIPTION && description.len() < features.len() {
         description = features;
     }
-    Ok(Product::new(code, category, title, description, list, lowest))
+    let product = Product::new(code, category, title, description, list, cost);
+    Ok(budget.map_or(product.clone(), |budget| product.with_budget(budget)))
+}
+
+/// List price and cost of a record; a cost of its own stands for the lowest price, and the highest is then not needed.
+fn told_prices(record: &Value, wrong: &mut Vec<String>) -> [Cents; 2] {
+    let cost = told(own(record, "cost"), wrong).flatten();
+    let list = told(price(record, "list_price"), wrong).unwrap_or_default();
+    if let Some(cost) = cost {
+        let highest = told(own(record, "highest_price"), wrong).flatten();
+        return [list.max(highest.unwrap_or_default()), cost];
+    }
+    let [highest, lowest] =
+        ["highest_price", "lowest_price"].map(|key| told(price(record, key), wrong).unwrap_or_default());
+    if wrong.is_empty() && lowest > highest {
+        wrong.push(format!("lowest price {} is above highest price {}", lowest.full(), highest.full()));
+    }
+    [list.max(highest), lowest]
+}
+
+/// A price that a record may have; `None` when missing or null.
+fn own(record: &Value, key: &str) -> Result<Option<Cents>, String> {
+    match record.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => price(record, key).map(Some),
+    }
 }
 
 /// A field's value, its fault noted.
