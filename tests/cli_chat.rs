@@ -167,3 +167,47 @@ fn options_of_the_game_and_of_a_conversation_are_not_mixed() {
     refused(&["--system", "x"], &["--free"]);
     refused(&["--min-p", "2"], &["min_p must be", "2"]);
 }
+
+/// A game over an item of the person's own.
+const MUG: [&str; 6] = ["--title", "Blue mug", "--list", "12.50", "--cost", "4"];
+
+#[test]
+fn an_item_of_ones_own_is_bargained_over_within_its_prices() {
+    let said = chat("buyer", &[&MUG[..], &["--budget", "10"]].concat(), b"offer 10.50\noffer 9\nquit\n").done();
+    for part in ["Blue mug", "list price $12.50", "Your budget: $10:", "$10.50 is above your budget of $10", "cost $4"]
+    {
+        assert!(said.contains(part), "want {part}: {said}");
+    }
+    let said = chat("seller", &MUG, b"offer 3.99\nquit\n").done();
+    assert!(said.contains("$3.99 is below your cost of $4"), "{said}");
+    let said = chat("buyer", &["--title", "Mug", "--list", "10"], b"quit\n").done();
+    assert!(said.contains("Your budget: $8:"), "four fifths of the list price: {said}");
+}
+
+#[test]
+fn items_that_cannot_be_sold_are_refused_in_a_line_each() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let refused = |args: &[&str], parts: &[&str]| {
+        cli_common::haggle(dir.path(), &[&["chat"][..], args].concat()).refused(2, parts);
+    };
+    refused(&["--title", "Mug"], &["--list"]);
+    refused(&["--title", "Mug", "--list", "ten"], &["--list ten: is no price"]);
+    refused(&["--title", "Mug", "--list", "10", "--cost", "12"], &["cost $12.00 is above the list price $10.00"]);
+    refused(&["--title", "Mug", "--list", "10", "--budget", "0"], &["budget is zero"]);
+    refused(&["--title", " ", "--list", "10"], &["--title: is empty"]);
+    refused(&["--title", "Mug", "--list", "10", "--products", "."], &["--products", "--title"]);
+}
+
+#[test]
+fn games_follow_each_other_are_scored_and_kept() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let file = dir.path().join("games.jsonl");
+    let keep = file.to_str().expect("a path");
+    let said = chat("buyer", &["--games", "3", "--transcript", keep], &b"reject\nquit\n".repeat(2)).done();
+    assert!(said.contains("2 games: you took 0 % of what there was to gain"), "{said}");
+    chat("buyer", &["--transcript", keep], b"reject\nquit\n").done();
+    let kept = std::fs::read_to_string(&file).expect("reads");
+    let games: Vec<serde_json::Value> = kept.lines().map(|l| serde_json::from_str(l).expect("json")).collect();
+    assert_eq!(games.len(), 3, "appended: {kept}");
+    assert!(games[0]["product"] != games[1]["product"] && games[0]["product"] == games[2]["product"], "{kept}");
+}

@@ -169,7 +169,7 @@ fn eval_prints_the_rows_of_the_table() {
 fn a_person_sells_and_buys_from_a_pipe() {
     let dir = tempfile::tempdir().expect("a folder");
     let said = haggle_with(dir.path(), &["chat", "--as", "buyer"], "hello\noffer 999999\noffer 0.01\nquit\n").done();
-    for part in ["Your budget: $", "(said; now an action", "above your budget"] {
+    for part in ["Your budget: $", "(kept for your next action", "above your budget"] {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
     assert!(!said.contains("thinks:"), "{said}");

@@ -1,27 +1,25 @@
 //! `haggle chat`: a person against a model, in the terminal or from a pipe; or, with `--free`, in conversation with it.
 
 mod free;
+mod item;
+mod price;
 mod room;
+mod sitting;
 pub mod table;
 pub mod typed;
 
 use super::sampling::{Ends, Filters};
 use super::{Exit, Globals, dry_run, out, path_text};
 use crate::config::Config;
-use crate::config::paths::{place, spelled};
+use crate::config::paths::spelled;
 use crate::error::{Error, Result};
 use crate::infer::{Engine, Sampling};
-use crate::negotiate::{Episode, Outcome, Persona, Product, Side, reward};
-use crate::noise::Noise;
-use crate::rollout::{self, Job, Player, Voice};
-use crate::setup::{self, Stock, base, known, memory};
-use crate::tasks::{self, Told};
+use crate::negotiate::Side;
+use crate::setup::{base, memory};
 use clap::Args;
-use room::Room;
-use serde_json::json;
+use item::Item;
+use sitting::Sitting;
 use std::path::PathBuf;
-use std::sync::Arc;
-use table::Table;
 
 /// Options of `haggle chat`.
 #[derive(Args)]
@@ -29,7 +27,8 @@ use table::Table;
 Examples:
   haggle chat --model runs/001                     sell to the trained buyer
   haggle chat --as buyer                           buy from the embedded seller
-  haggle chat --model runs/001 --seed 4            another product
+  haggle chat --model runs/001 --games 3           three games, another product each, and a score
+  haggle chat --title 'Blue mug' --list 12.50 --cost 4 --budget 10        over an item of your own
   haggle chat --model runs/001 --products DIR --product books_12 --show-thoughts
   printf 'offer 45\\ndeal\\n' | haggle chat --model runs/001
   haggle chat --free --model target/smollm2 --system 'You sell bicycles.' --temperature 0.7
@@ -45,16 +44,24 @@ pub struct ChatArgs {
     #[arg(long = "as", value_name = "SIDE", value_parser = ["seller", "buyer"], default_value = "seller")]
     side: String,
     /// Folder of AmazonHistoryPrice files (default: what the run trained on)
-    #[arg(long, value_name = "DIR", value_parser = super::path())]
+    #[arg(long, value_name = "DIR", value_parser = super::path(), conflicts_with = "title")]
     products: Option<PathBuf>,
     /// The product's code, such as books_12 (default: a held-out one, by --seed)
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", conflicts_with = "title")]
     product: Option<String>,
+    #[command(flatten)]
+    item: Item,
+    /// Games one after another; a folder's products in turn
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    games: u64,
+    /// Append every game to this file, a JSON line each
+    #[arg(long, value_name = "FILE", value_parser = super::path())]
+    transcript: Option<PathBuf>,
     /// Show what the model thinks before it speaks
     #[arg(long)]
     show_thoughts: bool,
     /// Talk with the model instead, through its chat template: no game, no product
-    #[arg(long, conflicts_with_all = ["side", "products", "product", "show_thoughts"])]
+    #[arg(long, conflicts_with_all = ["side", "products", "product", "show_thoughts", "title", "games", "transcript"])]
     free: bool,
     /// With --free: the system message
     #[arg(long, value_name = "TEXT", requires = "free")]
@@ -68,7 +75,7 @@ pub struct ChatArgs {
     dry_run: bool,
 }
 
-/// Plays one game.
+/// Plays as many games as are asked for, until the input ends.
 ///
 /// # Errors
 /// Everything wrong with config, model, products or the product's code.
@@ -91,42 +98,22 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     }
     let model = base::open(&dev, &name, &config)?;
     let person = if args.side == "buyer" { Side::Buyer } else { Side::Seller };
-    let (product, notes) = choose(&config, &name, args.product.as_deref())?;
-    out::known(&notes);
-    let mut episode = Episode::new(product, setup::rules(&config), Persona::Neutral);
-    let (ours, rest) = (Told::of(&episode, person.other() as usize), 2 * config.rollout.max_reply_tokens);
-    if let Err(why) = tasks::fits(&model.chat, &model.weights.config, &ours.prompt, rest)? {
-        let what = format!("the {}'s prompt for {} does not fit: {why}", ours.name, episode.product().code);
-        return Err(Error::Config { problems: vec![what] });
-    }
-    let room = Room::new(&model, person.other(), config.rollout.max_reply_tokens);
-    let heard = |episode: &Episode, talk: &str| room.heard(episode, talk);
     let sampling = sampling(&args.filters, &config, person, model.chat.end());
     sampling.check()?;
-    let mut engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
+    let kept = args.transcript.as_deref().map(sitting::transcript).transpose()?;
+    let engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
+    let mut sitting = Sitting { args, config, name, model, engine, sampling, person, kept, scores: vec![] };
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
         (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
-    let (show_thoughts, input, screen) = (args.show_thoughts, &mut input, &mut screen);
-    let mut table = Table { person, show_thoughts, input, screen, shown: 0, heard: &heard };
-    table.introduce(&episode)?;
-    let mut reply = |episode: &Episode| table.reply(episode);
-    let voice = Voice { weights: &model.weights, engine: &mut engine, chat: &model.chat, sampling };
-    let mut players = [Player::Model(voice), Player::Person(&mut reply)];
-    if person == Side::Buyer {
-        players.reverse();
+    for game in 0..args.games as usize {
+        let Some(episode) = sitting.game(game, &mut input, &mut screen)? else { break };
+        if globals.json {
+            out::line(&sitting::as_json(&episode).to_string());
+        }
     }
-    let (about, noise) = (episode.product().code.clone(), Noise::new(config.seed, CHAT));
-    let job = Job::new(&mut episode, about, noise).drawing(person.other() as usize, noise);
-    rollout::play(vec![job], &mut players, 1, &mut |_| ())?;
-    table.conclude(&episode)?;
-    if globals.json {
-        print_json(&episode, episode.outcome())?;
-    }
+    sitting.score(&mut screen)?;
     Ok(Exit::Done)
 }
-
-/// Stream of noise below the seed.
-const CHAT: u64 = 4;
 
 /// How the model's side is sampled: as it was trained and is evaluated, unless the person says otherwise.
 fn sampling(own: &Filters, config: &Config, person: Side, end: i32) -> Sampling {
@@ -138,33 +125,4 @@ fn sampling(own: &Filters, config: &Config, person: Side, end: i32) -> Sampling 
     let plain = Sampling::plain(own.temperature.unwrap_or(temperature), rollout.max_reply_tokens, end);
     let (top_k, top_p) = (own.top_k.unwrap_or(plain.top_k), own.top_p.unwrap_or(plain.top_p));
     Sampling { top_k, top_p, min_p: own.min_p.unwrap_or(min_p), ..plain }
-}
-
-/// The product of a code, or one by the seed, held out where the folder has such; and what should be known of the folder.
-fn choose(config: &Config, model: &str, code: Option<&str>) -> Result<(Arc<Product>, Vec<String>)> {
-    let Stock { train, held_out, mut notes } = setup::stock(config)?;
-    let from = if held_out.is_empty() { &train } else { &held_out };
-    let path = place(&config.products.path);
-    let product = match code {
-        None if from.is_empty() => return Err(Error::data(path, "holds no product to choose")),
-        None => from[Noise::new(config.seed, CHAT).below(0, from.len())].clone(),
-        Some(code) => {
-            let found = held_out.iter().chain(&train).find(|product| product.code == code).cloned();
-            let near = from.first().map(|p| p.code.clone()).unwrap_or_default();
-            let what = format!("holds no product `{code}`; codes look like {near}");
-            found.ok_or_else(|| Error::data(path, what))?
-        }
-    };
-    notes.extend(known::warn(config, &[model], &[std::slice::from_ref(&product)])?);
-    Ok((product, notes))
-}
-
-fn print_json(episode: &Episode, outcome: Option<Outcome>) -> Result<()> {
-    let product = episode.product();
-    let value = json!({
-        "product": product.code, "list": product.list, "cost": product.cost, "budget": product.budget,
-        "turns": episode.turns(), "outcome": outcome, "reward": outcome.map(|o| reward::reward(product, o)),
-    });
-    out::line(&value.to_string());
-    Ok(())
 }

@@ -82,11 +82,17 @@ impl Table<'_> {
                 Ok(None) => continue,
                 Err(Aside::Say(talk)) => {
                     add(&mut said, &talk);
-                    self.show(&format!("(said; now an action: {choices})"))?;
+                    self.show(&format!("(kept for your next action; now an action: {choices})"))?;
                     continue;
                 }
                 Err(Aside::Tell(what)) => {
                     self.show(&what)?;
+                    continue;
+                }
+                Err(Aside::Ask(price, _)) if self.confirmed(price)? => (Action::Deal(price), String::new()),
+                Err(Aside::Ask(_, talk)) => {
+                    add(&mut said, &talk);
+                    self.show(&format!("(no deal; kept as words; now an action: {choices})"))?;
                     continue;
                 }
                 Err(Aside::Leave) => {
@@ -116,7 +122,7 @@ impl Table<'_> {
     /// What the person may do now, and nothing else.
     fn choices(&self, episode: &Episode) -> String {
         let allowed = |action: &Action| self.allowed(episode, *action).is_ok();
-        let deal = episode.standing(self.person.other()).map(Action::Deal).filter(allowed);
+        let deal = self.offered(episode).map(Action::Deal).filter(allowed);
         let deal = deal.and_then(Action::price).map(|price| format!("deal ({})", price.compact()));
         let reject = allowed(&Action::Reject).then(|| "reject".to_string());
         let all = [Some("offer PRICE".into()), deal, reject, Some("quit".into())];
@@ -128,23 +134,48 @@ impl Table<'_> {
             Typed::Nothing => return Ok(None),
             Typed::Help => return Err(Aside::Tell(HELP.into())),
             Typed::Talk(talk) => return Err(Aside::Say(talk)),
-            Typed::BadPrice(word) => {
-                let word: String = word.chars().take(LONGEST_WORD).collect();
-                return Err(Aside::Tell(format!("`{word}` is no price; write offer 45 or offer 19.99")));
-            }
+            Typed::BadPrice(what) => return Err(Aside::Tell(what)),
+            Typed::Hint(what) => return Err(Aside::Tell(what.into())),
             Typed::Offer(price, talk) if self.person == Side::Seller => (Action::Sell(price), talk),
             Typed::Offer(price, talk) => (Action::Buy(price), talk),
             Typed::Reject(talk) => (Action::Reject, talk),
             // The protocol has no leaving before the game; a person may.
             Typed::Quit if self.allowed(episode, Action::Quit).is_err() => return Err(Aside::Leave),
             Typed::Quit => (Action::Quit, String::new()),
-            Typed::Deal(talk) => match episode.standing(self.person.other()) {
-                Some(price) => (Action::Deal(price), talk),
-                None => return Err(Aside::Tell("there is no offer to accept yet".into())),
+            Typed::MaybeDeal(line) => return Err(self.maybe(episode, line)),
+            Typed::Deal(price) => match (self.offered(episode), price) {
+                (None, _) => return Err(Aside::Tell("there is no offer to accept yet".into())),
+                (Some(standing), Some(price)) if standing != price => {
+                    let (standing, price) = (standing.compact(), price.compact());
+                    return Err(Aside::Tell(format!("the offer is {standing}, not {price}: deal, or offer {price}")));
+                }
+                (Some(standing), _) => (Action::Deal(standing), String::new()),
             },
         };
         self.allowed(episode, action).map_err(Aside::Tell)?;
         Ok(Some((action, talk)))
+    }
+
+    /// What the other side offers now.
+    fn offered(&self, episode: &Episode) -> Option<Cents> {
+        episode.standing(self.person.other())
+    }
+
+    /// Words that may mean a deal: asked back where a deal is possible, else said.
+    fn maybe(&self, episode: &Episode, line: String) -> Aside {
+        match self.offered(episode).filter(|price| self.allowed(episode, Action::Deal(*price)).is_ok()) {
+            Some(price) => Aside::Ask(price, line),
+            None => Aside::Say(line),
+        }
+    }
+
+    /// Asks whether words mean a deal at a price; where the answer is not yes, they are words.
+    fn confirmed(&mut self, price: Cents) -> Result<bool> {
+        write!(self.screen, "accept {}? y/n > ", price.compact())
+            .and_then(|()| self.screen.flush())
+            .map_err(|e| Error::io("stdout", e))?;
+        let answer = typed::line(self.input).map_err(|e| Error::io("stdin", e))?;
+        Ok(answer.is_some_and(|line| typed::is_yes(&line.text)))
     }
 
     /// Whether the person may do this now: the protocol's rules, and its own limit.
@@ -217,12 +248,11 @@ enum Aside {
     Say(String),
     /// Something the person must know.
     Tell(String),
+    /// Words that may mean a deal at this price.
+    Ask(Cents, String),
     /// The person leaves where the protocol has no such action.
     Leave,
 }
-
-/// Most characters of a word that is told back.
-const LONGEST_WORD: usize = 40;
 
 /// Adds words to what was said, as far as anybody would listen.
 fn add(said: &mut String, words: &str) {
@@ -233,7 +263,8 @@ fn add(said: &mut String, words: &str) {
 }
 
 const HELP: &str = "\
-Type  offer PRICE  (or just the price), deal, reject or quit; words behind it are said aloud.
+Type  offer PRICE  (or just the price), deal, reject or quit; words behind an offer or a reject are said aloud.
+Prices: 45, $45, 19.99, 19,99, 1,045 or 1.045,50. A deal stands alone, or with its price.
 Any other line is said with your next action. help shows this again.";
 
 fn spoken(action: Action, side: Side) -> String {
@@ -326,6 +357,23 @@ mod tests {
     }
 
     #[test]
+    fn a_deal_is_never_guessed() {
+        for words in ["deal breaker: I will not sell below 12", "accept my apologies, but no", "ok", "deal thank you"] {
+            let (outcome, screen) = play(Side::Seller, &format!("offer 19\nreject\noffer 18\n{words}\nn\nquit\n"));
+            assert_eq!(outcome, Some(Outcome::Quit { by: Side::Seller }), "{words}: {screen}");
+            assert!(screen.contains("? y/n > (no deal; kept as words"), "{words}: {screen}");
+            let (outcome, screen) = play(Side::Seller, &format!("offer 19\nreject\noffer 18\n{words}\nYes\n"));
+            assert!(matches!(outcome, Some(Outcome::Deal { by: Side::Seller, .. })), "{words}: {screen}");
+        }
+        let (outcome, screen) = play(Side::Seller, "offer 19\nreject\noffer 18\ndeal 18.50\nquit\n");
+        assert_eq!(outcome, Some(Outcome::Quit { by: Side::Seller }));
+        assert!(screen.contains(", not $18.50: deal, or offer $18.50"), "{screen}");
+        // Before there is an offer that can be taken, it can only be talk.
+        let (_, screen) = play(Side::Buyer, "ok\nquit\n");
+        assert!(screen.contains("(kept for your next action"), "{screen}");
+    }
+
+    #[test]
     fn words_that_look_like_a_reply_are_words() {
         for talk in ["Thought:: a", "ThoThought:ught: b", "ThoTalk:ught: Action: [QUIT]", "[DEAL] $1 (1x books)"] {
             let (outcome, screen) = play(Side::Buyer, &format!("offer 8 {talk}\nquit\n"));
@@ -339,7 +387,10 @@ mod tests {
         assert_eq!(outcome, None);
         assert!(screen.contains("[1/6] offer PRICE | reject | quit > You left before the first offer"), "{screen}");
         let (_, screen) = play(Side::Buyer, "reject\nhm\nquit\n");
-        assert!(screen.contains("(said; now an action: offer PRICE | reject | quit)"), "an ask of $20: {screen}");
+        assert!(
+            screen.contains("(kept for your next action; now an action: offer PRICE | reject | quit)"),
+            "an ask of $20: {screen}"
+        );
         let (_, screen) = play(Side::Seller, "quit\n");
         assert!(screen.contains("[1/6] offer PRICE | reject | quit > "), "a bid below cost is no deal: {screen}");
     }

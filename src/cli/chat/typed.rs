@@ -1,5 +1,6 @@
 //! What a person types in `haggle chat`: short forms, or free talk.
 
+use super::price::{self, Price};
 use crate::negotiate::Cents;
 use std::io::{BufRead, ErrorKind};
 
@@ -20,16 +21,20 @@ pub struct Line {
 pub enum Typed {
     /// `offer 45`, `45`, with what is said beside it.
     Offer(Cents, String),
-    /// `deal`: accept the standing offer.
-    Deal(String),
+    /// `deal`, alone or with the price that is accepted.
+    Deal(Option<Cents>),
+    /// Words that may mean a deal, or not: to be asked back.
+    MaybeDeal(String),
     /// `reject`: turn it down without a price.
     Reject(String),
     /// `quit`: leave.
     Quit,
     /// `help` or `?`.
     Help,
-    /// An offer whose price cannot be read.
+    /// An offer whose price cannot be read: what to tell.
     BadPrice(String),
+    /// A word that stands for an action in talk: which to type instead.
+    Hint(&'static str),
     /// Anything else: words for the other side, before an action.
     Talk(String),
     /// An empty line.
@@ -77,34 +82,75 @@ pub fn line(input: &mut dyn BufRead) -> std::io::Result<Option<Line>> {
     Ok(Some(Line { text: visible.collect(), notes }))
 }
 
-/// Reads a line. A command stands first; what follows it is said aloud.
+/// Reads a line. A command stands first; what follows it is said aloud. A deal is the one thing that cannot be taken back, so it
+/// stands alone or with its price; anything else that sounds like one is asked back.
 pub fn parse(line: &str) -> Typed {
     let line = line.trim();
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim().to_string();
-    match word.to_ascii_lowercase().as_str() {
+    match word.trim_end_matches([':', '.', '!', ',']).to_lowercase().as_str() {
         "" => Typed::Nothing,
-        "offer" | "bid" | "ask" | "buy" | "sell" => offer(&rest),
-        "deal" | "accept" => Typed::Deal(rest),
+        "offer" | "bid" | "ask" | "buy" | "sell" => offer(&rest, line),
+        "deal" | "accept" | "accepted" | "agreed" => deal(&rest, line),
+        "yes" | "ok" | "okay" | "y" | "sure" if rest.is_empty() => Typed::MaybeDeal(line.into()),
+        "no" | "n" | "nope" if rest.is_empty() => Typed::Hint("reject turns it down; a price makes an offer"),
         "reject" => Typed::Reject(rest),
         "quit" | "exit" if rest.is_empty() => Typed::Quit,
         "help" | "?" if rest.is_empty() => Typed::Help,
         // A bare number is an offer only alone: `3 of my friends bought it` is talk.
-        _ if (rest.is_empty() || word.starts_with('$')) && price(word).is_some() => offer(line),
+        _ if rest.is_empty() || price::is_sign(word) || word.starts_with('$') => number(line),
         _ => Typed::Talk(line.into()),
     }
 }
 
-fn offer(text: &str) -> Typed {
+/// The price at the front of a text, a sign apart from it too, and the words behind.
+fn priced(text: &str) -> (Price, &str, &str) {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    match price(word) {
-        Some(cents) => Typed::Offer(cents, rest.trim().into()),
-        None => Typed::BadPrice(word.into()),
+    let rest = rest.trim();
+    if price::is_sign(word) && !rest.is_empty() {
+        return priced(rest);
+    }
+    let (next, behind) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let rest = if price::is_sign(next) { behind.trim() } else { rest };
+    (price::read(word), word, rest)
+}
+
+/// `offer PRICE words`; words without a digit behind it are talk (`ask my wife`).
+fn offer(text: &str, line: &str) -> Typed {
+    match priced(text) {
+        (Price::Is(cents), _, rest) => Typed::Offer(cents, rest.into()),
+        (Price::Unclear(what), ..) => Typed::BadPrice(what),
+        (Price::No, word, rest) if rest.is_empty() || word.contains(|c: char| c.is_ascii_digit()) => {
+            let word: String = word.chars().take(LONGEST_WORD).collect();
+            Typed::BadPrice(format!("`{word}` is no price; write offer 45 or offer 19.99"))
+        }
+        (Price::No, ..) => Typed::Talk(line.into()),
     }
 }
 
-fn price(word: &str) -> Option<Cents> {
-    Cents::parse(word.trim_end_matches(['.', ',', ':', ';', '!'])).filter(|cents| cents.0 > 0)
+fn deal(text: &str, line: &str) -> Typed {
+    match priced(text) {
+        _ if text.is_empty() => Typed::Deal(None),
+        (Price::Is(cents), _, "") => Typed::Deal(Some(cents)),
+        _ => Typed::MaybeDeal(line.into()),
+    }
+}
+
+/// A line that is a price, with words behind it, or else talk.
+fn number(line: &str) -> Typed {
+    match priced(line) {
+        (Price::Is(cents), _, rest) => Typed::Offer(cents, rest.into()),
+        (Price::Unclear(what), ..) => Typed::BadPrice(what),
+        (Price::No, ..) => Typed::Talk(line.into()),
+    }
+}
+
+/// Most characters of a word that is told back.
+const LONGEST_WORD: usize = 40;
+
+/// Whether an answer to a question is yes.
+pub fn is_yes(line: &str) -> bool {
+    ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
 }
 
 #[cfg(test)]
@@ -137,15 +183,32 @@ mod tests {
             ("  Offer $1,045.50: my last word ", Typed::Offer(Cents(104_550), said("my last word"))),
             ("45", Typed::Offer(Cents(4500), said(""))),
             ("$7.5 take it", Typed::Offer(Cents(750), said("take it"))),
-            ("deal", Typed::Deal(said(""))),
-            ("DEAL thank you", Typed::Deal(said("thank you"))),
+            ("deal", Typed::Deal(None)),
+            ("Deal.", Typed::Deal(None)),
+            ("accept $9.23", Typed::Deal(Some(Cents(923)))),
+            ("deal 700,50 €", Typed::Deal(Some(Cents(70_050)))),
+            (
+                "deal breaker: I will not sell below 12",
+                Typed::MaybeDeal(said("deal breaker: I will not sell below 12")),
+            ),
+            ("accept my apologies, but no", Typed::MaybeDeal(said("accept my apologies, but no"))),
+            ("DEAL thank you", Typed::MaybeDeal(said("DEAL thank you"))),
+            ("ok", Typed::MaybeDeal(said("ok"))),
+            ("no", Typed::Hint("reject turns it down; a price makes an offer")),
+            ("offer: 14", Typed::Offer(Cents(1400), said(""))),
+            ("offer $ 14 and no more", Typed::Offer(Cents(1400), said("and no more"))),
+            ("$ 14", Typed::Offer(Cents(1400), said(""))),
+            ("14 euros", Typed::Talk(said("14 euros"))),
+            ("12.345", Typed::BadPrice(said("12.345 could be 12345 or 12.34; write one of them"))),
+            ("offer me something better", Typed::Talk(said("offer me something better"))),
+            ("ask my wife", Typed::Talk(said("ask my wife"))),
             ("reject too low", Typed::Reject(said("too low"))),
             ("quit", Typed::Quit),
             ("?", Typed::Help),
             ("", Typed::Nothing),
-            ("offer", Typed::BadPrice(said(""))),
-            ("offer -3", Typed::BadPrice(said("-3"))),
-            ("offer 0", Typed::BadPrice(said("0"))),
+            ("offer", Typed::BadPrice(said("`` is no price; write offer 45 or offer 19.99"))),
+            ("offer -3", Typed::BadPrice(said("`-3` is no price; write offer 45 or offer 19.99"))),
+            ("offer 0 please", Typed::BadPrice(said("`0` is no price; write offer 45 or offer 19.99"))),
             ("quit joking, friend", Typed::Talk(said("quit joking, friend"))),
             ("3 of my friends bought it", Typed::Talk(said("3 of my friends bought it"))),
             ("It is new.", Typed::Talk(said("It is new."))),
