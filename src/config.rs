@@ -20,6 +20,7 @@ pub use read::Override;
 use self::recipes::Recipe;
 use crate::device::{DType, Device, Precision};
 use crate::error::{Error, Result, shown};
+use crate::model::Checkpoint;
 use serde::Serialize;
 use std::path::Path;
 
@@ -171,6 +172,8 @@ pub struct GrpoConfig {
 pub struct TrainConfig {
     /// Run the prompt of a group once for all of its episodes.
     pub share_prefix: bool,
+    /// `none`, or `layers`: what a forward does not keep for the backward.
+    pub checkpoint: String,
 }
 
 /// What a reply is.
@@ -338,6 +341,11 @@ impl Config {
         if self.model.matmul_precision == "medium" { Precision::Medium } else { Precision::Highest }
     }
 
+    /// What a training forward keeps for its backward.
+    pub fn checkpoint(&self) -> Checkpoint {
+        if self.train.checkpoint == "layers" { Checkpoint::Layers } else { Checkpoint::None }
+    }
+
     /// The device that is named, with its threads and the precision of its products.
     ///
     /// # Errors
@@ -407,8 +415,9 @@ impl Config {
 const SELF: &str = "self";
 
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 16] = [
+const FREE_ON_RESUME: [&str; 17] = [
     "threads",
+    "train.checkpoint",
     "run.out",
     "run.checkpoint_every",
     "run.keep",

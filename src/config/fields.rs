@@ -296,12 +296,20 @@ impl GrpoConfig {
 
 impl TrainConfig {
     fn fields(&mut self) -> Vec<Field<'_>> {
-        vec![field(
-            "share_prefix",
-            "",
-            "Run the prompt of a group once for its episodes: logprobs keep their bits, sums of gradients their value.",
-            Switch(&mut self.share_prefix),
-        )]
+        vec![
+            field(
+                "share_prefix",
+                "",
+                "Run the prompt of a group once for its episodes: logprobs keep their bits, gradients their value.",
+                Switch(&mut self.share_prefix),
+            ),
+            field(
+                "checkpoint",
+                "",
+                "layers: keep each layer's input alone and run its forward again in the backward. Never changes a result.",
+                Choice(&mut self.checkpoint, &["none", "layers"]),
+            ),
+        ]
     }
 }
 
@@ -420,7 +428,7 @@ impl Default for Config {
                 skip_constant_groups: false,
                 micro_batch_tokens: 8192,
             },
-            train: TrainConfig { share_prefix: true },
+            train: TrainConfig { share_prefix: true, checkpoint: "none".into() },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

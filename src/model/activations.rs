@@ -21,10 +21,19 @@ pub enum Use {
     Decode,
 }
 
+/// What a training forward keeps for the backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checkpoint {
+    /// Every layer's intermediates.
+    #[default]
+    None,
+    /// Each layer's input; the backward runs the layer's forward again from it, which gives the same bits (Chen et al. 2016,
+    /// arXiv:1604.06174). The last layer's intermediates are still there.
+    Layers,
+}
+
 /// One layer's intermediates, all `[N, ..]`.
 pub(super) struct LayerActs {
-    /// Residual stream before attention `[N, C]`; kept when training.
-    pub x_attn: Buffer,
     pub attn_rstd: Buffer,
     pub attn_h: Buffer,
     /// Queries and keys before their norm, in families that have one.
@@ -101,7 +110,9 @@ pub struct Activations {
     pub(super) vocab: usize,
     /// The residual stream `[N, C]`.
     pub(super) x: Buffer,
-    /// One a layer when training, else one for all.
+    /// Residual stream before each layer `[N, C]`; kept when training.
+    pub(super) inputs: Vec<Buffer>,
+    /// One a layer when training without checkpoints, else one for all.
     pub(super) layers: Vec<LayerActs>,
     pub(super) out: OutActs,
     pub(super) grads: Option<Grads>,
@@ -127,15 +138,35 @@ impl Activations {
         max_out: usize,
         for_use: Use,
     ) -> Result<Activations> {
+        Activations::checkpointed(plan, c, max_tokens, max_out, for_use, Checkpoint::None)
+    }
+
+    /// The same, keeping no more of a training forward than `checkpoint` says.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn checkpointed(
+        plan: &mut Plan,
+        c: &ModelConfig,
+        max_tokens: usize,
+        max_out: usize,
+        for_use: Use,
+        checkpoint: Checkpoint,
+    ) -> Result<Activations> {
         let group = match for_use {
             Use::Train => "activations (train)",
             Use::Score => "activations (score)",
             Use::Decode => "activations (decode)",
         };
-        let kept = if for_use == Use::Train { c.num_hidden_layers } else { 1 };
+        let trained = if for_use == Use::Train { c.num_hidden_layers } else { 0 };
+        let kept = if checkpoint == Checkpoint::None { trained.max(1) } else { 1 };
         let x = plan.buffer(group, "x", c.compute, max_tokens * c.hidden_size)?;
         // One row may give several logits, so these may be more than the rows; the last layer runs them all.
         let rows = if for_use == Use::Decode { max_tokens.max(max_out) } else { max_tokens };
+        let input = |l: usize, plan: &mut Plan| {
+            plan.buffer(group, format!("layers.{l}.x_attn"), c.compute, max_tokens * c.hidden_size)
+        };
+        let inputs = (0..trained).map(|l| input(l, plan)).collect::<Result<_>>()?;
         let layers = (0..kept).map(|l| layer_acts(plan, group, c, rows, l, for_use)).collect::<Result<_>>()?;
         let out = out_acts(plan, group, c, max_out, for_use)?;
         let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out)).transpose()?;
@@ -148,6 +179,7 @@ impl Activations {
             n_out: 0,
             vocab: c.vocab_size,
             x,
+            inputs,
             layers,
             out,
             grads,
@@ -206,7 +238,6 @@ fn layer_acts(
         _ => of(c.compute, name, len),
     };
     Ok(LayerActs {
-        x_attn: b("x_attn", kept)?,
         attn_rstd: b("attn_rstd", n)?,
         attn_h: b("attn_h", n * width)?,
         q_raw: b("q_raw", normed * c.q_dim())?,

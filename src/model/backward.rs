@@ -1,15 +1,17 @@
 //! The backward: [`mod@super::forward`]'s list of ops in reverse, each line's gradient written by hand.
 //!
-//! `dx` is the gradient of the residual stream; a branch adds to it, so it needs no line of its own.
+//! `dx` is the gradient of the residual stream; a branch adds to it, so it needs no line of its own. With checkpoints
+//! ([`super::Checkpoint`]) a layer's forward is run again before its backward.
 
 use super::activations::{Grads, LayerActs};
 use super::experts::{ExpertIds, experts_bwd};
+use super::forward::layer_packed;
 use super::linear::{Parts, linear_bwd};
 use super::{Activations, LayerIds, Linear, Mlp, PackedBatch, TensorId, Use, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::attn_bwd;
-use crate::ops::embed::{embed_bwd, embed_order_len, fill};
+use crate::ops::embed::{copy, embed_bwd, embed_order_len, fill};
 use crate::ops::gemm::Store;
 use crate::ops::logprob::linear_logprob_bwd;
 use crate::ops::norm::{rmsnorm_bwd, rmsnorm_parts_len};
@@ -59,11 +61,19 @@ pub fn backward(
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
-    for (l, (ids, a)) in layout.layers.iter().zip(&acts.layers).enumerate().rev() {
+    let (kept, n_layers) = (acts.layers.len(), layout.layers.len());
+    for (l, ids) in layout.layers.iter().enumerate().rev() {
+        let at = l.min(kept - 1);
+        // What the last layer made is still there.
+        if kept < n_layers && l + 1 < n_layers {
+            copy(dev, acts.inputs[l].at(0..n * c), acts.x.at_mut(0..n * c))?;
+            layer_packed(dev, w, ids, batch, &mut acts.x, &mut acts.layers[at], true)?;
+        }
+        let (a, x) = (&acts.layers[at], &acts.inputs[l]);
         mlp(dev, w, ids, a, g, dw, [l, n], balance)?;
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
-        project_qkv(dev, w, ids, a, g, dw, batch.positions())?;
+        project_qkv(dev, w, ids, a, x, g, dw, batch.positions())?;
     }
     let Some(dtable) = w.gradient(dw, layout.embed) else { return Ok(()) };
     let order = g.order.at_mut(0..embed_order_len(dev, n));
@@ -146,6 +156,7 @@ fn project_qkv(
     w: &Weights,
     ids: &LayerIds,
     a: &LayerActs,
+    x_attn: &Buffer,
     g: &mut Grads,
     dw: &mut Buffer,
     positions: View,
@@ -168,7 +179,7 @@ fn project_qkv(
     linear_bwd(dev, w, &ids.q, [x, dq], g.dh.at_mut(0..n * c), dw, parts, Store::Set)?;
     linear_bwd(dev, w, &ids.k, [x, dk], g.dh.at_mut(0..n * c), dw, parts, Store::Add)?;
     linear_bwd(dev, w, &ids.v, [x, dv], g.dh.at_mut(0..n * c), dw, parts, Store::Add)?;
-    let (x, rstd, norm) = (a.x_attn.at(0..n * c), a.attn_rstd.at(0..n), ids.attn_norm);
+    let (x, rstd, norm) = (x_attn.at(0..n * c), a.attn_rstd.at(0..n), ids.attn_norm);
     norm_bwd(dev, w, norm, [g.dh.at(0..n * c), x, rstd], g.dx.at_mut(0..n * c), dw, parts)
 }
 

@@ -36,19 +36,11 @@ pub fn forward(
     let keep = acts.for_use == Use::Train;
     embed_fwd(dev, batch.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
     for (l, ids) in w.layout.layers.iter().enumerate() {
-        let a = &mut acts.layers[if keep { l } else { 0 }];
         if keep {
-            copy(dev, acts.x.at(0..n * c), a.x_attn.at_mut(0..n * c))?;
+            copy(dev, acts.x.at(0..n * c), acts.inputs[l].at_mut(0..n * c))?;
         }
-        norm_in(dev, w, ids, &acts.x, a, n)?;
-        project_kv(dev, w, ids, a, batch.positions())?;
-        project_q(dev, w, ids, a, batch.positions())?;
-        attend_packed(dev, w, batch, a)?;
-        project_out(dev, w, ids, &mut acts.x, a, n)?;
-        if keep {
-            copy(dev, acts.x.at(0..n * c), a.x_mlp.at_mut(0..n * c))?;
-        }
-        mlp(dev, w, ids, &mut acts.x, a, n)?;
+        let at = l.min(acts.layers.len() - 1);
+        layer_packed(dev, w, ids, batch, &mut acts.x, &mut acts.layers[at], keep)?;
     }
     embed_fwd(dev, batch.loss_rows(), acts.x.at(0..n * c), acts.out.x.at_mut(0..m * c), c)?;
     norm_out(dev, w, &mut acts.out, m)?;
@@ -65,6 +57,28 @@ pub fn forward(
         c,
         inv_temperature,
     )
+}
+
+/// One layer of packed sequences, over the residual stream; `keep`: with all that its backward reads.
+pub(super) fn layer_packed(
+    dev: &Device,
+    w: &Weights,
+    ids: &LayerIds,
+    batch: &PackedBatch,
+    x: &mut Buffer,
+    a: &mut LayerActs,
+    keep: bool,
+) -> Result<()> {
+    let (n, c) = (batch.n_tokens(), w.config.hidden_size);
+    norm_in(dev, w, ids, x, a, n)?;
+    project_kv(dev, w, ids, a, batch.positions())?;
+    project_q(dev, w, ids, a, batch.positions())?;
+    attend_packed(dev, w, batch, a)?;
+    project_out(dev, w, ids, x, a, n)?;
+    if keep {
+        copy(dev, x.at(0..n * c), a.x_mlp.at_mut(0..n * c))?;
+    }
+    mlp(dev, w, ids, x, a, n)
 }
 
 /// `Ok` when [`forward_paged`] may run: what it looks at on the host besides shapes. A graph of its launches asks too.

@@ -21,7 +21,7 @@ mod paged;
 pub mod plan;
 pub mod weights;
 
-pub use activations::{Activations, Use};
+pub use activations::{Activations, Checkpoint, Use};
 pub use adapter::{Adapter, Lora};
 pub use backward::backward;
 pub use batch::{PackedBatch, Packing};

@@ -145,28 +145,49 @@ pub(super) fn advice(dev: &Device, config: &Config, planner: Planner, room: Room
         }
         alone.push(format!("{} = {low} (now {})", lever.key, lever.now));
     }
-    let narrow = |config: &Config| {
-        let mut config = config.clone();
-        config.model.dtype = "bf16".into();
-        config
-    };
-    let may_narrow = dev.name() != "cpu" && config.model.dtype != "bf16";
-    if may_narrow && fits(&narrow(config))? {
-        alone.push("model.dtype = \"bf16\"".into());
+    let switches = switches(dev, config);
+    for (text, set) in &switches {
+        let mut with = config.clone();
+        set(&mut with);
+        if fits(&with)? {
+            alone.push(text.to_string());
+        }
     }
     if !alone.is_empty() {
         return Ok(format!("it fits with {}", alone.join(", or with ")));
     }
-    let all: Vec<_> = levers.iter().map(|l| format!("{} = {}", l.key, l.least.min(l.now))).collect();
-    let all = all.join(", ");
-    if fits(&least)? {
-        return Ok(format!("it fits with {all} together"));
+    let mut all: Vec<_> = levers.iter().map(|l| format!("{} = {}", l.key, l.least.min(l.now))).collect();
+    let mut best = bytes(&least)?;
+    for (text, set) in switches {
+        if best <= room.free_bytes {
+            break;
+        }
+        let mut next = least.clone();
+        set(&mut next);
+        let less = bytes(&next)?;
+        if less < best {
+            (least, best) = (next, less);
+            all.push(text.into());
+        }
     }
-    if may_narrow && fits(&narrow(&least))? {
-        return Ok(format!("it fits with {all}, model.dtype = \"bf16\" together"));
+    if best <= room.free_bytes {
+        return Ok(format!("it fits with {} together", all.join(", ")));
     }
-    let best = if may_narrow { bytes(&least)?.min(bytes(&narrow(&least))?) } else { bytes(&least)? };
     Ok(format!("with the least settings it still needs {}: take a smaller model or a larger device", mib(best)))
+}
+
+/// A choice that takes less memory: as it is written, and how it is made.
+type Switch = (&'static str, fn(&mut Config));
+
+/// Those that are not made yet, the dearer one last: more work, then other bits.
+fn switches(dev: &Device, config: &Config) -> Vec<Switch> {
+    let layers: Switch = ("train.checkpoint = \"layers\"", |c| c.train.checkpoint = "layers".into());
+    let narrow: Switch = ("model.dtype = \"bf16\"", |c| c.model.dtype = "bf16".into());
+    let may_narrow = dev.name() != "cpu" && config.model.dtype != "bf16";
+    [(layers, config.train.checkpoint == "none"), (narrow, may_narrow)]
+        .into_iter()
+        .filter_map(|(switch, may)| may.then_some(switch))
+        .collect()
 }
 
 /// The plan in one line: each group, and what the device has.

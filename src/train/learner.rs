@@ -117,7 +117,7 @@ impl Learner {
         let how = Learning { micro_batch_tok: n, ..how };
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
         let grads = plan.f32("gradients", "weights", weights.layout.len)?;
-        let acts = Activations::planned(plan, &c, n, n, Use::Train)?;
+        let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
         let batch = PackedBatch::planned(plan, &c, n, n)?;
         let mut b = |name: &str, len| plan.f32("loss", name, len);
         let tokens = TokenBuffers {

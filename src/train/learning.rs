@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Level};
+use crate::model::Checkpoint;
 use crate::ops::loss::PolicyLoss;
 use crate::setup::Setup;
 
@@ -13,6 +14,8 @@ pub struct Learning {
     pub micro_batch_tok: usize,
     /// A group's episodes share the rows of their prompt.
     pub share_prefix: bool,
+    /// What a forward keeps for the backward.
+    pub checkpoint: Checkpoint,
     /// Clip, KL and entropy.
     pub loss: PolicyLoss,
     /// How tokens become one loss.
@@ -37,6 +40,7 @@ impl Learning {
         Learning {
             micro_batch_tok: g.micro_batch_tokens,
             share_prefix: setup.config.train.share_prefix,
+            checkpoint: setup.config.checkpoint(),
             loss: setup.policy_loss(),
             aggregation: match l.aggregation.as_str() {
                 "sequence_mean" => Aggregation::SequenceMean,
@@ -72,6 +76,7 @@ impl Default for Learning {
         Learning {
             micro_batch_tok: 8192,
             share_prefix: true,
+            checkpoint: Checkpoint::None,
             loss: PolicyLoss::default(),
             aggregation: Aggregation::TokenMean,
             sequence_ratio: false,

@@ -154,7 +154,8 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     if let Some(seller) = seller.clone().filter(|_| apart) {
         Weights::planned_frozen(plan, "frozen seller", seller)?;
     }
-    let how = Learning { micro_batch_tok: config.grpo.micro_batch_tokens, ..Learning::default() };
+    let (micro_batch_tok, checkpoint) = (config.grpo.micro_batch_tokens, config.checkpoint());
+    let how = Learning { micro_batch_tok, checkpoint, ..Learning::default() };
     Trainer::planned(plan, config, (base, seller), Default::default(), how).map(drop)
 }
 
