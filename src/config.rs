@@ -291,6 +291,8 @@ pub struct OptimConfig {
     pub schedule: String,
     /// Non-finite steps in a row after which training stops.
     pub max_bad_steps: usize,
+    /// `f32`, or `bf16`: how moments are stored.
+    pub moments: String,
 }
 
 /// The inference engine's sizes.

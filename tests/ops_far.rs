@@ -360,7 +360,8 @@ fn sample_far_rows() {
 #[test]
 fn adamw() {
     let [g, w, m, v] = [1, 2, 3, 4].map(|s| normal(300, s).iter().map(|x| x.abs()).collect::<Vec<_>>());
-    let how = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, step: 2 };
+    let how =
+        AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, grad_scale: 1.0, step: 2, element: 0 };
     same_far_and_near(2, FAR, |dev, before| {
         let n = before + 300;
         let [g, mut w, mut m, mut v] = [&g, &w, &m, &v].map(|x| ending(dev, n, x));

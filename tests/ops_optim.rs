@@ -38,7 +38,7 @@ fn rounded(dev: &Device, g: &[f32], wmv: [&[f32]; 3]) -> Buffer {
 }
 
 const ADAMW: AdamW =
-    AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 0.5, step: 1 };
+    AdamW { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, grad_scale: 0.5, step: 1, element: 0 };
 
 #[test]
 fn grad_norm_lets_nan_through() {

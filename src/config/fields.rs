@@ -340,6 +340,12 @@ impl OptimConfig {
                 "Non-finite steps in a row after which training stops.",
                 Count(&mut self.max_bad_steps, 1),
             ),
+            field(
+                "moments",
+                "",
+                "How AdamW's moments are stored; bf16 takes half the memory and rounds them by chance.",
+                Choice(&mut self.moments, &["f32", "bf16"]),
+            ),
         ]
     }
 }
@@ -443,6 +449,7 @@ impl Default for Config {
                 grad_clip: 1.0,
                 schedule: "linear".into(),
                 max_bad_steps: 3,
+                moments: "f32".into(),
             },
             engine: EngineConfig { pages: 0, max_rows: 2048, graphs: false },
             eval: EvalConfig { rollouts: 4, best_of: 8, products: 0, min_p: 0.02, seller: "base".into() },

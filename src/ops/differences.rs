@@ -189,7 +189,8 @@ fn policy(lp: &[f64], reference: &[f64], a: &[f64], how: PolicyLoss) -> (Vec<f64
 #[test]
 fn adamw_by_hand() {
     use crate::ops::optim::AdamW;
-    let mut how = AdamW { lr: 0.5, beta1: 0.5, beta2: 0.75, eps: 0.0, weight_decay: 0.25, grad_scale: 1.0, step: 1 };
+    let mut how =
+        AdamW { lr: 0.5, beta1: 0.5, beta2: 0.75, eps: 0.0, weight_decay: 0.25, grad_scale: 1.0, step: 1, element: 0 };
     // The first step moves by lr times the gradient's sign, whatever its size, and by the decay.
     let (w, m, v) = optim::adamw_step(&[3.0, -0.1], &[2.0, 2.0], &[0.0; 2], &[0.0; 2], how);
     equal(&w, &[2.0 - 0.5 * (1.0 + 0.5), 2.0 - 0.5 * (-1.0 + 0.5)]);

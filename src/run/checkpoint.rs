@@ -10,10 +10,11 @@
 //! The one idea: a checkpoint appears by one rename, after every byte of it is on disk, and only then does `latest` name it.
 //! Noise is counter-based and the order of products a function of the step, so the step is the whole data and RNG cursor.
 
-use crate::device::Device;
+use crate::device::{Buffer, DType, Device};
 use crate::disk::{UNFINISHED, sync_dir, write_atomic};
 use crate::error::{Error, Result};
 use crate::train::optimizer::Optimizer;
+use half::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -140,11 +141,23 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|e| Error::io(path, format!("cannot write: {e}")))
 }
 
+/// A number type as safetensors names it.
+fn stored(dtype: DType) -> Dtype {
+    if dtype == DType::Bf16 { Dtype::BF16 } else { Dtype::F32 }
+}
+
 fn write_moments(path: &Path, dev: &Device, optimizer: &Optimizer) -> Result<()> {
-    let moments = [("m", dev.download::<f32>(optimizer.m.view())?), ("v", dev.download::<f32>(optimizer.v.view())?)];
+    let moments = [("m", &optimizer.m), ("v", &optimizer.v)];
+    let bytes = |of: &Buffer| -> Result<Vec<u8>> {
+        Ok(match of.dtype() {
+            DType::Bf16 => bytemuck::cast_slice(&dev.download::<bf16>(of.view())?).to_vec(),
+            _ => bytemuck::cast_slice(&dev.download::<f32>(of.view())?).to_vec(),
+        })
+    };
+    let data: Vec<Vec<u8>> = moments.iter().map(|(_, of)| bytes(of)).collect::<Result<_>>()?;
     let mut views = Vec::new();
-    for (name, data) in &moments {
-        let view = TensorView::new(Dtype::F32, vec![data.len()], bytemuck::cast_slice(data));
+    for ((name, of), data) in moments.iter().zip(&data) {
+        let view = TensorView::new(stored(of.dtype()), vec![of.len()], data);
         views.push((*name, view.map_err(|e| Error::data(path, e))?));
     }
     let bytes = safetensors::serialize(views, None).map_err(|e| Error::data(path, e))?;
@@ -233,12 +246,25 @@ pub fn restore_optimizer(at: &Path, state: &State, dev: &Device, optimizer: &mut
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| Error::data(&path, e))?;
     for (name, buffer) in [("m", &mut optimizer.m), ("v", &mut optimizer.v)] {
         let tensor = tensors.tensor(name).map_err(|e| Error::data(&path, e))?;
-        if tensor.dtype() != Dtype::F32 || tensor.data().len() != buffer.size_bytes() {
+        if tensor.dtype() != stored(buffer.dtype()) {
+            let what = format!(
+                "`{name}` is {:?}, the run's optim.moments is {}; resume with the type it was saved in",
+                tensor.dtype(),
+                buffer.dtype().name()
+            );
+            return Err(Error::data(&path, what));
+        }
+        if tensor.data().len() != buffer.size_bytes() {
             let what = format!("`{name}` holds {} bytes, the model needs {}", tensor.data().len(), buffer.size_bytes());
             return Err(Error::data(&path, what));
         }
-        let data: Vec<f32> = tensor.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
-        dev.write(buffer.view_mut(), &data);
+        if buffer.dtype() == DType::Bf16 {
+            let data: Vec<bf16> = tensor.data().chunks_exact(2).map(bytemuck::pod_read_unaligned).collect();
+            dev.write(buffer.view_mut(), &data);
+        } else {
+            let data: Vec<f32> = tensor.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
+            dev.write(buffer.view_mut(), &data);
+        }
     }
     optimizer.step = state.updates;
     optimizer.skipped = state.skipped;
@@ -301,7 +327,7 @@ fn remove_old(all: &Path, keep: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::optimizer::{Hyper, Part};
+    use crate::train::optimizer::{Hyper, Moments, Part};
 
     fn optimizer(dev: &Device) -> Optimizer {
         let mut o = Optimizer::new(dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10).unwrap();
@@ -359,6 +385,30 @@ mod tests {
         let mut other = Optimizer::new(&dev, [Part { range: 0..5, decays: true }], Hyper::default(), 10).unwrap();
         let message = restore_optimizer(&at, &back, &dev, &mut other).unwrap_err().to_string();
         assert!(message.contains("holds 16 bytes, the model needs 20"), "{message}");
+    }
+
+    #[test]
+    fn moments_in_bf16_come_back_and_go_on_to_the_bit_and_are_refused_where_f32_is_held() {
+        let (dir, dev) = (tempfile::tempdir().unwrap(), Device::open("cpu", 1).unwrap());
+        let hyper = Hyper { moments: Moments::Bf16, ..Hyper::default() };
+        let fresh = |hyper| Optimizer::new(&dev, [Part { range: 0..99, decays: true }], hyper, 10).unwrap();
+        let g: Vec<f32> = (0..99).map(|i| (i as f32 * 0.37).sin()).collect();
+        let (g, mut w) = (dev.upload(&g).unwrap(), dev.upload(&[0.5f32; 99]).unwrap());
+        let mut first = fresh(hyper);
+        for _ in 0..3 {
+            first.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
+        }
+        let at = save(dir.path(), 2, &dev, &first, state(3), "", model).unwrap();
+        let mut second = fresh(hyper);
+        restore_optimizer(&at, &state(3), &dev, &mut second).unwrap();
+        let mut copy = dev.upload(&dev.to_vec::<f32>(w.view())).unwrap();
+        first.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
+        second.update(&dev, copy.view_mut(), g.view(), 0.0).unwrap();
+        let moments = |o: &Optimizer| [&o.m, &o.v].map(|x| dev.to_vec::<bf16>(x.view()));
+        assert_eq!(moments(&first), moments(&second));
+        assert_eq!(dev.to_vec::<f32>(w.view()), dev.to_vec::<f32>(copy.view()));
+        let wide = restore_optimizer(&at, &state(3), &dev, &mut fresh(Hyper::default())).unwrap_err().to_string();
+        assert!(wide.contains("`m` is BF16, the run's optim.moments is f32"), "{wide}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Memory of a command before it begins: what it will hold on its device, and what to change when that does not fit.
 //!
 //! The one idea: every plan is made by the code that allocates, run dry on the models' shapes, so that what would fit is
-//! computed by planning again, not guessed. The settings it names never change a result but `model.dtype`. What is free is what
-//! the process may really take (`device/room.rs`), in the measure of what limits it.
+//! computed by planning again, not guessed. The settings it names never change a result but `optim.moments` and `model.dtype`.
+//! What is free is what the process may really take (`device/room.rs`), in the measure of what limits it.
 
 use crate::config::Config;
 use crate::device::{Device, Room};
@@ -182,9 +182,11 @@ type Switch = (&'static str, fn(&mut Config));
 /// Those that are not made yet, the dearer one last: more work, then other bits.
 fn switches(dev: &Device, config: &Config) -> Vec<Switch> {
     let layers: Switch = ("train.checkpoint = \"layers\"", |c| c.train.checkpoint = "layers".into());
+    let moments: Switch = ("optim.moments = \"bf16\"", |c| c.optim.moments = "bf16".into());
     let narrow: Switch = ("model.dtype = \"bf16\"", |c| c.model.dtype = "bf16".into());
     let may_narrow = dev.name() != "cpu" && config.model.dtype != "bf16";
-    [(layers, config.train.checkpoint == "none"), (narrow, may_narrow)]
+    let wide = config.optim.moments == "f32";
+    [(layers, config.train.checkpoint == "none"), (moments, wide), (narrow, may_narrow)]
         .into_iter()
         .filter_map(|(switch, may)| may.then_some(switch))
         .collect()

@@ -24,7 +24,7 @@ use crate::ops::loss::{Kl, Objective, PolicyLoss};
 use crate::remote::Desk;
 use crate::rollout::{Player, RemoteVoice, Voice};
 use crate::text::Chat;
-use crate::train::optimizer::{Hyper, Schedule};
+use crate::train::optimizer::{Hyper, Moments, Schedule};
 use std::sync::Arc;
 
 /// A config and what it names.
@@ -195,9 +195,15 @@ impl Setup {
             },
             max_grad_norm: o.grad_clip,
             max_skipped_steps: o.max_bad_steps as u64,
+            moments: moments(&self.config),
             ..Hyper::default()
         }
     }
+}
+
+/// How the optimizer's moments are stored.
+pub fn moments(config: &Config) -> Moments {
+    if config.optim.moments == "bf16" { Moments::Bf16 } else { Moments::F32 }
 }
 
 /// See [`Setup::engine_config`].

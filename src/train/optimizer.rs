@@ -24,6 +24,27 @@ pub enum Schedule {
     Cosine,
 }
 
+/// How moments are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moments {
+    /// As they are computed.
+    #[default]
+    F32,
+    /// Rounded by chance to half the memory: see [`ops::optim::adamw_step`].
+    Bf16,
+}
+
+impl Moments {
+    /// The number type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Moments::F32 => DType::F32,
+            Moments::Bf16 => DType::Bf16,
+        }
+    }
+}
+
 /// The optimizer's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -48,6 +69,8 @@ pub struct Hyper {
     pub max_grad_norm: f32,
     /// Skipped updates in a row after which training stops.
     pub max_skipped_steps: u64,
+    /// How moments are stored.
+    pub moments: Moments,
 }
 
 impl Default for Hyper {
@@ -63,6 +86,7 @@ impl Default for Hyper {
             final_lr_ratio: 0.1,
             max_grad_norm: 1.0,
             max_skipped_steps: 5,
+            moments: Moments::F32,
         }
     }
 }
@@ -123,7 +147,7 @@ pub struct Optimizer {
     pub skipped: u64,
     /// Updates skipped in a row, up to now.
     pub skipped_in_a_row: u64,
-    /// First moments `[N]`.
+    /// First moments `[N]`, of the type that the settings name.
     pub m: Buffer,
     /// Second moments `[N]`.
     pub v: Buffer,
@@ -167,8 +191,8 @@ impl Optimizer {
             step: 0,
             skipped: 0,
             skipped_in_a_row: 0,
-            m: plan.f32(GROUP, "first moments", n)?,
-            v: plan.f32(GROUP, "second moments", n)?,
+            m: plan.buffer(GROUP, "first moments", hyper.moments.dtype(), n)?,
+            v: plan.buffer(GROUP, "second moments", hyper.moments.dtype(), n)?,
             parts,
             norm: plan.f32(GROUP, "norm", 1)?,
             parts_of_norm: plan.buffer(GROUP, "parts of the norm", DType::U64, ops::optim::GRAD_NORM_PARTS)?,
@@ -201,7 +225,8 @@ impl Optimizer {
         let Hyper { beta1, beta2, eps, weight_decay, .. } = self.hyper;
         for Part { range, decays } in &self.parts {
             let weight_decay = if *decays { weight_decay } else { 0.0 };
-            let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step: self.step };
+            let (step, element) = (self.step, range.start as u64);
+            let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
             let (m, v) = (self.m.at_mut(range.clone()), self.v.at_mut(range.clone()));
             let w = weights.reborrow().at(range.clone());
             ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, None, how)?;
@@ -265,6 +290,28 @@ mod tests {
         for (got, want) in dev.to_vec::<f32>(w.view()).iter().zip([0.85, 1.05, 0.85, 0.9, 1.1]) {
             assert!((got - want).abs() < 1e-6, "got {got}, want {want}");
         }
+    }
+
+    #[test]
+    fn moments_in_bf16_keep_their_mean_where_the_nearest_would_never_fall() {
+        let dev = dev();
+        let n = 4096;
+        let hyper = Hyper { moments: Moments::Bf16, beta2: 0.999, max_grad_norm: 0.0, ..Hyper::default() };
+        let mut opt = Optimizer::new(&dev, [Part { range: 0..n, decays: true }], hyper, 1000).unwrap();
+        let mut w = dev.upload(&vec![0f32; n]).unwrap();
+        let (one, zero) = (dev.upload(&vec![1f32; n]).unwrap(), dev.upload(&vec![0f32; n]).unwrap());
+        opt.update(&dev, w.view_mut(), one.view(), 0.0).unwrap();
+        for _ in 0..200 {
+            opt.update(&dev, w.view_mut(), zero.view(), 0.0).unwrap();
+        }
+        let v: Vec<half::bf16> = dev.to_vec(opt.v.view());
+        let mean = v.iter().map(|v| v.to_f64()).sum::<f64>() / n as f64;
+        let want = 0.001 * 0.999f64.powi(200);
+        // A step of bf16 is up to 1/128 of a number; the mean of so many, rounded 200 times, is far nearer.
+        assert!((mean / want - 1.0).abs() < 2e-3, "mean {mean:e}, want {want:e}");
+        let mut nearest = half::bf16::from_f32(0.001);
+        (0..200).for_each(|_| nearest = half::bf16::from_f32(nearest.to_f32() * 0.999));
+        assert_eq!(nearest, half::bf16::from_f32(0.001), "the nearest stays");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::run::checkpoint::{self, State};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
 use crate::setup::base;
-use crate::setup::{Frozen, Setup, engine_config};
+use crate::setup::{Frozen, Setup, engine_config, moments};
 use crate::tasks::credit::Credited;
 use crate::tasks::{self, Draw, Task};
 use crate::text::Transcript;
@@ -156,7 +156,8 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     }
     let (micro_batch_tok, checkpoint) = (config.grpo.micro_batch_tokens, config.checkpoint());
     let how = Learning { micro_batch_tok, checkpoint, ..Learning::default() };
-    Trainer::planned(plan, config, (base, seller), Default::default(), how).map(drop)
+    let hyper = Hyper { moments: moments(config), ..Hyper::default() };
+    Trainer::planned(plan, config, (base, seller), hyper, how).map(drop)
 }
 
 /// The learner, the task, and the two engines that play.

@@ -1,7 +1,9 @@
 //! The optimizer's ops on the CPU.
 
+use crate::device::Element;
 use crate::device::cpu::Cpu;
 use crate::device::cpu::pool::Shared;
+use crate::noise::Noise;
 use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
 use half::bf16;
 
@@ -50,24 +52,67 @@ fn part_squares(g: &[f32]) -> f64 {
     acc.iter().fold(0f64, |a, b| a + b)
 }
 
+/// A moment as it is stored.
+pub trait Moment: Element + Send + Sync {
+    /// Noise for both moments of an element, or nothing.
+    fn chance(noise: Noise, element: u64) -> u32;
+    /// In f32, exactly.
+    fn wide(self) -> f32;
+    /// Rounded, by 16 bits of chance.
+    fn of(x: f32, chance: u32) -> Self;
+}
+
+impl Moment for f32 {
+    #[inline(always)]
+    fn chance(_: Noise, _: u64) -> u32 {
+        0
+    }
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn of(x: f32, _: u32) -> f32 {
+        x
+    }
+}
+
+impl Moment for bf16 {
+    #[inline(always)]
+    fn chance(noise: Noise, element: u64) -> u32 {
+        noise.bits(element) as u32
+    }
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+    #[inline(always)]
+    fn of(x: f32, chance: u32) -> bf16 {
+        bf16::from_bits((x.to_bits().wrapping_add(chance) >> 16) as u16)
+    }
+}
+
 /// See [`crate::ops::optim::adamw_step`].
-pub fn adamw_step(cpu: &Cpu, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32], how: AdamW) {
+pub fn adamw_step<M: Moment>(cpu: &Cpu, g: &[f32], w: &mut [f32], m: &mut [M], v: &mut [M], how: AdamW) {
+    let noise = Noise::new(0, how.step);
     let (c1, c2) = how.corrections();
     let (w, m, v) = (Shared::new(w), Shared::new(m), Shared::new(v));
     cpu.rows(
         g.len(),
         1,
         #[inline(always)]
-        |first, n| {
+        |at, n| {
             // SAFETY: each part is one task's.
-            let (w, m, v) = unsafe { (w.part(first, n), m.part(first, n), v.part(first, n)) };
-            let g = &g[first..][..n];
+            let (w, m, v) = unsafe { (w.part(at, n), m.part(at, n), v.part(at, n)) };
+            let g = &g[at..][..n];
             for i in 0..n {
                 let g = g[i] * how.grad_scale;
-                m[i] = how.beta1 * m[i] + (1.0 - how.beta1) * g;
-                v[i] = how.beta2 * v[i] + (1.0 - how.beta2) * g * g;
-                let update = m[i] * c1 / ((v[i] * c2).sqrt() + how.eps);
+                let first = how.beta1 * m[i].wide() + (1.0 - how.beta1) * g;
+                let second = how.beta2 * v[i].wide() + (1.0 - how.beta2) * g * g;
+                let update = first * c1 / ((second * c2).sqrt() + how.eps);
                 w[i] -= how.lr * (update + how.weight_decay * w[i]);
+                let chance = M::chance(noise, how.element + (at + i) as u64);
+                (m[i], v[i]) = (M::of(first, chance & 0xFFFF), M::of(second, chance >> 16));
             }
         },
     );

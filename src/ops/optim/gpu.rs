@@ -36,12 +36,12 @@ pub fn adamw_step(
     how: AdamW,
 ) -> Result<()> {
     let (n, (c1, c2)) = (g.len(), how.corrections());
-    let floats = [("g", g.dtype()), ("w", w.dtype()), ("m", m.dtype()), ("v", v.dtype())];
-    holds("adamw_step", DType::F32, &floats)?;
+    holds("adamw_step", DType::F32, &[("g", g.dtype()), ("w", w.dtype())])?;
+    let kernel = if m.dtype() == DType::Bf16 { "adamw_step_bf16" } else { "adamw_step_f32" };
     holds("adamw_step", DType::Bf16, &[("w_bf16", w_bf16.as_ref().map_or(DType::Bf16, ViewMut::dtype))])?;
     gpu.launch(
         &Launch {
-            kernel: "adamw_step",
+            kernel,
             op: "adamw_step",
             grid: [n.div_ceil(256) as u32, 1, 1],
             block: [256, 1, 1],
@@ -63,6 +63,8 @@ pub fn adamw_step(
             Arg::F32(how.grad_scale),
             Arg::F32(c1),
             Arg::F32(c2),
+            Arg::U64(how.step),
+            Arg::U64(how.element),
         ],
     )
 }

@@ -6,8 +6,10 @@ pub(crate) mod gpu;
 pub mod oracle;
 
 use super::want;
-use crate::device::{Device, View, ViewMut};
+use crate::device::gpu::by_dtype;
+use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
+use half::bf16;
 
 /// Parts of a sum over a whole gradient, and elements (u64) of the workspace of [`grad_norm`].
 pub const GRAD_NORM_PARTS: usize = 1024;
@@ -39,8 +41,10 @@ pub struct AdamW {
     pub weight_decay: f32,
     /// Factor of the gradient: clipping.
     pub grad_scale: f32,
-    /// Number of this step, from 1: bias correction.
+    /// Number of this step, from 1: bias correction; and the noise of moments in bf16.
     pub step: u64,
+    /// Number of the first of these weights among all that have noise of their own.
+    pub element: u64,
 }
 
 impl AdamW {
@@ -54,7 +58,11 @@ impl AdamW {
 }
 
 /// One AdamW update of w `[N]` with its gradient g and moments m, v, all `[N]`; w_bf16 `[N]`, when there is one, becomes
-/// a rounded copy of w.
+/// a rounded copy of w. All f32; m and v may both be bf16.
+///
+/// Moments in bf16 are rounded where they are stored, up or down by chance, so that their mean is kept (Gupta et al. 2015,
+/// arXiv:1502.02551). Rounded to the nearest, a second moment whose decay `1 - beta2` is less than half a step of bf16, 1/512,
+/// would never fall. The noise is a function of `(step, element)`.
 ///
 /// Source: Loshchilov and Hutter 2017, arXiv:1711.05101, alg. 2.
 pub fn adamw_step(
@@ -70,10 +78,15 @@ pub fn adamw_step(
     want("adamw_step", "m [N]", m.len(), g.len())?;
     want("adamw_step", "v [N]", v.len(), g.len())?;
     want("adamw_step", "w_bf16 [N]", w_bf16.as_ref().map_or(g.len(), ViewMut::len), g.len())?;
-    let _span = dev.op("adamw_step", || cost::adamw_step(g.len(), w_bf16.is_some()));
+    let _span = dev.op("adamw_step", || cost::adamw_step(g.len(), m.dtype(), w_bf16.is_some()));
+    let narrow = by_dtype("adamw_step", &[m.dtype(), v.dtype()])? == DType::Bf16;
     match dev {
         Device::Cpu(cpu) => {
-            cpu::adamw_step(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how);
+            if narrow {
+                cpu::adamw_step::<bf16>(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how);
+            } else {
+                cpu::adamw_step::<f32>(cpu, g.host(), w.host_mut(), m.host_mut(), v.host_mut(), how);
+            }
             if let Some(w_bf16) = &mut w_bf16 {
                 cpu::round(cpu, w.host_mut(), w_bf16.host_mut());
             }
@@ -85,6 +98,7 @@ pub fn adamw_step(
 
 /// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
 pub mod cost {
+    use crate::device::DType;
     use crate::device::record::Cost;
     use crate::ops::cost;
 
@@ -94,7 +108,7 @@ pub mod cost {
     }
 
     /// N weights, their gradients and moments; a copy in bf16 when there is one.
-    pub fn adamw_step(n: usize, has_copy: bool) -> Cost {
-        cost(17 * n, (28 + 2 * has_copy as usize) * n, "N", [n, 0, 0])
+    pub fn adamw_step(n: usize, moments: DType, has_copy: bool) -> Cost {
+        cost(17 * n, (12 + 4 * moments.size() + 2 * has_copy as usize) * n, "N", [n, 0, 0])
     }
 }

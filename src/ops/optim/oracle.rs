@@ -1,6 +1,8 @@
 //! The optimizer: the sum of squares, and AdamW.
 
+use crate::noise::Noise;
 use crate::ops::optim::AdamW;
+use half::bf16;
 
 /// Sum of squares; see [`crate::ops::optim::grad_norm`].
 pub fn grad_norm(g: &[f64]) -> f64 {
@@ -10,7 +12,7 @@ pub fn grad_norm(g: &[f64]) -> f64 {
 /// Returns the new w, m, v; see [`crate::ops::optim::adamw_step`].
 ///
 /// `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`, `w -= lr (m^ / (sqrt(v^) + eps) + decay w)`, with
-/// `m^ = m / (1 - b1^t)`, `v^ = v / (1 - b2^t)` and g scaled first.
+/// `m^ = m / (1 - b1^t)`, `v^ = v / (1 - b2^t)` and g scaled first. What moments in bf16 are rounded to, [`rounded`] says.
 pub fn adamw_step(g: &[f64], w: &[f64], m: &[f64], v: &[f64], how: AdamW) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let (b1, b2, t) = (how.beta1 as f64, how.beta2 as f64, how.step as i32);
     let g: Vec<f64> = g.iter().map(|g| g * how.grad_scale as f64).collect();
@@ -22,4 +24,13 @@ pub fn adamw_step(g: &[f64], w: &[f64], m: &[f64], v: &[f64], how: AdamW) -> (Ve
     };
     let w = (0..w.len()).map(step).collect();
     (w, m, v)
+}
+
+/// A moment of an element, 0 for the first and 1 for the second, as bf16 stores it: down, towards zero, or up by one step, the
+/// latter with the probability of its share of the way there.
+pub fn rounded(x: f32, which: usize, how: AdamW, element: usize) -> bf16 {
+    let chance = Noise::new(0, how.step).bits(how.element + element as u64) >> (16 * which) & 0xFFFF;
+    let down = x.to_bits() >> 16;
+    let share = x.to_bits() & 0xFFFF;
+    bf16::from_bits((down + (u64::from(share) + chance > 0xFFFF) as u32) as u16)
 }
