@@ -30,6 +30,7 @@ pub mod report;
 pub mod rollout;
 pub mod run;
 pub mod selftest;
+pub mod serve;
 pub mod setup;
 pub mod sft;
 pub mod tasks;

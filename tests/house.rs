@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("train", "the algorithm: knows no task by name"),
     ("sft", "supervision: dialogues, demonstrations of a task's format"),
     ("report selftest profile", "what people look at"),
+    ("serve", "what a model says, over HTTP"),
     ("cli", "knows all"),
 ];
 

@@ -19,6 +19,7 @@ pub mod progress;
 pub mod report;
 mod sampling;
 pub mod score;
+pub mod serve;
 pub mod sft;
 mod shell;
 pub mod show;
@@ -76,6 +77,8 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Write text with any model, from a prompt, a chat message or a file of them
     Generate(generate::GenerateArgs),
+    /// Serve a model over HTTP, as OpenAI's clients ask for it
+    Serve(serve::ServeArgs),
     /// Print the resolved config as TOML, every key with its unit and what it does
     Config(config::ConfigArgs),
     /// Make a new model folder: random weights, or supervised on generated dialogues
@@ -252,6 +255,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Eval(args) => eval::run(args, globals),
         Command::Chat(args) => chat::run(args, globals),
         Command::Generate(args) => generate::run(args, globals),
+        Command::Serve(args) => serve::run(args, globals),
         Command::Config(args) => config::run(args, globals),
         Command::Init(args) => init::run(args, globals),
         Command::Sft(args) => sft::run(args, globals),
@@ -267,7 +271,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, generate, score, show, init, sft, config, products, doctor, profile or report; see haggle --help"
+        return "name a command: train, eval, chat, generate, serve, score, show, init, sft, config, products, doctor, profile or report; see haggle --help"
             .into();
     }
     let text = e.to_string();

@@ -1,8 +1,8 @@
-//! Requests through the engine, as many at a time as it has seats for.
+//! Requests through the engine: one of them, heard step by step; or a list, as many at a time as it has seats for.
 
 use super::stream::Stream;
 use crate::error::{Error, Result};
-use crate::infer::{Engine, NoiseKey, Sampling, SeqId};
+use crate::infer::{Engine, NoiseKey, Sampling, SeqId, Turn};
 use crate::model::Weights;
 use crate::noise::Noise;
 use crate::text::Tokenizer;
@@ -78,13 +78,78 @@ pub enum Heard<'a> {
     Answer(Answer),
 }
 
-/// A request in the engine.
-struct Live<'a> {
-    request: usize,
+/// A request in the engine, from its first token to the last.
+#[derive(Debug)]
+pub struct Answering<'a> {
     seq: SeqId,
     stream: Stream<'a>,
     /// Ids that were taken.
     seen: usize,
+}
+
+/// What a step brought a request: a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is now sure of the text, beyond what was told before.
+    pub text: String,
+    /// Where the token ends the answer, why.
+    pub finish: Option<Finish>,
+}
+
+impl<'a> Answering<'a> {
+    /// Gives a request a seat in the engine; [`Answering::release`] takes it back.
+    ///
+    /// # Errors
+    /// As [`Engine::add`].
+    pub fn begin(engine: &mut Engine, tokenizer: &'a Tokenizer, request: &Request, how: &How) -> Result<Answering<'a>> {
+        let noise = Noise::new(how.seed, GENERATE).child(request.label).child(request.sample);
+        // Several tokens may end an answer: they are looked for here.
+        let sampling = Sampling { stop: -1, ..how.sampling };
+        let seq = engine.add(&request.prompt, sampling, NoiseKey { seed: noise.seed, stream: noise.stream })?;
+        Ok(Answering { seq, stream: Stream::new(tokenizer, &how.stops), seen: 0 })
+    }
+
+    /// Its turn in the engine so far.
+    pub fn turn<'e>(&self, engine: &'e Engine) -> Turn<'e> {
+        engine.turn(self.seq)
+    }
+
+    /// What a step brought, where it brought anything: a long prompt takes several, and a turn without pages waits.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a logprob is not finite.
+    pub fn hear(&mut self, engine: &Engine, how: &How) -> Result<Option<Step>> {
+        let (turn, all) = (self.turn(engine), engine.ids(self.seq).len());
+        let last = turn.ids.last().zip(turn.logprobs.last()).filter(|_| turn.ids.len() > self.seen);
+        let Some((&id, &logprob)) = last else { return Ok(None) };
+        self.seen += 1;
+        if !logprob.is_finite() {
+            return Err(Error::data("model", "computes logprobs that are not finite: its weights are too large"));
+        }
+        let ended = how.ends.contains(&id);
+        let mut text = if ended { String::new() } else { self.stream.push(id) };
+        let finish = match () {
+            () if ended || self.stream.stopped() => Some(Finish::Stop),
+            () if turn.ids.len() >= how.sampling.max_new_tokens => Some(Finish::Length),
+            () if all >= engine.context() => Some(Finish::Context),
+            () => None,
+        };
+        if finish.is_some() {
+            text += &self.stream.end();
+        }
+        Ok(Some(Step { text, finish }))
+    }
+
+    /// Gives its seat and its pages back, whether its turn is over or not.
+    pub fn release(self, engine: &mut Engine) {
+        engine.release(self.seq);
+    }
+}
+
+/// A request of a list.
+struct Live<'a> {
+    request: usize,
+    answering: Answering<'a>,
     text: String,
 }
 
@@ -103,9 +168,8 @@ pub fn run(
     let (seats, mut next, mut live) = (engine.seats(), 0, Vec::<Live>::new());
     while next < requests.len() || !live.is_empty() {
         while next < requests.len() && live.len() < seats {
-            let seq = begin(engine, &requests[next], how)?;
-            let stream = Stream::new(tokenizer, &how.stops);
-            live.push(Live { request: next, seq, stream, seen: 0, text: String::new() });
+            let answering = Answering::begin(engine, tokenizer, &requests[next], how)?;
+            live.push(Live { request: next, answering, text: String::new() });
             next += 1;
         }
         engine.step(weights)?;
@@ -113,7 +177,7 @@ pub fn run(
         for mut one in live {
             match hear(engine, &mut one, how, heard)? {
                 Some(answer) => {
-                    engine.release(one.seq);
+                    one.answering.release(engine);
                     heard(one.request, Heard::Answer(answer))?;
                 }
                 None => going.push(one),
@@ -124,13 +188,6 @@ pub fn run(
     Ok(())
 }
 
-fn begin(engine: &mut Engine, request: &Request, how: &How) -> Result<SeqId> {
-    let noise = Noise::new(how.seed, GENERATE).child(request.label).child(request.sample);
-    // Several tokens may end an answer: they are looked for here.
-    let sampling = Sampling { stop: -1, ..how.sampling };
-    engine.add(&request.prompt, sampling, NoiseKey { seed: noise.seed, stream: noise.stream })
-}
-
 /// Takes what a step brought a request: its text, and the answer where that ends it.
 fn hear(
     engine: &Engine,
@@ -138,30 +195,12 @@ fn hear(
     how: &How,
     heard: &mut dyn FnMut(usize, Heard) -> Result<()>,
 ) -> Result<Option<Answer>> {
-    let (turn, all) = (engine.turn(one.seq), engine.ids(one.seq).len());
-    // A long prompt takes several steps, and a turn without pages waits.
-    let Some((&id, &logprob)) = turn.ids.last().zip(turn.logprobs.last()).filter(|_| turn.ids.len() > one.seen) else {
-        return Ok(None);
-    };
-    one.seen += 1;
-    if !logprob.is_finite() {
-        return Err(Error::data("model", "computes logprobs that are not finite: its weights are too large"));
+    let Some(Step { text, finish }) = one.answering.hear(engine, how)? else { return Ok(None) };
+    if !text.is_empty() {
+        one.text.push_str(&text);
+        heard(one.request, Heard::Text(&text))?;
     }
-    let ended = how.ends.contains(&id);
-    let mut new = if ended { String::new() } else { one.stream.push(id) };
-    let finish = match () {
-        () if ended || one.stream.stopped() => Some(Finish::Stop),
-        () if turn.ids.len() >= how.sampling.max_new_tokens => Some(Finish::Length),
-        () if all >= engine.context() => Some(Finish::Context),
-        () => None,
-    };
-    if finish.is_some() {
-        new += &one.stream.end();
-    }
-    if !new.is_empty() {
-        one.text.push_str(&new);
-        heard(one.request, Heard::Text(&new))?;
-    }
+    let turn = one.answering.turn(engine);
     let answer = |finish| Answer {
         text: std::mem::take(&mut one.text),
         ids: turn.ids.to_vec(),

@@ -8,6 +8,6 @@ mod answers;
 pub mod defaults;
 mod stream;
 
-pub use answers::{Answer, Finish, Heard, How, Request, run};
+pub use answers::{Answer, Answering, Finish, Heard, How, Request, Step, run};
 pub use defaults::Defaults;
 pub use stream::Stream;

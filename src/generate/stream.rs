@@ -9,7 +9,7 @@ use crate::text::Tokenizer;
 #[derive(Debug)]
 pub struct Stream<'a> {
     tokenizer: &'a Tokenizer,
-    stops: &'a [String],
+    stops: Vec<String>,
     /// The begin of a character.
     bytes: Vec<u8>,
     /// The begin of a stop string, perhaps.
@@ -19,8 +19,8 @@ pub struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     /// An empty text that ends before the first of `stops`, none of which is empty.
-    pub fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Stream<'a> {
-        Stream { tokenizer, stops, bytes: vec![], held: String::new(), stopped: false }
+    pub fn new(tokenizer: &'a Tokenizer, stops: &[String]) -> Stream<'a> {
+        Stream { tokenizer, stops: stops.to_vec(), bytes: vec![], held: String::new(), stopped: false }
     }
 
     /// Takes an id, and gives out what is sure to stay. Nothing any more once a stop string was found.

@@ -28,6 +28,8 @@ pub(super) struct Batch {
     pub top_p: Vec<f32>,
     /// `[M]`
     pub min_p: Vec<f32>,
+    /// `[M]` likeliest tokens to be told, on the host's side alone.
+    pub likeliest: Vec<usize>,
     /// `[M, 3]` seed, stream, position of the token to be sampled.
     pub key: Vec<u64>,
     /// Page copies (from, to), in order, before anything else.
@@ -54,6 +56,7 @@ impl Batch {
             top_k: Vec::with_capacity(max_seqs),
             top_p: Vec::with_capacity(max_seqs),
             min_p: Vec::with_capacity(max_seqs),
+            likeliest: Vec::with_capacity(max_seqs),
             key: Vec::with_capacity(3 * max_seqs),
             copies: Vec::with_capacity(max_seqs.max(n_pages)),
             tables: vec![0; max_seqs * table_width],
@@ -85,6 +88,7 @@ impl Batch {
         self.top_k.clear();
         self.top_p.clear();
         self.min_p.clear();
+        self.likeliest.clear();
         self.key.clear();
         self.copies.clear();
     }
@@ -103,6 +107,7 @@ impl Batch {
         self.top_k.push(seq.sampling.top_k as i32);
         self.top_p.push(seq.sampling.top_p);
         self.min_p.push(seq.sampling.min_p);
+        self.likeliest.push(seq.sampling.likeliest);
         self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
     }
 

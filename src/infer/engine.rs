@@ -164,6 +164,9 @@ impl Engine {
         let batch = &self.schedule.batch;
         for (i, slot) in batch.samples.iter().enumerate() {
             let seq = &mut self.schedule.seqs[*slot as usize];
+            if seq.sampling.likeliest > 0 {
+                seq.likeliest.push(std::mem::take(&mut self.slate.likeliest[i]));
+            }
             if seq.take(self.slate.token[i], self.slate.logprob[i], self.context) {
                 self.finished.push(*slot);
             }
@@ -195,7 +198,8 @@ impl Engine {
         let seq = &self.schedule.seqs[slot];
         let truncated = seq.state == State::Finished { truncated: true };
         let id = SeqId { slot: slot as u32, birth: seq.birth };
-        Turn { seq: id, ids: &seq.ids[seq.turn..], logprobs: &seq.logprobs, truncated }
+        let (likeliest, reused) = (&seq.likeliest[..], seq.reused.unwrap_or(0));
+        Turn { seq: id, ids: &seq.ids[seq.turn..], logprobs: &seq.logprobs, likeliest, reused, truncated }
     }
 
     /// All tokens of a sequence so far.

@@ -5,6 +5,7 @@
 mod batch;
 mod engine;
 mod graphs;
+mod likeliest;
 mod pages;
 mod prefix;
 mod sampling_rows;

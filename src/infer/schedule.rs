@@ -109,6 +109,8 @@ impl Schedule {
         };
         to.ids.clone_from(&from.ids);
         to.logprobs.clone_from(&from.logprobs);
+        to.likeliest.clone_from(&from.likeliest);
+        to.reused = from.reused;
         to.pages.clear();
         to.pages.extend(&from.pages[..from.cached.div_ceil(CHUNK)]);
         to.pages.iter().for_each(|p| self.pages.share(*p));
@@ -134,6 +136,7 @@ impl Schedule {
             return false;
         }
         self.stats.prefix_reused_tok += reused as u64;
+        self.seqs[slot].reused.get_or_insert(reused);
         match row {
             Some(row) => {
                 self.seqs[slot].step = self.step;

@@ -24,12 +24,14 @@ pub struct Sampling {
     pub max_new_tokens: usize,
     /// A turn ends after this token; negative: never.
     pub stop: i32,
+    /// Likeliest tokens told beside each sampled one, see [`Turn::likeliest`]; 0 tells none. Moves no sample.
+    pub likeliest: usize,
 }
 
 impl Sampling {
     /// The policy's own distribution at `temperature`, at most `max_new_tokens` a turn, until `stop`.
     pub fn plain(temperature: f32, max_new_tokens: usize, stop: i32) -> Sampling {
-        Sampling { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, max_new_tokens, stop }
+        Sampling { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, max_new_tokens, stop, likeliest: 0 }
     }
 
     /// # Errors
@@ -67,6 +69,11 @@ pub struct Turn<'a> {
     pub ids: &'a [i32],
     /// Their log-probabilities at the sampling temperature, under the whole softmax.
     pub logprobs: &'a [f32],
+    /// Where [`Sampling::likeliest`] asks for them: the likeliest tokens at each sampled one, the likeliest first, with
+    /// logprobs that are measured as those of sampled tokens are. Else empty.
+    pub likeliest: &'a [Vec<(i32, f32)>],
+    /// Tokens before the turn that were not run for it because the prefix cache held them.
+    pub reused: usize,
     /// True when max_new_tokens or the context ended the turn and not the stop token.
     pub truncated: bool,
 }
@@ -93,6 +100,10 @@ pub(super) struct Seq {
     pub ids: Vec<i32>,
     /// Of the tokens sampled in this turn.
     pub logprobs: Vec<f32>,
+    /// See [`Turn::likeliest`].
+    pub likeliest: Vec<Vec<(i32, f32)>>,
+    /// See [`Turn::reused`]; none before the turn has pages.
+    pub reused: Option<usize>,
     pub pages: Vec<u32>,
     pub cached: usize,
     /// Length of the prompt given to `add`.
@@ -112,6 +123,8 @@ impl Seq {
             state: State::Free,
             ids: vec![],
             logprobs: vec![],
+            likeliest: vec![],
+            reused: None,
             pages: Vec::with_capacity(table_width),
             cached: 0,
             prompt: 0,
@@ -131,6 +144,8 @@ impl Seq {
     pub fn begin_turn(&mut self, context: usize) {
         (self.state, self.turn) = (State::Running, self.ids.len());
         self.logprobs.clear();
+        self.likeliest.clear();
+        self.reused = (!self.pages.is_empty()).then_some(self.cached);
         self.reserve(context);
     }
 

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::graphs::Graphs;
+use super::likeliest::likeliest;
 use super::sampling_rows::SamplingRows;
 use super::sizes::EngineConfig;
 use super::stats::Stats;
@@ -23,6 +24,10 @@ pub(super) struct Slate {
     pub token: Vec<i32>,
     /// `[M]` their logprobs.
     pub logprob: Vec<f32>,
+    /// `[M]` the likeliest tokens of rows that ask for them.
+    pub likeliest: Vec<Vec<(i32, f32)>>,
+    /// `[V]` one row's scaled logits, for those.
+    row: Vec<f32>,
 }
 
 impl Slate {
@@ -45,6 +50,8 @@ impl Slate {
             context: model.max_position_embeddings,
             token: vec![0; max_seqs],
             logprob: vec![0.0; max_seqs],
+            likeliest: vec![vec![]; max_seqs],
+            row: vec![],
         })
     }
 
@@ -98,6 +105,17 @@ impl Slate {
         if decodes {
             self.rows.advanced(&self.token[..m]);
             self.sampling.moved_on(m);
+        }
+        self.tell_likeliest(batch, &weights.config)
+    }
+
+    /// For rows that ask: a copy of the row's logits to the host, each.
+    fn tell_likeliest(&mut self, batch: &Batch, model: &ModelConfig) -> Result<()> {
+        let vocab = model.vocab_size;
+        for (i, n) in batch.likeliest.iter().enumerate().filter(|(_, n)| **n > 0) {
+            self.row.resize(vocab, 0.0);
+            self.dev.read(self.acts.logits().at(i * vocab..(i + 1) * vocab), &mut self.row)?;
+            self.likeliest[i] = likeliest(&self.row, *n, model.sampled_end());
         }
         Ok(())
     }

@@ -40,4 +40,9 @@ impl Prompts {
         let text = renderer.rendered(conversation).map_err(|what| Error::data("chat template", what))?;
         self.tokenizer.encode_marked(&text)
     }
+
+    /// Whether the template names a variable: one that does not passes over what is given.
+    pub fn reads(&self, variable: &str) -> bool {
+        self.template.as_ref().is_ok_and(|renderer| renderer.source().contains(variable))
+    }
 }

@@ -1,0 +1,167 @@
+//! `haggle serve`: a model over HTTP.
+//!
+//! The one idea: everything is opened and bound before the address is printed, so whoever reads it may ask at once. Connections
+//! have threads of their own; this one owns the engine until the server ends.
+
+use super::sampling::manner;
+use super::{Exit, Globals, dry_run, out, signals};
+use crate::config::Config;
+use crate::config::paths::spelled;
+use crate::device::Device;
+use crate::embedded;
+use crate::error::{Error, Result};
+use crate::infer::{Engine, EngineConfig};
+use crate::model::{ModelConfig, Plan};
+use crate::ops::attn::CHUNK;
+use crate::serve::{self, Bench, Keys, Limits, Model, Progress};
+use crate::setup::{base, memory};
+use clap::Args;
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+/// Tokens that a seat is given pages for, where the model's context is longer: answers beyond take those of others.
+const USUAL_TOKENS: usize = 2048;
+/// Between two pieces of a body that is sent.
+const READ: Duration = Duration::from_secs(10);
+
+/// Options of `haggle serve`.
+#[derive(Args)]
+#[command(after_help = "\
+It answers /v1/chat/completions and /v1/completions (streaming too), /v1/models and /tokenize as OpenAI's clients ask, and \
+/health and /ready. An answer has the tokens and logprobs that `haggle generate` gives for the same prompt, sampling and \
+--seed, to the bit, whatever else is being served. Fields that are unknown, or that haggle does not compute, are refused by \
+name. Ctrl-C or SIGTERM finishes what runs and ends; the second one ends at once.
+
+Examples:
+  haggle serve                                          the embedded model, on 127.0.0.1:8000
+  haggle serve --model runs/001 --port 0                a port that is free, printed
+  haggle serve --model Qwen3-0.6B --api-key-file keys --host 0.0.0.0
+  curl localhost:8000/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"turn 1/6\"}]}'")]
+pub struct ServeArgs {
+    /// Run directory, checkpoint, Hugging Face folder, or `embedded`
+    #[arg(long, value_name = "RUN|DIR", default_value = "embedded", value_parser = super::path())]
+    model: PathBuf,
+    /// What requests call the model (default: its folder's name)
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    port: u16,
+    /// The address to listen on; from outside of this machine 0.0.0.0 or ::
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// File of keys, one a line; without it everyone who reaches the port may ask
+    #[arg(long, value_name = "FILE", value_parser = super::path())]
+    api_key_file: Option<PathBuf>,
+    /// Answers computed at a time, or as many as fit
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    seats: u32,
+    /// Requests that may wait; beyond it they are told to come again
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    queue: u32,
+    /// Seconds from a request to the last token of its answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
+    /// Largest body of a request, in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1048576))]
+    max_body: u32,
+    /// Take nothing from generation_config.json but the tokens that end a text
+    #[arg(long)]
+    no_defaults: bool,
+    /// Print what it would hold in memory and exit
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Serves until it is asked to stop.
+///
+/// # Errors
+/// Everything wrong with model, options, keys or port, before anything is answered.
+pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
+    let mut config = globals.resolve_for(&args.model, &[])?;
+    let name = spelled(&args.model);
+    (config.model.base, config.model.seller) = (name.clone(), "base".into());
+    let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
+    let dev = config.open_device()?;
+    let shape = base::shape(&name, &config)?;
+    let (sizes, plan) = sizes(&dev, &config, &shape, args.seats as usize)?;
+    if args.dry_run {
+        return Ok(dry_run::print_plan(&plan, globals.json));
+    }
+    let model = Arc::new(model(args, &name, &shape, sizes.max_seqs)?);
+    let weights = base::weights(&dev, &name, &config)?;
+    let engine = Engine::new(&dev, &weights.config, sizes)?;
+    let socket = bound(args)?;
+    let progress = Arc::new(Progress::default());
+    let (orders, taken) = sync_channel(args.queue as usize);
+    signals::finishes("finishing what runs, then it ends", || "stopped; answers that were not finished are cut".into());
+    announce(args, globals, &model.name, &socket, keys.is_empty())?;
+    let limits =
+        Limits { body_bytes: args.max_body as usize * 1024, timeout: Duration::from_secs(args.timeout), read: READ };
+    let server = {
+        let (model, progress) = (model.clone(), progress.clone());
+        std::thread::spawn(move || serve::listen(socket, model, orders, progress, keys, limits, signals::asked()))
+    };
+    serve::work(Bench::new(engine, &weights, &model.prompts.tokenizer, &progress), &taken);
+    let panicked = |_| Err(Error::io("the server", "ended by a bug in haggle"));
+    server.join().unwrap_or_else(panicked)?;
+    Ok(Exit::Done)
+}
+
+/// What connections know of the model.
+fn model(args: &ServeArgs, name: &str, shape: &ModelConfig, seats: usize) -> Result<Model> {
+    let prompts = base::prompts(name)?;
+    let (defaults, ends) = manner(name, shape, &prompts, args.no_defaults)?;
+    let folder = if name == embedded::NAME { None } else { args.model.canonicalize().ok() };
+    let folder = folder.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let name = args.name.clone().or(folder).unwrap_or_else(|| name.into());
+    let (context, vocab) = (shape.max_position_embeddings, shape.vocab_size);
+    Ok(Model { name, prompts, defaults, ends, context, vocab, seats })
+}
+
+/// The engine's sizes, for as many seats as fit, which moves no answer; and what all of it takes.
+fn sizes(dev: &Device, config: &Config, shape: &ModelConfig, seats: usize) -> Result<(EngineConfig, Plan)> {
+    let context = shape.max_position_embeddings;
+    let mut seats = seats;
+    loop {
+        let sized = |config: &Config| {
+            let sized = EngineConfig::sized_for(seats, context.min(USUAL_TOKENS));
+            let own = config.engine.pages;
+            let max_pages = if own > 0 { own } else { sized.max_pages }.max(context.div_ceil(CHUNK) + 1);
+            EngineConfig { max_pages, max_rows: config.engine.max_rows, graphs: config.engine.graphs, ..sized }
+        };
+        let planner = |config: &Config, plan: &mut Plan| memory::of_generation(shape, sized(config), plan);
+        match memory::fit(dev, config, &planner) {
+            Ok(plan) => return Ok((sized(config), plan)),
+            Err(_) if seats > 1 => seats /= 2,
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn bound(args: &ServeArgs) -> Result<TcpListener> {
+    let address = (args.host, args.port);
+    TcpListener::bind(address).map_err(|e| {
+        let what = match e.kind() {
+            std::io::ErrorKind::AddrInUse => "is in use; name another --port, or 0 for a free one".into(),
+            _ => e.to_string(),
+        };
+        Error::io(std::net::SocketAddr::from(address).to_string(), what)
+    })
+}
+
+/// The address on stdout, for who started it; what should be known on stderr.
+fn announce(args: &ServeArgs, globals: &Globals, name: &str, socket: &TcpListener, open: bool) -> Result<()> {
+    let address = socket.local_addr().map_err(|e| Error::io("the server's socket", e))?;
+    if open && !args.host.is_loopback() {
+        out::note("haggle: warning: whoever reaches this address may ask; guard it with --api-key-file");
+    }
+    match globals.json {
+        true => out::line(&serde_json::json!({"url": format!("http://{address}"), "model": name}).to_string()),
+        false => out::line(&format!("serving {name} at http://{address}")),
+    }
+    Ok(())
+}

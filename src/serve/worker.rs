@@ -1,0 +1,224 @@
+//! The one thread that owns the device and the engine.
+//!
+//! The one idea: it loops over three things: take in what waits, as far as there are seats; step; hand out each answer's new
+//! token. It never waits for a client: what a slow one has not read lies in its own channel, no longer than its answer; and an
+//! answer whose client is gone leaves the engine before the next step.
+
+use super::progress::Progress;
+use super::refusal::Refusal;
+use crate::error::Result;
+use crate::generate::{Answering, Finish, How, Request};
+use crate::infer::Engine;
+use crate::model::Weights;
+use crate::text::Tokenizer;
+use axum::http::StatusCode;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How long an idle thread sleeps before it looks whether it is to end.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// What an answer's next token is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Which of the order's answers.
+    pub choice: usize,
+    /// The id, and its logprob.
+    pub id: i32,
+    /// See [`crate::infer::Turn::logprobs`].
+    pub logprob: f32,
+    /// See [`crate::infer::Turn::likeliest`].
+    pub likeliest: Vec<(i32, f32)>,
+    /// Text that is now sure.
+    pub text: String,
+    /// Where the answer ends with it, why.
+    pub finish: Option<Finish>,
+    /// Tokens of the prompt that were not computed anew.
+    pub reused: usize,
+}
+
+/// Where an order's tokens go.
+pub type News = UnboundedSender<Result<Token, Refusal>>;
+
+/// Answers that are wanted.
+pub struct Order {
+    /// One each.
+    pub requests: Vec<Request>,
+    /// How they are drawn.
+    pub how: How,
+    /// Where they go; once nobody listens they are given up.
+    pub news: News,
+    /// When they are given up in any case.
+    pub deadline: Instant,
+}
+
+/// An order of which some answers have no seat yet.
+struct Waiting {
+    order: Arc<Order>,
+    next: usize,
+}
+
+/// An answer in the engine.
+struct Live<'a> {
+    order: Arc<Order>,
+    choice: usize,
+    answering: Answering<'a>,
+}
+
+/// What the thread works at.
+pub struct Bench<'a> {
+    engine: Engine,
+    weights: &'a Weights,
+    tokenizer: &'a Tokenizer,
+    progress: &'a Progress,
+    waiting: VecDeque<Waiting>,
+    live: Vec<Live<'a>>,
+}
+
+impl<'a> Bench<'a> {
+    /// An empty bench.
+    pub fn new(engine: Engine, weights: &'a Weights, tokenizer: &'a Tokenizer, progress: &'a Progress) -> Bench<'a> {
+        Bench { engine, weights, tokenizer, progress, waiting: VecDeque::new(), live: vec![] }
+    }
+
+    /// Takes in orders while there are seats for them; waits for one when there is nothing else to do. False when all who
+    /// could ask are gone.
+    fn take_in(&mut self, orders: &Receiver<Order>) -> bool {
+        let mut open = true;
+        while self.live.len() < self.engine.seats() {
+            if self.waiting.is_empty() {
+                let next = match self.live.is_empty() {
+                    true => orders.recv_timeout(IDLE),
+                    false => orders.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+                };
+                match next {
+                    Ok(order) => self.waiting.push_back(Waiting { order: Arc::new(order), next: 0 }),
+                    Err(e) => {
+                        open = e == RecvTimeoutError::Timeout;
+                        break;
+                    }
+                }
+            }
+            self.seat();
+        }
+        self.progress.running.store(self.live.len(), Ordering::Relaxed);
+        open
+    }
+
+    /// Gives the next answer that waits a seat.
+    fn seat(&mut self) {
+        let Some(first) = self.waiting.front_mut() else { return };
+        let (order, choice) = (first.order.clone(), first.next);
+        let gone = given_up(&order);
+        first.next += 1;
+        if first.next >= order.requests.len() || gone {
+            self.waiting.pop_front();
+            self.progress.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        if gone {
+            return;
+        }
+        match Answering::begin(&mut self.engine, self.tokenizer, &order.requests[choice], &order.how) {
+            Ok(answering) => self.live.push(Live { order, choice, answering }),
+            // The rest of the order fails as this one did.
+            Err(e) => drop(order.news.send(Err(Refusal::of_error(&e)))),
+        }
+    }
+
+    /// Gives up answers that nobody waits for.
+    fn let_go(&mut self) {
+        let engine = &mut self.engine;
+        let mut going = Vec::with_capacity(self.live.len());
+        for one in self.live.drain(..) {
+            match given_up(&one.order) {
+                true => one.answering.release(engine),
+                false => going.push(one),
+            }
+        }
+        self.live = going;
+    }
+
+    /// One step of the engine, and what it brought each answer.
+    fn step(&mut self) {
+        if self.live.is_empty() {
+            return self.progress.moved(false);
+        }
+        match self.engine.step(self.weights) {
+            Ok(_) => self.progress.moved(true),
+            Err(e) => {
+                self.progress.failed();
+                let refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string().replace('\n', "; "));
+                return self.fail(&refusal);
+            }
+        }
+        let engine = &mut self.engine;
+        let mut going = Vec::with_capacity(self.live.len());
+        for mut one in self.live.drain(..) {
+            match told(engine, &mut one) {
+                true => going.push(one),
+                false => one.answering.release(engine),
+            }
+        }
+        self.live = going;
+    }
+
+    fn fail(&mut self, refusal: &Refusal) {
+        for one in self.live.drain(..) {
+            let _ = one.order.news.send(Err(refusal.clone()));
+            one.answering.release(&mut self.engine);
+        }
+    }
+}
+
+/// Tells what a step brought; true while there is more to come.
+fn told(engine: &Engine, one: &mut Live) -> bool {
+    let news = &one.order.news;
+    let step = match one.answering.hear(engine, &one.order.how) {
+        Ok(None) => return true,
+        Ok(Some(step)) => step,
+        Err(e) => {
+            let what = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
+            let _ = news.send(Err(what));
+            return false;
+        }
+    };
+    let turn = one.answering.turn(engine);
+    let at = turn.ids.len() - 1;
+    let token = Token {
+        choice: one.choice,
+        id: turn.ids[at],
+        logprob: turn.logprobs[at],
+        likeliest: turn.likeliest.get(at).cloned().unwrap_or_default(),
+        text: step.text,
+        finish: step.finish,
+        reused: turn.reused,
+    };
+    news.send(Ok(token)).is_ok() && step.finish.is_none()
+}
+
+/// True when nobody waits for an order any more; who does, and has waited too long, is told.
+fn given_up(order: &Order) -> bool {
+    let late = Instant::now() >= order.deadline;
+    if late {
+        let what = Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the answer took longer than --timeout allows");
+        let _ = order.news.send(Err(what.with_code("timeout")));
+    }
+    late || order.news.is_closed()
+}
+
+/// Answers orders until nobody can give any, or until the server drains and all are answered.
+pub fn work(mut bench: Bench, orders: &Receiver<Order>) {
+    loop {
+        bench.let_go();
+        let open = bench.take_in(orders);
+        bench.step();
+        let done = bench.live.is_empty() && bench.waiting.is_empty();
+        if done && (!open || bench.progress.is_draining() && !bench.progress.is_busy()) {
+            return;
+        }
+    }
+}
