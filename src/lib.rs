@@ -19,6 +19,7 @@ pub mod embedded;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod guide;
 pub mod infer;
 pub mod model;
 pub mod negotiate;

@@ -22,6 +22,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("config", "every setting, checked together; it names what the rooms above open"),
     ("remote", "a chat model behind a server, asked over HTTP: knows no game"),
     ("embedded", "the model inside the binary"),
+    ("guide", "what a model may say next in a game, as a mask over its tokens; what of others' words it hears"),
     ("train/optimizer", "moments and their update: supervision needs it too, and checkpoints hold it"),
     ("run", "what lies on disk: knows no task"),
     ("rollout", "episodes of any task, played by models, scripts, people"),

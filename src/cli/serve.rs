@@ -10,11 +10,15 @@ use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
-use crate::infer::{Engine, EngineConfig};
+use crate::guide::{Caps, Vocabulary};
+use crate::infer::{Engine, EngineConfig, Sampling};
 use crate::model::{ModelConfig, Plan};
+use crate::negotiate::Cents;
+use crate::negotiate::money::MAX_CENTS;
 use crate::ops::attn::CHUNK;
+use crate::serve::deal::{Busy, Negotiator, Store};
 use crate::serve::{self, Bench, Keys, Limits, Model, Progress};
-use crate::setup::{base, memory};
+use crate::setup::{self, base, memory};
 use clap::Args;
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -56,6 +60,9 @@ pub struct ServeArgs {
     /// File of keys, one a line; without it everyone who reaches the port may ask
     #[arg(long, value_name = "FILE", value_parser = super::path())]
     api_key_file: Option<PathBuf>,
+    /// Folder of the database of negotiations; made where it is not there
+    #[arg(long, value_name = "DIR", default_value = "negotiations", value_parser = super::path())]
+    state: PathBuf,
     /// Answers computed at a time, or as many as fit
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     seats: u32,
@@ -91,9 +98,10 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }
-    let model = Arc::new(model(args, &name, &shape, sizes.max_seqs)?);
+    let model = Arc::new(model(args, &config, &shape, sizes.max_seqs)?);
     let weights = base::weights(&dev, &name, &config)?;
-    let engine = Engine::new(&dev, &weights.config, sizes)?;
+    let plan = &mut Plan::on(&dev);
+    let engine = Engine::planned(plan, &weights.config, sizes)?.with_masks(plan)?;
     let socket = bound(args)?;
     let progress = Arc::new(Progress::default());
     let (orders, taken) = sync_channel(args.queue as usize);
@@ -112,14 +120,43 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
 }
 
 /// What connections know of the model.
-fn model(args: &ServeArgs, name: &str, shape: &ModelConfig, seats: usize) -> Result<Model> {
+fn model(args: &ServeArgs, config: &Config, shape: &ModelConfig, seats: usize) -> Result<Model> {
+    let name = config.model.base.as_str();
     let prompts = base::prompts(name)?;
     let (defaults, ends) = manner(name, shape, &prompts, args.no_defaults)?;
     let folder = if name == embedded::NAME { None } else { args.model.canonicalize().ok() };
     let folder = folder.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let negotiator = negotiator(args, config, shape)?;
     let name = args.name.clone().or(folder).unwrap_or_else(|| name.into());
     let (context, vocab) = (shape.max_position_embeddings, shape.vocab_size);
-    Ok(Model { name, prompts, defaults, ends, context, vocab, seats })
+    Ok(Model { name, prompts, defaults, ends, context, vocab, seats, negotiator })
+}
+
+/// What negotiates, or why this model cannot: a template that rewrites earlier turns, a tokenizer that cannot spell.
+fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<Result<Negotiator, String>> {
+    let name = config.model.base.as_str();
+    let own = base::chat(name).and_then(|chat| {
+        let vocabulary = Vocabulary::new(&chat.tokenizer, shape.vocab_size, chat.end())?;
+        Ok((chat, vocabulary))
+    });
+    let (chat, vocabulary) = match own {
+        Ok(own) => own,
+        Err(e) => return Ok(Err(e.to_string().replace('\n', "; "))),
+    };
+    let r = &config.rollout;
+    let plain = Sampling::plain(r.temperature, r.max_reply_tokens, chat.end());
+    Ok(Ok(Negotiator {
+        chat,
+        vocabulary: Arc::new(vocabulary),
+        rules: setup::rules(config),
+        // As evaluations draw them: see `Setup::eval_sampling`.
+        sampling: Sampling { top_k: r.top_k, top_p: r.top_p, min_p: config.eval.min_p, ..plain },
+        context: shape.max_position_embeddings,
+        caps: Caps { thought: r.max_reply_tokens / 2, talk: r.max_reply_tokens / 2 },
+        dearest: if name == embedded::NAME { embedded::DEAREST } else { Cents(MAX_CENTS) },
+        store: Store::open(&args.state)?,
+        busy: Busy::default(),
+    }))
 }
 
 /// The engine's sizes, for as many seats as fit, which moves no answer; and what all of it takes.
@@ -133,7 +170,7 @@ fn sizes(dev: &Device, config: &Config, shape: &ModelConfig, seats: usize) -> Re
             let max_pages = if own > 0 { own } else { sized.max_pages }.max(context.div_ceil(CHUNK) + 1);
             EngineConfig { max_pages, max_rows: config.engine.max_rows, graphs: config.engine.graphs, ..sized }
         };
-        let planner = |config: &Config, plan: &mut Plan| memory::of_generation(shape, sized(config), plan);
+        let planner = |config: &Config, plan: &mut Plan| memory::of_serving(shape, sized(config), plan);
         match memory::fit(dev, config, &planner) {
             Ok(plan) => return Ok((sized(config), plan)),
             Err(_) if seats > 1 => seats /= 2,

@@ -114,6 +114,14 @@ impl<'a> Answering<'a> {
         engine.turn(self.seq)
     }
 
+    /// Binds its next tokens: see [`Engine::allow`].
+    ///
+    /// # Errors
+    /// As [`Engine::allow`].
+    pub fn allow(&self, engine: &mut Engine, allowed: &[i32]) -> Result<()> {
+        engine.allow(self.seq, Some(allowed))
+    }
+
     /// What a step brought, where it brought anything: a long prompt takes several, and a turn without pages waits.
     ///
     /// # Errors

@@ -30,6 +30,12 @@ pub(super) struct Batch {
     pub min_p: Vec<f32>,
     /// `[M]` likeliest tokens to be told, on the host's side alone.
     pub likeliest: Vec<usize>,
+    /// `[M, W]` ids that may come next; empty where no row of the engine asks for it.
+    pub allowed: Vec<i32>,
+    /// Words of a row of `allowed`, 0 in an engine without masks.
+    pub mask_words: usize,
+    /// True when a row does ask.
+    pub masked: bool,
     /// `[M, 3]` seed, stream, position of the token to be sampled.
     pub key: Vec<u64>,
     /// Page copies (from, to), in order, before anything else.
@@ -57,6 +63,9 @@ impl Batch {
             top_p: Vec::with_capacity(max_seqs),
             min_p: Vec::with_capacity(max_seqs),
             likeliest: Vec::with_capacity(max_seqs),
+            allowed: vec![],
+            mask_words: 0,
+            masked: false,
             key: Vec::with_capacity(3 * max_seqs),
             copies: Vec::with_capacity(max_seqs.max(n_pages)),
             tables: vec![0; max_seqs * table_width],
@@ -89,6 +98,8 @@ impl Batch {
         self.top_p.clear();
         self.min_p.clear();
         self.likeliest.clear();
+        self.allowed.clear();
+        self.masked = false;
         self.key.clear();
         self.copies.clear();
     }
@@ -108,6 +119,11 @@ impl Batch {
         self.top_p.push(seq.sampling.top_p);
         self.min_p.push(seq.sampling.min_p);
         self.likeliest.push(seq.sampling.likeliest);
+        self.masked |= !seq.allowed.is_empty();
+        match seq.allowed.is_empty() {
+            true => self.allowed.extend(std::iter::repeat_n(-1, self.mask_words)),
+            false => self.allowed.extend_from_slice(&seq.allowed),
+        }
         self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
     }
 

@@ -72,6 +72,38 @@ impl Engine {
         })
     }
 
+    /// The same engine with room for [`Engine::allow`].
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn with_masks(mut self, plan: &mut Plan) -> Result<Engine> {
+        self.schedule.batch.mask_words = self.slate.add_masks(plan, self.vocab)?;
+        Ok(self)
+    }
+
+    /// The ids that a sequence's next tokens are drawn from, and scored among, until it is told otherwise; none: all of them.
+    /// `[ceil(V / 32)]`: bit id % 32 of word id / 32 is 1 where the id may come.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when none may come, or the engine has no room for masks.
+    ///
+    /// # Panics
+    /// If `id` was released.
+    pub fn allow(&mut self, id: SeqId, allowed: Option<&[i32]>) -> Result<()> {
+        let (slot, words) = (self.slot(id), self.schedule.batch.mask_words);
+        let seq = &mut self.schedule.seqs[slot];
+        seq.allowed.clear();
+        let Some(allowed) = allowed else { return Ok(()) };
+        if words == 0 || allowed.len() != words {
+            return refuse(format!("a mask of {} words, where the engine has room for {words}", allowed.len()));
+        }
+        if allowed.iter().all(|word| *word == 0) {
+            return refuse("no token may come next".into());
+        }
+        seq.allowed.extend_from_slice(allowed);
+        Ok(())
+    }
+
     /// Adds a sequence; its first turn starts with the next step that has pages for it.
     ///
     /// # Errors
@@ -87,6 +119,7 @@ impl Engine {
         let seq = &mut self.schedule.seqs[slot as usize];
         seq.ids.clear();
         seq.ids.extend_from_slice(prompt);
+        seq.allowed.clear();
         (seq.cached, seq.prompt, seq.sampling, seq.key) = (0, prompt.len(), sampling, key);
         seq.begin_turn(self.context);
         Ok(self.enter(slot))

@@ -110,6 +110,7 @@ impl Schedule {
         to.ids.clone_from(&from.ids);
         to.logprobs.clone_from(&from.logprobs);
         to.likeliest.clone_from(&from.likeliest);
+        to.allowed.clone_from(&from.allowed);
         to.reused = from.reused;
         to.pages.clear();
         to.pages.extend(&from.pages[..from.cached.div_ceil(CHUNK)]);

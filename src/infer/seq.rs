@@ -112,6 +112,8 @@ pub(super) struct Seq {
     pub turn: usize,
     pub sampling: Sampling,
     pub key: NoiseKey,
+    /// Ids that may come next, a bit each; empty where all may.
+    pub allowed: Vec<i32>,
     /// The last step that runs or samples this sequence: while it is the present one its pages stay.
     pub step: u64,
 }
@@ -131,6 +133,7 @@ impl Seq {
             turn: 0,
             sampling: Sampling::plain(1.0, 1, -1),
             key: NoiseKey { seed: 0, stream: 0 },
+            allowed: vec![],
             step: 0,
         }
     }

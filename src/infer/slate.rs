@@ -6,9 +6,10 @@ use super::likeliest::likeliest;
 use super::sampling_rows::SamplingRows;
 use super::sizes::EngineConfig;
 use super::stats::Stats;
-use crate::device::Device;
+use crate::device::{Buffer, DType, Device};
 use crate::error::{Error, Result};
 use crate::model::{Activations, KvPages, ModelConfig, PagedRows, Plan, Use, Weights, forward_paged, ready_paged};
+use crate::ops::sample::sample_mask;
 
 /// Buffers of one engine, sized once.
 pub(super) struct Slate {
@@ -26,6 +27,8 @@ pub(super) struct Slate {
     pub logprob: Vec<f32>,
     /// `[M]` the likeliest tokens of rows that ask for them.
     pub likeliest: Vec<Vec<(i32, f32)>>,
+    /// `[max_seqs, W]` ids that may come next, in an engine that has masks.
+    masks: Option<Buffer>,
     /// `[V]` one row's scaled logits, for those.
     row: Vec<f32>,
 }
@@ -51,8 +54,16 @@ impl Slate {
             token: vec![0; max_seqs],
             logprob: vec![0.0; max_seqs],
             likeliest: vec![vec![]; max_seqs],
+            masks: None,
             row: vec![],
         })
+    }
+
+    /// Takes room for masks; words of a row of them.
+    pub fn add_masks(&mut self, plan: &mut Plan, vocab: usize) -> Result<usize> {
+        let words = vocab.div_ceil(32);
+        self.masks = Some(plan.buffer("sampling", "ids that may come next", DType::I32, words * self.max_seqs)?);
+        Ok(words)
     }
 
     /// Runs a batch; afterwards `token` and `logprob` hold a sample for each of `batch.samples`. Captures and replays are
@@ -76,7 +87,9 @@ impl Slate {
         }
         let (dev, decodes) = (self.dev.clone(), batch.decodes());
         let _phase = dev.phase(if batch.n_decode == batch.ids.len() { "decode" } else { "prefill" });
-        let bucket = self.graphs.as_ref().and_then(|graphs| graphs.bucket_of(&dev, batch));
+        // What may come next is new in each step: it runs without a graph.
+        let graphs = self.graphs.as_ref().filter(|_| !batch.masked);
+        let bucket = graphs.and_then(|graphs| graphs.bucket_of(&dev, batch));
         if let Some(rows) = bucket {
             batch.pad(rows, self.max_seqs, self.context);
         }
@@ -84,8 +97,15 @@ impl Slate {
         ready_paged(&dev, weights, &self.rows, &self.kv)?;
         let (rows, kv, acts, sampling) = (&mut self.rows, &mut self.kv, &mut self.acts, &mut self.sampling);
         let (m, n_seqs) = (batch.logit_rows.len(), self.max_seqs);
+        let mut masks = self.masks.as_mut().filter(|_| batch.masked);
+        if let Some(masks) = &mut masks {
+            dev.write(masks.at_mut(0..batch.allowed.len()), &batch.allowed);
+        }
         let mut work = || {
             forward_paged(&dev, weights, rows, kv, acts)?;
+            if let Some(masks) = &masks {
+                sample_mask(&dev, masks.at(0..batch.allowed.len()), acts.logits_mut(), weights.config.vocab_size)?;
+            }
             sampling.sample(&dev, acts.logits_mut(), m, &weights.config)?;
             if !decodes {
                 return Ok(());

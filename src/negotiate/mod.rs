@@ -11,6 +11,7 @@ mod catalog_words;
 pub mod episode;
 pub mod export;
 pub mod folder;
+pub mod legal;
 pub mod malformed;
 pub mod metrics;
 pub mod money;

@@ -1,5 +1,6 @@
 //! Routes and limits, from the first connection to the last.
 
+use super::deal::routes as deal;
 use super::keys::Keys;
 use super::openai;
 use super::progress::Progress;
@@ -91,6 +92,10 @@ fn routes(shared: Shared) -> Router {
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
         .route("/tokenize", post(openai::tokenize))
+        .route("/v1/negotiations", post(deal::create).get(deal::list))
+        .route("/v1/negotiations/{id}", get(deal::get))
+        .route("/v1/negotiations/{id}/messages", post(deal::message))
+        .route("/v1/negotiations/{id}/close", post(deal::close))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(shared.clone(), guard))

@@ -7,6 +7,7 @@
 
 mod answer;
 mod asked;
+pub mod deal;
 mod fields;
 mod http;
 mod keys;
@@ -42,6 +43,8 @@ pub struct Model {
     pub vocab: usize,
     /// Answers it computes at a time.
     pub seats: usize,
+    /// What negotiates, or why it cannot.
+    pub negotiator: Result<deal::Negotiator, String>,
 }
 
 /// What every connection shares.

@@ -8,7 +8,8 @@ use super::prompt;
 use super::refusal::Refusal;
 use super::worker::{Order, Token};
 use super::{Model, Shared};
-use crate::generate::Request;
+use crate::generate::{How, Request};
+use crate::guide::Guide;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -118,7 +119,7 @@ async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
     };
     let requests = prompts.iter().cloned().enumerate().flat_map(each).collect();
     let (stream, n) = (asked.stream, asked.n as usize);
-    let news = give(&shared, requests, asked)?;
+    let news = give(&shared, requests, asked.how, None)?;
     let head = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
     let id = format!("{head}-{:016x}", RandomState::new().hash_one(0u64));
     let scribe = Scribe::new(shared.model.clone(), told, id, prompts, n);
@@ -126,16 +127,20 @@ async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
 }
 
 /// Puts an order in the queue.
-fn give(
+///
+/// # Errors
+/// 429 when the queue is full, 503 when the server takes none.
+pub fn give(
     shared: &Shared,
     requests: Vec<Request>,
-    asked: Asked,
+    how: How,
+    guide: Option<Guide>,
 ) -> Result<UnboundedReceiver<Result<Token, Refusal>>, Refusal> {
     if let Some(trouble) = shared.progress.trouble() {
         return Err(Refusal::of_trouble(trouble));
     }
     let (news, heard) = unbounded_channel();
-    let order = Order { requests, how: asked.how, news, deadline: Instant::now() + shared.limits.timeout };
+    let order = Order { requests, how, guide, news, deadline: Instant::now() + shared.limits.timeout };
     // Counted before it is taken in.
     shared.progress.waiting.fetch_add(1, Ordering::Relaxed);
     shared.orders.try_send(order).map_err(|e| {

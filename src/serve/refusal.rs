@@ -38,6 +38,11 @@ impl Refusal {
         Refusal { code: Some(code), ..self }
     }
 
+    /// 409: it cannot be done as things stand.
+    pub fn conflict(message: impl Into<String>, code: &'static str) -> Refusal {
+        Refusal::new(StatusCode::CONFLICT, message).with_code(code)
+    }
+
     /// 429: as many wait as may.
     pub fn full(seconds: u64) -> Refusal {
         let what = "as many requests wait as this server holds; try again, or raise --queue";

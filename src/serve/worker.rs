@@ -6,8 +6,9 @@
 
 use super::progress::Progress;
 use super::refusal::Refusal;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generate::{Answering, Finish, How, Request};
+use crate::guide::{Course, Guide};
 use crate::infer::Engine;
 use crate::model::Weights;
 use crate::text::Tokenizer;
@@ -50,6 +51,8 @@ pub struct Order {
     pub requests: Vec<Request>,
     /// How they are drawn.
     pub how: How,
+    /// What may be said, where that is bound.
+    pub guide: Option<Guide>,
     /// Where they go; once nobody listens they are given up.
     pub news: News,
     /// When they are given up in any case.
@@ -67,6 +70,7 @@ struct Live<'a> {
     order: Arc<Order>,
     choice: usize,
     answering: Answering<'a>,
+    course: Option<Course>,
 }
 
 /// What the thread works at.
@@ -122,11 +126,21 @@ impl<'a> Bench<'a> {
         if gone {
             return;
         }
-        match Answering::begin(&mut self.engine, self.tokenizer, &order.requests[choice], &order.how) {
-            Ok(answering) => self.live.push(Live { order, choice, answering }),
+        match self.begun(order.clone(), choice) {
+            Ok(one) => self.live.push(one),
             // The rest of the order fails as this one did.
             Err(e) => drop(order.news.send(Err(Refusal::of_error(&e)))),
         }
+    }
+
+    fn begun(&mut self, order: Arc<Order>, choice: usize) -> Result<Live<'a>> {
+        let answering = Answering::begin(&mut self.engine, self.tokenizer, &order.requests[choice], &order.how)?;
+        let course = order.guide.as_ref().map(Guide::begin);
+        if let Some(Err(e)) = course.as_ref().map(|course| answering.allow(&mut self.engine, &course.allowed())) {
+            answering.release(&mut self.engine);
+            return Err(e);
+        }
+        Ok(Live { order, choice, answering, course })
     }
 
     /// Gives up answers that nobody waits for.
@@ -158,7 +172,7 @@ impl<'a> Bench<'a> {
         let engine = &mut self.engine;
         let mut going = Vec::with_capacity(self.live.len());
         for mut one in self.live.drain(..) {
-            match told(engine, &mut one) {
+            match told(engine, self.tokenizer, &mut one) {
                 true => going.push(one),
                 false => one.answering.release(engine),
             }
@@ -175,7 +189,7 @@ impl<'a> Bench<'a> {
 }
 
 /// Tells what a step brought; true while there is more to come.
-fn told(engine: &Engine, one: &mut Live) -> bool {
+fn told(engine: &mut Engine, tokenizer: &Tokenizer, one: &mut Live) -> bool {
     let news = &one.order.news;
     let step = match one.answering.hear(engine, &one.order.how) {
         Ok(None) => return true,
@@ -197,7 +211,26 @@ fn told(engine: &Engine, one: &mut Live) -> bool {
         finish: step.finish,
         reused: turn.reused,
     };
-    news.send(Ok(token)).is_ok() && step.finish.is_none()
+    let id = token.id;
+    if news.send(Ok(token)).is_err() || step.finish.is_some() {
+        return false;
+    }
+    match guided(engine, tokenizer, one, id) {
+        Ok(()) => true,
+        Err(e) => {
+            let _ = one.order.news.send(Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())));
+            false
+        }
+    }
+}
+
+/// Binds an answer's next token, where its order is bound.
+fn guided(engine: &mut Engine, tokenizer: &Tokenizer, one: &mut Live, id: i32) -> Result<()> {
+    let Some(course) = &mut one.course else { return Ok(()) };
+    if !course.take(tokenizer, id) {
+        return Err(Error::data("model", format!("drew token {id}, which its mask forbids: a bug in haggle")));
+    }
+    one.answering.allow(engine, &course.allowed())
 }
 
 /// True when nobody waits for an order any more; who does, and has waited too long, is told.

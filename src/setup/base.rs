@@ -65,6 +65,14 @@ fn refuse_wide_tokenizer(folder: &Path) -> Result<()> {
     }
 }
 
+/// Tokenizer and template of a model by name, as games are played.
+///
+/// # Errors
+/// As [`Chat::load`].
+pub fn chat(name: &str) -> Result<Chat> {
+    if name == embedded::NAME { embedded::chat() } else { Chat::load(&folder(&place(name))?) }
+}
+
 /// Tokenizer and template of a model by name, as generation uses them.
 ///
 /// # Errors

@@ -54,6 +54,15 @@ pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) 
     Engine::planned(plan, shape, sizes).map(drop)
 }
 
+/// The same with room for masks, as serving needs it.
+///
+/// # Errors
+/// What is wrong with the model's shape.
+pub fn of_serving(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
+    Weights::planned_frozen(plan, "model", shape.clone())?;
+    Engine::planned(plan, shape, sizes)?.with_masks(plan).map(drop)
+}
+
 /// Sizes of a chat's engine: one sequence, one whole context.
 pub fn chat_engine(config: &Config, shape: &ModelConfig) -> EngineConfig {
     EngineConfig { graphs: config.engine.graphs, ..EngineConfig::sized_for(1, shape.max_position_embeddings) }

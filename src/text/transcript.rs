@@ -81,6 +81,17 @@ impl Transcript {
         self.append(ids, true, Some(logprobs));
     }
 
+    /// Appends a reply that this side did not sample: its text, and the token that ends it. It carries no loss.
+    ///
+    /// # Errors
+    /// As [`super::Tokenizer::encode`].
+    pub fn push_told(&mut self, chat: &Chat, text: &str) -> Result<()> {
+        let mut ids = chat.tokenizer.encode(text)?;
+        ids.push(chat.end());
+        self.append(&ids, false, None);
+        Ok(())
+    }
+
     fn append(&mut self, ids: &[i32], sampled: bool, logprobs: Option<&[f32]>) {
         self.ids.extend_from_slice(ids);
         self.sampled.resize(self.ids.len(), sampled);

@@ -7,10 +7,13 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// A server that ends with the test.
 pub struct Server {
     child: Child,
+    /// Its working directory, where that is its own.
+    own: Option<TempDir>,
     /// `http://127.0.0.1:PORT`
     pub url: String,
 }
@@ -44,7 +47,10 @@ impl Answer {
 impl Server {
     /// The embedded model on a free port, on one thread of the CPU.
     pub fn start(args: &[&str]) -> Server {
-        Server::start_in(Path::new("."), args)
+        let own = tempfile::tempdir().unwrap();
+        let mut server = Server::start_in(own.path(), args);
+        server.own = Some(own);
+        server
     }
 
     /// The same in a folder.
@@ -57,7 +63,7 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().rsplit(' ').next().unwrap_or_default().to_string();
         assert!(line.starts_with("serving ") && url.starts_with("http://127.0.0.1:"), "{line:?}");
-        Server { child, url }
+        Server { child, own: None, url }
     }
 
     /// Sends it a signal.

@@ -3,7 +3,6 @@
 mod free;
 mod item;
 mod price;
-mod room;
 mod sitting;
 pub mod table;
 pub mod typed;

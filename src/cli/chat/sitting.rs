@@ -1,11 +1,11 @@
 //! A sitting: games of one person against one model, one after another, kept on disk where that is asked for.
 
-use super::room::Room;
 use super::table::Table;
 use super::{ChatArgs, item};
 use crate::cli::out;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::guide::hearing::Room;
 use crate::infer::{Engine, Sampling};
 use crate::negotiate::{Episode, Outcome, Persona, Side, reward};
 use crate::noise::Noise;
@@ -72,7 +72,8 @@ impl Sitting<'_> {
             let what = format!("the {}'s prompt for {} does not fit: {why}", ours.name, episode.product().code);
             return Err(Error::Config { problems: vec![what] });
         }
-        let room = Room::new(&self.model, person.other(), config.rollout.max_reply_tokens);
+        let context = self.model.weights.config.max_position_embeddings;
+        let room = Room::new(&self.model.chat, context, person.other(), config.rollout.max_reply_tokens);
         let heard = |episode: &Episode, talk: &str| room.heard(episode, talk);
         let mut table = Table { person, show_thoughts: args.show_thoughts, input, screen, shown: 0, heard: &heard };
         table.introduce(&episode)?;

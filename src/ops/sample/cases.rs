@@ -1,6 +1,6 @@
 //! Cases of sampling: rows of every kind side by side, and what runs between a token and the next.
 
-use super::{Sampling, cost, decode_next, oracle, sample};
+use super::{Sampling, cost, decode_next, oracle, sample, sample_mask};
 use crate::device::DType;
 use crate::error::Result;
 use crate::noise::Noise;
@@ -32,6 +32,9 @@ pub fn all(s: &mut Stage) -> Result<()> {
                 sampled(s, n, [v, v.div_ceil(2)], "padded", &KINDS)?;
             }
         }
+    }
+    for (n, v) in s.shapes(&[(9, 700)], &[(1, 1), (5, 33), (3, 4097)], |m| [1, 64].map(|n| (n, m.vocab)).into()) {
+        masked(s, n, v)?;
     }
     s.shapes(&[130], &[1, 600], |_| vec![1, 16, 64]).into_iter().try_for_each(|n| moved_on(s, n))
 }
@@ -80,6 +83,35 @@ fn sampled(s: &mut Stage, n: usize, [v, end]: [usize; 2], name: &str, kinds: &[K
     s.exactly("tokens that the filters keep", |_| Ok(kept))?;
     s.holds("logprob", &lp, FLOOR_LOGPROB, || want);
     Ok(())
+}
+
+/// Logits are the oracle's bit for bit, and what is drawn from them may come.
+fn masked(s: &mut Stage, n: usize, v: usize) -> Result<()> {
+    if !s.wants(&["sample_mask"]) {
+        return Ok(());
+    }
+    let values = padded(n * v);
+    let (mut logits, noise) = (s.tensor(&values, DType::F32)?, Noise::new(29, v as u64));
+    // One row allows its last id alone.
+    let words = v.div_ceil(32);
+    let last = |i: usize| if i % words == (v - 1) / 32 { 1i32.wrapping_shl((v as u32 - 1) % 32) } else { 0 };
+    let word = |i: usize| if i < words { last(i) } else { noise.bits(i as u64) as i32 | 1 };
+    let words: Vec<i32> = (0..n * words).map(word).collect();
+    let allowed = s.dev.upload(&words)?;
+    s.call("sample_mask", "", cost::sample_mask(n, v), |dev| {
+        sample_mask(dev, allowed.view(), logits.buffer.view_mut(), v)
+    })?;
+    if s.times() {
+        return Ok(());
+    }
+    let row = |i: usize| {
+        let row: Vec<f64> = values[i * v..(i + 1) * v].iter().map(|z| f64::from(*z)).collect();
+        oracle::sample_mask(&row, &words[i * v.div_ceil(32)..][..v.div_ceil(32)])
+    };
+    let want: Vec<f64> = (0..n).flat_map(row).collect();
+    let got = s.dev.download::<f32>(logits.buffer.view())?;
+    let same = got.iter().zip(&want).all(|(got, want)| f64::from(*got) == *want);
+    s.exactly("logits", |_| Ok(same))
 }
 
 /// Logits of rows with padding: numbers of their own, so that the families behind this one keep theirs.

@@ -41,6 +41,23 @@ pub fn decode_next(token: &[i32], rows: &mut [i32], key: &mut [u64], n_seqs: usi
     }
 }
 
+/// See [`crate::ops::sample::sample_mask`].
+pub fn sample_mask(cpu: &Cpu, allowed: &[i32], logits: &mut [f32], vocab: usize) {
+    let (n, words) = (logits.len() / vocab, vocab.div_ceil(32));
+    let logits = Shared::new(logits);
+    cpu.rows(n, vocab, |first, rows| {
+        // SAFETY: each row is one task's.
+        let rows = unsafe { logits.part(first * vocab, rows * vocab) };
+        for (row, z) in rows.chunks_exact_mut(vocab).enumerate() {
+            let allowed = &allowed[(first + row) * words..][..words];
+            for (z, word) in z.chunks_mut(32).zip(allowed) {
+                let may = |bit: usize| *word as u32 >> bit & 1 == 1;
+                z.iter_mut().enumerate().filter(|(bit, _)| !may(*bit)).for_each(|(_, z)| *z = f32::NEG_INFINITY);
+            }
+        }
+    });
+}
+
 /// See [`crate::ops::sample::sample`].
 pub fn sample(
     cpu: &Cpu,

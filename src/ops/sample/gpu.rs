@@ -47,6 +47,30 @@ pub fn sample(
     )
 }
 
+/// See [`crate::ops::sample::sample_mask`].
+pub fn sample_mask(gpu: &Gpu, allowed: View, logits: ViewMut, vocab: usize) -> Result<()> {
+    holds("sample_mask", DType::I32, &[("allowed", allowed.dtype())])?;
+    holds("sample_mask", DType::F32, &[("logits", logits.dtype())])?;
+    let len = logits.len();
+    gpu.launch(
+        &Launch {
+            kernel: "sample_mask",
+            op: "sample_mask",
+            grid: [len.div_ceil(256) as u32, 1, 1],
+            block: [256, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={} V={vocab}", len / vocab),
+        },
+        &mut [
+            Arg::In(allowed),
+            Arg::Out(logits),
+            Arg::I64(len as i64),
+            Arg::I32(vocab as i32),
+            Arg::I32(vocab.div_ceil(32) as i32),
+        ],
+    )
+}
+
 /// See [`crate::ops::sample::decode_next`].
 pub fn decode_next(gpu: &Gpu, token: View, rows: ViewMut, key: ViewMut, n_seqs: usize) -> Result<()> {
     holds("decode_next", DType::I32, &[("token", token.dtype()), ("rows", rows.dtype())])?;

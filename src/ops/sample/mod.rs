@@ -39,6 +39,21 @@ pub fn decode_next(dev: &Device, token: View, mut rows: ViewMut, mut key: ViewMu
     Ok(())
 }
 
+/// Puts the logits `[N, V]` of ids that may not come next at minus infinity: what is drawn then is drawn, and scored, among
+/// the others. allowed `[N, ceil(V / 32)]` i32: bit id % 32 of word id / 32 is 1 where the id may come; a row allows one or
+/// more. Row rule in N. Willard and Louf 2023, arXiv:2307.09702.
+pub fn sample_mask(dev: &Device, allowed: View, mut logits: ViewMut, vocab: usize) -> Result<()> {
+    let n = logits.len() / vocab.max(1);
+    want("sample_mask", "logits [N, V]", logits.len(), n * vocab)?;
+    want("sample_mask", "allowed [N, ceil(V / 32)]", allowed.len(), n * vocab.div_ceil(32))?;
+    let _span = dev.op("sample_mask", || cost::sample_mask(n, vocab));
+    match dev {
+        Device::Cpu(cpu) => cpu::sample_mask(cpu, allowed.host(), logits.host_mut(), vocab),
+        Device::Gpu(gpu) => gpu::sample_mask(gpu, allowed, logits, vocab)?,
+    }
+    Ok(())
+}
+
 /// Draws token `[N]` i32 from logits `[N, V]` by inverse CDF with counter-based noise, and returns its logprob `[N]`
 /// under the whole softmax at this temperature (the policy's own distribution, also when truncated sampling chose it).
 /// Ids from `end` on stand for no token (V where all do): they are never drawn, and no filter sees them. logits are scaled in
@@ -90,6 +105,11 @@ pub mod cost {
     /// N rows of V logits, scaled in place.
     pub fn sample(n: usize, v: usize) -> Cost {
         cost(5 * n * v, 8 * n * v, "N V", [n, v, 0])
+    }
+
+    /// N rows of V logits, and a bit each.
+    pub fn sample_mask(n: usize, v: usize) -> Cost {
+        cost(0, 8 * n * v + 4 * n * v.div_ceil(32), "N V", [n, v, 0])
     }
 
     /// N rows: token, id, two positions, seq, key's position read, all but token and seq written.

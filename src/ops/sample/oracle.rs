@@ -22,6 +22,13 @@ pub fn decode_next(ids: &mut [i32], positions: &mut [i32], noise: &mut [u64], li
     }
 }
 
+/// The logits `[V]` of one row, those of ids that may not come next at minus infinity; `allowed` as of
+/// [`crate::ops::sample::sample_mask`].
+pub fn sample_mask(logits: &[f64], allowed: &[i32]) -> Vec<f64> {
+    let may = |id: usize| allowed[id / 32] as u32 >> (id % 32) & 1 == 1;
+    logits.iter().enumerate().map(|(id, z)| if may(id) { *z } else { f64::NEG_INFINITY }).collect()
+}
+
 /// Probability of each token `[V]` of one row of logits, and its log-probability `[V]` under the whole softmax.
 ///
 /// Kept are the tokens that pass every filter: the k likeliest; the smallest set of likeliest ones whose probability

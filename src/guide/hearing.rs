@@ -5,7 +5,6 @@
 
 use crate::error::Result;
 use crate::negotiate::{Action, Cents, Episode, Side};
-use crate::setup::base::Base;
 use crate::text::Chat;
 
 /// Tokens that a template puts around a message, at most.
@@ -22,9 +21,9 @@ pub struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// The room of a model that plays `model` and replies with at most `longest_reply` tokens.
-    pub fn new(base: &'a Base, model: Side, longest_reply: usize) -> Room<'a> {
-        Room { chat: &base.chat, context: base.weights.config.max_position_embeddings, model, longest_reply }
+    /// The room of a model of `context` positions that plays `model` and replies with at most `longest_reply` tokens.
+    pub fn new(chat: &'a Chat, context: usize, model: Side, longest_reply: usize) -> Room<'a> {
+        Room { chat, context, model, longest_reply }
     }
 
     /// As much of `talk` as the model has room for at this turn of `episode`, to a whole word.

@@ -1,0 +1,79 @@
+//! A reply on its way through its grammar.
+
+use super::grammar::{Caps, Grammar, State};
+use super::vocabulary::Vocabulary;
+use crate::negotiate::legal::Legal;
+use crate::text::Tokenizer;
+use std::sync::Arc;
+
+/// How a reply is to be made.
+#[derive(Debug, Clone)]
+pub struct Guide {
+    grammar: Arc<Grammar>,
+    vocabulary: Arc<Vocabulary>,
+    caps: Caps,
+}
+
+impl Guide {
+    /// Replies of what is legal, for the item `code`.
+    pub fn new(vocabulary: Arc<Vocabulary>, legal: &Legal, code: &str, caps: Caps) -> Guide {
+        Guide { grammar: Arc::new(Grammar::new(legal, code)), vocabulary, caps }
+    }
+
+    /// Tokens after which every reply has ended, whichever tokens spell it, the one that ends it included.
+    pub fn most_tokens(&self) -> usize {
+        // A part that is closing may still finish a character.
+        self.caps.thought + self.caps.talk + 2 * 3 + self.grammar.fixed_bytes() + 1
+    }
+
+    /// A reply of which nothing was said.
+    pub fn begin(&self) -> Course {
+        Course { guide: self.clone(), state: self.grammar.start(), in_part: 0 }
+    }
+}
+
+/// A reply so far.
+#[derive(Debug, Clone)]
+pub struct Course {
+    guide: Guide,
+    state: State,
+    /// Tokens of the free part it is in.
+    in_part: usize,
+}
+
+impl Course {
+    /// The tokens that may come next: see [`crate::infer::Engine::allow`]. Never none.
+    pub fn allowed(&self) -> Vec<i32> {
+        self.guide.vocabulary.allowed(&self.guide.grammar, self.state, self.closing())
+    }
+
+    /// Takes the next token. False for one that may not come: then nothing is taken.
+    pub fn take(&mut self, tokenizer: &Tokenizer, id: i32) -> bool {
+        let Guide { grammar, vocabulary, .. } = &self.guide;
+        if self.state == State::End {
+            return id == vocabulary.end();
+        }
+        let Some(next) = vocabulary.step(tokenizer, grammar, self.state, id, self.closing()) else { return false };
+        self.in_part = if part(next) == part(self.state) { self.in_part + 1 } else { 0 };
+        self.state = next;
+        true
+    }
+
+    fn closing(&self) -> bool {
+        let Caps { thought, talk } = self.guide.caps;
+        match self.state {
+            State::Thought(_) => self.in_part >= thought,
+            State::Talk(..) => self.in_part >= talk,
+            _ => false,
+        }
+    }
+}
+
+/// Which of the free parts.
+fn part(state: State) -> usize {
+    match state {
+        State::Thought(_) => 1,
+        State::Talk(..) => 2,
+        _ => 0,
+    }
+}
