@@ -11,8 +11,8 @@ fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")
 }
 
-const COMMANDS: [&str; 11] =
-    ["train", "eval", "chat", "generate", "score", "init", "config", "doctor", "profile", "report", "show"];
+const COMMANDS: [&str; 12] =
+    ["train", "eval", "chat", "generate", "score", "init", "config", "doctor", "profile", "rank", "report", "show"];
 
 #[test]
 fn help_of_every_command_shows_examples() {

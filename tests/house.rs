@@ -18,7 +18,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("model", "weights, and the two lists of ops"),
     ("infer", "pages, batching, sampling over a model"),
     ("generate", "prompts in, texts out: knows no game and no config"),
-    ("negotiate credit", "the game and the rules of credit: no device, no model, no text"),
+    ("negotiate credit rank", "the game, the rules of credit, who is better: no device, no model, no text"),
     ("config", "every setting, checked together; it names what the rooms above open"),
     ("remote", "a chat model behind a server, asked over HTTP: knows no game"),
     ("embedded", "the model inside the binary"),
@@ -37,7 +37,7 @@ const FLOORS: &[(&str, &str)] = &[
 ];
 
 /// Rooms that must not reach a device, a model or text, wherever they stand.
-const PURE: [&str; 2] = ["negotiate", "credit"];
+const PURE: [&str; 3] = ["negotiate", "credit", "rank"];
 const IMPURE: [&str; 5] = ["device", "ops", "model", "text", "infer"];
 
 /// A source file: its path below `src`, its module (without `.rs` and `/mod`), and its lines outside of tests.

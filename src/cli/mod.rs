@@ -16,6 +16,7 @@ pub mod out;
 pub mod products;
 mod profile;
 pub mod progress;
+pub mod rank;
 pub mod report;
 mod sampling;
 pub mod score;
@@ -91,6 +92,8 @@ enum Command {
     Products(products::ProductsArgs),
     /// Say where the time, the bytes and the FLOPs of a step go
     Profile(profile::ProfileArgs),
+    /// Rank models from pairwise games, with intervals and ranges of ranks
+    Rank(rank::RankArgs),
     /// Rebuild a run's report.html from its files
     Report(report::ReportArgs),
     /// Print the logprob of every token of given id sequences
@@ -262,6 +265,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(args, globals),
         Command::Products(args) => products::run(args, globals),
         Command::Profile(args) => profile::run(args, globals),
+        Command::Rank(args) => rank::run(args, globals),
         Command::Report(args) => report::run(args, globals),
         Command::Score(args) => score::run(args, globals),
         Command::Show(args) => show::run(args, globals),
@@ -271,7 +275,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
     if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, generate, serve, score, show, init, sft, config, products, doctor, profile or report; see haggle --help"
+        return "name a command: train, eval, chat, generate, serve, score, show, init, sft, config, products, doctor, profile, rank or report; see haggle --help"
             .into();
     }
     let text = e.to_string();

@@ -1,0 +1,263 @@
+//! One category's standing: places and gaps.
+
+use super::super::bands::{self, gap_variance};
+use super::super::estimate::{Estimate, lone};
+use super::super::games::{Games, Tally};
+use super::super::graph::{Groups, Unknown};
+use super::super::linalg::Matrix;
+use super::super::{Family, Options};
+use crate::noise::Noise;
+use statrs::distribution::{ContinuousCDF, Normal};
+
+/// Rating points a logit.
+pub const ELO: f64 = 400.0 / std::f64::consts::LN_10;
+/// The rating of a model as good as the mean.
+pub const MIDDLE: f64 = 1000.0;
+
+/// A model's place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// The model.
+    pub model: usize,
+    /// Its group of finite gaps, from 0, the largest first: ratings of two groups say nothing of each other.
+    pub group: usize,
+    /// Its rating in logits, its group's mean 0; none for a model alone among others.
+    pub theta: Option<f64>,
+    /// The rating's standard error.
+    pub se: Option<f64>,
+    /// The best rank it can have.
+    pub rank_low: usize,
+    /// The worst rank it can have.
+    pub rank_high: usize,
+    /// The first model of the tier that it is in, counted from 1 by rating; none without a rating.
+    pub tier: Option<usize>,
+    /// Its chance, ties counted half, against a model of its group drawn at random: the estimate and its interval.
+    pub win: Option<[f64; 3]>,
+    /// What came of its games.
+    pub won: Tally,
+    /// Games.
+    pub games: f64,
+    /// Rating and standard error from this category alone, where games are few for what is shared.
+    pub alone: Option<[f64; 2]>,
+}
+
+/// The gap of two models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gap {
+    /// The first model.
+    pub a: usize,
+    /// The second.
+    pub b: usize,
+    /// How much better the first is in logits, and the standard error; none where it cannot be known.
+    pub known: Option<[f64; 2]>,
+    /// Why not.
+    pub unknown: Option<Unknown>,
+    /// Its interval.
+    pub interval: Option<[f64; 2]>,
+    /// True when the band over the whole family leaves 0 out.
+    pub separated: bool,
+}
+
+/// A category's standing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The category.
+    pub name: String,
+    /// Places: groups by size, models of a group from the best.
+    pub places: Vec<Place>,
+    /// Every gap of two models.
+    pub gaps: Vec<Gap>,
+    /// The critical value of its band: the largest over models.
+    pub critical: f64,
+    /// Games.
+    pub games: f64,
+    /// Between neighbours that are not separated, how many games of this category would do at least, were the gap true:
+    /// `(better, worse, games)`.
+    pub needed: Vec<(usize, usize, f64)>,
+}
+
+/// The critical values of a family.
+#[derive(Debug, Clone)]
+pub(super) struct Critical {
+    /// One each model.
+    pub by_model: Vec<f64>,
+    /// The largest gap of each draw.
+    pub draws: Vec<f64>,
+}
+
+impl Critical {
+    pub(super) fn of(
+        covariance: &Matrix,
+        groups: &Groups,
+        family: Family,
+        options: &Options,
+        noise: Noise,
+    ) -> Result<Critical, String> {
+        let m = covariance.nrows();
+        let pairs: Vec<(usize, usize)> = pairs(m).filter(|(a, b)| groups.unknown(*a, *b).is_none()).collect();
+        let draw = |pairs: &[(usize, usize)]| {
+            bands::largest(covariance, pairs, bands::DRAWS, noise)
+                .ok_or("the ratings' errors are not finite; give a ridge with --ridge 0.5")
+        };
+        if family == Family::Model {
+            let own = |model: usize| {
+                let pairs: Vec<_> = pairs.iter().filter(|(a, b)| *a == model || *b == model).copied().collect();
+                Ok(bands::quantile(draw(&pairs)?, options.level))
+            };
+            return Ok(Critical { by_model: (0..m).map(own).collect::<Result<_, String>>()?, draws: Vec::new() });
+        }
+        let draws = draw(&pairs)?;
+        Ok(Critical { by_model: vec![bands::quantile(draws.clone(), options.level); m], draws })
+    }
+}
+
+/// Every pair of `m`.
+pub(super) fn pairs(m: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..m).flat_map(move |a| (a + 1..m).map(move |b| (a, b)))
+}
+
+/// The two-sided quantile of a standard normal number.
+pub(in super::super) fn two_sided(level: f64) -> f64 {
+    Normal::standard().inverse_cdf(0.5 + 0.5 * level)
+}
+
+/// What a standing is made of.
+pub(super) struct View<'a> {
+    pub name: &'a str,
+    pub share: Vec<f64>,
+    pub groups: &'a Groups,
+    pub critical: &'a Critical,
+    pub alone: Option<&'a Estimate>,
+}
+
+/// The standing of a mixture of categories.
+pub(super) fn standing(games: &Games, made: &Estimate, level: f64, view: View) -> Standing {
+    let (t, m) = games.shape();
+    let covariance = made.covariance(&view.share);
+    let mixed =
+        |of: &Matrix, model: usize| view.share.iter().enumerate().map(|(t, share)| share * of[(t, model)]).sum::<f64>();
+    let theta: Vec<f64> = (0..m).map(|model| mixed(&made.theta, model)).collect();
+    let z = two_sided(level);
+    let gap = |(a, b): (usize, usize)| {
+        let unknown = view.groups.unknown(a, b);
+        let (gap, se) = (theta[a] - theta[b], gap_variance(&covariance, a, b).max(0.0).sqrt());
+        let known = unknown.is_none().then_some([gap, se]);
+        let critical = view.critical.by_model[a].max(view.critical.by_model[b]);
+        let interval = known.map(|[gap, se]| [gap - z * se, gap + z * se]);
+        Gap { a, b, known, unknown, interval, separated: known.is_some() && gap.abs() > critical * se }
+    };
+    let gaps: Vec<Gap> = pairs(m).map(gap).collect();
+    let beats = |by: usize, a: usize, b: usize| {
+        let known = view.groups.unknown(a, b).is_none();
+        known && theta[a] - theta[b] > view.critical.by_model[by] * gap_variance(&covariance, a, b).max(0.0).sqrt()
+    };
+    let counted = |category: usize| view.share[category] > 0.0;
+    let (won, games_of) = played(games, &counted);
+    let mut places = Vec::new();
+    for (group, members) in view.groups.by_size().iter().enumerate() {
+        let middle = members.iter().map(|model| theta[*model]).sum::<f64>() / members.len() as f64;
+        let lone_category = (0..t).find(|category| view.share[*category] == 1.0);
+        let place = |model: &usize| {
+            let others = (0..m).filter(|other| other != model);
+            let rated = members.len() > 1;
+            Place {
+                model: *model,
+                group,
+                theta: rated.then_some(theta[*model] - middle),
+                se: rated.then(|| centred_variance(&covariance, members, *model).max(0.0).sqrt()),
+                rank_low: 1 + others.clone().filter(|other| beats(*model, *other, *model)).count(),
+                rank_high: m - others.filter(|other| beats(*model, *model, *other)).count(),
+                tier: None,
+                win: rated.then(|| win(made, &theta, &covariance, members, *model, z)),
+                won: won[*model],
+                games: games_of[*model],
+                alone: view
+                    .alone
+                    .zip(lone_category)
+                    .and_then(|(alone, category)| by_itself(alone, category, t, *model)),
+            }
+        };
+        let mut own: Vec<Place> = members.iter().map(place).collect();
+        own.sort_by(|x, y| y.theta.unwrap_or(0.0).total_cmp(&x.theta.unwrap_or(0.0)).then(x.model.cmp(&y.model)));
+        tiers(&mut own, |a, b| beats(a, a, b));
+        places.extend(own);
+    }
+    let total = (0..t).filter(|category| counted(*category)).flat_map(|c| games.of(c)).map(|cell| cell.games).sum();
+    let critical = view.critical.by_model.iter().copied().fold(0.0, f64::max);
+    let needed = needed(&places, &gaps, m, critical, total);
+    Standing { name: view.name.into(), places, gaps, critical, games: total, needed }
+}
+
+/// The index of a pair among all gaps of `m` models.
+pub fn pair_at(m: usize, a: usize, b: usize) -> usize {
+    let (a, b) = (a.min(b), a.max(b));
+    a * (2 * m - a - 1) / 2 + b - a - 1
+}
+
+/// Marks tiers: a model that the first of a tier certainly beats begins the next.
+fn tiers(places: &mut [Place], beats: impl Fn(usize, usize) -> bool) {
+    let mut first = 0;
+    for at in 0..places.len() {
+        if beats(places[first].model, places[at].model) {
+            first = at;
+        }
+        places[at].tier = places[at].theta.map(|_| first + 1);
+    }
+}
+
+/// What came of each model's games, and how many they were.
+fn played(games: &Games, counted: &dyn Fn(usize) -> bool) -> (Vec<Tally>, Vec<f64>) {
+    let m = games.models.len();
+    let (mut won, mut n) = (vec![Tally::default(); m], vec![0.0; m]);
+    for cell in games.cells.iter().filter(|cell| counted(cell.category)) {
+        for (model, tally) in [(cell.a, cell.won), (cell.b, cell.won.swapped())] {
+            won[model] = won[model].plus(tally);
+            n[model] += cell.games;
+        }
+    }
+    (won, n)
+}
+
+/// The variance of a rating less its group's mean.
+fn centred_variance(covariance: &Matrix, members: &[usize], model: usize) -> f64 {
+    let n = members.len() as f64;
+    let weight = |other: usize| if other == model { 1.0 - 1.0 / n } else { -1.0 / n };
+    members.iter().map(|i| weight(*i) * members.iter().map(|j| weight(*j) * covariance[(*i, *j)]).sum::<f64>()).sum()
+}
+
+/// The chance against a model of the group drawn at random, and its interval by the delta method on logits.
+fn win(made: &Estimate, theta: &[f64], covariance: &Matrix, members: &[usize], model: usize, z: f64) -> [f64; 3] {
+    let others: Vec<usize> = members.iter().copied().filter(|other| *other != model).collect();
+    let n = others.len() as f64;
+    let (mut chance, mut slope, mut weights) = (0.0, 0.0, vec![(model, 0.0)]);
+    for other in others {
+        let point = made.link.at(theta[model] - theta[other]);
+        chance += point.mean / n;
+        slope += point.info / n;
+        weights.push((other, -point.info / n));
+    }
+    weights[0].1 = slope;
+    let variance: f64 =
+        weights.iter().map(|(i, x)| x * weights.iter().map(|(j, y)| y * covariance[(*i, *j)]).sum::<f64>()).sum();
+    let spread = chance * (1.0 - chance);
+    let (logit, half) = ((chance / (1.0 - chance)).ln(), z * variance.max(0.0).sqrt() / spread);
+    let back = |x: f64| 1.0 / (1.0 + (-x).exp());
+    if spread > 0.0 { [chance, back(logit - half), back(logit + half)] } else { [chance; 3] }
+}
+
+/// Rating and error from one category alone.
+fn by_itself(alone: &Estimate, category: usize, t: usize, model: usize) -> Option<[f64; 2]> {
+    let members = alone.groups[category].by_size().into_iter().find(|group| group.contains(&model))?;
+    let variance = centred_variance(&alone.covariance(&lone(t, category)), &members, model);
+    (members.len() > 1).then(|| [alone.theta[(category, model)], variance.max(0.0).sqrt()])
+}
+
+/// How many games would separate neighbours, at least, were the estimated gap the true one.
+fn needed(places: &[Place], gaps: &[Gap], m: usize, critical: f64, games: f64) -> Vec<(usize, usize, f64)> {
+    let one = |pair: &[Place]| {
+        let gap = &gaps[pair_at(m, pair[0].model, pair[1].model)];
+        let [size, se] = gap.known?;
+        (!gap.separated && size != 0.0).then(|| (pair[0].model, pair[1].model, games * (critical * se / size).powi(2)))
+    };
+    places.windows(2).filter_map(one).collect()
+}

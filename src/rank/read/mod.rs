@@ -1,0 +1,295 @@
+//! Files of games: csv and JSON lines as leaderboards ship them, counts, and haggle's own runs.
+//!
+//! The one idea: a row is refused by its number, its column and its value, and nothing is guessed: what a word does not
+//! say is no tie.
+
+mod csv_rows;
+mod json_rows;
+mod played;
+
+use super::games::{Counter, Games, Row, Tally};
+use super::rewards::Episode;
+use crate::error::{Error, Result};
+use played::Split;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+/// Models at most: more are a column that is not one of models.
+pub const MODELS: usize = 1000;
+/// Columns of models.
+const PAIR: [&str; 2] = ["model_a", "model_b"];
+/// The column of one game's end.
+const WINNER: &str = "winner";
+/// Columns of counts.
+const COUNTS: [&str; 3] = ["wins_a", "wins_b", "ties"];
+/// The one category of rows that name none.
+pub const ALL: &str = "all";
+
+/// Which columns say where a game was played, and with whom it belongs.
+#[derive(Debug, Clone, Default)]
+pub struct Columns {
+    /// Categories; by default `category`, where there is such a column.
+    pub category: Option<String>,
+    /// A second way to split, over the categories.
+    pub persona: Option<String>,
+    /// Clusters; by default `cluster`, where there is such a column.
+    pub cluster: Option<String>,
+}
+
+/// What a column is to be, and its name: asked for by the user, or usual.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    name: &'a str,
+    /// The option that asked for it; none where it may be missing.
+    by: Option<&'static str>,
+}
+
+impl Columns {
+    fn category(&self) -> Wanted<'_> {
+        wanted(self.category.as_deref(), "category", "--by")
+    }
+
+    fn persona(&self) -> Option<Wanted<'_>> {
+        self.persona.as_deref().map(|name| Wanted { name, by: Some("--by") })
+    }
+
+    fn cluster(&self) -> Wanted<'_> {
+        wanted(self.cluster.as_deref(), "cluster", "--cluster")
+    }
+}
+
+fn wanted<'a>(asked: Option<&'a str>, usual: &'a str, option: &'static str) -> Wanted<'a> {
+    match asked {
+        Some(name) => Wanted { name, by: Some(option) },
+        None => Wanted { name: usual, by: None },
+    }
+}
+
+/// One row as it was read, before its words are understood.
+#[derive(Debug, Default)]
+struct Raw<'a> {
+    models: [Cow<'a, str>; 2],
+    winner: Option<Cow<'a, str>>,
+    counts: Option<[Cow<'a, str>; 3]>,
+    categories: Vec<Cow<'a, str>>,
+    persona: Cow<'a, str>,
+    cluster: Option<Cow<'a, str>>,
+    weight: Option<Cow<'a, str>>,
+}
+
+/// Where rows go.
+struct Sink<'a> {
+    counter: Counter,
+    path: &'a Path,
+    /// Each row is a cluster of its own: rows stand in several categories.
+    by_row: bool,
+}
+
+/// Ends a reading that must begin anew, with each row as a cluster.
+enum Stop {
+    Failed(Error),
+    SeveralCategories,
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Stop {
+        Stop::Failed(e)
+    }
+}
+
+/// What files hold.
+pub struct Input {
+    /// The games.
+    pub games: Games,
+    /// The episodes they follow from, where they are haggle's own.
+    pub episodes: Vec<Episode>,
+}
+
+/// Counts the games of all files; a folder is a run or an evaluation of haggle's own.
+///
+/// # Errors
+/// [`Error::Io`] and [`Error::Data`]: the file, the row, the column, the value, and what would do; [`Error::Config`] for a
+/// split that episodes do not have.
+pub fn read(files: &[PathBuf], columns: &Columns) -> Result<Input> {
+    let own: Vec<Option<PathBuf>> = files.iter().map(|path| played::file_of(path)).collect();
+    if own.iter().any(Option::is_some) {
+        let split = |name: Option<&str>, usual| name.map_or(Ok(usual), split_of);
+        let by = [split(columns.category.as_deref(), Split::Product)?, split(columns.persona.as_deref(), Split::None)?];
+        let other = files.iter().zip(&own).find(|(_, own)| own.is_none()).map(|(path, _)| path);
+        if let Some(path) = other {
+            return Err(Error::data(path, "is no run and no evaluation; rank it apart from those"));
+        }
+        let (games, episodes) = played::read(&own.into_iter().flatten().collect::<Vec<_>>(), by)?;
+        return Ok(Input { games: checked(games, files)?, episodes });
+    }
+    let games = match counted(files, columns, false) {
+        Err(Stop::SeveralCategories) => counted(files, columns, true),
+        other => other,
+    };
+    match games {
+        Ok(games) => Ok(Input { games: checked(games, files)?, episodes: Vec::new() }),
+        Err(Stop::Failed(e)) => Err(e),
+        Err(Stop::SeveralCategories) => Err(Error::data(&files[0], "holds rows of several categories")),
+    }
+}
+
+/// The split of a name.
+fn split_of(name: &str) -> Result<Split> {
+    let found = played::SPLITS.iter().find(|(known, _)| *known == name).map(|(_, split)| *split);
+    let names = played::SPLITS.map(|(name, _)| name).join(", ");
+    let what = || format!("--by {name}: episodes are split by {names}");
+    found.ok_or_else(|| Error::Config { problems: vec![what()] })
+}
+
+fn counted(files: &[PathBuf], columns: &Columns, by_row: bool) -> Result<Games, Stop> {
+    let mut counter = Counter::default();
+    for path in files {
+        let mut sink = Sink { counter, path, by_row };
+        match kind(path)? {
+            Kind::Csv => csv_rows::read(path, columns, &mut sink)?,
+            Kind::Json => json_rows::read(path, columns, &mut sink)?,
+        }
+        counter = sink.counter;
+    }
+    Ok(counter.finish())
+}
+
+/// What a file is.
+enum Kind {
+    Csv,
+    Json,
+}
+
+fn kind(path: &Path) -> Result<Kind> {
+    use std::io::Read;
+    if path.is_dir() {
+        return Err(Error::data(
+            path,
+            "holds neither games.jsonl (an evaluation) nor episodes.jsonl (a run); name one that does, or files of games",
+        ));
+    }
+    let mut head = [0; 4096];
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io(path, format!("cannot be read: {e}")))?;
+    let n = file.read(&mut head).map_err(|e| Error::io(path, format!("cannot be read: {e}")))?;
+    let head = &head[..n];
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        None if n == head.len() && n < 4096 => Err(Error::data(path, "is empty; want rows of games")),
+        _ if head.starts_with(b"PAR1") => {
+            Err(Error::data(path, "is Parquet, which is not read; write it as csv or JSON lines first"))
+        }
+        _ if head.starts_with(b"\x1f\x8b") => Err(Error::data(path, "is compressed; unpack it first")),
+        _ if head.contains(&0) => Err(Error::data(path, "is no text; want csv or JSON lines of games, in UTF-8")),
+        Some(b'{' | b'[') => Ok(Kind::Json),
+        _ => Ok(Kind::Csv),
+    }
+}
+
+/// What must hold of all files together.
+fn checked(games: Games, files: &[PathBuf]) -> Result<Games> {
+    let refuse = |what: String| Err(Error::data(&files[0], what));
+    let (t, m) = games.shape();
+    if games.rows == 0 {
+        return refuse("holds no games".into());
+    }
+    if m < 2 {
+        return refuse(format!("holds games of {m} model; two are needed to compare any"));
+    }
+    for (category, name) in games.categories.iter().enumerate().filter(|_| games.personas == 1) {
+        if games.of(category).iter().all(|cell| cell.won.total() <= 0.0) {
+            return refuse(format!("category `{name}` is empty: all its counts are 0; leave its rows out"));
+        }
+    }
+    if t * m * m > 30_000_000 {
+        return refuse(format!(
+            "{m} models in {t} categories are too many to rank together; take fewer categories (--by)"
+        ));
+    }
+    Ok(games)
+}
+
+impl Sink<'_> {
+    /// Counts a row. `at` says which: `row 3 (line 4)`.
+    fn take(&mut self, raw: &Raw, row: u64, line: u64) -> Result<(), Stop> {
+        let wrong = |what: String| Error::data(self.path, format!("row {row} (line {line}): {what}"));
+        let [a, b] = [&*raw.models[0], &*raw.models[1]];
+        for (name, column) in [(a, PAIR[0]), (b, PAIR[1])] {
+            if name.trim().is_empty() {
+                return Err(wrong(format!("`{column}` is empty; want a model's name")).into());
+            }
+        }
+        if a == b {
+            return Err(wrong(format!("`{a}` plays against itself; leave such rows out")).into());
+        }
+        let won = won(raw).map_err(wrong)?;
+        let weight = weight(raw.weight.as_deref()).map_err(wrong)?;
+        if raw.categories.iter().any(|name| name.trim().is_empty()) {
+            return Err(wrong("its category is empty; name one, or leave the column out".into()).into());
+        }
+        if raw.categories.len() > 1 && raw.cluster.is_none() && !self.by_row {
+            return Err(Stop::SeveralCategories);
+        }
+        let own;
+        let cluster = match &raw.cluster {
+            Some(name) => Some(&**name),
+            None if self.by_row => {
+                own = format!("{} {row}", self.path.display());
+                Some(own.as_str())
+            }
+            None => None,
+        };
+        for category in &raw.categories {
+            self.counter.add(Row { a, b, won, category, persona: &raw.persona, cluster, weight });
+        }
+        if self.counter.models() > MODELS {
+            let what = format!(
+                "is the first with more than {MODELS} different models; do `model_a` and `model_b` name models?"
+            );
+            return Err(wrong(what).into());
+        }
+        Ok(())
+    }
+}
+
+/// What came of a row's games.
+fn won(raw: &Raw) -> Result<Tally, String> {
+    if let Some(winner) = &raw.winner {
+        return winner_of(winner);
+    }
+    let Some(counts) = &raw.counts else { return Err(format!("`{WINNER}` is missing")) };
+    let mut numbers = [0.0; 3];
+    for ((text, column), number) in counts.iter().zip(COUNTS).zip(&mut numbers) {
+        *number = amount(text, column, if column == "ties" { Some(0.0) } else { None })?;
+    }
+    Ok(Tally { a: numbers[0], b: numbers[1], tie: numbers[2] })
+}
+
+/// The winner's word.
+fn winner_of(word: &str) -> Result<Tally, String> {
+    let (a, b, tie) = match word.trim() {
+        "model_a" | "1" | "1.0" => (1.0, 0.0, 0.0),
+        "model_b" | "0" | "0.0" => (0.0, 1.0, 0.0),
+        "tie" | "tie (bothbad)" | "both_bad" | "bothbad" | "0.5" => (0.0, 0.0, 1.0),
+        other => {
+            return Err(format!(
+                "`{WINNER}` is {other:?}; want model_a, model_b, tie, tie (bothbad) or both_bad, or 1, 0 or 0.5 for model_a"
+            ));
+        }
+    };
+    Ok(Tally { a, b, tie })
+}
+
+fn weight(text: Option<&str>) -> Result<f64, String> {
+    text.map_or(Ok(1.0), |text| amount(text, "weight", Some(1.0)))
+}
+
+/// A number of at least 0; `usual` where there is no text.
+fn amount(text: &str, column: &str, usual: Option<f64>) -> Result<f64, String> {
+    let text = text.trim();
+    match (text.parse::<f64>(), usual) {
+        (_, Some(usual)) if text.is_empty() => Ok(usual),
+        (Ok(number), _) if number.is_finite() && (0.0..1e15).contains(&number) => Ok(number),
+        (Ok(number), _) if number < 0.0 => Err(format!("`{column}` is negative: {text}; want 0 or more")),
+        _ => Err(format!("`{column}` is {text:?}; want a number of 0 or more")),
+    }
+}

@@ -1,0 +1,178 @@
+//! Boards whose truth is known: ratings of a low rank, games played unevenly. For tests and the bench.
+#![allow(dead_code)] // each file uses a part
+
+use haggle::noise::Noise;
+use haggle::rank::games::{Counter, Games, Row, Tally};
+use haggle::rank::linalg::Matrix;
+
+/// A truth and how its games are played.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Ratings `[T, M]`, each category's mean 0.
+    pub theta: Matrix,
+    /// The chance of each cell `(category, a, b)`, cumulated.
+    cells: Vec<(usize, usize, usize, f64)>,
+}
+
+/// What troubles a world.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trouble {
+    /// Standard deviation of ratings around the low rank.
+    pub noise: f64,
+    /// One rating off by this.
+    pub odd: f64,
+    /// Games in a cluster of its own luck, 0 for none: models' strengths move together by a standard deviation of 0.7.
+    pub cluster: usize,
+}
+
+/// The rating that an odd world moves.
+pub const ODD: (usize, usize) = (3, 5);
+
+impl World {
+    /// A world of rank 2: a common pattern, and one in which categories differ.
+    pub fn new(models: usize, categories: usize, trouble: Trouble, seed: u64) -> World {
+        let noise = Noise::new(seed, 1);
+        let normal = |label: u64, n: usize| (0..n).map(|i| noise.child(label).normal(i as u64)).collect::<Vec<_>>();
+        let common: Vec<f64> = normal(1, categories).iter().map(|x| 1.0 + 0.2 * x).collect();
+        let (own, strength, taste) = (normal(2, categories), normal(3, models), normal(4, models));
+        // Singular values near those of a board of votes: 0.75 a rating for what is common, 0.21 for taste.
+        let (by_strength, by_taste) = (0.75 / deviation(&strength), 0.21 / deviation(&taste));
+        let (strength, taste) = (centred(&strength), centred(&taste));
+        let stray = normal(5, models * categories);
+        let mut theta = Matrix::from_fn(categories, models, |t, m| {
+            by_strength * common[t] * strength[m] + by_taste * own[t] * taste[m] + trouble.noise * stray[t * models + m]
+        });
+        if trouble.odd != 0.0 {
+            theta[ODD] += trouble.odd;
+        }
+        let theta = haggle::rank::shape::rows_centred(&theta);
+        World { theta, cells: cells(models, categories, noise.child(6)) }
+    }
+
+    /// Games of this world.
+    pub fn play(&self, n: usize, trouble: Trouble, seed: u64) -> Games {
+        let noise = Noise::new(seed, 2);
+        let (cell, outcome) = (noise.child(1), noise.child(2));
+        let (t, m) = (self.theta.nrows(), self.theta.ncols());
+        let names: Vec<String> = (0..m).map(|i| format!("model{i:03}")).collect();
+        let categories: Vec<String> = (0..t).map(|i| format!("category{i:03}")).collect();
+        let mut counter = Counter::default();
+        for game in 0..n {
+            let at = game as u64;
+            let x = cell.uniform_f64(at) * self.cells[self.cells.len() - 1].3;
+            let (category, a, b, _) = self.cells[self.cells.partition_point(|c| c.3 < x).min(self.cells.len() - 1)];
+            let cluster = game.checked_div(trouble.cluster);
+            let luck = |model: usize| cluster.map_or(0.0, |c| 0.7 * noise.child(3 + c as u64).normal(model as u64));
+            let eta = self.theta[(category, a)] + luck(a) - self.theta[(category, b)] - luck(b);
+            let first = outcome.uniform_f64(at) < 1.0 / (1.0 + (-eta).exp());
+            let won = Tally { a: f64::from(u8::from(first)), b: f64::from(u8::from(!first)), tie: 0.0 };
+            let name = cluster.map(|c| c.to_string());
+            let (a, b) = (&names[a], &names[b]);
+            counter.add(Row {
+                a,
+                b,
+                won,
+                category: &categories[category],
+                persona: "",
+                cluster: name.as_deref(),
+                weight: 1.0,
+            });
+        }
+        counter.finish()
+    }
+}
+
+fn cells(models: usize, categories: usize, noise: Noise) -> Vec<(usize, usize, usize, f64)> {
+    let (mut all, mut sum) = (Vec::new(), 0.0);
+    for t in 0..categories {
+        let category = (0.4 * noise.child(1).normal(t as u64)).exp();
+        for a in 0..models {
+            for b in a + 1..models {
+                let pair = (0.55 * noise.child(2).normal((a * models + b) as u64)).exp();
+                sum += category * pair;
+                all.push((t, a, b, sum));
+            }
+        }
+    }
+    all
+}
+
+fn centred(x: &[f64]) -> Vec<f64> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    x.iter().map(|x| x - mean).collect()
+}
+
+fn deviation(x: &[f64]) -> f64 {
+    (centred(x).iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt()
+}
+
+/// What a board's intervals did over many.
+#[derive(Debug, Clone, Default)]
+pub struct Coverage {
+    /// Per gap how often its interval held.
+    held: Vec<u32>,
+    boards: u32,
+    length: f64,
+    together: f64,
+    standings: f64,
+}
+
+impl Coverage {
+    /// Counts a board of this truth; `only` picks the gaps `(category, a, b)` that count.
+    pub fn add(
+        &mut self,
+        board: &haggle::rank::board::Board,
+        theta: &Matrix,
+        only: impl Fn(usize, usize, usize) -> bool,
+    ) {
+        let mut at = 0;
+        for (category, standing) in board.categories.iter().enumerate() {
+            let mut all = true;
+            for gap in standing.gaps.iter().filter(|gap| only(category, gap.a, gap.b)) {
+                let truth = theta[(category, gap.a)] - theta[(category, gap.b)];
+                let ([low, high], [size, se]) = (gap.interval.unwrap(), gap.known.unwrap());
+                if self.held.len() <= at {
+                    self.held.push(0);
+                }
+                self.held[at] += u32::from((low..=high).contains(&truth));
+                self.length += high - low;
+                all &= (size - truth).abs() <= standing.critical * se;
+                at += 1;
+            }
+            self.together += f64::from(u8::from(all));
+            self.standings += 1.0;
+        }
+        self.boards += 1;
+    }
+
+    fn shares(&self) -> Vec<f64> {
+        let mut shares: Vec<f64> = self.held.iter().map(|held| f64::from(*held) / f64::from(self.boards)).collect();
+        shares.sort_by(f64::total_cmp);
+        shares
+    }
+
+    /// The share of intervals that held.
+    pub fn pointwise(&self) -> f64 {
+        mean(&self.shares())
+    }
+
+    /// The same of the twentieth of gaps where fewest did.
+    pub fn worst_twentieth(&self) -> f64 {
+        let shares = self.shares();
+        mean(&shares[..shares.len().div_ceil(20)])
+    }
+
+    /// The share of categories all of whose gaps the band held.
+    pub fn simultaneous(&self) -> f64 {
+        self.together / self.standings
+    }
+
+    /// The mean length of an interval, in logits.
+    pub fn length(&self) -> f64 {
+        self.length / (f64::from(self.boards) * self.held.len() as f64)
+    }
+}
+
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
