@@ -7,9 +7,9 @@
 
 use super::factors::{HEADS, Tools, by_rows, by_steps, columns, pair_turned, panels_len, turn};
 use super::operands::{Left, Right};
-use super::places::Place;
+use super::places::{Keys, Place};
 use super::products::{over_keys, over_queries, scores};
-use super::{Floats, Pairs, Queries, Scores, places, prefetch_rows, strides};
+use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
 use crate::device::cpu::pool::Shared;
 use crate::device::cpu::{Cpu, math};
 use crate::ops::attn::{CHUNK, Heads, Sequence, Sequences};
@@ -159,25 +159,18 @@ impl Call<'_> {
         let (mut q_rows, mut d_o_rows) =
             (rooms.q_rows.chunks_exact_mut(floats), rooms.d_o_rows.chunks_exact_mut(floats));
         for (head, (q_room, d_o_room)) in q_rooms.zip(d_o_rooms).take(n).enumerate() {
-            let rows = [q_rows.next().unwrap_or_default(), d_o_rows.next().unwrap_or_default()].map(
-                #[inline(always)]
-                |rows| (lanes.start > 0).then_some(rows),
-            );
-            let [q_rows, d_o_rows] = rows;
+            let (q_rows, d_o_rows) = (q_rows.next().unwrap_or_default(), d_o_rows.next().unwrap_or_default());
             q[head] = queries(tools, &self.q[at(head)..], q_stride, lanes.clone(), dim, q_rows, q_room);
             d_o[head] = queries(tools, &self.d_o[at(head)..], q_stride, lanes.clone(), dim, d_o_rows, d_o_room);
         }
         self.fetch_next(&t);
         let first_head = t.kv * (heads.q / heads.kv);
-        let seam = places::seam(seq);
         for chunk in (0..=t.place.at).step_by(CHUNK) {
             let diagonal = chunk == t.place.at;
             let keys = if diagonal { lanes.end } else { CHUNK };
-            let at_seam = seam == Some(chunk);
-            if at_seam {
-                self.gather(&mut rooms.seam, seq, chunk, t.kv, diagonal && t.these.start == first_head);
-            }
-            let c = self.chunk_at(&mut rooms.seam, seq, chunk, t.kv, keys, at_seam);
+            let these = Keys { seq, at: chunk, kv: t.kv, heads };
+            let at_seam = these.at_seam();
+            let c = self.chunk_at(&mut rooms.seam, these, keys, diagonal && t.these.start == first_head);
             let k_steps = by_steps(tools, c.k, c.stride, keys, dim, rooms.k_steps);
             let k = by_rows(tools, c.k, c.stride, keys, dim, rooms.k);
             let v = by_rows(tools, c.v, c.stride, keys, dim, rooms.v);
@@ -198,55 +191,35 @@ impl Call<'_> {
                 }
             }
             if at_seam {
-                self.scatter(&rooms.seam, seq, chunk, t.kv, keys);
+                let [_, _, dk, dv] = &rooms.seam;
+                // SAFETY: rows of this family and kv head, which no other task has.
+                unsafe { these.scatter_sums(dk, keys, self.dk) };
+                // SAFETY: as above.
+                unsafe { these.scatter_sums(dv, keys, self.dv) };
             }
         }
     }
 
-    /// A chunk's keys and values, and where their gradients are summed: in a room where it lies at a seam, else in place.
+    /// A chunk's keys and values, and where the gradients of the first `keys` are summed: in a room where it lies at a seam
+    /// (`opens`: for its own keys nothing was yet), else in place.
     #[inline(always)]
-    fn chunk_at<'a>(
-        &'a self,
-        seam: &'a mut [&mut [f32]; 4],
-        seq: Sequence,
-        chunk: usize,
-        kv: usize,
-        keys: usize,
-        at_seam: bool,
-    ) -> ChunkAt<'a> {
+    fn chunk_at<'a>(&'a self, seam: &'a mut [&mut [f32]; 4], these: Keys, keys: usize, opens: bool) -> ChunkAt<'a> {
         let (dim, stride) = (self.heads.dim, strides(self.heads).1);
-        if at_seam {
+        if these.at_seam() {
             let [k, v, dk, dv] = seam;
+            these.gather(self.k, k);
+            these.gather(self.v, v);
+            // SAFETY: rows of this family and kv head, which no other task has.
+            unsafe { these.gather_sums(self.dk, opens, dk) };
+            // SAFETY: as above.
+            unsafe { these.gather_sums(self.dv, opens, dv) };
             return ChunkAt { k, v, dk: dk.as_mut_ptr(), dv: dv.as_mut_ptr(), stride: dim };
         }
-        let at = seq.row(chunk) * stride + kv * dim;
+        let at = these.offset(0);
         assert!(at + (keys - 1) * stride + dim <= self.dk.len(), "keys of a chunk");
         // SAFETY: inside both (above, and they are as long as each other).
         let (dk, dv) = unsafe { (self.dk.ptr().add(at), self.dv.ptr().add(at)) };
         ChunkAt { k: &self.k[at..], v: &self.v[at..], dk, dv, stride }
-    }
-
-    /// The chunk at a seam, and what was summed for its keys (`opens`: for its own ones nothing yet).
-    #[inline(always)]
-    fn gather(&self, seam: &mut [&mut [f32]; 4], seq: Sequence, at: usize, kv: usize, opens: bool) {
-        let [k, v, dk, dv] = seam;
-        places::gather(self.k, seq, at, kv, self.heads, k);
-        places::gather(self.v, seq, at, kv, self.heads, v);
-        // SAFETY: rows of this family and kv head, which no other task has.
-        unsafe {
-            places::gather_sums(self.dk, seq, at, kv, self.heads, opens, dk);
-            places::gather_sums(self.dv, seq, at, kv, self.heads, opens, dv);
-        }
-    }
-
-    /// The sums of its first `keys` keys, back.
-    #[inline(always)]
-    fn scatter(&self, [_, _, dk, dv]: &[&mut [f32]; 4], seq: Sequence, at: usize, kv: usize, keys: usize) {
-        // SAFETY: as in `gather`.
-        unsafe {
-            places::scatter_sums(dk, seq, at, kv, self.heads, keys, self.dk);
-            places::scatter_sums(dv, seq, at, kv, self.heads, keys, self.dv);
-        }
     }
 
     /// Asks for what the next tile reads first.
@@ -338,8 +311,8 @@ impl Call<'_> {
     }
 }
 
-/// A tile's rows of one head as a right factor over lanes. Where it begins inside a chunk, the lanes before it are zeros:
-/// then `rows` is there to hold them all.
+/// A tile's rows of one head as a right factor over lanes. Where it begins inside a chunk, the lanes before it are zeros, and
+/// `rows` holds them all.
 #[inline(always)]
 fn queries<'a>(
     tools: Tools,
@@ -347,10 +320,12 @@ fn queries<'a>(
     stride: usize,
     lanes: Range<usize>,
     dim: usize,
-    rows: Option<&'a mut [f32]>,
+    rows: &'a mut [f32],
     room: &'a mut [f32],
 ) -> Right<'a> {
-    let Some(rows) = rows else { return by_steps(tools, from, stride, lanes.end, dim, room) };
+    if lanes.start == 0 {
+        return by_steps(tools, from, stride, lanes.end, dim, room);
+    }
     rows[..lanes.start * dim].fill(0.0);
     for (i, to) in rows[lanes.start * dim..lanes.end * dim].chunks_exact_mut(dim).enumerate() {
         to.copy_from_slice(&from[i * stride..][..dim]);

@@ -1,7 +1,7 @@
 //! Attention of packed sequences.
 
 use super::factors::Tools;
-use super::places::{Place, gather, n_slots, seam, tile_at};
+use super::places::{Keys, Place, n_slots, tile_at};
 use super::tile::{Chunk, Tile, walk};
 use super::{Floats, prefetch_rows, strides};
 use crate::device::cpu::Cpu;
@@ -67,12 +67,13 @@ fn one_tile(
             prefetch_rows(x, row * k_stride + kv_of(these.start) * dim, k_stride, rows, dim);
         }
     };
-    let (mut k_seam, mut v_seam, seam) = (Floats::new(), Floats::new(), seam(seq));
-    let len = seam.map_or(0, |_| CHUNK * dim);
+    let keys = |chunk: usize| Keys { seq, at: chunk, kv: kv_of(these.start), heads };
+    let (mut k_seam, mut v_seam, at_seam) = (Floats::new(), Floats::new(), keys(seq.prefix / CHUNK * CHUNK));
+    let len = if at_seam.at_seam() { CHUNK * dim } else { 0 };
     let (k_seam, v_seam) = (k_seam.zeroed(len), v_seam.zeroed(len));
-    if let Some(at) = seam {
-        gather(k, seq, at, kv_of(these.start), heads, k_seam);
-        gather(v, seq, at, kv_of(these.start), heads, v_seam);
+    if len > 0 {
+        at_seam.gather(k, k_seam);
+        at_seam.gather(v, v_seam);
     }
     let queries = Tile {
         q: &q[at(place.row())..],
@@ -91,10 +92,11 @@ fn one_tile(
             if let (0, Some((next, heads))) = (chunk, &next) {
                 fetch(next, heads);
             }
-            if seam == Some(chunk) {
+            let these = keys(chunk);
+            if these.at_seam() {
                 return Chunk::Rows { k: k_seam, v: v_seam, stride: dim };
             }
-            let at = seq.row(chunk) * k_stride + kv_of(these.start) * dim;
+            let at = these.offset(0);
             Chunk::Rows { k: &k[at..], v: &v[at..], stride: k_stride }
         },
         #[inline(always)]

@@ -53,62 +53,70 @@ pub(super) fn n_slots(seqs: Sequences) -> usize {
     first_slot(seqs, seqs.len())
 }
 
-/// The chunk of a sequence's keys, from position `at` on, whose first keys are the prefix's and whose others are its own.
-pub(super) fn seam(seq: Sequence) -> Option<usize> {
-    (!seq.prefix.is_multiple_of(CHUNK) && seq.own > 0).then_some(seq.prefix / CHUNK * CHUNK)
+/// Up to [`CHUNK`] keys of one kv head: those of a sequence from position `at` on.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    pub seq: Sequence,
+    pub at: usize,
+    pub kv: usize,
+    pub heads: Heads,
 }
 
-/// `to [CHUNK, D] = ` the rows of one kv head at positions `at..` of a sequence, as many as it has.
-#[inline(always)]
-pub(super) fn gather(from: &[f32], seq: Sequence, at: usize, kv: usize, heads: Heads, to: &mut [f32]) {
-    let (dim, stride) = (heads.dim, strides(heads).1);
-    for (i, to) in to.chunks_exact_mut(dim).take(CHUNK.min(seq.len() - at)).enumerate() {
-        to.copy_from_slice(&from[seq.row(at + i) * stride + kv * dim..][..dim]);
+impl Keys {
+    /// Whether the first of them are the prefix's and the others its own: then they lie in two places.
+    #[inline(always)]
+    pub fn at_seam(self) -> bool {
+        let (prefix, at) = (self.seq.prefix, self.at);
+        self.seq.own > 0 && at < prefix && prefix < at + CHUNK
     }
-}
 
-/// The same of gradients; own rows are 0 where nothing was added to them yet.
-///
-/// # Safety
-/// No other task writes these rows of the kv head.
-#[inline(always)]
-pub(super) unsafe fn gather_sums(
-    from: Shared<f32>,
-    seq: Sequence,
-    at: usize,
-    kv: usize,
-    heads: Heads,
-    opens: bool,
-    to: &mut [f32],
-) {
-    let (dim, stride) = (heads.dim, strides(heads).1);
-    for (i, to) in to.chunks_exact_mut(dim).take(CHUNK.min(seq.len() - at)).enumerate() {
-        if opens && at + i >= seq.prefix {
-            to.fill(0.0);
-        } else {
-            // SAFETY: the caller's promise.
-            to.copy_from_slice(unsafe { from.part(seq.row(at + i) * stride + kv * dim, dim) });
+    /// Where key i starts.
+    #[inline(always)]
+    pub fn offset(self, i: usize) -> usize {
+        let dim = self.heads.dim;
+        self.seq.row(self.at + i) * strides(self.heads).1 + self.kv * dim
+    }
+
+    fn len(self) -> usize {
+        CHUNK.min(self.seq.len() - self.at)
+    }
+
+    /// Copies them together, `to [CHUNK, D]`.
+    #[inline(always)]
+    pub fn gather(self, from: &[f32], to: &mut [f32]) {
+        let dim = self.heads.dim;
+        for (i, to) in to.chunks_exact_mut(dim).take(self.len()).enumerate() {
+            to.copy_from_slice(&from[self.offset(i)..][..dim]);
         }
     }
-}
 
-/// Their way back, of the first `keys` keys.
-///
-/// # Safety
-/// As there.
-#[inline(always)]
-pub(super) unsafe fn scatter_sums(
-    from: &[f32],
-    seq: Sequence,
-    at: usize,
-    kv: usize,
-    heads: Heads,
-    keys: usize,
-    to: Shared<f32>,
-) {
-    let (dim, stride) = (heads.dim, strides(heads).1);
-    for (i, from) in from.chunks_exact(dim).take(keys).enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { to.part(seq.row(at + i) * stride + kv * dim, dim) }.copy_from_slice(from);
+    /// The same of their gradients; `opens`: nothing was added to those of own ones yet.
+    ///
+    /// # Safety
+    /// No other task writes rows of this family and kv head.
+    #[inline(always)]
+    pub unsafe fn gather_sums(self, from: Shared<f32>, opens: bool, to: &mut [f32]) {
+        let dim = self.heads.dim;
+        for (i, to) in to.chunks_exact_mut(dim).take(self.len()).enumerate() {
+            if opens && self.at + i >= self.seq.prefix {
+                to.fill(0.0);
+            } else {
+                // SAFETY: the caller's promise.
+                to.copy_from_slice(unsafe { from.part(self.offset(i), dim) });
+            }
+        }
+    }
+
+    /// Their way back, of the first `keys` keys.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn scatter_sums(self, from: &[f32], keys: usize, to: Shared<f32>) {
+        let dim = self.heads.dim;
+        for (i, from) in from.chunks_exact(dim).take(keys).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { to.part(self.offset(i), dim) }.copy_from_slice(from);
+        }
     }
 }
