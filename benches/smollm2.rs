@@ -3,7 +3,8 @@
 //! `cargo bench --bench smollm2 -- [CASE] [--matmul NAME] [--threads N] [--repeat R] [--ops] [--json]`. `decode_1`,
 //! `decode_16`: 64 tokens each behind prompts of 32, whose time is left out; weights frozen, held in bf16. `prefill_512`: one
 //! prompt of 512 up to its first token. `train_8x512`: forward, backward, AdamW of 8 sequences of 512, each token but the
-//! first with loss. `load`: from the folder to the first token of a prompt of 32. `tools/bench_smollm2` runs it beside
+//! first with loss. `train_group_8x512`: the same of a group, whose first 384 tokens are one prompt without loss and run once;
+//! `train_apart_8x512`: that prompt run by each. `load`: from the folder to the first token of a prompt of 32. `tools/bench_smollm2` runs it beside
 //! transformers and llama.cpp.
 
 #![allow(clippy::unwrap_used)]
@@ -24,6 +25,7 @@ const PROMPT: usize = 32;
 const NEW: usize = 64;
 const LONG: usize = 512;
 const SEQS: usize = 8;
+const SHARED: usize = 384;
 
 fn main() {
     let o = Options::parse();
@@ -44,8 +46,19 @@ fn main() {
         let w = Weights::load_frozen(&dev, &folder, DType::F32).unwrap().within(1024);
         first_token(&dev, &w, PROMPT);
     });
-    if "train_8x512".contains(o.only.as_str()) {
-        train(&o, &dev, Weights::load(&dev, &folder).unwrap().within(1024));
+    type Pack = fn(&Weights, &mut Packing);
+    let cases: [(&'static str, Pack); 3] = [
+        ("train_8x512", |w, p| (0..SEQS as u64).for_each(|s| p.push(&prompt(w, s, LONG), |_| true))),
+        ("train_group_8x512", |w, p| {
+            group(w).iter().enumerate().for_each(|(s, ids)| match s {
+                0 => p.push(ids, |i| i >= SHARED),
+                _ => p.push_on_stem(SHARED, ids, |_| true),
+            })
+        }),
+        ("train_apart_8x512", |w, p| group(w).iter().for_each(|ids| p.push(ids, |i| i >= SHARED))),
+    ];
+    for (name, pack) in cases.into_iter().filter(|(name, _)| name.contains(o.only.as_str())) {
+        train(&o, &dev, Weights::load(&dev, &folder).unwrap().within(1024), name, pack);
     }
 }
 
@@ -86,9 +99,15 @@ fn first_token(dev: &Device, w: &Weights, len: usize) {
     }
 }
 
-fn train(o: &Options, dev: &Device, mut w: Weights) {
+/// Sequences that begin with one prompt.
+fn group(w: &Weights) -> Vec<Vec<i32>> {
+    let own = |s: u64| prompt(w, s + 1, LONG - SHARED);
+    (0..SEQS as u64).map(|s| [prompt(w, 0, SHARED), own(s)].concat()).collect()
+}
+
+fn train(o: &Options, dev: &Device, mut w: Weights, name: &'static str, pack: fn(&Weights, &mut Packing)) {
     let mut packing = Packing::default();
-    (0..SEQS as u64).for_each(|s| packing.push(&prompt(&w, s, LONG), |_| true));
+    pack(&w, &mut packing);
     w.pack(dev).unwrap();
     let (c, n, m) = (w.config.clone(), packing.ids.len(), packing.targets.len());
     let mut batch = PackedBatch::new(dev, &c, n, m).unwrap();
@@ -98,9 +117,9 @@ fn train(o: &Options, dev: &Device, mut w: Weights) {
     let parts = w.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
     let mut optimizer = Optimizer::new(dev, parts, Hyper::default(), 1000).unwrap();
     let (dlogprob, dentropy) = (dev.upload(&vec![-1.0 / m as f32; m]).unwrap(), dev.upload(&vec![0f32; m]).unwrap());
-    let rows = (0..LONG).map(|p| row_flops(&c, p as f64 + 1.0)).sum::<f64>() * SEQS as f64;
+    let rows = packing.positions.iter().map(|p| row_flops(&c, *p as f64 + 1.0)).sum::<f64>();
     let flops = 3.0 * (rows + m as f64 * head_flops(&c));
-    measure(o, dev, Workload { name: "train_8x512", tokens: n, flops }, || {
+    measure(o, dev, Workload { name, tokens: n, flops }, || {
         forward(dev, &w, &batch, &mut acts, 1.0).unwrap();
         fill(dev, grads.view_mut(), 0.0).unwrap();
         backward(dev, &w, &batch, &mut acts, dlogprob.view(), dentropy.view(), &mut grads, 1.0).unwrap();

@@ -101,31 +101,53 @@ fn prompts() -> Vec<Vec<i32>> {
 fn packed(dev: &Device, w: &Weights, seqs: &[Vec<i32>], for_use: Use, temperature: f32) -> Vec<Vec<f32>> {
     let mut packing = Packing::default();
     seqs.iter().for_each(|s| packing.push(s, |_| true));
+    split(&logprobs(dev, w, &packing, for_use, temperature), seqs.iter().map(|s| s.len() - 1))
+}
+
+/// Logprobs of every token behind a prompt that all sequences begin with and whose rows are run once.
+fn packed_on(
+    dev: &Device,
+    w: &Weights,
+    seqs: &[Vec<i32>],
+    prompt: usize,
+    for_use: Use,
+    temperature: f32,
+) -> Vec<Vec<f32>> {
+    let mut packing = Packing::default();
+    seqs.iter().enumerate().for_each(|(s, ids)| match s {
+        0 => packing.push(ids, |i| i >= prompt),
+        _ => packing.push_on_stem(prompt, ids, |_| true),
+    });
+    split(&logprobs(dev, w, &packing, for_use, temperature), seqs.iter().map(|s| s.len() - prompt))
+}
+
+fn logprobs(dev: &Device, w: &Weights, packing: &Packing, for_use: Use, temperature: f32) -> Vec<f32> {
     let (n, m) = (packing.ids.len() + 3, packing.targets.len() + 1);
     let mut batch = PackedBatch::new(dev, &w.config, n, m).unwrap();
-    batch.set(dev, &packing).unwrap();
+    batch.set(dev, packing).unwrap();
     let mut acts = Activations::new(dev, &w.config, n, m, for_use).unwrap();
     forward(dev, w, &batch, &mut acts, 1.0 / temperature).unwrap();
-    let all = dev.to_vec::<f32>(acts.logprob());
-    let mut end = 0;
-    let mut take = |s: &Vec<i32>| {
-        end += s.len() - 1;
-        all[end + 1 - s.len()..end].to_vec()
+    dev.to_vec::<f32>(acts.logprob())
+}
+
+/// One behind the other, so many each.
+fn split(all: &[f32], lens: impl Iterator<Item = usize>) -> Vec<Vec<f32>> {
+    let mut rest = all;
+    let mut take = |n: usize| {
+        let (head, tail) = rest.split_at(n);
+        rest = tail;
+        head.to_vec()
     };
-    seqs.iter().map(&mut take).collect()
+    lens.map(&mut take).collect()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }
 
-fn sampled_logprobs_equal_the_packed_forward(mut player: Player, temperature: f32) {
-    let mut seqs = prompts();
-    let prompt_lens: Vec<usize> = seqs.iter().map(Vec::len).collect();
+/// Goes on with three sequences of which all but the last token was fed; logprobs of what was drawn.
+fn draw_on(player: &mut Player, seqs: &mut [Vec<i32>], temperature: f32) -> Vec<Vec<f32>> {
     let mut drawn: Vec<Vec<f32>> = vec![vec![]; 3];
-    // Prompts but for their last token: the second whole, the third in two chunks; the first is one token long.
-    player.feed(&[rows_of(1, &seqs[1], 0..32), rows_of(2, &seqs[2], 0..40)].concat());
-    player.feed(&rows_of(2, &seqs[2], 40..69));
     for step in 0..50 {
         // Sequences pause at different steps, so a row shares its call with ever other rows.
         let live: Vec<usize> = (0..3).filter(|s| (step + s) % 3 != 2 || step > 30).collect();
@@ -138,6 +160,16 @@ fn sampled_logprobs_equal_the_packed_forward(mut player: Player, temperature: f3
             drawn[s].push(logprob);
         }
     }
+    drawn
+}
+
+fn sampled_logprobs_equal_the_packed_forward(mut player: Player, temperature: f32) {
+    let mut seqs = prompts();
+    let prompt_lens: Vec<usize> = seqs.iter().map(Vec::len).collect();
+    // Prompts but for their last token: the second whole, the third in two chunks; the first is one token long.
+    player.feed(&[rows_of(1, &seqs[1], 0..32), rows_of(2, &seqs[2], 0..40)].concat());
+    player.feed(&rows_of(2, &seqs[2], 40..69));
+    let drawn = draw_on(&mut player, &mut seqs, temperature);
     for for_use in [Use::Train, Use::Score] {
         let trained = packed(&player.dev, &player.w, &seqs, for_use, temperature);
         for s in 0..3 {
@@ -164,6 +196,27 @@ fn sampled_logprobs_equal_the_packed_forward_at_medium_precision() {
     let feed = |dev: &Device| Player::on(dev.clone(), true, 1).feed(&rows_of(0, seq, 0..seq.len()));
     assert_ne!(feed(&dev), feed(&Device::open("cpu", 2).unwrap()), "factors are rounded");
     sampled_logprobs_equal_the_packed_forward(Player::on(dev, true, 7), 1.0);
+}
+
+#[test]
+fn sampled_logprobs_equal_the_forward_that_runs_their_prompt_once() {
+    for dev in [
+        Device::open("cpu", 2).unwrap(),
+        Device::open_at("cpu", 1, Precision::Medium).unwrap(),
+        Device::open("emu", 2).unwrap(),
+    ] {
+        let (mut player, prompt) = (Player::on(dev, true, 7), prompts()[2].clone());
+        let mut seqs = vec![prompt.clone(); 3];
+        (0..3).for_each(|s| drop(player.feed(&rows_of(s, &prompt, 0..prompt.len() - 1))));
+        let drawn = draw_on(&mut player, &mut seqs, 0.7);
+        let shared = packed_on(&player.dev, &player.w, &seqs, prompt.len(), Use::Train, 0.7);
+        let apart = packed(&player.dev, &player.w, &seqs, Use::Train, 0.7);
+        for s in 0..3 {
+            assert!(s == 0 || seqs[s] != seqs[0]);
+            assert_eq!(bits(&drawn[s]), bits(&shared[s]), "sequence {s} on {}", player.dev.name());
+            assert_eq!(bits(&drawn[s]), bits(&apart[s][prompt.len() - 1..]), "sequence {s} on {}", player.dev.name());
+        }
+    }
 }
 
 #[test]
