@@ -7,6 +7,7 @@
 mod check;
 mod credit;
 mod fields;
+mod lora;
 pub mod paths;
 mod print;
 mod read;
@@ -55,6 +56,8 @@ pub struct Config {
     pub loss: LossConfig,
     /// What an episode earns.
     pub reward: RewardConfig,
+    /// The adapter that is trained, if one is.
+    pub lora: LoraConfig,
     /// The optimizer.
     pub optim: OptimConfig,
     /// The inference engine's sizes.
@@ -72,6 +75,8 @@ pub struct ModelConfig {
     pub base: String,
     /// The frozen seller: `base` (the buyer's starting weights), `embedded`, a folder, or the address of a server.
     pub seller: String,
+    /// The folder under an adapter, where the one it names is not here; `auto` for the one it names.
+    pub adapter_base: String,
     /// `f32`, or `bf16` where kernels compute.
     pub dtype: String,
     /// `highest`, or `medium` on the CPU.
@@ -270,6 +275,21 @@ pub struct RewardConfig {
     pub likelihood_of: String,
 }
 
+/// An adapter over frozen weights.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LoraConfig {
+    /// Rank; 0 trains every parameter.
+    pub rank: usize,
+    /// It counts `alpha / rank`; 0 is twice the rank.
+    pub alpha: f32,
+    /// `all-linear`, or names.
+    pub targets: String,
+    /// 0.
+    pub dropout: f32,
+    /// Seeds its first values.
+    pub seed: u64,
+}
+
 /// The optimizer: AdamW with warm-up.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OptimConfig {
@@ -426,6 +446,7 @@ const FREE_ON_RESUME: [&str; 17] = [
     "products.path",
     "model.base",
     "model.seller",
+    "model.adapter_base",
     "seller.key_env",
     "seller.concurrency",
     "seller.connect_s",

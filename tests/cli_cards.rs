@@ -23,8 +23,8 @@ fn number(row: &Value, key: &str) -> f64 {
 #[test]
 fn serving_qwen3_8b_holds_its_parameters_in_two_bytes_each_and_pages() {
     let rows = planned(&["--model", "qwen3-8b", "--card", "80,141", "--serve-seqs", "16", "--context", "4096"]);
-    assert_eq!(rows.len(), 4);
-    for (row, gb) in [(&rows[1], 80.0), (&rows[3], 141.0)] {
+    assert_eq!(rows.len(), 6);
+    for (row, gb) in [(&rows[2], 80.0), (&rows[5], 141.0)] {
         assert_eq!((number(row, "card_gb"), &row["fits"]), (gb, &Value::Bool(true)), "{row}");
         let weights = number(&row["plan_bytes"], "weights") / 1e9;
         assert!((16.38..16.45).contains(&weights), "{weights} GB");
@@ -33,7 +33,7 @@ fn serving_qwen3_8b_holds_its_parameters_in_two_bytes_each_and_pages() {
         let tokens = pages / (2.0 * 36.0 * 8.0 * 128.0 * 2.0);
         assert!((16.0 * 4096.0..16.0 * 4500.0).contains(&tokens), "{tokens} tokens");
     }
-    for row in [&rows[0], &rows[2]] {
+    for row in [&rows[0], &rows[3]] {
         // Master, moments and gradients in f32, and the copy in bf16.
         assert!(number(row, "total_bytes") > 18.0 * 8.19e9 && row["fits"] == Value::Bool(false), "{row}");
         assert!(row["advice"].as_str().unwrap().contains("take a smaller model or a larger device"), "{row}");
@@ -41,9 +41,25 @@ fn serving_qwen3_8b_holds_its_parameters_in_two_bytes_each_and_pages() {
 }
 
 #[test]
+fn an_adapter_over_qwen3_8b_trains_on_a_card_and_the_base_is_there_once() {
+    let args = ["--model", "qwen3-8b", "--card", "80", "--context", "4096"];
+    let adapter = |more: &[&str]| planned(&[&args, more].concat()).remove(1);
+    let row = adapter(&[]);
+    assert_eq!(row["what"], "training, an adapter of rank 32");
+    let plan = &row["plan_bytes"];
+    assert!((16.38..16.5).contains(&(number(plan, "weights") / 1e9)), "{row}");
+    // A and B of 7 matrices in 36 layers: 87.3 million of rank 32; two moments and a gradient of them, in f32.
+    let parameters = 36.0 * 32.0 * (3.0 * (4096.0 + 12288.0) + 2.0 * (4096.0 + 4096.0) + 2.0 * (4096.0 + 1024.0));
+    assert!((number(plan, "optimizer") / (8.0 * parameters) - 1.0).abs() < 0.01, "{row}");
+    assert!((number(plan, "gradients") / (4.0 * parameters) - 1.0).abs() < 0.01, "{row}");
+    assert!((number(plan, "adapter") / (6.0 * parameters) - 1.0).abs() < 0.01, "{row}");
+    assert_eq!(adapter(&["--lora", "rank=8"])["what"], "training, an adapter of rank 8");
+}
+
+#[test]
 fn the_advice_is_followed_and_then_it_fits_and_no_more_does() {
     let model = ["--model", "qwen3-30b-a3b", "--card", "80", "--context", "8192"];
-    let serving = |seqs: &str| planned(&[&model[..], &["--serve-seqs", seqs]].concat()).remove(1);
+    let serving = |seqs: &str| planned(&[&model[..], &["--serve-seqs", seqs]].concat()).remove(2);
     let much = serving("512");
     assert_eq!(much["fits"], Value::Bool(false), "{much}");
     let advice = much["advice"].as_str().unwrap();

@@ -8,7 +8,7 @@ use cli_common::haggle;
 use haggle::config::Config;
 use haggle::device::{DType, Device};
 use haggle::embedded;
-use haggle::model::{ModelConfig, Weights};
+use haggle::model::{Lora, ModelConfig, Plan, Weights};
 use haggle::setup::base;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
@@ -325,4 +325,114 @@ fn templates_that_raise_loop_forever_or_rewrite_the_past() {
         let said = unspeakable(dir.path());
         assert!(said.contains("chat_template.jinja: chat template") && said.contains(part), "{said}");
     }
+}
+
+/// An adapter of rank 2 over a whole folder, saved; both.
+fn adapter() -> (TempDir, TempDir) {
+    let (dev, base) = (dev(), folder(true));
+    let model = base::open(&dev, base.path().to_str().unwrap(), &Config::default()).unwrap();
+    let targets = haggle::model::adapter::TARGETS.to_vec();
+    let lora = Lora { rank: 2, alpha: 4.0, rank_stabilised: false, dropout: 0.0, targets };
+    let over = model.weights.base().unwrap();
+    let mut own = Weights::planned_over(&mut Plan::on(&dev), over, lora, 1).unwrap();
+    own.name_base(&model.root);
+    let dir = TempDir::new().unwrap();
+    base::save(&dev, &own, &model.chat, dir.path()).unwrap();
+    (base, dir)
+}
+
+/// Opening an adapter is refused in one line that names its place and these parts.
+#[track_caller]
+fn adapter_refused(dir: &Path, parts: &[&str]) {
+    let name = dir.to_str().unwrap();
+    let error = base::open(&dev(), name, &Config::default()).err().expect("must be refused");
+    let said = error.to_string();
+    assert_eq!((error.exit_code(), said.lines().count()), (3, 1), "{said}");
+    assert!(said.starts_with(name), "names the place: {said}");
+    parts.iter().for_each(|part| assert!(said.contains(part), "want `{part}` in: {said}"));
+}
+
+fn edit_adapter(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
+    let path = dir.join("adapter_model.safetensors");
+    let mut all = tensors(&path);
+    edit(&mut all);
+    write(&path, &all);
+}
+
+const LORA_A: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+
+#[test]
+fn a_whole_adapter_is_not_refused_wherever_a_model_is_named() {
+    let (base, dir) = adapter();
+    haggle(dir.path(), &["generate", "--model", ".", "--max-new-tokens", "1", "--prompt", "hello"]).done();
+    // Its base named, where the one that it names is gone.
+    let moved = TempDir::new().unwrap();
+    for entry in fs::read_dir(base.path()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, moved.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let gone = base.path().display().to_string();
+    drop(base);
+    adapter_refused(dir.path(), &["base_model_name_or_path names", &gone, "no folder here", "model.adapter_base=DIR"]);
+    let named = format!("model.adapter_base={}", moved.path().display());
+    let args = ["generate", "--model", ".", "--set", &named, "--max-new-tokens", "1", "--prompt", "hello"];
+    haggle(dir.path(), &args).done();
+}
+
+#[test]
+fn an_adapter_of_another_base_is_refused_by_its_shapes_or_by_its_checksum() {
+    let (base, dir) = adapter();
+    let other = Weights::init(&dev(), Weights::load(&dev(), base.path()).unwrap().config.clone(), 5).unwrap();
+    other.save(&dev(), base.path()).unwrap();
+    adapter_refused(dir.path(), &["adapter_model.safetensors", "was trained over a base", "checksum"]);
+    let wider = ModelConfig { hidden_size: 24, ..other.config.clone() };
+    Weights::init(&dev(), wider, 4).unwrap().save(&dev(), base.path()).unwrap();
+    adapter_refused(dir.path(), &[LORA_A, "want [2, 24]", "got F32 [2, 16]", "another base"]);
+}
+
+#[test]
+fn tensors_of_an_adapter_that_do_not_fit_its_config_are_refused() {
+    let (_base, dir) = adapter();
+    let at = dir.path();
+    edit_json(&at.join("adapter_config.json"), |j| j["r"] = json!(3));
+    adapter_refused(at, &[LORA_A, "want [3, 16] (r is 3", "got F32 [2, 16]"]);
+    edit_json(&at.join("adapter_config.json"), |j| j["r"] = json!(2));
+    let (_base, dir) = adapter();
+    edit_adapter(dir.path(), |all| drop(all.remove(LORA_A)));
+    adapter_refused(dir.path(), &[LORA_A, "no such tensor in the file"]);
+    let (_base, dir) = adapter();
+    let extra = LORA_A.replace("layers.0", "layers.7");
+    edit_adapter(dir.path(), |all| drop(all.insert(extra.clone(), all[LORA_A].clone())));
+    adapter_refused(dir.path(), &[&extra, "no such tensor", "1 layers of the base"]);
+    let (_base, dir) = adapter();
+    edit_adapter(dir.path(), |all| all.get_mut(LORA_A).unwrap().2[0..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    adapter_refused(dir.path(), &[LORA_A, "want finite values"]);
+    fs::remove_file(dir.path().join("adapter_model.safetensors")).unwrap();
+    adapter_refused(dir.path(), &["adapter_model.safetensors", "no such file"]);
+}
+
+#[test]
+fn what_an_adapter_asks_for_and_is_not_computed_is_refused_by_name() {
+    let (base, dir) = adapter();
+    let config = dir.path().join("adapter_config.json");
+    for (key, value) in [
+        ("use_dora", json!(true)),
+        ("bias", json!("lora_only")),
+        ("layers_to_transform", json!([0])),
+        ("rank_pattern", json!({ "q_proj": 8 })),
+        ("modules_to_save", json!(["lm_head"])),
+        ("fan_in_fan_out", json!(true)),
+        ("target_modules", json!(["lm_head"])),
+        ("peft_type", json!("PREFIX_TUNING")),
+    ] {
+        let whole = fs::read(&config).unwrap();
+        edit_json(&config, |j| drop(j.insert(key.into(), value)));
+        adapter_refused(dir.path(), &["adapter_config.json", key]);
+        fs::write(&config, whole).unwrap();
+    }
+    edit_json(&config, |j| j["base_model_name_or_path"] = Value::Null);
+    adapter_refused(dir.path(), &["names no base", "model.adapter_base=DIR"]);
+    edit_json(&config, |j| j["base_model_name_or_path"] = json!(dir.path().to_str().unwrap()));
+    adapter_refused(dir.path(), &["is an adapter itself", "haggle merge"]);
+    drop(base);
 }

@@ -142,12 +142,13 @@ impl Work {
         let a_product =
             untrained * playing(untrained) + trained * playing(trained) + trained * s.played_flops(s_model, trained);
         let episodes = setup.episodes_a_step() as f64;
+        let whole = if setup.config.lora.rank == 0 { 1.0 } else { 0.0 };
         Ok(Work {
             parameters: buyer.weights.layout.n_params(),
             step_tok: episodes * (b.all + s.all),
             trained_tok: episodes * b.run(packed),
-            // Backward is two forwards' worth of products.
-            step_flops: episodes * (playing(group) + 3.0 * b.packed_flops(b_model, packed)),
+            // Backward is two forwards' worth of products; under an adapter one, for frozen matrices have no gradient.
+            step_flops: episodes * (playing(group) + (2.0 + whole) * b.packed_flops(b_model, packed)),
             eval_flops: setup.held_out.len() as f64 * a_product,
         })
     }

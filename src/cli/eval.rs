@@ -65,7 +65,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         make_folder(folder)?;
     }
     let setup = Setup::open_on(dev, &config)?;
-    let model = base::open(&setup.dev, &name, &setup.config)?;
+    let model = base::open_beside(&setup.dev, &name, &setup.config, &[&setup.base])?;
     let (mut task, scripts) = (tasks::named("game")?, Opponent::named(&setup.config.eval.seller)?);
     let frozen_plays = scripts.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
     tasks::fit(&setup, &mut *task, &[&setup.base, &model], frozen_plays, &[&setup.held_out])?;

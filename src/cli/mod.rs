@@ -12,6 +12,7 @@ mod dry_run;
 pub mod eval;
 pub mod generate;
 pub mod init;
+mod merge;
 pub mod out;
 pub mod products;
 mod profile;
@@ -86,6 +87,8 @@ enum Command {
     Init(init::InitArgs),
     /// Fine-tune a model on conversations, or write generated ones
     Sft(sft::SftArgs),
+    /// Make a whole model of an adapter and its base
+    Merge(merge::MergeArgs),
     /// Say what this machine has, and test the ops on it
     Doctor(doctor::DoctorArgs),
     /// Check a folder of products of your own
@@ -129,6 +132,41 @@ pub struct Globals {
     /// Print JSON for machines
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
+}
+
+/// The keys of `[lora]` in the value of `--lora`: `rank=32,alpha=64,targets=q_proj,v_proj`.
+///
+/// # Errors
+/// [`Error::Config`] naming what is no such key.
+fn lora_flags(text: Option<&str>) -> Result<Vec<(&'static str, &'static str, Option<String>)>> {
+    let mut flags: Vec<(&str, &str, Option<String>)> = vec![];
+    for part in text.into_iter().flat_map(|text| text.split(',')) {
+        let (key, value) = match (part.split_once('='), flags.last_mut()) {
+            // A list of targets has commas too.
+            (None, Some((_, "lora.targets", Some(before)))) => {
+                *before = quoted(&format!("{},{part}", before.trim_matches('"')));
+                continue;
+            }
+            (Some(pair), _) => pair,
+            (None, _) => (part, ""),
+        };
+        let (key, value) = match key.trim() {
+            "rank" => ("lora.rank", value.to_string()),
+            "alpha" => ("lora.alpha", value.to_string()),
+            "targets" => ("lora.targets", quoted(value)),
+            "dropout" => ("lora.dropout", value.to_string()),
+            "seed" => ("lora.seed", value.to_string()),
+            other => {
+                let what = format!("--lora: `{other}` is no key; for example rank=32,alpha=64,targets=all-linear");
+                return Err(Error::Config { problems: vec![what] });
+            }
+        };
+        flags.push(("--lora", key, Some(value)));
+    }
+    if text.is_some() && !flags.iter().any(|(_, key, _)| *key == "lora.rank") {
+        return Err(Error::Config { problems: vec!["--lora: needs a rank, for example rank=32".into()] });
+    }
+    Ok(flags)
 }
 
 impl Globals {
@@ -267,6 +305,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Profile(args) => profile::run(args, globals),
         Command::Rank(args) => rank::run(args, globals),
         Command::Report(args) => report::run(args, globals),
+        Command::Merge(args) => merge::run(args, globals),
         Command::Score(args) => score::run(args, globals),
         Command::Show(args) => show::run(args, globals),
     }

@@ -59,7 +59,7 @@ impl Ends {
 /// # Errors
 /// [`Error::Data`] for a folder whose texts cannot be written or never end, [`Error::Config`] for options.
 pub fn how(filters: &Filters, own: &Ends, config: &Config, shape: &ModelConfig, prompts: &Prompts) -> Result<How> {
-    let (defaults, ends) = manner(&config.model.base, shape, prompts, own.no_defaults)?;
+    let (defaults, ends) = manner(config, shape, prompts, own.no_defaults)?;
     let Filters { temperature, top_k, top_p, min_p } = *filters;
     let max_new_tokens = own.max_new_tokens;
     let (sampling, used) = defaults.under(&Own { temperature, top_k, top_p, min_p, max_new_tokens });
@@ -81,24 +81,24 @@ pub fn how(filters: &Filters, own: &Ends, config: &Config, shape: &ModelConfig, 
 
 const FILE: &str = "generation_config.json";
 
-/// What a model's folder says of sampling, and the tokens that end its texts.
+/// What the model's folder says of sampling, and the tokens that end its texts.
 ///
 /// # Errors
 /// [`Error::Data`] for a tokenizer whose text we do not write, and for sampling that we do not compute.
-pub fn manner(model: &str, shape: &ModelConfig, prompts: &Prompts, no_defaults: bool) -> Result<(Defaults, Vec<i32>)> {
+pub fn manner(config: &Config, shape: &ModelConfig, prompts: &Prompts, no_defaults: bool) -> Result<(Defaults, Vec<i32>)> {
     if !prompts.tokenizer.is_byte_level() {
         let what = "its decoder is not ByteLevel alone; haggle writes the text of byte-level tokenizers only";
-        return Err(Error::data(place(model).join("tokenizer.json"), what));
+        return Err(Error::data(place(&config.model.base).join("tokenizer.json"), what));
     }
-    let defaults = defaults(no_defaults, model)?;
+    let defaults = defaults(no_defaults, config)?;
     let own = || shape.eos_token_ids.iter().map(|id| *id as i32).collect();
     let mut ends = defaults.ends.clone().unwrap_or_else(own);
     ends.extend(prompts.eos);
     Ok((defaults, ends))
 }
 
-fn defaults(none: bool, model: &str) -> Result<Defaults> {
-    let Some((path, text)) = base::generation(model)? else { return Ok(Defaults::default()) };
+fn defaults(none: bool, config: &Config) -> Result<Defaults> {
+    let Some((path, text)) = base::generation(&config.model.base, config)? else { return Ok(Defaults::default()) };
     let defaults = Defaults::read(&text).map_err(|what| Error::data(&path, what))?;
     if none {
         return Ok(defaults.ends_alone());

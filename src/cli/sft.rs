@@ -1,7 +1,7 @@
 //! `haggle sft`: a model fine-tuned on conversations, and conversations to fine-tune one on.
 
 use super::train::RUNS;
-use super::{Exit, Globals, out, path_text, quoted, shell, signals};
+use super::{Exit, Globals, lora_flags, out, path_text, quoted, shell, signals};
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::device::Device;
@@ -11,8 +11,8 @@ use crate::report::RunFiles;
 use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
-use crate::setup;
 use crate::setup::base::{self, Base};
+use crate::setup::{self, lora};
 use crate::sft::dialogues::Dialogues;
 use crate::sft::lines;
 use crate::sft::tune::{self, Stock, Told, Tuning};
@@ -39,6 +39,9 @@ pub struct SftArgs {
     /// Conversations, one JSON object a line; repeatable
     #[arg(long, value_name = "FILE", value_parser = super::path(), required_unless_present_any = ["generate", "resume"])]
     data: Vec<PathBuf>,
+    /// Train an adapter over the frozen model: rank=32,alpha=64,targets=all-linear (keys of [lora])
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    lora: Option<String>,
     /// Times that every conversation is learned from
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
@@ -61,7 +64,7 @@ pub struct SftArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     save_every: u32,
     /// Continue the run in --out
-    #[arg(long, conflicts_with_all = ["model", "data", "generate", "prompts", "products", "epochs", "batch", "lr", "val", "max_tokens", "micro_tokens", "save_every"])]
+    #[arg(long, conflicts_with_all = ["model", "data", "lora", "generate", "prompts", "products", "epochs", "batch", "lr", "val", "max_tokens", "micro_tokens", "save_every"])]
     resume: bool,
     /// Write so many generated conversations instead of training: scripted players over the products
     #[arg(long, value_name = "N", requires = "write", conflicts_with_all = ["model", "data"])]
@@ -86,11 +89,12 @@ pub struct SftArgs {
 /// Everything wrong with config, model, data or run directory, before an update is made; training that cannot go on.
 pub fn run(args: &SftArgs, globals: &Globals) -> Result<Exit> {
     let path = |path: &Option<PathBuf>| path.as_deref().map(path_text);
-    let flags = [
+    let mut flags = vec![
         ("--model", "model.base", path(&args.model)),
         ("--prompts", "game.prompt_style", args.prompts.as_deref().map(quoted)),
         ("--products", "products.path", path(&args.products)),
     ];
+    flags.extend(lora_flags(args.lora.as_deref())?);
     if let (Some(n), Some(file)) = (args.generate, &args.write) {
         return generate(&globals.resolve(&flags)?, n, &args.roles, file);
     }
@@ -156,10 +160,11 @@ fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> 
     let stock = tune::stock(&base.chat, &talks, &how)?;
     let dir = globals.out.clone().map_or_else(|| RunDir::claim_next(Path::new(RUNS)), Ok)?;
     config.run.out = spelled(&std::path::absolute(&dir).unwrap_or_else(|_| dir.clone()));
-    let toml = config.to_toml(true);
-    let run = RunDir::create(&dir, &toml)?;
+    // Before a directory is made.
+    lora::of(&config, &base.weights.config)?;
+    let run = RunDir::create(&dir, &config.to_toml(true))?;
     how.write(&dir)?;
-    tuned(&how, &stock, (&dev, base), (&run, &toml), globals.json)
+    tuned(&how, &stock, (&dev, base), (&run, &config), globals.json)
 }
 
 /// A run that goes on.
@@ -190,7 +195,7 @@ fn go_on(dir: &Path, globals: &Globals) -> Result<Exit> {
         return Err(Error::data(place(&how.model), "is not the model that the run began with"));
     }
     let stock = tune::stock(&base.chat, &talks, &how)?;
-    tuned(&how, &stock, (&dev, base), (&run, &config.to_toml(true)), globals.json)
+    tuned(&how, &stock, (&dev, base), (&run, &config), globals.json)
 }
 
 /// Trains, shows it, and says what came of it.
@@ -198,7 +203,7 @@ fn tuned(
     how: &Tuning,
     stock: &Stock,
     (dev, base): (&Device, Base),
-    (run, toml): (&RunDir, &str),
+    (run, config): (&RunDir, &Config),
     as_json: bool,
 ) -> Result<Exit> {
     let dir = run.path();
@@ -209,7 +214,7 @@ fn tuned(
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} updates  {msg}  {elapsed}<{eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let done = tune::run(how, stock, dev, base, (run, toml), signals::asked(), &mut |told| match told {
+    let done = tune::run(how, stock, dev, base, (run, config), signals::asked(), &mut |told| match told {
         Told::Ready { step, steps } => {
             bar.set_length(steps);
             bar.set_position(step);

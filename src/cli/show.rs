@@ -83,15 +83,16 @@ fn place(given: &Path) -> (PathBuf, Option<usize>) {
 /// The tokenizer's folder: the one named, the run's checkpoint, or the base that the run's config names.
 fn prompts(args: &ShowArgs, run: &Path, globals: &Globals) -> Result<Prompts> {
     if let Some(model) = &args.model {
-        return base::prompts(&spelled(model));
+        return base::prompts(&spelled(model), &globals.resolve(&[])?);
     }
-    if let Ok(prompts) = base::prompts(&spelled(run)) {
+    if let Ok(prompts) = globals.resolve_for(run, &[]).and_then(|config| base::prompts(&spelled(run), &config)) {
         return Ok(prompts);
     }
     if !run.join("config.toml").is_file() {
         return Err(Error::io(run, "is no run directory; name the model that sampled the episode with --model DIR"));
     }
-    base::prompts(&globals.resolve_for(run, &[])?.model.base)
+    let config = globals.resolve_for(run, &[])?;
+    base::prompts(&config.model.base, &config)
 }
 
 /// Words that set and end colours; empty without them.

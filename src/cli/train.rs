@@ -1,7 +1,7 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, cards, dry_run, out, path_text, quoted, shell, signals, tables};
+use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, shell, signals, tables};
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::credit::rules::{RULES, Rule};
@@ -34,6 +34,7 @@ Examples:
   haggle train --model DIR --products DIR --seller http://127.0.0.1:8000/v1
                                                         a seller behind a server (vLLM, llama.cpp, ...); its key from OPENAI_API_KEY
   haggle train --steps 5 --set rollout.group_size=4     a short look
+  haggle train --model DIR --lora rank=32,alpha=64      an adapter over DIR, as PEFT has it
   haggle train --task menu --credit shapley             K drafts a turn, each with its own credit
   haggle train --list-credit                            every credit, loss and reward rule
   haggle train --resume --out runs/real                 go on after Ctrl-C or a kill
@@ -46,6 +47,9 @@ pub struct TrainArgs {
     /// Model folder or run directory to start from (default: the embedded model)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     model: Option<PathBuf>,
+    /// Train an adapter over the frozen weights: rank=32,alpha=64,targets=all-linear (keys of [lora])
+    #[arg(long, value_name = "KEY=VALUE,..")]
+    lora: Option<String>,
     /// The frozen seller: self (the starting weights), embedded, a model folder or run directory, or the address of a
     /// server that speaks the OpenAI protocol, as http://host:8000/v1 [default: self]
     #[arg(long, value_name = "self|DIR|URL", value_parser = super::path())]
@@ -227,7 +231,7 @@ fn list_credit(as_json: bool) {
 
 fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
     let path = |path: &Option<PathBuf>| path.as_deref().map(path_text);
-    let flags = [
+    let mut flags = vec![
         ("--products", "products.path", path(&args.products)),
         ("--model", "model.base", path(&args.model)),
         ("--seller", "model.seller", path(&args.seller)),
@@ -235,6 +239,7 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
         ("--task", "task.name", args.task.as_deref().map(quoted)),
         ("--credit", "credit.split", args.credit.as_deref().map(quoted)),
     ];
+    flags.extend(lora_flags(args.lora.as_deref())?);
     if !args.resume {
         return globals.resolve(&flags);
     }

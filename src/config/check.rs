@@ -22,6 +22,7 @@ pub fn check(config: &Config, found: &mut Found) {
     check_grpo(config, found);
     super::credit::check(config, found);
     super::seller::check(config, found);
+    super::lora::check(config, found);
 }
 
 fn check_rollout(config: &Config, found: &mut Found) {

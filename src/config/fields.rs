@@ -125,6 +125,7 @@ impl Config {
             ("credit", self.credit.fields()),
             ("loss", self.loss.fields()),
             ("reward", self.reward.fields()),
+            ("lora", self.lora.fields()),
             ("optim", self.optim.fields()),
             ("engine", self.engine.fields()),
             ("eval", self.eval.fields()),
@@ -139,7 +140,7 @@ impl ModelConfig {
             field(
                 "base",
                 "",
-                "The buyer's starting weights: embedded, or a Hugging Face folder.",
+                "The buyer's starting weights: embedded, a Hugging Face folder, or an adapter's.",
                 Path(&mut self.base),
             ),
             field(
@@ -147,6 +148,12 @@ impl ModelConfig {
                 "",
                 "The frozen seller: base (or self: the weights above), embedded, a folder, or a server as http://host:8000/v1.",
                 Path(&mut self.seller),
+            ),
+            field(
+                "adapter_base",
+                "",
+                "The folder under models that are adapters; auto takes the one that they name.",
+                Path(&mut self.adapter_base),
             ),
             field(
                 "dtype",
@@ -406,6 +413,7 @@ impl Default for Config {
             model: ModelConfig {
                 base: "embedded".into(),
                 seller: "base".into(),
+                adapter_base: "auto".into(),
                 dtype: "f32".into(),
                 matmul_precision: "highest".into(),
                 context: 0,
@@ -439,6 +447,7 @@ impl Default for Config {
             credit: CreditConfig::default(),
             loss: LossConfig::default(),
             reward: RewardConfig::default(),
+            lora: LoraConfig::default(),
             optim: OptimConfig {
                 lr: 6e-4,
                 beta1: 0.9,

@@ -79,10 +79,11 @@ pub fn written(text: &OsStr) -> Result<PathBuf, String> {
 impl Config {
     /// Makes every path absolute; names (`embedded`, `base`, `auto`) and a server's address stay.
     pub fn rooted(&mut self) {
-        let paths: [(&mut String, &[&str]); 4] = [
+        let paths: [(&mut String, &[&str]); 5] = [
             (&mut self.products.path, &["embedded"]),
             (&mut self.model.base, &["embedded"]),
             (&mut self.model.seller, &["embedded", "base"]),
+            (&mut self.model.adapter_base, &["auto", "embedded"]),
             (&mut self.run.out, &["auto"]),
         ];
         for (text, names) in paths {

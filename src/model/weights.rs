@@ -1,6 +1,6 @@
 //! A model's parameters: one flat buffer, f32 or, of frozen ones, bf16; and how it is born.
 
-use super::adapter::{Adapter, LowRank};
+use super::adapter::{Adapter, Lora, LowRank};
 use super::layout::end_to_end;
 use super::{Grouped, Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
@@ -11,7 +11,7 @@ use crate::ops::gemm::{Matrix, gemm_pack, panels_len};
 use crate::ops::{rope, want};
 use half::bf16;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Standard deviation of new weights.
 const INIT_STD: f64 = 0.02;
@@ -35,6 +35,8 @@ pub struct Weights {
     /// The matrices in panels, one after another, and the version they were made of.
     panels: Buffer,
     packed: Option<u64>,
+    /// The checksum of weights that are never written again.
+    crc: OnceLock<u32>,
     /// Where a tensor's panels lie: nowhere for vectors, and on devices that read matrices as they are stored.
     panels_at: Vec<Range<usize>>,
     /// Rotary cosines and sines, `[max_position_embeddings, D]` f32.
@@ -102,7 +104,8 @@ impl Weights {
         let (panels_at, end) =
             end_to_end(&layout.specs, |spec| spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
         let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
-        Ok(Weights { config, layout, version: 0, held, panels, packed: None, panels_at, rope })
+        let crc = OnceLock::new();
+        Ok(Weights { config, layout, version: 0, held, panels, packed: None, crc, panels_at, rope })
     }
 
     /// A new model: matrices normal with deviation 0.02, those that write into the residual stream divided by
@@ -332,13 +335,20 @@ impl Weights {
         dev.zeros(DType::F32, self.n_trained())
     }
 
-    /// Bytes of everything; of an adapter's weights its own alone.
+    /// Bytes of these weights alone: nothing of those that are another's.
+    pub fn own_bytes(&self) -> usize {
+        match &self.held {
+            Held::Over { adapter, .. } => adapter.as_ref().map_or(0, |adapter| adapter.size_bytes()),
+            _ => self.size_bytes(),
+        }
+    }
+
+    /// Bytes of everything.
     pub fn size_bytes(&self) -> usize {
         let held = match &self.held {
             Held::Trained { data, narrow } => data.size_bytes() + narrow.as_ref().map_or(0, Buffer::size_bytes),
             Held::Frozen { data, vectors, .. } => data.size_bytes() + vectors.size_bytes(),
-            Held::Over { adapter: Some(adapter), .. } => adapter.size_bytes(),
-            Held::Over { base, .. } => base.size_bytes(),
+            Held::Over { base, .. } => base.size_bytes() + self.own_bytes(),
         };
         held + self.panels.size_bytes() + self.rope.size_bytes()
     }
@@ -351,6 +361,7 @@ impl Weights {
     pub fn copy_from(&mut self, dev: &Device, other: &Weights) -> Result<()> {
         want("copy", "parameters of one shape", other.n_trained(), self.n_trained())?;
         match (&self.held, &other.held) {
+            (Held::Trained { .. }, Held::Over { base, adapter: None }) => return self.copy_from(dev, base),
             (Held::Over { .. }, Held::Over { .. }) => copy(dev, other.data(), self.data_mut())?,
             (Held::Trained { .. }, Held::Trained { data, .. }) => copy(dev, data.view(), self.data_mut())?,
             _ => {
@@ -386,15 +397,19 @@ impl Weights {
     /// # Errors
     /// What reading them from the device meets.
     pub fn crc(&self, dev: &Device) -> Result<u32> {
+        if let Held::Over { base, adapter } = &self.held {
+            let crc = base.crc.get().map_or_else(|| base.crc(dev), |crc| Ok(*crc))?;
+            let crc = *base.crc.get_or_init(|| crc);
+            let own = adapter.as_ref().map(|adapter| dev.download::<f32>(adapter.data())).transpose()?;
+            return Ok(own.map_or(crc, |own| crc32c::crc32c_append(crc, bytemuck::cast_slice(&own))));
+        }
         let (mut crc, mut end) = (0, 0);
         for (id, spec) in self.layout.specs.iter().enumerate() {
             crc = crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (spec.offset - end)]);
             crc = crc32c::crc32c_append(crc, bytemuck::cast_slice(&self.tensor(dev, TensorId(id))?));
             end = spec.range().end;
         }
-        crc = crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (self.layout.len - end)]);
-        let own = self.adapter().map(|adapter| dev.download::<f32>(adapter.data())).transpose()?;
-        Ok(own.map_or(crc, |own| crc32c::crc32c_append(crc, bytemuck::cast_slice(&own))))
+        Ok(crc32c::crc32c_append(crc, &vec![0; size_of::<f32>() * (self.layout.len - end)]))
     }
 
     /// The same weights, for others to read too: never written again.
@@ -403,6 +418,21 @@ impl Weights {
             Held::Over { base, adapter: None } => base,
             _ => Arc::new(self),
         }
+    }
+
+    /// Weights over another's whose adapter is new, through a plan: see [`Adapter::planned`].
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned_over(plan: &mut Plan, base: &Arc<Weights>, lora: Lora, seed: u64) -> Result<Weights> {
+        let (dev, rank) = (plan.device().clone(), lora.rank);
+        let adapter = Adapter::planned(plan, &base.config, &base.layout, lora, seed)?;
+        if !plan.is_dry() {
+            return Weights::over(&dev, base, Some(adapter));
+        }
+        let mut w = Weights::over(&dev, base, None)?;
+        (w.config.adapter_rank, w.held) = (rank, Held::Over { base: base.clone(), adapter: Some(Box::new(adapter)) });
+        Ok(w)
     }
 
     /// Another's weights with an adapter over them, or without: these parameters are held once for all who read them.
@@ -424,6 +454,7 @@ impl Weights {
             version,
             panels: none()?,
             packed: None,
+            crc: OnceLock::new(),
             panels_at: vec![],
             rope: none()?,
             held: Held::Over { base: base.clone(), adapter: adapter.map(Box::new) },
@@ -440,6 +471,13 @@ impl Weights {
     /// The adapter over them, if there is one: all that trains.
     pub fn adapter(&self) -> Option<&Adapter> {
         if let Held::Over { adapter, .. } = &self.held { adapter.as_deref() } else { None }
+    }
+
+    /// Names the model under an adapter, as its file will.
+    pub fn name_base(&mut self, name: &str) {
+        if let Held::Over { adapter: Some(adapter), .. } = &mut self.held {
+            adapter.base_name = name.into();
+        }
     }
 
     /// The tensors that train, in ascending offset of [`Weights::data`].

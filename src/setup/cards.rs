@@ -13,6 +13,9 @@ use crate::model::{ModelConfig, Plan};
 /// What driver, context and kernels take of a card.
 const TAKEN: u64 = 1 << 30;
 
+/// The rank of an adapter, where a config names none.
+const RANK: usize = 32;
+
 /// What is served at a time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Served {
@@ -60,8 +63,8 @@ fn room(card_gb: u64) -> Room {
     Room { free_bytes: total_bytes.saturating_sub(TAKEN), total_bytes, bound: "", mapped: false }
 }
 
-/// What a card of each of these sizes must hold: to train every parameter as `config` says, whose buffers `trained` plans,
-/// and to serve `served` with the base. Sequences have the same context in both.
+/// What a card of each of these sizes must hold: to train as `config` says, whose buffers `trained` plans, every parameter
+/// and an adapter, and to serve `served` with the base. Sequences have the same context in both.
 ///
 /// # Errors
 /// What is wrong with the models' shapes; [`crate::Error::Device`] in a build without the emulator.
@@ -70,16 +73,20 @@ pub fn needs(config: &Config, trained: memory::Planner, served: Served, cards_gb
     (config.model.dtype, config.model.context) = ("bf16".into(), served.context_tok);
     let shape = base::shape(&config.model.base, &config)?;
     let mut all = vec![];
+    let (mut whole, mut adapter) = (config.clone(), config);
+    whole.lora.rank = 0;
+    adapter.lora.rank = if adapter.lora.rank > 0 { adapter.lora.rank } else { RANK };
     for gb in cards_gb {
-        all.push(training(&dev, &config, trained, *gb)?);
-        // Training an adapter has its place here: frozen weights, and optimizer state of the adapter alone.
+        all.push(training(&dev, "training, every parameter", &whole, trained, *gb)?);
+        let what = format!("training, an adapter of rank {}", adapter.lora.rank);
+        all.push(training(&dev, &what, &adapter, trained, *gb)?);
         all.push(serving(&dev, &shape, served, *gb)?);
     }
     Ok(all)
 }
 
-fn training(dev: &Device, config: &Config, trained: memory::Planner, card_gb: u64) -> Result<Need> {
-    let need = need("training, every parameter", card_gb, &memory::planned(dev, config, trained)?);
+fn training(dev: &Device, what: &str, config: &Config, trained: memory::Planner, card_gb: u64) -> Result<Need> {
+    let need = need(what, card_gb, &memory::planned(dev, config, trained)?);
     let advice = match need.fits() {
         true => "as the config stands".into(),
         false => memory::advice(dev, config, trained, room(card_gb))?,

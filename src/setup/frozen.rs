@@ -19,11 +19,11 @@ pub enum Frozen {
 }
 
 impl Frozen {
-    /// Opens the seller that a config names; a server is not asked yet.
+    /// Opens the seller that a config names, beside the base; a server is not asked yet.
     ///
     /// # Errors
     /// As [`base::open`] and [`Server::new`].
-    pub fn open(dev: &Device, config: &Config) -> Result<Frozen> {
+    pub fn open(dev: &Device, config: &Config, beside: &Base) -> Result<Frozen> {
         match config.model.seller.as_str() {
             _ if base::is_its_own_seller(config) => Ok(Frozen::Base),
             address if is_address(address) => {
@@ -31,7 +31,7 @@ impl Frozen {
                 let server = Server::new(address, s.named(), &s.key_env, limits(config))?;
                 Ok(Frozen::Remote(Arc::new(server)))
             }
-            other => Ok(Frozen::Model(Box::new(base::open(dev, other, config)?))),
+            other => Ok(Frozen::Model(Box::new(base::open_beside(dev, other, config, &[beside])?))),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::device::{Device, Room};
 use crate::error::{Error, Result, mib};
 use crate::infer::{Engine, EngineConfig};
-use crate::model::{ModelConfig, Plan, Weights};
+use crate::model::{Lora, ModelConfig, Plan, Weights};
 use crate::ops::attn::CHUNK;
 use crate::setup::base;
 use crate::setup::engine_config;
@@ -21,12 +21,14 @@ pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
 /// # Errors
 /// What is wrong with the models' shapes.
 pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
-    let (base, seller) = base::shapes(config)?;
-    let model = base::shape(model, config)?;
-    let apart = seller.as_ref().filter(|_| !base::is_its_own_seller(config)).map(|shape| ("seller", shape));
-    let untrained = if base::is_its_own_seller(config) { "untrained and seller" } else { "untrained" };
-    for (name, shape) in [(untrained, &base), ("model", &model)].into_iter().chain(apart) {
-        Weights::planned_frozen(plan, name, shape.clone())?;
+    let ((base, seller), name) = (base::shapes(config)?, model);
+    let model = base::shape(name, config)?;
+    let own = base::is_its_own_seller(config);
+    let apart = (seller.is_some() && !own).then_some(("seller", config.model.seller.as_str()));
+    let untrained = if own { "untrained and seller" } else { "untrained" };
+    let mut held = vec![];
+    for (label, name) in [(untrained, config.model.base.as_str()), ("model", name)].into_iter().chain(apart) {
+        base::plan_frozen(plan, label, name, config, &mut held)?;
     }
     // One buyer plays at a time.
     let buyer =
@@ -41,7 +43,7 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
 /// What is wrong with the model's shape.
 pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     let shape = base::shape(model, config)?;
-    Weights::planned_frozen(plan, "model", shape.clone())?;
+    base::plan_frozen(plan, "model", model, config, &mut vec![])?;
     Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
 }
 
@@ -50,7 +52,10 @@ pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
 /// # Errors
 /// What is wrong with the model's shape.
 pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
-    Weights::planned_frozen(plan, "model", shape.clone())?;
+    let base = Weights::planned_frozen(plan, "model", ModelConfig { adapter_rank: 0, ..shape.clone() })?.shared();
+    if shape.adapter_rank > 0 {
+        Weights::planned_over(plan, &base, Lora::widest(shape), 0)?;
+    }
     Engine::planned(plan, shape, sizes).map(drop)
 }
 

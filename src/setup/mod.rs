@@ -7,6 +7,7 @@ pub mod cards;
 mod frozen;
 pub mod inputs;
 pub mod known;
+pub mod lora;
 pub mod memory;
 pub mod resume;
 
@@ -66,7 +67,7 @@ impl Setup {
     pub fn open_on(dev: Device, config: &Config) -> Result<Setup> {
         let mut base = base::open(&dev, &config.model.base, config)?;
         base.weights.renumber(BASE_VERSION);
-        let seller = Frozen::open(&dev, config)?;
+        let seller = Frozen::open(&dev, config, &base)?;
         let Stock { train, held_out, notes } = products(config)?;
         let rules = rules(config);
         Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes })
@@ -141,7 +142,7 @@ impl Setup {
     pub fn seller_player<'a, E: ?Sized>(&'a self, engine: &'a mut Option<Engine>) -> Result<Player<'a, E>> {
         let r = &self.config.rollout;
         let (temperature, max_tokens) = (r.seller_temperature, r.max_reply_tokens);
-        let (Base { weights, chat }, engine) = match (&self.seller, self.seller_model(), engine) {
+        let (Base { weights, chat, .. }, engine) = match (&self.seller, self.seller_model(), engine) {
             (Frozen::Remote(server), ..) => {
                 server.probe()?;
                 let desk = Desk::new(server, self.episodes_a_step());

@@ -8,11 +8,12 @@ use super::dialogues::Sequence;
 use super::trainer::{Supervision, Trainer};
 use crate::config::paths::spelled;
 use crate::error::{Error, Result};
-use crate::model::Weights;
+use crate::model::Plan;
 use crate::negotiate::Side;
 use crate::noise::Noise;
 use crate::setup::Setup;
 use crate::setup::base::{self, Base};
+use crate::setup::lora;
 use crate::tasks::{self, Task};
 use crate::text::Transcript;
 use crate::train::optimizer::{Hyper, Schedule};
@@ -36,7 +37,7 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
     }
     let (kept, unfinished) = (run.join(TAUGHT), run.join(format!("{TAUGHT}.unfinished")));
     if resume && kept.is_dir() {
-        setup.replace_base(base::open(&setup.dev, &spelled(&kept), &setup.config)?);
+        setup.replace_base(base::open_beside(&setup.dev, &spelled(&kept), &setup.config, &[&setup.base])?);
         return Ok(());
     }
     teach(setup, &*task, tokens, progress)?;
@@ -61,8 +62,8 @@ pub fn forget(run: &Path) -> Result<()> {
 /// # Errors
 /// As [`Trainer::run_on`]; [`Error::Config`] for a task that has no format to teach.
 pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let mut weights = Weights::zeros(&setup.dev, setup.base.weights.config.clone())?;
-    weights.copy_from(&setup.dev, &setup.base.weights)?;
+    let mut weights = lora::trained(&mut Plan::on(&setup.dev), &setup.config, &setup.base.weights)?;
+    lora::begin(&setup.dev, &mut weights, &setup.base)?;
     let context = weights.config.max_position_embeddings;
     let optim = Hyper { lr: 1e-3, beta2: 0.98, warmup_steps: 10, schedule: Schedule::Cosine, ..Hyper::default() };
     let seed = setup.config.seed;
@@ -77,7 +78,7 @@ pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn
             Ok(true)
         },
     )?;
-    setup.replace_base(Base { weights: trainer.weights, chat: setup.base.chat.clone() });
+    setup.replace_base(Base { weights: trainer.weights, chat: setup.base.chat.clone(), root: setup.base.root.clone() });
     setup.base.weights.pack(&setup.dev)
 }
 

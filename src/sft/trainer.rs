@@ -119,8 +119,8 @@ impl Trainer {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn for_steps(dev: &Device, weights: Weights, how: Supervision, steps: u64) -> Result<Trainer> {
-        let parts = weights.layout.specs.iter().map(|s| Part { range: s.range(), decays: s.decay });
-        let parts = padded(parts.collect(), weights.layout.len);
+        let parts = weights.trained().iter().map(|s| Part { range: s.range(), decays: s.decay });
+        let parts = padded(parts.collect(), weights.n_trained());
         let c = &weights.config;
         let n = how.micro_tokens;
         Ok(Trainer {

@@ -8,16 +8,17 @@ use super::dialogues::Sequence;
 use super::lines::{Talk, first_of};
 use super::talk;
 use super::trainer::{Supervision, Trainer};
+use crate::config::Config;
 use crate::device::Device;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result};
-use crate::model::Weights;
+use crate::model::Plan;
 use crate::noise::Noise;
-use crate::ops::want;
 use crate::run::checkpoint::{self, State};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
 use crate::setup::base::{self, Base};
+use crate::setup::lora;
 use crate::text::Chat;
 use crate::train::optimizer::{Hyper, Schedule};
 use serde::{Deserialize, Serialize};
@@ -191,32 +192,30 @@ pub fn run(
     stock: &Stock,
     dev: &Device,
     base: Base,
-    (dir, config_toml): (&RunDir, &str),
+    (dir, config): (&RunDir, &Config),
     stop: &AtomicBool,
     told: &mut dyn FnMut(Told),
 ) -> Result<bool> {
     let steps = how.steps(stock.train.len());
-    let Base { weights: frozen, chat } = base;
-    let mut weights = Weights::zeros(dev, frozen.config.clone())?;
-    weights.copy_from(dev, &frozen)?;
-    drop(frozen);
+    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights)?;
+    lora::begin(dev, &mut weights, &base)?;
+    let chat = base.chat;
+    // Under an adapter the base lives on; else nothing reads it any more.
+    drop(base.weights);
     let mut trainer = Trainer::for_steps(dev, weights, how.supervision(stock), steps)?;
     let state = match checkpoint::latest(dir.path())? {
         None => State::start([how.model_crc, 0]),
         Some(at) => {
             let state = checkpoint::open(&at)?;
             // A frozen model may be held rounded; what trains goes on from every bit.
-            let host = Device::open("cpu", 1)?;
-            let saved = Weights::load(&host, &at)?;
-            want("resume", "parameters of the checkpoint", saved.layout.len, trainer.weights.layout.len)?;
-            dev.write(trainer.weights.data_mut(), &host.download::<f32>(saved.data())?);
+            base::restore(dev, &mut trainer.weights, &at)?;
             checkpoint::restore_optimizer(&at, &state, dev, &mut trainer.optimizer)?;
             state
         }
     };
     trainer.weights.pack(dev)?;
     let metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
-    let mut run = Running { how, dev, dir, chat, trainer, state, metrics, config_toml: config_toml.into() };
+    let mut run = Running { how, dev, dir, chat, trainer, state, metrics, config_toml: config.to_toml(true) };
     told(Told::Ready { step: run.state.step, steps });
     if run.state.step == 0 && !stock.held_out.is_empty() {
         let row = Metrics::from_iter([("step".into(), json!(0)), ("val_loss".into(), json!(run.val_loss(stock)?))]);

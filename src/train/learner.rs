@@ -116,7 +116,7 @@ impl Learner {
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
-        let grads = plan.f32("gradients", "weights", weights.layout.len)?;
+        let grads = plan.f32("gradients", "weights", weights.n_trained())?;
         let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
         let batch = PackedBatch::planned(plan, &c, n, n)?;
         let mut b = |name: &str, len| plan.f32("loss", name, len);
@@ -420,7 +420,7 @@ impl Host {
 
 /// The optimizer's parts of a model, end to end: the gaps of the layout (always zero) join the tensor before them.
 pub fn parts(weights: &Weights) -> Vec<Part> {
-    let specs = &weights.layout.specs;
-    let end = |i: usize| specs.get(i + 1).map_or(weights.layout.len, |next| next.offset);
+    let specs = weights.trained();
+    let end = |i: usize| specs.get(i + 1).map_or(weights.n_trained(), |next| next.offset);
     specs.iter().enumerate().map(|(i, s)| Part { range: s.offset..end(i), decays: s.decay }).collect()
 }

@@ -10,23 +10,21 @@ use super::learner::{self, Learner, Learning, Sample};
 use super::optimizer::{Hyper, Optimizer};
 use super::row::{self, StepFacts};
 use crate::config::Config;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
 use crate::model::{ModelConfig, Plan, Weights};
 use crate::noise::Noise;
-use crate::ops::want;
 use crate::rollout::{Rollout, Voice};
 use crate::run::checkpoint::{self, State};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
-use crate::setup::base;
-use crate::setup::{Frozen, Setup, engine_config, moments};
+use crate::setup::{Frozen, Setup, base, engine_config, lora, moments};
 use crate::tasks::credit::Credited;
 use crate::tasks::{self, Draw, Task};
 use crate::text::Transcript;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -146,18 +144,23 @@ fn reference(apart: bool) -> &'static str {
 /// # Errors
 /// What is wrong with the models' shapes.
 pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
-    let (base, seller) = base::shapes(config)?;
-    // A base that is taught first leaves the seller behind.
+    let (mut held, seller) = (vec![], base::shapes(config)?.1);
+    // A base that is taught first leaves the seller behind: an adapter's base is one for both.
     let taught = config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches();
     let apart = !base::is_its_own_seller(config) || taught;
-    Weights::planned_frozen(plan, reference(apart), base.clone())?;
-    if let Some(seller) = seller.clone().filter(|_| apart) {
-        Weights::planned_frozen(plan, "frozen seller", seller)?;
+    let base = base::plan_frozen(plan, reference(apart), &config.model.base, config, &mut held)?;
+    if taught && config.lora.rank > 0 {
+        lora::trained(plan, config, &base)?;
+    } else if taught {
+        held.clear();
+    }
+    if seller.is_some() && apart {
+        base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
     }
     let (micro_batch_tok, checkpoint) = (config.grpo.micro_batch_tokens, config.checkpoint());
     let how = Learning { micro_batch_tok, checkpoint, ..Learning::default() };
     let hyper = Hyper { moments: moments(config), ..Hyper::default() };
-    Trainer::planned(plan, config, (base, seller), hyper, how).map(drop)
+    Trainer::planned(plan, config, (&base, seller), hyper, how).map(drop)
 }
 
 /// The learner, the task, and the two engines that play.
@@ -182,26 +185,29 @@ impl Trainer {
         let apart = !matches!(setup.seller, Frozen::Base);
         let own = seller.filter(|_| apart).map(|own| ("frozen seller", own));
         for (name, weights) in [(reference(apart), base)].into_iter().chain(own) {
-            plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes: weights.size_bytes() });
+            // What the base holds already, the seller does not hold again.
+            let again = name != reference(apart) && is_same(weights.base(), base.base());
+            let bytes = if again { weights.own_bytes() } else { weights.size_bytes() };
+            plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes });
         }
-        let shapes = (base.config.clone(), seller.map(|seller| seller.config.clone()));
-        let mut trainer = Trainer::planned(&mut plan, &setup.config, shapes, setup.hyper(), Learning::of(setup))?;
-        trainer.learner.weights.copy_from(&setup.dev, base)?;
+        let models = (base, seller.map(|seller| seller.config.clone()));
+        let mut trainer = Trainer::planned(&mut plan, &setup.config, models, setup.hyper(), Learning::of(setup))?;
+        lora::begin(&setup.dev, &mut trainer.learner.weights, &setup.base)?;
         Ok((trainer, plan))
     }
 
-    /// A trainer of zeros through a plan, for a base and a seller of these shapes.
+    /// A trainer through a plan, for a base and a seller of this shape; its weights are yet to begin.
     fn planned(
         plan: &mut Plan,
         config: &Config,
-        (base, seller): (ModelConfig, Option<ModelConfig>),
+        (base, seller): (&Weights, Option<ModelConfig>),
         hyper: Hyper,
         how: Learning,
     ) -> Result<Trainer> {
-        let weights = Weights::planned(plan, "trained", base.clone())?;
+        let weights = lora::trained(plan, config, base)?;
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
         let optimizer = Optimizer::planned(plan, learner::parts(&weights), hyper, updates as u64)?;
-        let buyer = Engine::planned(plan, &base, engine_config(config, &base))?;
+        let buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
         let seller = seller.map(|s| Engine::planned(plan, &s, engine_config(config, &s))).transpose()?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
         Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, seller })
@@ -275,13 +281,8 @@ impl Trainer {
         if !problems.is_empty() {
             return Err(Error::Config { problems });
         }
-        // Through the host: no second copy of the weights on the device.
-        let host = Device::open("cpu", 1)?;
-        let saved = Weights::load(&host, &at)?;
         let l = &mut self.learner;
-        want("resume", "parameters of the checkpoint", saved.layout.len, l.weights.layout.len)?;
-        setup.dev.write(l.weights.data_mut(), &host.download::<f32>(saved.data())?);
-        l.weights.pack(&setup.dev)?;
+        base::restore(&setup.dev, &mut l.weights, &at)?;
         checkpoint::restore_optimizer(&at, &state, &setup.dev, &mut l.optimizer)?;
         Ok(state)
     }
@@ -306,6 +307,11 @@ impl Trainer {
         events(Event::Saved(&at));
         Ok(())
     }
+}
+
+/// True when two read one copy.
+fn is_same(a: Option<&Arc<Weights>>, b: Option<&Arc<Weights>>) -> bool {
+    a.zip(b).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// Indices of a step's products: an endless row of shuffles of all `n`, cut into steps. A function of its arguments.

@@ -25,7 +25,7 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let name = spelled(&args.model);
     (config.model.base, config.model.seller) = (name.clone(), "base".into());
     let dev = config.open_device()?;
-    let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name)?);
+    let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name, &config)?);
     let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
     let sizes = EngineConfig::sized_for(1, shape.max_position_embeddings);
     let plan = memory::fit(&dev, &config, &|_, plan| memory::of_generation(&shape, sizes, plan))?;

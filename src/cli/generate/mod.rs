@@ -88,7 +88,7 @@ pub fn run(args: &GenerateArgs, globals: &Globals) -> Result<Exit> {
     let name = spelled(&args.model);
     (config.model.base, config.model.seller) = (name.clone(), "base".into());
     let dev = config.open_device()?;
-    let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name)?);
+    let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name, &config)?);
     let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
     let requests = requests(args, &prompts, &shape)?;
     let (sizes, plan) = sizes(&dev, &config, &shape, &requests, how.sampling.max_new_tokens)?;

@@ -51,6 +51,12 @@ impl Lora {
         TARGETS[..if c.experts.is_some() { 4 } else { TARGETS.len() }].to_vec()
     }
 
+    /// The widest of the shape's rank: of every target.
+    pub fn widest(c: &ModelConfig) -> Lora {
+        let (rank, targets) = (c.adapter_rank, Lora::all_linear(c));
+        Lora { rank, alpha: rank as f32, rank_stabilised: false, dropout: 0.0, targets }
+    }
+
     /// `Ok` when a model of this shape can have it.
     ///
     /// # Errors

@@ -69,7 +69,7 @@ impl Weights {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         let json = adapter.lora.to_json(&adapter.base_name);
         write_atomic(&dir.join(CONFIG), |f| f.write_all(json.as_bytes()))?;
-        let (data, crc) = (dev.download::<f32>(adapter.data())?, base.crc(dev)?);
+        let (data, crc) = (dev.download::<f32>(adapter.data())?, base_crc(dev, base)?);
         let specs: Vec<&TensorSpec> = adapter.specs().iter().collect();
         write_atomic(&dir.join(TENSORS), |f| {
             f.write_all(&head(&specs, DType::F32, &[(BASE_CRC, format!("{crc:08x}"))]))?;
@@ -107,10 +107,10 @@ fn fit(file: &Opened, adapter: &Adapter, c: &ModelConfig) -> Result<()> {
 }
 
 /// An adapter that we wrote knows the parameters it was trained over.
-fn same_base(dev: &Device, path: &Path, bytes: &[u8], base: &Weights) -> Result<()> {
+fn same_base(dev: &Device, path: &Path, bytes: &[u8], base: &Arc<Weights>) -> Result<()> {
     let metadata = SafeTensors::read_metadata(bytes).map_err(|e| Error::data(path, e))?.1;
     let Some(theirs) = metadata.metadata().as_ref().and_then(|own| own.get(BASE_CRC)) else { return Ok(()) };
-    let own = format!("{:08x}", base.crc(dev)?);
+    let own = format!("{:08x}", base_crc(dev, base)?);
     if *theirs == own {
         return Ok(());
     }
@@ -119,6 +119,11 @@ fn same_base(dev: &Device, path: &Path, bytes: &[u8], base: &Weights) -> Result<
          (model.adapter_base)"
     );
     Err(Error::data(path, what))
+}
+
+/// Of weights that are never written again it is computed once.
+fn base_crc(dev: &Device, base: &Arc<Weights>) -> Result<u32> {
+    Weights::over(dev, base, None)?.crc(dev)
 }
 
 /// Where an adapter's model lies, as the adapter names it.
