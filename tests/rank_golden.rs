@@ -6,8 +6,10 @@ use haggle::noise::Noise;
 use haggle::rank::bands;
 use haggle::rank::board::board;
 use haggle::rank::btl::{self, Fit};
+use haggle::rank::count::{Counter, Row};
+use haggle::rank::covariates;
 use haggle::rank::fit;
-use haggle::rank::games::{Counter, Games, Row, Tally};
+use haggle::rank::games::{Games, Tally};
 use haggle::rank::graph::{Groups, Unknown, listed};
 use haggle::rank::influence::{Influence, Spread, drift, information};
 use haggle::rank::linalg::{Matrix, eigen};
@@ -62,7 +64,7 @@ fn games(golden: &Value, rows: &str) -> Games {
         };
         let (a, b) = (name("models", &row[pair]), name("models", &row[pair + 1]));
         let category = name("categories", &row[at]);
-        counter.add(Row { a, b, won, category, persona, cluster: cluster.as_deref(), weight: 1.0 });
+        counter.add(Row { a, b, won, category, persona, cluster: cluster.as_deref(), weight: 1.0, features: &[] });
     }
     counter.finish()
 }
@@ -404,5 +406,43 @@ fn chances_against_the_pool_equal_a_second_implementation() {
                 close(name, se, number(&expected["win_probability_se_sandwich"][category][place.model]), 1e-6);
             }
         }
+    }
+}
+
+#[test]
+fn style_covariates_equal_arena_rank() {
+    let Some(golden) = golden("btl_style") else { return };
+    let name = |at: &Value| golden["models"][at.as_u64().unwrap() as usize].as_str().unwrap();
+    let mut counter = Counter::default();
+    let rows = golden["rows"].as_array().unwrap();
+    // They take off the mean over rows as they stand, and divide by what is left.
+    let n = rows.len() as f64;
+    let mean: Vec<f64> = (3..6).map(|j| rows.iter().map(|row| number(&row[j])).sum::<f64>() / n).collect();
+    let square = |j: usize| rows.iter().map(|row| (number(&row[j]) - mean[j - 3]).powi(2)).sum::<f64>();
+    let deviation: Vec<f64> = (3..6).map(|j| (square(j) / n).sqrt()).collect();
+    for row in rows {
+        let y = number(&row[2]);
+        let features: Vec<f64> = (0..3).map(|j| (number(&row[j + 3]) - mean[j]) / deviation[j]).collect();
+        let won = Tally {
+            a: f64::from(u8::from(y == 1.0)),
+            b: f64::from(u8::from(y == 0.0)),
+            tie: f64::from(u8::from(y == 0.5)),
+        };
+        let (a, b) = (name(&row[0]), name(&row[1]));
+        counter.add(Row { a, b, won, category: "all", persona: "", cluster: None, weight: 1.0, features: &features });
+    }
+    let games = counter.finish();
+    let mut votes = games.votes.clone().unwrap();
+    votes.names = ["f0", "f1", "f2"].map(String::from).to_vec();
+    let groups = [Groups::of(games.models.len(), games.of(0))];
+    // Their ridge is on the mean loss, ours on the sum.
+    let ridge = number(&golden["options"]["style_ridge_on_mean_loss"]) * games.games();
+    let made = covariates::fit(&games, &votes, &groups, ridge).unwrap();
+    let (expected, tolerance) = (&golden["expected"], number(&golden["tolerance"]["coef"]));
+    for (model, want) in numbers(&expected["theta"]).iter().enumerate() {
+        close("theta", made.theta[(0, model)], *want, tolerance);
+    }
+    for (got, want) in made.coefficients.iter().zip(numbers(&expected["coef"])) {
+        close("coefficient", *got, want, tolerance);
     }
 }

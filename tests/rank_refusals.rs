@@ -76,6 +76,20 @@ fn options_out_of_range_are_usage() {
 }
 
 #[test]
+fn covariates_are_numbers_that_say_more_than_who_plays() {
+    let of = |rows: &str, options: &[&str]| {
+        let text = format!("model_a,model_b,winner,length\n{rows}");
+        rank("v.csv", &text, &[&["--covariates", "length"], options].concat())
+    };
+    of("x,y,tie,long\n", &[]).refused(3, &["row 1", "`length` is \"long\"", "model_a less that of model_b"]);
+    rank("v.csv", &format!("{HEAD}x,y,tie\n"), &["--covariates", "length"])
+        .refused(3, &["has no column `length`, which --covariates names"]);
+    let good = "x,y,model_a,1\ny,z,model_a,2\nz,x,model_a,-1\nx,y,model_b,3\n";
+    of(good, &["--method", "lowrank"]).refused(3, &["--covariates goes with --method btl"]);
+    of("x,y,model_a,1\ny,x,model_a,-1\nx,y,model_b,1\n", &[]).refused(3, &["cannot be told from the models"]);
+}
+
+#[test]
 fn a_column_that_names_no_models_is_seen_before_it_is_all_read() {
     let rows: String = (0..2000).map(|i| format!("a{i},b{i},tie\n")).collect();
     rank("v.csv", &format!("{HEAD}{rows}"), &[]).refused(3, &["row 501", "more than 1000 different models"]);

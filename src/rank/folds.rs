@@ -95,7 +95,7 @@ fn dealt(won: f64, squares: f64, k: usize, noise: Noise) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::games::{Counter, Row};
+    use super::super::count::{Counter, Row};
     use super::*;
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
                     [Tally { a: 1.0, ..Tally::default() }, Tally { tie: 1.0, ..Tally::default() }][i as usize % 2];
                 let name = (i / 4).to_string();
                 let cluster = clustered.then_some(name.as_str());
-                counter.add(Row { a, b, won, category: "c", persona: "", cluster, weight: 0.5 });
+                counter.add(Row { a, b, won, category: "c", persona: "", cluster, weight: 0.5, features: &[] });
             }
             let games = counter.finish();
             let folds = split(&games, 5, Noise::new(3, 0));

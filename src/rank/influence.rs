@@ -19,7 +19,8 @@ pub struct Influence {
     core: Matrix,
     /// Per category the information between ratings and shared parameters, and the residual's variance, where there is one.
     residual: Option<(Vec<Matrix>, f64)>,
-    ties: bool,
+    /// How many of the shared parameters, the last ones, move no rating by themselves: `log nu`, covariates.
+    extra: usize,
 }
 
 /// How the spread of scores is known.
@@ -36,21 +37,37 @@ pub enum Spread<'a> {
 impl Influence {
     /// Each category on its own, `local [M, M]` each; ties link them where they are modelled.
     pub fn local(local: Vec<Matrix>, moments: &Moments) -> Option<Influence> {
-        let Some(ties) = &moments.ties else {
-            let m = local.first().map_or(0, Matrix::nrows);
-            let reach = vec![Matrix::zeros(m, 0); local.len()];
-            return Some(Influence {
-                local: Some(local),
-                reach,
-                core: Matrix::zeros(0, 0),
-                residual: None,
-                ties: false,
-            });
-        };
-        let reach: Vec<Matrix> = local.iter().zip(&ties.cross).map(|(k, cross)| -(k * cross.as_mat())).collect();
-        let seen: f64 = reach.iter().zip(&ties.cross).map(|(reach, cross)| (cross.transpose() * reach)[0]).sum();
-        let core = Matrix::from_fn(1, 1, |_, _| 1.0 / (ties.info + seen).max(f64::MIN_POSITIVE));
-        Some(Influence { local: Some(local), reach, core, residual: None, ties: true })
+        match &moments.ties {
+            Some(ties) => {
+                let cross: Vec<Matrix> = ties.cross.iter().map(|cross| cross.as_mat().to_owned()).collect();
+                Influence::linked(local, &cross, &Matrix::from_fn(1, 1, |_, _| ties.info))
+            }
+            None => {
+                let m = local.first().map_or(0, Matrix::nrows);
+                let cross = vec![Matrix::zeros(m, 0); local.len()];
+                Influence::linked(local, &cross, &Matrix::zeros(0, 0))
+            }
+        }
+    }
+
+    /// Each category on its own but for `k` parameters of `info [k, k]` that all share, `cross [M, k]` with each.
+    pub fn linked(local: Vec<Matrix>, cross: &[Matrix], info: &Matrix) -> Option<Influence> {
+        let reach: Vec<Matrix> = local.iter().zip(cross).map(|(local, cross)| -(local * cross)).collect();
+        let mut left = info.clone();
+        for (reach, cross) in reach.iter().zip(cross) {
+            left += cross.transpose() * reach;
+        }
+        // What ratings already say all of is not determined.
+        if (0..left.nrows()).any(|i| left[(i, i)] <= 1e-10 * info[(i, i)]) {
+            return None;
+        }
+        let core = if left.nrows() == 0 { left } else { Factor::of(&symmetric(&left))?.inverse() };
+        Some(Influence { local: Some(local), reach, extra: core.nrows(), core, residual: None })
+    }
+
+    /// The covariance of the shared parameters, as far as the model knows it.
+    pub fn core(&self) -> &Matrix {
+        &self.core
     }
 
     /// Ratings that are `map_t x` in category `t`, `map_t [M, D]`, with information `info_t`, and a ridge on `x`.
@@ -60,18 +77,13 @@ impl Influence {
         let drift = drift(maps, moments);
         let info = information(maps, &drift, moments, ridge);
         let core = Factor::of(&info)?.inverse();
-        Some(Influence {
-            local: None,
-            reach: widened(maps, moments),
-            core,
-            residual: None,
-            ties: moments.ties.is_some(),
-        })
+        let extra = usize::from(moments.ties.is_some());
+        Some(Influence { local: None, reach: widened(maps, moments), core, residual: None, extra })
     }
 
     /// The same with a given covariance of `x`.
     pub fn given(maps: &[Matrix], core: Matrix) -> Influence {
-        Influence { local: None, reach: maps.to_vec(), core, residual: None, ties: false }
+        Influence { local: None, reach: maps.to_vec(), core, residual: None, extra: 0 }
     }
 
     /// The same with a residual of variance `tau2` on every rating.
@@ -93,8 +105,8 @@ impl Influence {
             local.push(factor.inverse());
         }
         let core = Factor::of(&symmetric(&info))?.inverse();
-        let ties = moments.ties.is_some();
-        Some(Influence { local: Some(local), reach, core, residual: Some((drift, tau2)), ties })
+        let extra = usize::from(moments.ties.is_some());
+        Some(Influence { local: Some(local), reach, core, residual: Some((drift, tau2)), extra })
     }
 
     /// The same when the scores come from `by` times as many games as the information.
@@ -124,7 +136,7 @@ impl Influence {
         for (reach, score) in self.reach.iter().zip(&moments.score) {
             all += reach.transpose() * score;
         }
-        if let (true, Some(ties)) = (self.ties, &moments.ties) {
+        if let (1, Some(ties)) = (self.extra, &moments.ties) {
             let last = all.nrows() - 1;
             all[last] += ties.score;
         }
@@ -188,15 +200,14 @@ impl Influence {
         for (s, share) in share.iter().enumerate() {
             effect.subcols_mut(s * m, m).copy_from(self.effect(s, *share, &sum_core));
         }
-        if let Some(tie) = self.tie_effect(&sum_core) {
-            (0..m).for_each(|i| effect[(i, meat.ncols() - 1)] = tie[i]);
-        }
+        let (own, seen) = (sum_core.ncols() - self.extra, meat.ncols() - self.extra);
+        effect.subcols_mut(seen, self.extra).copy_from(sum_core.subcols(own, self.extra));
         congruent(&effect, meat)
     }
 
     /// What the score of `log nu` does to the target, `[M]`.
     fn tie_effect(&self, sum_core: &Matrix) -> Option<Vector> {
-        self.ties.then(|| sum_core.col(sum_core.ncols() - 1).to_owned())
+        (self.extra == 1).then(|| sum_core.col(sum_core.ncols() - 1).to_owned())
     }
 
     /// What the residuals' own spread adds where scores do not follow from the model.

@@ -9,6 +9,8 @@
 pub mod bands;
 pub mod board;
 pub mod btl;
+pub mod count;
+pub mod covariates;
 pub mod estimate;
 pub mod fit;
 pub mod folds;

@@ -2,8 +2,9 @@
 //!
 //! The one idea: it is built from the run directory's files and nothing else, so `haggle report RUN` rebuilds it at any
 //! time, from a run that was killed too. Curves are inline SVG; the page loads nothing. Beside it an episode, token by token:
-//! [`lesson`].
+//! [`lesson`]; a board of models: [`board`].
 
+pub mod board;
 mod curves;
 mod files;
 pub mod lesson;
@@ -13,6 +14,7 @@ mod phases;
 pub use files::RunFiles;
 
 use crate::error::{Error, Result};
+use crate::rank::board::Board;
 use std::path::{Path, PathBuf};
 
 /// Writes `report.html` and `curve.svg` of a run directory; returns the page's path.
@@ -31,6 +33,14 @@ pub fn write(run_dir: &Path) -> Result<PathBuf> {
 /// [`Error::Io`] when it cannot be written.
 pub fn write_lesson(lesson: &lesson::Lesson, path: &Path) -> Result<()> {
     save(path.into(), &lesson::page::page(lesson)).map(drop)
+}
+
+/// Writes a board of `haggle rank` as a page.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written.
+pub fn write_board(board: &Board, path: &Path) -> Result<()> {
+    save(path.into(), &board::page(board)).map(drop)
 }
 
 /// Writes whole or not at all: a new file beside, then a rename.

@@ -2,7 +2,8 @@
 #![allow(dead_code)] // each file uses a part
 
 use haggle::noise::Noise;
-use haggle::rank::games::{Counter, Games, Row, Tally};
+use haggle::rank::count::{Counter, Row};
+use haggle::rank::games::{Games, Tally};
 use haggle::rank::linalg::Matrix;
 
 /// A truth and how its games are played.
@@ -76,6 +77,7 @@ impl World {
                 persona: "",
                 cluster: name.as_deref(),
                 weight: 1.0,
+                features: &[],
             });
         }
         counter.finish()

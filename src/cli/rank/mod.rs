@@ -3,10 +3,11 @@
 mod table;
 
 use super::{Exit, Globals, out};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::rank::board::{METHODS, board};
 use crate::rank::read::{self, Columns};
 use crate::rank::{Family, Method, Options, Ties, Weights};
+use crate::report;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ Examples:
   haggle rank votes.csv                       model_a, model_b, winner, and a category where there is one
   haggle rank votes.jsonl --by language       a board each language; what they share makes intervals shorter
   haggle rank votes.csv --cluster voter       votes of one voter are not independent
+  haggle rank votes.csv --html=board.html     a page with forest plots and ranges of ranks
   haggle rank counts.csv --json               model_a, model_b, category, wins_a, wins_b, ties
   haggle rank EVAL --by tier,persona          buyers of an evaluation, written by haggle eval --out EVAL
   haggle rank votes.csv --method btl          each category on its own, as leaderboards do
@@ -33,6 +35,9 @@ pub struct RankArgs {
     /// The column of games that belong together (default: cluster, where there is one)
     #[arg(long, value_name = "COL")]
     cluster: Option<String>,
+    /// Columns of numbers that also move a vote, each that of model_a less that of model_b: length, form, position
+    #[arg(long, value_name = "COL[,COL...]")]
+    covariates: Option<String>,
     /// How ratings are estimated
     #[arg(long, value_name = "NAME", default_value = "adaptive", value_parser = methods())]
     method: String,
@@ -57,6 +62,10 @@ pub struct RankArgs {
     /// A prior of so many games on every rating (default: none where games do without)
     #[arg(long, value_name = "GAMES")]
     ridge: Option<f64>,
+    /// Also write a page, to be looked at in a browser
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "board.html",
+          value_parser = super::path())]
+    html: Option<PathBuf>,
     /// Say who is among the first K, who is not, and who may be
     #[arg(long, value_name = "K")]
     top: Option<usize>,
@@ -84,13 +93,23 @@ pub fn run(args: &RankArgs, globals: &Globals) -> Result<Exit> {
     } else {
         out::print(&out::plain(&table::text(&board, args.top)));
     }
+    if let Some(path) = &args.html {
+        report::write_board(&board, path)?;
+        out::note(&format!("haggle: wrote {}", shown(path)));
+    }
     Ok(Exit::Done)
 }
 
 impl RankArgs {
     fn columns(&self) -> Result<Columns> {
         let mut by = self.by.as_deref().into_iter().flat_map(|by| by.split(',')).map(|name| name.trim().to_string());
-        let columns = Columns { category: by.next(), persona: by.next(), cluster: self.cluster.clone() };
+        let covariates = self.covariates.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_string());
+        let columns = Columns {
+            category: by.next(),
+            persona: by.next(),
+            cluster: self.cluster.clone(),
+            covariates: covariates.collect(),
+        };
         let empty = [&columns.category, &columns.persona].into_iter().flatten().any(String::is_empty);
         if by.next().is_some() || empty {
             return Err(usage(format!(

@@ -1,11 +1,9 @@
 //! A board in the terminal.
 
 use crate::cli::out;
-use crate::rank::board::{Board, Place, Standing, method_name, rating, shape_name};
+use crate::rank::board::{Board, POINTS, Place, Standing, half_width, method_name, rating, shape_name};
 use crate::rank::shape::Shape;
 
-/// Points a logit.
-const POINTS: f64 = 400.0 / std::f64::consts::LN_10;
 /// Lines of a kind at most.
 const SHOWN: usize = 8;
 
@@ -38,7 +36,7 @@ fn rows(board: &Board, standing: &Standing, top: Option<usize>) -> String {
         let mut row = vec![
             named(board, place, groups),
             place.theta.map_or_else(dash, |theta| format!("{:.0}", rating(theta))),
-            place.se.map_or_else(dash, |se| format!("{:.0}", 1.96 * POINTS * se)),
+            half_width(place, board.level).map_or_else(dash, |half| format!("{:.0}", POINTS * half)),
             range(place),
             place.tier.map_or_else(dash, |tier| tier.to_string()),
             place.win.map_or_else(dash, |[p, low, high]| {
@@ -48,7 +46,7 @@ fn rows(board: &Board, standing: &Standing, top: Option<usize>) -> String {
         ];
         if alone {
             row.push(
-                place.alone.map_or_else(dash, |[theta, se]| format!("{:.0} ±{:.0}", rating(theta), 1.96 * POINTS * se)),
+                place.alone.map_or_else(dash, |[theta, se]| format!("{:.0} (se {:.0})", rating(theta), POINTS * se)),
             );
         }
         row.extend(top.map(|k| among(place, k)));
@@ -115,6 +113,10 @@ fn method(board: &Board) -> String {
 fn findings(board: &Board) -> String {
     let (models, category) = (&board.models, |at: usize| &board.categories[at].name);
     let mut lines: Vec<String> = Vec::new();
+    for (name, x, se) in &board.covariates {
+        let (x, half) = (POINTS * x, POINTS * 1.96 * se);
+        lines.push(format!("{name}: its usual difference is worth {x:+.0} ±{half:.0} points"));
+    }
     for o in &board.outliers {
         lines.push(format!(
             "{} behaves differently on {} ({:+.1} standard errors)",

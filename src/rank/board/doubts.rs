@@ -1,8 +1,9 @@
 //! What a reader should be careful about, and where two honest estimates do not agree.
 
 use super::super::bands::gap_variance;
-use super::super::estimate::{Estimate, lone};
+use super::super::estimate::Estimate;
 use super::super::games::Games;
+use super::super::linalg::Matrix;
 use super::super::residual::TAU_MAX;
 use super::super::{Method, Options};
 use super::standing::{pairs, two_sided};
@@ -34,21 +35,24 @@ pub struct Disagreement {
 }
 
 /// Every gap whose two intervals do not meet.
-pub(super) fn disagreements(made: &Estimate, alone: &Estimate, level: f64) -> Vec<Disagreement> {
+pub(super) fn disagreements(
+    [made, alone]: [&Estimate; 2],
+    covariance: [&[Matrix]; 2],
+    level: f64,
+) -> Vec<Disagreement> {
     let (t, m) = (made.theta.nrows(), made.theta.ncols());
     let (z, mut found) = (two_sided(level), Vec::new());
     for category in 0..t {
-        let share = lone(t, category);
-        let (shared, single) = (made.covariance(&share), alone.covariance(&share));
+        let [shared, single] = covariance.map(|of| &of[category]);
         let known =
             |a, b| made.groups[category].unknown(a, b).is_none() && alone.groups[category].unknown(a, b).is_none();
         for (a, b) in pairs(m).filter(|(a, b)| known(*a, *b)) {
-            let interval = |of: &Estimate, covariance| {
+            let interval = |of: &Estimate, covariance: &Matrix| {
                 let gap = of.theta[(category, a)] - of.theta[(category, b)];
                 let half = z * gap_variance(covariance, a, b).max(0.0).sqrt();
                 [gap, gap - half, gap + half]
             };
-            let (shared, alone) = (interval(made, &shared), interval(alone, &single));
+            let (shared, alone) = (interval(made, shared), interval(alone, single));
             if shared[1] > alone[2] || alone[1] > shared[2] {
                 found.push(Disagreement { category, a, b, shared, alone });
             }

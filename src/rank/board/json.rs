@@ -4,7 +4,7 @@ use super::super::Method;
 use super::super::graph::Unknown;
 use super::super::rewards::RewardGap;
 use super::super::shape::Shape;
-use super::standing::{ELO, Gap, MIDDLE, Place, Standing};
+use super::standing::{Gap, MIDDLE, POINTS, Place, Standing};
 use super::{Board, Disagreement};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ pub const METHODS: [(&str, Method); 6] = [
 
 /// A rating in points.
 pub fn rating(theta: f64) -> f64 {
-    MIDDLE + ELO * theta
+    MIDDLE + POINTS * theta
 }
 
 /// A shape in a word.
@@ -59,6 +59,7 @@ impl Board {
                 "model": self.models[o.model], "category": self.categories[o.category].name, "z": o.z,
             })).collect::<Vec<_>>(),
             "disagreements": self.disagreements.iter().map(|d| self.disagreement(d)).collect::<Vec<_>>(),
+            "covariates": self.covariates.iter().map(|(name, x, se)| json!({ "name": name, "coefficient": x, "se": se })).collect::<Vec<_>>(),
             "games": self.games,
             "clusters": self.clusters,
             "notes": self.notes,

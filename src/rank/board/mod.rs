@@ -11,11 +11,12 @@ mod words;
 pub use doubts::Disagreement;
 pub use json::{METHODS, method_name, rating, shape_name};
 pub(super) use standing::two_sided;
-pub use standing::{Gap, Place, Standing};
+pub use standing::{Gap, POINTS, Place, Standing, half_width};
 
-use super::estimate::{self, Estimate, lone};
+use super::estimate::{self, lone};
 use super::games::Games;
 use super::graph::Groups;
+use super::linalg::Matrix;
 use super::outliers::Outlier;
 use super::rewards::{self, Episode, RewardGap};
 use super::shape::Shape;
@@ -48,6 +49,8 @@ pub struct Board {
     pub log_nu: Option<f64>,
     /// Gaps on which the shared and the lone estimate do not agree.
     pub disagreements: Vec<Disagreement>,
+    /// The chance that an interval holds.
+    pub level: f64,
     /// Games.
     pub games: f64,
     /// Clusters; 0 where games are independent.
@@ -60,6 +63,8 @@ pub struct Board {
     pub warnings: Vec<String>,
     /// The whole in words.
     pub sentence: String,
+    /// Covariates by name, with coefficient and standard error in logits at its usual size.
+    pub covariates: Vec<(String, f64, f64)>,
     /// Differences of mean reward, where games are haggle's own.
     pub rewards: Vec<RewardGap>,
 }
@@ -82,29 +87,34 @@ pub fn board(games: Games, options: &Options) -> Result<Board, String> {
     };
     let (t, m) = games.shape();
     let thin = made.dim > 0 && games.games() < doubts::THIN * made.dim as f64;
-    let critical = criticals(&made, t, options)?;
+    let covariance: Vec<Matrix> = (0..t).map(|category| made.covariance(&lone(t, category))).collect();
+    let of_alone: Option<Vec<Matrix>> =
+        alone.as_ref().map(|alone| (0..t).map(|category| alone.covariance(&lone(t, category))).collect());
+    let critical = criticals(&covariance, &made.groups, options)?;
     let standing = |category: usize| {
         let view = View {
             name: &games.categories[category],
             share: lone(t, category),
             groups: &made.groups[category],
+            covariance: &covariance[category],
             critical: &critical[category],
-            alone: alone.as_ref().filter(|_| thin),
+            alone: alone.as_ref().zip(of_alone.as_ref()).filter(|_| thin).map(|(alone, of)| (alone, &of[category])),
         };
         standing::standing(&games, &made, options.level, view)
     };
     let categories: Vec<Standing> = (0..t).map(standing).collect();
     let share = estimate::shares(&games);
     let groups = refined(m, &made.groups, &share);
-    let of_all = Critical::of(&made.covariance(&share), &groups, Family::Category, options, noise(options, t))?;
-    let of_all = if options.family == Family::Model {
-        Critical::of(&made.covariance(&share), &groups, Family::Model, options, noise(options, t))?
-    } else {
-        of_all
-    };
-    let view = View { name: "overall", share, groups: &groups, critical: &of_all, alone: None };
+    // Of one standing, a band of the board is one of its category.
+    let family = if options.family == Family::Model { Family::Model } else { Family::Category };
+    let mixed = made.covariance(&share);
+    let of_all = Critical::of(&mixed, &groups, family, options, noise(options, t))?;
+    let view = View { name: "overall", share, groups: &groups, covariance: &mixed, critical: &of_all, alone: None };
     let overall = standing::standing(&games, &made, options.level, view);
-    let disagreements = alone.as_ref().map_or(Vec::new(), |alone| doubts::disagreements(&made, alone, options.level));
+    let both = alone.as_ref().zip(of_alone.as_ref());
+    let disagreements = both.map_or(Vec::new(), |(alone, of_alone)| {
+        doubts::disagreements([&made, alone], [&covariance, of_alone], options.level)
+    });
     let warnings = doubts::warnings(&games, &made, options);
     let sentence = words::sentence(&games.models, &overall);
     Ok(Board {
@@ -119,6 +129,7 @@ pub fn board(games: Games, options: &Options) -> Result<Board, String> {
             super::link::Link::Half => None,
         },
         disagreements,
+        level: options.level,
         games: games.games(),
         clusters: games.clusters,
         dim: made.dim,
@@ -126,6 +137,7 @@ pub fn board(games: Games, options: &Options) -> Result<Board, String> {
         warnings,
         sentence,
         rewards: Vec::new(),
+        covariates: made.covariates,
         tried: made.tried,
         outliers: made.outliers,
         models: games.models,
@@ -144,12 +156,11 @@ fn noise(options: &Options, category: usize) -> Noise {
 }
 
 /// The critical values of each category.
-fn criticals(made: &Estimate, t: usize, options: &Options) -> Result<Vec<Critical>, String> {
+fn criticals(covariance: &[Matrix], groups: &[Groups], options: &Options) -> Result<Vec<Critical>, String> {
     let of = |category: usize| {
-        let covariance = made.covariance(&lone(t, category));
-        Critical::of(&covariance, &made.groups[category], options.family, options, noise(options, category))
+        Critical::of(&covariance[category], &groups[category], options.family, options, noise(options, category))
     };
-    let mut all = (0..t).map(of).collect::<Result<Vec<_>, _>>()?;
+    let mut all = (0..covariance.len()).map(of).collect::<Result<Vec<_>, _>>()?;
     if options.family == Family::Board {
         // Drawn apart, the largest over all categories is at least as large as drawn together (Royen 2014).
         let largest = |draw: usize| all.iter().filter_map(|c| c.draws.get(draw)).copied().fold(0.0, f64::max);

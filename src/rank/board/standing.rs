@@ -1,7 +1,7 @@
 //! One category's standing: places and gaps.
 
 use super::super::bands::{self, gap_variance};
-use super::super::estimate::{Estimate, lone};
+use super::super::estimate::Estimate;
 use super::super::games::{Games, Tally};
 use super::super::graph::{Groups, Unknown};
 use super::super::linalg::Matrix;
@@ -10,7 +10,7 @@ use crate::noise::Noise;
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// Rating points a logit.
-pub const ELO: f64 = 400.0 / std::f64::consts::LN_10;
+pub const POINTS: f64 = 400.0 / std::f64::consts::LN_10;
 /// The rating of a model as good as the mean.
 pub const MIDDLE: f64 = 1000.0;
 
@@ -121,71 +121,95 @@ pub(in super::super) fn two_sided(level: f64) -> f64 {
     Normal::standard().inverse_cdf(0.5 + 0.5 * level)
 }
 
+/// Half the width of a rating's interval, in logits.
+pub fn half_width(place: &Place, level: f64) -> Option<f64> {
+    place.se.map(|se| two_sided(level) * se)
+}
+
 /// What a standing is made of.
 pub(super) struct View<'a> {
     pub name: &'a str,
+    /// The mixture of categories.
     pub share: Vec<f64>,
     pub groups: &'a Groups,
+    pub covariance: &'a Matrix,
     pub critical: &'a Critical,
-    pub alone: Option<&'a Estimate>,
+    pub alone: Option<(&'a Estimate, &'a Matrix)>,
+}
+
+/// A view with its ratings.
+struct Seen<'a> {
+    view: View<'a>,
+    made: &'a Estimate,
+    theta: Vec<f64>,
+    z: f64,
 }
 
 /// The standing of a mixture of categories.
 pub(super) fn standing(games: &Games, made: &Estimate, level: f64, view: View) -> Standing {
-    let (t, m) = games.shape();
-    let covariance = made.covariance(&view.share);
-    let mixed =
-        |of: &Matrix, model: usize| view.share.iter().enumerate().map(|(t, share)| share * of[(t, model)]).sum::<f64>();
-    let theta: Vec<f64> = (0..m).map(|model| mixed(&made.theta, model)).collect();
-    let z = two_sided(level);
-    let gap = |(a, b): (usize, usize)| {
-        let unknown = view.groups.unknown(a, b);
-        let (gap, se) = (theta[a] - theta[b], gap_variance(&covariance, a, b).max(0.0).sqrt());
-        let known = unknown.is_none().then_some([gap, se]);
-        let critical = view.critical.by_model[a].max(view.critical.by_model[b]);
-        let interval = known.map(|[gap, se]| [gap - z * se, gap + z * se]);
-        Gap { a, b, known, unknown, interval, separated: known.is_some() && gap.abs() > critical * se }
-    };
-    let gaps: Vec<Gap> = pairs(m).map(gap).collect();
-    let beats = |by: usize, a: usize, b: usize| {
-        let known = view.groups.unknown(a, b).is_none();
-        known && theta[a] - theta[b] > view.critical.by_model[by] * gap_variance(&covariance, a, b).max(0.0).sqrt()
-    };
-    let counted = |category: usize| view.share[category] > 0.0;
+    let m = games.models.len();
+    let mixed = |model: usize| view.share.iter().enumerate().map(|(t, share)| share * made.theta[(t, model)]).sum();
+    let seen = Seen { theta: (0..m).map(mixed).collect(), z: two_sided(level), made, view };
+    let gaps: Vec<Gap> = pairs(m).map(|(a, b)| seen.gap(a, b)).collect();
+    let counted = |category: usize| seen.view.share[category] > 0.0;
     let (won, games_of) = played(games, &counted);
     let mut places = Vec::new();
-    for (group, members) in view.groups.by_size().iter().enumerate() {
-        let middle = members.iter().map(|model| theta[*model]).sum::<f64>() / members.len() as f64;
-        let lone_category = (0..t).find(|category| view.share[*category] == 1.0);
-        let place = |model: &usize| {
-            let others = (0..m).filter(|other| other != model);
-            let rated = members.len() > 1;
-            Place {
-                model: *model,
-                group,
-                theta: rated.then_some(theta[*model] - middle),
-                se: rated.then(|| centred_variance(&covariance, members, *model).max(0.0).sqrt()),
-                rank_low: 1 + others.clone().filter(|other| beats(*model, *other, *model)).count(),
-                rank_high: m - others.filter(|other| beats(*model, *model, *other)).count(),
-                tier: None,
-                win: rated.then(|| win(made, &theta, &covariance, members, *model, z)),
-                won: won[*model],
-                games: games_of[*model],
-                alone: view
-                    .alone
-                    .zip(lone_category)
-                    .and_then(|(alone, category)| by_itself(alone, category, t, *model)),
-            }
-        };
+    for (group, members) in seen.view.groups.by_size().iter().enumerate() {
+        let place =
+            |model: &usize| Place { won: won[*model], games: games_of[*model], ..seen.place(group, members, *model) };
         let mut own: Vec<Place> = members.iter().map(place).collect();
         own.sort_by(|x, y| y.theta.unwrap_or(0.0).total_cmp(&x.theta.unwrap_or(0.0)).then(x.model.cmp(&y.model)));
-        tiers(&mut own, |a, b| beats(a, a, b));
+        tiers(&mut own, |a, b| seen.beats(a, a, b));
         places.extend(own);
     }
-    let total = (0..t).filter(|category| counted(*category)).flat_map(|c| games.of(c)).map(|cell| cell.games).sum();
-    let critical = view.critical.by_model.iter().copied().fold(0.0, f64::max);
+    let total =
+        (0..games.categories.len()).filter(|t| counted(*t)).flat_map(|t| games.of(t)).map(|cell| cell.games).sum();
+    let critical = seen.view.critical.by_model.iter().copied().fold(0.0, f64::max);
     let needed = needed(&places, &gaps, m, critical, total);
-    Standing { name: view.name.into(), places, gaps, critical, games: total, needed }
+    Standing { name: seen.view.name.into(), places, gaps, critical, games: total, needed }
+}
+
+impl Seen<'_> {
+    /// The standard error of a gap.
+    fn se(&self, a: usize, b: usize) -> f64 {
+        gap_variance(self.view.covariance, a, b).max(0.0).sqrt()
+    }
+
+    fn gap(&self, a: usize, b: usize) -> Gap {
+        let unknown = self.view.groups.unknown(a, b);
+        let (gap, se) = (self.theta[a] - self.theta[b], self.se(a, b));
+        let known = unknown.is_none().then_some([gap, se]);
+        let critical = self.view.critical.by_model[a].max(self.view.critical.by_model[b]);
+        let interval = known.map(|[gap, se]| [gap - self.z * se, gap + self.z * se]);
+        Gap { a, b, known, unknown, interval, separated: known.is_some() && gap.abs() > critical * se }
+    }
+
+    /// True when `a` is certainly better than `b`, by the band of model `by`.
+    fn beats(&self, by: usize, a: usize, b: usize) -> bool {
+        let known = self.view.groups.unknown(a, b).is_none();
+        known && self.theta[a] - self.theta[b] > self.view.critical.by_model[by] * self.se(a, b)
+    }
+
+    /// A model's place among the members of its group, its tier aside.
+    fn place(&self, group: usize, members: &[usize], model: usize) -> Place {
+        let (m, rated) = (self.theta.len(), members.len() > 1);
+        let middle = members.iter().map(|member| self.theta[*member]).sum::<f64>() / members.len() as f64;
+        let others = || (0..m).filter(|other| *other != model);
+        let lone_category = self.view.share.iter().position(|share| *share == 1.0);
+        Place {
+            model,
+            group,
+            theta: rated.then_some(self.theta[model] - middle),
+            se: rated.then(|| centred_variance(self.view.covariance, members, model).max(0.0).sqrt()),
+            rank_low: 1 + others().filter(|other| self.beats(model, *other, model)).count(),
+            rank_high: m - others().filter(|other| self.beats(model, model, *other)).count(),
+            tier: None,
+            win: rated.then(|| win(self.made, &self.theta, self.view.covariance, members, model, self.z)),
+            won: Tally::default(),
+            games: 0.0,
+            alone: self.view.alone.zip(lone_category).and_then(|(alone, category)| by_itself(alone, category, model)),
+        }
+    }
 }
 
 /// The index of a pair among all gaps of `m` models.
@@ -246,9 +270,9 @@ fn win(made: &Estimate, theta: &[f64], covariance: &Matrix, members: &[usize], m
 }
 
 /// Rating and error from one category alone.
-fn by_itself(alone: &Estimate, category: usize, t: usize, model: usize) -> Option<[f64; 2]> {
+fn by_itself((alone, covariance): (&Estimate, &Matrix), category: usize, model: usize) -> Option<[f64; 2]> {
     let members = alone.groups[category].by_size().into_iter().find(|group| group.contains(&model))?;
-    let variance = centred_variance(&alone.covariance(&lone(t, category)), &members, model);
+    let variance = centred_variance(covariance, &members, model);
     (members.len() > 1).then(|| [alone.theta[(category, model)], variance.max(0.0).sqrt()])
 }
 

@@ -1,6 +1,7 @@
 //! Rows of a csv file, by the names in its head.
 
-use super::{ALL, COUNTS, Columns, PAIR, Raw, Sink, Stop, WINNER, Wanted};
+use super::sink::Sink;
+use super::{ALL, COUNTS, Columns, PAIR, Raw, Stop, WINNER, Wanted};
 use crate::error::{Error, Result};
 use csv::StringRecord;
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ struct Head {
     persona: Option<usize>,
     cluster: Option<usize>,
     weight: Option<usize>,
+    covariates: Vec<usize>,
 }
 
 /// Counts the rows of a csv file.
@@ -57,6 +59,11 @@ impl Head {
             persona: columns.persona().map_or(Ok(None), asked)?,
             cluster: asked(columns.cluster())?,
             weight: at("weight"),
+            covariates: columns
+                .covariates
+                .iter()
+                .map(|name| at(name).ok_or_else(|| refuse(format!("has no column `{name}`, which --covariates names"))))
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -69,10 +76,12 @@ impl Head {
                 .counts
                 .filter(|_| self.winner.is_none())
                 .map(|counts| counts.map(|at| at.map_or(Cow::Borrowed("0"), text))),
-            categories: vec![self.category.map_or(Cow::Borrowed(ALL), text)],
+            category: self.category.map_or(Cow::Borrowed(ALL), text),
+            more: Vec::new(),
             persona: self.persona.map_or(Cow::Borrowed(""), text),
             cluster: self.cluster.map(text),
             weight: self.weight.map(text),
+            covariates: self.covariates.iter().map(|at| text(*at)).collect(),
         }
     }
 }

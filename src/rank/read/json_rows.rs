@@ -1,7 +1,8 @@
 //! Rows of JSON: an object a line, or one array of objects.
 
 use super::csv_rows::listed;
-use super::{ALL, COUNTS, Columns, PAIR, Raw, Sink, Stop, WINNER, Wanted};
+use super::sink::Sink;
+use super::{ALL, COUNTS, Columns, PAIR, Raw, Stop, WINNER, Wanted};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -70,21 +71,25 @@ fn raw<'a>(fields: &'a Map<String, Value>, columns: &Columns) -> Result<Raw<'a>,
         Ok([need(COUNTS[0])?, need(COUNTS[1])?, ties])
     };
     let category = columns.category();
+    let words: Vec<Cow<str>> = match asked(category)? {
+        None => vec![Cow::Borrowed(ALL)],
+        Some(Value::Array(all)) => all.iter().map(|one| word(one, category.name)).collect::<Result<_, _>>()?,
+        Some(one) => vec![word(one, category.name)?],
+    };
+    let mut words = words.into_iter();
     Ok(Raw {
         models: [need(PAIR[0])?, need(PAIR[1])?],
         winner: if counted { None } else { Some(need(WINNER)?) },
         counts: if counted { Some(counts()?) } else { None },
-        categories: match asked(category)? {
-            None => vec![Cow::Borrowed(ALL)],
-            Some(Value::Array(all)) => all.iter().map(|one| word(one, category.name)).collect::<Result<_, _>>()?,
-            Some(one) => vec![word(one, category.name)?],
-        },
+        category: words.next().unwrap_or(Cow::Borrowed("")),
+        more: words.collect(),
         persona: match columns.persona().map_or(Ok(None), asked)? {
             None => Cow::Borrowed(""),
             Some(value) => word(value, "persona")?,
         },
         cluster: asked(columns.cluster())?.map(|value| word(value, "cluster")).transpose()?,
         weight: fields.get("weight").filter(|value| !value.is_null()).map(|value| word(value, "weight")).transpose()?,
+        covariates: columns.covariates.iter().map(|name| need(name)).collect::<Result<_, _>>()?,
     })
 }
 

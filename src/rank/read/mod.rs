@@ -6,11 +6,14 @@
 mod csv_rows;
 mod json_rows;
 mod played;
+mod sink;
 
-use super::games::{Counter, Games, Row, Tally};
+use super::count::Counter;
+use super::games::Games;
 use super::rewards::Episode;
 use crate::error::{Error, Result};
 use played::Split;
+use sink::Sink;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +37,8 @@ pub struct Columns {
     pub persona: Option<String>,
     /// Clusters; by default `cluster`, where there is such a column.
     pub cluster: Option<String>,
+    /// What else is known of a game: numbers, the first model's less the second's.
+    pub covariates: Vec<String>,
 }
 
 /// What a column is to be, and its name: asked for by the user, or usual.
@@ -71,18 +76,13 @@ struct Raw<'a> {
     models: [Cow<'a, str>; 2],
     winner: Option<Cow<'a, str>>,
     counts: Option<[Cow<'a, str>; 3]>,
-    categories: Vec<Cow<'a, str>>,
+    category: Cow<'a, str>,
+    /// More categories of the same game.
+    more: Vec<Cow<'a, str>>,
     persona: Cow<'a, str>,
     cluster: Option<Cow<'a, str>>,
     weight: Option<Cow<'a, str>>,
-}
-
-/// Where rows go.
-struct Sink<'a> {
-    counter: Counter,
-    path: &'a Path,
-    /// Each row is a cluster of its own: rows stand in several categories.
-    by_row: bool,
+    covariates: Vec<Cow<'a, str>>,
 }
 
 /// Ends a reading that must begin anew, with each row as a cluster.
@@ -144,14 +144,16 @@ fn split_of(name: &str) -> Result<Split> {
 fn counted(files: &[PathBuf], columns: &Columns, by_row: bool) -> Result<Games, Stop> {
     let mut counter = Counter::default();
     for path in files {
-        let mut sink = Sink { counter, path, by_row };
+        let mut sink = Sink { columns, counter, path, by_row };
         match kind(path)? {
             Kind::Csv => csv_rows::read(path, columns, &mut sink)?,
             Kind::Json => json_rows::read(path, columns, &mut sink)?,
         }
         counter = sink.counter;
     }
-    Ok(counter.finish())
+    let mut games = counter.finish();
+    games.votes.iter_mut().for_each(|votes| votes.names.clone_from(&columns.covariates));
+    Ok(games)
 }
 
 /// What a file is.
@@ -200,96 +202,10 @@ fn checked(games: Games, files: &[PathBuf]) -> Result<Games> {
             return refuse(format!("category `{name}` is empty: all its counts are 0; leave its rows out"));
         }
     }
-    if t * m * m > 30_000_000 {
+    if t * m * m > 10_000_000 {
         return refuse(format!(
             "{m} models in {t} categories are too many to rank together; take fewer categories (--by)"
         ));
     }
     Ok(games)
-}
-
-impl Sink<'_> {
-    /// Counts a row. `at` says which: `row 3 (line 4)`.
-    fn take(&mut self, raw: &Raw, row: u64, line: u64) -> Result<(), Stop> {
-        let wrong = |what: String| Error::data(self.path, format!("row {row} (line {line}): {what}"));
-        let [a, b] = [&*raw.models[0], &*raw.models[1]];
-        for (name, column) in [(a, PAIR[0]), (b, PAIR[1])] {
-            if name.trim().is_empty() {
-                return Err(wrong(format!("`{column}` is empty; want a model's name")).into());
-            }
-        }
-        if a == b {
-            return Err(wrong(format!("`{a}` plays against itself; leave such rows out")).into());
-        }
-        let won = won(raw).map_err(wrong)?;
-        let weight = weight(raw.weight.as_deref()).map_err(wrong)?;
-        if raw.categories.iter().any(|name| name.trim().is_empty()) {
-            return Err(wrong("its category is empty; name one, or leave the column out".into()).into());
-        }
-        if raw.categories.len() > 1 && raw.cluster.is_none() && !self.by_row {
-            return Err(Stop::SeveralCategories);
-        }
-        let own;
-        let cluster = match &raw.cluster {
-            Some(name) => Some(&**name),
-            None if self.by_row => {
-                own = format!("{} {row}", self.path.display());
-                Some(own.as_str())
-            }
-            None => None,
-        };
-        for category in &raw.categories {
-            self.counter.add(Row { a, b, won, category, persona: &raw.persona, cluster, weight });
-        }
-        if self.counter.models() > MODELS {
-            let what = format!(
-                "is the first with more than {MODELS} different models; do `model_a` and `model_b` name models?"
-            );
-            return Err(wrong(what).into());
-        }
-        Ok(())
-    }
-}
-
-/// What came of a row's games.
-fn won(raw: &Raw) -> Result<Tally, String> {
-    if let Some(winner) = &raw.winner {
-        return winner_of(winner);
-    }
-    let Some(counts) = &raw.counts else { return Err(format!("`{WINNER}` is missing")) };
-    let mut numbers = [0.0; 3];
-    for ((text, column), number) in counts.iter().zip(COUNTS).zip(&mut numbers) {
-        *number = amount(text, column, if column == "ties" { Some(0.0) } else { None })?;
-    }
-    Ok(Tally { a: numbers[0], b: numbers[1], tie: numbers[2] })
-}
-
-/// The winner's word.
-fn winner_of(word: &str) -> Result<Tally, String> {
-    let (a, b, tie) = match word.trim() {
-        "model_a" | "1" | "1.0" => (1.0, 0.0, 0.0),
-        "model_b" | "0" | "0.0" => (0.0, 1.0, 0.0),
-        "tie" | "tie (bothbad)" | "both_bad" | "bothbad" | "0.5" => (0.0, 0.0, 1.0),
-        other => {
-            return Err(format!(
-                "`{WINNER}` is {other:?}; want model_a, model_b, tie, tie (bothbad) or both_bad, or 1, 0 or 0.5 for model_a"
-            ));
-        }
-    };
-    Ok(Tally { a, b, tie })
-}
-
-fn weight(text: Option<&str>) -> Result<f64, String> {
-    text.map_or(Ok(1.0), |text| amount(text, "weight", Some(1.0)))
-}
-
-/// A number of at least 0; `usual` where there is no text.
-fn amount(text: &str, column: &str, usual: Option<f64>) -> Result<f64, String> {
-    let text = text.trim();
-    match (text.parse::<f64>(), usual) {
-        (_, Some(usual)) if text.is_empty() => Ok(usual),
-        (Ok(number), _) if number.is_finite() && (0.0..1e15).contains(&number) => Ok(number),
-        (Ok(number), _) if number < 0.0 => Err(format!("`{column}` is negative: {text}; want 0 or more")),
-        _ => Err(format!("`{column}` is {text:?}; want a number of 0 or more")),
-    }
 }

@@ -4,7 +4,8 @@
 //! wins, rewards within a cent are a tie. A product is a cluster: its K buyers make K (K - 1) / 2 games, which are not as
 //! many pieces of evidence.
 
-use super::super::games::{Counter, Games, Row, Tally};
+use super::super::count::{Counter, Row};
+use super::super::games::{Games, Tally};
 use super::super::rewards::Episode;
 use crate::error::{Error, Result, shown};
 use serde::Deserialize;
@@ -130,6 +131,7 @@ fn compare(scene: &[&Episode], counter: &mut Counter) {
                 persona: &one.persona,
                 cluster: Some(&one.product),
                 weight: 1.0,
+                features: &[],
             });
         }
     }
