@@ -12,7 +12,10 @@ use haggle::noise::Noise;
 use std::sync::Arc;
 
 const WORDS: usize = 2048 / 32;
+/// Ids, and the bits of their logprobs.
 type Answer = (Vec<i32>, Vec<u32>);
+/// The likeliest tokens at each.
+type Likeliest = Vec<Vec<(i32, f32)>>;
 
 fn cpu(threads: usize) -> Device {
     Device::Cpu(Arc::new(Cpu::new(threads)))
@@ -21,7 +24,7 @@ fn cpu(threads: usize) -> Device {
 /// The mask before token `step` of sequence `i`: few ids or many, others each time; every third sequence has none.
 fn mask(i: usize, step: usize) -> Option<Vec<i32>> {
     let noise = Noise::new(70, (i * 1_000 + step) as u64);
-    let many = i % 2 == 0;
+    let many = i.is_multiple_of(2);
     let word = |w: usize| match many {
         true => noise.bits(w as u64) as i32,
         false => i32::from(w == noise.below(9_999, WORDS)) << noise.below(9_998, 31),
@@ -34,7 +37,7 @@ fn may(mask: &[i32], id: i32) -> bool {
 }
 
 /// `n` tokens of each sequence, all of them in one engine.
-fn answered(dev: &Device, seqs: &[usize], n: usize, likeliest: usize) -> Vec<(Answer, Vec<Vec<(i32, f32)>>)> {
+fn answered(dev: &Device, seqs: &[usize], n: usize, likeliest: usize) -> Vec<(Answer, Likeliest)> {
     let weights = embedded::weights(dev).unwrap();
     let sizes = EngineConfig::sized_for(seqs.len(), 128);
     let plan = &mut Plan::on(dev);
@@ -85,7 +88,7 @@ fn only_what_may_come_comes_and_it_is_scored_among_what_may() {
 #[test]
 fn a_masked_row_has_its_bits_alone_in_a_batch_and_on_the_kernels() {
     let seqs: Vec<usize> = (0..6).collect();
-    let plain = |all: Vec<(Answer, _)>| all.into_iter().map(|(answer, _): (Answer, Vec<_>)| answer).collect::<Vec<_>>();
+    let plain = |all: Vec<(Answer, Likeliest)>| all.into_iter().map(|(answer, _)| answer).collect::<Vec<_>>();
     let together = plain(answered(&cpu(2), &seqs, 12, 0));
     for i in 0..seqs.len() {
         assert_eq!(plain(answered(&cpu(1), &[i], 12, 0)), together[i..=i], "sequence {i}");

@@ -340,3 +340,108 @@ fn what_cannot_serve_is_refused_before_anything_is_answered() {
     run(&["--host", "localhost:1"]).refused(2, &["--host"]);
     assert!(run(&["--dry-run"]).done().contains("MiB"));
 }
+
+#[test]
+fn metrics_count_what_was_asked_and_tell_no_limit() {
+    let server = Server::start(&[]);
+    server.post(CHAT, &chat(json!({"n": 2}))).ok();
+    server.post(CHAT, &chat(json!({"n": 0}))).refused(400, "`n` must be");
+    let bid = json!({"action": {"kind": "offer", "price_cents": 3_000}});
+    let product = json!({"title": "A saw", "list_cents": 10_000});
+    let made = server.post("/v1/negotiations", &json!({"role": "seller", "limit_cents": 4_321, "product": product}));
+    server.post(&format!("/v1/negotiations/{}/messages", made.json["id"].as_str().unwrap()), &bid).ok();
+    server.wait_until("all is answered", |ready| ready["running"] == 0);
+    let text = server.get("/metrics").json.as_str().unwrap().to_string();
+    for line in [
+        "vllm:num_requests_running 0",
+        "vllm:num_requests_waiting 0",
+        "vllm:time_to_first_token_seconds_count 3",
+        "haggle_http_answers_total{status=\"400\"} 1",
+        "haggle_http_answers_total{status=\"201\"} 1",
+    ] {
+        assert!(text.lines().any(|own| own == line), "want `{line}` in {text}");
+    }
+    for name in [
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:kv_cache_usage_perc",
+        "haggle_negotiation_rounds_total",
+    ] {
+        assert!(text.contains(name), "{name}");
+    }
+    assert!(!text.contains("4321"), "{text}");
+}
+
+#[test]
+fn a_key_that_asks_too_often_is_told_when_to_come_again() {
+    let server = Server::start(&["--rate", "3"]);
+    (0..3).for_each(|_| drop(server.post("/tokenize", &json!({"prompt": "a"})).ok()));
+    let more = server.post("/tokenize", &json!({"prompt": "a"}));
+    assert!(more.retry_after.is_some_and(|seconds| (1..=20).contains(&seconds)), "{more:?}");
+    more.refused(429, "asks more often than it may");
+    server.get("/ready").ok();
+}
+
+#[test]
+fn requests_have_names_and_what_is_logged_holds_no_key_and_no_words() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("keys"), "sk-right\n").unwrap();
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let server = Server::start_logging(dir.path(), &["--log", "--api-key-file", "keys"], log);
+    let body = chat(json!({})).to_string();
+    for name in ["mine-1", "not fine"] {
+        let head = format!("authorization: Bearer sk-right\r\nx-request-id: {name}\r\nconnection: close\r\n");
+        let mut text = String::new();
+        server.send("POST", CHAT, &head, &body).read_to_string(&mut text).unwrap();
+        let own = text.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+        assert_eq!(own == name, name == "mine-1", "{own}");
+    }
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(
+        (lines.len(), &lines[0]["request_id"], &lines[0]["status"]),
+        (2, &json!("mine-1"), &json!(200)),
+        "{log}"
+    );
+    assert!(!log.contains("sk-right") && !log.contains("turn 1/6"), "{log}");
+}
+
+#[test]
+fn the_openapi_document_names_every_route_and_no_other() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").ok();
+    let source = include_str!("../src/serve/http.rs");
+    let mut served: Vec<&str> = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let mut told: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    served.sort();
+    told.sort();
+    assert_eq!(told, served);
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let answer = server.ask(&method.to_uppercase(), &path.replace("{id}", "neg-none"), None, "");
+            assert_ne!(answer.status, 405, "{method} {path}");
+            assert_ne!(answer.json["error"]["code"], "unknown_route", "{method} {path}");
+        }
+    }
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/openai/bin/python");
+    if python.exists() {
+        let code = "import json, sys, openapi_spec_validator as v; v.validate(json.load(open(sys.argv[1])))";
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/serve/openapi.json");
+        let said = Command::new(python).args(["-c", code]).arg(file).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
+#[test]
+fn the_page_is_whole_and_asks_nobody_else() {
+    let server = Server::start(&[]);
+    let page = server.get("/").json.as_str().unwrap().to_string();
+    assert!(page.starts_with("<!doctype html>") && page.contains("</html>"));
+    assert!(!page.contains("http://") && !page.contains("https://"), "it loads nothing from elsewhere");
+    let products = server.get("/v1/products").ok();
+    let first = &products["data"][0];
+    assert!(
+        products["data"].as_array().unwrap().len() >= 12
+            && first["list_cents"].as_i64() >= first["cost_cents"].as_i64()
+    );
+}

@@ -342,22 +342,13 @@ fn a_kill_loses_no_acknowledged_turn() {
             for i in 0..3 {
                 let (server, told) = (&server, &told);
                 scope.spawn(move || {
-                    let id = created(server, &settings("seller", 10_000, 4_000, 10 * life + i));
+                    let made = server.try_post(ALL, &settings("seller", 10_000, 4_000, 10 * life + i));
+                    let Some(id) = made.and_then(|made| made["id"].as_str().map(String::from)) else { return };
                     for n in 1..6 {
-                        let body = json!({"action": {"kind": "offer", "price_cents": 1_000 + n}}).to_string();
-                        let head = "connection: close\r\n";
-                        let mut wire = server.send("POST", &format!("{ALL}/{id}/messages"), head, &body);
-                        let mut text = String::new();
-                        // A kill may cut it anywhere.
-                        if std::io::Read::read_to_string(&mut wire, &mut text).is_err()
-                            || !text.starts_with("HTTP/1.1 200")
-                        {
-                            return;
-                        }
-                        let answer = serve_common::answer(&text).json;
-                        if answer["hash"].is_string() {
-                            told.lock().unwrap().push((id.clone(), n as usize, answer["hash"].clone()));
-                        }
+                        let body = json!({"action": {"kind": "offer", "price_cents": 1_000 + n}});
+                        // A kill may cut it anywhere, and the model may end it.
+                        let Some(answer) = server.try_post(&format!("{ALL}/{id}/messages"), &body) else { return };
+                        told.lock().unwrap().push((id.clone(), n as usize, answer["hash"].clone()));
                         if n == 3 && i == 0 {
                             server.signal("-KILL");
                             return;

@@ -85,7 +85,12 @@ const FILE: &str = "generation_config.json";
 ///
 /// # Errors
 /// [`Error::Data`] for a tokenizer whose text we do not write, and for sampling that we do not compute.
-pub fn manner(config: &Config, shape: &ModelConfig, prompts: &Prompts, no_defaults: bool) -> Result<(Defaults, Vec<i32>)> {
+pub fn manner(
+    config: &Config,
+    shape: &ModelConfig,
+    prompts: &Prompts,
+    no_defaults: bool,
+) -> Result<(Defaults, Vec<i32>)> {
     if !prompts.tokenizer.is_byte_level() {
         let what = "its decoder is not ByteLevel alone; haggle writes the text of byte-level tokenizers only";
         return Err(Error::data(place(&config.model.base).join("tokenizer.json"), what));

@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 use crate::guide::{Caps, Vocabulary};
 use crate::infer::{Engine, EngineConfig, Sampling};
 use crate::model::{ModelConfig, Plan};
-use crate::negotiate::Cents;
 use crate::negotiate::money::MAX_CENTS;
+use crate::negotiate::{Cents, Product};
 use crate::ops::attn::CHUNK;
 use crate::serve::deal::{Busy, Negotiator, Store};
-use crate::serve::{self, Bench, Keys, Limits, Model, Progress};
+use crate::serve::{self, Bench, Keys, Limits, Metrics, Model, Progress};
 use crate::setup::{self, base, memory};
 use clap::Args;
+use serde_json::{Value, json};
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ use std::time::Duration;
 const USUAL_TOKENS: usize = 2048;
 /// Between two pieces of a body that is sent.
 const READ: Duration = Duration::from_secs(10);
+
+/// Products that the page offers, about.
+const ON_PAGE: usize = 24;
 
 /// Options of `haggle serve`.
 #[derive(Args)]
@@ -69,6 +73,12 @@ pub struct ServeArgs {
     /// Requests that may wait; beyond it they are told to come again
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     queue: u32,
+    /// Requests a minute of each key, of all where there are none; 0 bounds none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rate: u32,
+    /// Write a line of JSON for each request to stderr; no key and no words stand in it
+    #[arg(long)]
+    log: bool,
     /// Seconds from a request to the last token of its answer
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -103,17 +113,24 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     let plan = &mut Plan::on(&dev);
     let engine = Engine::planned(plan, &weights.config, sizes)?.with_masks(plan)?;
     let socket = bound(args)?;
-    let progress = Arc::new(Progress::default());
+    let (progress, metrics) = (Arc::new(Progress::default()), Arc::new(Metrics::default()));
     let (orders, taken) = sync_channel(args.queue as usize);
     signals::finishes("finishing what runs, then it ends", || "stopped; answers that were not finished are cut".into());
     announce(args, globals, &model.name, &socket, keys.is_empty())?;
-    let limits =
-        Limits { body_bytes: args.max_body as usize * 1024, timeout: Duration::from_secs(args.timeout), read: READ };
-    let server = {
-        let (model, progress) = (model.clone(), progress.clone());
-        std::thread::spawn(move || serve::listen(socket, model, orders, progress, keys, limits, signals::asked()))
+    let limits = Limits {
+        body_bytes: args.max_body as usize * 1024,
+        timeout: Duration::from_secs(args.timeout),
+        read: READ,
+        a_minute: args.rate,
+        log: args.log,
     };
-    serve::work(Bench::new(engine, &weights, &model.prompts.tokenizer, &progress), &taken);
+    let server = {
+        let (model, progress, metrics) = (model.clone(), progress.clone(), metrics.clone());
+        std::thread::spawn(move || {
+            serve::listen(socket, model, orders, progress, metrics, keys, limits, signals::asked())
+        })
+    };
+    serve::work(Bench::new(engine, &weights, &model.prompts.tokenizer, &progress, &metrics), &taken);
     let panicked = |_| Err(Error::io("the server", "ended by a bug in haggle"));
     server.join().unwrap_or_else(panicked)?;
     Ok(Exit::Done)
@@ -122,20 +139,31 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
 /// What connections know of the model.
 fn model(args: &ServeArgs, config: &Config, shape: &ModelConfig, seats: usize) -> Result<Model> {
     let name = config.model.base.as_str();
-    let prompts = base::prompts(name)?;
-    let (defaults, ends) = manner(name, shape, &prompts, args.no_defaults)?;
+    let prompts = base::prompts(name, config)?;
+    let (defaults, ends) = manner(config, shape, &prompts, args.no_defaults)?;
     let folder = if name == embedded::NAME { None } else { args.model.canonicalize().ok() };
     let folder = folder.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
-    let negotiator = negotiator(args, config, shape)?;
+    let (negotiator, products) = (negotiator(args, config, shape)?, products(config)?);
     let name = args.name.clone().or(folder).unwrap_or_else(|| name.into());
     let (context, vocab) = (shape.max_position_embeddings, shape.vocab_size);
-    Ok(Model { name, prompts, defaults, ends, context, vocab, seats, negotiator })
+    Ok(Model { name, prompts, defaults, ends, context, vocab, seats, products, negotiator })
+}
+
+/// Some of the held-out products of the config, evenly spread, for the page.
+fn products(config: &Config) -> Result<Value> {
+    let all = setup::stock(config)?.held_out;
+    let told = |product: &Arc<Product>| {
+        let Product { title, category, description, list, cost, budget, .. } = &**product;
+        json!({"title": title.chars().take(300).collect::<String>(), "category": category, "list_cents": list,
+               "description": description.chars().take(4_000).collect::<String>(), "cost_cents": cost, "budget_cents": budget})
+    };
+    Ok(all.iter().step_by(all.len().div_ceil(ON_PAGE).max(1)).map(told).collect())
 }
 
 /// What negotiates, or why this model cannot: a template that rewrites earlier turns, a tokenizer that cannot spell.
 fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<Result<Negotiator, String>> {
     let name = config.model.base.as_str();
-    let own = base::chat(name).and_then(|chat| {
+    let own = base::chat(name, config).and_then(|chat| {
         let vocabulary = Vocabulary::new(&chat.tokenizer, shape.vocab_size, chat.end())?;
         Ok((chat, vocabulary))
     });
@@ -197,7 +225,7 @@ fn announce(args: &ServeArgs, globals: &Globals, name: &str, socket: &TcpListene
         out::note("haggle: warning: whoever reaches this address may ask; guard it with --api-key-file");
     }
     match globals.json {
-        true => out::line(&serde_json::json!({"url": format!("http://{address}"), "model": name}).to_string()),
+        true => out::line(&json!({"url": format!("http://{address}"), "model": name}).to_string()),
         false => out::line(&format!("serving {name} at http://{address}")),
     }
     Ok(())

@@ -258,6 +258,11 @@ impl Engine {
         self.context
     }
 
+    /// Pages there are.
+    pub fn pages(&self) -> usize {
+        self.schedule.pages.len()
+    }
+
     /// Pages held by sequences and by the prefix cache.
     pub fn pages_used(&self) -> usize {
         self.schedule.pages.used()

@@ -2,26 +2,30 @@
 
 use super::deal::routes as deal;
 use super::keys::Keys;
+use super::metrics::Metrics;
 use super::openai;
 use super::progress::Progress;
+use super::rates::Rates;
 use super::refusal::Refusal;
 use super::worker::Order;
 use super::{Model, Shared};
 use crate::error::{Error, Result};
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::future::IntoFuture;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -37,6 +41,10 @@ pub struct Limits {
     pub body_bytes: usize,
     /// From the request to the last token of its answer.
     pub timeout: Duration,
+    /// Requests a minute of each key, of all where there are none; 0 bounds none.
+    pub a_minute: u32,
+    /// Write a line of JSON for each request to stderr.
+    pub log: bool,
     /// Between two pieces of a body that is sent.
     pub read: Duration,
 }
@@ -50,11 +58,13 @@ pub fn listen(
     model: Arc<Model>,
     orders: SyncSender<Order>,
     progress: Arc<Progress>,
+    metrics: Arc<Metrics>,
     keys: Keys,
     limits: Limits,
     stop: &'static AtomicBool,
 ) -> Result<()> {
-    let shared = Shared { model, orders, progress, keys: Arc::new(keys), limits };
+    let rates = Arc::new(Rates::new(limits.a_minute, keys.len().max(1)));
+    let shared = Shared { model, orders, progress, metrics, keys: Arc::new(keys), rates, limits };
     let failed = |e: std::io::Error| Error::io("the server's socket", e);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().map_err(failed)?;
     runtime.block_on(async {
@@ -88,6 +98,9 @@ fn routes(shared: Shared) -> Router {
     let limits = shared.limits;
     Router::new()
         .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/products", get(products))
+        .route("/openapi.json", get(openapi))
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
@@ -99,20 +112,27 @@ fn routes(shared: Shared) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(shared.clone(), guard))
-        // Everyone may ask whether it is well.
+        // Everyone may ask whether it is well, and see the page.
         .route("/health", get(health))
+        .route("/", get(page))
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(RequestBodyTimeoutLayer::new(limits.read))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(shared.clone(), noted))
         .with_state(shared)
 }
 
 /// Lets pass who holds a key, and says the limits of bodies in the shape of all refusals.
 async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if !shared.keys.admits(authorization) {
+    let Some(key) = shared.keys.admitted(authorization) else {
         let what = "want a key of this server in the header `Authorization: Bearer KEY`";
         return Refusal::new(StatusCode::UNAUTHORIZED, what).with_code("invalid_api_key").into_response();
+    };
+    if request.method() == Method::POST
+        && let Err(seconds) = shared.rates.take(key)
+    {
+        return Refusal::too_often(seconds).into_response();
     }
     let answer = next.run(request).await;
     let is_json =
@@ -127,6 +147,54 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
         }
         _ => answer,
     }
+}
+
+/// Gives each request a name, its client's or one of ours, and writes a line on it where that is asked for: no key, no words.
+async fn noted(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    const NAME: &str = "x-request-id";
+    let fine = |id: &&str| {
+        (1..=128).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+    };
+    let own = request.headers().get(NAME).and_then(|id| id.to_str().ok()).filter(fine).map(String::from);
+    let id = own.unwrap_or_else(|| format!("{:016x}", RandomState::new().hash_one(0u64)));
+    let (method, path, began) = (request.method().clone(), request.uri().path().to_string(), Instant::now());
+    let mut answer = next.run(request).await;
+    let status = answer.status().as_u16();
+    shared.metrics.answered(status);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        answer.headers_mut().insert(NAME, value);
+    }
+    if shared.limits.log {
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let ms = began.elapsed().as_micros() as f64 / 1e3;
+        let line = json!({"at_ms": at_ms, "request_id": id, "method": method.as_str(), "path": path, "status": status, "ms": ms});
+        // Nobody need listen.
+        let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    }
+    answer
+}
+
+/// Counts and times.
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], shared.metrics.text(&shared.progress)).into_response()
+}
+
+/// What there is to bargain over.
+async fn products(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!({"object": "list", "data": shared.model.products}))
+}
+
+/// The page where a person bargains; it asks for a key where the server does.
+async fn page() -> Response {
+    let own = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'";
+    ([(CONTENT_SECURITY_POLICY, own), (CONTENT_TYPE, "text/html; charset=utf-8")], include_str!("page.html"))
+        .into_response()
+}
+
+/// What it speaks, for programs.
+async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
 }
 
 /// Well while work moves.

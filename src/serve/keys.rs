@@ -7,7 +7,7 @@ use crate::disk::read_fetched;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 /// The keys of a server; without any, everyone may ask.
 #[derive(Default)]
@@ -38,20 +38,27 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// True for one of the keys.
-    pub fn holds(&self, key: &str) -> bool {
-        let asked = hash(key);
-        let same = self.0.iter().fold(Choice::from(0), |any, own| any | own.ct_eq(&asked));
-        bool::from(same)
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Whether an `Authorization` header holds one of the keys.
-    pub fn admits(&self, authorization: Option<&str>) -> bool {
-        let bearer = |text: &str| {
-            let (scheme, key) = text.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| self.holds(key.trim()))
-        };
-        self.is_empty() || authorization.and_then(bearer).unwrap_or(false)
+    /// Which of the keys it is.
+    fn find(&self, key: &str) -> Option<usize> {
+        const NONE: u32 = u32::MAX;
+        let asked = hash(key);
+        let found =
+            (0u32..).zip(&self.0).fold(NONE, |found, (i, own)| u32::conditional_select(&found, &i, own.ct_eq(&asked)));
+        (found != NONE).then_some(found as usize)
+    }
+
+    /// The key that an `Authorization` header holds, where it is one of these; the first for everyone where there are none.
+    pub fn admitted(&self, authorization: Option<&str>) -> Option<usize> {
+        if self.is_empty() {
+            return Some(0);
+        }
+        let (scheme, key) = authorization?.split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("bearer") { self.find(key.trim()) } else { None }
     }
 }
 
@@ -73,14 +80,14 @@ mod tests {
     #[test]
     fn a_key_of_the_file_is_admitted_and_no_other() {
         let some = keys("# two\nsk-one\n\n  sk-two \r\n").unwrap();
-        for good in ["Bearer sk-one", "bearer sk-two", "BEARER  sk-two"] {
-            assert!(some.admits(Some(good)), "{good}");
+        for (good, which) in [("Bearer sk-one", 0), ("bearer sk-two", 1), ("BEARER  sk-two", 1)] {
+            assert_eq!(some.admitted(Some(good)), Some(which), "{good}");
         }
         for bad in ["", "Bearer", "Bearer ", "sk-one", "Basic sk-one", "Bearer sk-on", "Bearer sk-onee", "Bearer # two"]
         {
-            assert!(!some.admits(Some(bad)), "{bad}");
+            assert_eq!(some.admitted(Some(bad)), None, "{bad}");
         }
-        assert!(!some.admits(None) && Keys::default().admits(None));
+        assert_eq!((some.admitted(None), Keys::default().admitted(None)), (None, Some(0)));
     }
 
     #[test]

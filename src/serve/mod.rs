@@ -11,14 +11,17 @@ pub mod deal;
 mod fields;
 mod http;
 mod keys;
+mod metrics;
 mod openai;
 mod progress;
 mod prompt;
+mod rates;
 mod refusal;
 mod worker;
 
 pub use http::{Limits, listen};
 pub use keys::Keys;
+pub use metrics::Metrics;
 pub use progress::Progress;
 pub use worker::{Bench, work};
 
@@ -43,6 +46,8 @@ pub struct Model {
     pub vocab: usize,
     /// Answers it computes at a time.
     pub seats: usize,
+    /// What the page offers to bargain over, as JSON: both sides' numbers too, for whoever plays one of them.
+    pub products: serde_json::Value,
     /// What negotiates, or why it cannot.
     pub negotiator: Result<deal::Negotiator, String>,
 }
@@ -53,6 +58,8 @@ struct Shared {
     model: Arc<Model>,
     orders: SyncSender<worker::Order>,
     progress: Arc<Progress>,
+    metrics: Arc<Metrics>,
     keys: Arc<Keys>,
+    rates: Arc<rates::Rates>,
     limits: Limits,
 }

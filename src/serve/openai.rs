@@ -140,7 +140,8 @@ pub fn give(
         return Err(Refusal::of_trouble(trouble));
     }
     let (news, heard) = unbounded_channel();
-    let order = Order { requests, how, guide, news, deadline: Instant::now() + shared.limits.timeout };
+    let asked = Instant::now();
+    let order = Order { requests, how, guide, news, asked, deadline: asked + shared.limits.timeout };
     // Counted before it is taken in.
     shared.progress.waiting.fetch_add(1, Ordering::Relaxed);
     shared.orders.try_send(order).map_err(|e| {

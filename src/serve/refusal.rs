@@ -50,6 +50,13 @@ impl Refusal {
         Refusal { retry_after: Some(seconds), ..refusal }
     }
 
+    /// 429: a key asks more often than it may.
+    pub fn too_often(seconds: u64) -> Refusal {
+        let what = format!("this key asks more often than it may; again in {seconds} s");
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, what).with_code("rate_limit_exceeded");
+        Refusal { retry_after: Some(seconds), ..refusal }
+    }
+
     /// 503: the server takes none now.
     pub fn of_trouble(trouble: Trouble) -> Refusal {
         let (what, code) = match trouble {

@@ -4,6 +4,7 @@
 //! token. It never waits for a client: what a slow one has not read lies in its own channel, no longer than its answer; and an
 //! answer whose client is gone leaves the engine before the next step.
 
+use super::metrics::Metrics;
 use super::progress::Progress;
 use super::refusal::Refusal;
 use crate::error::{Error, Result};
@@ -55,6 +56,8 @@ pub struct Order {
     pub guide: Option<Guide>,
     /// Where they go; once nobody listens they are given up.
     pub news: News,
+    /// When they were asked for.
+    pub asked: Instant,
     /// When they are given up in any case.
     pub deadline: Instant,
 }
@@ -71,6 +74,8 @@ struct Live<'a> {
     choice: usize,
     answering: Answering<'a>,
     course: Option<Course>,
+    /// When its last token came.
+    last: Option<Instant>,
 }
 
 /// What the thread works at.
@@ -79,14 +84,21 @@ pub struct Bench<'a> {
     weights: &'a Weights,
     tokenizer: &'a Tokenizer,
     progress: &'a Progress,
+    metrics: &'a Metrics,
     waiting: VecDeque<Waiting>,
     live: Vec<Live<'a>>,
 }
 
 impl<'a> Bench<'a> {
     /// An empty bench.
-    pub fn new(engine: Engine, weights: &'a Weights, tokenizer: &'a Tokenizer, progress: &'a Progress) -> Bench<'a> {
-        Bench { engine, weights, tokenizer, progress, waiting: VecDeque::new(), live: vec![] }
+    pub fn new(
+        engine: Engine,
+        weights: &'a Weights,
+        tokenizer: &'a Tokenizer,
+        progress: &'a Progress,
+        metrics: &'a Metrics,
+    ) -> Bench<'a> {
+        Bench { engine, weights, tokenizer, progress, metrics, waiting: VecDeque::new(), live: vec![] }
     }
 
     /// Takes in orders while there are seats for them; waits for one when there is nothing else to do. False when all who
@@ -140,7 +152,8 @@ impl<'a> Bench<'a> {
             answering.release(&mut self.engine);
             return Err(e);
         }
-        Ok(Live { order, choice, answering, course })
+        self.metrics.began(order.requests[choice].prompt.len());
+        Ok(Live { order, choice, answering, course, last: None })
     }
 
     /// Gives up answers that nobody waits for.
@@ -162,7 +175,10 @@ impl<'a> Bench<'a> {
             return self.progress.moved(false);
         }
         match self.engine.step(self.weights) {
-            Ok(_) => self.progress.moved(true),
+            Ok(_) => {
+                self.progress.moved(true);
+                self.metrics.stepped(self.engine.pages_used() as f64 / self.engine.pages() as f64);
+            }
             Err(e) => {
                 self.progress.failed();
                 let refusal = Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string().replace('\n', "; "));
@@ -172,7 +188,7 @@ impl<'a> Bench<'a> {
         let engine = &mut self.engine;
         let mut going = Vec::with_capacity(self.live.len());
         for mut one in self.live.drain(..) {
-            match told(engine, self.tokenizer, &mut one) {
+            match told(engine, self.tokenizer, self.metrics, &mut one) {
                 true => going.push(one),
                 false => one.answering.release(engine),
             }
@@ -189,7 +205,7 @@ impl<'a> Bench<'a> {
 }
 
 /// Tells what a step brought; true while there is more to come.
-fn told(engine: &mut Engine, tokenizer: &Tokenizer, one: &mut Live) -> bool {
+fn told(engine: &mut Engine, tokenizer: &Tokenizer, metrics: &Metrics, one: &mut Live) -> bool {
     let news = &one.order.news;
     let step = match one.answering.hear(engine, &one.order.how) {
         Ok(None) => return true,
@@ -211,7 +227,14 @@ fn told(engine: &mut Engine, tokenizer: &Tokenizer, one: &mut Live) -> bool {
         finish: step.finish,
         reused: turn.reused,
     };
-    let id = token.id;
+    let (id, now) = (token.id, Instant::now());
+    match one.last.replace(now) {
+        None => metrics.first((now - one.order.asked).as_secs_f64(), token.reused),
+        Some(before) => metrics.next((now - before).as_secs_f64()),
+    }
+    if let Some(finish) = token.finish {
+        metrics.ended((now - one.order.asked).as_secs_f64(), finish);
+    }
     if news.send(Ok(token)).is_err() || step.finish.is_some() {
         return false;
     }
@@ -249,6 +272,7 @@ pub fn work(mut bench: Bench, orders: &Receiver<Order>) {
         bench.let_go();
         let open = bench.take_in(orders);
         bench.step();
+        bench.progress.running.store(bench.live.len(), Ordering::Relaxed);
         let done = bench.live.is_empty() && bench.waiting.is_empty();
         if done && (!open || bench.progress.is_draining() && !bench.progress.is_busy()) {
             return;

@@ -40,10 +40,7 @@ pub fn open(dev: &Device, name: &str, config: &Config) -> Result<Base> {
 /// As [`open`].
 pub fn open_beside(dev: &Device, name: &str, config: &Config, others: &[&Base]) -> Result<Base> {
     let found = Found::of(name, config)?;
-    let chat = match found.text() {
-        None => embedded::chat()?,
-        Some(folder) => Chat::load(folder)?,
-    };
+    let chat = found.chat()?;
     Ok(Base { weights: found.weights(dev, config, others)?, chat, root: found.root() })
 }
 
@@ -96,6 +93,13 @@ impl Found {
     fn text(&self) -> Option<&Path> {
         let own = self.adapter.as_deref().filter(|folder| folder.join("tokenizer.json").is_file());
         own.or(self.base.as_deref())
+    }
+
+    fn chat(&self) -> Result<Chat> {
+        match self.text() {
+            None => embedded::chat(),
+            Some(folder) => Chat::load(folder),
+        }
     }
 
     fn weights(&self, dev: &Device, config: &Config, others: &[&Base]) -> Result<Weights> {
@@ -159,8 +163,8 @@ fn refuse_wide_tokenizer(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As [`Chat::load`].
-pub fn chat(name: &str) -> Result<Chat> {
-    if name == embedded::NAME { embedded::chat() } else { Chat::load(&folder(&place(name))?) }
+pub fn chat(name: &str, config: &Config) -> Result<Chat> {
+    Found::of(name, config)?.chat()
 }
 
 /// Tokenizer and template of a model by name, as generation uses them.

@@ -55,10 +55,19 @@ impl Server {
 
     /// The same in a folder.
     pub fn start_in(dir: &Path, args: &[&str]) -> Server {
+        Server::spawned(dir, args, Stdio::inherit())
+    }
+
+    /// The same, whose stderr is a file.
+    pub fn start_logging(dir: &Path, args: &[&str], log: std::fs::File) -> Server {
+        Server::spawned(dir, args, log.into())
+    }
+
+    fn spawned(dir: &Path, args: &[&str], stderr: Stdio) -> Server {
         let own = ["serve", "--port", "0", "--device", "cpu", "--threads", "1"];
         let mut command = Command::new(crate::cli_common::binary());
         command.args(own).args(args).current_dir(dir);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().rsplit(' ').next().unwrap_or_default().to_string();
@@ -98,6 +107,18 @@ impl Server {
         let mut text = Vec::new();
         wire.read_to_end(&mut text).unwrap();
         answer(&String::from_utf8(text).unwrap())
+    }
+
+    /// The JSON of a success, where the server lives to the end of it.
+    pub fn try_post(&self, path: &str, body: &Value) -> Option<Value> {
+        let mut wire = TcpStream::connect(self.url.trim_start_matches("http://")).ok()?;
+        let (body, mut text) = (body.to_string(), String::new());
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        wire.write_all((head + &body).as_bytes()).ok()?;
+        wire.read_to_string(&mut text).ok()?;
+        let is_whole = text.starts_with("HTTP/1.1 20") && text.contains("\r\n\r\n{");
+        is_whole.then(|| answer(&text).json).filter(Value::is_object)
     }
 
     /// Sends a request, and reads nothing yet.

@@ -94,7 +94,20 @@ pub struct Draft {
     interventions: Vec<&'static str>,
 }
 
+impl Draft {
+    /// Why a guard changed what is said, a word each.
+    pub fn interventions(&self) -> &[&'static str] {
+        &self.interventions
+    }
+}
+
 impl Table {
+    /// The kind of our last action, as it is told.
+    pub fn last_kind(&self) -> &'static str {
+        let last = self.episode.turns_of(self.settings.role).next_back().and_then(|turn| turn.action);
+        last.map_or("none", record::kind)
+    }
+
     /// A negotiation, rebuilt from its record.
     ///
     /// # Errors

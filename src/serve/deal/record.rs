@@ -9,14 +9,19 @@ use crate::negotiate::{Action, Cents, Episode, Outcome, Side};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// An action as JSON.
-pub fn action_json(action: Action) -> Value {
-    let kind = match action {
+/// An action's kind, as it is told.
+pub fn kind(action: Action) -> &'static str {
+    match action {
         Action::Buy(_) | Action::Sell(_) => "offer",
         Action::Deal(_) => "accept",
         Action::Reject => "reject",
         Action::Quit => "quit",
-    };
+    }
+}
+
+/// An action as JSON.
+pub fn action_json(action: Action) -> Value {
+    let kind = kind(action);
     match action.price() {
         Some(price) => json!({"kind": kind, "price_cents": price}),
         None => json!({"kind": kind}),

@@ -1,12 +1,15 @@
 //! The routes of negotiations.
 
 use super::super::openai::{aside, give};
+use super::super::progress::Trouble;
 use super::super::refusal::Refusal;
 use super::super::{Model, Shared};
-use super::play::{Message, Table};
+use super::play::{Draft, Message, Table};
 use super::settings::Settings;
 use super::store::Once;
 use super::{Negotiator, record};
+use crate::generate::{How, Request};
+use crate::guide::Guide;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
@@ -87,6 +90,9 @@ fn as_json(text: String) -> Response {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
+/// A message that was heard: the negotiation with it, the round so far, what is asked of the model.
+type Heard = (Table, Draft, Option<(Request, How, Guide)>);
+
 /// `POST /v1/negotiations/{id}/messages`
 pub async fn message(
     State(shared): State<Shared>,
@@ -96,41 +102,20 @@ pub async fn message(
 ) -> Result<Response, Refusal> {
     let model = shared.model.clone();
     let once = once_of(&headers, &id, &body)?;
-    let own = negotiator(&model)?;
-    let turn = own.busy.take(&id)?;
+    let turn = negotiator(&model)?.busy.take(&id)?;
     let (at, asked) = ((model.clone(), id.clone()), once.clone());
     let begun = aside(move || {
         let own = negotiator(&at.0)?;
-        if let Some(answer) = replayed(own, asked.as_ref())? {
-            return Ok(Err(answer));
+        match replayed(own, asked.as_ref())? {
+            Some(answer) => Ok(Err(answer)),
+            None => heard(own, &at.1, &body).map(Ok),
         }
-        let message = Message::read(&body)?;
-        let mut table = Table::lay(own, own.store.get(&at.1)?)?;
-        let draft = table.hear(own, &message, now_ms())?;
-        let ask = table.ask(own)?;
-        Ok(Ok((table, draft, ask)))
     });
     let (mut table, mut draft, ask) = match begun.await? {
         Ok(begun) => begun,
         Err(answer) => return Ok(as_json(answer)),
     };
-    let said = match ask {
-        None => None,
-        Some((request, how, guide)) => {
-            let mut news = give(&shared, vec![request], how, Some(guide))?;
-            let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
-            while let Some(token) = news.recv().await {
-                let token = token?;
-                ids.push(token.id);
-                logprobs.push(token.logprob);
-                done |= token.finish.is_some();
-            }
-            if !done {
-                return Err(Refusal::of_trouble(super::super::progress::Trouble::Draining));
-            }
-            Some((ids, logprobs))
-        }
-    };
+    let said = said(&shared, ask).await?;
     let told = aside(move || {
         // Held until it is stored, whether the client waits for it or not.
         let _turn = turn;
@@ -140,9 +125,33 @@ pub async fn message(
         let (round, n) = (table.round(&draft, now), table.kept.rounds.len() + 1);
         let answer = told(&id, &round);
         own.store.add(&id, n, &round, now, kept_as(once.as_ref(), &answer))?;
+        let outcome = table.episode.outcome().map(|outcome| outcome.key());
+        shared.metrics.round(table.last_kind(), draft.interventions(), outcome);
         Ok(answer)
     });
     Ok(as_json(told.await?))
+}
+
+fn heard(own: &Negotiator, id: &str, body: &[u8]) -> Result<Heard, Refusal> {
+    let message = Message::read(body)?;
+    let mut table = Table::lay(own, own.store.get(id)?)?;
+    let draft = table.hear(own, &message, now_ms())?;
+    let ask = table.ask(own)?;
+    Ok((table, draft, ask))
+}
+
+/// The ids that the model says, and their logprobs, where it is asked.
+async fn said(shared: &Shared, ask: Option<(Request, How, Guide)>) -> Result<Option<(Vec<i32>, Vec<f32>)>, Refusal> {
+    let Some((request, how, guide)) = ask else { return Ok(None) };
+    let mut news = give(shared, vec![request], how, Some(guide))?;
+    let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
+    while let Some(token) = news.recv().await {
+        let token = token?;
+        ids.push(token.id);
+        logprobs.push(token.logprob);
+        done |= token.finish.is_some();
+    }
+    if done { Ok(Some((ids, logprobs))) } else { Err(Refusal::of_trouble(Trouble::Draining)) }
 }
 
 /// The answer to a message: our half of the round, and how it stands.
