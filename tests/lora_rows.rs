@@ -7,7 +7,7 @@ mod engine_common;
 
 use engine_common::*;
 use haggle::device::{DType, Device};
-use haggle::infer::Engine;
+use haggle::infer::{Engine, EngineConfig};
 use haggle::model::adapter::TARGETS;
 use haggle::model::{Adapter, Lora, ModelConfig, Plan, Weights};
 use haggle::noise::Noise;
@@ -79,6 +79,23 @@ fn one_engine_never_mixes_base_and_adapters_and_sees_an_update_at_once() {
     moved.pack(&dev).unwrap();
     let after = play_on(&mut engine, &moved, &eps);
     assert!(after == alone(&moved) && after != alone(&first));
+}
+
+#[test]
+fn graphs_replay_an_adapter_and_see_its_update() {
+    let dev = Device::open("emu", 2).unwrap();
+    let (eps, base) = (episodes(), base(&dev, DType::F32));
+    let mut w = adapted(&dev, &base, 1, &TARGETS);
+    let graphs = EngineConfig { graphs: true, ..sized(400, 256) };
+    let mut engine = Engine::new(&dev, &w.config, graphs).unwrap();
+    for scale in [1.0, 1.5] {
+        let data: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| scale * x).collect();
+        dev.write(w.data_mut(), &data);
+        w.pack(&dev).unwrap();
+        assert_eq!(play_on(&mut engine, &w, &eps), play(&dev, &w, sized(400, 256), &eps).0, "times {scale}");
+        assert!(engine.take_stats().replays > 0);
+    }
+    assert_eq!(play_on(&mut engine, &base, &eps), play(&dev, &base, sized(400, 256), &eps).0, "the base alone");
 }
 
 #[test]

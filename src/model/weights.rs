@@ -163,7 +163,7 @@ impl Weights {
     pub fn merged(&self, dev: &Device, id: TensorId) -> Result<Vec<f32>> {
         let own = self.tensor(dev, id)?;
         let Some((adapter, [a, b])) = self.adapter().and_then(|x| Some((x, x.pair(id)?))) else { return Ok(own) };
-        let (r, factor) = (adapter.lora.rank, f64::from(adapter.lora.factor()));
+        let (r, factor) = (adapter.lora.rank, adapter.lora.factor());
         let (a, b): (Vec<f32>, Vec<f32>) = (dev.download(adapter.data().at(a))?, dev.download(adapter.data().at(b))?);
         let n_in = a.len() / r;
         let row = |(w, b): (&[f32], &[f32])| {

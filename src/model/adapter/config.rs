@@ -41,9 +41,9 @@ pub struct Lora {
 
 impl Lora {
     /// What the product of A and B is multiplied by.
-    pub fn factor(&self) -> f32 {
+    pub fn factor(&self) -> f64 {
         let rank = self.rank as f64;
-        (f64::from(self.alpha) / if self.rank_stabilised { rank.sqrt() } else { rank }) as f32
+        f64::from(self.alpha) / if self.rank_stabilised { rank.sqrt() } else { rank }
     }
 
     /// The targets that a model of this shape can have: of experts' matrices there are no adapters.

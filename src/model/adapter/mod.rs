@@ -134,7 +134,7 @@ impl Adapter {
     pub(super) fn pack(&mut self, dev: &Device) -> Result<()> {
         let Places { specs, b, len, .. } = &self.places;
         copy(dev, self.data.at(0..*b), self.read.at_mut(0..*b))?;
-        scale(dev, self.data.at(*b..*len), self.read.at_mut(*b..*len), self.lora.factor())?;
+        scale(dev, self.data.at(*b..*len), self.read.at_mut(*b..*len), self.lora.factor() as f32)?;
         for (spec, at) in specs.iter().zip(&self.panels_at).filter(|(_, at)| !at.is_empty()) {
             if let Some((n, k)) = spec.matrix() {
                 gemm_pack(dev, self.read.at(spec.range()), self.panels.at_mut(at.clone()), n, k)?;
@@ -151,7 +151,7 @@ impl Adapter {
             let panels = (!at.is_empty()).then(|| self.panels.at(at));
             Matrix { rows: self.read.at(self.places.specs[id.0].range()), panels }
         };
-        let (at, rank, factor) = (self.pair(w)?, self.lora.rank, self.lora.factor());
+        let (at, rank, factor) = (self.pair(w)?, self.lora.rank, self.lora.factor() as f32);
         Some(LowRank { a: matrix(pair.a), b: matrix(pair.b), rank, factor, at })
     }
 
