@@ -135,7 +135,7 @@ fn a_card_lost_in_the_middle_of_a_step_leaves_the_last_checkpoint_whole() {
     let n = launches_an_update();
     // In the second update, half of the weights moved; then in its last launch, after which the step asks for no other.
     for (resume, nth) in [(false, n + n / 2), (true, n)] {
-        let said = train(dir.path(), resume, &[("HAGGLE_EMU_FAIL", &format!("adamw_step:{nth}"))]);
+        let said = train(dir.path(), resume, &[("HAGGLE_EMU_FAIL", &format!("adamw_step_f32:{nth}"))]);
         assert_eq!(said.code, 4, "{said:?}");
         assert!(said.err.contains("lost in launch") && !said.err.contains("panicked"), "{said:?}");
         assert!(latest().ends_with("step-000001"), "{:?}", latest());
