@@ -18,6 +18,8 @@ use super::shape::{Shape, lifted};
 const STEPS: usize = 300;
 /// A change below this ends the fit, in logits.
 const SMALL: f64 = 1e-10;
+/// The same of a fit that is only compared with others by its held-out loss.
+const ROUGH: f64 = 1e-5;
 /// The prior of the ratings a fit begins with, in games, and their Newton steps.
 const START: (f64, usize) = (2.0, 8);
 
@@ -25,17 +27,25 @@ const START: (f64, usize) = (2.0, 8);
 ///
 /// `None` for what is not finite.
 pub fn fit(games: &Games, shape: Shape, ties: Ties, lambda: f64) -> Option<Fit> {
-    let whole =
-        vec![Groups { met: vec![0; games.models.len()], finite: vec![0; games.models.len()] }; games.categories.len()];
-    let start = btl::fit(games, &whole, ties, START.0, START.1)?;
-    from(games, shape, start, lambda)
+    until(games, shape, &start(games, ties)?, lambda, SMALL)
 }
 
-/// The same from given ratings.
-pub fn from(games: &Games, shape: Shape, start: Fit, lambda: f64) -> Option<Fit> {
-    let mut fit = Fit { theta: shape.project(&start.theta)?, change: f64::INFINITY, steps: 0, ..start };
+/// Where a fit begins, whatever the shape.
+pub fn start(games: &Games, ties: Ties) -> Option<Fit> {
+    let m = games.models.len();
+    let whole = vec![Groups { met: vec![0; m], finite: vec![0; m] }; games.categories.len()];
+    btl::fit(games, &whole, ties, START.0, START.1)
+}
+
+/// The same as [`fit`], from where it begins, as far as a held-out loss can tell.
+pub fn rough(games: &Games, shape: Shape, start: &Fit, lambda: f64) -> Option<Fit> {
+    until(games, shape, start, lambda, ROUGH)
+}
+
+fn until(games: &Games, shape: Shape, start: &Fit, lambda: f64, small: f64) -> Option<Fit> {
+    let mut fit = Fit { theta: shape.project(&start.theta)?, change: f64::INFINITY, steps: 0, ..*start };
     let mut damping = 1e-4;
-    while fit.steps < STEPS && fit.change > SMALL {
+    while fit.steps < STEPS && fit.change > small {
         let loss = loss_of(games, &fit.theta, fit.link, lambda);
         match step(games, shape, &fit, lambda, damping, loss)? {
             Some(next) => {

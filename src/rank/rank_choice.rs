@@ -4,6 +4,7 @@
 //! difference on the same games. Paired, the difference is known far better than either loss.
 
 use super::Ties;
+use super::btl::Fit;
 use super::fit;
 use super::folds::{rest, split};
 use super::games::Games;
@@ -42,11 +43,16 @@ pub fn shape_of(games: &Games, rank: usize) -> Option<Shape> {
 /// `None` when no shape could be fitted.
 pub fn choose(games: &Games, ties: Ties, lambda: f64, seed: u64) -> Option<(Shape, Vec<(Shape, f64)>)> {
     let folds = split(games, FOLDS, Noise::new(seed, 0x666F_6C64));
-    let training: Vec<Games> = folds.iter().map(|fold| rest(games, fold)).collect();
+    let begun = |fold: &Games| {
+        let rest = rest(games, fold);
+        let start = fit::start(&rest, ties)?;
+        Some((rest, start))
+    };
+    let training: Vec<(Games, Fit)> = folds.iter().map(begun).collect::<Option<_>>()?;
     let mut tried: Vec<(Shape, Vec<Held>)> = Vec::new();
     for shape in shapes(games) {
         let held: Option<Vec<Held>> =
-            training.iter().zip(&folds).map(|(rest, fold)| Held::of(rest, fold, shape, ties, lambda)).collect();
+            training.iter().zip(&folds).map(|(rest, fold)| Held::of(rest, fold, shape, lambda)).collect();
         tried.extend(held.map(|held| (shape, held)));
     }
     let mean = |held: &[Held]| held.iter().map(|h| h.loss).sum::<f64>() / games.games().max(1.0);
@@ -64,8 +70,8 @@ struct Held {
 }
 
 impl Held {
-    fn of(rest: &Games, fold: &Games, shape: Shape, ties: Ties, lambda: f64) -> Option<Held> {
-        let fit = fit::fit(rest, shape, ties, lambda)?;
+    fn of((rest, start): &(Games, Fit), fold: &Games, shape: Shape, lambda: f64) -> Option<Held> {
+        let fit = fit::rough(rest, shape, start, lambda)?;
         let gap = |c: &super::games::Cell| fit.theta[(c.category, c.a)] - fit.theta[(c.category, c.b)];
         let of: Vec<[f64; 3]> = fold.cells.iter().map(|cell| fit.link.losses(gap(cell))).collect();
         let one = |(cell, of): (&super::games::Cell, &[f64; 3])| {
