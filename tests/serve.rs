@@ -227,6 +227,25 @@ fn malformed_http_is_answered_or_hung_up_on_and_the_server_goes_on() {
 }
 
 #[test]
+fn who_sends_a_byte_now_and_then_is_hung_up_on() {
+    let server = Server::start(&["--read-timeout", "1"]);
+    let connect = |begin: &str| {
+        let mut wire = std::net::TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
+        wire.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        wire.write_all(begin.as_bytes()).unwrap();
+        wire
+    };
+    let half_body = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
+    let wires: Vec<_> =
+        ["", "GET", "GET / HTTP/1.1\r\nhost:", &half_body].repeat(25).into_iter().map(connect).collect();
+    server.get("/health").ok();
+    for mut wire in wires {
+        // Until it is closed, with an answer or without one.
+        let _ = wire.read_to_end(&mut Vec::new()).unwrap();
+    }
+}
+
+#[test]
 fn keys_guard_all_but_health() {
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("keys");

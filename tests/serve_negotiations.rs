@@ -138,8 +138,8 @@ fn random_negotiations_keep_every_promise() {
         let noise = Noise::new(40, case);
         let list = 10 + noise.below(1, [5_000, 100_000, 990_000][case as usize % 3]) as i64;
         let limit = 1 + noise.below(2, list as usize) as i64;
-        let role = if case % 2 == 0 { "buyer" } else { "seller" };
-        let words = |turn: u64| (turn % 2 == 0).then(|| "It is a fair price, is it not?".to_string());
+        let role = if case.is_multiple_of(2) { "buyer" } else { "seller" };
+        let words = |turn: u64| turn.is_multiple_of(2).then(|| "It is a fair price, is it not?".to_string());
         let record = played(&server, role, list, limit, noise, &words);
         deals += i32::from(record["outcome"]["kind"] == "deal");
         for round in record["rounds"].as_array().unwrap() {

@@ -29,8 +29,6 @@ use std::time::Duration;
 
 /// Tokens that a seat is given pages for, where the model's context is longer: answers beyond take those of others.
 const USUAL_TOKENS: usize = 2048;
-/// Between two pieces of a body that is sent.
-const READ: Duration = Duration::from_secs(10);
 
 /// Products that the page offers, about.
 const ON_PAGE: usize = 24;
@@ -82,6 +80,9 @@ pub struct ServeArgs {
     /// Seconds from a request to the last token of its answer
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
+    /// Seconds for the head of a request, and between two pieces of its body; who takes longer is hung up on
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    read_timeout: u64,
     /// Largest body of a request, in KiB
     #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1048576))]
     max_body: u32,
@@ -120,7 +121,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     let limits = Limits {
         body_bytes: args.max_body as usize * 1024,
         timeout: Duration::from_secs(args.timeout),
-        read: READ,
+        read: Duration::from_secs(args.read_timeout),
         a_minute: args.rate,
         log: args.log,
     };

@@ -1,5 +1,6 @@
 //! Routes and limits, from the first connection to the last.
 
+use super::connections;
 use super::deal::routes as deal;
 use super::keys::Keys;
 use super::metrics::Metrics;
@@ -18,7 +19,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use std::future::IntoFuture;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::TcpListener;
@@ -45,7 +45,7 @@ pub struct Limits {
     pub a_minute: u32,
     /// Write a line of JSON for each request to stderr.
     pub log: bool,
-    /// Between two pieces of a body that is sent.
+    /// For the head of a request, and between two pieces of its body.
     pub read: Duration,
 }
 
@@ -72,12 +72,13 @@ pub fn listen(
         let socket = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
         let progress = shared.progress.clone();
         let closed = drained(progress.clone(), stop);
-        let serving = axum::serve(socket, routes(shared)).with_graceful_shutdown(closed).into_future();
+        let (read, routes) = (shared.limits.read, routes(shared));
         tokio::select! {
-            done = serving => done.map_err(failed),
+            () = connections::serve(socket, routes, read, closed) => {}
             // Who does not read what is there for him does not keep the server.
-            () = async { drained(progress, stop).await; tokio::time::sleep(GRACE).await } => Ok(()),
+            () = async { drained(progress, stop).await; tokio::time::sleep(GRACE).await } => {}
         }
+        Ok(())
     })?;
     runtime.shutdown_timeout(LOOK);
     Ok(())

@@ -7,6 +7,7 @@
 
 mod answer;
 mod asked;
+mod connections;
 pub mod deal;
 mod fields;
 mod http;
