@@ -128,7 +128,7 @@ fn engine_alone(o: &Options, clients: usize) -> f64 {
     let config = haggle::config::Config::load(None, &[]).unwrap();
     let dev = Device::open("cpu", 0).unwrap();
     let weights = base::weights(&dev, &o.model, &config).unwrap();
-    let prompts = base::prompts(&o.model).unwrap();
+    let prompts = base::prompts(&o.model, &config).unwrap();
     let mut engine = Engine::new(&dev, &weights.config, EngineConfig::sized_for(64.min(clients), 256)).unwrap();
     let requests: Vec<Request> =
         (0..clients * EACH).map(|i| Request { label: 1, sample: i as u64, prompt: prompt(i) }).collect();

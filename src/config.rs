@@ -437,7 +437,7 @@ impl Config {
 const SELF: &str = "self";
 
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 17] = [
+const FREE_ON_RESUME: [&str; 18] = [
     "threads",
     "train.checkpoint",
     "run.out",

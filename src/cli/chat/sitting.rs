@@ -78,7 +78,7 @@ impl Sitting<'_> {
         let mut table = Table { person, show_thoughts: args.show_thoughts, input, screen, shown: 0, heard: &heard };
         table.introduce(&episode)?;
         let mut reply = |episode: &Episode| table.reply(episode);
-        let Base { weights, chat } = &self.model;
+        let Base { weights, chat, .. } = &self.model;
         let voice = Voice { weights, engine: &mut self.engine, chat, sampling: self.sampling };
         let mut players = [Player::Model(voice), Player::Person(&mut reply)];
         if person == Side::Buyer {
