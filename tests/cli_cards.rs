@@ -39,7 +39,7 @@ fn serving_qwen3_8b_holds_its_parameters_in_two_bytes_each_and_pages() {
     }
     // With moments in bf16, and each layer's input alone kept, the larger card has room for it.
     assert!(rows[0]["advice"].as_str().unwrap().contains("take a smaller model or a larger device"), "{}", rows[0]);
-    let advice = rows[2]["advice"].as_str().unwrap();
+    let advice = rows[3]["advice"].as_str().unwrap();
     assert!(advice.contains("train.checkpoint = \"layers\", optim.moments = \"bf16\" together"), "{advice}");
     let with = ["--set", "engine.pages=129", "--set", "engine.max_rows=64", "--set", "grpo.micro_batch_tokens=4096"];
     let more = ["--set", "train.checkpoint=layers", "--set", "optim.moments=bf16", "--context", "4096"];

@@ -185,7 +185,7 @@ impl Reader<'_> {
         let strange: Vec<&str> = named.iter().copied().filter(|name| !TARGETS.contains(name)).collect();
         if named.is_empty() || !strange.is_empty() {
             let what = if named.is_empty() { "nothing".into() } else { format!("`{}`", strange.join("`, `")) };
-            self.problems.push(format!("target_modules names {what}; adapters are of {}", TARGETS.join(", ")));
+            self.problems.push(format!("target_modules names {what}, and adapters are of {}", TARGETS.join(", ")));
         }
         TARGETS.into_iter().filter(|name| named.contains(name)).collect()
     }
