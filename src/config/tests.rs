@@ -108,9 +108,12 @@ fn differences_leave_out_what_changes_no_bits() {
     b.run.keep = 9;
     b.products.path = "/moved".into();
     b.model.base = "/moved".into();
+    b.train.checkpoint = "layers".into();
     assert!(a.differences(&b).is_empty());
     b.grpo.kl = 0.5;
     assert_eq!(b.differences(&a), ["grpo.kl: 0.5, not 0.01"]);
+    (b.train.share_prefix, b.optim.moments) = (false, "bf16".into());
+    assert_eq!(b.differences(&a).len(), 3);
 }
 
 #[test]
