@@ -358,8 +358,8 @@ fn bands_and_ranks_equal_many_draws() {
         for category in 0..t {
             let covariance = influence.covariance(&share(t, category), Spread::Games(&moments));
             if category == 0 {
-                let pairs: Vec<(usize, usize)> = (0..m).flat_map(|a| (a + 1..m).map(move |b| (a, b))).collect();
-                let draws = bands::largest(&covariance, &pairs, 4 * bands::DRAWS, Noise::new(1, 2)).unwrap();
+                let gaps = bands::Gaps::of(&covariance, |_, _| true, Noise::new(1, 2)).unwrap();
+                let draws = gaps.largest(4 * bands::DRAWS);
                 let tolerance = number(&golden["tolerance"]["critical_value"]);
                 close(name, bands::quantile(draws, 0.95), number(&expected["critical_value"]), tolerance);
             }

@@ -17,23 +17,86 @@ pub fn gap_variance(covariance: &Matrix, a: usize, b: usize) -> f64 {
     covariance[(a, a)] + covariance[(b, b)] - 2.0 * covariance[(a, b)]
 }
 
-/// The largest `|x_a - x_b| / se` over `pairs` of each draw `x ~ N(0, covariance)`; `None` for what is not finite.
-pub fn largest(covariance: &Matrix, pairs: &[(usize, usize)], draws: usize, noise: Noise) -> Option<Vec<f64>> {
-    let (m, root) = (covariance.nrows(), root(covariance)?);
-    let per_se: Vec<(usize, usize, f64)> = pairs
-        .iter()
-        .map(|(a, b)| (*a, *b, gap_variance(covariance, *a, *b)))
-        .filter(|(_, _, variance)| *variance > 0.0)
-        .map(|(a, b, variance)| (a, b, 1.0 / variance.sqrt()))
-        .collect();
-    let rows: Vec<Vec<f64>> = (0..m).map(|i| root.row(i).iter().copied().collect()).collect();
-    let (mut normal, mut x) = (vec![0.0; m], vec![0.0; m]);
-    let draw = |draw: usize| {
-        (0..m).for_each(|i| normal[i] = noise.normal((draw * m + i) as u64));
-        (0..m).for_each(|i| x[i] = rows[i].iter().zip(&normal).map(|(root, normal)| root * normal).sum());
-        per_se.iter().map(|(a, b, per)| (x[*a] - x[*b]).abs() * per).fold(0.0, f64::max)
+/// Gaps of a normal vector, over their standard errors.
+pub struct Gaps {
+    /// Columns of a root of the covariance, `[M]` each.
+    root: Vec<Vec<f64>>,
+    /// One over the standard error of each pair's gap, first by first; 0 where there is none.
+    per_se: Vec<f64>,
+    noise: Noise,
+}
+
+impl Gaps {
+    /// Gaps of `x ~ N(0, covariance)` between those who are `known` to each other; `None` for what is not finite.
+    pub fn of(covariance: &Matrix, known: impl Fn(usize, usize) -> bool, noise: Noise) -> Option<Gaps> {
+        let (m, root) = (covariance.nrows(), root(covariance)?);
+        let per = |a: usize, b: usize| {
+            let variance = gap_variance(covariance, a, b);
+            if known(a, b) && variance > 0.0 { 1.0 / variance.sqrt() } else { 0.0 }
+        };
+        let per_se = (0..m).flat_map(|a| (a + 1..m).map(move |b| (a, b))).map(|(a, b)| per(a, b)).collect();
+        let root = (0..m).map(|j| root.col(j).iter().copied().collect()).collect();
+        Some(Gaps { root, per_se, noise })
+    }
+
+    /// A draw of the vector.
+    fn draw(&self, draw: usize, x: &mut [f64]) {
+        x.fill(0.0);
+        for (j, column) in self.root.iter().enumerate() {
+            let normal = self.noise.normal((draw * self.root.len() + j) as u64);
+            x.iter_mut().zip(column).for_each(|(x, root)| *x += root * normal);
+        }
+    }
+
+    /// The largest gap of each draw.
+    pub fn largest(&self, draws: usize) -> Vec<f64> {
+        let m = self.root.len();
+        let mut x = vec![0.0; m];
+        let one = |draw: usize| {
+            self.draw(draw, &mut x);
+            let (mut best, mut from) = (0.0_f64, 0);
+            for a in 0..m {
+                let to = from + m - a - 1;
+                best = best.max(widest(x[a], &x[a + 1..], &self.per_se[from..to]));
+                from = to;
+            }
+            best
+        };
+        (0..draws).map(one).collect()
+    }
+
+    /// The largest gap of each draw, of each model's own gaps, `[M, draws]`.
+    pub fn largest_of_each(&self, draws: usize) -> Vec<Vec<f64>> {
+        let m = self.root.len();
+        let (mut x, mut all) = (vec![0.0; m], vec![vec![0.0_f64; draws]; m]);
+        for draw in 0..draws {
+            self.draw(draw, &mut x);
+            let mut at = 0;
+            for a in 0..m {
+                for b in a + 1..m {
+                    let size = (x[a] - x[b]).abs() * self.per_se[at];
+                    (all[a][draw], all[b][draw]) = (all[a][draw].max(size), all[b][draw].max(size));
+                    at += 1;
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The largest gap of one to others; eight at a time, so that the compiler can.
+fn widest(own: f64, others: &[f64], per_se: &[f64]) -> f64 {
+    let mut best = [0.0; 8];
+    let larger = |best: &mut f64, other: f64, per: f64| {
+        let size = (own - other).abs() * per;
+        *best = if size > *best { size } else { *best };
     };
-    Some((0..draws).map(draw).collect())
+    for (others, per) in others.chunks(8).zip(per_se.chunks(8)) {
+        for (lane, (other, per)) in others.iter().zip(per).enumerate() {
+            larger(&mut best[lane], *other, *per);
+        }
+    }
+    best.into_iter().fold(0.0, f64::max)
 }
 
 /// The value below which `level` of the draws lie.

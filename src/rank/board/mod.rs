@@ -13,7 +13,7 @@ pub use json::{METHODS, method_name, rating, shape_name};
 pub(super) use standing::two_sided;
 pub use standing::{Gap, POINTS, Place, Standing, half_width};
 
-use super::estimate::{self, lone};
+use super::estimate::{self, Estimate, lone};
 use super::games::Games;
 use super::graph::Groups;
 use super::linalg::Matrix;
@@ -85,7 +85,7 @@ pub fn board(games: Games, options: &Options) -> Result<Board, String> {
         Method::Btl | Method::Pooled => None,
         _ => estimate::estimate(&games, Method::Btl, options).ok(),
     };
-    let (t, m) = games.shape();
+    let t = games.categories.len();
     let thin = made.dim > 0 && games.games() < doubts::THIN * made.dim as f64;
     let covariance: Vec<Matrix> = (0..t).map(|category| made.covariance(&lone(t, category))).collect();
     let of_alone: Option<Vec<Matrix>> =
@@ -103,14 +103,10 @@ pub fn board(games: Games, options: &Options) -> Result<Board, String> {
         standing::standing(&games, &made, options.level, view)
     };
     let categories: Vec<Standing> = (0..t).map(standing).collect();
-    let share = estimate::shares(&games);
-    let groups = refined(m, &made.groups, &share);
-    // Of one standing, a band of the board is one of its category.
-    let family = if options.family == Family::Model { Family::Model } else { Family::Category };
-    let mixed = made.covariance(&share);
-    let of_all = Critical::of(&mixed, &groups, family, options, noise(options, t))?;
-    let view = View { name: "overall", share, groups: &groups, covariance: &mixed, critical: &of_all, alone: None };
-    let overall = standing::standing(&games, &made, options.level, view);
+    let overall = match &categories[..] {
+        [one] => Standing { name: "overall".into(), ..one.clone() },
+        _ => mixed(&games, &made, options)?,
+    };
     let both = alone.as_ref().zip(of_alone.as_ref());
     let disagreements = both.map_or(Vec::new(), |(alone, of_alone)| {
         doubts::disagreements([&made, alone], [&covariance, of_alone], options.level)
@@ -142,6 +138,19 @@ pub fn board(games: Games, options: &Options) -> Result<Board, String> {
         outliers: made.outliers,
         models: games.models,
     })
+}
+
+/// All categories together, by their share of games.
+fn mixed(games: &Games, made: &Estimate, options: &Options) -> Result<Standing, String> {
+    let (t, m) = games.shape();
+    let share = estimate::shares(games);
+    let (groups, covariance) = (refined(m, &made.groups, &share), made.covariance(&share));
+    // Of one standing, a band of the board is one of its category.
+    let family = if options.family == Family::Model { Family::Model } else { Family::Category };
+    let critical = Critical::of(&covariance, &groups, family, options, noise(options, t))?;
+    let view =
+        View { name: "overall", share, groups: &groups, covariance: &covariance, critical: &critical, alone: None };
+    Ok(standing::standing(games, made, options.level, view))
 }
 
 impl Board {

@@ -94,19 +94,15 @@ impl Critical {
         noise: Noise,
     ) -> Result<Critical, String> {
         let m = covariance.nrows();
-        let pairs: Vec<(usize, usize)> = pairs(m).filter(|(a, b)| groups.unknown(*a, *b).is_none()).collect();
-        let draw = |pairs: &[(usize, usize)]| {
-            bands::largest(covariance, pairs, bands::DRAWS, noise)
-                .ok_or("the ratings' errors are not finite; give a ridge with --ridge 0.5")
-        };
+        let known = |a, b| groups.unknown(a, b).is_none();
+        let gaps = bands::Gaps::of(covariance, known, noise)
+            .ok_or("the ratings' errors are not finite; give a ridge with --ridge 0.5")?;
         if family == Family::Model {
-            let own = |model: usize| {
-                let pairs: Vec<_> = pairs.iter().filter(|(a, b)| *a == model || *b == model).copied().collect();
-                Ok(bands::quantile(draw(&pairs)?, options.level))
-            };
-            return Ok(Critical { by_model: (0..m).map(own).collect::<Result<_, String>>()?, draws: Vec::new() });
+            let own = gaps.largest_of_each(bands::DRAWS).into_iter();
+            let by_model = own.map(|draws| bands::quantile(draws, options.level)).collect();
+            return Ok(Critical { by_model, draws: Vec::new() });
         }
-        let draws = draw(&pairs)?;
+        let draws = gaps.largest(bands::DRAWS);
         Ok(Critical { by_model: vec![bands::quantile(draws.clone(), options.level); m], draws })
     }
 }
