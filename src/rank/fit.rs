@@ -9,8 +9,8 @@ use super::Ties;
 use super::btl::{self, Fit, change_of, loss_of, tied};
 use super::games::Games;
 use super::graph::Groups;
-use super::influence::{drift, information};
-use super::linalg::{Factor, Vector, symmetric};
+use super::influence::{drift, information, score};
+use super::linalg::{Factor, symmetric};
 use super::moments::{Moments, Scale};
 use super::shape::{Shape, lifted};
 
@@ -70,11 +70,7 @@ fn step(games: &Games, shape: Shape, fit: &Fit, lambda: f64, damping: f64, loss:
     let d = info.ncols();
     let damp = damping * (0..d).map(|i| info[(i, i)]).sum::<f64>() / d.max(1) as f64;
     (0..d).for_each(|i| info[(i, i)] += damp);
-    let mut score = Vector::zeros(d);
-    for (t, map) in maps.iter().enumerate() {
-        let own = Vector::from_fn(map.nrows(), |i| moments.score[t][i] - lambda * fit.theta[(t, i)]);
-        score += map.transpose() * &own;
-    }
+    let score = score(&maps, &moments, &fit.theta, lambda);
     let Some(factor) = Factor::of(&symmetric(&info)) else { return Some(None) };
     let Some(theta) = shape.project(&(&fit.theta + lifted(&maps, &factor.solve(&score)))) else { return Some(None) };
     let link = tied(games, &theta, fit.link);

@@ -236,6 +236,16 @@ pub fn drift(maps: &[Matrix], moments: &Moments) -> Vec<Matrix> {
     maps.iter().enumerate().map(of).collect()
 }
 
+/// The score of the shared parameters at ratings `theta`, `[D]`, with a ridge `lambda`; ties aside.
+pub fn score(maps: &[Matrix], moments: &Moments, theta: &Matrix, lambda: f64) -> Vector {
+    let mut all = Vector::zeros(maps.first().map_or(0, Matrix::ncols));
+    for (t, map) in maps.iter().enumerate() {
+        let own = Vector::from_fn(map.nrows(), |i| moments.score[t][i] - lambda * theta[(t, i)]);
+        all += map.transpose() * &own;
+    }
+    all
+}
+
 /// Maps with a column of nothing for `log nu`, where ties are modelled: it moves no rating.
 pub fn widened(maps: &[Matrix], moments: &Moments) -> Vec<Matrix> {
     let wide = |map: &Matrix| match &moments.ties {

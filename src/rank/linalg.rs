@@ -5,7 +5,7 @@
 
 use faer::linalg::solvers::DenseSolveCore;
 use faer::prelude::Solve;
-use faer::{Col, ColRef, Mat, MatRef, Side};
+use faer::{Col, Mat, MatRef, Side};
 
 /// Numbers in rows and columns.
 pub type Matrix = Mat<f64>;
@@ -84,31 +84,15 @@ pub fn even(n: usize) -> Matrix {
     Matrix::from_fn(n, 1, |_, _| 1.0 / (n as f64).sqrt())
 }
 
-/// `x' y`, in order.
-pub fn dot(x: ColRef<f64>, y: ColRef<f64>) -> f64 {
-    x.iter().zip(y.iter()).map(|(x, y)| x * y).sum()
-}
-
 /// `A B A'`.
 pub fn congruent(a: &Matrix, b: &Matrix) -> Matrix {
     symmetric(&(a * b * a.transpose()))
-}
-
-/// `diag(scale) A`.
-pub fn scaled_rows(scale: &[f64], a: &Matrix) -> Matrix {
-    Matrix::from_fn(a.nrows(), a.ncols(), |i, j| scale[i] * a[(i, j)])
 }
 
 /// Blocks beside each other.
 pub fn beside(left: &Matrix, right: &Matrix) -> Matrix {
     let n = left.ncols();
     Matrix::from_fn(left.nrows(), n + right.ncols(), |i, j| if j < n { left[(i, j)] } else { right[(i, j - n)] })
-}
-
-/// A column less its mean.
-pub fn centred(x: &Vector) -> Vector {
-    let mean = x.iter().sum::<f64>() / x.nrows().max(1) as f64;
-    Vector::from_fn(x.nrows(), |i| x[i] - mean)
 }
 
 #[cfg(test)]

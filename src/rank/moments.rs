@@ -91,11 +91,6 @@ impl Moments {
             ties.meat += w.tie * (1.0 - point.tie).powi(2) + (w.a + w.b) * point.tie * point.tie;
         }
     }
-
-    /// The largest score of a model.
-    pub fn largest_score(&self) -> f64 {
-        self.score.iter().map(|score| score.norm_max()).fold(0.0, f64::max)
-    }
 }
 
 impl TieMoments {

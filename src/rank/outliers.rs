@@ -3,13 +3,13 @@
 //! The one idea: the rating with the largest score is given its own value, and keeps it when, seen beside the spread of all
 //! others without it, it still stands out after Bonferroni. Judged with itself in the spread, it would hide itself.
 
-use super::btl::Fit;
+use super::btl::{Fit, change_of, halved, loss_of, tied};
 use super::games::Games;
-use super::influence::Spread;
-use super::linalg::{Matrix, beside};
+use super::influence::{Spread, drift, information, score};
+use super::linalg::{Factor, Matrix, beside};
 use super::moments::{Moments, Scale, clustered};
 use super::residual::Residual;
-use super::shape::Shape;
+use super::shape::{Shape, lifted};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// The chance of a false find on a board without any.
@@ -125,20 +125,15 @@ fn with_own(maps: &[Matrix], category: usize, model: usize) -> Vec<Matrix> {
 
 /// The most likely ratings along fixed directions, from a fit.
 pub fn resolved(games: &Games, fit: &Fit, maps: &[Matrix], lambda: f64) -> Option<Fit> {
-    use super::btl::{change_of, halved, loss_of, tied};
     let (mut fit, start) = (fit.clone(), fit.theta.clone());
     let mut loss = loss_of(games, &fit.theta, fit.link, lambda);
     for _ in 0..60 {
         let mut moments = Moments::at(games, &fit.theta, fit.link, Scale::Score);
         moments.ties = None;
-        let drift = super::influence::drift(maps, &moments);
-        let factor = super::linalg::Factor::of(&super::influence::information(maps, &drift, &moments, lambda))?;
-        let mut score = super::linalg::Vector::zeros(maps[0].ncols());
-        for (t, map) in maps.iter().enumerate() {
-            let own = super::linalg::Vector::from_fn(map.nrows(), |i| moments.score[t][i] - lambda * fit.theta[(t, i)]);
-            score += map.transpose() * &own;
-        }
-        let step = super::shape::lifted(maps, &factor.solve(&score));
+        let drift = drift(maps, &moments);
+        let factor = Factor::of(&information(maps, &drift, &moments, lambda))?;
+        let score = score(maps, &moments, &fit.theta, lambda);
+        let step = lifted(maps, &factor.solve(&score));
         let Some(theta) = halved(&mut loss, |by| {
             let theta = &fit.theta + faer::Scale(by) * &step;
             (loss_of(games, &theta, fit.link, lambda), theta)

@@ -46,11 +46,16 @@ pub struct RewardGap {
     pub products: usize,
 }
 
+/// Where it stands (categories, then overall), the category, two buyers.
+type Pair = (usize, String, String, String);
+/// Per product the sum of differences and how many they are.
+type Sums<'a> = BTreeMap<&'a str, (f64, usize)>;
+
 /// The differences of every two buyers, in each category and overall. Episodes stand scene by scene.
 ///
 /// The sandwich over clusters, Liang and Zeger 1986, of a mean of paired differences.
 pub fn differences(episodes: &[Episode], level: f64) -> Vec<RewardGap> {
-    let mut pairs: BTreeMap<(usize, String, String, String), BTreeMap<&str, (f64, usize)>> = BTreeMap::new();
+    let mut pairs: BTreeMap<Pair, Sums> = BTreeMap::new();
     for scene in episodes.chunk_by(|x, y| x.scene == y.scene) {
         for (at, one) in scene.iter().enumerate() {
             for other in &scene[at + 1..] {
