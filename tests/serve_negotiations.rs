@@ -59,8 +59,12 @@ fn hold(answer: &Value, role: &str, limit: i64) {
     if price != Some(limit) {
         let spelled = in_words(limit / 100);
         let plain = words.to_lowercase().replace(['-', ',', ' '], "");
-        assert!(!plain.contains(&spelled.replace(['-', ' '], "")), "told {limit}: {answer}");
-        assert!(!answer.to_string().contains(&format!(":{limit},")), "told {limit}: {answer}");
+        // Short words stand in others by chance: `one`, `ten` in `often`.
+        let is_told = limit >= 2_000 && plain.contains(&spelled.replace(['-', ' '], ""));
+        assert!(!is_told, "told {limit}: {answer}");
+        // A round has a number too.
+        let is_told = limit > 32 && answer.to_string().contains(&format!(":{limit},"));
+        assert!(!is_told, "told {limit}: {answer}");
     }
     for private in ["thought", "limit_cents", "budget", "cost", "seed", "ids"] {
         assert!(!answer.to_string().contains(&format!("\"{private}\":")), "{answer}");
@@ -128,11 +132,16 @@ fn verified(record: &Value) -> usize {
     rounds.len()
 }
 
+/// Random negotiations to be played, `HAGGLE_NEGOTIATIONS` of them.
+fn many() -> u64 {
+    std::env::var("HAGGLE_NEGOTIATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
 #[test]
 fn random_negotiations_keep_every_promise() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &[]);
-    let many = std::env::var("HAGGLE_NEGOTIATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(60u64);
+    let many = many();
     let (mut deals, mut scripted, mut rounds) = (0, 0, 0);
     for case in 0..many {
         let noise = Noise::new(40, case);
@@ -158,7 +167,9 @@ fn hostile_words_get_nothing_out_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &[]);
     let attacks = include_str!("attacks.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    for (case, attack) in attacks.enumerate() {
+    let attacks: Vec<&str> = attacks.collect();
+    // Where many are asked for, each several times.
+    for (case, attack) in attacks.iter().cycle().take(attacks.len() * (1 + many() as usize / 2_000)).enumerate() {
         for (role, limit) in [("buyer", 73_150), ("seller", 41_200)] {
             let said =
                 read(attack).replace("{limit}", &(limit / 100).to_string()).replace("{words}", &in_words(limit / 100));
