@@ -9,13 +9,18 @@ use engine_common::*;
 use haggle::device::{DType, Device};
 use haggle::infer::{Engine, EngineConfig};
 use haggle::model::adapter::TARGETS;
-use haggle::model::{Adapter, Lora, ModelConfig, Plan, Weights};
+use haggle::model::config::Experts;
+use haggle::model::{Adapter, Family, Lora, ModelConfig, Plan, Weights};
 use haggle::noise::Noise;
 use std::sync::Arc;
 
 /// The engine tests' model, of heads that attention takes in bf16 too.
 fn base(dev: &Device, compute: DType) -> Arc<Weights> {
-    let mut w = Weights::init(dev, ModelConfig { head_dim: 32, ..model() }, 3).unwrap();
+    base_of(dev, compute, ModelConfig { head_dim: 32, ..model() })
+}
+
+fn base_of(dev: &Device, compute: DType, config: ModelConfig) -> Arc<Weights> {
+    let mut w = Weights::init(dev, config, 3).unwrap();
     let larger: Vec<f32> = dev.to_vec::<f32>(w.data()).iter().map(|x| 4.0 * x).collect();
     dev.write(w.data_mut(), &larger);
     w.compute_in(dev, compute).unwrap().shared()
@@ -35,7 +40,11 @@ fn adapted(dev: &Device, base: &Arc<Weights>, seed: u64, targets: &[&'static str
 }
 
 fn holds_on(dev: &Device, compute: DType, targets: &[&'static str]) -> Vec<Played> {
-    let (eps, base) = (episodes(), base(dev, compute));
+    holds_over(dev, base(dev, compute), targets)
+}
+
+fn holds_over(dev: &Device, base: Arc<Weights>, targets: &[&'static str]) -> Vec<Played> {
+    let eps = episodes();
     let w = adapted(dev, &base, 1, targets);
     let (want, stats) = play(dev, &w, sized(400, 256), &eps);
     assert!(stats.prefix_reused_tok > 0, "groups share their prompts");
@@ -57,6 +66,18 @@ fn a_row_has_its_bits_with_an_adapter_on_cpu_and_emu() {
 fn a_row_has_its_bits_with_an_adapter_in_bf16_and_of_some_targets() {
     holds_on(&Device::open("emu", 2).unwrap(), DType::Bf16, &TARGETS);
     holds_on(&Device::open("cpu", 1).unwrap(), DType::F32, &["q_proj", "down_proj"]);
+}
+
+#[test]
+fn a_row_has_its_bits_with_an_adapter_of_the_attention_beside_experts() {
+    let experts = Some(Experts { count: 5, active: 2, intermediate_size: 24, normalise: true });
+    let config = ModelConfig { family: Family::Qwen3Moe, experts, ..model() };
+    let targets = Lora::all_linear(&config);
+    let [cpu, emu] = ["cpu", "emu"].map(|name| {
+        let dev = Device::open(name, 2).unwrap();
+        holds_over(&dev, base_of(&dev, DType::F32, config.clone()), &targets)
+    });
+    assert_eq!(cpu, emu);
 }
 
 #[test]

@@ -436,3 +436,17 @@ fn what_an_adapter_asks_for_and_is_not_computed_is_refused_by_name() {
     adapter_refused(dir.path(), &["is an adapter itself", "haggle merge"]);
     drop(base);
 }
+
+#[test]
+fn an_adapter_of_experts_matrices_is_refused() {
+    let goldens = Path::new("tests/goldens");
+    let (base, dir) = (Weights::load(&dev(), &goldens.join("moe")).unwrap().shared(), TempDir::new().unwrap());
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(goldens.join("lora_moe").join(file), dir.path().join(file)).unwrap();
+    }
+    edit_json(&dir.path().join("adapter_config.json"), |j| j["target_modules"] = json!(["q_proj", "up_proj"]));
+    let said = Weights::load_adapter(&dev(), &base, dir.path()).err().expect("must be refused").to_string();
+    for part in ["adapter_config.json", "experts' matrices (up_proj)", "q_proj, k_proj, v_proj, o_proj"] {
+        assert!(said.contains(part), "want `{part}` in: {said}");
+    }
+}

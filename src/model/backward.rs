@@ -19,8 +19,8 @@ use crate::ops::rope::rope_bwd;
 use crate::ops::swiglu::swiglu_bwd;
 use crate::ops::want;
 
-/// Adds to `dw` (a flat buffer laid out like what trains: the weights, or the adapter over them) the gradients of the last [`super::forward()`] of this batch,
-/// given dlogprob and dentropy `[M]`.
+/// Adds to `dw` (a flat buffer laid out like what trains: the weights, or the adapter over them) the gradients of the last
+/// [`super::forward()`] of this batch, given dlogprob and dentropy `[M]`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the activations are not of such a forward.
