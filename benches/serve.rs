@@ -204,12 +204,13 @@ fn turns(o: &Options, clients: usize) {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let seconds = began.elapsed().as_secs_f64();
-    let sorted = |of: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| {
-        let mut times: Vec<f64> = all.iter().flat_map(of).copied().collect();
+    let sorted = |of: Vec<&Vec<f64>>| {
+        let mut times: Vec<f64> = of.into_iter().flatten().copied().collect();
         times.sort_by(f64::total_cmp);
         times
     };
-    let (cold, warm) = (sorted(|one| &one.0), sorted(|one| &one.1));
+    let cold = sorted(all.iter().map(|one| &one.0).collect());
+    let warm = sorted(all.iter().map(|one| &one.1).collect());
     said(
         o,
         json!({

@@ -118,6 +118,20 @@ fn a_killed_run_of_an_adapter_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn what_spares_memory_changes_no_bit_of_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = |run: &str, more: &[&str]| {
+        train(dir.path(), run, &[&["--steps", "1"], more].concat()).done();
+        assert_eq!(rows(&dir.path().join(run))[0]["rollout/bitwise_frac"], json!(1.0), "{run}");
+        fs::read(dir.path().join(run).join("checkpoints/step-000001/adapter_model.safetensors")).unwrap()
+    };
+    let plain = saved("plain", &[]);
+    assert!(saved("layers", &["--set", "train.checkpoint=layers"]) == plain);
+    saved("apart", &["--set", "train.share_prefix=false"]);
+    saved("moments", &["--set", "optim.moments=bf16"]);
+}
+
+#[test]
 fn sft_trains_an_adapter_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();

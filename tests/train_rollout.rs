@@ -153,8 +153,8 @@ fn what_grows_to_the_context_is_cut_there_and_counted_and_learned_from_to_the_la
         assert!(rollout.spoken.iter().flatten().flatten().all(|t| t.len() <= context));
         assert!(context > 200 || buyers.iter().any(|t| t.len() == context), "one ends at the last position");
 
-        let optimizer = Optimizer::new(&stage.dev, parts(&stage.base.weights), Hyper::default(), 10).unwrap();
-        let weights = base::open(&stage.dev, "embedded", &Config::default()).unwrap().weights;
+        let weights = haggle::embedded::weights(&stage.dev).unwrap();
+        let optimizer = Optimizer::new(&stage.dev, parts(&weights), Hyper::default(), 10).unwrap();
         let mut plan = Plan::on(&stage.dev);
         let how = Learning { micro_batch_tok: 1024, ..Learning::default() };
         let mut learner = Learner::planned(&mut plan, weights, optimizer, how).unwrap();
