@@ -39,7 +39,7 @@ pub struct SftArgs {
     /// Conversations, one JSON object a line; repeatable
     #[arg(long, value_name = "FILE", value_parser = super::path(), required_unless_present_any = ["generate", "resume"])]
     data: Vec<PathBuf>,
-    /// Train an adapter over the frozen model: rank=32,alpha=64,targets=all-linear (keys of [lora])
+    /// Train an adapter over the frozen model: rank=32,alpha=64,targets=all-linear (the keys of the table lora)
     #[arg(long, value_name = "KEY=VALUE,..")]
     lora: Option<String>,
     /// Times that every conversation is learned from

@@ -47,7 +47,7 @@ pub struct TrainArgs {
     /// Model folder or run directory to start from (default: the embedded model)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     model: Option<PathBuf>,
-    /// Train an adapter over the frozen weights: rank=32,alpha=64,targets=all-linear (keys of [lora])
+    /// Train an adapter over the frozen weights: rank=32,alpha=64,targets=all-linear (the keys of the table lora)
     #[arg(long, value_name = "KEY=VALUE,..")]
     lora: Option<String>,
     /// The frozen seller: self (the starting weights), embedded, a model folder or run directory, or the address of a

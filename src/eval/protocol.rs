@@ -83,7 +83,7 @@ pub fn protocol(name: &str) -> Result<Protocol> {
 }
 
 impl Protocol {
-    /// Its settings, to be applied before a user's own. A model that was `trained` here keeps its [`FORM`].
+    /// Its settings, to be applied before a user's own. A model that was `trained` here keeps the form that it was trained in.
     pub fn overrides(&self, trained: bool) -> Vec<Override> {
         let origin = format!("--protocol {}", self.name);
         let set = |(key, value): &(&str, &str)| Override {
