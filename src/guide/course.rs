@@ -4,6 +4,7 @@ use super::grammar::{Caps, Grammar, State};
 use super::vocabulary::Vocabulary;
 use crate::negotiate::legal::Legal;
 use crate::text::Tokenizer;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How a reply is to be made.
@@ -28,7 +29,7 @@ impl Guide {
 
     /// A reply of which nothing was said.
     pub fn begin(&self) -> Course {
-        Course { guide: self.clone(), state: self.grammar.start(), in_part: 0 }
+        Course { guide: self.clone(), state: self.grammar.start(), in_part: 0, made: HashMap::new() }
     }
 }
 
@@ -39,21 +40,25 @@ pub struct Course {
     state: State,
     /// Tokens of the free part it is in.
     in_part: usize,
+    /// Masks that were made, by state and whether its part was closing: free text comes back to the same few, and each costs a
+    /// walk over the vocabulary.
+    made: HashMap<(State, bool), Vec<i32>>,
 }
 
 impl Course {
     /// The tokens that may come next: see [`crate::infer::Engine::allow`]. Never none.
-    pub fn allowed(&self) -> Vec<i32> {
-        self.guide.vocabulary.allowed(&self.guide.grammar, self.state, self.closing())
+    pub fn allowed(&mut self) -> &[i32] {
+        let (at, Guide { grammar, vocabulary, .. }) = ((self.state, self.closing()), &self.guide);
+        self.made.entry(at).or_insert_with(|| vocabulary.allowed(grammar, at.0, at.1))
     }
 
     /// Takes the next token. False for one that may not come: then nothing is taken.
     pub fn take(&mut self, tokenizer: &Tokenizer, id: i32) -> bool {
-        let Guide { grammar, vocabulary, .. } = &self.guide;
         if self.state == State::End {
-            return id == vocabulary.end();
+            return id == self.guide.vocabulary.end();
         }
-        let Some(next) = vocabulary.step(tokenizer, grammar, self.state, id, self.closing()) else { return false };
+        let next = self.guide.grammar.walk(self.state, &tokenizer.bytes(id), self.closing());
+        let Some(next) = next else { return false };
         self.in_part = if part(next) == part(self.state) { self.in_part + 1 } else { 0 };
         self.state = next;
         true

@@ -116,6 +116,11 @@ impl Grammar {
         }
     }
 
+    /// The state behind a token's bytes; none where it may not come.
+    pub fn walk(&self, state: State, bytes: &[u8], closing: bool) -> Option<State> {
+        bytes.iter().try_fold(state, |state, byte| self.step(state, *byte, closing))
+    }
+
     fn to_action(&self, kinds: u8, at: usize, byte: u8) -> Option<State> {
         let begins = |i: usize| kinds >> i & 1 == 1 && self.kinds[i].0.get(at) == Some(&byte);
         let left = (0..self.kinds.len()).filter(|i| begins(*i)).fold(0u8, |left, i| left | 1 << i);

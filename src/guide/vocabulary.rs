@@ -84,18 +84,6 @@ impl Vocabulary {
         }
         words
     }
-
-    /// The state behind a token; none where it may not come.
-    pub fn step(
-        &self,
-        tokenizer: &Tokenizer,
-        grammar: &Grammar,
-        state: State,
-        id: i32,
-        closing: bool,
-    ) -> Option<State> {
-        tokenizer.bytes(id).iter().try_fold(state, |state, byte| grammar.step(state, *byte, closing))
-    }
 }
 
 #[cfg(test)]
@@ -125,7 +113,7 @@ mod tests {
                     if tokenizer.is_special(id) {
                         return None;
                     }
-                    vocabulary.step(&tokenizer, &grammar, state, id, closing)
+                    grammar.walk(state, &tokenizer.bytes(id), closing)
                 };
                 let all: Vec<i32> = (0..2048).filter(|id| may(*id)).collect();
                 let want: Vec<i32> = (0..2048).filter(|id| next(*id).is_some()).collect();

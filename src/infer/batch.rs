@@ -120,9 +120,11 @@ impl Batch {
         self.min_p.push(seq.sampling.min_p);
         self.likeliest.push(seq.sampling.likeliest);
         self.masked |= !seq.allowed.is_empty();
-        match seq.allowed.is_empty() {
-            true => self.allowed.extend(std::iter::repeat_n(-1, self.mask_words)),
-            false => self.allowed.extend_from_slice(&seq.allowed),
+        if self.masked {
+            // Rows before the first that asks may have any.
+            self.allowed.resize((self.samples.len() - 1) * self.mask_words, -1);
+            self.allowed.extend_from_slice(&seq.allowed);
+            self.allowed.resize(self.samples.len() * self.mask_words, -1);
         }
         self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
     }

@@ -147,8 +147,8 @@ impl<'a> Bench<'a> {
 
     fn begun(&mut self, order: Arc<Order>, choice: usize) -> Result<Live<'a>> {
         let answering = Answering::begin(&mut self.engine, self.tokenizer, &order.requests[choice], &order.how)?;
-        let course = order.guide.as_ref().map(Guide::begin);
-        if let Some(Err(e)) = course.as_ref().map(|course| answering.allow(&mut self.engine, &course.allowed())) {
+        let mut course = order.guide.as_ref().map(Guide::begin);
+        if let Some(Err(e)) = course.as_mut().map(|course| answering.allow(&mut self.engine, course.allowed())) {
             answering.release(&mut self.engine);
             return Err(e);
         }
@@ -253,7 +253,7 @@ fn guided(engine: &mut Engine, tokenizer: &Tokenizer, one: &mut Live, id: i32) -
     if !course.take(tokenizer, id) {
         return Err(Error::data("model", format!("drew token {id}, which its mask forbids: a bug in haggle")));
     }
-    one.answering.allow(engine, &course.allowed())
+    one.answering.allow(engine, course.allowed())
 }
 
 /// True when nobody waits for an order any more; who does, and has waited too long, is told.
