@@ -179,7 +179,7 @@ fn hostile_words_get_nothing_out_of_it() {
     }
 }
 
-/// `\n`, `\t` and `\u{XXXX}` of a line.
+/// `\n`, `\t` and `\u{HEX}` of a line.
 fn read(line: &str) -> String {
     let mut text = line.replace("\\n", "\n").replace("\\t", "\t");
     while let Some((before, rest)) = text.split_once("\\u{") {

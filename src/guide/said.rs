@@ -6,51 +6,6 @@
 
 use crate::negotiate::{Action, Cents, Product, Side};
 
-/// Words for numbers. `one` is left out: `this one` names no price.
-const NUMBERS: [&str; 40] = [
-    "zero",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-    "thirty",
-    "forty",
-    "fourty",
-    "fifty",
-    "sixty",
-    "seventy",
-    "eighty",
-    "ninety",
-    "hundred",
-    "hundreds",
-    "thousand",
-    "thousands",
-    "million",
-    "billion",
-    "dozen",
-    "dozens",
-    "grand",
-    "half",
-    "double",
-    "triple",
-];
-/// Behind `one` they make it a price.
-const UNITS: [&str; 8] = ["dollar", "dollars", "buck", "bucks", "cent", "cents", "percent", "usd"];
 const ONES: [&str; 20] = [
     "zero",
     "one",
@@ -74,6 +29,24 @@ const ONES: [&str; 20] = [
     "nineteen",
 ];
 const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+/// Words for numbers beside those.
+const MORE: [&str; 13] = [
+    "fourty",
+    "hundred",
+    "hundreds",
+    "thousand",
+    "thousands",
+    "million",
+    "billion",
+    "dozen",
+    "dozens",
+    "grand",
+    "half",
+    "double",
+    "triple",
+];
+/// Behind `one` they make it a price.
+const UNITS: [&str; 8] = ["dollar", "dollars", "buck", "bucks", "cent", "cents", "percent", "usd"];
 
 /// A counterparty's words as a side hears them: one line, no control and no invisible characters, no markup of a chat, no line
 /// head of a reply.
@@ -165,7 +138,12 @@ fn names_a_number(text: &str) -> bool {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();
     let priced = |pair: &[&str]| pair[0] == "one" && UNITS.contains(&pair[1]);
-    words.iter().any(|word| NUMBERS.contains(word)) || words.windows(2).any(priced)
+    words.iter().any(|word| is_number(word)) || words.windows(2).any(priced)
+}
+
+/// Words for numbers. `one` is left out: `this one` names no price.
+fn is_number(word: &str) -> bool {
+    word != "one" && [&ONES[..], &TENS, &MORE].iter().any(|words| words.contains(&word))
 }
 
 /// Whether a price is spelled in words somewhere in a text, whatever stands between its letters.

@@ -23,7 +23,6 @@ pub(super) fn linear_fwd(
     mut y: ViewMut,
     low: &mut Buffer,
 ) -> Result<()> {
-    let n = y.len() / l.n_out;
     let store = match l.bias {
         None => Store::Set,
         Some(bias) => {
@@ -31,28 +30,28 @@ pub(super) fn linear_fwd(
             Store::Add
         }
     };
-    gemm_nt(dev, x, w.matrix(l.weight), y.reborrow(), n, l.n_out, l.n_in, store)?;
-    adapter_add(dev, w, l, x, y, low)
+    product(dev, w, l, x, y, store, low)
 }
 
 /// `y += x W^T`, and what an adapter adds: what a layer without a bias adds to the residual stream.
-pub(super) fn linear_add(
+pub(super) fn linear_add(dev: &Device, w: &Weights, l: &Linear, x: View, y: ViewMut, low: &mut Buffer) -> Result<()> {
+    product(dev, w, l, x, y, Store::Add, low)
+}
+
+/// `y = x W^T` or `y += ` it, and what an adapter adds: `y += (x A^T) (s B)^T`.
+fn product(
     dev: &Device,
     w: &Weights,
     l: &Linear,
     x: View,
     mut y: ViewMut,
+    store: Store,
     low: &mut Buffer,
 ) -> Result<()> {
     let n = y.len() / l.n_out;
-    gemm_nt(dev, x, w.matrix(l.weight), y.reborrow(), n, l.n_out, l.n_in, Store::Add)?;
-    adapter_add(dev, w, l, x, y, low)
-}
-
-/// `y += (x A^T) (s B)^T`.
-fn adapter_add(dev: &Device, w: &Weights, l: &Linear, x: View, y: ViewMut, low: &mut Buffer) -> Result<()> {
+    gemm_nt(dev, x, w.matrix(l.weight), y.reborrow(), n, l.n_out, l.n_in, store)?;
     let Some(own) = w.low_rank(l.weight) else { return Ok(()) };
-    let (n, r) = (y.len() / l.n_out, own.rank);
+    let r = own.rank;
     gemm_nt(dev, x, own.a, low.at_mut(0..n * r), n, r, l.n_in, Store::Set)?;
     gemm_nt(dev, low.at(0..n * r), own.b, y, n, l.n_out, r, Store::Add)
 }

@@ -88,17 +88,8 @@ pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, mut order: Vie
 /// See [`crate::ops::embed::fill`].
 pub fn fill(gpu: &Gpu, x: ViewMut, value: f32) -> Result<()> {
     let n = x.len();
-    gpu.launch(
-        &Launch {
-            kernel: if by_dtype("fill", &[x.dtype()])? == DType::Bf16 { "fill_bf16" } else { "fill_f32" },
-            op: "fill",
-            grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
-            block: [ELEMENTS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n}"),
-        },
-        &mut [Arg::Out(x), Arg::I64(n as i64), Arg::F32(value)],
-    )
+    let kernel = if by_dtype("fill", &[x.dtype()])? == DType::Bf16 { "fill_bf16" } else { "fill_f32" };
+    each_element(gpu, kernel, "fill", n, &mut [Arg::Out(x), Arg::I64(n as i64), Arg::F32(value)])
 }
 
 /// See [`crate::ops::embed::copy`].
@@ -112,17 +103,7 @@ pub fn copy(gpu: &Gpu, x: View, y: ViewMut) -> Result<()> {
             _ => "copy_f32",
         },
     };
-    gpu.launch(
-        &Launch {
-            kernel,
-            op: "copy",
-            grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
-            block: [ELEMENTS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n}"),
-        },
-        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)],
-    )
+    each_element(gpu, kernel, "copy", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)])
 }
 
 /// See [`crate::ops::embed::scale`].
@@ -135,15 +116,18 @@ pub fn scale(gpu: &Gpu, x: View, y: ViewMut, factor: f32) -> Result<()> {
             _ => "scale_f32",
         },
     };
-    gpu.launch(
-        &Launch {
-            kernel,
-            op: "scale",
-            grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
-            block: [ELEMENTS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n}"),
-        },
-        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::F32(factor)],
-    )
+    each_element(gpu, kernel, "scale", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::F32(factor)])
+}
+
+/// A thread an element.
+fn each_element(gpu: &Gpu, kernel: &'static str, op: &'static str, n: usize, args: &mut [Arg]) -> Result<()> {
+    let launch = Launch {
+        kernel,
+        op,
+        grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
+        block: [ELEMENTS, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("N={n}"),
+    };
+    gpu.launch(&launch, args)
 }
