@@ -132,6 +132,21 @@ fn what_spares_memory_changes_no_bit_of_an_adapter() {
 }
 
 #[test]
+fn every_plan_counts_the_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "run", &["--steps", "1"]).done();
+    for command in [&["serve", "--port", "0"][..], &["generate", "--prompt", "a"], &["chat"], &["chat", "--free"]] {
+        let plan = |model: &str| {
+            let args = [command, &["--model", model, "--dry-run", "--json"]].concat();
+            let said = haggle(dir.path(), &args).done();
+            serde_json::from_str::<serde_json::Value>(&said).unwrap()["plan_bytes"].clone()
+        };
+        assert!(plan("run")["adapter"].as_u64().is_some_and(|bytes| bytes > 0), "{command:?}");
+        assert!(plan("embedded")["adapter"].is_null(), "{command:?}");
+    }
+}
+
+#[test]
 fn sft_trains_an_adapter_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();

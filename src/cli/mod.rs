@@ -197,6 +197,16 @@ impl Globals {
         self.load(self.file_for(model).as_deref(), &self.overrides(flags)?)
     }
 
+    /// The same for a command that one model alone is asked with, and its name: base and seller are that one.
+    ///
+    /// # Errors
+    /// As [`Globals::resolve`].
+    pub fn resolve_alone(&self, model: &Path) -> Result<(Config, String)> {
+        let (mut config, name) = (self.resolve_for(model, &[])?, paths::spelled(model));
+        (config.model.base, config.model.seller) = (name.clone(), "base".into());
+        Ok((config, name))
+    }
+
     /// The config file of a call that opens a model: `--config`, or what its run was made with.
     pub fn file_for(&self, model: &Path) -> Option<PathBuf> {
         let own = ["config.toml", "haggle/config.toml"].map(|name| model.join(name));

@@ -6,7 +6,6 @@
 use super::sampling::manner;
 use super::{Exit, Globals, dry_run, out, signals};
 use crate::config::Config;
-use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -99,9 +98,7 @@ pub struct ServeArgs {
 /// # Errors
 /// Everything wrong with model, options, keys or port, before anything is answered.
 pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
-    let mut config = globals.resolve_for(&args.model, &[])?;
-    let name = spelled(&args.model);
-    (config.model.base, config.model.seller) = (name.clone(), "base".into());
+    let (config, name) = globals.resolve_alone(&args.model)?;
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
     let dev = config.open_device()?;
     let shape = base::shape(&name, &config)?;
@@ -191,21 +188,8 @@ fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<
 /// The engine's sizes, for as many seats as fit, which moves no answer; and what all of it takes.
 fn sizes(dev: &Device, config: &Config, shape: &ModelConfig, seats: usize) -> Result<(EngineConfig, Plan)> {
     let context = shape.max_position_embeddings;
-    let mut seats = seats;
-    loop {
-        let sized = |config: &Config| {
-            let sized = EngineConfig::sized_for(seats, context.min(USUAL_TOKENS));
-            let own = config.engine.pages;
-            let max_pages = if own > 0 { own } else { sized.max_pages }.max(context.div_ceil(CHUNK) + 1);
-            EngineConfig { max_pages, max_rows: config.engine.max_rows, graphs: config.engine.graphs, ..sized }
-        };
-        let planner = |config: &Config, plan: &mut Plan| memory::of_serving(shape, sized(config), plan);
-        match memory::fit(dev, config, &planner) {
-            Ok(plan) => return Ok((sized(config), plan)),
-            Err(_) if seats > 1 => seats /= 2,
-            Err(e) => return Err(e),
-        }
-    }
+    let sizes = [seats, context.min(USUAL_TOKENS), context.div_ceil(CHUNK) + 1];
+    memory::seats(dev, config, sizes, &|sizes, plan| memory::of_serving(shape, sizes, plan))
 }
 
 fn bound(args: &ServeArgs) -> Result<TcpListener> {

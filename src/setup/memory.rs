@@ -52,10 +52,7 @@ pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
 /// # Errors
 /// What is wrong with the model's shape.
 pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
-    let base = Weights::planned_frozen(plan, "model", ModelConfig { adapter_rank: 0, ..shape.clone() })?.shared();
-    if shape.adapter_rank > 0 {
-        Weights::planned_over(plan, &base, Lora::widest(shape), 0)?;
-    }
+    frozen(shape, plan)?;
     Engine::planned(plan, shape, sizes).map(drop)
 }
 
@@ -64,8 +61,42 @@ pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) 
 /// # Errors
 /// What is wrong with the model's shape.
 pub fn of_serving(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
-    Weights::planned_frozen(plan, "model", shape.clone())?;
+    frozen(shape, plan)?;
     Engine::planned(plan, shape, sizes)?.with_masks(plan).map(drop)
+}
+
+/// Frozen weights, and an adapter over them where the shape has one.
+fn frozen(shape: &ModelConfig, plan: &mut Plan) -> Result<()> {
+    let base = Weights::planned_frozen(plan, "model", ModelConfig { adapter_rank: 0, ..shape.clone() })?.shared();
+    if shape.adapter_rank > 0 {
+        Weights::planned_over(plan, &base, Lora::widest(shape), 0)?;
+    }
+    Ok(())
+}
+
+/// An engine's sizes for as many of `seats` sequences of `tokens` each as fit at a time, which moves no result, and for
+/// `least_pages` at least; and what all of it takes, as `planner` plans it.
+///
+/// # Errors
+/// As [`fit`], where one seat does not fit.
+pub fn seats(
+    dev: &Device,
+    config: &Config,
+    [mut seats, tokens, least_pages]: [usize; 3],
+    planner: &dyn Fn(EngineConfig, &mut Plan) -> Result<()>,
+) -> Result<(EngineConfig, Plan)> {
+    loop {
+        let sized = |config: &Config| {
+            let (sized, own) = (EngineConfig::sized_for(seats, tokens), &config.engine);
+            let pages = if own.pages > 0 { own.pages } else { sized.max_pages };
+            EngineConfig { max_pages: pages.max(least_pages), max_rows: own.max_rows, graphs: own.graphs, ..sized }
+        };
+        match fit(dev, config, &|config, plan| planner(sized(config), plan)) {
+            Ok(plan) => return Ok((sized(config), plan)),
+            Err(_) if seats > 1 => seats /= 2,
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Sizes of a chat's engine: one sequence, one whole context.

@@ -6,10 +6,9 @@
 use super::{ChatArgs, typed};
 use crate::cli::generate::screen::Screen;
 use crate::cli::{Exit, Globals, dry_run, out, sampling};
-use crate::config::paths::spelled;
 use crate::error::{Error, Result};
 use crate::generate::{self, Heard, How, Request};
-use crate::infer::{Engine, EngineConfig};
+use crate::infer::Engine;
 use crate::model::Weights;
 use crate::setup::{base, memory};
 use crate::text::{Conversation, Prompts};
@@ -21,14 +20,12 @@ use std::io::{BufRead, IsTerminal};
 /// # Errors
 /// Everything wrong with config, model or options, before a word is said.
 pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
-    let mut config = globals.resolve_for(&args.model, &[])?;
-    let name = spelled(&args.model);
-    (config.model.base, config.model.seller) = (name.clone(), "base".into());
+    let (config, name) = globals.resolve_alone(&args.model)?;
     let dev = config.open_device()?;
     let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name, &config)?);
     let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
-    let sizes = EngineConfig::sized_for(1, shape.max_position_embeddings);
-    let plan = memory::fit(&dev, &config, &|_, plan| memory::of_generation(&shape, sizes, plan))?;
+    let whole = [1, shape.max_position_embeddings, 0];
+    let (sizes, plan) = memory::seats(&dev, &config, whole, &|sizes, plan| memory::of_generation(&shape, sizes, plan))?;
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }

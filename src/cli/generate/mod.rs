@@ -9,7 +9,6 @@ pub(super) mod screen;
 use super::sampling::{self, Ends, Filters};
 use super::{Exit, Globals, dry_run};
 use crate::config::Config;
-use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::error::Result;
 use crate::generate::{self, Request};
@@ -84,9 +83,7 @@ pub struct GenerateArgs {
 /// # Errors
 /// Everything wrong with model, options or input, before anything is computed.
 pub fn run(args: &GenerateArgs, globals: &Globals) -> Result<Exit> {
-    let mut config = globals.resolve_for(&args.model, &[])?;
-    let name = spelled(&args.model);
-    (config.model.base, config.model.seller) = (name.clone(), "base".into());
+    let (config, name) = globals.resolve_alone(&args.model)?;
     let dev = config.open_device()?;
     let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name, &config)?);
     let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
@@ -133,19 +130,6 @@ fn sizes(
 ) -> Result<(EngineConfig, Plan)> {
     let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(1).saturating_add(max_new_tokens);
     let longest = longest.min(shape.max_position_embeddings);
-    let mut seats = requests.len().clamp(1, SEATS);
-    loop {
-        let sized = |config: &Config| {
-            let sized = EngineConfig::sized_for(seats, longest);
-            let (max_rows, graphs) = (config.engine.max_rows, config.engine.graphs);
-            let max_pages = if config.engine.pages > 0 { config.engine.pages } else { sized.max_pages };
-            EngineConfig { max_pages, max_rows, graphs, ..sized }
-        };
-        let planner = |config: &Config, plan: &mut Plan| memory::of_generation(shape, sized(config), plan);
-        match memory::fit(dev, config, &planner) {
-            Ok(plan) => return Ok((sized(config), plan)),
-            Err(_) if seats > 1 => seats /= 2,
-            Err(e) => return Err(e),
-        }
-    }
+    let seats = requests.len().clamp(1, SEATS);
+    memory::seats(dev, config, [seats, longest, 0], &|sizes, plan| memory::of_generation(shape, sizes, plan))
 }
