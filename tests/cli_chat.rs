@@ -9,9 +9,13 @@ use std::process::Stdio;
 
 /// Plays a chat of the embedded model in which these bytes are typed.
 fn chat(side: &str, more: &[&str], typed: &[u8]) -> Said {
+    said(&[&["--as", side, "--seed", "3"][..], more].concat(), typed)
+}
+
+/// What a chat with these options says to these bytes.
+fn said(args: &[&str], typed: &[u8]) -> Said {
     let dir = tempfile::tempdir().expect("a folder for the test");
-    let args = [&["chat", "--as", side, "--threads", "1", "--seed", "3"][..], more].concat();
-    let mut child = command(dir.path(), &args)
+    let mut child = command(dir.path(), &[&["chat", "--threads", "1"][..], args].concat())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -105,19 +109,7 @@ fn every_choice_that_is_offered_is_allowed() {
 
 /// A conversation with the embedded model, greedy.
 fn free(more: &[&str], typed: &str) -> Said {
-    let dir = tempfile::tempdir().expect("a folder for the test");
-    let args =
-        [&["chat", "--free", "--threads", "1", "--max-new-tokens", "9", "--temperature", "0"][..], more].concat();
-    let mut child = command(dir.path(), &args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let _ = child.stdin.take().expect("a pipe").write_all(typed.as_bytes());
-    let output = child.wait_with_output().expect("it ends");
-    let text = |bytes| String::from_utf8(bytes).expect("what is shown is UTF-8");
-    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    said(&[&["--free", "--max-new-tokens", "9", "--temperature", "0"][..], more].concat(), typed.as_bytes())
 }
 
 #[test]
