@@ -1,8 +1,8 @@
 //! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
 //!
 //! `cargo bench --bench decode -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--graphs]
-//! [--ops] [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64 prompts; `decode_groups`: 8
-//! prompts with 8 rollouts each.
+//! [--short] [--ops] [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64 prompts;
+//! `decode_groups`: 8 prompts with 8 rollouts each. `--short`: 16 sequences of 8 + 4 tokens, to try the bench itself.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,24 +14,33 @@ use haggle::model::flops::unread_row_flops;
 use haggle::model::{ModelConfig, Weights};
 use haggle::noise::Noise;
 
-const SEQS: usize = 64;
-const PROMPT: usize = 128;
-const NEW: usize = 64;
+/// How many sequences, and the tokens of each.
+#[derive(Clone, Copy)]
+struct Sizes {
+    seqs: usize,
+    prompt: usize,
+    new: usize,
+}
+
+const WHOLE: Sizes = Sizes { seqs: 64, prompt: 128, new: 64 };
+const SHORT: Sizes = Sizes { seqs: 16, prompt: 8, new: 4 };
 
 fn main() {
     let o = Options::parse();
     let dev = o.open();
     let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
-    for (name, prompts) in [("decode_distinct", SEQS), ("decode_groups", 8)] {
-        let config = EngineConfig { max_rows: o.rows, graphs: o.graphs, ..EngineConfig::sized_for(SEQS, PROMPT + NEW) };
+    let sizes = if o.short { SHORT } else { WHOLE };
+    let Sizes { seqs, prompt, new } = sizes;
+    for (name, prompts) in [("decode_distinct", seqs), ("decode_groups", 8)] {
+        let config = EngineConfig { max_rows: o.rows, graphs: o.graphs, ..EngineConfig::sized_for(seqs, prompt + new) };
         let mut engine = Engine::new(&dev, &w.config, config).unwrap();
         let (mut round, mut digest) = (0, 0);
-        let work = Workload { name, tokens: SEQS * NEW, flops: flops(&w.config, prompts) };
+        let work = Workload { name, tokens: seqs * new, flops: flops(&w.config, sizes, prompts) };
         measure(&o, &dev, work, || {
             round += 1;
             w.data_mut();
             w.pack(&dev).unwrap();
-            play(&mut engine, &w, prompts, round, &mut digest);
+            play(&mut engine, &w, sizes, prompts, round, &mut digest);
         });
         if o.json && round > 0 {
             println!("{}", serde_json::json!({ "case": name, "graphs": o.graphs, "digest": format!("{digest:016x}") }));
@@ -52,19 +61,19 @@ fn main() {
 }
 
 /// Of the rows that must be run: each prompt once, each sampled token but the last of its sequence.
-fn flops(c: &ModelConfig, prompts: usize) -> f64 {
+fn flops(c: &ModelConfig, Sizes { seqs, prompt, new }: Sizes, prompts: usize) -> f64 {
     let rows = |range: std::ops::Range<usize>| range.map(|pos| row_flops(c, pos as f64 + 1.0)).sum::<f64>();
-    let heard: f64 = (0..PROMPT - 1).map(|pos| unread_row_flops(c, pos as f64 + 1.0)).sum();
-    let decode = rows(PROMPT..PROMPT + NEW - 1) + NEW as f64 * head_flops(c);
-    prompts as f64 * (heard + rows(PROMPT - 1..PROMPT)) + SEQS as f64 * decode
+    let heard: f64 = (0..prompt - 1).map(|pos| unread_row_flops(c, pos as f64 + 1.0)).sum();
+    let decode = rows(prompt..prompt + new - 1) + new as f64 * head_flops(c);
+    prompts as f64 * (heard + rows(prompt - 1..prompt)) + seqs as f64 * decode
 }
 
 /// One round; its tokens and the bits of their logprobs go into the digest.
-fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64, digest: &mut u64) {
-    let sampling = Sampling::plain(1.0, NEW, -1);
-    for s in 0..SEQS {
+fn play(engine: &mut Engine, w: &Weights, sizes: Sizes, prompts: usize, round: u64, digest: &mut u64) {
+    let sampling = Sampling::plain(1.0, sizes.new, -1);
+    for s in 0..sizes.seqs {
         let noise = Noise::new(round, (s % prompts) as u64);
-        let prompt: Vec<i32> = (0..PROMPT as u64).map(|i| noise.below(i, w.config.vocab_size) as i32).collect();
+        let prompt: Vec<i32> = (0..sizes.prompt as u64).map(|i| noise.below(i, w.config.vocab_size) as i32).collect();
         engine.add(&prompt, sampling, NoiseKey { seed: round, stream: s as u64 }).unwrap();
     }
     let mut sampled = 0;
@@ -77,5 +86,5 @@ fn play(engine: &mut Engine, w: &Weights, prompts: usize, round: u64, digest: &m
             engine.release(seq);
         }
     }
-    assert_eq!(sampled, SEQS * NEW);
+    assert_eq!(sampled, sizes.seqs * sizes.new);
 }

@@ -25,6 +25,8 @@ pub struct Options {
     pub rows: usize,
     /// Decode steps run from graphs.
     pub graphs: bool,
+    /// A workload of seconds on any device.
+    pub short: bool,
     /// Say by op and shape where a case's time goes.
     pub ops: bool,
 }
@@ -41,6 +43,7 @@ impl Options {
             only: String::new(),
             rows: 1024,
             graphs: false,
+            short: false,
             ops: false,
         };
         let mut args = std::env::args().skip(1);
@@ -58,6 +61,7 @@ impl Options {
                 "--bench" => {}
                 "--json" => o.json = true,
                 "--graphs" => o.graphs = true,
+                "--short" => o.short = true,
                 "--ops" => o.ops = true,
                 "--threads" => o.threads = number(),
                 "--repeat" => o.repeat = number(),

@@ -49,7 +49,7 @@ inline void wgmma_k16_bf16(float (&d)[N / 8][4], const uint32_t (&a)[4], uint64_
 #else
 
 // A tensor as the copy engine sees it, made by the host: a parameter `const __grid_constant__ TensorMap`.
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
     uint64_t opaque[16];
 };
 
@@ -58,6 +58,14 @@ struct alignas(64) TensorMap {
 
 // Orders this thread's writes to shared memory before the reads of the tensor cores and the copy engine.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+#ifdef HAGGLE_WATCHDOG
+__device__ __forceinline__ uint64_t global_nanoseconds() {
+    uint64_t ns;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+    return ns;
+}
+#endif
 
 // Orders this thread's initialisations of mbarriers before their use by the copy engine.
 __device__ __forceinline__ void fence_mbarrier_init() {
@@ -206,10 +214,20 @@ __device__ __forceinline__ void wgmma_k16_bf16(float (&d)[N / 8][4], const uint3
 
 #ifdef HAGGLE_SM90
 
-// Waits for the phase of this parity.
+// Waits for the phase of this parity. With HAGGLE_WATCHDOG (the tests that tools/gpu_check packs) a wait of two seconds
+// traps: a wrong parity is a fault with the kernel's name, not a hung GPU. A message from here would be a call, and calls
+// serialise the wgmma around them.
 __device__ __forceinline__ void mbarrier_wait(uint64_t* s_bar, uint32_t parity) {
+#if defined(HAGGLE_WATCHDOG) && defined(__CUDA_ARCH__)
+    if (mbarrier_try_wait_parity(s_bar, parity)) return;
+    uint64_t since = global_nanoseconds();
+    while (!mbarrier_try_wait_parity(s_bar, parity)) {
+        if (global_nanoseconds() - since > 2000000000u) __trap();
+    }
+#else
     while (!mbarrier_try_wait_parity(s_bar, parity)) {
     }
+#endif
 }
 
 // The first multiple of 1024 bytes from `s` on, from which 128-byte swizzling counts.

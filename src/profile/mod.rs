@@ -7,6 +7,7 @@
 //! On `cuda` a kernel's time is taken by events on the GPU; on `cpu` and `emu` it is wall clock. Times of the emulator say
 //! nothing about a GPU. **The CUDA timing has never run on hardware.**
 
+mod data_sheet;
 pub mod kernels;
 pub mod peaks;
 pub mod roofline;

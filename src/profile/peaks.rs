@@ -1,9 +1,10 @@
-//! What the machine can do at most, measured: bytes a second of a copy, FLOPs a second of a matrix product.
+//! What the machine can do at most: bytes a second, FLOPs a second of a matrix product.
 //!
-//! On the CPU (and the emulator, which runs on it) the product's ceiling is chains of multiply-adds in registers on all
-//! threads. On a GPU it is our own gemm_nt at a large size: a floor under what the hardware can do, to be held against a
-//! vendor's library.
+//! On the CPU (and the emulator, which runs on it) they are measured: a copy, and chains of multiply-adds in registers on
+//! all threads. On a GPU they are those of its data sheet; of a card without one here, those of a copy and of our own
+//! gemm_nt at a large size, which are only a floor under what the hardware can do.
 
+use super::data_sheet;
 use crate::device::cpu::{Cpu, peak};
 use crate::device::gpu::Gpu;
 use crate::device::{DType, Device};
@@ -23,7 +24,7 @@ pub struct Peaks {
 }
 
 impl Peaks {
-    /// Measures the device, for products of `dtype`.
+    /// Those of the device, for products of `dtype`.
     ///
     /// # Errors
     /// What the device refuses.
@@ -32,7 +33,9 @@ impl Peaks {
             Device::Cpu(cpu) => Ok(Peaks::of_cpu(cpu)),
             Device::Gpu(gpu) => match &**gpu {
                 Gpu::Emu(emu) => Ok(Peaks::of_cpu(&Cpu::new(emu.threads()))),
-                Gpu::Cuda(_) => Peaks::of_gpu(dev, dtype),
+                Gpu::Cuda(cuda) => {
+                    data_sheet::of_card(cuda.gpu_name(), dtype).map_or_else(|| Peaks::of_gpu(dev, dtype), Ok)
+                }
             },
         }
     }

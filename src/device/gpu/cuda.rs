@@ -8,7 +8,7 @@
 
 use super::cuda_graph::Exec;
 use super::cuda_memory::{Memory, Owner, text};
-use super::cuda_modules::{Function, MODULES, allow_shared, check_driver, load, open};
+use super::cuda_modules::{Function, MODULES, Opened, allow_shared, check_driver, load, open};
 use super::cuda_time::{End, MAX_TIMED, Timers};
 use super::launch::{ArgBlock, Launch};
 use super::tape::{Step, Tape};
@@ -26,6 +26,8 @@ pub struct Cuda {
     functions: HashMap<&'static str, Function>,
     name: String,
     wait: bool,
+    /// Shared memory that a block can have.
+    shared_bytes: u32,
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
     timers: Timers,
@@ -56,7 +58,7 @@ impl Cuda {
             ));
         }
         check_driver().map_err(fail)?;
-        let (name, owner, [major, minor]) = open(index).map_err(fail)?;
+        let Opened { name, owner, capability: [major, minor], shared_bytes } = open(index).map_err(fail)?;
         let hopper = super::asks_for_hopper();
         if hopper && (major, minor) != (9, 0) {
             return Err(fail(format!("HAGGLE_SM90=1 is for sm_90, {name} is sm_{major}{minor}: unset it")));
@@ -76,7 +78,18 @@ impl Cuda {
             recorder.mark_nvtx();
         }
         let (owner, timers, base_ns) = (Arc::new(owner), Timers::default(), AtomicU64::new(0));
-        Ok(Cuda { owner, functions, name, wait, hopper, timers, base_ns, recorder, tape: Tape::default() })
+        Ok(Cuda {
+            owner,
+            functions,
+            name,
+            wait,
+            shared_bytes,
+            hopper,
+            timers,
+            base_ns,
+            recorder,
+            tape: Tape::default(),
+        })
     }
 
     /// The GPU's own name.
@@ -176,6 +189,10 @@ impl Cuda {
         if let Some(fault) = self.owner.fault() {
             return Err(fact(format!("not launched: {fault}")));
         }
+        if launch.shared_bytes > self.shared_bytes {
+            let (wants, has) = (launch.shared_bytes, self.shared_bytes);
+            return Err(fact(format!("wants {wants} bytes of shared memory a block; {} has {has}", self.name)));
+        }
         let function = self.function(launch.kernel)?;
         let stamp = |end| timed.map_or(Ok(()), |n| self.timers.stamp(n, end, self.owner.stream()));
         let entered = self.owner.enter().and_then(|()| stamp(End::Before));
@@ -211,6 +228,11 @@ impl Cuda {
 
     /// Launches that were kept, as the driver's graph: one after another, as on the stream.
     pub(super) fn graph(&self, steps: &[Step]) -> Result<Exec> {
+        if let Some(step) = steps.iter().find(|step| step.shared_bytes > self.shared_bytes) {
+            let (wants, has) = (step.shared_bytes, self.shared_bytes);
+            let what = format!("{} wants {wants} bytes of shared memory a block; this card has {has}", step.kernel);
+            return Err(Error::Device { device: self.name.clone(), what });
+        }
         let functions = steps.iter().map(|step| self.function(step.kernel)).collect::<Result<Vec<_>>>()?;
         Exec::new(&self.owner, steps, &functions)
             .map_err(|e| Error::Device { device: self.name.clone(), what: format!("cannot make a graph: {}", text(e)) })

@@ -13,6 +13,20 @@ pub(super) struct Module {
     fatbin: &'static [u8],
 }
 
+/// Bytes that stand where the driver may read whole words.
+#[allow(dead_code)] // the list is empty without nvcc
+#[repr(C, align(16))]
+struct Aligned<T: ?Sized>(T);
+
+/// A file's bytes, aligned.
+#[allow(unused_macros)]
+macro_rules! image {
+    ($path:expr) => {{
+        static IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &IMAGE.0
+    }};
+}
+
 pub(super) static MODULES: &[Module] = include!(concat!(env!("OUT_DIR"), "/nvcc_kernels.rs"));
 
 /// What the kernels were compiled for, as nvcc names it: `sm_90a` machine code, `compute_90` PTX; empty without nvcc.
@@ -86,8 +100,19 @@ pub(super) fn check_driver() -> Result<(), String> {
     Ok(())
 }
 
-/// The GPU's name, its context with memory, its compute capability.
-pub(super) fn open(index: i32) -> Result<(String, Owner, [i32; 2]), String> {
+/// A GPU that was opened.
+pub(super) struct Opened {
+    pub name: String,
+    /// Its context and memory.
+    pub owner: Owner,
+    /// Compute capability, major and minor.
+    pub capability: [i32; 2],
+    /// Shared memory that a block can ask for.
+    pub shared_bytes: u32,
+}
+
+/// The GPU of this number.
+pub(super) fn open(index: i32) -> Result<Opened, String> {
     let count = result::device::get_count().map_err(text)?;
     if index < 0 || index >= count {
         return Err(format!("there is no GPU number {index}; this machine has {count}"));
@@ -96,10 +121,11 @@ pub(super) fn open(index: i32) -> Result<(String, Owner, [i32; 2]), String> {
     let name = result::device::get_name(device).map_err(text)?;
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
     };
     // SAFETY: `device` was just given by the driver.
     let part = |what| unsafe { result::device::get_attribute(device, what) }.map_err(text);
-    let (major, minor) = (part(MAJOR)?, part(MINOR)?);
+    let (major, minor, shared_bytes) = (part(MAJOR)?, part(MINOR)?, part(SHARED)? as u32);
     if code_for(&targets(), major, minor).is_none() {
         let targets = targets().join(", ");
         return Err(format!(
@@ -108,7 +134,7 @@ pub(super) fn open(index: i32) -> Result<(String, Owner, [i32; 2]), String> {
     }
     // SAFETY: as above; the context is never released, like the device it belongs to.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
-    Ok((name, Owner::new(context).map_err(text)?, [major, minor]))
+    Ok(Opened { name, owner: Owner::new(context).map_err(text)?, capability: [major, minor], shared_bytes })
 }
 
 /// Every kernel of every module.

@@ -14,7 +14,7 @@ const MAX_RANK: usize = 3;
 
 /// The map, in whatever form the device reads.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(super) struct RawMap(pub(super) [u64; 16]);
 
 /// A map and the memory it names.

@@ -1,0 +1,154 @@
+"""What a GPU's minutes are spent on, first things first. A step is a function of the purse; its docstring is its name in the list."""
+
+import shutil
+import subprocess
+
+from spend import parsed
+
+# Held first to the portable kernels, then again to Hopper's.
+TESTS = ("ops_cases", "ops_rows", "ops_sample", "ops_attn", "ops_attn_shared", "ops_head", "ops_moe", "ops_moe_block", "ops_optim",
+         "ops_credit", "ops_far", "row_rule_gemm", "model_emu", "model_row_rule", "model_bf16", "model_gradients", "families",
+         "lora_rows", "engine_random", "engine_pages", "engine_padded", "engine_masks", "engine_results", "engine_transfers",
+         "engine_graphs", "device_memory")
+SM90_TESTS = ("emu_sm90", "emu_sm90_attn", "emu_sm90_head", "emu_sm90_model", "row_rule_gemm", "ops_cases", "ops_attn", "ops_head",
+              "model_bf16")
+# Of both what a rehearsal on the emulator runs.
+REHEARSED = ("device_memory", "emu_sm90_head")
+# Shapes of benches, the one the marks are of first.
+SHAPES = ("qwen3-0.6b", "qwen3-8b")
+# Ops that PyTorch has a twin of, and those it has not.
+TWINS = ("gemm", "attn", "linear_logprob")
+
+
+def nvidia_smi(query):
+    try:
+        done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"], capture_output=True, text=True,
+                              timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    line = done.stdout.strip().splitlines()
+    return [part.strip() for part in line[0].split(",")] if done.returncode == 0 and line else None
+
+
+def is_sm90(purse):
+    # The emulator has both.
+    return not purse.on_gpu() or nvidia_smi("compute_cap") == ["9.0"]
+
+
+def binaries(purse, names):
+    """Those of the test binaries that are here."""
+    found = [purse.here / "tests/bin" / name for name in names]
+    for path in found:
+        if not path.exists():
+            purse.verdict(False, f"{path.name}: not in the bundle")
+    return [path for path in found if path.exists()]
+
+
+def probe(purse):
+    """wgmma, mma.sync and the emulator's model of both: the same bits over random tiles"""
+    for binary in binaries(purse, ("mma_probe",)):
+        purse.call([binary, "--test-threads=1"], 90, {"HAGGLE_PROBE_TILES": "1000000" if purse.on_gpu() else "200"})
+
+
+def doctor(purse):
+    """haggle doctor: the GPU, and every kernel against its oracle"""
+    purse.call([purse.here / "haggle", "doctor", "--device", purse.device], 60)
+
+
+def tests(purse):
+    """kernel and engine tests, the portable kernels, then Hopper's"""
+    # One thread a file: they share a GPU, and a fault names one test.
+    plain = {"HAGGLE_BIN": str(purse.here / "haggle"), "HAGGLE_CUDA_SYNC": "1"}
+    for binary in binaries(purse, TESTS if purse.on_gpu() else REHEARSED[:1]):
+        # Not with HAGGLE_CUDA_SYNC=1, which launches one by one.
+        env = {**plain, "HAGGLE_CUDA_SYNC": "0"} if binary.name == "engine_graphs" else plain
+        purse.call([binary, "--test-threads=1"], 60, env)
+    if not is_sm90(purse):
+        return print("    not an sm_90: Hopper's kernels are left out")
+    for binary in binaries(purse, SM90_TESTS if purse.on_gpu() else REHEARSED[1:]):
+        purse.call([binary, "--test-threads=1"], 60, {**plain, "HAGGLE_SM90": "1"})
+
+
+def step(purse):
+    """one GRPO step, and decode with graphs and without: the same bits, both times"""
+    out, short = purse.out / "train", ["--set", "rollout.products_per_step=2", "--set", "rollout.group_size=4"]
+    train = [purse.here / "haggle", "train", "--device", purse.device, "--steps", "1", "--out", out, *short]
+    purse.call([*train, "--set", "eval.products=2", "--set", "eval.rollouts=1", "--set", "rollout.max_reply_tokens=32"], 90)
+    # What comes back from such a machine is often few files.
+    shutil.rmtree(out, ignore_errors=True)
+    found = {}
+    for how in ("launches", "graphs"):
+        bench = [purse.here / "benches/decode", "--device", purse.device, "--json", *(["--graphs"] if how == "graphs" else [])]
+        for row in purse.rows([*bench, *([] if purse.on_gpu() else ["--short", "--repeat", "1"])], 60):
+            found.setdefault(row["case"], {}).setdefault(how, {}).update(row)
+            if "digest" not in row:
+                purse.note({"library": f"haggle, decode by {how}", **row})
+    for case, by in found.items():
+        digests = [by.get(how, {}).get("digest") for how in ("launches", "graphs")]
+        same = digests[0] is not None and digests[0] == digests[1]
+        times = " ".join(f"{how} {1e3 * row['seconds']:.2f} ms" for how, row in by.items() if "seconds" in row)
+        purse.verdict(same, f"{case}: {times}, bits {'the same' if same else f'DIFFER: {digests}'}")
+
+
+def kernels(purse):
+    """kernels at the shapes of qwen3-0.6b and 8b beside PyTorch, in alternation"""
+    if not purse.on_gpu():
+        return ours(purse, ["rmsnorm_fwd"], "tiny")
+    for shape in SHAPES:
+        for ops in TWINS:
+            ours(purse, [ops], shape)
+            theirs(purse, ops, shape)
+    theirs(purse, "peak", "8192")
+    for shape in SHAPES:
+        ours(purse, ["rmsnorm", "swiglu", "rope", "sample", "embed", "adamw", "kv", "loss"], shape)
+
+
+def ours(purse, ops, shape):
+    """Our kernels whose names begin so, portable and, where there are some, Hopper's."""
+    ways = [("haggle", {})] + ([("haggle, HAGGLE_SM90=1", {"HAGGLE_SM90": "1"})] if is_sm90(purse) and ops[0] in TWINS else [])
+    for library, env in ways:
+        raw = purse.out / "kernels.jsonl"
+        args = [purse.here / "benches/kernels", *ops, "--device", purse.device, "--dtype", "bf16", "--shape", shape, "--json", raw]
+        purse.call(args, 60, env)
+        # A command that was cut wrote its rows one by one.
+        for row in parsed(raw):
+            purse.note({"library": library, "model": shape, **row})
+        raw.unlink(missing_ok=True)
+
+
+def theirs(purse, ops, shape):
+    """PyTorch's of the same."""
+    for row in purse.rows(["python3", purse.here / "gpu/peers.py", ops, shape], 90):
+        purse.note(row)
+
+
+def sanitizer(purse):
+    """compute-sanitizer's four tools over the self-test, whose shapes are small"""
+    if not purse.on_gpu() or not shutil.which("compute-sanitizer"):
+        return print("    no compute-sanitizer here")
+    command = ["compute-sanitizer", "--error-exitcode=9", "--tool"]
+    for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        purse.call([*command, tool, purse.here / "haggle", "doctor", "--device", purse.device], 60)
+
+
+def whole(purse):
+    """decode, prefill and training of whole models, as long as minutes are left"""
+    if purse.on_gpu():
+        sizes = [("decode", s, b) for s in SHAPES for b in ("1", "64")] + [("prefill", SHAPES[0], "1"), ("prefill", SHAPES[0], "64")]
+    else:
+        sizes = [("decode", "tiny", "2")]
+    for what, shape, batch in sizes:
+        args = [purse.here / "haggle", "profile", what, "--device", purse.device, "--shape", shape, "--batch", batch, "--dtype", "bf16",
+                "--prompt", "1024" if batch == "1" and purse.on_gpu() else "32", "--json", "--html", purse.out / f"{what}.html"]
+        for row in purse.rows(args + ([] if purse.on_gpu() else ["--steps", "1"]), 90):
+            least = sum(op["ms"] * op["roofline"] for op in row["ops"])
+            keep = ("title", "step_ms", "busy_ms", "idle_ms", "copy_gb_per_s", "peak_gflop_per_s")
+            named = {k: row[k] for k in keep}
+            purse.note({"library": "haggle", "case": f"{what}_{shape}_{batch}_bf16", "roofline": least / row["step_ms"], **named})
+    if purse.on_gpu():
+        for row in purse.rows([purse.here / "benches/train_step", "--device", purse.device, "--json"], 60):
+            purse.note({"library": "haggle", **row})
+        purse.call([purse.here / "haggle", "profile", "train", "--device", purse.device, "--html", purse.out / "train.html"], 60)
+
+
+STEPS = {step.__name__: step for step in (probe, doctor, tests, step, kernels, sanitizer, whole)}
