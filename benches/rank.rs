@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench rank [-- --reps N] [--json] [SCENARIO]`. A board is played N times (200) from one truth; a row says how
 //! often the interval of a gap held, how often in the twentieth of gaps where fewest did, how often all gaps of a category
-//! did at once, and how long intervals were, in logits; for the default, for the low rank taken as exact, and for each
+//! did at once, how long intervals were, in logits, and how many gaps had none; for the default, for the low rank taken as exact, and for each
 //! category alone. The base scenario is that of the study; the others are troubled, on truths of their own. Speed beside
 //! other programs: `tools/bench_rank`.
 
@@ -44,8 +44,8 @@ fn main() {
         args.iter().enumerate().find(|(at, arg)| !arg.starts_with("--") && (*at == 0 || args[at - 1] != "--reps"));
     if !json {
         println!(
-            "{:<16} {:<9} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6}",
-            "scenario", "method", "held", "worst", "all", "length", "odd", "ms"
+            "{:<16} {:<9} {:>6} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6}",
+            "scenario", "method", "held", "worst", "all", "length", "unknown", "odd", "ms"
         );
     }
     for scenario in SCENARIOS.iter().filter(|scenario| only.is_none_or(|(_, name)| name == scenario.0)) {
@@ -67,18 +67,18 @@ fn simulate(&(name, models, categories, games, trouble, seed): &Scenario, reps: 
         }
         let ms = 1e3 * spent / reps as f64;
         let of_odd = if trouble.odd != 0.0 { odd.pointwise() } else { f64::NAN };
-        let row = [all.pointwise(), all.worst_twentieth(), all.simultaneous(), all.length(), of_odd];
+        let row = [all.pointwise(), all.worst_twentieth(), all.simultaneous(), all.length(), all.unknown(), of_odd];
         if json {
-            let [held, worst, together, length, odd] = row;
+            let [held, worst, together, length, unknown, odd] = row;
             let row = serde_json::json!({
                 "case": format!("rank_{name}_{method_name}"), "reps": reps, "held": held, "worst_twentieth": worst,
-                "simultaneous": together, "length": length, "odd": odd, "ms": ms,
+                "simultaneous": together, "length": length, "unknown": unknown, "odd": odd, "ms": ms,
             });
             println!("{row}");
         } else {
-            let [held, worst, together, length, odd] = row;
+            let [held, worst, together, length, unknown, odd] = row;
             println!(
-                "{name:<16} {method_name:<9} {held:>6.3} {worst:>6.3} {together:>6.3} {length:>7.3} {odd:>7.3} {ms:>6.0}"
+                "{name:<16} {method_name:<9} {held:>6.3} {worst:>6.3} {together:>6.3} {length:>7.3} {unknown:>7.4} {odd:>7.3} {ms:>6.0}"
             );
         }
     }

@@ -54,7 +54,7 @@ fn files_of_the_wrong_kind_and_missing_columns_are_named() {
         .refused(3, &["has no column `language`, which --by names"]);
     rank("v.csv", &format!("{HEAD}x,y,tie\n"), &["--cluster", "voter"])
         .refused(3, &["has no column `voter`, which --cluster names"]);
-    rank("v.parquet", "PAR1\0\0", &[]).refused(3, &["v.parquet", "is Parquet", "csv or JSON lines"]);
+    rank("v.parquet", "PAR1\0\0", &[]).refused(3, &["v.parquet", "cannot be read as Parquet", "write it as csv"]);
     rank("v.bin", "\u{1}\0\u{2}", &[]).refused(3, &["is no text"]);
     rank("v.csv", "", &[]).refused(3, &["is empty"]);
     let dir = TempDir::new().unwrap();

@@ -11,6 +11,8 @@ use crate::noise::Noise;
 
 /// Draws of the largest gap.
 pub const DRAWS: usize = 10_000;
+/// Draws that are made together.
+const BLOCK: usize = 64;
 
 /// The variance of the gap of two ratings.
 pub fn gap_variance(covariance: &Matrix, a: usize, b: usize) -> f64 {
@@ -19,8 +21,8 @@ pub fn gap_variance(covariance: &Matrix, a: usize, b: usize) -> f64 {
 
 /// Gaps of a normal vector, over their standard errors.
 pub struct Gaps {
-    /// Columns of a root of the covariance, `[M]` each.
-    root: Vec<Vec<f64>>,
+    /// A root of the covariance, `[M, M]`.
+    root: Matrix,
     /// One over the standard error of each pair's gap, first by first; 0 where there is none.
     per_se: Vec<f64>,
     noise: Noise,
@@ -35,42 +37,43 @@ impl Gaps {
             if known(a, b) && variance > 0.0 { 1.0 / variance.sqrt() } else { 0.0 }
         };
         let per_se = (0..m).flat_map(|a| (a + 1..m).map(move |b| (a, b))).map(|(a, b)| per(a, b)).collect();
-        let root = (0..m).map(|j| root.col(j).iter().copied().collect()).collect();
         Some(Gaps { root, per_se, noise })
     }
 
-    /// A draw of the vector.
-    fn draw(&self, draw: usize, x: &mut [f64]) {
-        x.fill(0.0);
-        for (j, column) in self.root.iter().enumerate() {
-            let normal = self.noise.normal((draw * self.root.len() + j) as u64);
-            x.iter_mut().zip(column).for_each(|(x, root)| *x += root * normal);
+    /// Draws of the vector in order, each shown to `see`.
+    fn each(&self, draws: usize, mut see: impl FnMut(usize, &[f64])) {
+        let m = self.root.nrows();
+        let mut x = vec![0.0; m];
+        for first in (0..draws).step_by(BLOCK) {
+            let normal = |i: usize, draw: usize| self.noise.normal(((first + draw) * m + i) as u64);
+            let block = &self.root * Matrix::from_fn(m, BLOCK.min(draws - first), normal);
+            for draw in 0..block.ncols() {
+                x.iter_mut().zip(block.col(draw).iter()).for_each(|(x, drawn)| *x = *drawn);
+                see(first + draw, &x);
+            }
         }
     }
 
     /// The largest gap of each draw.
     pub fn largest(&self, draws: usize) -> Vec<f64> {
-        let m = self.root.len();
-        let mut x = vec![0.0; m];
-        let one = |draw: usize| {
-            self.draw(draw, &mut x);
+        let mut all = Vec::with_capacity(draws);
+        self.each(draws, |_, x| {
             let (mut best, mut from) = (0.0_f64, 0);
-            for a in 0..m {
-                let to = from + m - a - 1;
+            for a in 0..x.len() {
+                let to = from + x.len() - a - 1;
                 best = best.max(widest(x[a], &x[a + 1..], &self.per_se[from..to]));
                 from = to;
             }
-            best
-        };
-        (0..draws).map(one).collect()
+            all.push(best);
+        });
+        all
     }
 
     /// The largest gap of each draw, of each model's own gaps, `[M, draws]`.
     pub fn largest_of_each(&self, draws: usize) -> Vec<Vec<f64>> {
-        let m = self.root.len();
-        let (mut x, mut all) = (vec![0.0; m], vec![vec![0.0_f64; draws]; m]);
-        for draw in 0..draws {
-            self.draw(draw, &mut x);
+        let m = self.root.nrows();
+        let mut all = vec![vec![0.0_f64; draws]; m];
+        self.each(draws, |draw, x| {
             let mut at = 0;
             for a in 0..m {
                 for b in a + 1..m {
@@ -79,7 +82,7 @@ impl Gaps {
                     at += 1;
                 }
             }
-        }
+        });
         all
     }
 }

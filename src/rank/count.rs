@@ -4,7 +4,7 @@
 //! order of rows or on who stands first in them.
 
 use super::games::{Cell, Games, Part, Tally, Vote, Votes};
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::collections::hash_map::Entry;
 
 /// One row: games of two models, and where they were played.
@@ -47,11 +47,16 @@ pub struct Counter {
 struct Names {
     all: Vec<String>,
     of: HashMap<String, u32>,
+    /// The last one asked for: rows of one category follow each other.
+    last: u32,
 }
 
 impl Names {
     fn id(&mut self, name: &str) -> u32 {
-        match self.of.get(name) {
+        if self.all.get(self.last as usize).is_some_and(|last| last == name) {
+            return self.last;
+        }
+        self.last = match self.of.get(name) {
             Some(id) => *id,
             None => {
                 let id = self.all.len() as u32;
@@ -59,7 +64,8 @@ impl Names {
                 self.of.insert(name.into(), id);
                 id
             }
-        }
+        };
+        self.last
     }
 
     /// The names sorted, and each id's place among them.

@@ -4,7 +4,7 @@
 use haggle::noise::Noise;
 use haggle::rank::count::{Counter, Row};
 use haggle::rank::games::{Games, Tally};
-use haggle::rank::linalg::Matrix;
+use haggle::rank::linalg::{Matrix, truncated};
 
 /// A truth and how its games are played.
 #[derive(Debug, Clone)]
@@ -36,12 +36,15 @@ impl World {
         let normal = |label: u64, n: usize| (0..n).map(|i| noise.child(label).normal(i as u64)).collect::<Vec<_>>();
         let common: Vec<f64> = normal(1, categories).iter().map(|x| 1.0 + 0.2 * x).collect();
         let (own, strength, taste) = (normal(2, categories), normal(3, models), normal(4, models));
-        // Singular values near those of a board of votes: 0.75 a rating for what is common, 0.21 for taste.
-        let (by_strength, by_taste) = (0.75 / deviation(&strength), 0.21 / deviation(&taste));
         let (strength, taste) = (centred(&strength), centred(&taste));
+        let drawn = Matrix::from_fn(categories, models, |t, m| common[t] * strength[m] + 0.3 * own[t] * taste[m]);
+        let (u, _, v) = truncated(drawn.as_ref(), 2).unwrap();
+        // Singular values of the study's board of 10 categories and 20 models.
+        let size = (categories as f64 * models as f64 / 200.0).sqrt();
         let stray = normal(5, models * categories);
         let mut theta = Matrix::from_fn(categories, models, |t, m| {
-            by_strength * common[t] * strength[m] + by_taste * own[t] * taste[m] + trouble.noise * stray[t * models + m]
+            let rank_two = 10.7 * u[(t, 0)] * v[(m, 0)] + 3.0 * u[(t, 1)] * v[(m, 1)];
+            size * rank_two + trouble.noise * stray[t * models + m]
         });
         if trouble.odd != 0.0 {
             theta[ODD] += trouble.odd;
@@ -84,19 +87,22 @@ impl World {
     }
 }
 
+/// Cells that are played unevenly, as on a board of votes: categories and models differ in how often they are met, and the
+/// cell met most is met 116 times as often as the one met least.
 fn cells(models: usize, categories: usize, noise: Noise) -> Vec<(usize, usize, usize, f64)> {
-    let (mut all, mut sum) = (Vec::new(), 0.0);
-    for t in 0..categories {
-        let category = (0.4 * noise.child(1).normal(t as u64)).exp();
-        for a in 0..models {
-            for b in a + 1..models {
-                let pair = (0.55 * noise.child(2).normal((a * models + b) as u64)).exp();
-                sum += category * pair;
-                all.push((t, a, b, sum));
-            }
-        }
-    }
-    all
+    let met = |label: u64, i: usize| noise.child(label).normal(i as u64);
+    let of = |t, a, b| 0.4 * met(1, t) + 0.5 * (met(2, a) + met(2, b));
+    let pairs = (0..categories).flat_map(|t| (0..models).flat_map(move |a| (a + 1..models).map(move |b| (t, a, b))));
+    let cells: Vec<(usize, usize, usize, f64)> = pairs.map(|(t, a, b)| (t, a, b, of(t, a, b))).collect();
+    let least = cells.iter().map(|cell| cell.3).fold(f64::INFINITY, f64::min);
+    let most = cells.iter().map(|cell| cell.3).fold(f64::NEG_INFINITY, f64::max);
+    let by = 116_f64.ln() / (most - least);
+    let mut sum = 0.0;
+    let cumulated = |(t, a, b, met): (usize, usize, usize, f64)| {
+        sum += (by * met).exp();
+        (t, a, b, sum)
+    };
+    cells.into_iter().map(cumulated).collect()
 }
 
 fn centred(x: &[f64]) -> Vec<f64> {
@@ -104,15 +110,11 @@ fn centred(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x - mean).collect()
 }
 
-fn deviation(x: &[f64]) -> f64 {
-    (centred(x).iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt()
-}
-
 /// What a board's intervals did over many.
 #[derive(Debug, Clone, Default)]
 pub struct Coverage {
-    /// Per gap how often its interval held.
-    held: Vec<u32>,
+    /// Per gap how often its interval held, and how often it had one.
+    held: Vec<(u32, u32)>,
     boards: u32,
     length: f64,
     together: f64,
@@ -132,13 +134,16 @@ impl Coverage {
             let mut all = true;
             for gap in standing.gaps.iter().filter(|gap| only(category, gap.a, gap.b)) {
                 let truth = theta[(category, gap.a)] - theta[(category, gap.b)];
-                let ([low, high], [size, se]) = (gap.interval.unwrap(), gap.known.unwrap());
                 if self.held.len() <= at {
-                    self.held.push(0);
+                    self.held.push((0, 0));
                 }
-                self.held[at] += u32::from((low..=high).contains(&truth));
-                self.length += high - low;
-                all &= (size - truth).abs() <= standing.critical * se;
+                // Of a model that only won there is no interval, and nothing is said that could fail.
+                if let (Some([low, high]), Some([size, se])) = (gap.interval, gap.known) {
+                    self.held[at].0 += u32::from((low..=high).contains(&truth));
+                    self.held[at].1 += 1;
+                    self.length += high - low;
+                    all &= (size - truth).abs() <= standing.critical * se;
+                }
                 at += 1;
             }
             self.together += f64::from(u8::from(all));
@@ -148,7 +153,8 @@ impl Coverage {
     }
 
     fn shares(&self) -> Vec<f64> {
-        let mut shares: Vec<f64> = self.held.iter().map(|held| f64::from(*held) / f64::from(self.boards)).collect();
+        let known = self.held.iter().filter(|(_, seen)| *seen > 0);
+        let mut shares: Vec<f64> = known.map(|(held, seen)| f64::from(*held) / f64::from(*seen)).collect();
         shares.sort_by(f64::total_cmp);
         shares
     }
@@ -171,7 +177,13 @@ impl Coverage {
 
     /// The mean length of an interval, in logits.
     pub fn length(&self) -> f64 {
-        self.length / (f64::from(self.boards) * self.held.len() as f64)
+        self.length / self.held.iter().map(|(_, seen)| f64::from(*seen)).sum::<f64>()
+    }
+
+    /// The share of gaps that had no interval.
+    pub fn unknown(&self) -> f64 {
+        let all = f64::from(self.boards) * self.held.len() as f64;
+        1.0 - self.held.iter().map(|(_, seen)| f64::from(*seen)).sum::<f64>() / all
     }
 }
 

@@ -4,13 +4,13 @@ mod table;
 
 use super::{Exit, Globals, out};
 use crate::error::{Error, Result, shown};
-use crate::rank::board::{METHODS, board};
+use crate::rank::board::{Board, METHODS, board};
 use crate::rank::read::{self, Columns};
 use crate::rank::{Family, Method, Options, Ties, Weights};
 use crate::report;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of `haggle rank`.
 #[derive(Args)]
@@ -86,18 +86,27 @@ pub fn run(args: &RankArgs, globals: &Globals) -> Result<Exit> {
     let options = args.options(globals, !input.episodes.is_empty())?;
     let board = board(input.games, &options).map_err(|what| Error::data(&args.files[0], what))?;
     let board = board.with_rewards(&input.episodes, options.level);
+    show(&board, args.top, args.html.as_deref(), globals.json)?;
+    Ok(Exit::Done)
+}
+
+/// Prints a board, and writes its page where one is wanted.
+///
+/// # Errors
+/// [`Error::Io`] naming the page.
+pub(super) fn show(board: &Board, top: Option<usize>, page: Option<&Path>, json: bool) -> Result<()> {
     out::known(&board.warnings.iter().map(|line| format!("warning: {line}")).collect::<Vec<_>>());
-    if globals.json {
+    if json {
         let text = serde_json::to_string_pretty(&board.json()).map_err(|e| Error::data("board", e))?;
         out::line(&text);
     } else {
-        out::print(&out::plain(&table::text(&board, args.top)));
+        out::print(&out::plain(&table::text(board, top)));
     }
-    if let Some(path) = &args.html {
-        report::write_board(&board, path)?;
+    if let Some(path) = page {
+        report::write_board(board, path)?;
         out::note(&format!("haggle: wrote {}", shown(path)));
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 impl RankArgs {

@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path, columns: &Columns, sink: &mut Sink) -> Result<()
     let (mut record, mut row) = (StringRecord::new(), 0);
     while rows.read_record(&mut record).map_err(broken)? {
         row += 1;
-        sink.take(&head.raw(&record), row, record.position().map_or(0, csv::Position::line))?;
+        sink.take(&head.raw(&record), row, record.position().map(csv::Position::line))?;
     }
     Ok(())
 }

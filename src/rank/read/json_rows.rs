@@ -1,7 +1,7 @@
 //! Rows of JSON: an object a line, or one array of objects.
 
 use super::csv_rows::listed;
-use super::sink::Sink;
+use super::sink::{Sink, place};
 use super::{ALL, COUNTS, Columns, PAIR, Raw, Stop, WINNER, Wanted};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path, columns: &Columns, sink: &mut Sink) -> Result<()
         row += 1;
         let value: Value =
             serde_json::from_str(object).map_err(|e| Error::data(path, format!("line {line}: is not JSON: {e}")))?;
-        take(&value, path, columns, sink, row, line)?;
+        take(&value, path, columns, sink, row, Some(line))?;
     }
 }
 
@@ -41,13 +41,21 @@ fn array(path: &Path, columns: &Columns, sink: &mut Sink) -> Result<(), Stop> {
     let rows: Vec<Value> =
         serde_json::from_slice(bytes).map_err(|e| Error::data(path, format!("is no array of JSON: {e}")))?;
     for (row, value) in (1..).zip(&rows) {
-        take(value, path, columns, sink, row, row)?;
+        take(value, path, columns, sink, row, None)?;
     }
     Ok(())
 }
 
-fn take(value: &Value, path: &Path, columns: &Columns, sink: &mut Sink, row: u64, line: u64) -> Result<(), Stop> {
-    let wrong = |what: String| Error::data(path, format!("row {row} (line {line}): {what}"));
+/// Counts one object; its line is said where rows stand on lines.
+pub(super) fn take(
+    value: &Value,
+    path: &Path,
+    columns: &Columns,
+    sink: &mut Sink,
+    row: u64,
+    line: Option<u64>,
+) -> Result<(), Stop> {
+    let wrong = |what: String| Error::data(path, format!("{}: {what}", place(row, line)));
     let Value::Object(fields) = value else {
         return Err(wrong("want an object with model_a, model_b, winner".into()).into());
     };

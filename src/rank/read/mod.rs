@@ -1,10 +1,12 @@
-//! Files of games: csv and JSON lines as leaderboards ship them, counts, and haggle's own runs.
+//! Files of games: csv, JSON lines and Parquet as leaderboards ship them, counts, and haggle's own runs.
 //!
 //! The one idea: a row is refused by its number, its column and its value, and nothing is guessed: what a word does not
 //! say is no tie.
 
 mod csv_rows;
 mod json_rows;
+#[cfg(feature = "parquet")]
+mod parquet_rows;
 mod played;
 mod sink;
 
@@ -113,8 +115,7 @@ pub struct Input {
 pub fn read(files: &[PathBuf], columns: &Columns) -> Result<Input> {
     let own: Vec<Option<PathBuf>> = files.iter().map(|path| played::file_of(path)).collect();
     if own.iter().any(Option::is_some) {
-        let split = |name: Option<&str>, usual| name.map_or(Ok(usual), split_of);
-        let by = [split(columns.category.as_deref(), Split::Product)?, split(columns.persona.as_deref(), Split::None)?];
+        let by = splits(columns)?;
         let other = files.iter().zip(&own).find(|(_, own)| own.is_none()).map(|(path, _)| path);
         if let Some(path) = other {
             return Err(Error::data(path, "is no run and no evaluation; rank it apart from those"));
@@ -133,6 +134,22 @@ pub fn read(files: &[PathBuf], columns: &Columns) -> Result<Input> {
     }
 }
 
+/// The games of an evaluation, from the lines of its `games.jsonl` that stand in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn evaluation(lines: &str, columns: &Columns) -> Result<Input> {
+    let name = PathBuf::from("games.jsonl");
+    let (games, episodes) = played::of_lines(&name, lines, splits(columns)?)?;
+    Ok(Input { games: checked(games, &[name])?, episodes })
+}
+
+/// How haggle's own games are split.
+fn splits(columns: &Columns) -> Result<[Split; 2]> {
+    let split = |name: Option<&str>, usual| name.map_or(Ok(usual), split_of);
+    Ok([split(columns.category.as_deref(), Split::Product)?, split(columns.persona.as_deref(), Split::None)?])
+}
+
 /// The split of a name.
 fn split_of(name: &str) -> Result<Split> {
     let found = played::SPLITS.iter().find(|(known, _)| *known == name).map(|(_, split)| *split);
@@ -148,6 +165,8 @@ fn counted(files: &[PathBuf], columns: &Columns, by_row: bool) -> Result<Games, 
         match kind(path)? {
             Kind::Csv => csv_rows::read(path, columns, &mut sink)?,
             Kind::Json => json_rows::read(path, columns, &mut sink)?,
+            #[cfg(feature = "parquet")]
+            Kind::Parquet => parquet_rows::read(path, columns, &mut sink)?,
         }
         counter = sink.counter;
     }
@@ -160,6 +179,8 @@ fn counted(files: &[PathBuf], columns: &Columns, by_row: bool) -> Result<Games, 
 enum Kind {
     Csv,
     Json,
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
 fn kind(path: &Path) -> Result<Kind> {
@@ -177,9 +198,13 @@ fn kind(path: &Path) -> Result<Kind> {
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None if n == head.len() && n < 4096 => Err(Error::data(path, "is empty; want rows of games")),
-        _ if head.starts_with(b"PAR1") => {
-            Err(Error::data(path, "is Parquet, which is not read; write it as csv or JSON lines first"))
-        }
+        #[cfg(feature = "parquet")]
+        _ if head.starts_with(b"PAR1") => Ok(Kind::Parquet),
+        #[cfg(not(feature = "parquet"))]
+        _ if head.starts_with(b"PAR1") => Err(Error::data(
+            path,
+            "is Parquet, which this build does not read; build with --features parquet, or write csv",
+        )),
         _ if head.starts_with(b"\x1f\x8b") => Err(Error::data(path, "is compressed; unpack it first")),
         _ if head.contains(&0) => Err(Error::data(path, "is no text; want csv or JSON lines of games, in UTF-8")),
         Some(b'{' | b'[') => Ok(Kind::Json),

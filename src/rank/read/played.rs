@@ -76,10 +76,28 @@ pub(super) fn file_of(path: &Path) -> Option<PathBuf> {
 /// # Errors
 /// [`Error::Io`] and [`Error::Data`]: the file, the line, what is wrong; no two buyers that met the same.
 pub(super) fn read(files: &[PathBuf], by: [Split; 2]) -> Result<(Games, Vec<Episode>)> {
+    let open = |path: &PathBuf| match std::fs::File::open(path) {
+        Ok(file) => Ok(BufReader::new(file)),
+        Err(e) => Err(Error::io(path, format!("cannot be read: {e}"))),
+    };
+    let sources = files.iter().zip(buyers_of(files)).map(|(path, run)| Ok((path.as_path(), run, open(path)?)));
+    gathered(sources.collect::<Result<_>>()?, by)
+}
+
+/// The same of lines that are nowhere yet; `name` is what they are called.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn of_lines(name: &Path, lines: &str, by: [Split; 2]) -> Result<(Games, Vec<Episode>)> {
+    gathered(vec![(name, None, lines.as_bytes())], by)
+}
+
+/// Episodes from all sources: where from, what its buyers' names begin with, its lines.
+fn gathered<R: BufRead>(sources: Vec<(&Path, Option<String>, R)>, by: [Split; 2]) -> Result<(Games, Vec<Episode>)> {
     let mut episodes: BTreeMap<(String, String), Episode> = BTreeMap::new();
-    let names = buyers_of(files);
-    for (path, run) in files.iter().zip(&names) {
-        for (scene, episode) in lines(path, run.as_deref(), by)? {
+    let first = sources.first().map_or(Path::new(""), |(path, ..)| path);
+    for (path, run, text) in sources {
+        for (scene, episode) in lines(path, text, run.as_deref(), by)? {
             let key = (scene, episode.buyer.clone());
             if let Some(old) = episodes.insert(key, episode) {
                 let what = format!(
@@ -104,7 +122,7 @@ pub(super) fn read(files: &[PathBuf], by: [Split; 2]) -> Result<(Games, Vec<Epis
     let games = counter.finish();
     if games.rows == 0 {
         let what = "no two buyers met the same product, seller and seed; name runs or evaluations of the same products and seed";
-        return Err(Error::data(&files[0], what));
+        return Err(Error::data(first, what));
     }
     let met = scenes.iter().enumerate().filter(|(_, scene)| scene.len() > 1);
     let met = met
@@ -143,25 +161,63 @@ fn buyers_of(files: &[PathBuf]) -> Vec<Option<String>> {
     files.iter().map(|path| (files.len() > 1 || path.ends_with(FILES[1])).then(|| folder(path))).collect()
 }
 
-/// The episodes of one file, each with the scene it belongs to.
-fn lines(path: &Path, run: Option<&str>, by: [Split; 2]) -> Result<Vec<(String, Episode)>> {
+/// The episodes of one file, each with the scene it belongs to; of rollouts that are candidates only, the best of all stands
+/// as a buyer of its own in the scene of the first.
+fn lines(path: &Path, from: impl BufRead, run: Option<&str>, by: [Split; 2]) -> Result<Vec<(String, Episode)>> {
     let failed = |e: std::io::Error| Error::io(path, format!("cannot be read: {e}"));
-    let file = BufReader::new(std::fs::File::open(path).map_err(failed)?);
-    let mut all = Vec::new();
-    for (line, text) in (1_u64..).zip(file.lines()) {
+    let (mut all, mut candidates) = (Vec::new(), BTreeMap::<String, Candidates>::new());
+    for (line, text) in (1_u64..).zip(from.lines()) {
         let text = text.map_err(failed)?;
         if text.trim().is_empty() {
             continue;
         }
         let read: Line = serde_json::from_str(&text)
             .map_err(|e| Error::data(path, format!("line {line}: is no episode of haggle's games: {e}")))?;
-        let Some(reward) = read.reward.filter(|_| read.counts.unwrap_or(true)) else { continue };
+        let Some(reward) = read.reward else { continue };
         if !reward.is_finite() {
             return Err(Error::data(path, format!("line {line}: its reward is {reward}")));
         }
-        all.push(read.episode(run, reward, by));
+        let counts = read.counts.unwrap_or(true);
+        let played = read.episode(run, reward, by);
+        if read.step.is_none() {
+            let (scene, episode) = Line { rollout: 0, ..read }.episode(run, reward, by);
+            let seat = format!("{scene}\0{}", episode.buyer);
+            candidates.entry(seat).or_insert_with(|| Candidates::new(scene)).add(episode, counts);
+        }
+        all.extend(counts.then_some(played));
     }
+    all.extend(candidates.into_values().filter_map(Candidates::best));
     Ok(all)
+}
+
+/// A buyer's rollouts of one product and seller.
+struct Candidates {
+    scene: String,
+    best: Option<Episode>,
+    n: usize,
+    /// True when some do not count for the buyer itself.
+    more: bool,
+}
+
+impl Candidates {
+    fn new(scene: String) -> Candidates {
+        Candidates { scene, best: None, n: 0, more: false }
+    }
+
+    /// The first of equals stays the best.
+    fn add(&mut self, episode: Episode, counts: bool) {
+        self.n += 1;
+        self.more |= !counts;
+        if self.best.as_ref().is_none_or(|best| episode.reward > best.reward) {
+            self.best = Some(episode);
+        }
+    }
+
+    fn best(self) -> Option<(String, Episode)> {
+        let best = self.best.filter(|_| self.more)?;
+        let buyer = format!("{}'s best of {}", best.buyer, self.n);
+        Some((self.scene, Episode { buyer, ..best }))
+    }
 }
 
 impl Line {

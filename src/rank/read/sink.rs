@@ -18,9 +18,9 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Counts a row. `at` says which: `row 3 (line 4)`.
-    pub(super) fn take(&mut self, raw: &Raw, row: u64, line: u64) -> Result<(), Stop> {
-        let wrong = |what: String| Error::data(self.path, format!("row {row} (line {line}): {what}"));
+    /// Counts a row; its line is said where rows stand on lines.
+    pub(super) fn take(&mut self, raw: &Raw, row: u64, line: Option<u64>) -> Result<(), Stop> {
+        let wrong = |what: String| Error::data(self.path, format!("{}: {what}", place(row, line)));
         let [a, b] = [&*raw.models[0], &*raw.models[1]];
         for (name, column) in [(a, PAIR[0]), (b, PAIR[1])] {
             if name.trim().is_empty() {
@@ -62,6 +62,11 @@ impl Sink<'_> {
         }
         Ok(())
     }
+}
+
+/// Which row: `row 3 (line 4)`.
+pub(super) fn place(row: u64, line: Option<u64>) -> String {
+    line.map_or(format!("row {row}"), |line| format!("row {row} (line {line})"))
 }
 
 /// What came of a row's games.
