@@ -13,7 +13,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources of the emulator itself.
-const RUNTIME: [&str; 9] = ["fiber", "runtime", "shared", "warp", "mma", "check", "mbarrier", "tma", "wgmma"];
+const RUNTIME: [&str; 10] =
+    ["fiber", "runtime", "shared", "warp", "mma", "tensor", "check", "mbarrier", "tma", "wgmma"];
 
 /// What makes a kernel a checked one, see kernels/emu/check.h.
 const CHECKED: &str = "-DHAGGLE_EMU_CHECKED -fsanitize=thread -fsanitize=undefined -fno-sanitize=vptr";
@@ -92,7 +93,8 @@ fn compiler(root: &Path, out: &Path) -> Option<Vec<String>> {
     let tool = cc::Build::new().cpp(true).warnings(false).try_get_compiler().ok()?;
     let mut command = vec![tool.path().display().to_string()];
     let options = "-std=gnu++17 -O2 -g1 -fPIC -ftls-model=initial-exec -ffp-contract=off -fno-math-errno -fno-exceptions \
-                   -fno-rtti -fno-threadsafe-statics -Wall -Wno-unknown-pragmas -Wno-unused-function -DHAGGLE_EMU";
+                   -fno-rtti -fno-threadsafe-statics -Wall -Wno-psabi -Wno-unknown-pragmas -Wno-unused-function \
+                   -DHAGGLE_EMU";
     command.extend(options.split_whitespace().map(str::to_string));
     if host_has_fma() && var("HOST") == var("TARGET") {
         command.extend(["-mavx2", "-mfma", "-mf16c"].map(str::to_string));

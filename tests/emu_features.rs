@@ -7,6 +7,7 @@ mod support;
 use haggle::device::gpu::{Arg, Launch};
 use haggle::device::{DType, Device};
 use half::{bf16, f16};
+use support::tensor::{BF16, F16, HOPPER, dot};
 use support::{emus, normal, same};
 
 fn launch(dev: &Device, kernel: &'static str, grid: [u32; 3], block: [u32; 3], args: &mut [Arg]) {
@@ -76,13 +77,14 @@ fn atomics_lose_nothing() {
     }
 }
 
-/// One chain of fused multiply-adds an element, k ascending, from c.
-fn product(a: &[f32], b: &[f32], c: &[f32], k: usize) -> Vec<f32> {
-    (0..16 * 8).map(|i| (0..k).fold(c[i], |s, p| a[i / 8 * k + p].mul_add(b[p * 8 + i % 8], s))).collect()
+/// The product on Hopper's tensor cores; `least`: the least exponent of the operands' type.
+fn product(a: &[f32], b: &[f32], c: &[f32], k: usize, least: i32) -> Vec<f32> {
+    let column = |j| (0..k).map(|p| b[p * 8 + j]).collect::<Vec<f32>>();
+    (0..16 * 8).map(|i| dot(HOPPER, &a[i / 8 * k..][..k], &column(i % 8), c[i], least)).collect()
 }
 
 #[test]
-fn mma_of_16_bits_multiplies_in_its_documented_order() {
+fn mma_of_16_bits_multiplies_as_a_tensor_core_does() {
     let (a, b, c) = (normal(256, 1), normal(128, 2), normal(128, 3));
     for (name, dev) in emus() {
         for kind in [0, 1] {
@@ -91,7 +93,7 @@ fn mma_of_16_bits_multiplies_in_its_documented_order() {
             let floats = |x: &[f32]| x.iter().map(float).collect::<Vec<f32>>();
             let upload =
                 |x: &[f32]| dev.upload(&x.iter().map(|x| bf16::from_bits(bits(x))).collect::<Vec<_>>()).unwrap();
-            let want = product(&floats(&a), &floats(&b), &c, 16);
+            let want = product(&floats(&a), &floats(&b), &c, 16, if kind == 0 { BF16 } else { F16 });
             for through_shared in [0, 1] {
                 let (a, b, c, mut d) =
                     (upload(&a), upload(&b), dev.upload(&c).unwrap(), dev.upload(&[f32::NAN; 128]).unwrap());
@@ -115,7 +117,7 @@ fn mma_of_16_bits_multiplies_in_its_documented_order() {
 fn mma_of_tf32_reads_the_upper_19_bits() {
     let (a, b) = (normal(128, 1), normal(64, 2));
     let cut = |x: &[f32]| x.iter().map(|x| f32::from_bits(x.to_bits() & 0xFFFF_E000)).collect::<Vec<f32>>();
-    let want = product(&cut(&a), &cut(&b), &[0.0; 128], 8);
+    let want = product(&cut(&a), &cut(&b), &[0.0; 128], 8, BF16);
     for (name, dev) in emus() {
         let (a, b, mut d) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap(), dev.upload(&[f32::NAN; 128]).unwrap());
         let args = &mut [Arg::In(a.view()), Arg::In(b.view()), Arg::Out(d.view_mut())];

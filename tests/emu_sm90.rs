@@ -12,7 +12,7 @@ use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
 use haggle::{Error, Result};
 use half::bf16;
 use std::sync::Arc;
-use support::{emus, floats, gpu, launch, normal, round, same};
+use support::{emus, floats, gpu, launch, normal, round, same, tensor};
 
 #[test]
 fn mbarriers_pass_a_ring_of_slots_in_any_order() {
@@ -67,7 +67,7 @@ fn a_bulk_copy_brings_a_swizzled_box_and_zeros_outside() {
 }
 
 #[test]
-fn wgmma_multiplies_every_layout_in_ascending_k() {
+fn wgmma_multiplies_every_layout_as_a_chain_of_steps() {
     let cases = [(32, 0, 0), (64, 0, 0), (64, 0, 1), (64, 1, 0), (128, 2, 0), (128, 2, 1), (256, 3, 0)];
     for (name, dev) in emus() {
         for ((n, turned, in_registers), add) in cases.iter().flat_map(|case| [(*case, 0), (*case, 1)]) {
@@ -75,8 +75,7 @@ fn wgmma_multiplies_every_layout_in_ascending_k() {
             let a_at = |i: usize, k: usize| a[if turned & 1 == 1 { k * 64 + i } else { i * 64 + k }].to_f32();
             let b_at = |k: usize, j: usize| b[if turned & 2 == 2 { k * n + j } else { j * 64 + k }].to_f32();
             let start = |at: usize| if add == 1 { c[at] } else { 0.0 };
-            let chain = |at: usize| (0..64).fold(start(at), |sum, k| a_at(at / n, k).mul_add(b_at(k, at % n), sum));
-            let want: Vec<f32> = (0..64 * n).map(chain).collect();
+            let want = tensor::product(tensor::HOPPER, [64, n, 64], start, a_at, b_at);
             // What is not added to must not matter.
             let d = if add == 1 { c.clone() } else { vec![f32::NAN; 64 * n] };
             let (a, b, mut d) = (dev.upload(&a).unwrap(), dev.upload(&b).unwrap(), dev.upload(&d).unwrap());
@@ -123,8 +122,7 @@ fn reports(result: Result<Vec<f32>>, fault: i32, part: &str) {
 #[test]
 fn planted_faults_of_sm90_are_reported() {
     let (a, b) = (floats(&round(&normal(64 * 64, 1))), floats(&round(&normal(64 * 64, 2))));
-    let chain = |at: usize| (0..64).fold(0f32, |sum, k| a[at / 64 * 64 + k].mul_add(b[at % 64 * 64 + k], sum));
-    let want: Vec<f32> = (0..64 * 64).map(chain).collect();
+    let want = tensor::product(tensor::HOPPER, [64; 3], |_| 0.0, |i, k| a[i * 64 + k], |k, j| b[j * 64 + k]);
     for kernel in ["planted_sm90", "planted_sm90_checked"] {
         same(kernel, "right", &[64, 64], &want, &planted(kernel, 0).unwrap());
     }

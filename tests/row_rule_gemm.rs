@@ -14,6 +14,7 @@ use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logpro
 use haggle::ops::sample::{Sampling, sample};
 use half::bf16;
 use std::sync::Arc;
+use support::tensor::{self, HOPPER};
 
 fn device(threads: usize, isa: Isa) -> Device {
     Device::Cpu(Arc::new(Cpu::with_isa(threads, isa)))
@@ -233,17 +234,18 @@ fn gemm_nt_naive_has_the_bits_of_gemm_nt() {
     }
 }
 
-/// The emulator's mma is one chain of fused multiply-adds over K (kernels/emu/mma.h), so on it the contract is exact in
-/// bf16 too: that chain of the rounded inputs, rounded once.
+/// The emulator's mma is a tensor core's (kernels/emu/tensor.h), so on it the contract is exact in bf16 too: one chain of its
+/// steps over K, 16 products each, rounded once.
 #[test]
-fn gemm_in_bf16_is_one_chain_over_k_on_the_emulator() {
+fn gemm_in_bf16_is_one_chain_of_steps_over_k_on_the_emulator() {
     for dims in BF16_SHAPES {
         let [m, n, k] = dims;
         let (a, b, c) = (rounded(&noise(m * k, 1)), rounded(&noise(n * k, 2)), rounded(&noise(m * n, 3)));
         for store in [Store::Set, Store::Add] {
-            let by_nt = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[j * k + p]);
-            let by_nn = chain(dims, &c, store, |i, p| a[i * k + p], |p, j| b[p * n + j]);
-            let by_tn = chain(dims, &c, store, |i, p| a[p * m + i], |p, j| b[p * n + j]);
+            let start = |at: usize| if store == Store::Add { c[at] } else { 0.0 };
+            let by_nt = tensor::product(HOPPER, dims, start, |i, p| a[i * k + p], |p, j| b[j * k + p]);
+            let by_nn = tensor::product(HOPPER, dims, start, |i, p| a[i * k + p], |p, j| b[p * n + j]);
+            let by_tn = tensor::product(HOPPER, dims, start, |i, p| a[p * m + i], |p, j| b[p * n + j]);
             let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
             let (name, dev) = &support::kernel_devices()[(store == Store::Set) as usize];
             for (op, gemm, want) in

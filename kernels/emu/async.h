@@ -1,6 +1,7 @@
 // What runs beside the threads of a block on sm_90: its mbarriers, its bulk copies, the products of its warps.
 #pragma once
 
+#include "emu/row.h"
 #include "emu/runtime.h"
 #include "emu/tensor_map.h"
 
@@ -50,7 +51,7 @@ struct Async {
   BulkCopy* copies;
   uint32_t max_copies;
   WarpProducts warps[MAX_WARPS];
-  alignas(32) float a[16][16];
+  Rows<16> a;
   alignas(32) float b[16][MAX_COLUMNS];
 };
 

@@ -6,24 +6,11 @@
 
 #include "emu/check.h"
 #include "emu/emu.h"
-#include "emu/row.h"
+#include "emu/tensor.h"
 
 namespace emu {
 
 namespace {
-
-template <int K>
-void multiply(const float (&a)[16][K], const float (&b)[K][8], float (&c)[16][8]) {
-  for (int row = 0; row < 16; row += 8) {
-    Row sum[8], b_row;
-    memcpy(sum, c[row], sizeof sum);
-    for (int k = 0; k < K; ++k) {
-      memcpy(&b_row, b[k], sizeof b_row);
-      for (int i = 0; i < 8; ++i) sum[i] = row_fma(a[row + i][k], b_row, sum[i]);
-    }
-    memcpy(c[row], sum, sizeof sum);
-  }
-}
 
 inline float low(uint32_t kind, uint32_t pair) {
   return kind == MMA_BF16 ? float_of(pair << 16) : f16_float(static_cast<uint16_t>(pair));
@@ -78,6 +65,17 @@ void deal_d(const float (&c)[16][8]) {
   }
 }
 
+template <int K>
+void multiply(uint32_t kind, float (&sums)[16][8], void (*gather)(float (&a)[16][K], float (&b)[K][8])) {
+  Rows<K> a;
+  Lines<K> lines;
+  alignas(32) float b[K][8];
+  gather(a.value, b);
+  take_powers(a, least_power(kind));
+  take_lines(lines, b[0], 8, least_power(kind));
+  tensor_step(g_worker->launch->tensor_cores, a, lines, sums[0], 8);
+}
+
 bool whole_warp() { return g_worker->warps[g_worker->self->warp].exist == ~0u; }
 
 }  // namespace
@@ -93,17 +91,9 @@ void mma(uint32_t kind, float* d, const uint32_t* a, const uint32_t* b, const fl
   alignas(32) float sums[16][8];
   gather_c(sums);
   if (kind == MMA_TF32) {
-    alignas(32) float wide_a[16][8], wide_b[8][8];
-    gather_8(wide_a, wide_b);
-    multiply(wide_a, wide_b, sums);
+    multiply<8>(kind, sums, gather_8);
   } else {
-    alignas(32) float wide_a[16][16], wide_b[16][8];
-    if (kind == MMA_BF16) {
-      gather_16<MMA_BF16>(wide_a, wide_b);
-    } else {
-      gather_16<MMA_F16>(wide_a, wide_b);
-    }
-    multiply(wide_a, wide_b, sums);
+    multiply<16>(kind, sums, kind == MMA_BF16 ? gather_16<MMA_BF16> : gather_16<MMA_F16>);
   }
   deal_d(sums);
 }

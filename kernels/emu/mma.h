@@ -1,8 +1,6 @@
 // Tensor-core operations and cp.async with the hardware's fragment layout. common/ptx.cuh calls these by PTX's names.
 //
-// Order of accumulation: each element of D starts from its element of C and adds the products in ascending k, each by
-// one fused multiply-add in float. PTX leaves the order open (hardware adds groups of 4 to 16 exact products, cut off at
-// some bits below the largest), so the bits of an mma are the emulator's own; the same everywhere on it.
+// The sums are a tensor core's, to the bit: see tensor.h.
 #pragma once
 
 namespace emu {
@@ -13,6 +11,7 @@ void mma(uint32_t kind, float* d, const uint32_t* a, const uint32_t* b, const fl
 void ldmatrix(uint32_t n, bool transposed, uint32_t* r, const void* row, const char* file, int line);
 
 enum : uint32_t { MMA_BF16 = 0, MMA_F16 = 1, MMA_TF32 = 2 };
+enum : uint32_t { HOPPER = 0, AMPERE = 1 };  // whose tensor cores: Launch::tensor_cores
 
 inline void mma_m16n8k16_bf16(float* d, const uint32_t* a, const uint32_t* b, const float* c) {
   mma(MMA_BF16, d, a, b, c, "mma_m16n8k16_bf16", 0);

@@ -55,6 +55,7 @@ struct Launch {
   void** args;
   Index3 grid, block;
   uint32_t shared_bytes;
+  uint32_t tensor_cores;  // whose: HOPPER or AMPERE, see mma.h
   uint32_t n_ranges;
   const Range* ranges;
   uint64_t seed;        // 0: natural order

@@ -6,8 +6,7 @@
 // an mbarrier used before it is initialised, fenced and known to the block, an arrival too many, a wait that never ends
 // (how many arrivals and bytes it lacks), a wgmma without fence, work under way when its block ends.
 //
-// Order of accumulation of wgmma: that of the emulated mma.sync (mma.h), one chain of fused multiply-adds over k in
-// ascending order from what stands in d. PTX leaves it open, for both; that the two agree on hardware must be measured.
+// The sums of wgmma are those of mma.sync, a step of 16 along k after the other, each a tensor core's: see tensor.h.
 #pragma once
 
 namespace emu {

@@ -7,7 +7,7 @@
 #include "emu/async.h"
 #include "emu/check.h"
 #include "emu/emu.h"
-#include "emu/row.h"
+#include "emu/tensor.h"
 
 namespace emu {
 
@@ -79,17 +79,11 @@ void read_units(const Worker& w, const Matrix& m, uint32_t first, uint32_t count
   });
 }
 
-void multiply(const float (&a)[16][16], const float (&b)[16][MAX_COLUMNS], Sums& sums) {
+void multiply(const Rows<16>& a, const float (&b)[16][MAX_COLUMNS], Sums& sums) {
   for (uint32_t column = 0; column < sums.columns; column += 8) {
-    for (uint32_t row = 0; row < 16; row += 8) {
-      Row sum[8], line;
-      for (uint32_t i = 0; i < 8; ++i) memcpy(&sum[i], &sums.values[row + i][column], sizeof line);
-      for (uint32_t k = 0; k < 16; ++k) {
-        memcpy(&line, &b[k][column], sizeof line);
-        for (uint32_t i = 0; i < 8; ++i) sum[i] = row_fma(a[row + i][k], line, sum[i]);
-      }
-      for (uint32_t i = 0; i < 8; ++i) memcpy(&sums.values[row + i][column], &sum[i], sizeof line);
-    }
+    Lines<16> lines;
+    take_lines(lines, &b[0][column], MAX_COLUMNS, LEAST_POWER);
+    tensor_step(HOPPER, a, lines, &sums.values[0][column], MAX_COLUMNS);
   }
 }
 
@@ -138,15 +132,16 @@ void run(Worker& w, Async& async, WarpProducts& warp, const Product& p, uint32_t
     for (uint32_t lane = 0; lane < WARP; ++lane) {
       for (uint32_t i = 0; i < 4; ++i) {
         const uint32_t row = lane / 4 + i % 2 * 8, k = lane % 4 * 2 + i / 2 * 8;
-        async.a[row][k] = float_of(p.fragments[lane][i] << 16);
-        async.a[row][k + 1] = float_of(p.fragments[lane][i] & 0xFFFF0000u);
+        async.a.value[row][k] = float_of(p.fragments[lane][i] << 16);
+        async.a.value[row][k + 1] = float_of(p.fragments[lane][i] & 0xFFFF0000u);
       }
     }
   } else {
-    read_units(w, decode(p.a, p.a_turned, "a"), first_row, 16, &async.a[0][0], 16, 1);
+    read_units(w, decode(p.a, p.a_turned, "a"), first_row, 16, async.a.value[0], 16, 1);
   }
   read_units(w, decode(p.b, p.b_turned, "b"), 0, p.columns, &async.b[0][0], 1, MAX_COLUMNS);
   if (!p.add) memset(sums.values, 0, sizeof sums.values);
+  take_powers(async.a, LEAST_POWER);
   multiply(async.a, async.b, sums);
   if (--sums.n_products == 0) give_sums(sums);
 }
@@ -160,6 +155,7 @@ void wgmma_fence() { g_worker->self->wgmma_fenced = true; }
 void wgmma(uint32_t columns, float* d, const uint32_t* a_fragments, uint64_t a, uint64_t b, bool a_turned, bool b_turned, bool add) {
   Worker& w = *g_worker;
   Thread& self = *w.self;
+  if (w.launch->tensor_cores != HOPPER) fail("wgmma on tensor cores that have none: only Hopper's do");
   if (columns % 8 || !columns || columns > MAX_COLUMNS) fail("wgmma: no shape of %u columns", columns);
   if ((self.warp | 3u) >= w.n_warps || w.warps[self.warp].exist != ~0u) fail("wgmma in a warpgroup of fewer than 128 threads");
   if (!self.wgmma_fenced) fail("wgmma without wgmma.fence: registers may have been written since the last wait");

@@ -2,6 +2,8 @@
 //! Each test file uses its part.
 #![allow(dead_code)]
 
+pub mod tensor;
+
 use haggle::device::cpu::{Cpu, math::Isa};
 use haggle::device::gpu::{Arg, Gpu, Launch, emu::Emu};
 use haggle::device::{Buffer, Device, Precision};

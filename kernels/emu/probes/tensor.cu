@@ -7,7 +7,7 @@ __device__ __forceinline__ uint32_t pair(const uint16_t* low, const uint16_t* hi
     return static_cast<uint32_t>(*low) | static_cast<uint32_t>(*high) << 16;
 }
 
-// d [16, 8] = a [16, 16] b [16, 8] + c [16, 8]; a and b are 16 bits wide: kind 0 bf16, 1 f16. Fragments from global
+// d [16, 8] = a [16, 16] b [16, 8] + c [16, 8], a block a tile of each; a and b are 16 bits wide: kind 0 bf16, 1 f16. Fragments from global
 // memory, or through shared memory by ldmatrix (a by rows, b transposed).
 extern "C" __global__ void __launch_bounds__(32) probe_mma_16(const uint16_t* a, const uint16_t* b, const float* c,
                                                              float* d, int32_t kind, int32_t through_shared) {
@@ -15,6 +15,7 @@ extern "C" __global__ void __launch_bounds__(32) probe_mma_16(const uint16_t* a,
     __shared__ alignas(16) uint16_t s_b[16][8];
     int lane = threadIdx.x, group = lane / 4, quarter = lane % 4;
     uint32_t fa[4], fb[2];
+    a += blockIdx.x * 256, b += blockIdx.x * 128, c += blockIdx.x * 128, d += blockIdx.x * 128;
     if (through_shared) {
         for (int i = lane; i < 256; i += 32) s_a[i / 16][i % 16] = a[i];
         for (int i = lane; i < 128; i += 32) s_b[i / 8][i % 8] = b[i];

@@ -3,7 +3,8 @@
 //! Buffers are host memory with guard lines. What a kernel does wrong ends its launch and comes back as
 //! [`Error::Kernel`]. `HAGGLE_EMU_SEED` shuffles the order in which threads run (0: natural); results must not move.
 //! `HAGGLE_EMU_CHECK=1`, at build time and at run time, runs kernels whose every access is checked: many times slower,
-//! see kernels/emu/check.h for what it finds. Its memory and its faults are in [`super::card`].
+//! see kernels/emu/check.h for what it finds. `HAGGLE_EMU_TENSOR_CORES` says whose sums `mma` gives, `hopper` (the default)
+//! or `ampere`: see [`TensorCores`]. Its memory and its faults are in [`super::card`].
 
 use super::card::Card;
 use super::launch::{Arg, ArgBlock, Launch, Range};
@@ -46,6 +47,7 @@ struct RawLaunch {
     grid: [u32; 3],
     block: [u32; 3],
     shared_bytes: u32,
+    tensor_cores: u32,
     n_ranges: u32,
     ranges: *const Range,
     seed: u64,
@@ -64,6 +66,28 @@ unsafe extern "C" {
     fn haggle_emu_work(worker: *mut c_void, launch: *mut RawLaunch);
 }
 
+/// Whose tensor cores `mma.sync` has, to the bit, by the model of arXiv:2511.10909 (kernels/emu/tensor.h). The two differ:
+/// rollout and training must run on one of them. `wgmma` is Hopper's alone. No others are known well enough: not fp8's, not
+/// Blackwell's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum TensorCores {
+    /// H100, H200.
+    Hopper = 0,
+    /// A100.
+    Ampere = 1,
+}
+
+impl TensorCores {
+    fn from_env() -> Result<TensorCores> {
+        match std::env::var("HAGGLE_EMU_TENSOR_CORES").as_deref() {
+            Err(_) | Ok("hopper") => Ok(TensorCores::Hopper),
+            Ok("ampere") => Ok(TensorCores::Ampere),
+            Ok(other) => Err(device_error(format!("HAGGLE_EMU_TENSOR_CORES={other}: hopper or ampere"))),
+        }
+    }
+}
+
 /// What one operating-system thread needs to run a block: stacks and shared memory.
 struct Worker(*mut c_void);
 
@@ -78,6 +102,7 @@ pub struct Emu {
     kernels: HashMap<&'static str, &'static Entry>,
     seed: u64,
     checked: bool,
+    tensor_cores: TensorCores,
     /// Blocks of a launch that run: the last so many.
     last: u64,
     /// See [`super::Gpu::hopper`].
@@ -131,6 +156,7 @@ impl Emu {
             kernels: table()?,
             seed,
             checked,
+            tensor_cores: TensorCores::from_env()?,
             last: u64::MAX,
             hopper: super::asks_for_hopper(),
             card: Arc::new(Card::from_env()?),
@@ -180,6 +206,12 @@ impl Emu {
         self
     }
 
+    /// The same emulator with another card's tensor cores, whatever `HAGGLE_EMU_TENSOR_CORES` says.
+    pub fn with_tensor_cores(mut self, tensor_cores: TensorCores) -> Emu {
+        self.tensor_cores = tensor_cores;
+        self
+    }
+
     /// The threads blocks run on.
     pub fn threads(&self) -> usize {
         self.pool.threads()
@@ -208,6 +240,7 @@ impl Emu {
             grid: launch.grid,
             block: launch.block,
             shared_bytes: launch.shared_bytes,
+            tensor_cores: self.tensor_cores as u32,
             n_ranges: block.ranges().len() as u32,
             ranges: block.ranges().as_ptr(),
             seed: self.seed,

@@ -1,7 +1,8 @@
 //! Matrix products. Weights are stored `[out, in]`, as in Hugging Face files.
 //!
 //! Each output element is one chain of fused multiply-adds over K in ascending order, started from zero, or from
-//! what stands in C when accumulating (so a residual add costs nothing). The chain is the same for every M.
+//! what stands in C when accumulating (so a residual add costs nothing); in bf16 a chain of a tensor core's steps, 16
+//! products each (kernels/emu/tensor.h). The chain is the same for every M.
 
 pub mod cases;
 pub(crate) mod cpu;
