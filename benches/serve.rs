@@ -10,8 +10,7 @@
 
 use haggle::device::Device;
 use haggle::generate::{How, Request, run};
-use haggle::infer::EngineConfig;
-use haggle::infer::{Engine, Sampling};
+use haggle::infer::{Engine, EngineConfig, Lean, Sampling};
 use haggle::setup::base;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -132,7 +131,8 @@ fn engine_alone(o: &Options, clients: usize) -> f64 {
     let mut engine = Engine::new(&dev, &weights.config, EngineConfig::sized_for(64.min(clients), 256)).unwrap();
     let requests: Vec<Request> =
         (0..clients * EACH).map(|i| Request { label: 1, sample: i as u64, prompt: prompt(i) }).collect();
-    let how = How { sampling: Sampling::plain(50.0, NEW, -1), ends: vec![], stops: vec![], seed: 3 };
+    let how =
+        How { sampling: Sampling::plain(50.0, NEW, -1), lean: Lean::default(), ends: vec![], stops: vec![], seed: 3 };
     let began = Instant::now();
     run(&mut engine, &weights, &prompts.tokenizer, &requests, &how, &mut |_, _| Ok(())).unwrap();
     (requests.len() * NEW) as f64 / began.elapsed().as_secs_f64()

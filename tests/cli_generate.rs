@@ -9,7 +9,7 @@ use haggle::device::Device;
 use haggle::device::cpu::Cpu;
 use haggle::embedded;
 use haggle::generate::{Answer, Finish, Heard, How, Request, run};
-use haggle::infer::{Engine, EngineConfig, Sampling};
+use haggle::infer::{Engine, EngineConfig, Lean, Sampling};
 use haggle::noise::Noise;
 use haggle::text::Conversation;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 fn how(sampling: Sampling) -> How {
-    How { sampling, ends: vec![1], stops: vec!["Action".into(), "zz".into()], seed: 3 }
+    How { sampling, lean: Lean::default(), ends: vec![1], stops: vec!["Action".into(), "zz".into()], seed: 3 }
 }
 
 fn warm() -> Sampling {
@@ -277,8 +277,11 @@ fn the_folders_sampling_is_used_and_said_and_what_is_not_computed_is_refused() {
     let given = ask(&own);
     assert!(!given.err.contains("generation_config"), "{}", given.err);
     assert_eq!(given.done(), said.done());
-    folder(&model, &json!({ "repetition_penalty": 1.1, "temperature": 0.6, "eos_token_id": [1, 5] }));
-    ask(&own).refused(3, &["generation_config.json", "repetition_penalty 1.1", "--no-defaults"]);
+    folder(&model, &json!({ "repetition_penalty": 1.1, "eos_token_id": [1, 5] }));
+    let said = ask(&own);
+    assert!(said.err.contains("generation_config.json: repetition_penalty 1.1\n"), "{}", said.err);
+    folder(&model, &json!({ "no_repeat_ngram_size": 3, "temperature": 0.6, "eos_token_id": [1, 5] }));
+    ask(&own).refused(3, &["generation_config.json", "no_repeat_ngram_size 3", "--no-defaults"]);
     let passed = ask(&["--no-defaults"]);
     assert!(!passed.err.contains("generation_config"), "{}", passed.err);
     folder(&model, &json!({ "eos_token_id": [1, 5] }));

@@ -64,6 +64,10 @@ pub fn how(filters: &Filters, own: &Ends, config: &Config, shape: &ModelConfig, 
     let max_new_tokens = own.max_new_tokens;
     let (sampling, used) = defaults.under(&Own { temperature, top_k, top_p, min_p, max_new_tokens });
     sampling.check()?;
+    let lean = defaults.lean();
+    lean.check(shape.vocab_size)?;
+    let penalty = defaults.repetition_penalty.map(|x| format!("repetition_penalty {x}"));
+    let used: Vec<String> = used.into_iter().chain(penalty).collect();
     if !used.is_empty() {
         out::note(&format!("haggle: {FILE}: {}", used.join(", ")));
     }
@@ -76,7 +80,7 @@ pub fn how(filters: &Filters, own: &Ends, config: &Config, shape: &ModelConfig, 
                     in tokenizer_config.json, or end texts with --stop";
         return Err(Error::data(place(&config.model.base), what));
     }
-    Ok(How { sampling, ends, stops, seed: config.seed })
+    Ok(How { sampling, lean, ends, stops, seed: config.seed })
 }
 
 const FILE: &str = "generation_config.json";

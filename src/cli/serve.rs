@@ -109,7 +109,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     let model = Arc::new(model(args, &config, &shape, sizes.max_seqs)?);
     let weights = base::weights(&dev, &name, &config)?;
     let plan = &mut Plan::on(&dev);
-    let engine = Engine::planned(plan, &weights.config, sizes)?.with_masks(plan)?;
+    let engine = Engine::planned(plan, &weights.config, sizes)?.with_masks(plan)?.with_leans(plan)?;
     let socket = bound(args)?;
     let (progress, metrics) = (Arc::new(Progress::default()), Arc::new(Metrics::default()));
     let (orders, taken) = sync_channel(args.queue as usize);

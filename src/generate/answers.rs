@@ -2,7 +2,7 @@
 
 use super::stream::Stream;
 use crate::error::{Error, Result};
-use crate::infer::{Engine, NoiseKey, Sampling, SeqId, Turn};
+use crate::infer::{Engine, Lean, NoiseKey, Sampling, SeqId, Turn};
 use crate::model::Weights;
 use crate::noise::Noise;
 use crate::text::Tokenizer;
@@ -26,6 +26,8 @@ pub struct Request {
 pub struct How {
     /// How tokens are drawn; its one `stop` token is not looked at.
     pub sampling: Sampling,
+    /// What moves their logits.
+    pub lean: Lean,
     /// Tokens that end an answer.
     pub ends: Vec<i32>,
     /// Strings that end an answer.
@@ -100,12 +102,16 @@ impl<'a> Answering<'a> {
     /// Gives a request a seat in the engine; [`Answering::release`] takes it back.
     ///
     /// # Errors
-    /// As [`Engine::add`].
+    /// As [`Engine::add`] and [`Engine::lean`].
     pub fn begin(engine: &mut Engine, tokenizer: &'a Tokenizer, request: &Request, how: &How) -> Result<Answering<'a>> {
         let noise = Noise::new(how.seed, GENERATE).child(request.label).child(request.sample);
         // Several tokens may end an answer: they are looked for here.
         let sampling = Sampling { stop: -1, ..how.sampling };
         let seq = engine.add(&request.prompt, sampling, NoiseKey { seed: noise.seed, stream: noise.stream })?;
+        if let Err(e) = engine.lean(seq, &how.lean) {
+            engine.release(seq);
+            return Err(e);
+        }
         Ok(Answering { seq, stream: Stream::new(tokenizer, &how.stops), seen: 0 })
     }
 

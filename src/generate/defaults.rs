@@ -4,7 +4,7 @@
 //! name; so is a key that nobody here knows. Keys about beams, caches and lengths of inputs change nothing while one sequence is
 //! sampled, and are passed over.
 
-use crate::infer::Sampling;
+use crate::infer::{Lean, Sampling};
 use serde_json::{Map, Value};
 
 /// Keys that change no token that is sampled plainly.
@@ -35,7 +35,7 @@ const SILENT: [&str; 23] = [
 ];
 
 /// Numbers at which a rule that we do not compute changes nothing.
-const NEUTRAL: [(&str, f64); 15] = [
+const NEUTRAL: [(&str, f64); 14] = [
     ("diversity_penalty", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("encoder_repetition_penalty", 1.0),
@@ -49,7 +49,6 @@ const NEUTRAL: [(&str, f64); 15] = [
     ("num_beams", 1.0),
     ("penalty_alpha", 0.0),
     ("presence_penalty", 0.0),
-    ("repetition_penalty", 1.0),
     ("typical_p", 1.0),
 ];
 
@@ -66,6 +65,8 @@ pub struct Defaults {
     pub min_p: Option<f32>,
     /// See [`Sampling`].
     pub max_new_tokens: Option<usize>,
+    /// See [`Lean::repetition`]; none where it moves nothing.
+    pub repetition_penalty: Option<f32>,
     /// Tokens that end a text; none where the file does not say.
     pub ends: Option<Vec<i32>>,
     /// Strings that end a text.
@@ -88,6 +89,7 @@ impl Defaults {
                 "temperature" => defaults.temperature = Some(float(key, value)?),
                 "top_p" => defaults.top_p = Some(float(key, value)?),
                 "min_p" => defaults.min_p = Some(float(key, value)?),
+                "repetition_penalty" => defaults.repetition_penalty = Some(float(key, value)?).filter(|x| *x != 1.0),
                 "top_k" => defaults.top_k = Some(whole(key, value)?),
                 "max_new_tokens" => defaults.max_new_tokens = Some(whole(key, value)?),
                 "do_sample" => greedy = value == &Value::Bool(false),
@@ -106,6 +108,11 @@ impl Defaults {
     /// The same without a word on sampling: what ends a text stays.
     pub fn ends_alone(self) -> Defaults {
         Defaults { ends: self.ends, ..Defaults::default() }
+    }
+
+    /// What the file moves logits by.
+    pub fn lean(&self) -> Lean {
+        Lean { repetition: self.repetition_penalty.unwrap_or(1.0), ..Lean::default() }
     }
 
     /// Where `own` says nothing, what the file says, and that as words: `temperature 0.6`.
@@ -212,9 +219,10 @@ mod tests {
 
     #[test]
     fn what_we_do_not_compute_is_named_unless_it_changes_nothing() {
-        let text = r#"{"repetition_penalty": 1.1, "typical_p": 1.0, "num_beams": 4, "bad_words_ids": [[3]],
+        let text = r#"{"no_repeat_ngram_size": 3, "repetition_penalty": 1.1, "typical_p": 1.0, "num_beams": 4, "bad_words_ids": [[3]],
                        "suppress_tokens": [], "renormalize_logits": false, "guidance_scale": null, "top_h": 0.4}"#;
-        assert_eq!(read(text).refused, ["repetition_penalty 1.1", "num_beams 4", "bad_words_ids [[3]]", "top_h 0.4"]);
+        assert_eq!(read(text).refused, ["no_repeat_ngram_size 3", "num_beams 4", "bad_words_ids [[3]]", "top_h 0.4"]);
+        assert_eq!(read(text).lean(), Lean { repetition: 1.1, ..Lean::default() });
         assert_eq!(read(text).ends_alone(), Defaults::default());
     }
 

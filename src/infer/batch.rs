@@ -1,5 +1,6 @@
 //! The rows of one forward, as host arrays of fixed capacity.
 
+use super::lean::Leans;
 use super::seq::Seq;
 use std::ops::Range;
 
@@ -36,6 +37,8 @@ pub(super) struct Batch {
     pub mask_words: usize,
     /// True when a row does ask.
     pub masked: bool,
+    /// What moves the logits of rows that ask for it.
+    pub leans: Leans,
     /// `[M, 3]` seed, stream, position of the token to be sampled.
     pub key: Vec<u64>,
     /// Page copies (from, to), in order, before anything else.
@@ -66,6 +69,7 @@ impl Batch {
             allowed: vec![],
             mask_words: 0,
             masked: false,
+            leans: Leans::default(),
             key: Vec::with_capacity(3 * max_seqs),
             copies: Vec::with_capacity(max_seqs.max(n_pages)),
             tables: vec![0; max_seqs * table_width],
@@ -100,6 +104,7 @@ impl Batch {
         self.likeliest.clear();
         self.allowed.clear();
         self.masked = false;
+        self.leans.clear();
         self.key.clear();
         self.copies.clear();
     }
@@ -125,6 +130,9 @@ impl Batch {
             self.allowed.resize((self.samples.len() - 1) * self.mask_words, -1);
             self.allowed.extend_from_slice(&seq.allowed);
             self.allowed.resize(self.samples.len() * self.mask_words, -1);
+        }
+        if let Some(leaning) = &seq.leaning {
+            self.leans.push(self.samples.len() - 1, leaning);
         }
         self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
     }

@@ -11,6 +11,7 @@
 //! of them takes a page (every 32 tokens); and when a sequence joins or leaves, the rows, 24 bytes each, and how they are
 //! sampled, 40 bytes each, in a copy each. The tests count it (tests/engine_transfers.rs).
 
+use super::lean::{Lean, Leaning};
 use super::schedule::Schedule;
 use super::seq::{NoiseKey, Sampling, SeqId, State, Turn};
 use super::sizes::EngineConfig;
@@ -81,6 +82,32 @@ impl Engine {
         Ok(self)
     }
 
+    /// The same engine with room for [`Engine::lean`].
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn with_leans(mut self, plan: &mut Plan) -> Result<Engine> {
+        self.slate.add_leans(plan, self.vocab)?;
+        Ok(self)
+    }
+
+    /// Moves the logits of a sequence from its present turn on: what is drawn is scored so, too.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`Lean::check`], and when the engine has no room for it.
+    ///
+    /// # Panics
+    /// If `id` was released.
+    pub fn lean(&mut self, id: SeqId, lean: &Lean) -> Result<()> {
+        let slot = self.slot(id);
+        lean.check(self.vocab)?;
+        if !lean.is_none() && !self.slate.leans() {
+            return refuse("the engine has no room for biases and penalties".into());
+        }
+        self.schedule.seqs[slot].leaning = (!lean.is_none()).then(|| Leaning::new(lean));
+        Ok(())
+    }
+
     /// The ids that a sequence's next tokens are drawn from, and scored among, until it is told otherwise; none: all of them.
     /// `[ceil(V / 32)]`: bit id % 32 of word id / 32 is 1 where the id may come.
     ///
@@ -120,6 +147,7 @@ impl Engine {
         seq.ids.clear();
         seq.ids.extend_from_slice(prompt);
         seq.allowed.clear();
+        seq.leaning = None;
         (seq.cached, seq.prompt, seq.sampling, seq.key) = (0, prompt.len(), sampling, key);
         seq.begin_turn(self.context);
         Ok(self.enter(slot))

@@ -5,6 +5,7 @@
 mod batch;
 mod engine;
 mod graphs;
+mod lean;
 mod likeliest;
 mod pages;
 mod prefix;
@@ -17,6 +18,7 @@ mod stats;
 
 pub use engine::Engine;
 pub use graphs::bucket;
+pub use lean::{Lean, MOST_BIASES};
 pub use pages::Pages;
 pub use prefix::{Hit, Prefix};
 pub use seq::{NoiseKey, Sampling, SeqId, Turn};

@@ -111,6 +111,7 @@ impl Schedule {
         to.logprobs.clone_from(&from.logprobs);
         to.likeliest.clone_from(&from.likeliest);
         to.allowed.clone_from(&from.allowed);
+        to.leaning.clone_from(&from.leaning);
         to.reused = from.reused;
         to.pages.clear();
         to.pages.extend(&from.pages[..from.cached.div_ceil(CHUNK)]);
@@ -141,6 +142,7 @@ impl Schedule {
         match row {
             Some(row) => {
                 self.seqs[slot].step = self.step;
+                self.seqs[slot].count();
                 self.batch.sample(slot, row as usize, &self.seqs[slot]);
             }
             None => self.prefill(slot),
@@ -171,6 +173,7 @@ impl Schedule {
         }
         seq.cached += n;
         if seq.cached == seq.ids.len() {
+            seq.count();
             self.batch.sample(slot, self.batch.ids.len() - 1, &self.seqs[slot]);
         }
         self.batch.table(slot, &self.seqs[slot].pages);

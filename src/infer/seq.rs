@@ -1,5 +1,6 @@
 //! A sequence in the engine: its tokens, its pages, its turn.
 
+use super::lean::Leaning;
 use crate::error::{Error, Result};
 
 /// Names a sequence of one engine. Stale after its release.
@@ -114,6 +115,8 @@ pub(super) struct Seq {
     pub key: NoiseKey,
     /// Ids that may come next, a bit each; empty where all may.
     pub allowed: Vec<i32>,
+    /// What moves its logits, where anything does.
+    pub leaning: Option<Leaning>,
     /// The last step that runs or samples this sequence: while it is the present one its pages stay.
     pub step: u64,
 }
@@ -134,6 +137,7 @@ impl Seq {
             sampling: Sampling::plain(1.0, 1, -1),
             key: NoiseKey { seed: 0, stream: 0 },
             allowed: vec![],
+            leaning: None,
             step: 0,
         }
     }
@@ -148,6 +152,7 @@ impl Seq {
         (self.state, self.turn) = (State::Running, self.ids.len());
         self.logprobs.clear();
         self.likeliest.clear();
+        self.leaning.iter_mut().for_each(Leaning::restart);
         self.reused = (!self.pages.is_empty()).then_some(self.cached);
         self.reserve(context);
     }
@@ -157,6 +162,13 @@ impl Seq {
         let room = self.sampling.max_new_tokens.min(context - self.ids.len());
         self.ids.reserve(room);
         self.logprobs.reserve(room);
+    }
+
+    /// Counts its new tokens, where that moves the next one.
+    pub fn count(&mut self) {
+        if let Some(leaning) = &mut self.leaning {
+            leaning.count(&self.ids, self.turn);
+        }
     }
 
     /// Takes a sampled token; true when it ends the turn.

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::graphs::Graphs;
+use super::lean::MOST_BIASES;
 use super::likeliest::likeliest;
 use super::sampling_rows::SamplingRows;
 use super::sizes::EngineConfig;
@@ -9,7 +10,7 @@ use super::stats::Stats;
 use crate::device::{Buffer, DType, Device};
 use crate::error::{Error, Result};
 use crate::model::{Activations, KvPages, ModelConfig, PagedRows, Plan, Use, Weights, forward_paged, ready_paged};
-use crate::ops::sample::sample_mask;
+use crate::ops::sample::{Leans, sample_lean, sample_mask};
 
 /// Buffers of one engine, sized once.
 pub(super) struct Slate {
@@ -29,6 +30,10 @@ pub(super) struct Slate {
     pub likeliest: Vec<Vec<(i32, f32)>>,
     /// `[max_seqs, W]` ids that may come next, in an engine that has masks.
     masks: Option<Buffer>,
+    /// Offsets `[M + 1]`, ids `[K]` and three numbers each, in an engine that takes biases and penalties.
+    leans: Option<Buffer>,
+    /// The same on the host.
+    lean_words: Vec<i32>,
     /// `[V]` one row's scaled logits, for those.
     row: Vec<f32>,
 }
@@ -55,6 +60,8 @@ impl Slate {
             logprob: vec![0.0; max_seqs],
             likeliest: vec![vec![]; max_seqs],
             masks: None,
+            leans: None,
+            lean_words: vec![],
             row: vec![],
         })
     }
@@ -64,6 +71,18 @@ impl Slate {
         let words = vocab.div_ceil(32);
         self.masks = Some(plan.buffer("sampling", "ids that may come next", DType::I32, words * self.max_seqs)?);
         Ok(words)
+    }
+
+    /// Takes room for biases and penalties of as many ids as a sequence can have.
+    pub fn add_leans(&mut self, plan: &mut Plan, vocab: usize) -> Result<()> {
+        let words = self.max_seqs + 1 + 4 * self.max_seqs * vocab.min(self.context + MOST_BIASES);
+        self.leans = Some(plan.buffer("sampling", "biases and penalties", DType::I32, words)?);
+        Ok(())
+    }
+
+    /// Whether it has that room.
+    pub fn leans(&self) -> bool {
+        self.leans.is_some()
     }
 
     /// Runs a batch; afterwards `token` and `logprob` hold a sample for each of `batch.samples`. Captures and replays are
@@ -87,8 +106,8 @@ impl Slate {
         }
         let (dev, decodes) = (self.dev.clone(), batch.decodes());
         let _phase = dev.phase(if batch.n_decode == batch.ids.len() { "decode" } else { "prefill" });
-        // What may come next is new in each step: it runs without a graph.
-        let graphs = self.graphs.as_ref().filter(|_| !batch.masked);
+        // What may come next, and how likely, is new in each step: it runs without a graph.
+        let graphs = self.graphs.as_ref().filter(|_| !batch.masked && batch.leans.is_empty());
         let bucket = graphs.and_then(|graphs| graphs.bucket_of(&dev, batch));
         if let Some(rows) = bucket {
             batch.pad(rows, self.max_seqs, self.context);
@@ -101,8 +120,17 @@ impl Slate {
         if let Some(masks) = &mut masks {
             dev.write(masks.at_mut(0..batch.allowed.len()), &batch.allowed);
         }
+        let mut leans = self.leans.as_mut().filter(|_| !batch.leans.is_empty());
+        if let Some(leans) = &mut leans {
+            batch.leans.close(m);
+            batch.leans.words(&mut self.lean_words);
+            dev.write(leans.at_mut(0..self.lean_words.len()), &self.lean_words);
+        }
         let mut work = || {
             forward_paged(&dev, weights, rows, kv, acts)?;
+            if let Some(leans) = &leans {
+                sample_lean(&dev, lists(leans, m, batch.leans.id.len()), acts.logits_mut(), weights.config.vocab_size)?;
+            }
             if let Some(masks) = &masks {
                 sample_mask(&dev, masks.at(0..batch.allowed.len()), acts.logits_mut(), weights.config.vocab_size)?;
             }
@@ -148,4 +176,11 @@ impl Slate {
         self.sampling.set(&self.dev, batch);
         Ok(())
     }
+}
+
+/// The lists of `m` rows with `k` entries in all, as [`super::lean::Leans::words`] lays them.
+fn lists(words: &Buffer, m: usize, k: usize) -> Leans<'_> {
+    let numbers = |i: usize| words.view().cast(DType::F32).at(m + 1 + i * k..m + 1 + (i + 1) * k);
+    let id = words.at(m + 1..m + 1 + k);
+    Leans { offsets: words.at(0..m + 1), id, bias: numbers(1), repeat: numbers(2), less: numbers(3) }
 }

@@ -105,7 +105,7 @@ fn how(fields: &mut Fields, model: &Model, likeliest: u64) -> Result<How, Refusa
     let mut stops = stops(fields)?;
     stops.extend(model.defaults.stops.iter().cloned());
     let seed = fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0u64));
-    Ok(How { sampling, ends: model.ends.clone(), stops, seed })
+    Ok(How { sampling, lean: model.defaults.lean(), ends: model.ends.clone(), stops, seed })
 }
 
 /// `top_k`, where -1 is all, as other servers have it.

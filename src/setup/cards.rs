@@ -7,7 +7,7 @@ use super::{base, memory};
 use crate::config::Config;
 use crate::device::{Device, Room};
 use crate::error::{Result, mib};
-use crate::infer::EngineConfig;
+use crate::infer::{EngineConfig, Lean};
 use crate::model::{ModelConfig, Plan};
 
 /// What driver, context and kernels take of a card.
@@ -98,7 +98,7 @@ fn serving(dev: &Device, shape: &ModelConfig, served: Served, card_gb: u64) -> R
     let Served { seqs, context_tok } = served;
     let plan = |seqs: usize| -> Result<Plan> {
         let mut plan = Plan::dry(dev);
-        memory::of_generation(shape, EngineConfig::sized_for(seqs, context_tok), &mut plan)?;
+        memory::of_generation(shape, EngineConfig::sized_for(seqs, context_tok), &Lean::default(), &mut plan)?;
         Ok(plan)
     };
     let need = need(&format!("serving {seqs} x {context_tok} tokens"), card_gb, &plan(seqs)?);

@@ -7,7 +7,7 @@
 use crate::config::Config;
 use crate::device::{Device, Room};
 use crate::error::{Error, Result, mib};
-use crate::infer::{Engine, EngineConfig};
+use crate::infer::{Engine, EngineConfig, Lean};
 use crate::model::{Lora, ModelConfig, Plan, Weights};
 use crate::ops::attn::CHUNK;
 use crate::setup::base;
@@ -47,22 +47,31 @@ pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
     Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
 }
 
-/// What generating with a model of `shape` holds, in an engine of `sizes`.
+/// What generating with a model of `shape` holds, in an engine of `sizes`, whose logits `lean` moves.
 ///
 /// # Errors
 /// What is wrong with the model's shape.
-pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
+pub fn of_generation(shape: &ModelConfig, sizes: EngineConfig, lean: &Lean, plan: &mut Plan) -> Result<()> {
     frozen(shape, plan)?;
-    Engine::planned(plan, shape, sizes).map(drop)
+    generator(shape, sizes, lean, plan).map(drop)
 }
 
-/// The same with room for masks, as serving needs it.
+/// An engine for generating so.
+///
+/// # Errors
+/// As [`Engine::planned`].
+pub fn generator(shape: &ModelConfig, sizes: EngineConfig, lean: &Lean, plan: &mut Plan) -> Result<Engine> {
+    let engine = Engine::planned(plan, shape, sizes)?;
+    if lean.is_none() { Ok(engine) } else { engine.with_leans(plan) }
+}
+
+/// The same with room for masks, biases and penalties, as serving needs it.
 ///
 /// # Errors
 /// What is wrong with the model's shape.
 pub fn of_serving(shape: &ModelConfig, sizes: EngineConfig, plan: &mut Plan) -> Result<()> {
     frozen(shape, plan)?;
-    Engine::planned(plan, shape, sizes)?.with_masks(plan).map(drop)
+    Engine::planned(plan, shape, sizes)?.with_masks(plan)?.with_leans(plan).map(drop)
 }
 
 /// Frozen weights, and an adapter over them where the shape has one.

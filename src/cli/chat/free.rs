@@ -9,7 +9,7 @@ use crate::cli::{Exit, Globals, dry_run, out, sampling};
 use crate::error::{Error, Result};
 use crate::generate::{self, Heard, How, Request};
 use crate::infer::Engine;
-use crate::model::Weights;
+use crate::model::{Plan, Weights};
 use crate::setup::{base, memory};
 use crate::text::{Conversation, Prompts};
 use serde_json::{Value, json};
@@ -25,12 +25,13 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name, &config)?);
     let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
     let whole = [1, shape.max_position_embeddings, 0];
-    let (sizes, plan) = memory::seats(&dev, &config, whole, &|sizes, plan| memory::of_generation(&shape, sizes, plan))?;
+    let (sizes, plan) =
+        memory::seats(&dev, &config, whole, &|sizes, plan| memory::of_generation(&shape, sizes, &how.lean, plan))?;
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }
     let weights = base::weights(&dev, &name, &config)?;
-    let engine = Engine::new(&dev, &weights.config, sizes)?;
+    let engine = memory::generator(&weights.config, sizes, &how.lean, &mut Plan::on(&dev))?;
     let system = args.system.as_ref().map(|text| json!({ "role": "system", "content": text }));
     let mut talk = Talk { weights, engine, prompts, how, system, messages: vec![], turns: 0, json: globals.json };
     talk.listen(&mut std::io::stdin().lock())?;

@@ -11,8 +11,8 @@ use super::{Exit, Globals, dry_run};
 use crate::config::Config;
 use crate::device::Device;
 use crate::error::Result;
-use crate::generate::{self, Request};
-use crate::infer::{Engine, EngineConfig};
+use crate::generate::{self, How, Request};
+use crate::infer::EngineConfig;
 use crate::model::{ModelConfig, Plan};
 use crate::setup::{base, memory};
 use crate::text::Prompts;
@@ -88,12 +88,12 @@ pub fn run(args: &GenerateArgs, globals: &Globals) -> Result<Exit> {
     let (shape, prompts) = (base::shape(&name, &config)?, base::prompts(&name, &config)?);
     let how = sampling::how(&args.filters, &args.ends, &config, &shape, &prompts)?;
     let requests = requests(args, &prompts, &shape)?;
-    let (sizes, plan) = sizes(&dev, &config, &shape, &requests, how.sampling.max_new_tokens)?;
+    let (sizes, plan) = sizes(&dev, &config, &shape, &requests, &how)?;
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }
     let weights = base::weights(&dev, &name, &config)?;
-    let mut engine = Engine::new(&dev, &weights.config, sizes)?;
+    let mut engine = memory::generator(&weights.config, sizes, &how.lean, &mut Plan::on(&dev))?;
     let mut screen = match &args.input {
         Some(_) => Screen::lines(&requests),
         None if globals.json => Screen::lines(&requests),
@@ -126,10 +126,11 @@ fn sizes(
     config: &Config,
     shape: &ModelConfig,
     requests: &[Request],
-    max_new_tokens: usize,
+    how: &How,
 ) -> Result<(EngineConfig, Plan)> {
-    let longest = requests.iter().map(|r| r.prompt.len()).max().unwrap_or(1).saturating_add(max_new_tokens);
+    let longest =
+        requests.iter().map(|r| r.prompt.len()).max().unwrap_or(1).saturating_add(how.sampling.max_new_tokens);
     let longest = longest.min(shape.max_position_embeddings);
     let seats = requests.len().clamp(1, SEATS);
-    memory::seats(dev, config, [seats, longest, 0], &|sizes, plan| memory::of_generation(shape, sizes, plan))
+    memory::seats(dev, config, [seats, longest, 0], &|sizes, plan| memory::of_generation(shape, sizes, &how.lean, plan))
 }

@@ -1,6 +1,6 @@
 //! Cases of sampling: rows of every kind side by side, and what runs between a token and the next.
 
-use super::{Sampling, cost, decode_next, oracle, sample, sample_mask};
+use super::{Leans, Sampling, cost, decode_next, oracle, sample, sample_lean, sample_mask};
 use crate::device::DType;
 use crate::error::Result;
 use crate::noise::Noise;
@@ -13,6 +13,7 @@ const KINDS: [Kind; 5] =
     [(0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.7, 20, 1.0, 0.0), (1.3, 0, 0.8, 0.0), (1.0, 0, 1.0, 0.1)];
 
 const FLOOR_LOGPROB: Floor = [1.3e-7, 0.0];
+const FLOOR_LEAN: Floor = [6.0e-8, 0.0];
 
 /// All of them.
 ///
@@ -35,6 +36,9 @@ pub fn all(s: &mut Stage) -> Result<()> {
     }
     for (n, v) in s.shapes(&[(9, 700)], &[(1, 1), (5, 33), (3, 4097)], |m| [1, 64].map(|n| (n, m.vocab)).into()) {
         masked(s, n, v)?;
+    }
+    for (n, v) in s.shapes(&[(9, 700)], &[(1, 1), (5, 33), (3, 4097)], |m| [1, 64].map(|n| (n, m.vocab)).into()) {
+        leaned(s, n, v)?;
     }
     s.shapes(&[130], &[1, 600], |_| vec![1, 16, 64]).into_iter().try_for_each(|n| moved_on(s, n))
 }
@@ -112,6 +116,50 @@ fn masked(s: &mut Stage, n: usize, v: usize) -> Result<()> {
     let got = s.dev.download::<f32>(logits.buffer.view())?;
     let same = got.iter().zip(&want).all(|(got, want)| f64::from(*got) == *want);
     s.exactly("logits", |_| Ok(same))
+}
+
+/// Rows of no entry, of one, and of more than a block has threads.
+fn leaned(s: &mut Stage, n: usize, v: usize) -> Result<()> {
+    if !s.wants(&["sample_lean"]) {
+        return Ok(());
+    }
+    let (values, noise) = (padded(n * v), Noise::new(37, v as u64));
+    let mut logits = s.tensor(&values, DType::F32)?;
+    let (mut offsets, mut ids) = (vec![0i32], vec![]);
+    for row in 0..n {
+        let most = [0, v.min(1), v.min(300)][(row + 1) % 3];
+        // Distinct ids, the last one among them.
+        ids.extend((0..most).map(|k| (v - 1 - k * (v / most)) as i32));
+        offsets.push(ids.len() as i32);
+    }
+    let k = ids.len();
+    let some = |stream: u64, of: &dyn Fn(f32) -> f32| -> Vec<f32> {
+        (0..k as u64).map(|i| of(noise.child(stream).normal(i) as f32)).collect()
+    };
+    let (bias, repeat, less) = (some(1, &|x| 3.0 * x), some(2, &|x| 1.0 + x.abs()), some(3, &|x| x));
+    let (on, [d_bias, d_repeat, d_less]) =
+        (s.dev.upload(&offsets)?, [s.dev.upload(&bias)?, s.dev.upload(&repeat)?, s.dev.upload(&less)?]);
+    let d_ids = s.dev.upload(&ids)?;
+    s.call("sample_lean", "", cost::sample_lean(n, k), |dev| {
+        let (bias, repeat, less) = (d_bias.view(), d_repeat.view(), d_less.view());
+        sample_lean(
+            dev,
+            Leans { offsets: on.view(), id: d_ids.view(), bias, repeat, less },
+            logits.buffer.view_mut(),
+            v,
+        )
+    })?;
+    if s.times() {
+        return Ok(());
+    }
+    let entry = |k: usize| (ids[k] as usize, f64::from(bias[k]), f64::from(repeat[k]), f64::from(less[k]));
+    let row = |i: usize| {
+        let row: Vec<f64> = values[i * v..(i + 1) * v].iter().map(|z| f64::from(*z)).collect();
+        let entries: Vec<_> = (offsets[i] as usize..offsets[i + 1] as usize).map(entry).collect();
+        oracle::sample_lean(&row, &entries)
+    };
+    s.holds("logits", &logits.buffer, FLOOR_LEAN, || (0..n).flat_map(row).collect());
+    Ok(())
 }
 
 /// Logits of rows with padding: numbers of their own, so that the families behind this one keep theirs.

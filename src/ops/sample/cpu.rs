@@ -58,6 +58,17 @@ pub fn sample_mask(cpu: &Cpu, allowed: &[i32], logits: &mut [f32], vocab: usize)
     });
 }
 
+/// See [`crate::ops::sample::sample_lean`]. `[bias, repeat, less]`: few entries, so one thread does.
+pub fn sample_lean(offsets: &[i32], id: &[i32], [bias, repeat, less]: [&[f32]; 3], logits: &mut [f32], vocab: usize) {
+    for (row, logits) in logits.chunks_exact_mut(vocab).enumerate() {
+        for k in offsets[row] as usize..offsets[row + 1] as usize {
+            let z = logits[id[k] as usize] + bias[k];
+            let z = if z > 0.0 { z / repeat[k] } else { z * repeat[k] };
+            logits[id[k] as usize] = z - less[k];
+        }
+    }
+}
+
 /// See [`crate::ops::sample::sample`].
 pub fn sample(
     cpu: &Cpu,

@@ -4,7 +4,7 @@ use crate::device::cpu::softmax::{LANES, SPAN};
 use crate::device::gpu::{Arg, Gpu, Launch, holds};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
-use crate::ops::sample::Sampling;
+use crate::ops::sample::{Leans, Sampling};
 
 /// See [`crate::ops::sample::sample`].
 pub fn sample(
@@ -67,6 +67,35 @@ pub fn sample_mask(gpu: &Gpu, allowed: View, logits: ViewMut, vocab: usize) -> R
             Arg::I64(len as i64),
             Arg::I32(vocab as i32),
             Arg::I32(vocab.div_ceil(32) as i32),
+        ],
+    )
+}
+
+/// See [`crate::ops::sample::sample_lean`].
+pub fn sample_lean(gpu: &Gpu, leans: Leans, logits: ViewMut, vocab: usize) -> Result<()> {
+    let Leans { offsets, id, bias, repeat, less } = leans;
+    holds("sample_lean", DType::I32, &[("offsets", offsets.dtype()), ("id", id.dtype())])?;
+    let floats =
+        [("bias", bias.dtype()), ("repeat", repeat.dtype()), ("less", less.dtype()), ("logits", logits.dtype())];
+    holds("sample_lean", DType::F32, &floats)?;
+    let (n, k) = (offsets.len() - 1, id.len());
+    gpu.launch(
+        &Launch {
+            kernel: "sample_lean",
+            op: "sample_lean",
+            grid: [n as u32, 1, 1],
+            block: [128, 1, 1],
+            shared_bytes: 0,
+            shape: &format_args!("N={n} K={k}"),
+        },
+        &mut [
+            Arg::In(offsets),
+            Arg::In(id),
+            Arg::In(bias),
+            Arg::In(repeat),
+            Arg::In(less),
+            Arg::Out(logits),
+            Arg::I32(vocab as i32),
         ],
     )
 }

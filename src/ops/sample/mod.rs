@@ -54,6 +54,42 @@ pub fn sample_mask(dev: &Device, allowed: View, mut logits: ViewMut, vocab: usiz
     Ok(())
 }
 
+/// What logits are moved by, at the ids that each row names.
+#[derive(Clone, Copy)]
+pub struct Leans<'a> {
+    /// i32 `[N + 1]`: entries of row n from `offsets[n]` to `offsets[n + 1]`.
+    pub offsets: View<'a>,
+    /// i32 `[K]`, distinct within a row.
+    pub id: View<'a>,
+    /// f32 `[K]`, added.
+    pub bias: View<'a>,
+    /// f32 `[K]`: then what is above 0 is divided by it, what is not is multiplied; 1 changes nothing.
+    pub repeat: View<'a>,
+    /// f32 `[K]`, taken off at last.
+    pub less: View<'a>,
+}
+
+/// Moves the logits `[N, V]` of ids that a row names: biases, and penalties of ids that came before. What is drawn then is
+/// scored so, too. Row rule in N. Keskar et al. 2019, arXiv:1909.05858, section 4.1, for `repeat`.
+pub fn sample_lean(dev: &Device, leans: Leans, mut logits: ViewMut, vocab: usize) -> Result<()> {
+    let (n, k) = (leans.offsets.len().saturating_sub(1), leans.id.len());
+    want("sample_lean", "logits [N, V]", logits.len(), n * vocab)?;
+    for (rule, got) in
+        [("bias [K]", leans.bias.len()), ("repeat [K]", leans.repeat.len()), ("less [K]", leans.less.len())]
+    {
+        want("sample_lean", rule, got, k)?;
+    }
+    let _span = dev.op("sample_lean", || cost::sample_lean(n, k));
+    match dev {
+        Device::Cpu(_) => {
+            let entries = [leans.bias.host(), leans.repeat.host(), leans.less.host()];
+            cpu::sample_lean(leans.offsets.host(), leans.id.host(), entries, logits.host_mut(), vocab)
+        }
+        Device::Gpu(gpu) => gpu::sample_lean(gpu, leans, logits, vocab)?,
+    }
+    Ok(())
+}
+
 /// Draws token `[N]` i32 from logits `[N, V]` by inverse CDF with counter-based noise, and returns its logprob `[N]`
 /// under the whole softmax at this temperature (the policy's own distribution, also when truncated sampling chose it).
 /// Ids from `end` on stand for no token (V where all do): they are never drawn, and no filter sees them. logits are scaled in
@@ -110,6 +146,11 @@ pub mod cost {
     /// N rows of V logits, and a bit each.
     pub fn sample_mask(n: usize, v: usize) -> Cost {
         cost(0, 8 * n * v + 4 * n * v.div_ceil(32), "N V", [n, v, 0])
+    }
+
+    /// N rows with K entries in all: offset, id, three numbers, and a logit read and written.
+    pub fn sample_lean(n: usize, k: usize) -> Cost {
+        cost(3 * k, 24 * k + 4 * n, "N K", [n, k, 0])
     }
 
     /// N rows: token, id, two positions, seq, key's position read, all but token and seq written.

@@ -29,6 +29,17 @@ pub fn sample_mask(logits: &[f64], allowed: &[i32]) -> Vec<f64> {
     logits.iter().enumerate().map(|(id, z)| if may(id) { *z } else { f64::NEG_INFINITY }).collect()
 }
 
+/// The logits `[V]` of one row, moved at the ids of `entries` by `(id, bias, repeat, less)`; see
+/// [`crate::ops::sample::sample_lean`].
+pub fn sample_lean(logits: &[f64], entries: &[(usize, f64, f64, f64)]) -> Vec<f64> {
+    let mut moved = logits.to_vec();
+    for (id, bias, repeat, less) in entries {
+        let z = logits[*id] + bias;
+        moved[*id] = if z > 0.0 { z / repeat } else { z * repeat } - less;
+    }
+    moved
+}
+
 /// Probability of each token `[V]` of one row of logits, and its log-probability `[V]` under the whole softmax.
 ///
 /// Kept are the tokens that pass every filter: the k likeliest; the smallest set of likeliest ones whose probability

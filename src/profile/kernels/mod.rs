@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 47] = [
+pub const STEMS: [&str; 48] = [
     "adamw_step",
     "attn_bwd",
     "attn_decode",
@@ -56,6 +56,7 @@ pub const STEMS: [&str; 47] = [
     "route_topk_bwd",
     "route_topk_fwd",
     "sample",
+    "sample_lean",
     "sample_mask",
     "scale",
     "shapley_max",

@@ -12,7 +12,7 @@ use super::{Negotiator, record};
 use crate::generate::{How, Request};
 use crate::guide::hearing::Room;
 use crate::guide::{Guide, said};
-use crate::infer::Sampling;
+use crate::infer::{Lean, Sampling};
 use crate::negotiate::legal::Legal;
 use crate::negotiate::{Action, Episode, Side, money, protocol, reply};
 use crate::text::Transcript;
@@ -239,7 +239,13 @@ impl Table {
             return Ok(None);
         }
         let sampling = Sampling { temperature: self.settings.temperature, max_new_tokens: most, ..negotiator.sampling };
-        let how = How { sampling, ends: vec![negotiator.chat.end()], stops: vec![], seed: self.settings.seed };
+        let how = How {
+            sampling,
+            lean: Lean::default(),
+            ends: vec![negotiator.chat.end()],
+            stops: vec![],
+            seed: self.settings.seed,
+        };
         let label = self.kept.rounds.len() as u64 + 1;
         let request = Request { label, sample: 0, prompt: self.transcript.ids().to_vec() };
         Ok(Some((request, how, guide)))
