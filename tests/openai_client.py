@@ -1,5 +1,6 @@
 """openai_client.py URL: holds haggle serve to the official OpenAI Python client, unchanged. Prints `held` when all is so."""
 
+import json
 import sys
 
 import openai
@@ -42,6 +43,26 @@ assert [choice.index for choice in text.choices] == [0, 1] and len(text.choices[
 with client.chat.completions.create(model=model, messages=messages, seed=7, stream=True) as stream:
     next(iter(stream))  # and hang up
 
+# JSON of a schema.
+schema = {
+    "type": "object",
+    "properties": {"cents": {"type": "integer", "minimum": 100, "maximum": 999}, "done": {"type": "boolean"}},
+    "required": ["cents", "done"],
+    "additionalProperties": False,
+}
+formed = client.chat.completions.create(
+    model=model, messages=messages, seed=7, max_completion_tokens=64,
+    response_format={"type": "json_schema", "json_schema": {"name": "offer", "strict": True, "schema": schema}},
+)
+said = json.loads(formed.choices[0].message.content)
+assert 100 <= said["cents"] <= 999 and isinstance(said["done"], bool) and len(said) == 2, said
+
+# A bias that leaves one token.
+biased = client.chat.completions.create(
+    model=model, messages=messages, max_completion_tokens=3, logit_bias={"300": 100}, presence_penalty=0.5, logprobs=True
+)
+assert len({entry.token for entry in biased.choices[0].logprobs.content}) == 1, biased
+
 # Errors, by the client's own classes.
 def refused(kind, words, **more):
     asked = {"model": model, "messages": messages, **more}
@@ -54,9 +75,11 @@ def refused(kind, words, **more):
 
 
 refused(openai.NotFoundError, "there is no model", model="gpt-4")
-refused(openai.BadRequestError, "logit_bias", logit_bias={"3": 5})
+refused(openai.BadRequestError, "logit_bias", logit_bias={"3": 500})
 refused(openai.BadRequestError, "tempreature", extra_body={"tempreature": 1})
 refused(openai.BadRequestError, "leaves no room", messages=[{"role": "user", "content": "hi " * 3000}])
+unheld = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}}}
+refused(openai.BadRequestError, "uniqueItems", response_format=unheld)
 wrong = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="sk-wrong", max_retries=0)
 try:
     wrong.models.list()

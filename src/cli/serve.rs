@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
-use crate::guide::{Caps, Vocabulary};
+use crate::guide::{Caps, Schemas, Vocabulary};
 use crate::infer::{Engine, EngineConfig, Sampling};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::money::MAX_CENTS;
@@ -144,7 +144,8 @@ fn model(args: &ServeArgs, config: &Config, shape: &ModelConfig, seats: usize) -
     let (negotiator, products) = (negotiator(args, config, shape)?, products(config)?);
     let name = args.name.clone().or(folder).unwrap_or_else(|| name.into());
     let (context, vocab) = (shape.max_position_embeddings, shape.vocab_size);
-    Ok(Model { name, prompts, defaults, ends, context, vocab, seats, products, negotiator })
+    let schemas = Schemas::new(&prompts.tokenizer, vocab, &ends).map_err(|e| e.to_string().replace('\n', "; "));
+    Ok(Model { name, prompts, schemas, defaults, ends, context, vocab, seats, products, negotiator })
 }
 
 /// Some of the held-out products of the config, evenly spread, for the page.

@@ -8,9 +8,14 @@
 mod course;
 mod grammar;
 pub mod hearing;
+mod keywords;
+mod rule;
 pub mod said;
+mod schema;
 mod vocabulary;
 
 pub use course::{Course, Guide};
 pub use grammar::{Caps, Grammar, State};
+pub use rule::{Rule, Ruled};
+pub use schema::{Form, Schema, Schemas};
 pub use vocabulary::Vocabulary;

@@ -5,8 +5,10 @@ use super::fields::{Fields, kind};
 use super::refusal::Refusal;
 use crate::generate::How;
 use crate::generate::defaults::Own;
+use crate::guide::Rule;
+use crate::infer::Lean;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::hash::{BuildHasher, RandomState};
 
 /// Most answers to a prompt.
@@ -33,6 +35,8 @@ pub struct Asked {
     pub include_usage: bool,
     /// Tell ids beside text.
     pub token_ids: bool,
+    /// What an answer is held to.
+    pub rule: Option<Rule>,
 }
 
 impl Asked {
@@ -50,8 +54,9 @@ impl Asked {
         }
         let how = how(fields, model, likeliest)?;
         let token_ids = fields.flag("return_token_ids")?;
+        let rule = formed(fields, model)?;
         neutral(fields)?;
-        Ok(Asked { how, n, stream, include_usage, token_ids })
+        Ok(Asked { how, n, stream, include_usage, token_ids, rule })
     }
 }
 
@@ -105,7 +110,75 @@ fn how(fields: &mut Fields, model: &Model, likeliest: u64) -> Result<How, Refusa
     let mut stops = stops(fields)?;
     stops.extend(model.defaults.stops.iter().cloned());
     let seed = fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0u64));
-    Ok(How { sampling, lean: model.defaults.lean(), ends: model.ends.clone(), stops, seed })
+    let lean = lean(fields, model)?;
+    Ok(How { sampling, lean, ends: model.ends.clone(), stops, seed })
+}
+
+/// `response_format`: text, any JSON object, or JSON of a schema.
+fn formed(fields: &mut Fields, model: &Model) -> Result<Option<Rule>, Refusal> {
+    const NAME: &str = "response_format";
+    let refused = |what: String| Refusal::of_field(NAME, format!("`{NAME}`: {what}"));
+    let Some(format) = fields.object(NAME)? else { return Ok(None) };
+    let mut format = Fields::of(format);
+    let schema = match format.text("type")?.as_deref() {
+        Some("text") => None,
+        Some("json_object") => Some(Map::from_iter([("type".to_string(), json!("object"))])),
+        Some("json_schema") => Some(schema(&mut format)?),
+        _ => return Err(refused("want a `type`: text, json_object or json_schema".into())),
+    };
+    format.end()?;
+    let Some(schema) = schema else { return Ok(None) };
+    let schemas = model.schemas.as_ref().map_err(|why| refused(why.clone()).with_code("unsupported_field"))?;
+    let read = schemas.read(&schema).map_err(|what| refused(what).with_code("unsupported_schema"))?;
+    Ok(Some(Rule::Json(read)))
+}
+
+/// The schema of `{"type": "json_schema", "json_schema": {"name", "schema", "strict"}}`. It is enforced, strict or not.
+fn schema(format: &mut Fields) -> Result<Map<String, Value>, Refusal> {
+    let missing =
+        |name: &str| Refusal::of_field("response_format", format!("`response_format`: want an object `{name}`"));
+    let mut named = Fields::of(format.object("json_schema")?.ok_or_else(|| missing("json_schema"))?);
+    named.text("name")?;
+    named.text("description")?;
+    named.flag("strict")?;
+    let schema = named.object("schema")?.ok_or_else(|| missing("schema"))?;
+    named.end()?;
+    Ok(schema)
+}
+
+/// Biases and penalties.
+fn lean(fields: &mut Fields, model: &Model) -> Result<Lean, Refusal> {
+    let own = model.defaults.lean();
+    let mut penalty = |name: &str, plain: f32, low: f32| {
+        let x = fields.float(name)?.unwrap_or(plain);
+        let what = || format!("`{name}` must be {low} to 2, is {x}");
+        if (low..=2.0).contains(&x) { Ok(x) } else { Err(Refusal::of_field(name, what())) }
+    };
+    let (presence, frequency) = (penalty("presence_penalty", 0.0, -2.0)?, penalty("frequency_penalty", 0.0, -2.0)?);
+    let repetition = fields.float("repetition_penalty")?.unwrap_or(own.repetition);
+    let lean = Lean { bias: biases(fields)?, presence, frequency, repetition };
+    lean.check(model.vocab).map_err(|e| {
+        let what = e.to_string().replace('\n', "; ");
+        Refusal::of_field(what.split(' ').next().unwrap_or_default(), what.clone())
+    })?;
+    Ok(lean)
+}
+
+/// `logit_bias`: what is added to the logits of tokens, by id.
+fn biases(fields: &mut Fields) -> Result<Vec<(i32, f32)>, Refusal> {
+    const NAME: &str = "logit_bias";
+    let each = |(id, by): (&String, &Value)| {
+        let read = id.parse::<i32>().ok().zip(by.as_f64().filter(|by| (-100.0..=100.0).contains(by)));
+        let what = || format!("`{NAME}` wants token ids with -100 to 100 each, holds {id}: {by}");
+        read.map(|(id, by)| (id, by as f32)).ok_or_else(|| Refusal::of_field(NAME, what()))
+    };
+    let all = fields.object(NAME)?.unwrap_or_default();
+    let mut read = all.iter().map(each).collect::<Result<Vec<_>, _>>()?;
+    read.sort_by_key(|(id, _)| *id);
+    match read.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(Refusal::of_field(NAME, format!("`{NAME}` names token {} twice", pair[0].0))),
+        None => Ok(read),
+    }
 }
 
 /// `top_k`, where -1 is all, as other servers have it.
@@ -148,10 +221,6 @@ fn neutral(fields: &mut Fields) -> Result<(), Refusal> {
         fields.take(name);
     }
     for (name, plain) in [
-        ("frequency_penalty", json!(0)),
-        ("presence_penalty", json!(0)),
-        ("repetition_penalty", json!(1)),
-        ("logit_bias", json!({})),
         ("store", json!(false)),
         ("prompt_logprobs", json!(0)),
         ("ignore_eos", json!(false)),
@@ -160,7 +229,6 @@ fn neutral(fields: &mut Fields) -> Result<(), Refusal> {
     ] {
         fields.neutral(name, &[plain])?;
     }
-    fields.neutral("response_format", &[json!({"type": "text"})])?;
     fields.neutral("modalities", &[json!(["text"])])?;
     fields.neutral("service_tier", &[json!("auto"), json!("default")])
 }

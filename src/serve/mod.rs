@@ -27,6 +27,7 @@ pub use progress::Progress;
 pub use worker::{Bench, work};
 
 use crate::generate::Defaults;
+use crate::guide::Schemas;
 use crate::text::Prompts;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -49,6 +50,8 @@ pub struct Model {
     pub seats: usize,
     /// What the page offers to bargain over, as JSON: both sides' numbers too, for whoever plays one of them.
     pub products: serde_json::Value,
+    /// What holds answers to schemas, or why it cannot.
+    pub schemas: Result<Schemas, String>,
     /// What negotiates, or why it cannot.
     pub negotiator: Result<deal::Negotiator, String>,
 }

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::worker::{Order, Token};
 use super::{Model, Shared};
 use crate::generate::{How, Request};
-use crate::guide::Guide;
+use crate::guide::Rule;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -119,7 +119,7 @@ async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
     };
     let requests = prompts.iter().cloned().enumerate().flat_map(each).collect();
     let (stream, n) = (asked.stream, asked.n as usize);
-    let news = give(&shared, requests, asked.how, None)?;
+    let news = give(&shared, requests, asked.how, asked.rule)?;
     let head = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
     let id = format!("{head}-{:016x}", RandomState::new().hash_one(0u64));
     let scribe = Scribe::new(shared.model.clone(), told, id, prompts, n);
@@ -134,14 +134,14 @@ pub fn give(
     shared: &Shared,
     requests: Vec<Request>,
     how: How,
-    guide: Option<Guide>,
+    rule: Option<Rule>,
 ) -> Result<UnboundedReceiver<Result<Token, Refusal>>, Refusal> {
     if let Some(trouble) = shared.progress.trouble() {
         return Err(Refusal::of_trouble(trouble));
     }
     let (news, heard) = unbounded_channel();
     let asked = Instant::now();
-    let order = Order { requests, how, guide, news, asked, deadline: asked + shared.limits.timeout };
+    let order = Order { requests, how, rule, news, asked, deadline: asked + shared.limits.timeout };
     // Counted before it is taken in.
     shared.progress.waiting.fetch_add(1, Ordering::Relaxed);
     shared.orders.try_send(order).map_err(|e| {

@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::refusal::Refusal;
 use crate::error::{Error, Result};
 use crate::generate::{Answering, Finish, How, Request};
-use crate::guide::{Course, Guide};
+use crate::guide::{Rule, Ruled};
 use crate::infer::Engine;
 use crate::model::Weights;
 use crate::text::Tokenizer;
@@ -53,7 +53,7 @@ pub struct Order {
     /// How they are drawn.
     pub how: How,
     /// What may be said, where that is bound.
-    pub guide: Option<Guide>,
+    pub rule: Option<Rule>,
     /// Where they go; once nobody listens they are given up.
     pub news: News,
     /// When they were asked for.
@@ -73,7 +73,7 @@ struct Live<'a> {
     order: Arc<Order>,
     choice: usize,
     answering: Answering<'a>,
-    course: Option<Course>,
+    ruled: Option<Ruled>,
     /// When its last token came.
     last: Option<Instant>,
 }
@@ -147,13 +147,14 @@ impl<'a> Bench<'a> {
 
     fn begun(&mut self, order: Arc<Order>, choice: usize) -> Result<Live<'a>> {
         let answering = Answering::begin(&mut self.engine, self.tokenizer, &order.requests[choice], &order.how)?;
-        let mut course = order.guide.as_ref().map(Guide::begin);
-        if let Some(Err(e)) = course.as_mut().map(|course| answering.allow(&mut self.engine, course.allowed())) {
+        let mut ruled = order.rule.as_ref().map(Rule::begin);
+        let bound = ruled.as_mut().map(|ruled| answering.allow(&mut self.engine, ruled.allowed()?));
+        if let Some(Err(e)) = bound {
             answering.release(&mut self.engine);
             return Err(e);
         }
         self.metrics.began(order.requests[choice].prompt.len());
-        Ok(Live { order, choice, answering, course, last: None })
+        Ok(Live { order, choice, answering, ruled, last: None })
     }
 
     /// Gives up answers that nobody waits for.
@@ -249,11 +250,11 @@ fn told(engine: &mut Engine, tokenizer: &Tokenizer, metrics: &Metrics, one: &mut
 
 /// Binds an answer's next token, where its order is bound.
 fn guided(engine: &mut Engine, tokenizer: &Tokenizer, one: &mut Live, id: i32) -> Result<()> {
-    let Some(course) = &mut one.course else { return Ok(()) };
-    if !course.take(tokenizer, id) {
+    let Some(ruled) = &mut one.ruled else { return Ok(()) };
+    if !ruled.take(tokenizer, id) {
         return Err(Error::data("model", format!("drew token {id}, which its mask forbids: a bug in haggle")));
     }
-    one.answering.allow(engine, course.allowed())
+    one.answering.allow(engine, ruled.allowed()?)
 }
 
 /// True when nobody waits for an order any more; who does, and has waited too long, is told.

@@ -63,16 +63,41 @@ impl Server {
         Server::spawned(dir, args, log.into())
     }
 
+    /// The same, started by another program that is given its command line.
+    pub fn start_under(dir: &Path, wrapper: &[&str], args: &[&str]) -> Server {
+        Server::launched(dir, wrapper, args, Stdio::inherit()).unwrap_or_else(|line| panic!("{line:?}"))
+    }
+
+    /// The same, where it starts.
+    pub fn try_start(dir: &Path, args: &[&str]) -> Option<Server> {
+        Server::launched(dir, &[], args, Stdio::null()).ok()
+    }
+
     fn spawned(dir: &Path, args: &[&str], stderr: Stdio) -> Server {
+        Server::launched(dir, &[], args, stderr).unwrap_or_else(|line| panic!("{line:?}"))
+    }
+
+    /// The server, or what it said instead of its address.
+    fn launched(dir: &Path, wrapper: &[&str], args: &[&str], stderr: Stdio) -> Result<Server, String> {
         let own = ["serve", "--port", "0", "--device", "cpu", "--threads", "1"];
-        let mut command = Command::new(crate::cli_common::binary());
+        let binary = crate::cli_common::binary();
+        let mut command = Command::new(wrapper.first().map_or(binary.as_os_str(), std::ffi::OsStr::new));
+        if let [_, rest @ ..] = wrapper {
+            command.args(rest).arg(&binary);
+        }
         command.args(own).args(args).current_dir(dir);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().rsplit(' ').next().unwrap_or_default().to_string();
-        assert!(line.starts_with("serving ") && url.starts_with("http://127.0.0.1:"), "{line:?}");
-        Server { child, own: None, url }
+        let server = Server { child, own: None, url };
+        let serves = line.starts_with("serving ") && server.url.starts_with("http://127.0.0.1:");
+        if serves { Ok(server) } else { Err(line) }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.
