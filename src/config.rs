@@ -48,6 +48,8 @@ pub struct Config {
     pub grpo: GrpoConfig,
     /// How the training pass is run.
     pub train: TrainConfig,
+    /// How sums are taken, and over what.
+    pub dist: DistConfig,
     /// What a reply is: the game's, or a set of candidates.
     pub task: TaskConfig,
     /// How rewards become advantages.
@@ -179,6 +181,13 @@ pub struct TrainConfig {
     pub share_prefix: bool,
     /// `none`, or `layers`: what a forward does not keep for the backward.
     pub checkpoint: String,
+}
+
+/// How sums are taken, and over what.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DistConfig {
+    /// Lanes that a step's groups are dealt into, and its gradient is summed in.
+    pub lanes: usize,
 }
 
 /// What a reply is.

@@ -15,6 +15,7 @@ pub mod config;
 pub mod credit;
 pub mod device;
 pub mod disk;
+pub mod dist;
 pub mod embedded;
 pub mod error;
 pub mod eval;

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("noise disk", "numbers from a counter; whole files or none"),
     ("device", "memory, threads, streams, launches: knows no op"),
     ("ops", "what is computed on a device: knows no model"),
+    ("dist", "who adds what, in which order: knows no model"),
     ("text", "tokens and templates: knows no model and no game"),
     ("model", "weights, and the two lists of ops"),
     ("infer", "pages, batching, sampling over a model"),

@@ -121,6 +121,7 @@ impl Config {
             ("rollout", self.rollout.fields()),
             ("grpo", self.grpo.fields()),
             ("train", self.train.fields()),
+            ("dist", self.dist.fields()),
             ("task", self.task.fields()),
             ("credit", self.credit.fields()),
             ("loss", self.loss.fields()),
@@ -320,6 +321,17 @@ impl TrainConfig {
     }
 }
 
+impl DistConfig {
+    fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![field(
+            "lanes",
+            "lanes",
+            "A step's groups are dealt into these, and their gradients are summed in a fixed tree.",
+            Count(&mut self.lanes, 1),
+        )]
+    }
+}
+
 impl OptimConfig {
     fn fields(&mut self) -> Vec<Field<'_>> {
         vec![
@@ -443,6 +455,7 @@ impl Default for Config {
                 micro_batch_tokens: 8192,
             },
             train: TrainConfig { share_prefix: true, checkpoint: "none".into() },
+            dist: DistConfig { lanes: 1 },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

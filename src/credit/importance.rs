@@ -105,6 +105,14 @@ impl Histogram {
         self.not_one += u64::from(weight != 1.0);
     }
 
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Histogram) {
+        self.ratios.iter_mut().zip(other.ratios).for_each(|(mine, theirs)| *mine += theirs);
+        self.weights += other.weights;
+        self.bounded += other.bounded;
+        self.not_one += other.not_one;
+    }
+
     /// Tokens counted.
     pub fn tokens(&self) -> u64 {
         self.ratios.iter().sum()

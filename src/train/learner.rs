@@ -2,20 +2,23 @@
 //!
 //! The one idea: every buffer is sized once, so an update allocates nothing on the device however the batch is cut.
 //! Episodes are packed into micro-batches by a token budget, the prompt of a group once; the weight of a token is one over
-//! all trained tokens of the update (token mean), so the cut changes nothing but the order of sums.
+//! all trained tokens of the update (token mean), so the cut changes nothing but the order of sums. That order is one of the
+//! batch alone: see [`crate::dist::lanes`].
 
 pub use super::learning::Learning;
 pub use super::samples::Sample;
 use crate::credit::importance::{Correction, Histogram, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
+use crate::dist::lanes;
 use crate::error::Result;
 use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops;
 use crate::ops::loss::POLICY_SUMS;
 use crate::text::Transcript;
 
+use super::dealt::{Dealt, Tally, fold};
 use super::optimizer::{Optimizer, Part, Update};
-use super::samples::{Placed, micro_batches, shares, sorted};
+use super::samples::{Placed, micro_batches, shares};
 use std::time::Instant;
 
 /// What a batch of updates did.
@@ -62,7 +65,8 @@ pub struct Learner {
     pub weights: Weights,
     /// Their optimizer.
     pub optimizer: Optimizer,
-    grads: Buffer,
+    /// The gradients that the tree of lanes holds at a time.
+    grads: Vec<Buffer>,
     acts: Activations,
     batch: PackedBatch,
     tokens: TokenBuffers,
@@ -116,7 +120,9 @@ impl Learner {
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
-        let grads = plan.f32("gradients", "weights", weights.n_trained())?;
+        let name = |i: usize| if i == 0 { "weights".into() } else { format!("weights, branch {i} of the lanes") };
+        let grads = (0..lanes::held(how.lanes)).map(|i| plan.f32("gradients", name(i), weights.n_trained()));
+        let grads = grads.collect::<Result<_>>()?;
         let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
         let batch = PackedBatch::planned(plan, &c, n, n)?;
         let mut b = |name: &str, len| plan.f32("loss", name, len);
@@ -155,18 +161,14 @@ impl Learner {
         let mut learned = Learned::default();
         self.expert_load.fill(0);
         let shares = shares(samples.len(), self.how.updates);
-        let checked: Vec<(usize, Vec<Sample>)> =
-            shares.iter().map(|s| (s.len(), sorted(&samples[s.clone()]))).collect();
-        for (_, share) in checked.iter().skip(1) {
+        let dealt: Vec<Dealt> = shares.iter().map(|s| Dealt::of(&samples[s.clone()], &self.how)).collect();
+        for share in dealt.iter().skip(1) {
             // Later shares are compared now, before the first update moves the weights.
-            for micro in self.cut(share) {
-                self.pack(&micro, Share { sequences: 1, trained: 1 })?;
-                self.forward(None, &mut learned)?;
-                self.compare(&mut learned)?;
-            }
+            let tallies = share.lanes.iter().map(|lane| self.compared(lane)).collect::<Result<Vec<_>>>()?;
+            fold(&tallies, &mut learned, &mut self.expert_load);
         }
-        for (i, (sequences, share)) in checked.iter().enumerate() {
-            self.update(share, *sequences, reference, i == 0, &mut learned)?;
+        for (i, share) in dealt.iter().enumerate() {
+            self.update(share, reference, i == 0, &mut learned)?;
         }
         let applied = learned.applied.max(1) as f32;
         learned.grad_norm /= applied;
@@ -176,46 +178,72 @@ impl Learner {
         Ok(learned)
     }
 
-    /// One optimizer update on one share of the batch, of `sequences` episodes in all.
-    fn update(
-        &mut self,
-        share: &[Sample],
-        sequences: usize,
-        reference: Option<&Weights>,
-        first: bool,
-        learned: &mut Learned,
-    ) -> Result<()> {
-        let trained: usize = share.iter().map(Sample::n_trained).sum();
-        if trained == 0 {
+    /// A lane compared with its rollout, nothing learned.
+    fn compared(&mut self, lane: &[Vec<Placed>]) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for micro in lane {
+            self.pack(micro, Share { sequences: 1, trained: 1 })?;
+            self.forward(None, &mut tally)?;
+            self.compare(&mut tally)?;
+        }
+        Ok(tally)
+    }
+
+    /// One optimizer update on one share of the batch.
+    fn update(&mut self, share: &Dealt, reference: Option<&Weights>, first: bool, learned: &mut Learned) -> Result<()> {
+        if share.trained == 0 {
             return Ok(());
         }
-        let cut = self.cut(share);
-        let tokens: usize = cut.iter().flatten().map(Placed::rows).sum();
-        ops::embed::fill(&self.dev, self.grads.view_mut(), 0.0)?;
-        let mut sums = [0f32; POLICY_SUMS.len()];
-        for micro in &cut {
-            let counted = alloc::count();
-            self.pack(micro, Share { sequences, trained })?;
-            self.forward(reference, learned)?;
-            if first {
-                self.compare(learned)?;
+        let (mut tallies, mut held) = (Vec::new(), 0);
+        for (i, lane) in share.lanes.iter().enumerate() {
+            tallies.push(self.lane(lane, share, held, reference, first)?);
+            held += 1;
+            for _ in 0..lanes::merges(i, share.lanes.len()) {
+                held -= 1;
+                let (left, right) = self.grads.split_at_mut(held);
+                ops::embed::add(&self.dev, right[0].view(), left[held - 1].view_mut())?;
             }
-            self.correct(learned)?;
-            self.acts.balance = self.how.balance * self.batch.n_tokens() as f32 / tokens as f32;
-            self.backward(&mut sums, learned)?;
+        }
+        let sums = fold(&tallies, learned, &mut self.expert_load);
+        learned.trained_tok += share.trained;
+        self.step(sums[0], learned)
+    }
+
+    /// The gradient of a lane, into the buffer `at`: its micro-batches added in order.
+    fn lane(
+        &mut self,
+        lane: &[Vec<Placed>],
+        share: &Dealt,
+        at: usize,
+        reference: Option<&Weights>,
+        first: bool,
+    ) -> Result<Tally> {
+        ops::embed::fill(&self.dev, self.grads[at].view_mut(), 0.0)?;
+        let mut tally = Tally::new(self.expert_load.len());
+        for micro in lane {
+            let counted = alloc::count();
+            self.pack(micro, Share { sequences: share.sequences, trained: share.trained })?;
+            self.forward(reference, &mut tally)?;
+            if first {
+                self.compare(&mut tally)?;
+            }
+            self.correct(&mut tally)?;
+            self.acts.balance = self.how.balance * self.batch.n_tokens() as f32 / share.rows as f32;
+            self.backward(at, &mut tally)?;
             debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
             self.warm = true;
-            learned.packed_tok += self.batch.n_tokens();
-            learned.shared_tok += micro.iter().map(|placed| placed.shared).sum::<usize>();
+            tally.packed_tok += self.batch.n_tokens();
+            tally.shared_tok += micro.iter().map(|placed| placed.shared).sum::<usize>();
         }
-        learned.trained_tok += trained;
-        for (i, (total, sum)) in learned.sums.iter_mut().zip(sums).enumerate() {
-            *total = if i + 1 == POLICY_SUMS.len() { total.max(sum) } else { *total + sum };
-        }
+        Ok(tally)
+    }
+
+    /// The optimizer's step on the summed gradient.
+    fn step(&mut self, loss: f32, learned: &mut Learned) -> Result<()> {
         let start = Instant::now();
         let w = &mut self.weights;
         let version = w.version;
-        match self.optimizer.update(&self.dev, w.data_mut(), self.grads.view(), sums[0])? {
+        match self.optimizer.update(&self.dev, w.data_mut(), self.grads[0].view(), loss)? {
             Update::Applied { grad_norm, lr } => {
                 w.pack(&self.dev)?;
                 learned.applied += 1;
@@ -230,11 +258,6 @@ impl Learner {
         }
         learned.optimizer_s += start.elapsed().as_secs_f64();
         Ok(())
-    }
-
-    /// The micro-batches of these episodes.
-    fn cut<'a>(&self, samples: &[Sample<'a>]) -> Vec<Vec<Placed<'a>>> {
-        micro_batches(samples, self.how.micro_batch_tok, self.how.share_prefix)
     }
 
     /// Writes a micro-batch to the device.
@@ -274,7 +297,7 @@ impl Learner {
     }
 
     /// Logprobs of the packed episodes under the weights, and before that under the reference when there is one.
-    fn forward(&mut self, reference: Option<&Weights>, learned: &mut Learned) -> Result<()> {
+    fn forward(&mut self, reference: Option<&Weights>, tally: &mut Tally) -> Result<()> {
         let _phase = self.dev.phase("forward");
         let start = Instant::now();
         let m = self.batch.n_loss();
@@ -283,27 +306,19 @@ impl Learner {
             ops::embed::copy(&self.dev, self.acts.logprob(), self.tokens.reference.at_mut(0..m))?;
         }
         model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
-        learned.forward_s += start.elapsed().as_secs_f64();
+        tally.forward_s += start.elapsed().as_secs_f64();
         Ok(())
     }
 
     /// Compares the forward's logprobs with those of the rollout.
-    fn compare(&mut self, learned: &mut Learned) -> Result<()> {
+    fn compare(&mut self, tally: &mut Tally) -> Result<()> {
         self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;
-        for (a, b) in self.host.logprob.iter().zip(&self.host.old) {
-            let difference = (a - b).abs();
-            learned.compared_tok[0] += 1;
-            learned.compared_tok[1] += usize::from(a.to_bits() == b.to_bits());
-            // A NaN must not pass for equal.
-            if difference.is_nan() || difference > learned.logprob_max_abs_diff {
-                learned.logprob_max_abs_diff = difference;
-            }
-        }
+        self.host.logprob.iter().zip(&self.host.old).for_each(|(a, b)| tally.compare(*a, *b));
         Ok(())
     }
 
     /// Puts the sequence ratio or the importance weights where the loss reads them; nothing in plain GRPO.
-    fn correct(&mut self, learned: &mut Learned) -> Result<()> {
+    fn correct(&mut self, tally: &mut Tally) -> Result<()> {
         let (correction, level) = self.how.importance;
         if correction == Correction::None && !self.how.sequence_ratio {
             return Ok(());
@@ -318,7 +333,7 @@ impl Learner {
             if correction == Correction::None {
                 sequence_ratio(now, sampled, &mut host.stand_in[at]);
             } else {
-                correct(now, sampled, correction, level, &mut host.weight[at.clone()], &mut learned.importance);
+                correct(now, sampled, correction, level, &mut host.weight[at.clone()], &mut tally.importance);
                 host.stand_in[at].copy_from_slice(now);
             }
             start += own;
@@ -354,8 +369,8 @@ impl Learner {
         Ok(speaks.into_iter().map(|speaks| if speaks { found.next().unwrap_or_default() } else { vec![] }).collect())
     }
 
-    /// Loss and gradients of the packed episodes; adds to `grads` and `sums`.
-    fn backward(&mut self, sums: &mut [f32; POLICY_SUMS.len()], learned: &mut Learned) -> Result<()> {
+    /// Loss and gradients of the packed episodes; adds to the gradient `at` and to the lane's tally.
+    fn backward(&mut self, at: usize, tally: &mut Tally) -> Result<()> {
         let _phase = self.dev.phase("backward");
         let start = Instant::now();
         let (m, t) = (self.batch.n_loss(), &mut self.tokens);
@@ -379,16 +394,14 @@ impl Learner {
             &mut self.acts,
             t.dlogprob.at(0..m),
             t.dentropy.at(0..m),
-            &mut self.grads,
+            &mut self.grads[at],
             1.0 / self.how.temperature,
         )?;
-        self.acts.add_expert_load(&self.dev, &mut self.host.expert_counts, &mut self.expert_load)?;
+        self.acts.add_expert_load(&self.dev, &mut self.host.expert_counts, &mut tally.expert_load)?;
         let mut micro = [0f32; POLICY_SUMS.len()];
         self.dev.read(t.sums.view(), &mut micro)?;
-        for (i, (total, sum)) in sums.iter_mut().zip(micro).enumerate() {
-            *total = if i + 1 == POLICY_SUMS.len() { total.max(sum) } else { *total + sum };
-        }
-        learned.backward_s += start.elapsed().as_secs_f64();
+        tally.add_sums(&micro);
+        tally.backward_s += start.elapsed().as_secs_f64();
         Ok(())
     }
 }

@@ -28,6 +28,8 @@ pub struct Learning {
     pub temperature: f32,
     /// Optimizer updates a batch.
     pub updates: usize,
+    /// Lanes that an update's gradient is summed in; see [`crate::dist::lanes`].
+    pub lanes: usize,
     /// Weight of each layer's load-balancing loss, the mean over tokens; of models with experts.
     pub balance: f32,
 }
@@ -58,6 +60,7 @@ impl Learning {
             ),
             temperature: setup.config.rollout.temperature,
             updates: g.optimizer_steps_per_batch,
+            lanes: setup.config.dist.lanes,
             balance: l.balance,
         }
     }
@@ -83,6 +86,7 @@ impl Default for Learning {
             importance: (Correction::None, Level::Token),
             temperature: 1.0,
             updates: 1,
+            lanes: 1,
             balance: 0.0,
         }
     }

@@ -1,5 +1,6 @@
 //! The algorithm: a step of GRPO, the learner, its optimizer. It knows no task.
 
+mod dealt;
 pub mod learner;
 pub mod learning;
 pub mod optimizer;

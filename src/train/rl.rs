@@ -158,7 +158,8 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
         base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
     }
     let (micro_batch_tok, checkpoint) = (config.grpo.micro_batch_tokens, config.checkpoint());
-    let how = Learning { micro_batch_tok, checkpoint, ..Learning::default() };
+    let lanes = config.dist.lanes;
+    let how = Learning { micro_batch_tok, checkpoint, lanes, ..Learning::default() };
     let hyper = Hyper { moments: moments(config), ..Hyper::default() };
     Trainer::planned(plan, config, (&base, seller), hyper, how).map(drop)
 }

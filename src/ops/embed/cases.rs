@@ -1,6 +1,6 @@
 //! Cases of the embedding and of moves: one of everything, ids that come often, a table of either number type.
 
-use super::{copy, cost, embed_bwd, embed_fwd, embed_order_len, fill, oracle, scale};
+use super::{add, copy, cost, embed_bwd, embed_fwd, embed_order_len, fill, oracle, scale};
 use crate::device::DType;
 use crate::error::Result;
 use crate::ops::case::{EXACT, Floor, Stage, sum};
@@ -26,7 +26,19 @@ pub fn all(s: &mut Stage) -> Result<()> {
     }
     for n in s.shapes(&[777], &[1, 30_000], |m| vec![16 * m.width]) {
         scaled(s, n)?;
+        added(s, n)?;
     }
+    Ok(())
+}
+
+/// Gradients are added in f32, whatever the model computes in.
+fn added(s: &mut Stage, n: usize) -> Result<()> {
+    if !s.wants(&["add"]) {
+        return Ok(());
+    }
+    let (x, mut y) = (s.input_as(n, DType::F32)?, s.input_as(n, DType::F32)?);
+    s.call("add", "", cost::add(n), |dev| add(dev, x.buffer.view(), y.buffer.view_mut()))?;
+    s.holds("y", &y.buffer, [FLOOR_SCALED[0]; 2], || oracle::add(&x.values, &y.values));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Launches of the embedding kernels, and of fill, copy and scale.
+//! Launches of the embedding kernels, and of fill, copy, scale and add.
 
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::{DType, View, ViewMut};
@@ -117,6 +117,13 @@ pub fn scale(gpu: &Gpu, x: View, y: ViewMut, factor: f32) -> Result<()> {
         },
     };
     each_element(gpu, kernel, "scale", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::F32(factor)])
+}
+
+/// See [`crate::ops::embed::add`].
+pub fn add(gpu: &Gpu, x: View, y: ViewMut) -> Result<()> {
+    let n = x.len();
+    holds("add", DType::F32, &[("x", x.dtype()), ("y", y.dtype())])?;
+    each_element(gpu, "add_f32", "add", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)])
 }
 
 /// A thread an element.

@@ -86,6 +86,17 @@ pub fn scale(dev: &Device, x: View, mut y: ViewMut, factor: f32) -> Result<()> {
     Ok(())
 }
 
+/// `y += x`; both of one length, f32.
+pub fn add(dev: &Device, x: View, mut y: ViewMut) -> Result<()> {
+    want("add", "y [N]", y.len(), x.len())?;
+    let _span = dev.op("add", || cost::add(x.len()));
+    match dev {
+        Device::Cpu(_) => y.host_mut::<f32>().iter_mut().zip(x.host::<f32>()).for_each(|(y, x)| *y += x),
+        Device::Gpu(gpu) => gpu::add(gpu, x, y)?,
+    }
+    Ok(())
+}
+
 /// What the ops must do at least: the `Cost` lines of their kernels, in code; how they count: [`crate::ops::cost`].
 pub mod cost {
     use crate::device::DType;
@@ -110,6 +121,11 @@ pub mod cost {
     /// Multiplies N elements.
     pub fn scale(n: usize, x: DType, y: DType) -> Cost {
         cost(n, n * (x.size() + y.size()), "N", [n, 0, 0])
+    }
+
+    /// Adds N elements of f32.
+    pub fn add(n: usize) -> Cost {
+        cost(n, 12 * n, "N", [n, 0, 0])
     }
 
     /// Reads and writes N elements.

@@ -14,6 +14,11 @@ pub fn embed_bwd(ids: &[i32], dx: &[f64], vocab: usize, dim: usize) -> Vec<f64> 
     dtable
 }
 
+/// Returns y `[N]`; see [`crate::ops::embed::add`].
+pub fn add(x: &[f64], y: &[f64]) -> Vec<f64> {
+    x.iter().zip(y).map(|(x, y)| y + x).collect()
+}
+
 /// Returns y `[N]`; see [`crate::ops::embed::scale`].
 pub fn scale(x: &[f64], factor: f64) -> Vec<f64> {
     x.iter().map(|x| factor * x).collect()

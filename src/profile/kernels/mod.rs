@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 /// The stems that are timed.
 pub const STEMS: [&str; 48] = [
     "adamw_step",
+    "add",
     "attn_bwd",
     "attn_decode",
     "attn_fwd",

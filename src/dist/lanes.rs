@@ -1,0 +1,101 @@
+//! Lanes: who adds what, and in which order sums are taken.
+//!
+//! The one idea: a tree of halves. Of `n = odd * 2^k` lanes each run of `2^k` is summed in a binary tree and the runs are added
+//! in order. A rank that holds a power of two of them, one whole branch, sums it alone; what is left is the tree of the
+//! branches. So `n` lanes give the same bits on every number of ranks that [`divides`] them.
+
+use std::cmp::Reverse;
+
+/// The lane of each load, by a rule of the loads alone: the heaviest first (of equals the first), each to the lane that has
+/// the least so far (of equals the first).
+pub fn deal(loads: &[usize], lanes: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..loads.len()).collect();
+    order.sort_by_key(|i| Reverse(loads[*i]));
+    let (mut sums, mut dealt) = (vec![0; lanes.max(1)], vec![0; loads.len()]);
+    for i in order {
+        let least = (0..sums.len()).min_by_key(|lane| sums[*lane]).unwrap_or(0);
+        dealt[i] = least;
+        sums[least] += loads[i];
+    }
+    dealt
+}
+
+/// How often the last two of the sums held are added once the `i`-th of `n` leaves is among them: the whole tree.
+pub fn merges(i: usize, n: usize) -> usize {
+    let run = 1 << n.trailing_zeros();
+    let halves = (i % run + 1).trailing_zeros() as usize;
+    // A whole run is added to those before it.
+    halves + usize::from((i + 1).is_multiple_of(run) && i >= run)
+}
+
+/// The most sums that are held at a time while `n` leaves are summed.
+pub fn held(n: usize) -> usize {
+    let (mut now, mut most) = (0, 1);
+    for i in 0..n {
+        now += 1;
+        most = most.max(now);
+        now -= merges(i, n);
+    }
+    most
+}
+
+/// True where each of `ranks` holds a whole branch of the tree of `lanes`.
+pub fn divides(ranks: usize, lanes: usize) -> bool {
+    let each = lanes / ranks.max(1);
+    ranks == 1 || ranks > 1 && lanes.is_multiple_of(ranks) && each.is_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tree as text, of the leaves from `first`.
+    fn tree(leaves: &[String]) -> String {
+        let mut sums: Vec<String> = vec![];
+        for (i, leaf) in leaves.iter().enumerate() {
+            sums.push(leaf.clone());
+            assert!(sums.len() <= held(leaves.len()));
+            for _ in 0..merges(i, leaves.len()) {
+                let (b, a) = (sums.pop().unwrap(), sums.pop().unwrap());
+                sums.push(format!("({a}+{b})"));
+            }
+        }
+        assert_eq!(sums.len(), 1, "one sum is left");
+        sums.remove(0)
+    }
+
+    fn leaves(n: usize) -> Vec<String> {
+        (0..n).map(|i| i.to_string()).collect()
+    }
+
+    #[test]
+    fn the_tree_is_one_of_halves_and_odd_runs_are_added_in_order() {
+        assert_eq!(tree(&leaves(1)), "0");
+        assert_eq!(tree(&leaves(4)), "((0+1)+(2+3))");
+        assert_eq!(tree(&leaves(3)), "((0+1)+2)");
+        assert_eq!(tree(&leaves(6)), "(((0+1)+(2+3))+(4+5))");
+        assert_eq!([1, 2, 4, 8, 3].map(held), [1, 2, 3, 4, 2]);
+    }
+
+    #[test]
+    fn any_ranks_that_divide_the_lanes_sum_the_same_tree() {
+        for lanes in 1..=24 {
+            let whole = tree(&leaves(lanes));
+            let able: Vec<usize> = (1..=lanes).filter(|ranks| divides(*ranks, lanes)).collect();
+            assert!(able.contains(&1) && able.contains(&lanes), "{lanes}: {able:?}");
+            for ranks in able {
+                let branches: Vec<String> = leaves(lanes).chunks(lanes / ranks).map(tree).collect();
+                assert_eq!(tree(&branches), whole, "{lanes} lanes on {ranks} ranks");
+            }
+        }
+        assert!(!divides(2, 6) && !divides(4, 6) && !divides(16, 8) && divides(3, 6));
+    }
+
+    #[test]
+    fn the_heaviest_goes_to_the_lane_that_has_the_least() {
+        assert_eq!(deal(&[1, 9, 4, 4, 2], 2), [1, 0, 1, 1, 0]);
+        assert_eq!(deal(&[5, 5, 5], 8), [0, 1, 2]);
+        assert_eq!(deal(&[3, 2, 1], 1), [0; 3]);
+        assert_eq!(deal(&[], 4), [0; 0]);
+    }
+}
