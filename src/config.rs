@@ -8,6 +8,7 @@ mod check;
 mod credit;
 mod fields;
 mod lora;
+pub mod mix;
 pub mod paths;
 mod print;
 mod read;
@@ -149,6 +150,10 @@ pub struct RolloutConfig {
     pub seller_temperature: f32,
     /// Tokens a reply may have; a longer one is malformed.
     pub max_reply_tokens: usize,
+    /// The sellers that training meets, by weight.
+    pub sellers: String,
+    /// Guide the buyer's replies: their form, and what is legal now.
+    pub constrain: bool,
 }
 
 /// Credit and loss.
@@ -346,8 +351,10 @@ pub struct EvalConfig {
     pub products: usize,
     /// Buyer models drop tokens below this share of the likeliest one's probability.
     pub min_p: f32,
-    /// The counterparty.
+    /// The counterparties.
     pub seller: String,
+    /// `test`, `train` or `all`: which products it is played over.
+    pub split: String,
 }
 
 /// The run directory.

@@ -45,7 +45,8 @@ fn played(base: &Base, dev: &Device, products: &[Arc<Product>]) -> [f64; 3] {
     let (mut a, mut b) = (engine(), engine());
     // As in evaluation: the policy without its tail.
     let sampling = Sampling { min_p: 0.05, ..Sampling::plain(1.0, 64, base.chat.end()) };
-    let voice = |engine| Player::Model(Voice { weights: &base.weights, engine, chat: &base.chat, sampling });
+    let voice =
+        |engine| Player::Model(Voice { weights: &base.weights, engine, chat: &base.chat, sampling, manner: None });
     let job = |(i, game)| {
         let game: &mut Episode = game;
         Job::new(game, "", Noise::new(7, i as u64))

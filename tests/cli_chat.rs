@@ -203,3 +203,14 @@ fn games_follow_each_other_are_scored_and_kept() {
     assert_eq!(games.len(), 3, "appended: {kept}");
     assert!(games[0]["product"] != games[1]["product"] && games[0]["product"] == games[2]["product"], "{kept}");
 }
+
+#[test]
+fn a_guided_model_keeps_the_rules_and_an_unguarded_one_need_not() {
+    let typed = "reject\n".repeat(6);
+    let hot = ["--temperature", "4", "--min-p", "0"];
+    let guided = chat("seller", &hot, typed.as_bytes());
+    assert!(guided.code == 0 && guided.out.contains("Buyer's budget $"), "{guided:?}");
+    assert!(!guided.out.contains("broke") && !guided.out.contains("above its budget"), "{}", guided.out);
+    let free = chat("seller", &[&hot[..], &["--unguarded"]].concat(), typed.as_bytes());
+    assert!(free.out.contains("broke the rules"), "{}", free.out);
+}

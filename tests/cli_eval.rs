@@ -41,3 +41,70 @@ fn an_unknown_protocol_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     haggle(dir.path(), &[&EVAL[..], &["papers"]].concat()).refused(2, &["--protocol papers", "use one of paper"]);
 }
+
+#[test]
+fn a_guarded_model_loses_no_game_outright_and_a_protocol_is_not_guarded() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let hot = ["--set", "rollout.temperature=4", "--set", "eval.min_p=0", "--seller", "boulware", "--json"];
+    let share = |more: &[&str]| {
+        let args = [&EVAL[..7], &["--set", "eval.products=3"], &hot[..], more].concat();
+        let said: Value = serde_json::from_str(&haggle(dir.path(), &args).done()).expect("json");
+        let row = said["rows"][0].clone();
+        assert_eq!((&row["buyer"], &row["scenario"]), (&"embedded".into(), &"all".into()));
+        row["format_error_rate"].as_f64().expect("a share") + row["overshoot_rate"].as_f64().expect("a share")
+    };
+    assert_eq!((share(&[]), share(&["--guarded"])), (1.0, 0.0));
+    let paper = [&EVAL[..], &["paper", "--set", "rollout.constrain=true"]].concat();
+    haggle(dir.path(), &paper).refused(2, &["--protocol", "set rollout.constrain = false"]);
+    haggle(dir.path(), &["train", "--set", "rollout.constrain=true"])
+        .refused(2, &["rollout.constrain", "haggle eval --guarded"]);
+}
+
+#[test]
+fn an_evaluation_leaves_a_directory_of_its_own_and_several_are_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = dir.path();
+    let eval = |more: &[&str]| {
+        let own = ["--set", "eval.products=9", "--rollouts", "1", "--seller", "boulware,rejector", "--json"];
+        let args = [&EVAL[..3], &["--set", "eval.best_of=2"], &own[..], more].concat();
+        serde_json::from_str::<Value>(&haggle(at, &args).done()).expect("json")
+    };
+    let (first, second) = (eval(&[]), eval(&["--guarded"]));
+    assert_eq!((&first["run"], &second["run"]), (&"runs/001".into(), &"runs/002".into()));
+    assert_eq!(second["evaluation"]["guarded"], true);
+    // Nobody is beside itself, and every seller's dialogues are kept.
+    assert!(first["differences"].as_array().expect("a list").iter().all(|d| d["minus"] != "embedded"));
+    for file in ["embedded+boulware", "embedded+rejector", "og_narrator+rejector"] {
+        assert!(at.join(format!("runs/001/evaluator/{file}+F0.8+haggle.jsonl")).is_file(), "{file}");
+    }
+    let page = std::fs::read_to_string(at.join("runs/001/report.html")).expect("a page");
+    assert!(page.contains("An evaluation of embedded") && page.contains("rejector"));
+    let said = haggle(at, &["compare", "runs/001", "runs/002", "--html", "both.html"]).done();
+    assert!(said.contains("reward, less that of 001") && said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    assert!(std::fs::read_to_string(at.join("both.html")).expect("a page").contains("products of both"));
+    let one = haggle(at, &["compare", "runs/001"]).done();
+    for part in ["reward by seller and buyer", "embedded against", "- og_narrator", "cross"] {
+        assert!(one.contains(part), "no `{part}` in {one}");
+    }
+    assert!(one.lines().all(|line| line.chars().count() <= 80), "{one}");
+    let told: Value =
+        serde_json::from_str(&haggle(at, &["compare", "runs/001", "runs/001", "--json"]).done()).expect("json");
+    assert_eq!((&told["differences"][0]["mean"], &told["differences"][0]["n"]), (&0.0.into(), &9.into()));
+    haggle(at, &["compare", "nowhere"]).refused(3, &["nowhere", "is not a run directory"]);
+}
+
+#[test]
+fn a_folder_the_model_never_saw_is_played_whole_unless_a_part_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    cli_common::write_products(&dir.path().join("p"));
+    let products = |more: &[&str]| {
+        let own = ["--seller", "rejector", "--rollouts", "1", "--set", "eval.best_of=1", "--json"];
+        let args = [&EVAL[..3], &own[..], more].concat();
+        let said: Value = serde_json::from_str(&haggle(dir.path(), &args).done()).expect("json");
+        (said["evaluation"]["products"].as_u64().expect("a number"), said["evaluation"]["split"].clone())
+    };
+    let (all, split) = products(&["--products", "p"]);
+    assert_eq!((all, split), (28, "all".into()));
+    let [test, train] = ["test", "train"].map(|part| products(&["--products", "p", "--split", part]).0);
+    assert!(test > 0 && test < train && test + train == 28, "{test} {train}");
+}

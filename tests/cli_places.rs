@@ -176,7 +176,7 @@ fn a_table_that_cannot_be_kept_is_still_shown() {
     let output = eval.env("LD_PRELOAD", library).output().expect("runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.code() == Some(3) && err.contains("e/summary.json: cannot write: No space left"), "{err}");
-    assert!(out.contains("untrained") && out.contains("og_narrator"), "{out}");
+    assert!(out.contains("embedded") && out.contains("og_narrator"), "{out}");
 }
 
 #[cfg(target_os = "linux")]

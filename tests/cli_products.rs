@@ -117,7 +117,7 @@ fn steps_that_teach_nothing_are_told_once_and_counted() {
     said.done();
     let args = [&["eval", "--model", "random"][..], &SMALL].concat();
     let said = haggle(dir.path(), &args);
-    assert!(said.err.contains("every game of trained against base ended on a reply that breaks"), "{}", said.err);
+    assert!(said.err.contains("every game of random against base ended on a reply that breaks"), "{}", said.err);
     said.done();
 }
 

@@ -57,14 +57,14 @@ const ROW_KEYS: [&str; 11] = [
     "format_error_rate",
 ];
 
-fn assert_is_the_table(table: &Value) {
+fn assert_is_the_table(table: &Value, model: &str) {
     let table = table.as_array().expect("a list");
     for row in table {
         for key in ROW_KEYS {
             assert!(row.get(key).is_some(), "{key} is not in {row}");
         }
     }
-    for buyer in ["untrained", "best_of_8", "og_narrator", "trained"] {
+    for buyer in ["untrained", "best_of_8", "og_narrator", model] {
         for scenario in ["all", "mi", "ci"] {
             let is = |row: &&Value| row["buyer"] == buyer && row["scenario"] == scenario;
             assert_eq!(table.iter().filter(is).count(), 1, "{buyer} {scenario}");
@@ -75,7 +75,7 @@ fn assert_is_the_table(table: &Value) {
 #[test]
 fn a_run_leaves_every_file() {
     let run = shared();
-    assert_is_the_table(&json(&run.join("summary.json")));
+    assert_is_the_table(&json(&run.join("summary.json")), "trained");
     let metrics = rows(&run.join("metrics.jsonl"));
     assert_eq!(metrics.iter().map(|row| row["step"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2)]);
     for row in &metrics {
@@ -160,9 +160,10 @@ fn eval_prints_the_rows_of_the_table() {
     let parent = run.parent().expect("a parent");
     let args = ["eval", "--model", "run", "--rollouts", "1", "--seller", "boulware", "--json", "--out", "e"];
     let printed: Value = serde_json::from_str(&haggle(parent, &args).done()).expect("JSON");
-    assert_is_the_table(&printed);
-    assert!(printed.as_array().expect("a list").iter().all(|row| row["seller"] == "boulware"));
-    assert_eq!(json(&parent.join("e/summary.json")), printed);
+    assert_is_the_table(&printed["rows"], "run");
+    assert!(printed["rows"].as_array().expect("a list").iter().all(|row| row["seller"] == "boulware"));
+    assert_eq!(json(&parent.join("e/summary.json")), printed["rows"]);
+    assert_eq!(json(&parent.join("e/differences.json")), printed["differences"]);
 }
 
 #[test]

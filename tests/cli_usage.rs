@@ -11,8 +11,10 @@ fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder for the test")
 }
 
-const COMMANDS: [&str; 12] =
-    ["train", "eval", "chat", "generate", "score", "init", "config", "doctor", "profile", "rank", "report", "show"];
+const COMMANDS: [&str; 13] = [
+    "train", "eval", "compare", "chat", "generate", "score", "init", "config", "doctor", "profile", "rank", "report",
+    "show",
+];
 
 #[test]
 fn help_of_every_command_shows_examples() {
@@ -29,14 +31,25 @@ fn help_of_every_command_shows_examples() {
 }
 
 #[test]
+fn haggle_alone_is_its_help_and_help_knows_every_command() {
+    let dir = dir();
+    let help = haggle(dir.path(), &["--help"]).done();
+    for args in [&[][..], &["help"]] {
+        assert_eq!(haggle(dir.path(), args).done(), help);
+    }
+    let of = |args: &[&str]| haggle(dir.path(), args).done();
+    assert_eq!(of(&["help", "train"]), of(&["train", "--help"]));
+}
+
+#[test]
 fn usage_errors_are_one_line_with_code_2() {
     let dir = dir();
-    haggle(dir.path(), &[]).refused(2, &["name a command", "train", "doctor"]);
     haggle(dir.path(), &["confg"]).refused(2, &["confg", "config"]);
     haggle(dir.path(), &["config", "--sed", "3"]).refused(2, &["--sed", "--seed"]);
     haggle(dir.path(), &["config", "--seed", "three"]).refused(2, &["--seed", "three"]);
     haggle(dir.path(), &["config", "--set", "seed"]).refused(2, &["--set seed", "key=value"]);
-    haggle(dir.path(), &["report"]).refused(2, &["<RUN>"]);
+    haggle(dir.path(), &["report"]).refused(2, &["<RUN>", "were not provided: <RUN>"]);
+    haggle(dir.path(), &["train", "--steps", "-5"]).refused(2, &["--steps", "-5"]);
 }
 
 #[test]

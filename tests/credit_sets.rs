@@ -209,7 +209,7 @@ fn menus(config: &Config, products: usize, rollouts: usize, noise: Noise) -> Men
     let products = setup.train[..products].to_vec();
     task.begin(&setup, Draw { step: 1, products, rollouts, noise }).unwrap();
     let (weights, chat, sampling) = (&setup.base.weights, &setup.base.chat, task.sampling(&setup));
-    let learner = Voice { weights, engine: &mut buyer, chat, sampling };
+    let learner = Voice { weights, engine: &mut buyer, chat, sampling, manner: None };
     tasks::play(&setup, &mut task, learner, setup.seller_player(&mut seller).unwrap(), &mut |_, _| ()).unwrap();
     assert_eq!(seller.unwrap().n_running() + buyer.n_running(), 0);
     task

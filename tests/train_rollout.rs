@@ -67,7 +67,7 @@ impl Stage {
 
     fn voice<'a>(&'a self, engine: &'a mut Engine, max_new: usize) -> Player<'a, Episode> {
         let sampling = Sampling::plain(1.0, max_new, self.base.chat.end());
-        Player::Model(Voice { weights: &self.base.weights, engine, chat: &self.base.chat, sampling })
+        Player::Model(Voice { weights: &self.base.weights, engine, chat: &self.base.chat, sampling, manner: None })
     }
 
     /// Model against model.

@@ -1,28 +1,34 @@
 //! `haggle eval`: a model against sellers on held-out products, beside the baselines.
 
 use super::progress::Live;
-use super::{Exit, Globals, out, path_text, quoted, signals, tables};
-use crate::config::paths::spelled;
-use crate::config::{Config, SELLERS, is_address};
+use super::train::{RUNS, give_back};
+use super::{Exit, Globals, command_line, out, path_text, quoted, shell, signals, tables};
+use crate::config::paths::{place, spelled};
+use crate::config::{Config, SELLERS, is_address, mix};
 use crate::embedded;
 use crate::error::{Error, Result, shown};
 use crate::eval::protocol::{Beside, Protocol, protocol};
-use crate::eval::{Report, make_folder};
+use crate::eval::{About, Report, make_folder};
 use crate::negotiate::metrics::Row;
+use crate::run::run_dir::RunDir;
 use crate::setup::Setup;
-use crate::setup::{base, known, memory};
+use crate::setup::base::{self, Base};
+use crate::setup::{known, memory};
 use crate::tasks::game::Opponent;
-use crate::tasks::{self, Entrant};
+use crate::tasks::{self, Entrant, Task};
 use clap::Args;
+use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Options of `haggle eval`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   haggle eval --model runs/001                                    the run's own products, held-out part
-  haggle eval --model runs/001 --products DIR --seller all        every scripted seller and persona too
-  haggle eval --model DIR --products DIR --seller boulware --rollouts 8 --json
+  haggle eval --model runs/001 --products DIR --seller all        every scripted seller and persona too, over all of DIR
+  haggle eval --model DIR --products DIR --seller boulware,person --rollouts 8 --json
+  haggle eval --model runs/001 --guarded                          no reply breaks a rule or the budget
   haggle eval --model runs/001 --seller http://127.0.0.1:8000/v1  a seller behind a server; its key from OPENAI_API_KEY
   haggle eval --model runs/001 --out runs/001/eval                a folder of its own; what is there is never replaced
   haggle eval --model runs/001 --protocol paper --products DIR    as arXiv:2604.09855 does, beside its own row
@@ -34,69 +40,144 @@ pub struct EvalArgs {
     /// Folder of AmazonHistoryPrice files (default: what the run trained on)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
-    #[arg(long, value_name = "NAME|DIR|URL", value_parser = super::path(), help = counterparties())]
+    #[arg(long, value_name = "NAMES|DIR|URL", value_parser = super::path(), help = counterparties())]
     seller: Option<PathBuf>,
+    /// The products it is played over: test (one in seven, which training leaves out), train, or all (default: test; all of a
+    /// folder that the model was not trained on)
+    #[arg(long, value_name = "PART", value_parser = ["test", "train", "all"])]
+    split: Option<String>,
     /// Rollouts a product and buyer
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     rollouts: Option<usize>,
+    /// Guide the models: replies in the game's form, within the private limit and the standing offers; a setting of its own
+    /// is rollout.constrain
+    #[arg(long, conflicts_with = "protocol")]
+    guarded: bool,
     /// Play as a published evaluation does and print its table beside its own row: paper (arXiv:2604.09855)
     #[arg(long, value_name = "NAME", conflicts_with = "recipe")]
     protocol: Option<String>,
 }
 
-/// Evaluates and prints the rows; with `--out`, writes them there too, into a folder that holds nothing of the kind yet.
+/// Evaluates, writes a directory of its own, and prints the tables.
 ///
 /// # Errors
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
-    let (eval_seller, model_seller) = counterparty(args.seller.as_deref())?;
-    let flags = [
-        ("--products", "products.path", args.products.as_deref().map(path_text)),
-        ("--seller", "eval.seller", eval_seller.map(quoted)),
-        ("--seller", "model.seller", model_seller.as_deref().map(path_text)),
-        ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
-    ];
-    let protocol = args.protocol.as_deref().map(protocol).transpose()?;
-    let config = config(&args.model, globals, protocol.as_ref(), &flags)?;
+    let (config, protocol) = resolve(args, globals)?;
     let name = spelled(&args.model);
     let dev = config.open_device()?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
     if let Some(folder) = &globals.out {
         make_folder(folder)?;
     }
-    let setup = Setup::open_on(dev, &config)?;
+    let setup = Setup::open_to_evaluate(dev, &config)?;
     let model = base::open_beside(&setup.dev, &name, &setup.config, &[&setup.base])?;
-    let (mut task, scripts) = (tasks::named("game")?, Opponent::named(&setup.config.eval.seller)?);
-    let frozen_plays = scripts.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
-    tasks::fit(&setup, &mut *task, &[&setup.base, &model], frozen_plays, &[&setup.held_out])?;
-    if frozen_plays {
-        setup.seller.probe()?;
-    }
+    let mut task = tasks::named("game")?;
+    let frozen_plays = is_ready(&setup, &mut *task, &model)?;
     let mut players = vec![config.model.base.as_str(), &name];
     players.extend(frozen_plays.then_some(config.model.seller.as_str()));
     let warning = known::warn(&config, &players, &[&setup.held_out])?;
     out::known(setup.notes.iter().chain(&warning));
-    let models = [
-        Entrant { name: "untrained", weights: &setup.base.weights, chat: &setup.base.chat },
-        Entrant { name: "trained", weights: &model.weights, chat: &model.chat },
-    ];
-    signals::leaves(|| "left; nothing was written".into());
+    let folder = globals.out.clone().map_or_else(|| RunDir::claim_next(Path::new(RUNS)), Ok)?;
+    let claimed = globals.out.is_none().then(|| folder.clone());
+    let left = claimed.clone();
+    signals::leaves(move || {
+        left.iter().for_each(|folder| give_back(folder));
+        "left; nothing was written".into()
+    });
+    let label = label(&args.model, &setup.config);
+    let models = [entrant("untrained", &setup.base), entrant(&label, &model)];
+    // A model beside itself says nothing.
+    let models = if name == config.model.base { &models[1..] } else { &models[..] };
     let mut live = Live::new();
     live.say(&memory::line(&setup.dev, &plan));
-    let report = task.evaluate(&setup, &models, &mut |buyer, seller, done, of| {
+    let began = Instant::now();
+    let report = task.evaluate(&setup, models, &mut |buyer, seller, done, of| {
         live.evaluation(buyer, seller, done, of);
     });
     live.end();
+    if report.is_err() {
+        claimed.iter().for_each(|folder| give_back(folder));
+    }
     let mut report = report?;
     let beside = |of: &Protocol| Beside::new(of, &setup.config, setup.held_out.len());
     report.beside = protocol.as_ref().map(beside);
-    let written = globals.out.as_deref().map_or(Ok(()), |folder| report.write(folder));
+    let about = About {
+        command: command_line(),
+        model: name.clone(),
+        guarded: config.rollout.constrain,
+        products: setup.held_out.len(),
+        split: config.eval.split.clone(),
+        games: report.games.len(),
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    let written = write(&report, &about, &config, &folder);
     let rows = report.table.rows();
     out::known(&tables::broken(&rows));
     out::known(&tables::void(&report.void));
-    print(&report, &rows, globals.json)?;
+    print(&report, &about, &rows, globals.json, &folder)?;
     // What was played is shown, also when it cannot be kept.
     written.map(|()| Exit::Done)
+}
+
+/// A model under a name.
+fn entrant<'a>(name: &'a str, model: &'a Base) -> Entrant<'a> {
+    Entrant { name, weights: &model.weights, chat: &model.chat }
+}
+
+/// Holds the players to their prompts and a server to its word, before anything is played; whether the frozen seller plays.
+fn is_ready(setup: &Setup, task: &mut dyn Task, model: &Base) -> Result<bool> {
+    let opponents = Opponent::named(&setup.config.eval.seller)?;
+    let frozen_plays = opponents.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
+    tasks::fit(setup, task, &[&setup.base, model], frozen_plays, &[&setup.held_out])?;
+    if frozen_plays {
+        setup.seller.probe()?;
+    }
+    Ok(frozen_plays)
+}
+
+/// The config of a call, and the protocol that it follows.
+fn resolve(args: &EvalArgs, globals: &Globals) -> Result<(Config, Option<Protocol>)> {
+    let (eval_seller, model_seller) = counterparty(args.seller.as_deref())?;
+    let own = config(&args.model, globals, None, &[])?;
+    let split = args.split.clone().or_else(|| foreign(args, &own).then(|| "all".into()));
+    let flags = [
+        ("--products", "products.path", args.products.as_deref().map(path_text)),
+        ("--split", "eval.split", split.as_deref().map(quoted)),
+        ("--seller", "eval.seller", eval_seller.map(quoted)),
+        ("--seller", "model.seller", model_seller.as_deref().map(path_text)),
+        ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
+        ("--guarded", "rollout.constrain", args.guarded.then(|| "true".into())),
+    ];
+    let protocol = args.protocol.as_deref().map(protocol).transpose()?;
+    let config = config(&args.model, globals, protocol.as_ref(), &flags)?;
+    if protocol.is_some() && config.rollout.constrain {
+        let what = "--protocol: a published evaluation samples freely; set rollout.constrain = false";
+        return Err(Error::Config { problems: vec![what.into()] });
+    }
+    Ok((config, protocol))
+}
+
+/// Whether `--products` names another folder than the model was trained on: then nothing of it needs to be held out.
+fn foreign(args: &EvalArgs, own: &Config) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    args.products.as_deref().is_some_and(|path| real(path) != real(&place(&own.products.path)))
+}
+
+/// What a model is called in the rows: its folder's name, unless a baseline is called so.
+fn label(model: &Path, config: &Config) -> String {
+    let folder = model.canonicalize().ok();
+    let name = folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_else(|| spelled(model));
+    let taken = ["untrained".into(), "og_narrator".into(), format!("best_of_{}", config.eval.best_of)];
+    if taken.contains(&name) { format!("./{name}") } else { name }
+}
+
+/// Writes the evaluation, its config and its page.
+fn write(report: &Report, about: &About, config: &Config, folder: &Path) -> Result<()> {
+    report.write(folder)?;
+    about.write(folder, &config.to_toml(true))?;
+    crate::report::write(folder).map(drop)
 }
 
 /// The config of a call: the run's own or `--config`, what a protocol sets, then what the user says.
@@ -113,31 +194,33 @@ fn config(
     globals.load(file.as_deref(), &overrides)
 }
 
-/// The rows, differences, and what a protocol puts beside them; with `--json` the rows alone, or an object of both.
-fn print(report: &Report, rows: &[Row], json: bool) -> Result<()> {
+/// The tables and where the rest is; with `--json` all of it as one object.
+fn print(report: &Report, about: &About, rows: &[Row], json: bool, folder: &Path) -> Result<()> {
     if json {
-        let rows = report.summary()?;
-        let text = match &report.beside {
-            None => serde_json::to_string_pretty(&rows),
-            Some(beside) => serde_json::to_string_pretty(&serde_json::json!({ "rows": rows, "beside": beside })),
-        };
+        let mut all = json!({
+            "run": spelled(folder), "evaluation": about, "rows": report.summary()?, "differences": report.differences,
+        });
+        if let Some(beside) = &report.beside {
+            all["beside"] = json!(beside);
+        }
+        let text = serde_json::to_string_pretty(&all);
         out::line(&text.map_err(|e| Error::data("rows", e))?);
         return Ok(());
     }
-    let mut text =
-        format!("{}\n{}\n\n{}", tables::rows(rows), tables::LEGEND, tables::differences(&report.differences));
+    let mut text = tables::all(rows, &report.differences);
     if let Some(beside) = &report.beside {
         text += &format!("\n{}", tables::protocol(rows, beside));
     }
-    out::print(&text);
+    out::print(&format!("{text}\n{}\n", about.line()));
+    out::line(&format!("report      {}", shell::word(&folder.join("report.html"))));
     Ok(())
 }
 
 /// The help of `--seller`.
 fn counterparties() -> String {
     format!(
-        "The counterparty: {} (base is the run's frozen seller, then come personas of it, then scripts), self (the starting \
-         weights), a model folder or run directory, or the address of a server as http://host:8000/v1",
+        "The counterparty: some of {}, comma between (base is the run's frozen seller, then come personas of it, then scripts); \
+         or self (the starting weights), a model folder or run directory, or the address of a server as http://host:8000/v1",
         SELLERS.join(", ")
     )
 }
@@ -146,7 +229,7 @@ fn counterparties() -> String {
 fn counterparty(seller: Option<&Path>) -> Result<(Option<&str>, Option<PathBuf>)> {
     let Some(path) = seller else { return Ok((None, None)) };
     match path.to_str() {
-        Some(name) if SELLERS.contains(&name) => Ok((Some(name), None)),
+        Some(names) if mix::strange(names).is_empty() => Ok((Some(names), None)),
         Some(text) if text == "self" || text == embedded::NAME || is_address(text) => {
             Ok((Some("base"), Some(path.into())))
         }

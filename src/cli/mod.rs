@@ -6,6 +6,7 @@
 mod barren;
 mod cards;
 pub mod chat;
+pub mod compare;
 pub mod config;
 pub mod doctor;
 mod dry_run;
@@ -33,6 +34,7 @@ use crate::config::recipes::recipe;
 use crate::config::{Config, Override, paths};
 use crate::error::{Error, Result, shown};
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -53,7 +55,7 @@ const INTERRUPTED: u8 = 130;
 
 #[derive(Parser)]
 #[command(name = "haggle", version, about = "Trains language models to negotiate, and shows what they learned", after_help = EXAMPLES)]
-#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -99,6 +101,8 @@ enum Command {
     Rank(rank::RankArgs),
     /// Rebuild a run's report.html from its files
     Report(report::ReportArgs),
+    /// Lay runs and evaluations beside each other
+    Compare(compare::CompareArgs),
     /// Print the logprob of every token of given id sequences
     Score(score::ScoreArgs),
     /// Show an episode of a run token by token: loss mask, logprob, advantage
@@ -280,7 +284,7 @@ pub fn main() -> ExitCode {
     }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) if !e.use_stderr() => {
+        Err(e) if !e.use_stderr() || e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             out::print(&e.to_string());
             return ExitCode::SUCCESS;
         }
@@ -315,6 +319,7 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
         Command::Profile(args) => profile::run(args, globals),
         Command::Rank(args) => rank::run(args, globals),
         Command::Report(args) => report::run(args, globals),
+        Command::Compare(args) => compare::run(args, globals),
         Command::Merge(args) => merge::run(args, globals),
         Command::Score(args) => score::run(args, globals),
         Command::Show(args) => show::run(args, globals),
@@ -323,13 +328,9 @@ fn dispatch(cli: &Cli) -> Result<Exit> {
 
 /// Clap's message as one line: what was wrong, its tip, and where the help is.
 fn usage_line(e: &clap::Error) -> String {
-    if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "name a command: train, eval, chat, generate, serve, score, show, init, sft, config, products, doctor, profile, rank or report; see haggle --help"
-            .into();
-    }
     let text = e.to_string();
     let wanted =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more information"));
     let said: Vec<&str> = wanted.take_while(|line| !line.starts_with("Usage:")).collect();
-    format!("{}; see --help", said.join("; ").trim_start_matches("error: "))
+    format!("{}; see --help", said.join("; ").trim_start_matches("error: ").replace(":; ", ": "))
 }

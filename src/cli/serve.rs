@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
-use crate::guide::{Caps, Schemas, Vocabulary};
+use crate::guide::{Caps, Manner, Schemas, Vocabulary};
 use crate::infer::{Engine, EngineConfig, Sampling};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::money::MAX_CENTS;
@@ -163,10 +163,10 @@ fn products(config: &Config) -> Result<Value> {
 fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<Result<Negotiator, String>> {
     let name = config.model.base.as_str();
     let own = base::chat(name, config).and_then(|chat| {
-        let vocabulary = Vocabulary::new(&chat.tokenizer, shape.vocab_size, chat.end())?;
-        Ok((chat, vocabulary))
+        let manner = Manner::new(&chat, shape.vocab_size, config.rollout.max_reply_tokens)?;
+        Ok((chat, manner))
     });
-    let (chat, vocabulary) = match own {
+    let (chat, manner) = match own {
         Ok(own) => own,
         Err(e) => return Ok(Err(e.to_string().replace('\n', "; "))),
     };
@@ -174,12 +174,11 @@ fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<
     let plain = Sampling::plain(r.temperature, r.max_reply_tokens, chat.end());
     Ok(Ok(Negotiator {
         chat,
-        vocabulary: Arc::new(vocabulary),
+        manner,
         rules: setup::rules(config),
         // As evaluations draw them: see `Setup::eval_sampling`.
         sampling: Sampling { top_k: r.top_k, top_p: r.top_p, min_p: config.eval.min_p, ..plain },
         context: shape.max_position_embeddings,
-        caps: Caps { thought: r.max_reply_tokens / 2, talk: r.max_reply_tokens / 2 },
         dearest: if name == embedded::NAME { embedded::DEAREST } else { Cents(MAX_CENTS) },
         store: Store::open(&args.state)?,
         busy: Busy::default(),

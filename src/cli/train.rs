@@ -55,7 +55,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "self|DIR|URL", value_parser = super::path())]
     seller: Option<PathBuf>,
     /// Steps to train
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     steps: Option<usize>,
     /// What is trained: game, or replies of K candidates: menu, recommend, summary
     #[arg(long, value_name = "NAME")]
@@ -131,7 +131,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
 }
 
 /// Removes a claimed directory that a run has left before it began; one that holds anything stays.
-fn give_back(run: &Path) {
+pub fn give_back(run: &Path) {
     let _ = std::fs::remove_dir(run).and_then(|()| std::fs::remove_dir(RUNS));
 }
 
@@ -367,8 +367,7 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
         let summary = json!({ "run": spelled(&finished.run), "report": spelled(&page), "summary": rows, "differences": report.differences });
         out::line(&summary.to_string());
     } else {
-        out::print(&format!("\n{}\n{}\n", tables::rows(&rows), tables::LEGEND));
-        out::print(&format!("\n{}\n", tables::differences(&report.differences)));
+        out::print(&format!("\n{}\n", tables::all(&rows, &report.differences)));
         out::line(&format!("checkpoint  haggle chat --model {}", shell::word(&finished.run)));
         out::line(&format!("report      {}", shell::word(&page)));
         if let Some(line) = shared(&crate::report::RunFiles::read(&finished.run)?.metrics) {

@@ -23,6 +23,7 @@ pub fn check(config: &Config, found: &mut Found) {
     super::credit::check(config, found);
     super::seller::check(config, found);
     super::lora::check(config, found);
+    super::mix::check(config, found);
 }
 
 fn check_rollout(config: &Config, found: &mut Found) {
@@ -32,6 +33,11 @@ fn check_rollout(config: &Config, found: &mut Found) {
             "rollout.group_size",
             "a group of 1 has a mean-centred advantage of 0 and teaches nothing; use 2 or more",
         );
+    }
+    if rollout.constrain && config.task.name != "game" {
+        let what =
+            format!("a reply of task `{}` is a set, which no rule of the game guides; set false", config.task.name);
+        found.problem("rollout.constrain", &what);
     }
     let whole = "training needs the probability under the whole softmax";
     if rollout.top_k != 0 {

@@ -75,7 +75,7 @@ impl std::fmt::Display for Bounds {
 pub const TASKS: [&str; 4] = ["game", "menu", "recommend", "summary"];
 
 /// What may stand as a counterparty in an evaluation: the seller model, the same with a persona in its prompt, scripts, all.
-pub const SELLERS: [&str; 14] = [
+pub const SELLERS: [&str; 18] = [
     "base",
     "base_begging",
     "base_insulting",
@@ -89,6 +89,10 @@ pub const SELLERS: [&str; 14] = [
     "begging",
     "insulting",
     "unyielding",
+    "rejector",
+    "chatterer",
+    "injector",
+    "person",
     "all",
 ];
 
@@ -247,6 +251,18 @@ impl RolloutConfig {
                 "Longest reply; one that reaches it is malformed.",
                 Count(&mut self.max_reply_tokens, 1),
             ),
+            field(
+                "sellers",
+                "",
+                "The sellers of training by weight, as base=7,rejector=1,person=2; one of them a group. Names as in eval.seller.",
+                Text(&mut self.sellers),
+            ),
+            field(
+                "constrain",
+                "",
+                "Draw the buyer's replies among those that are legal now; not in training, which scores among all tokens.",
+                Switch(&mut self.constrain),
+            ),
         ]
     }
 }
@@ -399,8 +415,14 @@ impl EvalConfig {
             field(
                 "seller",
                 "",
-                "The counterparty of the final table: base is the frozen seller.",
-                Choice(&mut self.seller, &SELLERS),
+                "The sellers of the final table, comma between: base is the frozen one, all is every one.",
+                Text(&mut self.seller),
+            ),
+            field(
+                "split",
+                "",
+                "Its products: test (one in seven, which training leaves out), train, or all.",
+                Choice(&mut self.split, &["test", "train", "all"]),
             ),
         ]
     }
@@ -442,6 +464,8 @@ impl Default for Config {
                 min_p: 0.0,
                 seller_temperature: 1.0,
                 max_reply_tokens: 64,
+                sellers: "base".into(),
+                constrain: false,
             },
             grpo: GrpoConfig {
                 steps: 80,
@@ -474,7 +498,14 @@ impl Default for Config {
                 moments: "f32".into(),
             },
             engine: EngineConfig { pages: 0, max_rows: 2048, graphs: false },
-            eval: EvalConfig { rollouts: 4, best_of: 8, products: 0, min_p: 0.02, seller: "base".into() },
+            eval: EvalConfig {
+                rollouts: 4,
+                best_of: 8,
+                products: 0,
+                min_p: 0.02,
+                seller: "base".into(),
+                split: "test".into(),
+            },
             run: RunConfig { out: "auto".into(), checkpoint_every: 10, keep: 2 },
         }
     }

@@ -14,8 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
+/// The buyer that a table is about: the last that is no baseline.
+pub fn model_of(rows: &[Row]) -> Option<&str> {
+    let is_baseline = |name: &str| name == "og_narrator" || name.starts_with("best_of_");
+    rows.iter().rev().map(|row| row.buyer.as_str()).find(|name| !is_baseline(name))
+}
+
 /// The difference of mean reward of two buyers, paired by product.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// The buyer whose reward is taken.
     pub buyer: String,
@@ -24,7 +30,7 @@ pub struct Difference {
     /// Their seller.
     pub seller: String,
     /// `all`, `mi` or `ci`.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// Products.
     pub n: usize,
     /// Mean difference of reward.
@@ -65,7 +71,7 @@ impl Table {
                     buyer: buyer.clone(),
                     minus: minus.clone(),
                     seller: seller.clone(),
-                    scenario: scenario.map_or("all", Scenario::key),
+                    scenario: scenario.map_or("all", Scenario::key).into(),
                     n: estimate.n,
                     mean: estimate.mean,
                     ci95: estimate.ci95,
@@ -74,6 +80,51 @@ impl Table {
         }
         all.retain(|d| d.n > 0);
         all
+    }
+}
+
+/// The file that says what an evaluation was, and its config.
+pub const ABOUT: &str = "evaluation.json";
+const SETTINGS: &str = "eval.toml";
+
+/// What an evaluation was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The command that made it.
+    pub command: String,
+    /// The model's path.
+    pub model: String,
+    /// Whether replies were guided.
+    pub guarded: bool,
+    /// Products.
+    pub products: usize,
+    /// Which of them: `test`, `train` or `all`.
+    pub split: String,
+    /// Games, candidates of a best of n included.
+    pub games: usize,
+    /// Seconds that they took.
+    pub seconds: f64,
+}
+
+impl About {
+    /// Writes `evaluation.json`, and the config in force as `eval.toml`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write(&self, folder: &Path, config_toml: &str) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::data(folder, e))?;
+        write_atomic(&folder.join(ABOUT), |f| f.write_all(text.as_bytes()))?;
+        write_atomic(&folder.join(SETTINGS), |f| f.write_all(config_toml.as_bytes()))
+    }
+
+    /// The same in a line.
+    pub fn line(&self) -> String {
+        let (games, seconds, guarded) = (self.games, self.seconds, if self.guarded { ", guarded" } else { "" });
+        let a_game = 1e3 * seconds / games.max(1) as f64;
+        format!(
+            "{games} games over {} products ({}){guarded} in {seconds:.1} s, {a_game:.1} ms each",
+            self.products, self.split
+        )
     }
 }
 
@@ -92,6 +143,8 @@ const TAKEN: [(&str, &[&str]); 3] = [
             "evaluator",
             "sets.json",
             "void.jsonl",
+            ABOUT,
+            SETTINGS,
         ],
     ),
 ];

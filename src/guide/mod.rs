@@ -14,7 +14,7 @@ pub mod said;
 mod schema;
 mod vocabulary;
 
-pub use course::{Course, Guide};
+pub use course::{Course, Guide, Manner};
 pub use grammar::{Caps, Grammar, State};
 pub use rule::{Rule, Ruled};
 pub use schema::{Form, Schema, Schemas};

@@ -11,6 +11,7 @@ use super::prompts::{self, Heard, Persona};
 use super::protocol::{self, Rules, Side, Violation};
 use super::regulator::{self, Intervention};
 use super::reply::{self, Reply};
+use super::seller::Seller;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -89,6 +90,7 @@ pub struct Episode {
     product: Arc<Product>,
     rules: Rules,
     persona: Persona,
+    script: Option<Seller>,
     turns: Vec<Turn>,
     outcome: Option<Outcome>,
     void: Option<String>,
@@ -97,7 +99,17 @@ pub struct Episode {
 impl Episode {
     /// A new episode; the buyer opens.
     pub fn new(product: Arc<Product>, rules: Rules, persona: Persona) -> Episode {
-        Episode { product, rules, persona, turns: Vec::new(), outcome: None, void: None }
+        Episode { product, rules, persona, script: None, turns: Vec::new(), outcome: None, void: None }
+    }
+
+    /// The same with a script as its seller, whoever else plays one.
+    pub fn against(self, script: Seller) -> Episode {
+        Episode { script: Some(script), ..self }
+    }
+
+    /// The script that plays its seller, where one does.
+    pub fn script(&self) -> Option<Seller> {
+        self.script
     }
 
     /// The product negotiated over.

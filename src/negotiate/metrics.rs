@@ -12,6 +12,7 @@ use super::reasons;
 use super::regulator::INTERVENTIONS;
 use super::reply;
 use super::reward;
+use super::sellers;
 use super::stats::{self, Estimate};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,15 @@ pub struct EpisodeFacts {
     pub thoughts: [u32; 2],
     /// Buyer's replies, and how many gave a reason.
     pub reasons: [u32; 2],
+    /// Buyer's bids under a standing ask, and how many were at or above it.
+    #[serde(default)]
+    pub crossed: [u32; 2],
+    /// Buyer's bids behind a bid, and how many were below the one before.
+    #[serde(default)]
+    pub falling: [u32; 2],
+    /// Buyer's replies, and how many said what only sellers say.
+    #[serde(default)]
+    pub other_words: [u32; 2],
 }
 
 impl EpisodeFacts {
@@ -81,8 +91,41 @@ impl EpisodeFacts {
             monotone: (bids.len() > 1).then(|| bids.windows(2).all(|w| w[0] <= w[1])),
             thoughts: thoughts(episode),
             reasons: [replies, reasoned],
+            crossed: crossed(episode),
+            falling: [bids.len().saturating_sub(1) as u32, bids.windows(2).filter(|w| w[1] < w[0]).count() as u32],
+            other_words: [replies, other_words(episode)],
         }
     }
+}
+
+/// Bids that met a standing ask, and those at or above it.
+fn crossed(episode: &Episode) -> [u32; 2] {
+    let (mut ask, mut counts) = (None, [0, 0]);
+    for turn in episode.turns() {
+        match (turn.side, turn.action) {
+            (Side::Seller, Some(Action::Sell(price))) => ask = Some(price),
+            (Side::Buyer, Some(Action::Buy(bid))) => {
+                counts[0] += u32::from(ask.is_some());
+                counts[1] += u32::from(ask.is_some_and(|ask| bid >= ask));
+            }
+            _ => {}
+        }
+    }
+    counts
+}
+
+/// Buyer's replies with a line of sellers in them, or with what this one's seller said before, where that is three words or more.
+fn other_words(episode: &Episode) -> u32 {
+    let mut heard: Vec<&str> = sellers::lines().collect();
+    let mut count = 0;
+    for turn in episode.turns() {
+        match turn.side {
+            Side::Seller if turn.talk.split(' ').count() > 2 => heard.push(&turn.talk),
+            Side::Seller => {}
+            Side::Buyer => count += u32::from(heard.iter().any(|line| turn.talk.contains(line))),
+        }
+    }
+    count
 }
 
 /// Bids whose thought names a percentage on the card, and those whose price is that percentage's.
@@ -155,6 +198,15 @@ pub struct Row {
     pub thought_action_agreement: Option<f64>,
     /// Share of the buyer's replies that give a reason.
     pub reason_rate: f64,
+    /// Share of the buyer's bids, where an ask stands, at or above it.
+    #[serde(default)]
+    pub crossed_bid_share: Option<f64>,
+    /// Share of the buyer's later bids below the one before.
+    #[serde(default)]
+    pub falling_bid_share: Option<f64>,
+    /// Share of the buyer's replies that say what only sellers say.
+    #[serde(default)]
+    pub other_words_share: Option<f64>,
 }
 
 /// The three rows `all`, `mi`, `ci` of a set of episodes.
@@ -204,6 +256,9 @@ pub fn row(buyer: &str, seller: &str, scenario: &str, facts: &[&EpisodeFacts]) -
         monotone_bid_share: average(facts.iter().filter_map(|f| f.monotone).map(|m| f64::from(u8::from(m)))),
         thought_action_agreement: total(|f| f.thoughts),
         reason_rate: total(|f| f.reasons).unwrap_or(0.0),
+        crossed_bid_share: total(|f| f.crossed),
+        falling_bid_share: total(|f| f.falling),
+        other_words_share: total(|f| f.other_words),
     }
 }
 

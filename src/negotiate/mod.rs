@@ -25,8 +25,10 @@ mod records;
 pub mod regulator;
 pub mod reply;
 pub mod reward;
+pub mod seller;
 pub mod sellers;
 pub mod stats;
+mod strangers;
 mod talks;
 pub mod teacher_seller;
 
@@ -41,4 +43,4 @@ pub use product::{Product, Scenario, split};
 pub use prompts::Persona;
 pub use protocol::{Rules, Side, Style, Violation};
 pub use regulator::{INTERVENTIONS, Intervention};
-pub use sellers::{SELLERS, Seller};
+pub use seller::{SELLERS, Seller};

@@ -5,7 +5,7 @@ use super::episode::Episode;
 use super::product::Product;
 use super::prompts::Persona;
 use super::protocol::{Rules, Side};
-use super::sellers::Seller;
+use super::seller::Seller;
 use crate::noise::Noise;
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Scripted sellers: time-dependent curves, tit-for-tat, regulated chance, three personas, and the teacher.
+//! Scripted sellers: time-dependent curves, tit-for-tat, regulated chance, three personas, four strangers, and the teacher.
 //!
 //! The one idea: every seller but the teacher is an aspiration (a share of the margin between cost and list) as a function of
 //! what it has seen; one rule turns an aspiration into an offer or an acceptance. Used as unseen and stronger opponents.
@@ -9,82 +9,35 @@ use super::episode::Episode;
 use super::money::Cents;
 use super::protocol::Side;
 use super::reply;
+use super::seller::Seller;
+use super::strangers;
 use super::talks;
 use super::teacher_seller;
 use crate::noise::Noise;
-use serde::{Deserialize, Serialize};
-
-/// A scripted seller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Seller {
-    /// The fair opponent the embedded seller is supervised from.
-    Teacher,
-    /// Concedes most at once (concave curve, exponent 1/2).
-    Conceder,
-    /// Concedes evenly.
-    Linear,
-    /// Holds nearly to the end (convex curve, exponent 4).
-    Boulware,
-    /// Gives what it is given: concedes the share of its margin by which the buyer raised.
-    TitForTat,
-    /// Speaks at random and breaks rules; the regulator holds it.
-    Random,
-    /// Pleads, asks high, and gives in at the end.
-    Begging,
-    /// Insults, concedes little, leaves when bids stay low.
-    Insulting,
-    /// Hardly moves and praises itself.
-    Unyielding,
-}
-
-/// All scripted sellers, in the order of tables.
-pub const SELLERS: [Seller; 9] = [
-    Seller::Teacher,
-    Seller::Conceder,
-    Seller::Linear,
-    Seller::Boulware,
-    Seller::TitForTat,
-    Seller::Random,
-    Seller::Begging,
-    Seller::Insulting,
-    Seller::Unyielding,
-];
 
 /// Opening and last aspiration of the curves, as shares of the margin.
 const OPEN: f64 = 1.0;
 const LAST: f64 = 0.15;
 
 impl Seller {
-    /// The key in summaries: `teacher`, `tit_for_tat`, ...
-    pub fn key(self) -> &'static str {
-        match self {
-            Seller::Teacher => "teacher",
-            Seller::Conceder => "conceder",
-            Seller::Linear => "linear",
-            Seller::Boulware => "boulware",
-            Seller::TitForTat => "tit_for_tat",
-            Seller::Random => "random",
-            Seller::Begging => "begging",
-            Seller::Insulting => "insulting",
-            Seller::Unyielding => "unyielding",
-        }
-    }
-
-    /// The seller of a key.
-    pub fn from_key(key: &str) -> Option<Seller> {
-        SELLERS.into_iter().find(|s| s.key() == key)
-    }
-
     /// This seller's reply in `episode`. `noise` is the episode's; the turn has its own stream below it.
     pub fn reply(self, episode: &Episode, noise: Noise) -> String {
         let turn_noise = noise.child(2 * u64::from(episode.turn()) + 1);
         match self {
             Seller::Teacher => teacher_seller::reply(episode, noise),
             Seller::Random => random(episode, turn_noise),
-            Seller::TitForTat => bargain(episode, tit_for_tat(episode), self, turn_noise),
+            Seller::TitForTat => bargain(episode, tit_for_tat(episode), &self.talk(episode, turn_noise)),
             Seller::Insulting if insulted(episode) => leave(episode),
-            _ => bargain(episode, self.curve(elapsed(episode)), self, turn_noise),
+            Seller::Rejector => strangers::rejector(episode, turn_noise),
+            Seller::Person => strangers::person(episode, turn_noise),
+            Seller::Conceder
+            | Seller::Linear
+            | Seller::Boulware
+            | Seller::Begging
+            | Seller::Insulting
+            | Seller::Unyielding
+            | Seller::Chatterer
+            | Seller::Injector => bargain(episode, self.curve(elapsed(episode)), &self.talk(episode, turn_noise)),
         }
     }
 
@@ -92,23 +45,33 @@ impl Seller {
     fn curve(self, t: f64) -> f64 {
         let (open, last, exponent) = match self {
             Seller::Conceder => (OPEN, LAST, 0.5),
-            Seller::Boulware => (OPEN, LAST, 4.0),
+            Seller::Boulware | Seller::Injector => (OPEN, LAST, 4.0),
             Seller::Begging => (OPEN, LAST, 2.0),
             Seller::Insulting => (OPEN, 0.35, 1.0),
-            Seller::Unyielding => (OPEN, 0.6, 1.0),
+            Seller::Unyielding | Seller::Chatterer => (OPEN, 0.6, 1.0),
             _ => (OPEN, LAST, 1.0),
         };
         open - (open - last) * t.powf(exponent)
     }
 
-    fn talks(self) -> [&'static str; 3] {
-        match self {
+    /// What it says beside an ask or an acceptance.
+    fn talk(self, episode: &Episode, noise: Noise) -> String {
+        let lines = match self {
+            Seller::Chatterer => return strangers::chatter(noise),
+            Seller::Injector => return strangers::orders(episode, noise),
             Seller::Begging => talks::BEGGING,
             Seller::Insulting => talks::INSULTING,
             Seller::Unyielding => talks::UNYIELDING,
             _ => talks::PLAIN,
-        }
+        };
+        lines[noise.below(7, lines.len())].into()
     }
+}
+
+/// What only sellers say: the lines of the scripts and of the teacher.
+pub(super) fn lines() -> impl Iterator<Item = &'static str> {
+    let own = [talks::BEGGING, talks::INSULTING, talks::UNYIELDING, talks::PLAIN];
+    own.into_iter().flatten().chain(teacher_seller::lines())
 }
 
 /// Share of the seller's turns behind it: 0 in the first, 1 in the last.
@@ -124,11 +87,9 @@ fn price_at(episode: &Episode, aspiration: f64) -> Cents {
 }
 
 /// Accepts a standing bid at or above the aspiration, else asks for it; never asks more than before.
-fn bargain(episode: &Episode, aspiration: f64, seller: Seller, noise: Noise) -> String {
+fn bargain(episode: &Episode, aspiration: f64, talk: &str) -> String {
     let target = price_at(episode, aspiration).max(episode.product().cost);
     let ask = episode.standing(Side::Seller).map_or(target, |last| last.min(target));
-    let talks = seller.talks();
-    let talk = talks[noise.below(7, talks.len())];
     let percent = (aspiration * 10.0).round() as u32 * 10;
     match episode.standing(Side::Buyer).filter(|bid| *bid >= ask) {
         Some(bid) => reply::render(&format!("accept {percent}%"), talk, Action::Deal(bid), episode.code()),

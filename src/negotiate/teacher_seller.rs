@@ -93,8 +93,15 @@ enum Choice {
 const NEUTRAL: [&str; 3] = ["It is a good item.", "That is a fair price.", "It is worth the price."];
 const LOWER: [&str; 3] = ["I can come down a little.", "I can do a bit better.", "I can meet you there."];
 const STAY: [&str; 3] = ["That is too low.", "I can not go lower.", "You must offer more."];
-const THANKS: [&str; 2] = ["We have a deal.", "Fine, it is yours."];
+const THANKS: [&str; 2] = ["We have a deal.", SOLD];
+/// The sentence of [`THANKS`] that is a seller's alone.
+const SOLD: &str = "Fine, it is yours.";
 const LEAVE: [&str; 2] = ["This goes nowhere, goodbye.", "I will sell to others."];
+
+/// What only it says: buyers too say that they have a deal.
+pub(super) fn lines() -> impl Iterator<Item = &'static str> {
+    [NEUTRAL, LOWER, STAY].into_iter().flatten().chain(LEAVE).chain([SOLD])
+}
 
 /// The teacher's reply as the seller of `episode`. `noise` is the episode's; the turn has its own stream below it.
 pub fn reply(episode: &Episode, noise: Noise) -> String {

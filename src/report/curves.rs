@@ -21,7 +21,7 @@ const fn panel(title: &'static str, note: &'static str, lines: &'static [(&'stat
 }
 
 /// All panels of the page, in order.
-pub const PANELS: [Panel; 21] = [
+pub const PANELS: [Panel; 22] = [
     panel(
         "Reward",
         "Mean over the step's episodes; the second line leaves out the -1 of rule breaks.",
@@ -46,6 +46,15 @@ pub const PANELS: [Panel; 21] = [
         &[("interventions_per_episode", "per episode")],
     ),
     panel("Monotone bids", "Episodes whose bids never fall.", &[("monotone_bids", "monotone")]),
+    panel(
+        "Slips",
+        "Bids at or above the standing ask, bids below the bid before, replies that say what only sellers say.",
+        &[
+            ("bids/crossed", "crossed bids"),
+            ("bids/falling", "falling bids"),
+            ("other_sides_words", "other side's words"),
+        ],
+    ),
     panel(
         "Thought and action",
         "Bids that are what the thought announced.",
@@ -131,17 +140,26 @@ const GRID: RGBColor = RGBColor(228, 228, 228);
 /// A panel as SVG text; `None` when the run has none of its metrics.
 pub fn draw(files: &RunFiles, panel: &Panel) -> Result<Option<String>> {
     let lines: Vec<Line> = panel.lines.iter().map(|(key, label)| Line::new(files, key, label)).collect();
-    let lines: Vec<Line> = lines.into_iter().filter(|line| !line.points.is_empty()).collect();
+    picture(&lines.into_iter().filter(|line| !line.points.is_empty()).collect::<Vec<_>>())
+}
+
+fn picture(lines: &[Line]) -> Result<Option<String>> {
     if lines.is_empty() {
         return Ok(None);
     }
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (460, 230)).into_drawing_area();
-        chart(&area, &lines, &Marks::default()).map_err(drawing)?;
+        chart(&area, lines, &Marks::default()).map_err(drawing)?;
         area.present().map_err(|e| drawing(e.into()))?;
     }
     Ok(Some(svg))
+}
+
+/// A metric of several runs, a line each; `None` where none has it.
+pub fn across(runs: &[(&str, &RunFiles)], key: &str) -> Result<Option<String>> {
+    let lines: Vec<Line> = runs.iter().map(|(name, files)| Line::new(files, key, name)).collect();
+    picture(&lines.into_iter().filter(|line| !line.points.is_empty()).collect::<Vec<_>>())
 }
 
 /// The picture of the README: reward with the final table's marks, and how the play changes.
@@ -249,7 +267,7 @@ fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &Marks) -
             + Text::new((*label).to_string(), (-150, -13), ("sans-serif", 11).into_font().color(&INK));
         chart.draw_series(std::iter::once(at))?;
     }
-    for (line, color) in lines.iter().zip(COLORS) {
+    for (line, color) in lines.iter().zip(COLORS.into_iter().cycle()) {
         chart.draw_series(LineSeries::new(line.points.iter().copied(), color.mix(0.25)))?;
         chart.draw_series(LineSeries::new(line.smooth.iter().copied(), color.stroke_width(2)))?;
     }
@@ -260,7 +278,7 @@ fn chart(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line], marks: &Marks) -
 /// The lines' names in a row above the chart, where they cover nothing.
 fn legend(area: &DrawingArea<SVGBackend, Shift>, lines: &[Line]) -> Drawn {
     let mut x = 56;
-    for (line, color) in lines.iter().zip(COLORS) {
+    for (line, color) in lines.iter().zip(COLORS.into_iter().cycle()) {
         area.draw(&PathElement::new([(x, 13), (x + 14, 13)], color.stroke_width(3)))?;
         area.draw(&Text::new(line.label.clone(), (x + 18, 7), ("sans-serif", 12).into_font().color(&INK)))?;
         x += 30 + 7 * line.label.chars().count() as i32;

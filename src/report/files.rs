@@ -1,6 +1,7 @@
 //! Reading a run directory: metrics, the final table, sample dialogues.
 
 use crate::error::{Error, Result};
+use crate::eval::{ABOUT, About};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct RunFiles {
     /// The directory.
     pub dir: PathBuf,
+    /// What an evaluation was; none of a training run.
+    pub about: Option<About>,
     /// `config.toml`, as text.
     pub config: String,
     /// `metrics.jsonl`: an object a step.
@@ -74,19 +77,33 @@ impl RunFiles {
     /// # Errors
     /// [`Error::Io`] when this is no run directory; [`Error::Data`] naming file and line of what cannot be parsed.
     pub fn read(dir: &Path) -> Result<RunFiles> {
-        let metrics = dir.join("metrics.jsonl");
-        if !metrics.is_file() {
-            return Err(Error::io(dir, "is not a run directory: it holds no metrics.jsonl; give the --out of a train"));
+        let (metrics, about) = (dir.join("metrics.jsonl"), dir.join(ABOUT));
+        if !metrics.is_file() && !about.is_file() {
+            let what = "is not a run directory: it holds no metrics.jsonl; give the --out of a train or an eval";
+            return Err(Error::io(dir, what));
         }
+        let about = read_if_there(&about)?.map(|text| serde_json::from_str(&text).map_err(|e| Error::data(&about, e)));
         Ok(RunFiles {
             dir: dir.into(),
-            config: std::fs::read_to_string(dir.join("config.toml")).unwrap_or_default(),
+            about: about.transpose()?,
+            config: ["config.toml", "eval.toml"]
+                .iter()
+                .find_map(|name| std::fs::read_to_string(dir.join(name)).ok())
+                .unwrap_or_default(),
             metrics: read_lines(&metrics)?,
             summary: read_list(&dir.join("summary.json"))?,
             differences: read_list(&dir.join("differences.json"))?,
             sets: read_list(&dir.join("sets.json"))?.into_iter().map(flat).collect(),
             samples: read_lines(&dir.join("samples.jsonl"))?,
         })
+    }
+
+    /// A file of JSON lines of the directory; none when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming file and line of what cannot be parsed.
+    pub fn lines<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Vec<T>> {
+        read_lines(&self.dir.join(name))
     }
 
     /// The points `(step, value)` of a metric, finite ones only.

@@ -5,6 +5,7 @@
 //! [`lesson`]; a board of models: [`board`].
 
 pub mod board;
+pub mod compare;
 mod curves;
 mod files;
 pub mod lesson;
@@ -23,7 +24,9 @@ use std::path::{Path, PathBuf};
 /// [`Error::Io`] or [`Error::Data`] naming the file that cannot be read or written.
 pub fn write(run_dir: &Path) -> Result<PathBuf> {
     let files = RunFiles::read(run_dir)?;
-    save(run_dir.join("curve.svg"), &curves::headline(&files)?)?;
+    if files.about.is_none() {
+        save(run_dir.join("curve.svg"), &curves::headline(&files)?)?;
+    }
     save(run_dir.join("report.html"), &page::page(&files)?)
 }
 
@@ -33,6 +36,14 @@ pub fn write(run_dir: &Path) -> Result<PathBuf> {
 /// [`Error::Io`] when it cannot be written.
 pub fn write_lesson(lesson: &lesson::Lesson, path: &Path) -> Result<()> {
     save(path.into(), &lesson::page::page(lesson)).map(drop)
+}
+
+/// Writes runs beside each other as a page.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be written.
+pub fn write_comparison(runs: &[compare::One], path: &Path) -> Result<()> {
+    save(path.into(), &compare::page(runs)?).map(drop)
 }
 
 /// Writes a board of `haggle rank` as a page.

@@ -18,7 +18,10 @@ pub fn page(files: &RunFiles) -> Result<String> {
     body += &table("Held-out products", &files.summary);
     body += &table("Paired differences, by product", &files.differences);
     body += &table("Held-out products", &files.sets);
-    body += "<h2>Curves</h2>\n<div class=\"grid\">\n";
+    if !files.metrics.is_empty() {
+        body += "<h2>Curves</h2>\n";
+    }
+    body += "<div class=\"grid\">\n";
     for panel in &PANELS {
         if let Some(svg) = draw(files, panel)? {
             body += &format!(
@@ -41,6 +44,13 @@ pub fn page(files: &RunFiles) -> Result<String> {
 }
 
 fn progress(files: &RunFiles) -> String {
+    if let Some(about) = &files.about {
+        let (line, command) = (escape(&about.line()), escape(&about.command));
+        return format!(
+            "<p class=\"lead\">An evaluation of {}: {line}.</p>\n<pre>{command}</pre>\n",
+            escape(&about.model)
+        );
+    }
     let steps = files.metrics.len();
     let ended = if files.summary.is_empty() && files.sets.is_empty() {
         "the final evaluation has not run yet"
@@ -176,10 +186,11 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const CSS: &str = "
+pub const CSS: &str = "
 body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1440px;margin:2rem auto;padding:0 1.5rem}
 h1{font-size:1.7rem;margin-bottom:0}h2{margin-top:2.2rem;border-bottom:1px solid #ddd}h3{margin-bottom:.3rem}
 small,.lead,figure p{color:#666;font-weight:normal;font-size:.85rem}
+table,.wide{display:block;overflow-x:auto;max-width:100%}.wide table{overflow:visible}
 table{border-collapse:collapse;font-size:.9rem}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
 th{color:#555;font-weight:600}th:first-child,td:first-child{text-align:left}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:1rem}

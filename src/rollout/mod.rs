@@ -4,12 +4,14 @@
 //! The one idea: an [`Episode`] is a state machine that knows no model, a [`Player`] speaks and knows no rules; [`play()`]
 //! brings them together, and is what training, evaluation and chat all play through. It knows neither game nor reward.
 
+mod guided;
 mod play;
 
 pub use play::play;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::guide::{Grammar, Manner};
 use crate::infer::{Engine, Sampling, Stats};
 use crate::model::Weights;
 use crate::noise::Noise;
@@ -40,8 +42,42 @@ pub trait Episode {
             format!("the {}'s reply is lost ({why}), and this task has no episode without it", self.seat_name(seat));
         Err(Error::Config { problems: vec![what] })
     }
+    /// What a seat says that the episode itself has a script for; none where another plays it.
+    fn scripted(&self, _seat: usize, _noise: Noise) -> Option<String> {
+        None
+    }
+    /// As much of a script's reply as the model at the other seat has room to hear.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses.
+    fn heard(&self, _seat: usize, reply: String, _ears: &Ears) -> Result<String> {
+        Ok(reply)
+    }
+    /// What a seat may reply now where its model is guided, and what it says where there is no room for a reply; none where an
+    /// episode guides nobody.
+    fn bounds(&self, _seat: usize) -> Option<Bounds> {
+        None
+    }
     /// What a seat earned; none while the episode goes on, or where that is decided elsewhere.
     fn reward(&self, seat: usize) -> Option<f64>;
+}
+
+/// The model that hears a script.
+pub struct Ears<'a> {
+    /// Its tokenizer and template.
+    pub chat: &'a Chat,
+    /// Positions of a sequence.
+    pub context: usize,
+    /// Tokens of its longest reply.
+    pub longest_reply: usize,
+}
+
+/// The replies of a guided seat.
+pub struct Bounds {
+    /// All of them.
+    pub grammar: Grammar,
+    /// What is said where the model's context has no room for one.
+    pub without_room: String,
 }
 
 /// An episode to be played.
@@ -95,6 +131,9 @@ pub struct Voice<'a> {
     pub chat: &'a Chat,
     /// How it is sampled.
     pub sampling: Sampling,
+    /// How it is guided, where it is: its tokens are drawn from those that may come, and scored among them. Its engine has room
+    /// for masks.
+    pub manner: Option<Manner>,
 }
 
 /// A model behind a server that speaks for a seat.
@@ -120,6 +159,15 @@ pub enum Player<'a, E: ?Sized> {
 }
 
 impl<E: ?Sized> Player<'_, E> {
+    /// What it hears with, when it is a model.
+    fn ears(&self) -> Option<Ears<'_>> {
+        let Player::Model(Voice { weights, chat, sampling, manner, .. }) = self else { return None };
+        // A guided reply is spelled in more tokens than its free parts have, at worst.
+        let fixed = if manner.is_some() { GUIDED_FORM } else { 0 };
+        let (context, longest_reply) = (weights.config.max_position_embeddings, sampling.max_new_tokens + fixed);
+        Some(Ears { chat, context, longest_reply })
+    }
+
     /// Where it runs, when it is a model.
     fn device(&self) -> Option<Device> {
         match self {
@@ -128,6 +176,9 @@ impl<E: ?Sized> Player<'_, E> {
         }
     }
 }
+
+/// Tokens of a guided reply's form, about, spelled byte by byte.
+const GUIDED_FORM: usize = 80;
 
 /// The ids of an episode, by seat; none where no model played.
 pub type Spoken = Vec<Option<Transcript>>;

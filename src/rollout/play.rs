@@ -5,9 +5,11 @@
 //! weights and the noise alone: which episodes run beside it changes nothing. Replies of a server are played as they come;
 //! only when no engine has anything to do does a pass wait for one. An episode whose reply is lost ends void.
 
-use super::{Episode, Job, Player, Rollout, Spoken};
+use super::guided::Bound;
+use super::{Bounds, Episode, Job, Player, Rollout, Spoken, Voice};
 use crate::error::{Error, Result};
-use crate::infer::{NoiseKey, SeqId, Stats};
+use crate::guide::Guide;
+use crate::infer::{NoiseKey, Sampling, SeqId, Stats};
 use crate::noise::Noise;
 use crate::remote::{self, Ask, Heard, Said};
 use crate::text::{Message, Role, Transcript};
@@ -57,6 +59,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 struct Seat {
     transcript: Transcript,
     seq: Option<SeqId>,
+    /// Where it is guided.
+    bound: Option<Bound>,
 }
 
 struct Table<'t, 'j, 'p, E: ?Sized> {
@@ -102,6 +106,12 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         let Player::Model(voice) = &mut self.players[seat] else { return Ok(false) };
         let moved = voice.engine.step(voice.weights)?;
         let start = Instant::now();
+        if voice.manner.is_some() {
+            for (seq, job) in &self.speaking[seat] {
+                let bound = self.live.get_mut(job).and_then(|seats| seats[seat].as_mut()?.bound.as_mut());
+                bound.map_or(Ok(()), |bound| bound.follow(voice.engine, &voice.chat.tokenizer, *seq))?;
+            }
+        }
         let mut said: Vec<(usize, String, bool)> = Vec::new();
         while let Some(turn) = voice.engine.next_finished() {
             let Some(job) = self.speaking[seat].remove(&turn.seq) else { continue };
@@ -161,8 +171,18 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
     fn advance(&mut self, job: usize) -> Result<()> {
         while let Some(seat) = self.jobs[job].episode.next_seat() {
             let Job { episode, noise, .. } = &mut self.jobs[job];
-            let reply = match &mut self.players[seat] {
+            let script = match &self.players[seat] {
                 Player::Script(reply) => Some(reply(episode, *noise)),
+                Player::Model(_) | Player::Remote(_) | Player::Person(_) => episode.scripted(seat, *noise),
+            };
+            if let Some(reply) = script {
+                let ears =
+                    self.players.iter().enumerate().find_map(|(at, player)| player.ears().filter(|_| at != seat));
+                let heard = ears.map_or(Ok(reply.clone()), |ears| episode.heard(seat, reply, &ears))?;
+                episode.submit(seat, &heard, false)?;
+                continue;
+            }
+            let reply = match &mut self.players[seat] {
                 Player::Person(reply) => match reply(episode)? {
                     Some(reply) => Some(reply),
                     None => break,
@@ -171,17 +191,26 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                     self.send(job, seat);
                     return Ok(());
                 }
-                Player::Model(_) => None,
+                Player::Model(_) | Player::Script(_) => None,
             };
             match reply {
                 Some(reply) => self.jobs[job].episode.submit(seat, &reply, false)?,
                 None if self.hear(job, seat)? => return Ok(()),
-                // No room to say anything.
-                None => self.jobs[job].episode.submit(seat, "", true)?,
+                None => self.pass(job, seat)?,
             }
         }
         self.end(job);
         Ok(())
+    }
+
+    /// Plays the turn of a model that has no room to say anything.
+    fn pass(&mut self, job: usize, seat: usize) -> Result<()> {
+        let guided = matches!(&self.players[seat], Player::Model(Voice { manner: Some(_), .. }));
+        let episode = &mut self.jobs[job].episode;
+        match episode.bounds(seat).filter(|_| guided) {
+            Some(Bounds { without_room, .. }) => episode.submit(seat, &without_room, false),
+            None => episode.submit(seat, "", true),
+        }
     }
 
     /// Gives a model its incoming message and starts its turn; false when its context is full.
@@ -198,11 +227,14 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                 let before = job.heard.get_mut(at).and_then(Option::take);
                 let new = || Transcript::new(voice.chat, &job.episode.system_prompt(at));
                 let transcript = before.map_or_else(new, Ok)?;
-                empty.insert(Seat { transcript, seq: None })
+                empty.insert(Seat { transcript, seq: None, bound: None })
             }
         };
-        let context = voice.weights.config.max_position_embeddings;
-        let Some(new) = seat.transcript.push_incoming_within(voice.chat, &text, context)? else {
+        let bounds = voice.manner.as_ref().and_then(|manner| Some((manner, job.episode.bounds(at)?)));
+        let guide = bounds.map(|(manner, bounds)| Guide::new(manner, bounds.grammar));
+        let (most, context) = (guide.as_ref().map(Guide::most_tokens), voice.weights.config.max_position_embeddings);
+        let room = context.saturating_sub(most.unwrap_or(0));
+        let Some(new) = seat.transcript.push_incoming_within(voice.chat, &text, room)? else {
             self.context_full += 1;
             return Ok(false);
         };
@@ -210,11 +242,15 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             Some(seq) => voice.engine.extend(seq, &seat.transcript.ids()[new]).map(|()| seq),
             None => {
                 let Noise { seed, stream } = job.draws(at);
-                voice.engine.add(seat.transcript.ids(), voice.sampling, NoiseKey { seed, stream })
+                // A guided reply ends by its form.
+                let max_new_tokens = most.unwrap_or(voice.sampling.max_new_tokens);
+                let sampling = Sampling { max_new_tokens, ..voice.sampling };
+                voice.engine.add(seat.transcript.ids(), sampling, NoiseKey { seed, stream })
             }
         };
         let seq = seq.map_err(|e| name(e, job.episode.seat_name(at), &job.about))?;
         seat.seq = Some(seq);
+        seat.bound = guide.map(|guide| Bound::begin(voice.engine, seq, &guide)).transpose()?;
         self.speaking[at].insert(seq, job_at);
         Ok(true)
     }

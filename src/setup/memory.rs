@@ -33,18 +33,24 @@ pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()
     // One buyer plays at a time.
     let buyer =
         if engine_config(config, &base).max_pages > engine_config(config, &model).max_pages { base } else { model };
-    Engine::planned(plan, &buyer, engine_config(config, &buyer))?;
+    engine(plan, &buyer, engine_config(config, &buyer), config.rollout.constrain)?;
     seller.map_or(Ok(()), |seller| Engine::planned(plan, &seller, engine_config(config, &seller)).map(drop))
+}
+
+/// An engine, with room for masks where it is guided.
+fn engine(plan: &mut Plan, shape: &ModelConfig, sizes: EngineConfig, guided: bool) -> Result<()> {
+    let engine = Engine::planned(plan, shape, sizes)?;
+    if guided { engine.with_masks(plan).map(drop) } else { Ok(()) }
 }
 
 /// What a chat with `model` holds.
 ///
 /// # Errors
 /// What is wrong with the model's shape.
-pub fn of_chat(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
+pub fn of_chat(config: &Config, model: &str, guided: bool, plan: &mut Plan) -> Result<()> {
     let shape = base::shape(model, config)?;
     base::plan_frozen(plan, "model", model, config, &mut vec![])?;
-    Engine::planned(plan, &shape, chat_engine(config, &shape)).map(drop)
+    engine(plan, &shape, chat_engine(config, &shape), guided)
 }
 
 /// What generating with a model of `shape` holds, in an engine of `sizes`, whose logits `lean` moves.

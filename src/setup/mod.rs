@@ -17,8 +17,9 @@ use crate::config::Config;
 use crate::config::paths::place;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::guide::Manner;
 use crate::infer::{Engine, EngineConfig, Sampling};
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Product, Rules, Style, catalog, folder, split};
 use crate::ops::attn::CHUNK;
 use crate::ops::loss::{Kl, Objective, PolicyLoss};
@@ -65,10 +66,22 @@ impl Setup {
     /// # Errors
     /// As [`Setup::open`].
     pub fn open_on(dev: Device, config: &Config) -> Result<Setup> {
+        Setup::opened(dev, config, products)
+    }
+
+    /// The same for an evaluation, which needs no products to train on.
+    ///
+    /// # Errors
+    /// As [`Setup::open`].
+    pub fn open_to_evaluate(dev: Device, config: &Config) -> Result<Setup> {
+        Setup::opened(dev, config, to_evaluate)
+    }
+
+    fn opened(dev: Device, config: &Config, stock: fn(&Config) -> Result<Stock>) -> Result<Setup> {
         let mut base = base::open(&dev, &config.model.base, config)?;
         base.weights.renumber(BASE_VERSION);
         let seller = Frozen::open(&dev, config, &base)?;
-        let Stock { train, held_out, notes } = products(config)?;
+        let Stock { train, held_out, notes } = stock(config)?;
         let rules = rules(config);
         Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes })
     }
@@ -132,6 +145,19 @@ impl Setup {
         Sampling { min_p: self.config.eval.min_p, ..self.buyer_sampling(chat) }
     }
 
+    /// An engine for a buyer of this shape, and how it is guided, where `rollout.constrain` says that it is.
+    ///
+    /// # Errors
+    /// As [`Engine::new`] and [`Manner::new`].
+    pub fn eval_engine(&self, chat: &Chat, model: &ModelConfig) -> Result<(Engine, Option<Manner>)> {
+        let (plan, r) = (&mut Plan::on(&self.dev), &self.config.rollout);
+        let engine = Engine::planned(plan, model, self.engine_config(model))?;
+        match r.constrain {
+            false => Ok((engine, None)),
+            true => Ok((engine.with_masks(plan)?, Some(Manner::new(chat, model.vocab_size, r.max_reply_tokens)?))),
+        }
+    }
+
     /// The frozen seller in its seat: in an engine of its own ([`Setup::seller_engine`]), or at a desk before its server.
     ///
     /// # Errors
@@ -152,7 +178,7 @@ impl Setup {
             (Frozen::Base | Frozen::Model(_), ..) => panic!("a model on our device speaks through an engine"),
         };
         let sampling = Sampling::plain(temperature, max_tokens, chat.end());
-        Ok(Player::Model(Voice { weights, engine, chat, sampling }))
+        Ok(Player::Model(Voice { weights, engine, chat, sampling, manner: None }))
     }
 
     /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole
@@ -257,6 +283,18 @@ pub fn products(config: &Config) -> Result<Stock> {
     Ok(stock)
 }
 
+/// The same where there may be none to train on.
+fn to_evaluate(config: &Config) -> Result<Stock> {
+    let stock = stock(config)?;
+    if stock.held_out.is_empty() {
+        let n = stock.train.len();
+        let what =
+            format!("{n} products leave none to evaluate (one in seven is held out); --split all takes every one");
+        return Err(Error::data(place(&config.products.path), what));
+    }
+    Ok(stock)
+}
+
 /// The same where one of the two may be empty.
 ///
 /// # Errors
@@ -268,6 +306,11 @@ pub fn stock(config: &Config) -> Result<Stock> {
             let folder = folder::read(&place(&config.products.path))?;
             (folder.split(), folder.notes)
         }
+    };
+    let held_out = match config.eval.split.as_str() {
+        "train" => train.clone(),
+        "all" => train.iter().chain(&held_out).cloned().collect(),
+        _ => held_out,
     };
     let (train, held_out) = (spread(train, config.products.limit), spread(held_out, config.eval.products));
     Ok(Stock { train, held_out, notes })

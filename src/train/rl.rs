@@ -205,6 +205,11 @@ impl Trainer {
         hyper: Hyper,
         how: Learning,
     ) -> Result<Trainer> {
+        if config.rollout.constrain {
+            let what = "rollout.constrain: a guided token is scored among those that may come, and training scores it among all: \
+                        the ratio of the two would be another's; train without it and evaluate with haggle eval --guarded";
+            return Err(Error::Config { problems: vec![what.into()] });
+        }
         let weights = lora::trained(plan, config, base)?;
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
         let optimizer = Optimizer::planned(plan, learner::parts(&weights), hyper, updates as u64)?;
@@ -263,7 +268,7 @@ impl Trainer {
         let noise = Noise::new(seed, self.task.stream()).child(step);
         self.task.begin(setup, Draw { step, products, rollouts: r.group_size, noise })?;
         let (weights, sampling) = (&self.learner.weights, self.task.sampling(setup));
-        let learner = Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling };
+        let learner = Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling, manner: None };
         let frozen = setup.seller_player(&mut self.seller)?;
         let hear = &mut |done, of| events(Event::Rollout { step, done, of });
         tasks::play(setup, &mut *self.task, learner, frozen, hear)

@@ -12,9 +12,12 @@ use super::{Exit, Globals, dry_run, out, path_text};
 use crate::config::Config;
 use crate::config::paths::spelled;
 use crate::error::{Error, Result};
+use crate::guide::Manner;
 use crate::infer::{Engine, Sampling};
+use crate::model::Plan;
 use crate::negotiate::Side;
-use crate::setup::{base, memory};
+use crate::setup::base::{self, Base};
+use crate::setup::memory;
 use clap::Args;
 use item::Item;
 use sitting::Sitting;
@@ -32,6 +35,7 @@ Examples:
   printf 'offer 45\\ndeal\\n' | haggle chat --model runs/001
   haggle chat --free --model target/smollm2 --system 'You sell bicycles.' --temperature 0.7
 
+The model's replies are guided: in the game's form, within its own limit and the offers that stand; --unguarded lets it say anything.
 In the game: offer 45 (or just 45), deal, reject, quit; words behind it, or on lines before it, are said aloud. The model is sampled \
 as it was trained, a buyer less the tail of eval.min_p, as in evaluations; --temperature, --top-k, --top-p and --min-p say otherwise.
 With --free: /new begins again, /quit leaves; sampling that is not given is taken from the model's generation_config.json, and said.")]
@@ -56,11 +60,14 @@ pub struct ChatArgs {
     /// Append every game to this file, a JSON line each
     #[arg(long, value_name = "FILE", value_parser = super::path())]
     transcript: Option<PathBuf>,
+    /// Let the model reply anything, as in training: also what breaks the rules or its own limit
+    #[arg(long)]
+    unguarded: bool,
     /// Show what the model thinks before it speaks
     #[arg(long)]
     show_thoughts: bool,
     /// Talk with the model instead, through its chat template: no game, no product
-    #[arg(long, conflicts_with_all = ["side", "products", "product", "show_thoughts", "title", "games", "transcript"])]
+    #[arg(long, conflicts_with_all = ["side", "products", "product", "show_thoughts", "title", "games", "transcript", "unguarded"])]
     free: bool,
     /// With --free: the system message
     #[arg(long, value_name = "TEXT", requires = "free")]
@@ -91,7 +98,7 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve_for(&args.model, &[("--products", "products.path", products)])?;
     let dev = config.open_device()?;
     let name = spelled(&args.model);
-    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_chat(config, &name, plan))?;
+    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_chat(config, &name, !args.unguarded, plan))?;
     if args.dry_run {
         return Ok(dry_run::print_plan(&plan, globals.json));
     }
@@ -100,8 +107,11 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let sampling = sampling(&args.filters, &config, person, model.chat.end());
     sampling.check()?;
     let kept = args.transcript.as_deref().map(sitting::transcript).transpose()?;
-    let engine = Engine::new(&dev, &model.weights.config, memory::chat_engine(&config, &model.weights.config))?;
-    let mut sitting = Sitting { args, config, name, model, engine, sampling, person, kept, scores: vec![] };
+    let manner = (!args.unguarded).then(|| manner(&model, &config)).flatten();
+    let (plan, shape) = (&mut Plan::on(&dev), &model.weights.config);
+    let engine = Engine::planned(plan, shape, memory::chat_engine(&config, shape))?;
+    let engine = if manner.is_some() { engine.with_masks(plan)? } else { engine };
+    let mut sitting = Sitting { args, config, name, model, engine, sampling, manner, person, kept, scores: vec![] };
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =
         (std::io::stdin().lock(), if globals.json { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) });
     for game in 0..args.games as usize {
@@ -112,6 +122,12 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     }
     sitting.score(&mut screen)?;
     Ok(Exit::Done)
+}
+
+/// How the model's side is guided; none, which is said, for a model that cannot be.
+fn manner(model: &Base, config: &Config) -> Option<Manner> {
+    let manner = Manner::new(&model.chat, model.weights.config.vocab_size, config.rollout.max_reply_tokens);
+    manner.map_err(|e| out::note(&format!("haggle: unguarded: {e}"))).ok()
 }
 
 /// How the model's side is sampled: as it was trained and is evaluated, unless the person says otherwise.

@@ -6,7 +6,9 @@ use crate::cli::out;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::guide::hearing::Room;
+use crate::guide::{Grammar, Manner};
 use crate::infer::{Engine, Sampling};
+use crate::negotiate::legal::{Guards, Legal};
 use crate::negotiate::{Episode, Outcome, Persona, Side, reward};
 use crate::noise::Noise;
 use crate::rollout::{self, Job, Player, Voice};
@@ -44,6 +46,8 @@ pub struct Sitting<'a> {
     pub engine: Engine,
     /// How it is sampled.
     pub sampling: Sampling,
+    /// How it is guided, where it is.
+    pub manner: Option<Manner>,
     /// The person's side.
     pub person: Side,
     /// Where games are kept.
@@ -73,13 +77,14 @@ impl Sitting<'_> {
             return Err(Error::Config { problems: vec![what] });
         }
         let context = self.model.weights.config.max_position_embeddings;
-        let room = Room::new(&self.model.chat, context, person.other(), config.rollout.max_reply_tokens);
+        let room = Room::new(&self.model.chat, context, person.other(), self.longest_reply(&episode));
         let heard = |episode: &Episode, talk: &str| room.heard(episode, talk);
         let mut table = Table { person, show_thoughts: args.show_thoughts, input, screen, shown: 0, heard: &heard };
         table.introduce(&episode)?;
         let mut reply = |episode: &Episode| table.reply(episode);
         let Base { weights, chat, .. } = &self.model;
-        let voice = Voice { weights, engine: &mut self.engine, chat, sampling: self.sampling };
+        let (engine, sampling, manner) = (&mut self.engine, self.sampling, self.manner.clone());
+        let voice = Voice { weights, engine, chat, sampling, manner };
         let mut players = [Player::Model(voice), Player::Person(&mut reply)];
         if person == Side::Buyer {
             players.reverse();
@@ -92,6 +97,15 @@ impl Sitting<'_> {
         table.conclude(&episode)?;
         self.keep(&episode)?;
         Ok(Some(episode))
+    }
+
+    /// Tokens of the model's longest reply.
+    fn longest_reply(&self, episode: &Episode) -> usize {
+        let guided = |manner: &Manner| {
+            let legal = Legal::now(episode, self.person.other(), Guards::default());
+            manner.most_tokens(&Grammar::new(&legal, episode.code()))
+        };
+        self.manner.as_ref().map_or(self.config.rollout.max_reply_tokens, guided)
     }
 
     /// Counts a game and appends it to the transcript.

@@ -13,7 +13,7 @@ mod store;
 pub use store::Store;
 
 use super::refusal::Refusal;
-use crate::guide::{Caps, Vocabulary};
+use crate::guide::Manner;
 use crate::infer::Sampling;
 use crate::negotiate::{Cents, Rules};
 use crate::text::Chat;
@@ -24,16 +24,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Negotiator {
     /// Tokenizer and template, as games are played.
     pub chat: Chat,
-    /// Its tokens, to be guided.
-    pub vocabulary: Arc<Vocabulary>,
+    /// How it is guided.
+    pub manner: Manner,
     /// How its prompts are worded, and its usual number of rounds.
     pub rules: Rules,
     /// How its replies are drawn.
     pub sampling: Sampling,
     /// Positions of a sequence.
     pub context: usize,
-    /// Tokens of the free parts of a reply.
-    pub caps: Caps,
     /// The dearest list price that it can copy.
     pub dearest: Cents,
     /// Where negotiations are kept.
@@ -46,7 +44,7 @@ impl Negotiator {
     /// Tokens of any reply, about: its free parts, and the fixed ones byte by byte.
     fn most_tokens(&self) -> usize {
         const FIXED: usize = 80;
-        self.caps.thought + self.caps.talk + FIXED
+        self.manner.caps.thought + self.manner.caps.talk + FIXED
     }
 }
 

@@ -11,7 +11,7 @@ use super::store::{Kept, Round};
 use super::{Negotiator, record};
 use crate::generate::{How, Request};
 use crate::guide::hearing::Room;
-use crate::guide::{Guide, said};
+use crate::guide::{Grammar, Guide, said};
 use crate::infer::{Lean, Sampling};
 use crate::negotiate::legal::Legal;
 use crate::negotiate::{Action, Episode, Side, money, protocol, reply};
@@ -230,7 +230,7 @@ impl Table {
             return Ok(None);
         }
         let legal = Legal::now(&self.episode, role, self.settings.guards);
-        let guide = Guide::new(negotiator.vocabulary.clone(), &legal, self.episode.code(), negotiator.caps);
+        let guide = Guide::new(&negotiator.manner, Grammar::new(&legal, self.episode.code()));
         let most = guide.most_tokens();
         let room = negotiator.context.saturating_sub(most);
         let incoming = self.episode.view(role);

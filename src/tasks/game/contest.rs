@@ -6,8 +6,6 @@ use super::opponents::Opponent;
 use super::rows::sample_line;
 use crate::error::Result;
 use crate::eval::{GameLine, Kept, Progress, Report};
-use crate::infer::Engine;
-use crate::model::Weights;
 use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Buyer, Episode, Persona, Product, Rules};
 use crate::noise::Noise;
@@ -145,7 +143,6 @@ type Script = Box<dyn Fn(&Episode, Noise) -> String>;
 
 /// All games of one entrant against one opponent.
 fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Progress) -> Result<Vec<Episode>> {
-    let engine = |model: &Weights| Engine::new(&setup.dev, &model.config, setup.engine_config(&model.config));
     let rollouts = setup.config.eval.rollouts;
     let (mut buyer_engine, mut seller_engine);
     let (buyer_script, seller_script): (Script, Script);
@@ -155,9 +152,10 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
             (buyer.key(), rollouts, Player::Script(&*buyer_script))
         }
         Entrant::Model { model: tasks::Entrant { name, weights, chat }, best_of } => {
-            buyer_engine = engine(weights)?;
-            let sampling = setup.eval_sampling(chat);
-            (name, rollouts.max(best_of), Player::Model(Voice { weights, engine: &mut buyer_engine, chat, sampling }))
+            let (own, manner) = setup.eval_engine(chat, &weights.config)?;
+            buyer_engine = own;
+            let (engine, sampling) = (&mut buyer_engine, setup.eval_sampling(chat));
+            (name, rollouts.max(best_of), Player::Model(Voice { weights, engine, chat, sampling, manner }))
         }
     };
     let (persona, seller) = match opponent {
@@ -196,7 +194,8 @@ pub(super) fn evaluate(setup: &Setup, models: &[tasks::Entrant], progress: &mut 
     let (first, last) = (models.first().map_or("", |m| m.name), models.last().map_or("", |m| m.name));
     let best = format!("best_of_{best_of}");
     let baselines = [first, best.as_str(), "og_narrator"];
-    report.differences = baselines.iter().flat_map(|b| report.table.differences(last, b)).collect();
+    let others = baselines.into_iter().filter(|other| *other != last);
+    report.differences = others.flat_map(|other| report.table.differences(last, other)).collect();
     let lines = |of: &Kept| -> Vec<Value> {
         let when = if of.buyer == first { "before" } else { "after" };
         few(&of.played, setup.config.eval.rollouts).map(|game| sample_line(when, game)).collect()
@@ -266,7 +265,7 @@ mod tests {
         table.add("patient", "teacher", scripted(Buyer::Patient, 2));
         table.add("naive", "teacher", scripted(Buyer::Naive, 2));
         let d = table.differences("patient", "naive");
-        assert_eq!(d.iter().map(|d| d.scenario).collect::<Vec<_>>(), ["all", "mi", "ci"]);
+        assert_eq!(d.iter().map(|d| d.scenario.as_str()).collect::<Vec<_>>(), ["all", "mi", "ci"]);
         assert_eq!((d[0].n, d[1].n + d[2].n), (40, 40));
         let by_hand = table.rows()[0].reward - table.rows()[3].reward;
         assert!((d[0].mean - by_hand).abs() < 1e-12, "got {}, want {by_hand}", d[0].mean);

@@ -8,16 +8,19 @@ mod credit;
 mod opponents;
 mod rows;
 
-pub use opponents::Opponent;
+pub use opponents::{Mix, Opponent};
 pub use rows::EpisodeLine;
 
 use super::{Draw, Entrant, Logprobs, Prompt, Task, Told};
 use crate::error::Result;
 use crate::eval::{Progress, Report};
+use crate::guide::hearing::Room;
+use crate::guide::{Grammar, said};
+use crate::negotiate::legal::{Guards, Legal};
 use crate::negotiate::metrics::EpisodeFacts;
-use crate::negotiate::{Episode, Persona, Product, Side, reward};
+use crate::negotiate::{Action, Episode, Persona, Product, Side, reply, reward};
 use crate::noise::Noise;
-use crate::rollout::{self, Job, Spoken};
+use crate::rollout::{self, Bounds, Ears, Job, Spoken};
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::Log;
 use crate::setup::Setup;
@@ -29,6 +32,8 @@ use std::sync::Arc;
 /// Streams of noise below the run's seed.
 const ROLLOUT: u64 = 2;
 const RESAMPLE: u64 = 4;
+/// Stream of the groups' sellers below a draw's noise; groups have the first ones.
+const SELLERS: u64 = 1 << 40;
 
 /// The buyer's seat, and the seller's.
 const SIDES: [Side; 2] = [Side::Buyer, Side::Seller];
@@ -60,6 +65,25 @@ impl rollout::Episode for Episode {
         Ok(())
     }
 
+    fn scripted(&self, seat: usize, noise: Noise) -> Option<String> {
+        self.script().filter(|_| SIDES[seat] == Side::Seller).map(|seller| seller.reply(self, noise))
+    }
+
+    /// A script's words are cut as a person's are in a chat.
+    fn heard(&self, seat: usize, text: String, ears: &Ears) -> Result<String> {
+        let Ok(reply) = reply::parse(&text, self.code()) else { return Ok(text) };
+        let room = Room::new(ears.chat, ears.context, SIDES[seat].other(), ears.longest_reply);
+        let words = room.heard(self, &reply.talk)?;
+        Ok(if words == reply.talk { text } else { reply::render(&reply.thought, &words, reply.action, self.code()) })
+    }
+
+    fn bounds(&self, seat: usize) -> Option<Bounds> {
+        let (side, code) = (SIDES[seat], self.code());
+        let grammar = Grammar::new(&Legal::now(self, side, Guards::default()), code);
+        let without_room = reply::render("", &said::of_action(side, Action::Reject), Action::Reject, code);
+        Some(Bounds { grammar, without_room })
+    }
+
     /// The buyer's reward; the seller is frozen and earns nothing.
     fn reward(&self, seat: usize) -> Option<f64> {
         self.outcome().filter(|_| SIDES[seat] == Side::Buyer).map(|outcome| reward::reward(self.product(), outcome))
@@ -71,6 +95,8 @@ impl rollout::Episode for Episode {
 pub struct Game {
     draw: Draw,
     games: Vec<Episode>,
+    /// The seller of each group.
+    sellers: Vec<Opponent>,
     noise: Vec<Noise>,
     /// The buyer's ids of each game.
     buyer: Vec<Option<Transcript>>,
@@ -102,7 +128,7 @@ impl Game {
             let product = &setup.train[noise.below(slot as u64, setup.train.len())];
             for g in 0..group {
                 let i = at * group + g;
-                self.games[i] = Episode::new(product.clone(), setup.rules, Persona::Neutral);
+                self.games[i] = self.sellers[at].game(product.clone(), setup.rules);
                 self.noise[i] = noise.child(slot as u64).child(g as u64);
                 self.waiting.push(i);
             }
@@ -123,9 +149,12 @@ impl Task for Game {
 
     fn begin(&mut self, setup: &Setup, draw: Draw) -> Result<()> {
         *self = Game::default();
+        let mix = Mix::of(&setup.config.rollout.sellers)?;
+        let drawn = draw.noise.child(SELLERS);
+        self.sellers = (0..draw.products.len() as u64).map(|slot| mix.pick(drawn, slot)).collect();
         for (slot, product) in draw.products.iter().enumerate() {
             for g in 0..draw.rollouts {
-                self.games.push(Episode::new(product.clone(), setup.rules, Persona::Neutral));
+                self.games.push(self.sellers[slot].game(product.clone(), setup.rules));
                 self.noise.push(draw.noise.child(slot as u64).child(g as u64));
             }
         }
@@ -138,7 +167,8 @@ impl Task for Game {
     fn first_told(&mut self, setup: &Setup, product: &Arc<Product>) -> Result<Vec<Told>> {
         let of = |persona| Episode::new(product.clone(), setup.rules, persona);
         let mut all: Vec<Told> = [0, 1].map(|seat| Told::of(&of(Persona::Neutral), seat)).into();
-        for opponent in Opponent::named(&setup.config.eval.seller)? {
+        let mix = Mix::of(&setup.config.rollout.sellers)?;
+        for opponent in Opponent::named(&setup.config.eval.seller)?.into_iter().chain(mix.opponents()) {
             match opponent {
                 Opponent::Model(Persona::Neutral) | Opponent::Script(_) => {}
                 Opponent::Model(persona) => all.push(Told::of(&of(persona), 1)),

@@ -2,7 +2,7 @@
 //! the sample dialogues of the report.
 
 use crate::negotiate::metrics::{EpisodeFacts, rows};
-use crate::negotiate::{Cents, Episode, Outcome, Turn};
+use crate::negotiate::{Cents, Episode, Outcome, Seller, Turn};
 use crate::run::metrics::{Metrics, Tokens};
 use crate::text::Transcript;
 use serde::Serialize;
@@ -37,6 +37,9 @@ pub(super) fn row(facts: &[EpisodeFacts]) -> Metrics {
         ("interventions/malformed", json!(kinds.malformed)),
         ("interventions/illegal", json!(kinds.illegal)),
         ("monotone_bids", json!(all.monotone_bid_share)),
+        ("bids/crossed", json!(all.crossed_bid_share)),
+        ("bids/falling", json!(all.falling_bid_share)),
+        ("other_sides_words", json!(all.other_words_share)),
         ("thought_action_agreement", json!(all.thought_action_agreement)),
         ("reason_rate", json!(all.reason_rate)),
     ] {
@@ -65,6 +68,9 @@ pub struct EpisodeLine {
     pub cost: Cents,
     /// The buyer's budget in cents.
     pub budget: Cents,
+    /// The script that sold, where one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seller: Option<&'static str>,
     /// How it ended; none of a void one.
     pub outcome: Option<Outcome>,
     /// Why it is void, where it is.
@@ -104,6 +110,7 @@ impl EpisodeLine {
             list: product.list,
             cost: product.cost,
             budget: product.budget,
+            seller: episode.script().map(Seller::key),
             outcome: episode.outcome(),
             void: episode.void().map(String::from),
             reward: episode.void().is_none().then(|| EpisodeFacts::of(episode).reward),

@@ -120,7 +120,7 @@ fn held_out<T: Task>(
     for (i, products) in setup.held_out.chunks(at_a_time).enumerate() {
         let noise = Noise::new(setup.config.seed, EVAL).child(i as u64);
         task.begin(setup, Draw { step: 0, products: products.to_vec(), rollouts, noise })?;
-        let learner = Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup) };
+        let learner = Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup), manner: None };
         let hear = &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len());
         play(setup, task, learner, setup.seller_player(&mut frozen)?, hear)?;
         let Sets { cases, replies, .. } = sets(task);
