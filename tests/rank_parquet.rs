@@ -1,6 +1,5 @@
 //! Votes as Parquet say what the same votes say as csv; what is wrong with them is named by row and column.
 
-#![cfg(feature = "parquet")]
 #![allow(clippy::unwrap_used)]
 
 mod cli_common;

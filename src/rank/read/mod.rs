@@ -5,7 +5,6 @@
 
 mod csv_rows;
 mod json_rows;
-#[cfg(feature = "parquet")]
 mod parquet_rows;
 mod played;
 mod sink;
@@ -165,7 +164,6 @@ fn counted(files: &[PathBuf], columns: &Columns, by_row: bool) -> Result<Games, 
         match kind(path)? {
             Kind::Csv => csv_rows::read(path, columns, &mut sink)?,
             Kind::Json => json_rows::read(path, columns, &mut sink)?,
-            #[cfg(feature = "parquet")]
             Kind::Parquet => parquet_rows::read(path, columns, &mut sink)?,
         }
         counter = sink.counter;
@@ -179,7 +177,6 @@ fn counted(files: &[PathBuf], columns: &Columns, by_row: bool) -> Result<Games, 
 enum Kind {
     Csv,
     Json,
-    #[cfg(feature = "parquet")]
     Parquet,
 }
 
@@ -198,13 +195,7 @@ fn kind(path: &Path) -> Result<Kind> {
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None if n == head.len() && n < 4096 => Err(Error::data(path, "is empty; want rows of games")),
-        #[cfg(feature = "parquet")]
         _ if head.starts_with(b"PAR1") => Ok(Kind::Parquet),
-        #[cfg(not(feature = "parquet"))]
-        _ if head.starts_with(b"PAR1") => Err(Error::data(
-            path,
-            "is Parquet, which this build does not read; build with --features parquet, or write csv",
-        )),
         _ if head.starts_with(b"\x1f\x8b") => Err(Error::data(path, "is compressed; unpack it first")),
         _ if head.contains(&0) => Err(Error::data(path, "is no text; want csv or JSON lines of games, in UTF-8")),
         Some(b'{' | b'[') => Ok(Kind::Json),
