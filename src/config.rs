@@ -15,7 +15,7 @@ mod read;
 pub mod recipes;
 mod seller;
 
-pub use fields::{Field, SELLERS, Slot, TASKS};
+pub use fields::{BUYERS, Field, SELLERS, Slot, TASKS};
 pub use paths::is_address;
 pub use read::Override;
 
@@ -355,6 +355,8 @@ pub struct EvalConfig {
     pub seller: String,
     /// `test`, `train` or `all`: which products it is played over.
     pub split: String,
+    /// The scripted buyers that play beside the models.
+    pub buyer: String,
 }
 
 /// The run directory.

@@ -108,3 +108,36 @@ fn a_folder_the_model_never_saw_is_played_whole_unless_a_part_is_named() {
     let [test, train] = ["test", "train"].map(|part| products(&["--products", "p", "--split", part]).0);
     assert!(test > 0 && test < train && test + train == 28, "{test} {train}");
 }
+
+#[test]
+fn a_board_ranks_everyone_who_played_over_all_sellers_and_against_each() {
+    let dir = tempfile::tempdir().expect("a folder");
+    haggle(dir.path(), &[&["train", "--steps", "1", "--out", "taught"], &cli_common::SMALL[..]].concat()).done();
+    let games =
+        ["--set", "eval.products=8", "--set", "eval.best_of=3", "--rollouts", "2", "--seller", "conceder,linear"];
+    let board = ["eval", "--board", "--model", "taught", "--model", "embedded"];
+    let said = haggle(dir.path(), &[&board[..], &games, &["--out", "b", "--json"]].concat()).done();
+    let said: Value = serde_json::from_str(&said).expect("json");
+    let of = |standing: &Value| -> Vec<String> {
+        let models = standing["models"].as_array().expect("models").iter();
+        let mut names: Vec<String> = models.map(|m| m["model"].as_str().expect("a name").to_string()).collect();
+        names.sort();
+        names
+    };
+    let scripts = ["explorer", "fixed_concession", "lowballer", "naive", "og_narrator", "patient"];
+    let mut everyone: Vec<&str> = ["embedded", "taught", "taught's best of 3"].into_iter().chain(scripts).collect();
+    everyone.sort_unstable();
+    assert_eq!(of(&said["overall"]), everyone);
+    let sellers: Vec<&Value> = said["categories"].as_array().expect("boards").iter().map(|c| &c["name"]).collect();
+    assert_eq!(sellers, ["conceder", "linear"]);
+    // The best of three of a buyer is never worse than its first.
+    let rating = |name: &str| {
+        let models = said["overall"]["models"].as_array().expect("models");
+        models.iter().find(|m| m["model"] == name).and_then(|m| m["theta"].as_f64()).expect("a rating")
+    };
+    assert!(rating("taught's best of 3") >= rating("taught"));
+    let page = std::fs::read_to_string(dir.path().join("b/board.html")).expect("a page");
+    assert!(page.contains("taught") && page.contains("fixed_concession"));
+    haggle(dir.path(), &["eval", "--model", "embedded", "--model", "embedded"])
+        .refused(2, &["embedded", "named twice"]);
+}

@@ -67,7 +67,7 @@ fn mma(dev: &Device, tiles: &[Tile], kind: i32) -> Vec<Vec<u32>> {
 fn wgmma(dev: &Device, four: &[Tile]) -> Vec<Vec<u32>> {
     let a_at = |i: usize| if i % 64 < 16 { four[i / 64 / 16].a[i / 64 % 16 * 16 + i % 64] } else { 0 };
     let b_at = |i: usize| if i % 64 < 16 { four[i / 64 / 8].b[i % 64 * 8 + i / 64 % 8] } else { 0 };
-    let block = |i: usize| (i / 32 / 16 == i % 32 / 8).then(|| i / 32 / 16);
+    let block = |i: usize| (i / 32 / 16 == i % 32 / 8).then_some(i / 32 / 16);
     let c_at = |i: usize| block(i).map_or(0, |t| four[t].c[i / 32 % 16 * 8 + i % 8]);
     let (a, b) = (halves(dev, (0..64 * 64).map(a_at)), halves(dev, (0..32 * 64).map(b_at)));
     let mut d = singles(dev, (0..64 * 32).map(c_at));

@@ -145,6 +145,9 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
                 near("linear_logprob_bwd dx in bf16", &[n, c], &dx, &got[3], 4.2e-3);
                 near("linear_logprob_bwd dw in bf16", &[v, c], &dw, &got[4], 1.1e-3);
             }
+            if !adds_as_the_emulator(&dev) {
+                first = None;
+            }
             for (want, got) in first.get_or_insert_with(|| got.clone()).iter().zip(&got) {
                 same("linear_logprob in bf16", &name, &[got.len()], want, got);
             }

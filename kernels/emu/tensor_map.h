@@ -6,7 +6,7 @@
 
 namespace emu {
 
-struct alignas(128) TensorMap {
+struct alignas(64) TensorMap {
   uint64_t base;                // bytes
   uint64_t dims[3];             // elements, innermost first; 1 past `rank`
   uint64_t strides[3];          // bytes from one index to the next; the first is an element's

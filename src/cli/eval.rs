@@ -2,14 +2,18 @@
 
 use super::progress::Live;
 use super::train::{RUNS, give_back};
-use super::{Exit, Globals, command_line, out, path_text, quoted, shell, signals, tables};
+use super::{Exit, Globals, command_line, out, path_text, quoted, rank, shell, signals, tables};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, SELLERS, is_address, mix};
 use crate::embedded;
 use crate::error::{Error, Result, shown};
 use crate::eval::protocol::{Beside, Protocol, protocol};
 use crate::eval::{About, Report, make_folder};
+use crate::negotiate::Buyer;
 use crate::negotiate::metrics::Row;
+use crate::rank::board::{Board, board};
+use crate::rank::read::{self, Columns};
+use crate::rank::{Options, Ties};
 use crate::run::run_dir::RunDir;
 use crate::setup::Setup;
 use crate::setup::base::{self, Base};
@@ -32,11 +36,15 @@ Examples:
   haggle eval --model runs/001 --seller http://127.0.0.1:8000/v1  a seller behind a server; its key from OPENAI_API_KEY
   haggle eval --model runs/001 --out runs/001/eval                a folder of its own; what is there is never replaced
   haggle eval --model runs/001 --protocol paper --products DIR    as arXiv:2604.09855 does, beside its own row
+  haggle eval --board --model runs/a --model runs/b --seller all  who of several is better, where, and how sure we are
   haggle eval --model runs/001 --set eval.products=20             fewer products")]
 pub struct EvalArgs {
-    /// Run directory, checkpoint or model folder
-    #[arg(long, value_name = "RUN|DIR", value_parser = super::path())]
-    model: PathBuf,
+    /// Run directory, checkpoint or model folder; several play the same games, by the first one's config
+    #[arg(long, value_name = "RUN|DIR", required = true, value_parser = super::path())]
+    model: Vec<PathBuf>,
+    /// Rank everyone who played, all scripted buyers and the best of n too, over all sellers and against each; board.html is its page
+    #[arg(long, conflicts_with = "protocol")]
+    board: bool,
     /// Folder of AmazonHistoryPrice files (default: what the run trained on)
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
@@ -64,17 +72,19 @@ pub struct EvalArgs {
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let (config, protocol) = resolve(args, globals)?;
-    let name = spelled(&args.model);
+    let paths: Vec<String> = args.model.iter().map(|path| spelled(path)).collect();
+    let labels = labels(&args.model, &config)?;
     let dev = config.open_device()?;
-    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &name, plan))?;
+    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &paths, plan))?;
     if let Some(folder) = &globals.out {
         make_folder(folder)?;
     }
     let setup = Setup::open_to_evaluate(dev, &config)?;
-    let model = base::open_beside(&setup.dev, &name, &setup.config, &[&setup.base])?;
+    let opened = opened(&setup, &paths)?;
+    let bases: Vec<&Base> = std::iter::once(&setup.base).chain(&opened).collect();
     let mut task = tasks::named("game")?;
-    let frozen_plays = is_ready(&setup, &mut *task, &model)?;
-    let mut players = vec![config.model.base.as_str(), &name];
+    let frozen_plays = is_ready(&setup, &mut *task, &bases)?;
+    let mut players: Vec<&str> = std::iter::once(&config.model.base).chain(&paths).map(String::as_str).collect();
     players.extend(frozen_plays.then_some(config.model.seller.as_str()));
     let warning = known::warn(&config, &players, &[&setup.held_out])?;
     out::known(setup.notes.iter().chain(&warning));
@@ -85,10 +95,10 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         left.iter().for_each(|folder| give_back(folder));
         "left; nothing was written".into()
     });
-    let label = label(&args.model, &setup.config);
-    let models = [entrant("untrained", &setup.base), entrant(&label, &model)];
+    let names = std::iter::once("untrained").chain(labels.iter().map(String::as_str));
+    let models: Vec<Entrant> = names.zip(&bases).map(|(name, model)| entrant(name, model)).collect();
     // A model beside itself says nothing.
-    let models = if name == config.model.base { &models[1..] } else { &models[..] };
+    let models = if paths.contains(&config.model.base) { &models[1..] } else { &models[..] };
     let mut live = Live::new();
     live.say(&memory::line(&setup.dev, &plan));
     let began = Instant::now();
@@ -104,20 +114,43 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     report.beside = protocol.as_ref().map(beside);
     let about = About {
         command: command_line(),
-        model: name.clone(),
+        model: paths.join(", "),
         guarded: config.rollout.constrain,
         products: setup.held_out.len(),
         split: config.eval.split.clone(),
         games: report.games.len(),
         seconds: began.elapsed().as_secs_f64(),
     };
+    let board = if args.board { Some(board_of(&report, config.seed)?) } else { None };
     let written = write(&report, &about, &config, &folder);
     let rows = report.table.rows();
     out::known(&tables::broken(&rows));
     out::known(&tables::void(&report.void));
-    print(&report, &about, &rows, globals.json, &folder)?;
+    match &board {
+        Some(board) => rank::show(board, None, Some(&folder.join("board.html")), globals.json)?,
+        None => print(&report, &about, &rows, globals.json, &folder)?,
+    }
     // What was played is shown, also when it cannot be kept.
     written.map(|()| Exit::Done)
+}
+
+/// The models of these paths; what they share is held once.
+fn opened(setup: &Setup, paths: &[String]) -> Result<Vec<Base>> {
+    let mut models: Vec<Base> = Vec::new();
+    for path in paths {
+        let known: Vec<&Base> = std::iter::once(&setup.base).chain(&models).collect();
+        models.push(base::open_beside(&setup.dev, path, &setup.config, &known)?);
+    }
+    Ok(models)
+}
+
+/// Everyone who played, ranked: over all sellers and against each.
+fn board_of(report: &Report, seed: u64) -> Result<Board> {
+    let columns = Columns { category: Some("seller".into()), ..Columns::default() };
+    let input = read::evaluation(&report.game_lines()?, &columns)?;
+    let options = Options { ties: Ties::Davidson, seed, ..Options::default() };
+    let board = board(input.games, &options).map_err(|what| Error::data("the games", what))?;
+    Ok(board.with_rewards(&input.episodes, options.level))
 }
 
 /// A model under a name.
@@ -126,10 +159,10 @@ fn entrant<'a>(name: &'a str, model: &'a Base) -> Entrant<'a> {
 }
 
 /// Holds the players to their prompts and a server to its word, before anything is played; whether the frozen seller plays.
-fn is_ready(setup: &Setup, task: &mut dyn Task, model: &Base) -> Result<bool> {
+fn is_ready(setup: &Setup, task: &mut dyn Task, models: &[&Base]) -> Result<bool> {
     let opponents = Opponent::named(&setup.config.eval.seller)?;
     let frozen_plays = opponents.iter().any(|opponent| matches!(opponent, Opponent::Model(_)));
-    tasks::fit(setup, task, &[&setup.base, model], frozen_plays, &[&setup.held_out])?;
+    tasks::fit(setup, task, models, frozen_plays, &[&setup.held_out])?;
     if frozen_plays {
         setup.seller.probe()?;
     }
@@ -139,7 +172,7 @@ fn is_ready(setup: &Setup, task: &mut dyn Task, model: &Base) -> Result<bool> {
 /// The config of a call, and the protocol that it follows.
 fn resolve(args: &EvalArgs, globals: &Globals) -> Result<(Config, Option<Protocol>)> {
     let (eval_seller, model_seller) = counterparty(args.seller.as_deref())?;
-    let own = config(&args.model, globals, None, &[])?;
+    let own = config(&args.model[0], globals, None, &[])?;
     let split = args.split.clone().or_else(|| foreign(args, &own).then(|| "all".into()));
     let flags = [
         ("--products", "products.path", args.products.as_deref().map(path_text)),
@@ -148,9 +181,10 @@ fn resolve(args: &EvalArgs, globals: &Globals) -> Result<(Config, Option<Protoco
         ("--seller", "model.seller", model_seller.as_deref().map(path_text)),
         ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
         ("--guarded", "rollout.constrain", args.guarded.then(|| "true".into())),
+        ("--board", "eval.buyer", args.board.then(|| quoted("all"))),
     ];
     let protocol = args.protocol.as_deref().map(protocol).transpose()?;
-    let config = config(&args.model, globals, protocol.as_ref(), &flags)?;
+    let config = config(&args.model[0], globals, protocol.as_ref(), &flags)?;
     if protocol.is_some() && config.rollout.constrain {
         let what = "--protocol: a published evaluation samples freely; set rollout.constrain = false";
         return Err(Error::Config { problems: vec![what.into()] });
@@ -164,13 +198,34 @@ fn foreign(args: &EvalArgs, own: &Config) -> bool {
     args.products.as_deref().is_some_and(|path| real(path) != real(&place(&own.products.path)))
 }
 
-/// What a model is called in the rows: its folder's name, unless a baseline is called so.
-fn label(model: &Path, config: &Config) -> String {
-    let folder = model.canonicalize().ok();
-    let name = folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let name = name.unwrap_or_else(|| spelled(model));
-    let taken = ["untrained".into(), "og_narrator".into(), format!("best_of_{}", config.eval.best_of)];
-    if taken.contains(&name) { format!("./{name}") } else { name }
+/// What models are called in the rows: each by its folder's name, or by its path where a baseline or another model is called so.
+///
+/// # Errors
+/// [`Error::Config`] for a model that is named twice.
+fn labels(models: &[PathBuf], config: &Config) -> Result<Vec<String>> {
+    let folder = |model: &PathBuf| {
+        let folder = model.canonicalize().ok();
+        let name = folder.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| spelled(model))
+    };
+    let names: Vec<String> = models.iter().map(folder).collect();
+    let (untrained, best) = ("untrained".to_string(), format!("best_of_{}", config.eval.best_of));
+    let taken = |name: &String| *name == untrained || *name == best || Buyer::from_key(name).is_some();
+    let mut labels: Vec<String> = Vec::new();
+    for (name, path) in names.iter().zip(models) {
+        let plain = !taken(name) && names.iter().filter(|other| *other == name).count() == 1;
+        let label = match (plain, taken(name)) {
+            (true, _) => name.clone(),
+            (false, true) if models.len() == 1 => format!("./{name}"),
+            _ => shown(path),
+        };
+        if labels.contains(&label) {
+            let what = format!("--model {label}: named twice; name each model once");
+            return Err(Error::Config { problems: vec![what] });
+        }
+        labels.push(label);
+    }
+    Ok(labels)
 }
 
 /// Writes the evaluation, its config and its page.

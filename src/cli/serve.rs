@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
-use crate::guide::{Caps, Manner, Schemas, Vocabulary};
+use crate::guide::{Manner, Schemas};
 use crate::infer::{Engine, EngineConfig, Sampling};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::money::MAX_CENTS;

@@ -1,8 +1,8 @@
 //! The final tables: buyers on held-out products with 95 % intervals, and paired differences.
 
 use super::out;
-use crate::eval::{Difference, model_of};
 use crate::eval::protocol::{Beside, comparable};
+use crate::eval::{Difference, model_of};
 use crate::negotiate::metrics::Row;
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ fn whole(rows: &[Row]) -> impl Iterator<Item = &Row> {
 }
 
 /// What rows are called, each once, in their order.
-fn names<'a>(rows: &'a [Row], of: fn(&Row) -> &String) -> Vec<&'a str> {
+fn names(rows: &[Row], of: fn(&Row) -> &String) -> Vec<&str> {
     let mut names: Vec<&str> = vec![];
     for row in whole(rows) {
         let name = of(row).as_str();

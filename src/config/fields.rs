@@ -74,6 +74,9 @@ impl std::fmt::Display for Bounds {
 /// What can be trained on: the names of `crate::tasks`.
 pub const TASKS: [&str; 4] = ["game", "menu", "recommend", "summary"];
 
+/// The scripted buyers of `eval.buyer`.
+pub const BUYERS: [&str; 7] = ["og_narrator", "fixed_concession", "naive", "explorer", "patient", "lowballer", "all"];
+
 /// What may stand as a counterparty in an evaluation: the seller model, the same with a persona in its prompt, scripts, all.
 pub const SELLERS: [&str; 18] = [
     "base",
@@ -424,6 +427,12 @@ impl EvalConfig {
                 "Its products: test (one in seven, which training leaves out), train, or all.",
                 Choice(&mut self.split, &["test", "train", "all"]),
             ),
+            field(
+                "buyer",
+                "",
+                "The scripted buyer that plays beside the models, or all of them.",
+                Choice(&mut self.buyer, &BUYERS),
+            ),
         ]
     }
 }
@@ -505,6 +514,7 @@ impl Default for Config {
                 min_p: 0.02,
                 seller: "base".into(),
                 split: "test".into(),
+                buyer: "og_narrator".into(),
             },
             run: RunConfig { out: "auto".into(), checkpoint_every: 10, keep: 2 },
         }

@@ -124,6 +124,14 @@ fn the_sellers_of_the_config_are_those_of_the_evaluation() {
 }
 
 #[test]
+fn the_buyers_of_the_config_are_those_of_the_evaluation() {
+    let keys = crate::negotiate::BUYERS.map(|buyer| buyer.key());
+    let named: Vec<&str> = BUYERS.iter().copied().filter(|name| *name != "all").collect();
+    assert_eq!(keys, *named);
+    assert_eq!(crate::negotiate::Buyer::named("all").len(), keys.len());
+}
+
+#[test]
 fn contradictory_credit_is_refused_together() {
     let found = problems(
         "[credit]\nsplit = \"shapley\"\nrule = \"rloo\"\n[loss]\ndual_clip = 0.5\nkl_in = \"reward\"\nobjective = \"gspo\"\nimportance = \"mis\"\nimportance_low = 1.5\n[reward]\noverlong_tokens = 65\n",

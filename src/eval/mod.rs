@@ -217,6 +217,17 @@ pub struct Kept {
 }
 
 impl Report {
+    /// The lines of `games.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a game cannot be said in JSON.
+    pub fn game_lines(&self) -> Result<String> {
+        let line = |game: &GameLine| {
+            serde_json::to_string(game).map(|text| text + "\n").map_err(|e| Error::data("games.jsonl", e))
+        };
+        self.games.iter().map(line).collect()
+    }
+
     /// The rows as they are written: of no episodes nothing is known, and nothing is 0.
     ///
     /// # Errors
@@ -258,9 +269,8 @@ impl Report {
         }
         let lines: String = self.samples.iter().map(|line| format!("{line}\n")).collect();
         write_atomic(&folder.join("samples.jsonl"), |f| f.write_all(lines.as_bytes()))?;
-        write_atomic(&folder.join("games.jsonl"), |f| {
-            self.games.iter().try_for_each(|game| writeln!(f, "{}", serde_json::to_string(game)?))
-        })?;
+        let games = self.game_lines()?;
+        write_atomic(&folder.join("games.jsonl"), |f| f.write_all(games.as_bytes()))?;
         let own = folder.join("evaluator");
         std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
         for Kept { buyer, seller, played, .. } in &self.kept {

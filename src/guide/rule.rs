@@ -11,7 +11,7 @@ pub enum Rule {
     /// A reply of a game.
     Reply(Guide),
     /// JSON of a schema.
-    Json(Schema),
+    Json(Box<Schema>),
 }
 
 /// An answer that is held to a rule, so far.

@@ -54,6 +54,11 @@ impl Buyer {
         BUYERS.into_iter().find(|b| b.key() == key)
     }
 
+    /// The buyers that a key of `eval.buyer` names: one, or all.
+    pub fn named(key: &str) -> Vec<Buyer> {
+        BUYERS.into_iter().filter(|buyer| key == "all" || buyer.key() == key).collect()
+    }
+
     /// This buyer's reply in `episode`. `noise` is the episode's; the turn has its own stream below it.
     pub fn reply(self, episode: &Episode, noise: Noise) -> String {
         let sight = Sight::of(episode, noise);

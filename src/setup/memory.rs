@@ -20,19 +20,24 @@ pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
 ///
 /// # Errors
 /// What is wrong with the models' shapes.
-pub fn of_evaluation(config: &Config, model: &str, plan: &mut Plan) -> Result<()> {
-    let ((base, seller), name) = (base::shapes(config)?, model);
-    let model = base::shape(name, config)?;
+pub fn of_evaluation(config: &Config, models: &[String], plan: &mut Plan) -> Result<()> {
+    let (base, seller) = base::shapes(config)?;
     let own = base::is_its_own_seller(config);
     let apart = (seller.is_some() && !own).then_some(("seller", config.model.seller.as_str()));
     let untrained = if own { "untrained and seller" } else { "untrained" };
     let mut held = vec![];
-    for (label, name) in [(untrained, config.model.base.as_str()), ("model", name)].into_iter().chain(apart) {
+    let named = models.iter().map(|name| ("model", name.as_str()));
+    for (label, name) in [(untrained, config.model.base.as_str())].into_iter().chain(named).chain(apart) {
         base::plan_frozen(plan, label, name, config, &mut held)?;
     }
     // One buyer plays at a time.
-    let buyer =
-        if engine_config(config, &base).max_pages > engine_config(config, &model).max_pages { base } else { model };
+    let mut buyer = base;
+    for name in models {
+        let model = base::shape(name, config)?;
+        if engine_config(config, &model).max_pages >= engine_config(config, &buyer).max_pages {
+            buyer = model;
+        }
+    }
     engine(plan, &buyer, engine_config(config, &buyer), config.rollout.constrain)?;
     seller.map_or(Ok(()), |seller| Engine::planned(plan, &seller, engine_config(config, &seller)).map(drop))
 }

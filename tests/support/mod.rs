@@ -78,6 +78,15 @@ pub fn gpu(dev: &Device) -> &Gpu {
     gpu
 }
 
+/// Whether a device's tensor cores add as the emulator's do: then it has its bits in bf16 too. Other cards are held to
+/// themselves alone.
+pub fn adds_as_the_emulator(dev: &Device) -> bool {
+    match gpu(dev) {
+        Gpu::Cuda(cuda) => cuda.capability() == [9, 0],
+        Gpu::Emu(_) => true,
+    }
+}
+
 /// Heads whose scores are scaled as a model's are.
 pub fn heads(q: usize, kv: usize, dim: usize) -> Heads {
     Heads { q, kv, dim, scale: 1.0 / (dim as f32).sqrt() }

@@ -28,6 +28,8 @@ pub struct Cuda {
     wait: bool,
     /// Shared memory that a block can have.
     shared_bytes: u32,
+    /// Compute capability, major and minor.
+    capability: [i32; 2],
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
     timers: Timers,
@@ -58,9 +60,10 @@ impl Cuda {
             ));
         }
         check_driver().map_err(fail)?;
-        let Opened { name, owner, capability: [major, minor], shared_bytes } = open(index).map_err(fail)?;
+        let Opened { name, owner, capability, shared_bytes } = open(index).map_err(fail)?;
         let hopper = super::asks_for_hopper();
-        if hopper && (major, minor) != (9, 0) {
+        let [major, minor] = capability;
+        if hopper && capability != [9, 0] {
             return Err(fail(format!("HAGGLE_SM90=1 is for sm_90, {name} is sm_{major}{minor}: unset it")));
         }
         let functions = load(&owner, &name).map_err(fail)?;
@@ -84,6 +87,7 @@ impl Cuda {
             name,
             wait,
             shared_bytes,
+            capability,
             hopper,
             timers,
             base_ns,
@@ -95,6 +99,11 @@ impl Cuda {
     /// The GPU's own name.
     pub fn gpu_name(&self) -> &str {
         &self.name
+    }
+
+    /// Its compute capability, major and minor: `[9, 0]` is Hopper.
+    pub fn capability(&self) -> [i32; 2] {
+        self.capability
     }
 
     /// Names of all kernels, sorted.

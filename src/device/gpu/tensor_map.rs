@@ -14,7 +14,7 @@ const MAX_RANK: usize = 3;
 
 /// The map, in whatever form the device reads.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub(super) struct RawMap(pub(super) [u64; 16]);
 
 /// A map and the memory it names.
@@ -119,8 +119,11 @@ fn encode(e: &Encoding) -> Result<RawMap> {
     use sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE as NOT_INTERLEAVED;
     use sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_128B as PROMOTE_128B;
     use sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B as SWIZZLE_128B;
-    let (mut raw, steps) = (RawMap([0; 16]), [1u32; 3]);
-    // SAFETY: writes the 128 bytes of a map, aligned to 64; reads `rank` dims, boxes and steps, `rank` - 1 strides.
+    /// Where the driver writes one, aligned as CUDA 13 declares its type.
+    #[repr(C, align(128))]
+    struct Written([u64; 16]);
+    let (mut raw, steps) = (Written([0; 16]), [1u32; 3]);
+    // SAFETY: writes the 128 bytes of a map, aligned to 128; reads `rank` dims, boxes and steps, `rank` - 1 strides.
     let done = unsafe {
         sys::cuTensorMapEncodeTiled(
             raw.0.as_mut_ptr().cast(),
@@ -139,5 +142,5 @@ fn encode(e: &Encoding) -> Result<RawMap> {
     };
     let fail =
         |error| Error::Device { device: "cuda".into(), what: format!("cuTensorMapEncodeTiled: {}", text(error)) };
-    done.result().map_err(fail).map(|()| raw)
+    done.result().map_err(fail).map(|()| RawMap(raw.0))
 }

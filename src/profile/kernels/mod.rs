@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 48] = [
+pub const STEMS: [&str; 49] = [
     "adamw_step",
     "add",
     "attn_bwd",

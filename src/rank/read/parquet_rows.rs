@@ -39,7 +39,8 @@ fn wanted(path: &Path, schema: &Type, columns: &Columns) -> Result<Type> {
     if let Some(name) = PAIR.into_iter().find(|name| !has(name)) {
         return refuse(format!("has no column `{name}`"));
     }
-    if !has(WINNER) && !(has(COUNTS[0]) && has(COUNTS[1])) {
+    let counted = has(COUNTS[0]) && has(COUNTS[1]);
+    if !has(WINNER) && !counted {
         return refuse(format!("has neither `{WINNER}` nor `wins_a` and `wins_b`"));
     }
     let named = ways.into_iter().flatten().map(|wanted| wanted.name);

@@ -179,8 +179,8 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
     contest.play(rollouts, buyer, seller, &mut |done| progress(name, &key, done, of))
 }
 
-/// Holds models and OG-Narrator against `eval.seller`; the first model has a row of its best of n, and the last is what the
-/// differences are of.
+/// Holds models and the scripts of `eval.buyer` against `eval.seller`; the first model has a row of its best of n, and the
+/// differences are of the others.
 ///
 /// # Errors
 /// As [`compete`], and [`crate::Error::Config`] when there is no such seller.
@@ -188,20 +188,25 @@ pub(super) fn evaluate(setup: &Setup, models: &[tasks::Entrant], progress: &mut 
     let best_of = setup.config.eval.best_of;
     let entrant = |(i, model)| Entrant::Model { model, best_of: if i == 0 { best_of } else { 0 } };
     let mut entrants: Vec<Entrant> = models.iter().copied().enumerate().map(entrant).collect();
-    entrants.insert(1.min(entrants.len()), Entrant::Script(Buyer::OgNarrator));
+    let scripts = Buyer::named(&setup.config.eval.buyer);
+    let at = 1.min(entrants.len());
+    entrants.splice(at..at, scripts.iter().copied().map(Entrant::Script));
     let opponents = Opponent::named(&setup.config.eval.seller)?;
     let mut report = compete(setup, &entrants, &opponents, progress)?;
     let (first, last) = (models.first().map_or("", |m| m.name), models.last().map_or("", |m| m.name));
     let best = format!("best_of_{best_of}");
-    let baselines = [first, best.as_str(), "og_narrator"];
-    let others = baselines.into_iter().filter(|other| *other != last);
-    report.differences = others.flat_map(|other| report.table.differences(last, other)).collect();
+    let baselines = || [first, &best].into_iter().chain(scripts.iter().map(|buyer| buyer.key()));
+    let learned = &models[at.min(models.len().saturating_sub(1))..];
+    let pairs = learned.iter().flat_map(|model| baselines().map(|other| (model.name, other)));
+    let pairs = pairs.filter(|(model, other)| model != other);
+    report.differences = pairs.flat_map(|(model, other)| report.table.differences(model, other)).collect();
     let lines = |of: &Kept| -> Vec<Value> {
         let when = if of.buyer == first { "before" } else { "after" };
         few(&of.played, setup.config.eval.rollouts).map(|game| sample_line(when, game)).collect()
     };
     let seller = opponents.first().map(|opponent| opponent.key()).unwrap_or_default();
-    report.samples = report.kept.iter().filter(|k| k.model && k.seller == seller).flat_map(lines).collect();
+    let shown = |k: &&Kept| k.model && k.seller == seller && (k.buyer == first || k.buyer == last);
+    report.samples = report.kept.iter().filter(shown).flat_map(lines).collect();
     Ok(report)
 }
 
