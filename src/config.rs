@@ -193,6 +193,8 @@ pub struct TrainConfig {
 pub struct DistConfig {
     /// Lanes that a step's groups are dealt into, and its gradient is summed in.
     pub lanes: usize,
+    /// Seconds that ranks wait for each other.
+    pub timeout_s: f32,
 }
 
 /// What a reply is.
@@ -455,7 +457,8 @@ impl Config {
 const SELF: &str = "self";
 
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 18] = [
+const FREE_ON_RESUME: [&str; 19] = [
+    "dist.timeout_s",
     "threads",
     "train.checkpoint",
     "run.out",

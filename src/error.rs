@@ -156,6 +156,12 @@ pub enum Error {
         /// What it does, or does not.
         what: String,
     },
+    /// Ranks that should work together cannot: one is missing, has failed, or is of another run.
+    #[error("ranks: {what}")]
+    Ranks {
+        /// Which rank, at what, and what to do.
+        what: String,
+    },
     /// Training cannot go on (non-finite loss or gradient, too many skipped steps).
     #[error("training stopped: {what}")]
     Training {
@@ -176,7 +182,7 @@ impl Room {
 }
 
 impl Error {
-    /// Exit code by kind: 2 usage, 3 data, 4 device, 5 training; 1 is left to what is none of these.
+    /// Exit code by kind: 2 usage, 3 data, 4 device, 5 training, 6 ranks; 1 is left to what is none of these.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config { .. } => 2,
@@ -187,6 +193,7 @@ impl Error {
             | Error::Weight { .. } => 3,
             Error::Device { .. } | Error::Memory { .. } | Error::Kernel { .. } | Error::Graph { .. } => 4,
             Error::Training { .. } | Error::Seller { .. } => 5,
+            Error::Ranks { .. } => 6,
             Error::Shape { .. } | Error::DType { .. } | Error::Turn { .. } => 1,
         }
     }

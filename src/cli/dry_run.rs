@@ -5,6 +5,7 @@
 
 use super::{Exit, doctor, out};
 use crate::config::Config;
+use crate::dist::{lanes, shards};
 use crate::error::Result;
 use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
@@ -79,11 +80,30 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
             format!("at least {} at the {gflops:.1} GFLOP/s of a large matrix product measured here", span(least_s)),
         ),
         ("seller", seller(&setup)),
+        ("ranks", ranks(config, &plan)),
         ("run", config.run.out.clone()),
     ];
     out::print(&out::pairs(&rows));
     out::line("\nNothing was started.");
     Ok(Exit::Done)
+}
+
+/// What each of several ranks would hold of the moments, and send.
+fn ranks(config: &Config, plan: &Plan) -> String {
+    let lanes = config.dist.lanes;
+    let bytes =
+        |group: &str, name: &str| plan.rows.iter().find(|r| r.group == group && r.name == name).map_or(0, |r| r.bytes);
+    let (parameters, moments) = (bytes("gradients", "weights") / 4, 2 * bytes("optimizer", "first moments"));
+    let wide = if config.model.dtype == "bf16" && config.lora.rank == 0 { 2 } else { 4 };
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    let of = |world: usize| {
+        let sent =
+            (0..world).map(|rank| shards::sent_bytes(parameters, world, rank, wide).iter().sum()).max().unwrap_or(0);
+        let own = moments / parameters.max(1) * shards::longest(parameters, world);
+        format!("{world} of them hold {:.1} MiB of moments and send {:.1} MiB an update each", mib(own), mib(sent))
+    };
+    let all: Vec<String> = (2..=lanes).filter(|world| lanes::divides(*world, lanes)).map(of).collect();
+    if all.is_empty() { "one, for there is one lane (dist.lanes)".into() } else { all.join("; ") }
 }
 
 /// Who the frozen seller is. A server has answered by now.

@@ -32,6 +32,7 @@ pub mod train;
 
 use crate::config::recipes::recipe;
 use crate::config::{Config, Override, paths};
+use crate::dist::launch::Launch;
 use crate::error::{Error, Result, shown};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -305,6 +306,17 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<Exit> {
     let globals = &cli.globals;
+    let writes = match &cli.command {
+        Command::Eval(_) => "eval",
+        Command::Init(_) => "init",
+        Command::Sft(_) => "sft",
+        Command::Serve(_) => "serve",
+        Command::Merge(_) => "merge",
+        _ => "",
+    };
+    if !writes.is_empty() {
+        Launch::one(writes)?;
+    }
     match &cli.command {
         Command::Train(args) => train::run(args, globals),
         Command::Eval(args) => eval::run(args, globals),

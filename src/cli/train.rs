@@ -5,6 +5,10 @@ use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, s
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::credit::rules::{RULES, Rule};
+use crate::dist::board::FOLDER;
+use crate::dist::lanes::divides;
+use crate::dist::launch::Launch;
+use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result, shown};
 use crate::eval::Report;
 use crate::model::Weights;
@@ -21,6 +25,7 @@ use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Where runs go without `--out`.
 pub(super) const RUNS: &str = "runs";
@@ -89,45 +94,86 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     if args.cards.asked() {
         return cards::print(&args.cards, config, globals.json);
     }
+    if args.dry_run {
+        return dry(config, globals);
+    }
+    let ranks = Launch::ranks()?;
     let auto = config.run.out == "auto";
     if auto {
-        let runs = Path::new(RUNS);
-        let next = if args.dry_run { RunDir::next_free(runs) } else { RunDir::claim_next(runs)? };
-        config.run.out = spelled(&next);
+        // One rank claims it, and tells the others where they meet.
+        let claimed = if ranks.is_first() {
+            RunDir::claim_next(Path::new(RUNS)).map(|at| spelled(&at))
+        } else {
+            Ok(String::new())
+        };
+        let claimed = ranks.agree("the run directory", claimed)?;
+        config.run.out =
+            String::from_utf8_lossy(&ranks.gather("the run directory", claimed.as_bytes())?[0]).into_owned();
     }
     // Told as it was named, kept so that it can be gone on with from anywhere.
     let run_dir = place(&config.run.out);
     config.rooted();
-    if args.dry_run {
-        return dry_run::print(&config, globals.json);
-    }
-    let own = run_dir.clone();
+    let (own, first) = (run_dir.clone(), ranks.is_first());
     signals::leaves(move || {
         let said = left(&own);
-        if auto {
+        if auto && first {
             give_back(&own);
         }
         said
     });
+    let exit = if first {
+        first_rank(&ranks, &config, args, &run_dir, auto, globals.json)?
+    } else {
+        other_rank(&ranks, &config, args, &run_dir)?
+    };
+    ranks.finish();
+    Ok(exit)
+}
+
+/// What a run would be.
+fn dry(mut config: Config, globals: &Globals) -> Result<Exit> {
+    if config.run.out == "auto" {
+        config.run.out = spelled(&RunDir::next_free(Path::new(RUNS)));
+    }
+    config.rooted();
+    dry_run::print(&config, globals.json)
+}
+
+/// Trains as the rank that prints and writes.
+fn first_rank(
+    ranks: &Ranks,
+    config: &Config,
+    args: &TrainArgs,
+    run_dir: &Path,
+    auto: bool,
+    json: bool,
+) -> Result<Exit> {
     let mut live = Live::new();
     let mut log = None;
     let mut trouble = None;
-    let finished = train(&config, &run_dir, args.resume, signals::asked(), &mut |event| {
+    let finished = train_ranked(ranks, config, run_dir, args.resume, signals::asked(), &mut |event| {
         live.hear(&event);
-        on_signal(&run_dir, &event);
+        on_signal(run_dir, &event);
         if let Err(e) = tensor_log(&event, &mut log, &mut |line| live.say(line)) {
             trouble.get_or_insert(e);
         }
     });
     live.end();
     if auto && finished.is_err() {
-        give_back(&run_dir);
+        give_back(run_dir);
     }
-    let finished = finished.map_err(|e| goes_on(&run_dir, e))?;
+    let finished = finished.map_err(|e| goes_on(run_dir, e))?;
     if let Some(e) = trouble {
         out::note(&format!("haggle: the TensorBoard events are not complete: {e}"));
     }
-    conclude(&finished, globals.json)
+    conclude(&finished, json)
+}
+
+/// Trains as any other rank.
+fn other_rank(ranks: &Ranks, config: &Config, args: &TrainArgs, run_dir: &Path) -> Result<Exit> {
+    let hear = &mut |event: Event| on_signal(run_dir, &event);
+    let finished = train_ranked(ranks, config, run_dir, args.resume, signals::asked(), hear)?;
+    Ok(if finished.report.is_some() { Exit::Done } else { Exit::Interrupted })
 }
 
 /// Removes a claimed directory that a run has left before it began; one that holds anything stays.
@@ -157,25 +203,41 @@ pub fn train(
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
-    // Before anything is read: a device it does not fit is found in an instant.
-    let dev = config.open_device()?;
-    memory::fit(&dev, config, &rl::planned)?;
-    let mut setup = Setup::open_on(dev, config)?;
-    setup.seller.probe()?;
-    tasks::fit_run(&setup)?;
-    let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
-    out::known(setup.notes.iter().chain(&warning));
-    let inputs = Inputs::of(&setup)?;
-    let dir = if resume { reopen(run, config, &inputs)? } else { RunDir::create(run, &config.to_toml(true))? };
-    if !resume {
-        inputs.write(run)?;
-    }
-    dir.warnings.iter().for_each(|line| out::note(&format!("haggle: {line}")));
+    train_ranked(&Ranks::alone(), config, run, resume, stop, events)
+}
+
+/// The same by several ranks, each of which calls this with its own; the first one writes.
+///
+/// # Errors
+/// As [`train`]; which rank is missing, has failed or is of another run.
+pub fn train_ranked(
+    ranks: &Ranks,
+    config: &Config,
+    run: &Path,
+    resume: bool,
+    stop: &AtomicBool,
+    events: &mut dyn FnMut(Event),
+) -> Result<Finished> {
+    let (mut setup, inputs) = ranks.agree("start", open(ranks, config))?;
+    agree::alike(ranks, &facts(&setup, &inputs)?)?;
+    let dir = match ranks.is_first() {
+        true => begin(run, config, &inputs, resume),
+        false => Ok(RunDir::beside(run)),
+    };
+    let dir = ranks.agree("the run directory", dir)?;
+    let found = if run.join("config.toml").is_file() {
+        Ok(())
+    } else {
+        Err(Error::io(run, "is not here: ranks must share the run directory"))
+    };
+    ranks.agree("the run directory", found)?;
+    ranks.board(run, Duration::from_secs_f32(config.dist.timeout_s));
+    ranks.phase("supervision");
     teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
     let mut unwritten = None;
     let trained = rl::run(&setup, &dir, resume, stop, &mut |event| {
         // Now nothing can refuse the resume any more.
-        if let (true, Event::Ready { .. }) = (resume, &event)
+        if let (true, true, Event::Ready { .. }) = (resume, ranks.is_first(), &event)
             && let Err(e) = resume::accept(run, config, &inputs)
         {
             unwritten = Some(e);
@@ -186,8 +248,66 @@ pub fn train(
     if let Some(e) = unwritten {
         return Err(e);
     }
+    ranks.phase("evaluation");
     let report = trained.weights.map(|weights| evaluate(&setup, &weights, run, events)).transpose()?;
     Ok(Finished { run: run.into(), step: trained.step, report })
+}
+
+/// Everything that a config names, held to the device and to each other.
+fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
+    let (world, lanes) = (ranks.world(), config.dist.lanes);
+    if !divides(world, lanes) {
+        let what = format!(
+            "dist.lanes: {lanes} lanes are no tree that {world} ranks can share; set a multiple of {world} that is it times a \
+             power of two, as {}",
+            world * lanes.div_ceil(world).next_power_of_two()
+        );
+        return Err(Error::Config { problems: vec![what] });
+    }
+    // Before anything is read: a device it does not fit is found in an instant.
+    let own = Config { threads: ranks.threads(config.threads), ..config.clone() };
+    let dev = own.open_device()?;
+    if world > 1 && dev.name() == "cuda" {
+        let what = format!(
+            "{world} ranks on GPUs need NCCL, which haggle does not speak yet; --device cpu or emu, or one rank"
+        );
+        return Err(Error::Device { device: config.device.clone(), what });
+    }
+    memory::fit(&dev, config, &rl::planned)?;
+    let mut setup = Setup::open_on(dev, config)?;
+    setup.ranks = ranks.clone();
+    setup.seller.probe()?;
+    tasks::fit_run(&setup)?;
+    let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
+    if ranks.is_first() {
+        out::known(setup.notes.iter().chain(&warning));
+    }
+    let inputs = Inputs::of(&setup)?;
+    Ok((setup, inputs))
+}
+
+/// What every rank must have alike.
+fn facts(setup: &Setup, inputs: &Inputs) -> Result<agree::Facts> {
+    let inputs = serde_json::to_string_pretty(inputs).map_err(|e| Error::Ranks { what: e.to_string() })?;
+    Ok(vec![
+        ("program", agree::program()),
+        ("config", setup.config.to_toml(true)),
+        ("device", setup.dev.name().into()),
+        ("processor", agree::processor()),
+        ("products and models", inputs),
+    ])
+}
+
+/// The run directory, made or gone on in.
+fn begin(run: &Path, config: &Config, inputs: &Inputs, resume: bool) -> Result<RunDir> {
+    let dir = if resume { reopen(run, config, inputs)? } else { RunDir::create(run, &config.to_toml(true))? };
+    if !resume {
+        inputs.write(run)?;
+    }
+    // Of ranks that are no more.
+    let _ = std::fs::remove_dir_all(run.join(FOLDER));
+    dir.warnings.iter().for_each(|line| out::note(&format!("haggle: {line}")));
+    Ok(dir)
 }
 
 /// A run directory to go on in, held to what it was; what its logs have lost is said.
@@ -215,7 +335,8 @@ fn evaluate(setup: &Setup, trained: &Weights, run: &Path, events: &mut dyn FnMut
     let report = tasks::named(&setup.config.task.name)?.evaluate(setup, &models, &mut |buyer, seller, done, of| {
         events(Event::Evaluation { buyer, seller, done, of });
     })?;
-    report.write(run)?;
+    let written = if setup.ranks.is_first() { report.write(run).map(drop) } else { Ok(()) };
+    setup.ranks.agree("the report", written)?;
     Ok(report)
 }
 

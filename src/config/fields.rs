@@ -342,12 +342,20 @@ impl TrainConfig {
 
 impl DistConfig {
     fn fields(&mut self) -> Vec<Field<'_>> {
-        vec![field(
-            "lanes",
-            "lanes",
-            "A step's groups are dealt into these, and their gradients are summed in a fixed tree.",
-            Count(&mut self.lanes, 1),
-        )]
+        vec![
+            field(
+                "lanes",
+                "lanes",
+                "A step's groups are dealt into these, and their gradients are summed in a fixed tree.",
+                Count(&mut self.lanes, 1),
+            ),
+            field(
+                "timeout_s",
+                "seconds",
+                "How long ranks wait for one of them before the run ends, naming it. Never changes a result.",
+                Real(&mut self.timeout_s, Positive),
+            ),
+        ]
     }
 }
 
@@ -488,7 +496,7 @@ impl Default for Config {
                 micro_batch_tokens: 8192,
             },
             train: TrainConfig { share_prefix: true, checkpoint: "none".into() },
-            dist: DistConfig { lanes: 1 },
+            dist: DistConfig { lanes: 1, timeout_s: 600.0 },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod gpu;
 mod host;
 mod mapped;
+pub mod mpi;
 pub mod record;
 mod room;
 mod traffic;

@@ -43,6 +43,9 @@ pub struct Weights {
     rope: Buffer,
 }
 
+/// Brings every rank's part of what it is given to all ranks.
+pub type Sharing<'a> = dyn FnMut(ViewMut) -> Result<()> + 'a;
+
 /// How parameters are held: flat buffers of `[layout.len]`.
 enum Held {
     /// In f32; and the same rounded to bf16, when the model computes in it.
@@ -319,6 +322,43 @@ impl Weights {
         }
         self.packed = Some(self.version);
         Ok(())
+    }
+
+    /// After every rank has updated its part, `mine`, of the parameters: `share` brings what forwards read of them to all, in
+    /// the type they read; then as [`Weights::pack`]. Where that type is bf16, the f32 parameters of others stay as they were
+    /// until [`Weights::complete`].
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn renew(&mut self, dev: &Device, mine: Range<usize>, share: &mut Sharing) -> Result<()> {
+        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow) }) = (dev, &mut self.held) {
+            if !mine.is_empty() {
+                copy(dev, data.at(mine.clone()), narrow.at_mut(mine))?;
+            }
+            share(narrow.view_mut())?;
+            self.packed = Some(self.version);
+            return Ok(());
+        }
+        let version = self.version;
+        share(self.data_mut())?;
+        self.version = version;
+        self.pack(dev)
+    }
+
+    /// The type that [`Weights::renew`] brings to all.
+    pub fn renewed(&self) -> DType {
+        if matches!(self.held, Held::Trained { narrow: Some(_), .. }) { DType::Bf16 } else { DType::F32 }
+    }
+
+    /// Brings every rank's part of the f32 parameters to all, where [`Weights::renew`] did not.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn complete(&mut self, share: &mut Sharing) -> Result<()> {
+        match &mut self.held {
+            Held::Trained { data, narrow: Some(_) } => share(data.view_mut()),
+            Held::Trained { narrow: None, .. } | Held::Frozen { .. } | Held::Over { .. } => Ok(()),
+        }
     }
 
     /// Calls these very parameters by another version: what was made of them stays.

@@ -4,9 +4,11 @@
 //! The one idea: an [`Episode`] is a state machine that knows no model, a [`Player`] speaks and knows no rules; [`play()`]
 //! brings them together, and is what training, evaluation and chat all play through. It knows neither game nor reward.
 
+mod dealt;
 mod guided;
 mod play;
 
+pub use dealt::play_dealt;
 pub use play::play;
 
 use crate::device::Device;
@@ -198,6 +200,8 @@ pub struct Rollout {
     pub environment_s: f64,
     /// Seconds in all.
     pub total_s: f64,
+    /// The same of each rank; none where there is one.
+    pub ranks_s: Vec<f64>,
 }
 
 impl Rollout {
@@ -211,5 +215,7 @@ impl Rollout {
         self.context_full += other.context_full;
         self.environment_s += other.environment_s;
         self.total_s += other.total_s;
+        self.ranks_s.resize(self.ranks_s.len().max(other.ranks_s.len()), 0.0);
+        self.ranks_s.iter_mut().zip(&other.ranks_s).for_each(|(mine, theirs)| *mine += theirs);
     }
 }

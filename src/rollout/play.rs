@@ -16,6 +16,28 @@ use crate::text::{Message, Role, Transcript};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// A reply that was played, or lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Whose it was.
+    pub seat: usize,
+    /// The reply; why there is none, when it is lost.
+    pub text: String,
+    /// How it ended.
+    pub end: LineEnd,
+}
+
+/// How a reply ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineEnd {
+    /// As its speaker would have it.
+    Whole,
+    /// At its limit.
+    Cut,
+    /// It never came, and the episode is void.
+    Lost,
+}
+
 /// Plays all jobs, at most `max_live` at a time (each engine holds that many sequences), seat `i` by `players[i]`;
 /// `progress` hears how many have ended.
 ///
@@ -28,6 +50,19 @@ pub fn play<E: Episode + ?Sized>(
     max_live: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Rollout> {
+    recorded(jobs, players, max_live, progress).map(|(rollout, _)| rollout)
+}
+
+/// The same, with every reply that was played in each job, in order.
+///
+/// # Errors
+/// As [`play`].
+pub(super) fn recorded<E: Episode + ?Sized>(
+    jobs: Vec<Job<'_, E>>,
+    players: &mut [Player<'_, E>],
+    max_live: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Rollout, Vec<Vec<Line>>)> {
     let dev = players.iter().find_map(|player| player.device());
     let _phase = dev.as_ref().map(|dev| dev.phase("rollout"));
     let start = Instant::now();
@@ -72,6 +107,8 @@ struct Table<'t, 'j, 'p, E: ?Sized> {
     /// By job and seat: what a model behind a server was told and said.
     talks: BTreeMap<(usize, usize), Vec<Message>>,
     spoken: Vec<Spoken>,
+    /// By job: what was submitted.
+    lines: Vec<Vec<Line>>,
     ended: usize,
     context_full: usize,
     environment_s: f64,
@@ -88,6 +125,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             speaking: players.iter().map(|_| BTreeMap::new()).collect(),
             talks: BTreeMap::new(),
             spoken: jobs.iter().map(|_| vec![]).collect(),
+            lines: jobs.iter().map(|_| vec![]).collect(),
             jobs,
             players,
             live: BTreeMap::new(),
@@ -123,7 +161,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             said.push((job, voice.chat.reply_text(turn.ids)?, turn.truncated));
         }
         for (job, text, cut) in said {
-            self.jobs[job].episode.submit(seat, &text, cut)?;
+            self.submit(job, seat, &text, cut)?;
             self.advance(job)?;
         }
         self.environment_s += start.elapsed().as_secs_f64();
@@ -140,17 +178,25 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             (came, patience) = (true, Duration::ZERO);
             match heard {
                 Heard::Said(Said { text, cut }) => {
-                    self.jobs[job].episode.submit(seat, &text, cut)?;
+                    self.submit(job, seat, &text, cut)?;
                     self.talks.entry((job, seat)).or_default().push(Message::new(Role::Assistant, text));
                     self.advance(job)?;
                 }
                 Heard::Lost(why) => {
                     self.jobs[job].episode.lose(seat, &why)?;
+                    self.lines[job].push(Line { seat, text: why, end: LineEnd::Lost });
                     self.end(job);
                 }
             }
         }
         Ok(came)
+    }
+
+    /// Plays a reply.
+    fn submit(&mut self, job: usize, seat: usize, text: &str, cut: bool) -> Result<()> {
+        let end = if cut { LineEnd::Cut } else { LineEnd::Whole };
+        self.lines[job].push(Line { seat, text: text.into(), end });
+        self.jobs[job].episode.submit(seat, text, cut)
     }
 
     /// Asks a seat's server for its next reply.
@@ -179,7 +225,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                 let ears =
                     self.players.iter().enumerate().find_map(|(at, player)| player.ears().filter(|_| at != seat));
                 let heard = ears.map_or(Ok(reply.clone()), |ears| episode.heard(seat, reply, &ears))?;
-                episode.submit(seat, &heard, false)?;
+                self.submit(job, seat, &heard, false)?;
                 continue;
             }
             let reply = match &mut self.players[seat] {
@@ -194,7 +240,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
                 Player::Model(_) | Player::Script(_) => None,
             };
             match reply {
-                Some(reply) => self.jobs[job].episode.submit(seat, &reply, false)?,
+                Some(reply) => self.submit(job, seat, &reply, false)?,
                 None if self.hear(job, seat)? => return Ok(()),
                 None => self.pass(job, seat)?,
             }
@@ -206,10 +252,9 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
     /// Plays the turn of a model that has no room to say anything.
     fn pass(&mut self, job: usize, seat: usize) -> Result<()> {
         let guided = matches!(&self.players[seat], Player::Model(Voice { manner: Some(_), .. }));
-        let episode = &mut self.jobs[job].episode;
-        match episode.bounds(seat).filter(|_| guided) {
-            Some(Bounds { without_room, .. }) => episode.submit(seat, &without_room, false),
-            None => episode.submit(seat, "", true),
+        match self.jobs[job].episode.bounds(seat).filter(|_| guided) {
+            Some(Bounds { without_room, .. }) => self.submit(job, seat, &without_room, false),
+            None => self.submit(job, seat, "", true),
         }
     }
 
@@ -267,7 +312,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         self.ended += 1;
     }
 
-    fn finish(self, start: Instant) -> Rollout {
+    fn finish(self, start: Instant) -> (Rollout, Vec<Vec<Line>>) {
         let mut remote: Option<remote::Stats> = None;
         let stats = |player: &mut Player<'_, E>| match player {
             Player::Model(voice) => voice.engine.take_stats(),
@@ -278,14 +323,16 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             }
             Player::Script(_) | Player::Person(_) => Stats::default(),
         };
-        Rollout {
+        let rollout = Rollout {
             spoken: self.spoken,
             stats: self.players.iter_mut().map(stats).collect(),
             remote,
             context_full: self.context_full,
             environment_s: self.environment_s,
             total_s: start.elapsed().as_secs_f64(),
-        }
+            ranks_s: vec![],
+        };
+        (rollout, self.lines)
     }
 }
 

@@ -10,11 +10,10 @@
 //! The one idea: a checkpoint appears by one rename, after every byte of it is on disk, and only then does `latest` name it.
 //! Noise is counter-based and the order of products a function of the step, so the step is the whole data and RNG cursor.
 
-use crate::device::{Buffer, DType, Device};
+use crate::device::{DType, Device};
 use crate::disk::{UNFINISHED, sync_dir, write_atomic};
 use crate::error::{Error, Result};
-use crate::train::optimizer::Optimizer;
-use half::bf16;
+use crate::train::optimizer::{AllMoments, Optimizer};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -85,7 +84,7 @@ pub fn save(
     run: &Path,
     keep: usize,
     dev: &Device,
-    optimizer: &Optimizer,
+    moments: &AllMoments,
     state: State,
     config_toml: &str,
     write_model: impl FnOnce(&Path) -> Result<()>,
@@ -94,7 +93,7 @@ pub fn save(
     let name = format!("step-{:06}", state.step);
     let unfinished = all.join(format!("{UNFINISHED}{name}"));
     remove_dir(&unfinished)?;
-    let written = write_all(&unfinished, dev, optimizer, state, config_toml, write_model);
+    let written = write_all(&unfinished, dev, moments, state, config_toml, write_model);
     if let Err(e) = written {
         let _ = fs::remove_dir_all(&unfinished); // gives the space back
         return Err(e);
@@ -114,7 +113,7 @@ pub fn save(
 fn write_all(
     at: &Path,
     dev: &Device,
-    optimizer: &Optimizer,
+    moments: &AllMoments,
     mut state: State,
     config_toml: &str,
     write_model: impl FnOnce(&Path) -> Result<()>,
@@ -124,7 +123,7 @@ fn write_all(
     // A device that was lost says so before anything of it is written.
     dev.wait()?;
     write_model(at)?;
-    write_moments(&at.join(MOMENTS), dev, optimizer)?;
+    write_moments(&at.join(MOMENTS), moments)?;
     write_file(&at.join(CONFIG), config_toml.as_bytes())?;
     for file in files_below(at)? {
         let path = at.join(&file);
@@ -146,19 +145,12 @@ fn stored(dtype: DType) -> Dtype {
     if dtype == DType::Bf16 { Dtype::BF16 } else { Dtype::F32 }
 }
 
-fn write_moments(path: &Path, dev: &Device, optimizer: &Optimizer) -> Result<()> {
-    let moments = [("m", &optimizer.m), ("v", &optimizer.v)];
-    let bytes = |of: &Buffer| -> Result<Vec<u8>> {
-        Ok(match of.dtype() {
-            DType::Bf16 => bytemuck::cast_slice(&dev.download::<bf16>(of.view())?).to_vec(),
-            _ => bytemuck::cast_slice(&dev.download::<f32>(of.view())?).to_vec(),
-        })
-    };
-    let data: Vec<Vec<u8>> = moments.iter().map(|(_, of)| bytes(of)).collect::<Result<_>>()?;
+fn write_moments(path: &Path, moments: &AllMoments) -> Result<()> {
+    let AllMoments { dtype, m, v } = moments;
     let mut views = Vec::new();
-    for ((name, of), data) in moments.iter().zip(&data) {
-        let view = TensorView::new(stored(of.dtype()), vec![of.len()], data);
-        views.push((*name, view.map_err(|e| Error::data(path, e))?));
+    for (name, data) in [("m", m), ("v", v)] {
+        let view = TensorView::new(stored(*dtype), vec![data.len() / dtype.size()], data);
+        views.push((name, view.map_err(|e| Error::data(path, e))?));
     }
     let bytes = safetensors::serialize(views, None).map_err(|e| Error::data(path, e))?;
     write_file(path, &bytes)
@@ -239,33 +231,30 @@ pub fn config_toml(at: &Path) -> Result<(PathBuf, String)> {
     Ok((path, text))
 }
 
-/// Puts a checkpoint's moments and counts back into an optimizer of the same size.
+/// Puts a checkpoint's moments and counts back into an optimizer of the same size: of several ranks each takes its shard.
 pub fn restore_optimizer(at: &Path, state: &State, dev: &Device, optimizer: &mut Optimizer) -> Result<()> {
     let path = at.join(MOMENTS);
     let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| Error::data(&path, e))?;
-    for (name, buffer) in [("m", &mut optimizer.m), ("v", &mut optimizer.v)] {
+    let (dtype, bytes) = (optimizer.m.dtype(), optimizer.moment_bytes());
+    let moments = ["m", "v"].map(|name| -> Result<&[u8]> {
         let tensor = tensors.tensor(name).map_err(|e| Error::data(&path, e))?;
-        if tensor.dtype() != stored(buffer.dtype()) {
+        if tensor.dtype() != stored(dtype) {
             let what = format!(
                 "`{name}` is {:?}, the run's optim.moments is {}; resume with the type it was saved in",
                 tensor.dtype(),
-                buffer.dtype().name()
+                dtype.name()
             );
             return Err(Error::data(&path, what));
         }
-        if tensor.data().len() != buffer.size_bytes() {
-            let what = format!("`{name}` holds {} bytes, the model needs {}", tensor.data().len(), buffer.size_bytes());
+        if tensor.data().len() != bytes {
+            let what = format!("`{name}` holds {} bytes, the model needs {bytes}", tensor.data().len());
             return Err(Error::data(&path, what));
         }
-        if buffer.dtype() == DType::Bf16 {
-            let data: Vec<bf16> = tensor.data().chunks_exact(2).map(bytemuck::pod_read_unaligned).collect();
-            dev.write(buffer.view_mut(), &data);
-        } else {
-            let data: Vec<f32> = tensor.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
-            dev.write(buffer.view_mut(), &data);
-        }
-    }
+        Ok(tensor.data())
+    });
+    let [m, v] = moments;
+    optimizer.restore(dev, m?, v?);
     optimizer.step = state.updates;
     optimizer.skipped = state.skipped;
     optimizer.skipped_in_a_row = state.skipped_in_a_row;
@@ -328,6 +317,7 @@ fn remove_old(all: &Path, keep: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::train::optimizer::{Hyper, Moments, Part};
+    use half::bf16;
 
     fn optimizer(dev: &Device) -> Optimizer {
         let mut o = Optimizer::new(dev, [Part { range: 0..4, decays: true }], Hyper::default(), 10).unwrap();
@@ -353,7 +343,7 @@ mod tests {
 
     fn save_step(run: &Path, step: u64, write_model: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let dev = Device::open("cpu", 1)?;
-        save(run, 2, &dev, &optimizer(&dev), state(step), "seed = 1\n", write_model)
+        save(run, 2, &dev, &optimizer(&dev).all_moments(&dev)?, state(step), "seed = 1\n", write_model)
     }
 
     fn model(at: &Path) -> Result<()> {
@@ -398,7 +388,7 @@ mod tests {
         for _ in 0..3 {
             first.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
         }
-        let at = save(dir.path(), 2, &dev, &first, state(3), "", model).unwrap();
+        let at = save(dir.path(), 2, &dev, &first.all_moments(&dev).unwrap(), state(3), "", model).unwrap();
         let mut second = fresh(hyper);
         restore_optimizer(&at, &state(3), &dev, &mut second).unwrap();
         let mut copy = dev.upload(&dev.to_vec::<f32>(w.view())).unwrap();

@@ -26,7 +26,8 @@ pub struct RunDir {
     path: PathBuf,
     /// What its file system cannot do, a line each.
     pub warnings: Vec<String>,
-    _lock: File,
+    /// None where another rank of the run holds it.
+    lock: Option<File>,
 }
 
 impl RunDir {
@@ -56,6 +57,11 @@ impl RunDir {
             return Err(Error::io(path, "holds no run to resume (no config.toml); start one without --resume"));
         }
         RunDir::lock(path)
+    }
+
+    /// The directory of a run whose first rank holds it: this one reads there and writes nothing.
+    pub fn beside(path: &Path) -> RunDir {
+        RunDir { path: path.into(), warnings: vec![], lock: None }
     }
 
     /// The first of `parent/001`, `parent/002`, ... that does not exist.
@@ -90,7 +96,10 @@ impl RunDir {
 
     /// A log of the run, cut back to its first `keep` bytes and open for appending.
     pub fn log(&self, name: &str, keep: u64) -> Result<Log> {
-        Log::open(&self.path.join(name), keep)
+        match self.lock {
+            Some(_) => Log::open(&self.path.join(name), keep),
+            None => Ok(Log { file: None, path: self.path.join(name), bytes: keep }),
+        }
     }
 
     fn lock(path: &Path) -> Result<RunDir> {
@@ -119,7 +128,7 @@ impl RunDir {
                 shown(path)
             ));
         }
-        Ok(RunDir { path: path.into(), warnings, _lock: lock })
+        Ok(RunDir { path: path.into(), warnings, lock: Some(lock) })
     }
 }
 
@@ -143,7 +152,8 @@ fn first_entry(path: &Path) -> Result<Option<String>> {
 
 /// A file of JSON lines that only grows.
 pub struct Log {
-    file: File,
+    /// None where another rank writes it.
+    file: Option<File>,
     path: PathBuf,
     bytes: u64,
 }
@@ -163,21 +173,24 @@ impl Log {
         }
         let cut = file.set_len(keep).and_then(|()| file.seek(SeekFrom::Start(keep)));
         cut.map_err(|e| Error::io(path, format!("cannot cut back: {e}")))?;
-        Ok(Log { file, path: path.into(), bytes: keep })
+        Ok(Log { file: Some(file), path: path.into(), bytes: keep })
     }
 
     /// Appends one row.
     pub fn append(&mut self, row: &impl Serialize) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut line = serde_json::to_vec(row).map_err(|e| Error::data(&self.path, e))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|e| Error::io(&self.path, format!("cannot append: {e}")))?;
+        file.write_all(&line).map_err(|e| Error::io(&self.path, format!("cannot append: {e}")))?;
         self.bytes += line.len() as u64;
         Ok(())
     }
 
     /// Waits until every row is on disk; returns the log's length in bytes.
     pub fn sync(&mut self) -> Result<u64> {
-        self.file.sync_data().map_err(|e| Error::io(&self.path, format!("cannot write to disk: {e}")))?;
+        if let Some(file) = &self.file {
+            file.sync_data().map_err(|e| Error::io(&self.path, format!("cannot write to disk: {e}")))?;
+        }
         Ok(self.bytes)
     }
 }
@@ -243,8 +256,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error() {
         // /dev/full takes nothing: every write fails with "no space left on device".
-        let mut log =
-            Log { file: OpenOptions::new().write(true).open("/dev/full").unwrap(), path: "x".into(), bytes: 0 };
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut log = Log { file: Some(full), path: "x".into(), bytes: 0 };
         assert!(log.append(&json!({"step": 1})).unwrap_err().to_string().contains("No space left"));
     }
 

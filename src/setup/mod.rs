@@ -16,6 +16,7 @@ pub use self::frozen::Frozen;
 use crate::config::Config;
 use crate::config::paths::place;
 use crate::device::Device;
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::guide::Manner;
 use crate::infer::{Engine, EngineConfig, Sampling};
@@ -45,6 +46,8 @@ pub struct Setup {
     pub held_out: Vec<Arc<Product>>,
     /// The rules of the game.
     pub rules: Rules,
+    /// The ranks that work on it together.
+    pub ranks: Ranks,
     /// What should be known of the products, a line each: see [`folder::Folder::notes`].
     pub notes: Vec<String>,
 }
@@ -83,7 +86,7 @@ impl Setup {
         let seller = Frozen::open(&dev, config, &base)?;
         let Stock { train, held_out, notes } = stock(config)?;
         let rules = rules(config);
-        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes })
+        Ok(Setup { config: config.clone(), dev, base, seller, train, held_out, rules, notes, ranks: Ranks::alone() })
     }
 
     /// The frozen seller, where it is a model on our device.

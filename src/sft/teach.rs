@@ -41,8 +41,12 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
         return Ok(());
     }
     teach(setup, &*task, tokens, progress)?;
-    base::save(&setup.dev, &setup.base.weights, &setup.base.chat, &unfinished)?;
-    std::fs::rename(&unfinished, &kept).map_err(|e| Error::io(&kept, format!("cannot rename: {e}")))
+    // Each rank has taught itself, to the same bits; one keeps what all have.
+    let keep = || {
+        base::save(&setup.dev, &setup.base.weights, &setup.base.chat, &unfinished)?;
+        std::fs::rename(&unfinished, &kept).map_err(|e| Error::io(&kept, format!("cannot rename: {e}")))
+    };
+    setup.ranks.agree("the taught base", if setup.ranks.is_first() { keep() } else { Ok(()) })
 }
 
 /// Removes the base that a run taught: it begins again under another config.

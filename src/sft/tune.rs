@@ -277,7 +277,8 @@ impl Running<'_> {
         self.state.note(&self.trainer.optimizer);
         let write_model = |at: &Path| base::save(self.dev, &self.trainer.weights, &self.chat, at);
         let (run, state, keep) = (self.dir.path(), self.state.clone(), self.how.keep);
-        let at = checkpoint::save(run, keep, self.dev, &self.trainer.optimizer, state, &self.config_toml, write_model)?;
+        let moments = self.trainer.optimizer.all_moments(self.dev)?;
+        let at = checkpoint::save(run, keep, self.dev, &moments, state, &self.config_toml, write_model)?;
         told(Told::Saved(&at));
         Ok(())
     }

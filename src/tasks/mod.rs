@@ -187,7 +187,9 @@ pub fn play<'a, T: Task + ?Sized>(
             all.stats.rotate_left(seat);
             return Ok(all);
         }
-        let wave = rollout::play(jobs, &mut players, setup.episodes_a_step(), &mut |done| progress(done, n))?;
+        let (together, live) = (setup.config.rollout.group_size, setup.episodes_a_step());
+        let hear = &mut |done| progress(done, n);
+        let wave = rollout::play_dealt(&setup.ranks, together, jobs, &mut players, live, hear)?;
         all.add_cost(&wave);
         task.played(setup, wave.spoken)?;
     }

@@ -7,6 +7,7 @@
 use super::chat::Chat;
 #[cfg(any(test, debug_assertions))]
 use super::message::{Message, Role};
+use crate::dist::{Packet, Unpack};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -124,6 +125,46 @@ impl Transcript {
     /// Number of ids.
     pub fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Writes it for another rank.
+    pub fn write(&self, to: &mut Packet) {
+        let sampled: Vec<u8> = self.sampled.iter().map(|s| u8::from(*s)).collect();
+        to.put(&self.ids).put(&sampled).put(&self.logprobs).put(&[self.reply as u64]);
+        #[cfg(any(test, debug_assertions))]
+        {
+            to.put(&[self.messages.len() as u64]);
+            for message in &self.messages {
+                to.put(&[message.role as u8]).text(&message.content);
+            }
+        }
+    }
+
+    /// Reads what another rank wrote.
+    ///
+    /// # Errors
+    /// As [`Unpack::take`].
+    pub fn read(from: &mut Unpack) -> Result<Transcript> {
+        let (ids, sampled, logprobs) = (from.take()?, from.take::<u8>()?, from.take()?);
+        let [reply] = from.exactly::<u64, 1>()?;
+        #[cfg(any(test, debug_assertions))]
+        let messages = {
+            let [n] = from.exactly::<u64, 1>()?;
+            let message = |_| {
+                let [role] = from.exactly::<u8, 1>()?;
+                let role = [Role::System, Role::User, Role::Assistant][usize::from(role.min(2))];
+                Ok(Message::new(role, from.text()?))
+            };
+            (0..n).map(message).collect::<Result<_>>()?
+        };
+        Ok(Transcript {
+            ids,
+            sampled: sampled.into_iter().map(|s| s == 1).collect(),
+            logprobs,
+            reply: reply as usize,
+            #[cfg(any(test, debug_assertions))]
+            messages,
+        })
     }
 
     /// Never true: the system prompt stands at the beginning.

@@ -3,11 +3,12 @@
 //! The one idea: who is in which lane, and in which micro-batch of it, is a function of the share alone. A group stays in one
 //! lane, for its episodes share the rows of their prompt.
 
-use super::learner::Learned;
+use super::learned::Learned;
 use super::learning::Learning;
 use super::samples::{Placed, Sample, micro_batches, sorted};
 use crate::credit::importance::Histogram;
-use crate::dist::lanes;
+use crate::dist::{Packet, Ranks, Unpack, lanes};
+use crate::error::Result;
 use crate::ops::loss::POLICY_SUMS;
 use std::collections::BTreeMap;
 
@@ -43,6 +44,11 @@ impl<'a> Dealt<'a> {
         let rows = lanes.iter().flatten().flatten().map(Placed::rows).sum();
         Dealt { rows, lanes, sequences: share.len(), trained: all.iter().map(Sample::n_trained).sum() }
     }
+
+    /// The lanes of this rank.
+    pub fn own(&self, ranks: &Ranks) -> &[Vec<Vec<Placed<'a>>>] {
+        &self.lanes[ranks.dealt(self.lanes.len())]
+    }
 }
 
 /// What the micro-batches of a lane came to, added in their order.
@@ -72,6 +78,53 @@ impl Tally {
     /// Of nothing; `experts` of all layers.
     pub fn new(experts: usize) -> Tally {
         Tally { expert_load: vec![0; experts], ..Tally::default() }
+    }
+
+    /// Every rank's lanes, in order, from this rank's. Seconds are not told: each rank counts its own.
+    pub fn of_all_ranks(ranks: &Ranks, own: Vec<Tally>) -> Result<Vec<Tally>> {
+        if ranks.world() == 1 {
+            return Ok(own);
+        }
+        let mut packet = Packet::new();
+        own.iter().for_each(|tally| tally.write(&mut packet));
+        let told = ranks.gather("sums of lanes", &packet.bytes)?;
+        let mut all = Vec::new();
+        for (rank, bytes) in told.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
+            let mut read = Unpack::of(bytes);
+            for mine in 0..own.len() {
+                let (mut tally, own) = (Tally::read(&mut read)?, &own[mine]);
+                if rank == ranks.rank() {
+                    (tally.forward_s, tally.backward_s) = (own.forward_s, own.backward_s);
+                }
+                all.push(tally);
+            }
+        }
+        Ok(all)
+    }
+
+    fn write(&self, to: &mut Packet) {
+        let found = &self.importance;
+        to.put(&self.sums).put(&[self.logprob_max_abs_diff]).put(&found.ratios).put(&[found.weights]);
+        to.put(&[found.bounded, found.not_one]).put(&self.compared_tok.map(|n| n as u64));
+        to.put(&[self.packed_tok, self.shared_tok].map(|n| n as u64)).put(&self.expert_load);
+    }
+
+    fn read(from: &mut Unpack) -> Result<Tally> {
+        let (sums, [logprob_max_abs_diff], ratios, [weights]) =
+            (from.exactly()?, from.exactly()?, from.exactly()?, from.exactly()?);
+        let ([bounded, not_one], compared) = (from.exactly()?, from.exactly::<u64, 2>()?);
+        let [packed_tok, shared_tok] = from.exactly::<u64, 2>()?.map(|n| n as usize);
+        Ok(Tally {
+            sums,
+            logprob_max_abs_diff,
+            compared_tok: compared.map(|n| n as usize),
+            importance: Histogram { ratios, weights, bounded, not_one },
+            packed_tok,
+            shared_tok,
+            expert_load: from.take()?,
+            forward_s: 0.0,
+            backward_s: 0.0,
+        })
     }
 
     /// Adds a micro-batch's sums.

@@ -5,11 +5,12 @@
 //! all trained tokens of the update (token mean), so the cut changes nothing but the order of sums. That order is one of the
 //! batch alone: see [`crate::dist::lanes`].
 
+pub use super::learned::Learned;
 pub use super::learning::Learning;
 pub use super::samples::Sample;
-use crate::credit::importance::{Correction, Histogram, correct, sequence_ratio};
+use crate::credit::importance::{Correction, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
-use crate::dist::lanes;
+use crate::dist::{Packet, Unpack, lanes, shards};
 use crate::error::Result;
 use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops;
@@ -21,42 +22,6 @@ use super::optimizer::{Optimizer, Part, Update};
 use super::samples::{Placed, micro_batches, shares};
 use std::time::Instant;
 
-/// What a batch of updates did.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Learned {
-    /// What [`POLICY_SUMS`] names: the losses are means over updates; KL, entropy and the clipped share are means over all
-    /// trained tokens, whatever the loss's aggregation; the last one is a maximum.
-    pub sums: [f32; POLICY_SUMS.len()],
-    /// Largest |training logprob - rollout logprob| over all trained tokens, before the first update.
-    pub logprob_max_abs_diff: f32,
-    /// Trained tokens that were compared, and those whose two logprobs have the same bits.
-    pub compared_tok: [usize; 2],
-    /// Global gradient norm before clipping, mean over applied updates.
-    pub grad_norm: f32,
-    /// Learning rate of the last applied update.
-    pub lr: f32,
-    /// Updates applied.
-    pub applied: u32,
-    /// Updates skipped because something was not finite.
-    pub skipped: u32,
-    /// What was not finite in the last skipped update.
-    pub not_finite: Option<&'static str>,
-    /// Ratios and weights of the importance correction, when there is one.
-    pub importance: Histogram,
-    /// Trained tokens.
-    pub trained_tok: usize,
-    /// Tokens run through forward and backward.
-    pub packed_tok: usize,
-    /// Tokens that were not: their rows are those of an episode of their group.
-    pub shared_tok: usize,
-    /// Seconds in forwards (the check and the reference included).
-    pub forward_s: f64,
-    /// Seconds in loss and backward.
-    pub backward_s: f64,
-    /// Seconds in the optimizer.
-    pub optimizer_s: f64,
-}
-
 /// The trained weights, their optimizer, and every buffer of an update.
 pub struct Learner {
     dev: Device,
@@ -67,6 +32,8 @@ pub struct Learner {
     pub optimizer: Optimizer,
     /// The gradients that the tree of lanes holds at a time.
     grads: Vec<Buffer>,
+    /// The sums that the tree of ranks holds at a time, of this rank's shard.
+    shards: Vec<Buffer>,
     acts: Activations,
     batch: PackedBatch,
     tokens: TokenBuffers,
@@ -123,6 +90,10 @@ impl Learner {
         let name = |i: usize| if i == 0 { "weights".into() } else { format!("weights, branch {i} of the lanes") };
         let grads = (0..lanes::held(how.lanes)).map(|i| plan.f32("gradients", name(i), weights.n_trained()));
         let grads = grads.collect::<Result<_>>()?;
+        let (ranks, shard) = (optimizer.ranks.world(), optimizer.shard().len());
+        let shards = (0..if ranks > 1 { lanes::held(ranks) } else { 0 })
+            .map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), shard))
+            .collect::<Result<_>>()?;
         let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
         let batch = PackedBatch::planned(plan, &c, n, n)?;
         let mut b = |name: &str, len| plan.f32("loss", name, len);
@@ -141,6 +112,7 @@ impl Learner {
             weights,
             optimizer,
             grads,
+            shards,
             acts,
             batch,
             tokens,
@@ -164,7 +136,9 @@ impl Learner {
         let dealt: Vec<Dealt> = shares.iter().map(|s| Dealt::of(&samples[s.clone()], &self.how)).collect();
         for share in dealt.iter().skip(1) {
             // Later shares are compared now, before the first update moves the weights.
-            let tallies = share.lanes.iter().map(|lane| self.compared(lane)).collect::<Result<Vec<_>>>()?;
+            let own = share.own(&self.optimizer.ranks);
+            let tallies = own.iter().map(|lane| self.compared(lane)).collect::<Result<Vec<_>>>()?;
+            let tallies = Tally::of_all_ranks(&self.optimizer.ranks, tallies)?;
             fold(&tallies, &mut learned, &mut self.expert_load);
         }
         for (i, share) in dealt.iter().enumerate() {
@@ -194,17 +168,21 @@ impl Learner {
         if share.trained == 0 {
             return Ok(());
         }
-        let (mut tallies, mut held) = (Vec::new(), 0);
-        for (i, lane) in share.lanes.iter().enumerate() {
+        let (ranks, mut tallies, mut held) = (self.optimizer.ranks.clone(), Vec::new(), 0);
+        let own = share.own(&ranks);
+        for (i, lane) in own.iter().enumerate() {
             tallies.push(self.lane(lane, share, held, reference, first)?);
             held += 1;
-            for _ in 0..lanes::merges(i, share.lanes.len()) {
+            for _ in 0..lanes::merges(i, own.len()) {
                 held -= 1;
                 let (left, right) = self.grads.split_at_mut(held);
                 ops::embed::add(&self.dev, right[0].view(), left[held - 1].view_mut())?;
             }
         }
+        let tallies = Tally::of_all_ranks(&ranks, tallies)?;
         let sums = fold(&tallies, learned, &mut self.expert_load);
+        let branch = self.grads[0].view_mut();
+        ranks.reduce("gradients", &self.dev, branch, self.optimizer.shards(), &mut self.shards)?;
         learned.trained_tok += share.trained;
         self.step(sums[0], learned)
     }
@@ -245,7 +223,12 @@ impl Learner {
         let version = w.version;
         match self.optimizer.update(&self.dev, w.data_mut(), self.grads[0].view(), loss)? {
             Update::Applied { grad_norm, lr } => {
-                w.pack(&self.dev)?;
+                let (o, dev) = (&self.optimizer, &self.dev);
+                if o.ranks.world() == 1 {
+                    w.pack(dev)?;
+                } else {
+                    w.renew(dev, o.shard(), &mut |data| o.ranks.share("weights", dev, data, o.shards()))?;
+                }
                 learned.applied += 1;
                 learned.grad_norm += grad_norm;
                 learned.lr = lr;
@@ -343,11 +326,49 @@ impl Learner {
         Ok(())
     }
 
-    /// Logprobs of each transcript's sampled tokens under `of`, or under the trained weights.
+    /// Bytes of gradients and weights that this rank sent for what was learned, by the formula: see [`shards::sent_bytes`].
+    pub fn sent_bytes(&self, learned: &Learned) -> u64 {
+        let (ranks, size) = (&self.optimizer.ranks, self.weights.renewed().size());
+        let [gradients, weights] = shards::sent_bytes(self.weights.n_trained(), ranks.world(), ranks.rank(), size);
+        let applied = u64::from(learned.applied);
+        (applied + u64::from(learned.skipped)) * gradients as u64 + applied * weights as u64
+    }
+
+    /// Brings every parameter to this rank in f32, as a checkpoint has it; all ranks ask for it together.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn complete(&mut self) -> Result<()> {
+        let (o, dev) = (&self.optimizer, &self.dev);
+        self.weights.complete(&mut |data| o.ranks.share("weights in f32", dev, data, o.shards()))
+    }
+
+    /// Logprobs of each transcript's sampled tokens under `of`, or under the trained weights; each rank finds its run of them.
     ///
     /// # Errors
     /// What the ops refuse.
     pub fn logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
+        let ranks = self.optimizer.ranks.clone();
+        let own = self.own_logprobs(of, &transcripts[ranks.dealt(transcripts.len())])?;
+        if ranks.world() == 1 {
+            return Ok(own);
+        }
+        let mut packet = Packet::new();
+        for found in &own {
+            packet.put(found);
+        }
+        let told = ranks.gather("logprobs", &packet.bytes)?;
+        let mut all = Vec::new();
+        for (rank, bytes) in told.iter().enumerate() {
+            let mut read = Unpack::of(bytes);
+            for _ in ranks.dealt_to(rank, transcripts.len()) {
+                all.push(read.take()?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn own_logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
         // In their order, so none shares another's rows.
         let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, 0.0)).collect();
         let speaks: Vec<bool> = samples.iter().map(|s| s.n_trained() > 0).collect();

@@ -2,9 +2,12 @@
 //!
 //! The one idea: a step is applied whole or not at all. When the loss or the gradient's norm is not finite, weights,
 //! moments and step count stay as they are, the skip is counted and named, and a configured number of skips in a row
-//! ends the run.
+//! ends the run. Of several ranks each keeps the moments of its shard and updates that: see [`crate::dist::shards`].
 
 use crate::device::{Buffer, DType, Device, View, ViewMut};
+use crate::dist::packet::numbers;
+use crate::dist::shards::shards;
+use crate::dist::{Ranks, bytes_of, write_bytes};
 use crate::error::{Error, Result};
 use crate::model::Plan;
 use crate::ops;
@@ -135,6 +138,16 @@ pub enum Update {
     },
 }
 
+/// Both moments of every parameter, on the host: `[N]` each, as bytes.
+pub struct AllMoments {
+    /// Their number type.
+    pub dtype: DType,
+    /// First moments.
+    pub m: Vec<u8>,
+    /// Second moments.
+    pub v: Vec<u8>,
+}
+
 /// AdamW's state for one flat weight buffer of N elements.
 pub struct Optimizer {
     /// Its settings.
@@ -147,10 +160,14 @@ pub struct Optimizer {
     pub skipped: u64,
     /// Updates skipped in a row, up to now.
     pub skipped_in_a_row: u64,
-    /// First moments `[N]`, of the type that the settings name.
+    /// First moments of this rank's shard, alone `[N]`, of the type that the settings name.
     pub m: Buffer,
-    /// Second moments `[N]`.
+    /// Second moments, likewise.
     pub v: Buffer,
+    /// Who works together.
+    pub ranks: Ranks,
+    /// Elements of each rank.
+    shards: Vec<Range<usize>>,
     parts: Vec<Part>,
     norm: Buffer,
     parts_of_norm: Buffer,
@@ -183,9 +200,26 @@ impl Optimizer {
         hyper: Hyper,
         total_steps: u64,
     ) -> Result<Optimizer> {
+        Optimizer::sharded(plan, parts, hyper, total_steps, Ranks::alone())
+    }
+
+    /// The same, of which this rank has its shard.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn sharded(
+        plan: &mut Plan,
+        parts: impl IntoIterator<Item = Part>,
+        hyper: Hyper,
+        total_steps: u64,
+        ranks: Ranks,
+    ) -> Result<Optimizer> {
         let parts = merge(parts);
-        let n = parts.last().map_or(0, |p| p.range.end);
+        let shards = shards(parts.last().map_or(0, |p| p.range.end), ranks.world());
+        let n = shards[ranks.rank()].len();
         Ok(Optimizer {
+            ranks,
+            shards,
             hyper,
             total_steps,
             step: 0,
@@ -199,15 +233,73 @@ impl Optimizer {
         })
     }
 
-    /// Global norm of grads `[N]`.
+    /// The elements whose moments this rank keeps.
+    pub fn shard(&self) -> Range<usize> {
+        self.shards[self.ranks.rank()].clone()
+    }
+
+    /// The elements of each rank, end to end.
+    pub fn shards(&self) -> &[Range<usize>] {
+        &self.shards
+    }
+
+    /// Number of parameters N.
+    fn len(&self) -> usize {
+        self.shards.last().map_or(0, |shard| shard.end)
+    }
+
+    /// Global norm of grads `[N]`, of which this rank's shard is read; all ranks ask for it together.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
     pub fn grad_norm(&mut self, dev: &Device, grads: View) -> Result<f32> {
+        if self.ranks.world() > 1 {
+            return self.norm_of_shards(dev, grads.at(self.shard()));
+        }
         ops::optim::grad_norm(dev, grads, self.norm.view_mut(), self.parts_of_norm.view_mut())?;
         let mut squares = [0f32];
         dev.read(self.norm.view(), &mut squares)?;
         Ok(squares[0].sqrt())
     }
 
-    /// One update of weights `[N]` from grads `[N]`, whose loss was `loss`; skipped when either is not finite.
+    /// The same, from every rank's parts in their order.
+    fn norm_of_shards(&mut self, dev: &Device, shard: View) -> Result<f32> {
+        let whole = self.len();
+        let n = ops::optim::grad_norm_parts(dev, shard, self.parts_of_norm.view_mut(), whole)?;
+        let mine = bytes_of(dev, self.parts_of_norm.at(0..n))?;
+        let all = self.ranks.gather("parts of the gradient's norm", &mine)?.concat();
+        let parts = numbers::<f64>(&all);
+        Ok((parts.iter().fold(0f64, |a, b| a + b) as f32).sqrt())
+    }
+
+    /// Every parameter's moments, brought together at the first rank; at the others nothing.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn all_moments(&self, dev: &Device) -> Result<AllMoments> {
+        let all = |what, of: &Buffer| Ok::<_, Error>(self.ranks.bring(what, bytes_of(dev, of.view())?)?.concat());
+        let (m, v) = (all("first moments", &self.m)?, all("second moments", &self.v)?);
+        Ok(AllMoments { dtype: self.m.dtype(), m, v })
+    }
+
+    /// Takes this rank's shard of every parameter's moments, `[N]` each.
+    ///
+    /// # Panics
+    /// When there are not as many bytes as they have.
+    pub fn restore(&mut self, dev: &Device, m: &[u8], v: &[u8]) {
+        let (shard, each) = (self.shard(), self.m.dtype().size());
+        let own = shard.start * each..shard.end * each;
+        write_bytes(dev, self.m.view_mut(), &m[own.clone()]);
+        write_bytes(dev, self.v.view_mut(), &v[own]);
+    }
+
+    /// Bytes of each of both moments of every parameter.
+    pub fn moment_bytes(&self) -> usize {
+        self.len() * self.m.dtype().size()
+    }
+
+    /// One update of weights `[N]` from grads `[N]`, whose loss was `loss`; skipped when either is not finite. Of both this
+    /// rank's shard is read and written.
     ///
     /// # Errors
     /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
@@ -223,11 +315,17 @@ impl Optimizer {
         self.skipped_in_a_row = 0;
         let lr = self.hyper.lr_at(self.step, self.total_steps);
         let Hyper { beta1, beta2, eps, weight_decay, .. } = self.hyper;
+        let shard = self.shard();
         for Part { range, decays } in &self.parts {
+            let range = range.start.max(shard.start)..range.end.min(shard.end);
+            if range.is_empty() {
+                continue;
+            }
             let weight_decay = if *decays { weight_decay } else { 0.0 };
             let (step, element) = (self.step, range.start as u64);
             let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
-            let (m, v) = (self.m.at_mut(range.clone()), self.v.at_mut(range.clone()));
+            let kept = range.start - shard.start..range.end - shard.start;
+            let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept));
             let w = weights.reborrow().at(range.clone());
             ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, None, how)?;
         }

@@ -10,6 +10,7 @@ use super::learner::{self, Learner, Learning, Sample};
 use super::optimizer::{Hyper, Optimizer};
 use super::row::{self, StepFacts};
 use crate::config::Config;
+use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result};
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
@@ -100,15 +101,17 @@ pub fn run(
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Trained> {
-    let (mut trainer, plan) = Trainer::new(setup)?;
-    let mut state = trainer.restore(setup, dir.path(), resume)?;
+    let ranks = &setup.ranks;
+    let (mut trainer, plan) = ranks.agree("the trainer", Trainer::new(setup))?;
+    let restored = trainer.restore(setup, dir.path(), resume);
+    let mut state = ranks.agree("the checkpoint to go on from", restored)?;
     let mut metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
     let mut episodes = dir.log("episodes.jsonl", state.episodes_bytes)?;
     let steps = setup.config.grpo.steps as u64;
     let groups = setup.config.rollout.products_per_step;
     events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps, groups });
     while state.step < steps {
-        let stopping = stop.load(Ordering::Relaxed);
+        let stopping = ranks.any("stop", stop.load(Ordering::Relaxed))?;
         if !stopping {
             let row = match trainer.step(setup, state.step + 1, &mut episodes, events) {
                 // A step that is broken off has changed nothing: the weights are those of the step before.
@@ -161,7 +164,7 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     let lanes = config.dist.lanes;
     let how = Learning { micro_batch_tok, checkpoint, lanes, ..Learning::default() };
     let hyper = Hyper { moments: moments(config), ..Hyper::default() };
-    Trainer::planned(plan, config, (&base, seller), hyper, how).map(drop)
+    Trainer::planned(plan, config, (&base, seller), hyper, how, Ranks::alone()).map(drop)
 }
 
 /// The learner, the task, and the two engines that play.
@@ -192,7 +195,8 @@ impl Trainer {
             plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes });
         }
         let models = (base, seller.map(|seller| seller.config.clone()));
-        let mut trainer = Trainer::planned(&mut plan, &setup.config, models, setup.hyper(), Learning::of(setup))?;
+        let (hyper, how, ranks) = (setup.hyper(), Learning::of(setup), setup.ranks.clone());
+        let mut trainer = Trainer::planned(&mut plan, &setup.config, models, hyper, how, ranks)?;
         lora::begin(&setup.dev, &mut trainer.learner.weights, &setup.base)?;
         Ok((trainer, plan))
     }
@@ -204,6 +208,7 @@ impl Trainer {
         (base, seller): (&Weights, Option<ModelConfig>),
         hyper: Hyper,
         how: Learning,
+        ranks: Ranks,
     ) -> Result<Trainer> {
         if config.rollout.constrain {
             let what = "rollout.constrain: a guided token is scored among those that may come, and training scores it among all: \
@@ -212,7 +217,7 @@ impl Trainer {
         }
         let weights = lora::trained(plan, config, base)?;
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
-        let optimizer = Optimizer::planned(plan, learner::parts(&weights), hyper, updates as u64)?;
+        let optimizer = Optimizer::sharded(plan, learner::parts(&weights), hyper, updates as u64, ranks)?;
         let buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
         let seller = seller.map(|s| Engine::planned(plan, &s, engine_config(config, &s))).transpose()?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
@@ -224,9 +229,11 @@ impl Trainer {
     /// # Errors
     /// [`Error::Training`] when too many updates in a row were not finite; what the ops and the disk say.
     pub fn step(&mut self, setup: &Setup, step: u64, log: &mut Log, events: &mut dyn FnMut(Event)) -> Result<Metrics> {
-        let began = Instant::now();
+        let (began, sent) = (Instant::now(), setup.ranks.sent_bytes());
         let grpo = &setup.config.grpo;
+        setup.ranks.phase("rollout");
         let rollout = self.rollout(setup, step, events)?;
+        setup.ranks.phase("learning");
 
         let crediting = Instant::now();
         let learner = &mut self.learner;
@@ -256,6 +263,7 @@ impl Trainer {
             skipped_total,
             with_kl,
             began,
+            sent_bytes: [setup.ranks.sent_bytes() - sent, self.learner.sent_bytes(learned)],
         };
         Ok(row::row(mine, &facts))
     }
@@ -293,8 +301,9 @@ impl Trainer {
         Ok(state)
     }
 
+    /// Saves a checkpoint of what all ranks hold; the first one writes it.
     fn save(
-        &self,
+        &mut self,
         setup: &Setup,
         run: &Path,
         state: &mut State,
@@ -302,14 +311,27 @@ impl Trainer {
         episodes: &mut Log,
         events: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let (l, dev) = (&self.learner, &setup.dev);
-        state.metrics_bytes = metrics.sync()?;
-        state.episodes_bytes = episodes.sync()?;
+        let (dev, ranks) = (&setup.dev, &setup.ranks);
+        ranks.phase("checkpoint");
+        self.learner.complete()?;
+        let (l, moments) = (&self.learner, self.learner.optimizer.all_moments(dev)?);
         state.note(&l.optimizer);
-        let write_model = |at: &Path| base::save(dev, &l.weights, &setup.base.chat, at);
-        let keep = setup.config.run.keep;
-        let at =
-            checkpoint::save(run, keep, dev, &l.optimizer, state.clone(), &setup.config.to_toml(true), write_model)?;
+        if ranks.world() > 1 {
+            // A device that computes wrongly is known by its name before its weights are kept.
+            let crc = format!("{:08x}", l.weights.crc(dev)?);
+            agree::alike(ranks, &vec![("weights after this step", crc)])?;
+        }
+        if !ranks.is_first() {
+            return ranks.agree("checkpoint", Ok(()));
+        }
+        let mut write = || {
+            state.metrics_bytes = metrics.sync()?;
+            state.episodes_bytes = episodes.sync()?;
+            let write_model = |at: &Path| base::save(dev, &l.weights, &setup.base.chat, at);
+            let (keep, toml) = (setup.config.run.keep, setup.config.to_toml(true));
+            checkpoint::save(run, keep, dev, &moments, state.clone(), &toml, write_model)
+        };
+        let at = ranks.agree("checkpoint", write())?;
         events(Event::Saved(&at));
         Ok(())
     }

@@ -30,6 +30,8 @@ pub(super) struct StepFacts<'a> {
     pub with_kl: bool,
     /// When the step began.
     pub began: Instant,
+    /// Bytes that this rank has sent to others since, and those of them that the formula of gradients and weights gives.
+    pub sent_bytes: [u64; 2],
 }
 
 /// The step's row, the task's part of it given.
@@ -146,6 +148,14 @@ fn times(row: &mut Metrics, s: &StepFacts) {
         row.insert(format!("time/{key}_preemptions"), json!(of.preemptions));
         row.insert(format!("time/{key}_pages_peak"), json!(of.pages_peak));
         row.insert(format!("time/{key}_graph_steps"), json!(of.replays));
+    }
+    let [slowest, fastest] = [f64::max, f64::min].map(|of| rollout.ranks_s.iter().copied().reduce(of));
+    if let (Some(slowest), Some(fastest)) = (slowest, fastest) {
+        row.insert("time/ranks".into(), json!(rollout.ranks_s.len()));
+        row.insert("time/slowest_rank".into(), json!(rollout.ranks_s.iter().position(|s| *s == slowest)));
+        row.insert("time/rollout_skew_s".into(), json!(slowest - fastest));
+        row.insert("time/sent_bytes".into(), json!(s.sent_bytes[0]));
+        row.insert("time/sent_bytes_formula".into(), json!(s.sent_bytes[1]));
     }
     if let Some(asked) = &rollout.remote {
         row.insert("time/seller_wait_s".into(), json!(asked.wait_s));

@@ -1,6 +1,7 @@
 //! `haggle doctor`: what this machine has, whether this binary fits it, and a self-test of every kernel.
 
 mod gpus;
+mod ranks;
 
 use super::{Exit, Globals, out};
 use crate::device::gpu::cuda_modules;
@@ -25,17 +26,28 @@ Examples:
   haggle doctor --device cuda:0    that GPU
   haggle doctor --threads 1        on one core
   haggle doctor --json             for machines
+  mpirun -n 2 haggle doctor --ranks    what the ranks of a launcher tell each other, and how fast
 
 Exit code 4 when an op gives a wrong result here.")]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// Test the ranks that mpirun or srun started instead: transport, speed, and the bits of their sums
+    #[arg(long)]
+    ranks: bool,
+}
 
 /// Prints the machine and the self-test.
 ///
 /// # Errors
 /// [`Error::Device`] when the device is not there or an op fails its test.
-pub fn run(_: &DoctorArgs, globals: &Globals) -> Result<Exit> {
+pub fn run(args: &DoctorArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
     let device = config.open_device()?;
+    if args.ranks {
+        if let Some(report) = ranks::report(&device)? {
+            print(&report, globals.json);
+        }
+        return Ok(Exit::Done);
+    }
     let mut report = machine(&device);
     report.extend(gpus::report());
     let mut wrong = Vec::new();

@@ -19,9 +19,14 @@ pub fn part_len(n: usize) -> usize {
 
 /// Sum of squares in f64: 1024 parts of consecutive elements, 64 lanes a part; lanes in order, then parts in order.
 pub fn sum_squares(cpu: &Cpu, g: &[f32]) -> f32 {
-    let mut sums = [0f64; GRAD_NORM_PARTS];
-    let part = part_len(g.len());
-    let to = Shared::new(&mut sums);
+    let mut sums = [0u64; GRAD_NORM_PARTS];
+    parts_squares(cpu, g, part_len(g.len()), &mut sums);
+    sums.iter().fold(0f64, |a, b| a + f64::from_bits(*b)) as f32
+}
+
+/// Sums of squares of parts of this length, f64 by their bits; 0 where there are fewer.
+pub fn parts_squares(cpu: &Cpu, g: &[f32], part: usize, sums: &mut [u64]) {
+    let to = Shared::new(sums);
     cpu.pool.run(GRAD_NORM_PARTS / TASK, |task| {
         for i in task * TASK..(task + 1) * TASK {
             let (from, end) = (g.len().min(i * part), g.len().min((i + 1) * part));
@@ -31,10 +36,9 @@ pub fn sum_squares(cpu: &Cpu, g: &[f32]) -> f32 {
             );
             // SAFETY: each part is one task's.
             let to = unsafe { to.part(i, 1) };
-            to[0] = sum;
+            to[0] = sum.to_bits();
         }
     });
-    sums.iter().fold(0f64, |a, b| a + b) as f32
 }
 
 #[inline(always)]

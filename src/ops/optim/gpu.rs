@@ -9,7 +9,18 @@ use crate::ops::optim::{AdamW, GRAD_NORM_PARTS};
 /// See [`crate::ops::optim::grad_norm`].
 pub fn grad_norm(gpu: &Gpu, g: View, out: ViewMut, mut workspace: ViewMut) -> Result<()> {
     let n = g.len();
-    holds("grad_norm", DType::F32, &[("g", g.dtype()), ("out", out.dtype())])?;
+    holds("grad_norm", DType::F32, &[("out", out.dtype())])?;
+    grad_norm_parts(gpu, g, workspace.reborrow(), part_len(n))?;
+    let shape = &format_args!("N={n}");
+    let sum =
+        Launch { kernel: "grad_norm", op: "grad_norm", grid: [1, 1, 1], block: [32, 1, 1], shared_bytes: 0, shape };
+    gpu.launch(&sum, &mut [Arg::In(workspace.view()), Arg::Out(out)])
+}
+
+/// See [`crate::ops::optim::grad_norm_parts`]; parts of `part` elements.
+pub fn grad_norm_parts(gpu: &Gpu, g: View, workspace: ViewMut, part: usize) -> Result<()> {
+    let n = g.len();
+    holds("grad_norm", DType::F32, &[("g", g.dtype())])?;
     holds("grad_norm", DType::U64, &[("workspace", workspace.dtype())])?;
     let parts = Launch {
         kernel: "grad_norm_parts",
@@ -19,10 +30,7 @@ pub fn grad_norm(gpu: &Gpu, g: View, out: ViewMut, mut workspace: ViewMut) -> Re
         shared_bytes: 0,
         shape: &format_args!("N={n}"),
     };
-    let args = &mut [Arg::In(g), Arg::Out(workspace.reborrow()), Arg::I64(n as i64), Arg::I64(part_len(n) as i64)];
-    gpu.launch(&parts, args)?;
-    let sum = Launch { kernel: "grad_norm", grid: [1, 1, 1], block: [32, 1, 1], ..parts };
-    gpu.launch(&sum, &mut [Arg::In(workspace.view()), Arg::Out(out)])
+    gpu.launch(&parts, &mut [Arg::In(g), Arg::Out(workspace), Arg::I64(n as i64), Arg::I64(part as i64)])
 }
 
 /// See [`crate::ops::optim::adamw_step`].

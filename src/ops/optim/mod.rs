@@ -5,6 +5,8 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 pub mod oracle;
 
+pub use cpu::part_len;
+
 use super::want;
 use crate::device::gpu::by_dtype;
 use crate::device::{DType, Device, View, ViewMut};
@@ -24,6 +26,20 @@ pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut, workspace: ViewMut) ->
         Device::Gpu(gpu) => gpu::grad_norm(gpu, g, out, workspace)?,
     }
     Ok(())
+}
+
+/// Sums of squares of the parts of g `[N]`, which is whole parts of a gradient of `whole` elements or its end: as many as it
+/// has go to `sums` `[1024]`, f64 by their bits. All parts of a gradient, added in their order, are its [`grad_norm`].
+/// Returns how many there are.
+pub fn grad_norm_parts(dev: &Device, g: View, mut sums: ViewMut, whole: usize) -> Result<usize> {
+    let part = part_len(whole);
+    want("grad_norm", "sums", sums.len(), GRAD_NORM_PARTS)?;
+    let _span = dev.op("grad_norm", || cost::grad_norm(g.len()));
+    match dev {
+        Device::Cpu(cpu) => cpu::parts_squares(cpu, g.host(), part, sums.host_mut()),
+        Device::Gpu(gpu) => gpu::grad_norm_parts(gpu, g, sums, part)?,
+    }
+    Ok(g.len().div_ceil(part))
 }
 
 /// Parameters of [`adamw_step`].

@@ -4,6 +4,7 @@
 
 use super::opponents::Opponent;
 use super::rows::sample_line;
+use crate::dist::Ranks;
 use crate::error::Result;
 use crate::eval::{GameLine, Kept, Progress, Report};
 use crate::negotiate::metrics::EpisodeFacts;
@@ -28,13 +29,15 @@ pub(super) struct Contest {
     pub noise: Noise,
     /// Episodes at a time.
     pub max_live: usize,
+    /// Who plays them.
+    pub ranks: Ranks,
 }
 
 impl Contest {
     /// Plays `rollouts` games a product, products first; `progress` hears how many have ended.
     ///
     /// # Errors
-    /// As [`rollout::play`].
+    /// As [`rollout::play_dealt`].
     pub fn play<'p>(
         &self,
         rollouts: usize,
@@ -51,7 +54,7 @@ impl Contest {
             Job::new(game, about, noise.child((i % rollouts) as u64))
         };
         let jobs = games.iter_mut().enumerate().map(job).collect();
-        rollout::play(jobs, &mut [buyer, seller], self.max_live, progress)?;
+        rollout::play_dealt(&self.ranks, rollouts, jobs, &mut [buyer, seller], self.max_live, progress)?;
         Ok(games)
     }
 }
@@ -174,6 +177,7 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
         persona,
         noise: Noise::new(setup.config.seed, EVAL),
         max_live: setup.episodes_a_step(),
+        ranks: setup.ranks.clone(),
     };
     let (key, of) = (opponent.key(), contest.products.len() * rollouts);
     contest.play(rollouts, buyer, seller, &mut |done| progress(name, &key, done, of))
@@ -219,7 +223,14 @@ mod tests {
     fn contest() -> Contest {
         let products = catalog::products(40, 3).unwrap().into_iter().take(40).map(Arc::new).collect();
         let rules = Rules::default();
-        Contest { products, rules, persona: Persona::Neutral, noise: Noise::new(5, 1), max_live: 7 }
+        Contest {
+            products,
+            rules,
+            persona: Persona::Neutral,
+            noise: Noise::new(5, 1),
+            max_live: 7,
+            ranks: Ranks::alone(),
+        }
     }
 
     fn play(contest: Contest, buyer: Buyer, rollouts: usize) -> Vec<EpisodeFacts> {

@@ -1,0 +1,73 @@
+//! What every rank must have alike before a run begins: the program, the config, what it reads.
+//!
+//! The one idea: each tells all, and all hold everybody to rank 0; so every rank knows who differs, in what, and where it runs.
+
+use super::{Packet, Ranks, Unpack};
+use crate::error::{Error, Result};
+
+/// What is told of a rank: a name of each thing, and its value.
+pub type Facts = Vec<(&'static str, String)>;
+
+/// The name of this machine.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "an unnamed host".into() } else { name.trim().into() }
+}
+
+/// The processor: another kind's vector units may differ in the last bit.
+pub fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let of = |line: &str| {
+        line.strip_prefix("model name").and_then(|rest| rest.split_once(':')).map(|(_, n)| n.trim().into())
+    };
+    text.lines().find_map(of).unwrap_or_else(|| std::env::consts::ARCH.into())
+}
+
+/// CRC-32C of the program that runs: its version and its kernels are all in it.
+pub fn program() -> String {
+    let crc = std::env::current_exe().and_then(std::fs::read).map(|bytes| crc32c::crc32c(&bytes));
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), crc.map_or("unreadable".into(), |crc| format!("{crc:08x}")))
+}
+
+/// Holds every rank's facts to those of rank 0.
+///
+/// # Errors
+/// [`Error::Ranks`] naming rank, host and what differs.
+pub fn alike(ranks: &Ranks, facts: &Facts) -> Result<()> {
+    let mut packet = Packet::new();
+    packet.text(&host());
+    for (_, value) in facts {
+        packet.text(value);
+    }
+    let told = ranks.gather("what each rank runs", &packet.bytes)?;
+    let mut first: Option<(String, Vec<String>)> = None;
+    for (rank, bytes) in told.iter().enumerate() {
+        let mut read = Unpack::of(bytes);
+        let host = read.text()?;
+        let values: Vec<String> = facts.iter().map(|_| read.text()).collect::<Result<_>>()?;
+        let Some((at, theirs)) = &first else {
+            first = Some((host, values));
+            continue;
+        };
+        let differs = facts.iter().zip(values.iter().zip(theirs)).find(|(_, (mine, theirs))| mine != theirs);
+        if let Some(((name, _), (mine, theirs))) = differs {
+            let (mine, theirs) = apart(mine, theirs);
+            let what =
+                format!("{name}: rank {rank} on {host} has {mine}, rank 0 on {at} has {theirs}; start all alike");
+            return Err(Error::Ranks { what });
+        }
+    }
+    Ok(())
+}
+
+/// The first lines in which two texts differ.
+fn apart<'a>(mine: &'a str, theirs: &'a str) -> (&'a str, &'a str) {
+    let (mut a, mut b) = (mine.lines(), theirs.lines());
+    loop {
+        match (a.next(), b.next()) {
+            (Some(a), Some(b)) if a == b => {}
+            (None, None) => return (mine, theirs),
+            (a, b) => return (a.unwrap_or("nothing more").trim(), b.unwrap_or("nothing more").trim()),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! `haggle train` by real processes under MPI's own launchers, Open MPI's and MPICH's: the bits of one process, and what is
+//! said of ranks that are killed, that sleep, that are of another run. Skipped, loudly, where neither is installed;
+//! `HAGGLE_REQUIRE_MPI=1` makes a skip a failure.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli_common;
+
+use cli_common::{Said, said};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const CONFIG: &str = "
+threads = 1
+[dist]
+lanes = 4
+[game]
+turns = 2
+[rollout]
+products_per_step = 2
+group_size = 2
+max_reply_tokens = 24
+[grpo]
+steps = 3
+micro_batch_tokens = 512
+entropy = 0.01
+[run]
+checkpoint_every = 1
+[eval]
+products = 1
+rollouts = 1
+best_of = 1
+";
+
+/// The launchers that are here.
+fn launchers(test: &str) -> Vec<&'static str> {
+    let here = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    let found: Vec<&str> = ["mpirun.openmpi", "mpirun.mpich"].into_iter().filter(here).collect();
+    if found.is_empty() {
+        assert!(std::env::var_os("HAGGLE_REQUIRE_MPI").is_none(), "no mpirun.openmpi and no mpirun.mpich is installed");
+        eprintln!("SKIPPED {test}: no mpirun.openmpi and no mpirun.mpich is installed");
+    }
+    found
+}
+
+/// `launcher -n N haggle args`, once for each of several programs.
+fn launch(launcher: &str, programs: &[(usize, Vec<String>)]) -> Command {
+    let mut command = Command::new(launcher);
+    if launcher == "mpirun.openmpi" {
+        command.args(["--oversubscribe", "--bind-to", "none"]);
+        command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
+    }
+    for (i, (n, args)) in programs.iter().enumerate() {
+        let between = (i > 0).then_some(":");
+        command.args(between).args(["-n", &n.to_string()]).arg(cli_common::binary()).args(args);
+    }
+    command
+}
+
+/// The arguments of a run, begun or gone on with.
+fn args(dir: &Path, run: &Path, more: &[&str]) -> Vec<String> {
+    let config = dir.join("small.toml");
+    fs::write(&config, CONFIG).unwrap();
+    let begun = run.join("config.toml").exists();
+    let how = if begun { vec!["--resume".into()] } else { vec!["--config".into(), config.display().to_string()] };
+    let head = ["train".into(), "--out".into(), run.display().to_string()];
+    head.into_iter().chain(how).chain(more.iter().map(|s| s.to_string())).collect()
+}
+
+fn ran(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn trained(launcher: &str, n: usize, dir: &Path, run: &Path) {
+    let output = ran(launch(launcher, &[(n, args(dir, run, &[]))]));
+    assert!(output.status.success(), "{launcher} -n {n}: {}", errors(&output));
+}
+
+fn rows(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Everything of a run that must have the same bits.
+fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
+    let rows: Vec<String> = text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect();
+    let mut all = vec![("metrics.jsonl".to_string(), rows.join("\n").into_bytes())];
+    let at = PathBuf::from("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
+    let kept = ["model.safetensors", "haggle/optimizer.safetensors"].map(|name| at.join(name));
+    let own = ["episodes.jsonl", "summary.json", "games.jsonl"].map(PathBuf::from);
+    all.extend(own.iter().chain(&kept).map(|name| (name.display().to_string(), fs::read(run.join(name)).unwrap())));
+    all
+}
+
+fn assert_same_bits(a: &Path, b: &Path) {
+    for ((name, x), (_, y)) in bits(a).into_iter().zip(bits(b)) {
+        assert!(x == y, "{name} differs between {} and {}", a.display(), b.display());
+    }
+}
+
+/// A run on this many ranks, spawned, once it has `steps` steps behind it.
+fn running(launcher: &str, n: usize, dir: &Path, run: &Path, steps: usize, more: &[&str]) -> Child {
+    let mut command = launch(launcher, &[(n, args(dir, run, more))]);
+    // The board of the ranks before.
+    let _ = fs::remove_dir_all(run.join("ranks"));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while rows(run) < steps || pid(run, n - 1).is_none() {
+        assert!(began.elapsed() < Duration::from_secs(500), "no step {steps} within its time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+/// The process of a rank, from the board.
+fn pid(run: &Path, rank: usize) -> Option<u64> {
+    let note = fs::read(run.join(format!("ranks/{rank:04}.json"))).ok()?;
+    serde_json::from_slice::<serde_json::Value>(&note).ok()?["pid"].as_u64()
+}
+
+fn signal(name: &str, pid: u64) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn processes_give_the_bits_of_one_with_open_mpi_and_with_mpich() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = launchers("processes_give_the_bits_of_one_with_open_mpi_and_with_mpich");
+    let one = dir.path().join("one");
+    if !found.is_empty() {
+        let mut command = Command::new(cli_common::binary());
+        command.args(args(dir.path(), &one, &[]));
+        assert!(ran(command).status.success());
+    }
+    for launcher in found {
+        for n in [2, 4] {
+            let run = dir.path().join(format!("{launcher}-{n}"));
+            trained(launcher, n, dir.path(), &run);
+            assert_same_bits(&one, &run);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_one_rank_is_asked_to_stop_and_one_is_killed_goes_on_on_fewer_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    for launcher in
+        launchers("a_run_that_one_rank_is_asked_to_stop_and_one_is_killed_goes_on_on_fewer_to_the_same_bits")
+    {
+        let (whole, cut) = (dir.path().join(format!("{launcher}-whole")), dir.path().join(format!("{launcher}-cut")));
+        let long = ["--set", "grpo.steps=24"];
+        let output = ran(launch(launcher, &[(4, args(dir.path(), &whole, &long))]));
+        assert!(output.status.success(), "{}", errors(&output));
+        let child = running(launcher, 4, dir.path(), &cut, 1, &long);
+        signal("TERM", pid(&cut, 2).unwrap());
+        let stopped = child.wait_with_output().unwrap();
+        assert!(!stopped.status.success(), "stopped ranks say so by their code");
+        let (before, kept) = (rows(&cut), fs::read_to_string(cut.join("latest")).unwrap());
+        assert_eq!(kept.trim(), format!("step-{before:06}"), "what was stopped is saved");
+        assert!(before < 20, "stopped after {before} of 24 steps");
+        let child = running(launcher, 2, dir.path(), &cut, before + 1, &[]);
+        signal("KILL", pid(&cut, 1).unwrap());
+        assert!(!child.wait_with_output().unwrap().status.success(), "a killed rank ends all");
+        assert!(rows(&cut) < 24, "killed behind its last step");
+        trained(launcher, 1, dir.path(), &cut);
+        assert_same_bits(&whole, &cut);
+    }
+}
+
+#[test]
+fn a_rank_that_sleeps_is_named_with_its_host_phase_and_collective_and_the_run_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    for launcher in launchers("a_rank_that_sleeps_is_named_with_its_host_phase_and_collective_and_the_run_ends") {
+        let run = dir.path().join(launcher);
+        let child =
+            running(launcher, 2, dir.path(), &run, 1, &["--set", "dist.timeout_s=2", "--set", "grpo.steps=500"]);
+        let asleep = pid(&run, 1).unwrap();
+        signal("STOP", asleep);
+        let began = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(90), "ended after {:?}", began.elapsed());
+        let (said, host) = (errors(&output), haggle::dist::agree::host());
+        assert_eq!(output.status.code(), Some(i32::from(haggle::dist::board::MISSED)), "{said}");
+        let line =
+            said.lines().find(|line| line.contains("haggle: ranks: collective")).unwrap_or_else(|| panic!("{said}"));
+        let named = format!("for rank 1 ({host}, pid {asleep}): last seen in phase ");
+        assert!(line.contains(&named) && line.contains("behind collective"), "{line}");
+    }
+}
+
+#[test]
+fn a_rank_of_another_config_is_named_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for launcher in launchers("a_rank_of_another_config_is_named_and_nothing_is_written") {
+        let run = dir.path().join(launcher);
+        let other = args(dir.path(), &run, &["--set", "optim.lr=0.5"]);
+        let output = ran(launch(launcher, &[(1, args(dir.path(), &run, &[])), (1, other)]));
+        let named = format!("haggle: ranks: config: rank 1 on {} has lr = 0.5", haggle::dist::agree::host());
+        assert!(!output.status.success() && errors(&output).contains(&named), "{}", errors(&output));
+        assert!(!run.exists(), "nothing is written");
+    }
+}
+
+#[test]
+fn a_library_of_another_mpi_than_the_launchers_is_refused_with_both_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = launchers("a_library_of_another_mpi_than_the_launchers_is_refused_with_both_names");
+    if found.len() < 2 {
+        return;
+    }
+    for (launcher, library, name) in
+        [("mpirun.openmpi", "libmpich.so.12", "MPICH"), ("mpirun.mpich", "libmpi.so.40", "Open MPI")]
+    {
+        let mut command = launch(launcher, &[(2, args(dir.path(), &dir.path().join(launcher), &[]))]);
+        command.env("HAGGLE_MPI", library);
+        let output = ran(command);
+        let said = errors(&output);
+        assert!(!output.status.success(), "{said}");
+        let line = said.lines().find(|line| line.contains("they are of two MPIs")).unwrap_or_else(|| panic!("{said}"));
+        assert!(line.contains(name) && line.contains("counts rank 0 of 1"), "{line}");
+    }
+}
+
+#[test]
+fn ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let as_launched = |args: &[&str]| -> Said {
+        let mut command = cli_common::command(dir.path(), args);
+        command.envs([("PMI_RANK", "0"), ("PMI_SIZE", "2"), ("HAGGLE_MPI", "libnone.so")]);
+        said(command, "")
+    };
+    as_launched(&["eval", "--model", "embedded"]).refused(6, &["haggle eval", "2 ranks", "haggle train alone"]);
+    as_launched(&["train"]).refused(6, &["no MPI library", "libnone.so", "HAGGLE_MPI"]);
+    for launcher in launchers("ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused_once") {
+        let run = dir.path().join(launcher);
+        let output = ran(launch(launcher, &[(2, args(dir.path(), &run, &["--set", "dist.lanes=3"]))]));
+        let (said, key) = (errors(&output), "haggle: dist.lanes: 3 lanes are no tree that 2 ranks can share");
+        assert!(!output.status.success() && said.contains(key), "{said}");
+        assert!(!run.exists(), "nothing is written");
+    }
+}

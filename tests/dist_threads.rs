@@ -1,0 +1,365 @@
+//! Training on many ranks, each a thread with its own device: the bits of one rank.
+//!
+//! With two ranks a + b is b + a, and any order passes; so every case has four at least.
+
+#![allow(clippy::unwrap_used)]
+
+use haggle::cli::train;
+use haggle::config::{Config, Override};
+use haggle::device::Device;
+use haggle::dist::Ranks;
+use haggle::dist::threads::Threads;
+use haggle::embedded;
+use haggle::error::Error;
+use haggle::model::config::Experts;
+use haggle::model::{ModelConfig, Weights};
+use haggle::setup::base;
+use haggle::train::rl::Event;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A config of seconds, with overrides `key=value`.
+fn config(overrides: &[&str]) -> Config {
+    let small = [
+        "rollout.products_per_step=3",
+        "rollout.group_size=2",
+        "rollout.max_reply_tokens=16",
+        "game.turns=2",
+        "grpo.steps=3",
+        "grpo.micro_batch_tokens=512",
+        "grpo.entropy=0.01",
+        "optim.warmup_steps=0",
+        "reward.length=0.5",
+        "run.checkpoint_every=1",
+        "eval.products=2",
+        "eval.rollouts=1",
+        "eval.best_of=2",
+        "threads=1",
+    ];
+    let all = small.iter().chain(overrides).map(|s| s.to_string());
+    let parsed: Vec<Override> = all
+        .map(|text| {
+            let (key, value) = text.split_once('=').unwrap();
+            Override { origin: text.clone(), key: key.into(), value: value.into() }
+        })
+        .collect();
+    Config::load(None, &parsed).unwrap()
+}
+
+/// Trains on so many ranks; what each of them says.
+fn ranked(world: usize, config: &Config, run: &Path, resume: bool) -> Vec<Result<u64, Error>> {
+    std::thread::scope(|scope| {
+        let ranks = Threads::new(world, Duration::from_secs(600)).into_iter().map(Ranks::linked);
+        let each: Vec<_> = ranks
+            .map(|ranks| {
+                scope.spawn(move || {
+                    let stop = AtomicBool::new(false);
+                    let finished = train::train_ranked(&ranks, config, run, resume, &stop, &mut |_| ());
+                    finished.map(|finished| finished.step)
+                })
+            })
+            .collect();
+        each.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+fn train(world: usize, config: &Config, run: &Path, resume: bool) {
+    for step in ranked(world, config, run, resume) {
+        assert_eq!(step.unwrap(), config.grpo.steps as u64);
+    }
+}
+
+/// The rows of metrics.jsonl without what was measured.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
+    text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect()
+}
+
+/// Everything of a run that must have the same bits.
+fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let written = ["episodes.jsonl", "latest", "summary.json", "games.jsonl", "samples.jsonl"];
+    let mut all: Vec<_> = written.map(|name| (name.to_string(), fs::read(run.join(name)).unwrap())).into();
+    let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
+    let mut kept: Vec<PathBuf> = fs::read_dir(&latest).unwrap().map(|entry| entry.unwrap().path()).collect();
+    kept.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
+    kept.push(latest.join("haggle/optimizer.safetensors"));
+    all.extend(
+        kept.iter().map(|path| (path.strip_prefix(&latest).unwrap().display().to_string(), fs::read(path).unwrap())),
+    );
+    all.push(("metrics.jsonl".into(), metrics(run).join("\n").into_bytes()));
+    all
+}
+
+fn assert_same_bits(a: &Path, b: &Path) {
+    let (a_bits, b_bits) = (bits(a), bits(b));
+    assert_eq!(a_bits.len(), b_bits.len());
+    for ((name, x), (_, y)) in a_bits.into_iter().zip(b_bits) {
+        assert!(x == y, "{name} differs between {} and {}", a.display(), b.display());
+    }
+}
+
+/// Runs on each number of ranks, all of which must be the same to the bit. Returns the first one's directory.
+fn same_on(worlds: &[usize], overrides: &[&str], dir: &Path) -> PathBuf {
+    let config = config(overrides);
+    let at = |world: &usize| dir.join(format!("on-{world}"));
+    for world in worlds {
+        train(*world, &config, &at(world), false);
+    }
+    let rows = metrics(&at(&worlds[0]));
+    let moved = rows.iter().filter(|row| {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        row["grad_norm"].as_f64().unwrap() > 1e-6
+    });
+    assert_eq!(moved.count(), config.grpo.steps, "every step must learn something: {rows:?}");
+    worlds[1..].iter().for_each(|world| assert_same_bits(&at(&worlds[0]), &at(world)));
+    at(&worlds[0])
+}
+
+/// A random model of one small layer, in a folder.
+fn small_model(folder: &Path, experts: Option<Experts>) -> String {
+    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
+    let shape = ModelConfig {
+        hidden_size: 32,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 16,
+        intermediate_size: 32,
+        max_position_embeddings: 1024,
+        experts,
+        ..ModelConfig::tiny(chat.tokenizer.vocab())
+    };
+    fs::create_dir_all(folder).unwrap();
+    base::save(&dev, &Weights::init(&dev, shape, 7).unwrap(), &chat, folder).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn one_two_four_and_eight_ranks_give_the_same_bits_though_groups_are_fewer_than_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let eight = same_on(&[1, 2, 4, 8], &["dist.lanes=8"], dir.path());
+    // Lanes move the order of sums, as they must to prove anything.
+    let one = dir.path().join("one lane");
+    train(1, &config(&["dist.lanes=1"]), &one, false);
+    assert_ne!(metrics(&one), metrics(&eight));
+}
+
+#[test]
+fn lanes_dealt_unevenly_over_updates_with_weights_and_a_reference_give_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = [
+        "dist.lanes=4",
+        "rollout.products_per_step=5",
+        "grpo.optimizer_steps_per_batch=2",
+        "loss.importance=tis",
+        "optim.moments=bf16",
+        "grpo.kl=0.05",
+    ];
+    same_on(&[1, 4, 2], &sets, dir.path());
+}
+
+#[test]
+fn three_lanes_on_three_ranks_give_the_same_bits_with_the_kl_in_the_reward() {
+    let dir = tempfile::tempdir().unwrap();
+    same_on(&[1, 3], &["dist.lanes=3", "loss.kl_in=reward", "grpo.optimizer_steps_per_batch=2"], dir.path());
+}
+
+#[test]
+fn an_adapter_and_a_mixture_of_experts_give_the_same_bits_on_four_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let dense = format!("model.base={}", small_model(&dir.path().join("dense"), None));
+    same_on(&[1, 4], &[&dense, "dist.lanes=4", "lora.rank=4", "grpo.steps=2"], &dir.path().join("lora"));
+    let experts = Experts { count: 8, active: 2, intermediate_size: 16, normalise: true };
+    let sparse = format!("model.base={}", small_model(&dir.path().join("sparse"), Some(experts)));
+    same_on(&[1, 4], &[&sparse, "dist.lanes=4", "loss.balance=0.01", "grpo.steps=2"], &dir.path().join("moe"));
+}
+
+#[test]
+fn the_emulated_gpu_gives_the_same_bits_on_four_ranks_in_f32_and_in_bf16() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = format!("model.base={}", small_model(&dir.path().join("model"), None));
+    for dtype in ["f32", "bf16"] {
+        let dtype_is = format!("model.dtype={dtype}");
+        let sets = [
+            &*base,
+            &dtype_is,
+            "device=emu",
+            "dist.lanes=4",
+            "grpo.steps=2",
+            "rollout.max_reply_tokens=6",
+            "reward.length=0.5",
+            "game.turns=1",
+            "eval.products=1",
+            "eval.best_of=1",
+        ];
+        same_on(&[1, 4], &sets, &dir.path().join(dtype));
+    }
+}
+
+#[test]
+fn a_run_of_a_set_task_gives_the_same_bits_on_four_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = [
+        "dist.lanes=4",
+        "task.name=menu",
+        "task.supervised_tokens=3000",
+        "rollout.max_reply_tokens=64",
+        "reward.length=0",
+    ];
+    let config = config(&[&sets[..], &["grpo.steps=1"]].concat());
+    let [one, four] = [1, 4].map(|world| {
+        let run = dir.path().join(world.to_string());
+        train(world, &config, &run, false);
+        run
+    });
+    assert_eq!(metrics(&one), metrics(&four));
+    assert_eq!(fs::read(one.join("episodes.jsonl")).unwrap(), fs::read(four.join("episodes.jsonl")).unwrap());
+}
+
+#[test]
+fn a_run_goes_on_on_fewer_ranks_to_the_bits_of_the_undisturbed_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let config = config(&["dist.lanes=4"]);
+    train(1, &config, &whole, false);
+    // The stop is asked of every rank before each step: each begins with one step done.
+    for (world, steps) in [(4, 1), (2, 2)] {
+        let all = stopped_after(world, &config, &cut, world != 4, steps);
+        assert!(all.iter().all(|step| *step.as_ref().unwrap() == steps), "{all:?}");
+    }
+    train(1, &config, &cut, true);
+    assert_same_bits(&whole, &cut);
+}
+
+/// Trains until the last rank alone has heard, at the end of a step, that it should stop.
+fn stopped_after(world: usize, config: &Config, run: &Path, resume: bool, steps: u64) -> Vec<Result<u64, Error>> {
+    std::thread::scope(|scope| {
+        let ranks = Threads::new(world, Duration::from_secs(600)).into_iter().map(Ranks::linked);
+        let each: Vec<_> = ranks
+            .map(|ranks| {
+                scope.spawn(move || {
+                    let own = AtomicBool::new(false);
+                    let hear = &mut |event: Event| {
+                        if let Event::Step(row) = event {
+                            let last = ranks.rank() + 1 == ranks.world();
+                            own.fetch_or(last && row["step"] == steps, Ordering::Relaxed);
+                        }
+                    };
+                    train::train_ranked(&ranks, config, run, resume, &own, hear).map(|finished| finished.step)
+                })
+            })
+            .collect();
+        each.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn lanes_that_ranks_do_not_divide_are_refused_by_key_with_a_number_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    for result in ranked(4, &config(&["dist.lanes=6"]), dir.path(), false) {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("dist.lanes") && message.contains("as 8"), "{message}");
+    }
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing was written");
+}
+
+#[test]
+fn a_rank_of_another_config_is_named_with_its_host_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mine, other) = (config(&["dist.lanes=4"]), config(&["dist.lanes=4", "optim.lr=0.5"]));
+    let told: Vec<String> = std::thread::scope(|scope| {
+        let ranks = Threads::new(4, Duration::from_secs(600)).into_iter().map(Ranks::linked);
+        let each: Vec<_> = ranks
+            .map(|ranks| {
+                let config = if ranks.rank() == 2 { &other } else { &mine };
+                let run = dir.path();
+                scope.spawn(move || {
+                    let stop = AtomicBool::new(false);
+                    train::train_ranked(&ranks, config, run, false, &stop, &mut |_| ()).err().unwrap().to_string()
+                })
+            })
+            .collect();
+        each.into_iter().map(|rank| rank.join().unwrap()).collect()
+    });
+    let host = haggle::dist::agree::host();
+    for message in told {
+        let named = format!("config: rank 2 on {host} has lr = 0.5");
+        assert!(message.contains(&named) && !message.contains('\n'), "{message}");
+    }
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing was written");
+}
+
+/// Four ranks at a table of little patience, each doing `act`; what they say.
+fn at_a_table(patience: u64, act: impl Fn(&Ranks) -> Result<(), Error> + Sync) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let ranks = Threads::new(4, Duration::from_millis(patience)).into_iter().map(Ranks::linked);
+        let act = &act;
+        let each: Vec<_> = ranks.map(|ranks| scope.spawn(move || act(&ranks))).collect();
+        let said = each.into_iter().map(|rank| rank.join().unwrap());
+        said.map(|said| said.map_or_else(|e| e.to_string(), |()| "well".into())).collect()
+    })
+}
+
+#[test]
+fn a_rank_that_left_that_sleeps_or_that_is_elsewhere_is_named_by_all_who_wait() {
+    let left = at_a_table(60_000, |ranks| if ranks.rank() == 2 { Ok(()) } else { ranks.meet("weights") });
+    let waiting = |said: &[String]| [&said[0], &said[1], &said[3]].map(String::clone);
+    for said in waiting(&left) {
+        assert_eq!(said, "ranks: collective 1 (weights) waits for rank 2, which has left");
+    }
+    let sleeps = at_a_table(300, |ranks| {
+        ranks.meet("start")?;
+        if ranks.rank() == 2 {
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        ranks.meet("gradients")
+    });
+    for said in waiting(&sleeps) {
+        assert_eq!(said, "ranks: collective 2 (gradients) waits 0 s for rank 2");
+    }
+    let elsewhere = at_a_table(60_000, |ranks| ranks.meet(if ranks.rank() == 3 { "weights" } else { "stop" }));
+    for said in elsewhere {
+        assert_eq!(said, "ranks: rank 0 is at collective 1 (stop), rank 3 at collective 1 (weights)");
+    }
+}
+
+#[test]
+fn what_fails_at_one_rank_is_told_to_all_with_its_number() {
+    let said = at_a_table(60_000, |ranks| {
+        let mine = if ranks.rank() == 1 { Err(Error::Training { what: "a NaN".into() }) } else { Ok(()) };
+        ranks.agree("start", mine)
+    });
+    assert_eq!(said[1], "training stopped: a NaN");
+    for other in [0, 2, 3] {
+        assert_eq!(said[other], "ranks: rank 1 failed: training stopped: a NaN");
+    }
+}
+
+#[test]
+fn the_bytes_sent_for_gradients_are_those_of_a_ring() {
+    let (n, world) = (100_000, 4);
+    let sent = at_a_table(60_000, |ranks| {
+        let dev = Device::open("cpu", 1)?;
+        let cuts = haggle::dist::shards::shards(n, world);
+        let value = |i: usize| (i as f32 * 0.37 + ranks.rank() as f32).sin();
+        let mut branch = dev.upload(&(0..n).map(value).collect::<Vec<f32>>())?;
+        let longest = haggle::dist::shards::longest(n, world);
+        let mut held = (0..3).map(|_| dev.upload(&vec![0f32; longest])).collect::<Result<Vec<_>, _>>()?;
+        ranks.reduce("gradients", &dev, branch.view_mut(), &cuts, &mut held)?;
+        ranks.share("sums", &dev, branch.view_mut(), &cuts)?;
+        // Every rank sends all but its own piece, and its own to all others: 2 (N - 1) / N of all bytes, on average.
+        let own = cuts[ranks.rank()].len();
+        assert_eq!(ranks.sent_bytes(), 4 * ((n - own) + own * (world - 1)) as u64);
+        // ((0 + 1) + (2 + 3)), whoever adds.
+        let of = |i: usize, rank: usize| (i as f32 * 0.37 + rank as f32).sin();
+        for (i, got) in dev.to_vec::<f32>(branch.view()).into_iter().enumerate() {
+            let want = (of(i, 0) + of(i, 1)) + (of(i, 2) + of(i, 3));
+            assert_eq!(got.to_bits(), want.to_bits(), "element {i} at rank {}", ranks.rank());
+        }
+        Ok(())
+    });
+    assert_eq!(sent, ["well"; 4]);
+}
