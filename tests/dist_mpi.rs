@@ -144,7 +144,36 @@ fn processes_give_the_bits_of_one_with_open_mpi_and_with_mpich() {
             let run = dir.path().join(format!("{launcher}-{n}"));
             trained(launcher, n, dir.path(), &run);
             assert_same_bits(&one, &run);
+            sent_what_the_formula_says(&run, n);
         }
+    }
+}
+
+/// What the first rank sent in a step: gradients and weights by the formula, and episodes and sums beside them.
+fn sent_what_the_formula_says(run: &Path, n: usize) {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    for line in text.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let [sent, formula] =
+            ["sent_bytes", "sent_bytes_formula"].map(|key| row[format!("time/{key}")].as_f64().unwrap());
+        assert!(formula > 1e6 && sent >= formula && sent < formula * 1.5, "sent {sent}, by the formula {formula}");
+        assert_eq!(row["time/ranks"], n);
+    }
+}
+
+#[test]
+fn the_doctor_finds_the_sum_of_four_ranks_to_be_that_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for launcher in launchers("the_doctor_finds_the_sum_of_four_ranks_to_be_that_of_one") {
+        let words = ["doctor", "--ranks", "--json", "--device", "cpu", "--threads", "1"].map(String::from);
+        let mut command = launch(launcher, &[(4, words.into())]);
+        command.current_dir(dir.path());
+        let output = ran(command);
+        assert!(output.status.success(), "{}", errors(&output));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["ranks"], 4);
+        assert_eq!(found["sum"], "ok: the bits of one rank, at every rank");
+        assert!(found["all-to-all of 16 MiB"].as_str().unwrap().ends_with("GB/s a rank"), "{found}");
     }
 }
 
@@ -229,7 +258,7 @@ fn a_library_of_another_mpi_than_the_launchers_is_refused_with_both_names() {
 }
 
 #[test]
-fn ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused_once() {
+fn ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let as_launched = |args: &[&str]| -> Said {
         let mut command = cli_common::command(dir.path(), args);
@@ -238,7 +267,7 @@ fn ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused_once() {
     };
     as_launched(&["eval", "--model", "embedded"]).refused(6, &["haggle eval", "2 ranks", "haggle train alone"]);
     as_launched(&["train"]).refused(6, &["no MPI library", "libnone.so", "HAGGLE_MPI"]);
-    for launcher in launchers("ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused_once") {
+    for launcher in launchers("ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused") {
         let run = dir.path().join(launcher);
         let output = ran(launch(launcher, &[(2, args(dir.path(), &run, &["--set", "dist.lanes=3"]))]));
         let (said, key) = (errors(&output), "haggle: dist.lanes: 3 lanes are no tree that 2 ranks can share");

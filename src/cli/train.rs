@@ -287,7 +287,7 @@ fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
 }
 
 /// What every rank must have alike.
-fn facts(setup: &Setup, inputs: &Inputs) -> Result<agree::Facts> {
+fn facts(setup: &Setup, inputs: &Inputs) -> Result<Vec<agree::Fact>> {
     let inputs = serde_json::to_string_pretty(inputs).map_err(|e| Error::Ranks { what: e.to_string() })?;
     Ok(vec![
         ("program", agree::program()),

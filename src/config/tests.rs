@@ -106,6 +106,7 @@ fn differences_leave_out_what_changes_no_bits() {
     let mut b = a.clone();
     b.threads = 7;
     b.run.keep = 9;
+    b.dist.timeout_s = 9.0;
     b.products.path = "/moved".into();
     b.model.base = "/moved".into();
     b.train.checkpoint = "layers".into();

@@ -5,8 +5,8 @@
 use super::{Packet, Ranks, Unpack};
 use crate::error::{Error, Result};
 
-/// What is told of a rank: a name of each thing, and its value.
-pub type Facts = Vec<(&'static str, String)>;
+/// What is told of a rank: the name of a thing, and its value.
+pub type Fact = (&'static str, String);
 
 /// The name of this machine.
 pub fn host() -> String {
@@ -33,7 +33,7 @@ pub fn program() -> String {
 ///
 /// # Errors
 /// [`Error::Ranks`] naming rank, host and what differs.
-pub fn alike(ranks: &Ranks, facts: &Facts) -> Result<()> {
+pub fn alike(ranks: &Ranks, facts: &[Fact]) -> Result<()> {
     let mut packet = Packet::new();
     packet.text(&host());
     for (_, value) in facts {

@@ -7,6 +7,7 @@
 use super::{Call, Link, agree};
 use crate::disk::write_atomic;
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -134,7 +135,7 @@ fn watch(board: &Weak<Board>, link: &dyn Link) {
         drop(board);
         if let Some(waited) = waits.filter(|waited| *waited > limit) {
             let what = missed(&note, waited, folder.as_deref(), link.world());
-            eprintln!("haggle: ranks: {what}");
+            let _ = writeln!(std::io::stderr(), "haggle: ranks: {what}");
             link.abort(MISSED, &what);
         }
         std::thread::sleep(EACH.min(limit / 4));

@@ -6,7 +6,7 @@
 use super::play::{self, Line, LineEnd, play};
 use super::{Episode, Job, Player, Rollout, Spoken};
 use crate::dist::{Packet, Ranks, Unpack};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::infer::Stats;
 use crate::remote;
 use crate::text::Transcript;
@@ -68,7 +68,12 @@ fn again<E: Episode + ?Sized>(episode: &mut E, lines: &[Line]) -> Result<()> {
             LineEnd::Whole | LineEnd::Cut => episode.submit(*seat, text, *end == LineEnd::Cut)?,
         }
     }
-    Ok(())
+    match episode.next_seat() {
+        None => Ok(()),
+        Some(_) => {
+            Err(Error::Ranks { what: "an episode played again from its replies did not end: a bug in haggle".into() })
+        }
+    }
 }
 
 /// What a rank tells of its episodes.

@@ -319,7 +319,7 @@ impl Trainer {
         if ranks.world() > 1 {
             // A device that computes wrongly is known by its name before its weights are kept.
             let crc = format!("{:08x}", l.weights.crc(dev)?);
-            agree::alike(ranks, &vec![("weights after this step", crc)])?;
+            agree::alike(ranks, &[("weights after this step", crc)])?;
         }
         if !ranks.is_first() {
             return ranks.agree("checkpoint", Ok(()));

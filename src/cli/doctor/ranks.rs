@@ -24,7 +24,7 @@ pub(super) fn report(dev: &Device) -> Result<Option<Map<String, Value>>> {
     let mut report = Map::new();
     report.insert("ranks".into(), json!(ranks.world()));
     report.insert("transport".into(), json!(ranks.transport()));
-    let facts = vec![("program", agree::program()), ("device", dev.name().into()), ("processor", agree::processor())];
+    let facts = [("program", agree::program()), ("device", dev.name().into()), ("processor", agree::processor())];
     agree::alike(&ranks, &facts)?;
     for mib in SIZES.into_iter().filter(|_| ranks.world() > 1) {
         let (to, all) = speeds(&ranks, mib << 20)?;
