@@ -96,7 +96,7 @@ fn told(rollout: &Rollout, lines: &[Vec<Line>]) -> Vec<u8> {
         let counts = [s.steps, s.rows_prefill, s.rows_decode, s.sampled_tok, s.prefix_reused_tok, s.preemptions];
         packet.put(&counts).put(&[s.pages_peak as u64, s.captures, s.replays]).put(&[s.prefill_s, s.decode_s]);
     }
-    let asked = rollout.remote.clone().map(|r| ([r.requests, r.failures, r.lost, r.tokens], [r.wait_s]));
+    let asked = rollout.remote.map(|r| ([r.requests, r.failures, r.lost, r.tokens], [r.wait_s]));
     packet.put(&[u8::from(asked.is_some())]);
     if let Some((counts, seconds)) = asked {
         packet.put(&counts).put(&seconds);
