@@ -3,7 +3,6 @@
 //! Dense rates, without sparsity, at the boost clock of the sheet. Source: NVIDIA, "H100 Tensor Core GPU" (2023), "H200
 //! Tensor Core GPU" (2024), "A100 Tensor Core GPU" (2021), data sheets.
 
-use super::peaks::Peaks;
 use crate::device::DType;
 
 /// A card's rates.
@@ -29,11 +28,10 @@ const SHEETS: [Sheet; 8] = [
     Sheet { name: "A100-", bytes_per_s: 1.555e12, bf16: 312e12, f32: 19.5e12 },
 ];
 
-/// The ceilings of a card by the name that the driver gives it; none of a card that no sheet here is of.
-pub fn of_card(name: &str, dtype: DType) -> Option<Peaks> {
+/// Bytes and FLOPs a second of a card by the name that the driver gives it; none of a card that no sheet here is of.
+pub fn of_card(name: &str, dtype: DType) -> Option<[f64; 2]> {
     let sheet = SHEETS.iter().find(|sheet| name.contains(sheet.name))?;
-    let flops_per_s = if dtype == DType::Bf16 { sheet.bf16 } else { sheet.f32 };
-    Some(Peaks { bytes_per_s: sheet.bytes_per_s, flops_per_s })
+    Some([sheet.bytes_per_s, if dtype == DType::Bf16 { sheet.bf16 } else { sheet.f32 }])
 }
 
 #[cfg(test)]
@@ -42,13 +40,13 @@ mod tests {
 
     #[test]
     fn cards_have_the_rates_of_their_own_sheet() {
-        let of = |name| of_card(name, DType::Bf16).map(|peaks| (peaks.bytes_per_s / 1e12, peaks.flops_per_s / 1e12));
+        let of = |name| of_card(name, DType::Bf16).map(|[bytes, flops]| (bytes / 1e12, flops / 1e12));
         assert_eq!(of("NVIDIA H100 80GB HBM3"), Some((3.35, 989.4)));
         assert_eq!(of("NVIDIA H100 PCIe"), Some((2.04, 756.5)));
         assert_eq!(of("NVIDIA H200"), Some((4.8, 989.4)));
         assert_eq!(of("NVIDIA H200 NVL"), Some((4.8, 835.5)));
         assert_eq!(of("NVIDIA A100-SXM4-40GB"), Some((1.555, 312.0)));
         assert_eq!(of("NVIDIA GeForce RTX 4090"), None);
-        assert!(of_card("NVIDIA H100 80GB HBM3", DType::F32).is_some_and(|peaks| peaks.flops_per_s < 1e14));
+        assert!(of_card("NVIDIA H100 80GB HBM3", DType::F32).is_some_and(|[_, flops]| flops < 1e14));
     }
 }

@@ -33,9 +33,10 @@ impl Peaks {
             Device::Cpu(cpu) => Ok(Peaks::of_cpu(cpu)),
             Device::Gpu(gpu) => match &**gpu {
                 Gpu::Emu(emu) => Ok(Peaks::of_cpu(&Cpu::new(emu.threads()))),
-                Gpu::Cuda(cuda) => {
-                    data_sheet::of_card(cuda.gpu_name(), dtype).map_or_else(|| Peaks::of_gpu(dev, dtype), Ok)
-                }
+                Gpu::Cuda(cuda) => match data_sheet::of_card(cuda.gpu_name(), dtype) {
+                    Some([bytes_per_s, flops_per_s]) => Ok(Peaks { bytes_per_s, flops_per_s }),
+                    None => Peaks::of_gpu(dev, dtype),
+                },
             },
         }
     }

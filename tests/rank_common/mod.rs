@@ -38,12 +38,13 @@ impl World {
         let (own, strength, taste) = (normal(2, categories), normal(3, models), normal(4, models));
         let (strength, taste) = (centred(&strength), centred(&taste));
         let drawn = Matrix::from_fn(categories, models, |t, m| common[t] * strength[m] + 0.3 * own[t] * taste[m]);
-        let (u, _, v) = truncated(drawn.as_ref(), 2).unwrap();
+        let (u, _, v) = truncated(drawn.as_ref(), categories.min(2)).unwrap();
         // Singular values of the study's board of 10 categories and 20 models.
         let size = (categories as f64 * models as f64 / 200.0).sqrt();
         let stray = normal(5, models * categories);
         let mut theta = Matrix::from_fn(categories, models, |t, m| {
-            let rank_two = 10.7 * u[(t, 0)] * v[(m, 0)] + 3.0 * u[(t, 1)] * v[(m, 1)];
+            let patterns = [10.7, 3.0].iter().take(u.ncols()).enumerate();
+            let rank_two: f64 = patterns.map(|(k, value)| value * u[(t, k)] * v[(m, k)]).sum();
             size * rank_two + trouble.noise * stray[t * models + m]
         });
         if trouble.odd != 0.0 {
