@@ -21,7 +21,7 @@ turns = 2
 [rollout]
 products_per_step = 2
 group_size = 2
-max_reply_tokens = 24
+max_reply_tokens = 64
 [grpo]
 steps = 3
 micro_batch_tokens = 512

@@ -12,7 +12,7 @@ use haggle::dist::threads::Threads;
 use haggle::embedded;
 use haggle::error::Error;
 use haggle::model::config::Experts;
-use haggle::model::{ModelConfig, Weights};
+use haggle::model::{Family, ModelConfig, Weights};
 use haggle::setup::base;
 use haggle::train::rl::Event;
 use std::fs;
@@ -25,7 +25,7 @@ fn config(overrides: &[&str]) -> Config {
     let small = [
         "rollout.products_per_step=3",
         "rollout.group_size=2",
-        "rollout.max_reply_tokens=16",
+        "rollout.max_reply_tokens=64",
         "game.turns=2",
         "grpo.steps=3",
         "grpo.micro_batch_tokens=512",
@@ -126,9 +126,10 @@ fn small_model(folder: &Path, experts: Option<Experts>) -> String {
         num_hidden_layers: 1,
         num_attention_heads: 2,
         num_key_value_heads: 1,
-        head_dim: 16,
+        head_dim: 32,
         intermediate_size: 32,
         max_position_embeddings: 1024,
+        family: if experts.is_some() { Family::Qwen3Moe } else { Family::Qwen3 },
         experts,
         ..ModelConfig::tiny(chat.tokenizer.vocab())
     };
