@@ -194,7 +194,7 @@ fn what_is_not_known_or_not_computed_is_refused_by_name() {
     ] {
         server.post(TEXT, &json!({ "prompt": prompt })).refused(400, words);
     }
-    server.post(TEXT, &json!({"prompt": "a", "echo": true})).refused(400, "`echo` is not supported");
+    server.post(TEXT, &json!({"prompt": "a", "best_of": 2})).refused(400, "`best_of` is not supported");
     server.post(TEXT, &json!({})).refused(400, "want `prompt`");
     server.ask("POST", CHAT, None, "{").refused(400, "the body is not JSON");
     server.ask("POST", CHAT, None, "[1]").refused(400, "must be a JSON object");

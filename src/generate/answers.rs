@@ -120,6 +120,11 @@ impl<'a> Answering<'a> {
         engine.turn(self.seq)
     }
 
+    /// Has the tokens of its prompt told: see [`Engine::tell_prompt`].
+    pub fn tell_prompt(&self, engine: &mut Engine, likeliest: usize) {
+        engine.tell_prompt(self.seq, likeliest);
+    }
+
     /// Binds its next tokens: see [`Engine::allow`].
     ///
     /// # Errors

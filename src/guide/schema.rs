@@ -25,7 +25,7 @@ pub struct Schemas {
 /// A schema that answers can be held to.
 #[derive(Clone)]
 pub struct Schema {
-    start: Matcher,
+    start: Box<Matcher>,
     words: usize,
 }
 
@@ -62,6 +62,18 @@ impl Schemas {
     /// # Errors
     /// What of it is not enforced, by name; what makes it none, or one that no value satisfies.
     pub fn read(&self, schema: &Map<String, Value>) -> std::result::Result<Schema, String> {
+        self.read_within(schema, None)
+    }
+
+    /// The same for JSON on a line of its own between two words.
+    ///
+    /// # Errors
+    /// As [`Schemas::read`].
+    pub fn read_within(
+        &self,
+        schema: &Map<String, Value>,
+        frame: Option<[&str; 2]>,
+    ) -> std::result::Result<Schema, String> {
         keywords::known(schema)?;
         let mut schema = schema.clone();
         let spaces = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
@@ -70,18 +82,25 @@ impl Schemas {
         if schema.to_string().len() > MOST_BYTES {
             return Err(format!("it has more than {MOST_BYTES} bytes"));
         }
-        let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
+        let grammar = match frame {
+            None => TopLevelGrammar::from_json_schema(schema),
+            Some([open, close]) => {
+                let [open, close] = [json!(format!("{open}\n")), json!(format!("\n{close}"))];
+                TopLevelGrammar::from_lark(format!("start: {open} inside {close}\ninside: %json {schema}\n"))
+            }
+        };
+        let parser = self.factory.create_parser(grammar);
         let start = Matcher::new(Ok(parser.map_err(|e| line(&e.to_string()))?));
-        let mut form = Schema { start, words: self.words }.begin();
+        let mut form = Schema { start: Box::new(start), words: self.words }.begin();
         form.allowed().map_err(|e| line(&e.to_string()))?;
-        Ok(Schema { start: form.at, words: self.words })
+        Ok(Schema { start: Box::new(form.at), words: self.words })
     }
 }
 
 impl Schema {
     /// An answer of which nothing was said.
     pub fn begin(&self) -> Form {
-        Form { at: self.start.clone(), mask: vec![0; self.words] }
+        Form { at: (*self.start).clone(), mask: vec![0; self.words] }
     }
 }
 

@@ -39,6 +39,10 @@ pub(super) struct Batch {
     pub masked: bool,
     /// What moves the logits of rows that ask for it.
     pub leans: Leans,
+    /// Rows that tell of the next token of a prompt: rows of logits behind those of samples. Slot, likeliest tokens, token.
+    pub tellers: Vec<(u32, usize, i32)>,
+    /// Their rows.
+    teller_rows: Vec<i32>,
     /// `[M, 3]` seed, stream, position of the token to be sampled.
     pub key: Vec<u64>,
     /// Page copies (from, to), in order, before anything else.
@@ -70,6 +74,8 @@ impl Batch {
             mask_words: 0,
             masked: false,
             leans: Leans::default(),
+            tellers: vec![],
+            teller_rows: vec![],
             key: Vec::with_capacity(3 * max_seqs),
             copies: Vec::with_capacity(max_seqs.max(n_pages)),
             tables: vec![0; max_seqs * table_width],
@@ -105,6 +111,8 @@ impl Batch {
         self.allowed.clear();
         self.masked = false;
         self.leans.clear();
+        self.tellers.clear();
+        self.teller_rows.clear();
         self.key.clear();
         self.copies.clear();
     }
@@ -137,6 +145,32 @@ impl Batch {
         self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
     }
 
+    /// The last row tells of token `id`, which follows it in the prompt in `slot`.
+    pub fn tell(&mut self, slot: usize, likeliest: usize, id: i32) {
+        self.teller_rows.push(self.ids.len() as i32 - 1);
+        self.tellers.push((slot as u32, likeliest, id));
+    }
+
+    /// Puts rows that tell behind those that sample: nobody draws from them.
+    pub fn close(&mut self) {
+        for i in 0..self.teller_rows.len() {
+            self.logit_rows.push(self.teller_rows[i]);
+            self.unread();
+        }
+        if self.masked {
+            self.allowed.resize(self.logit_rows.len() * self.mask_words, -1);
+        }
+    }
+
+    /// How a row is drawn from that nobody reads: not scaled, the likeliest.
+    fn unread(&mut self) {
+        self.temperature.push(0.0);
+        self.top_k.push(0);
+        self.top_p.push(1.0);
+        self.min_p.push(0.0);
+        self.key.extend([0; 3]);
+    }
+
     /// Rows that somebody reads.
     pub fn n_live(&self) -> usize {
         self.ids.len() - self.n_pads
@@ -149,11 +183,7 @@ impl Batch {
         for pad in 0..self.n_pads {
             self.logit_rows.push(self.ids.len() as i32);
             self.row(slot, (2 * pad).min(context - 1), 0);
-            self.temperature.push(0.0);
-            self.top_k.push(0);
-            self.top_p.push(1.0);
-            self.min_p.push(0.0);
-            self.key.extend([0; 3]);
+            self.unread();
         }
     }
 

@@ -108,6 +108,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells of each token of a sequence's prompt but the first how likely it was, and the `likeliest` tokens there: see
+    /// [`Turn::prompt`]. What is told is computed: nothing of the prompt is taken from the prefix cache. To be asked before the
+    /// next step.
+    ///
+    /// # Panics
+    /// If `id` was released.
+    pub fn tell_prompt(&mut self, id: SeqId, likeliest: usize) {
+        let slot = self.slot(id);
+        self.schedule.seqs[slot].tells = Some(likeliest);
+    }
+
     /// The ids that a sequence's next tokens are drawn from, and scored among, until it is told otherwise; none: all of them.
     /// `[ceil(V / 32)]`: bit id % 32 of word id / 32 is 1 where the id may come.
     ///
@@ -148,6 +159,8 @@ impl Engine {
         seq.ids.extend_from_slice(prompt);
         seq.allowed.clear();
         seq.leaning = None;
+        seq.tells = None;
+        seq.told.clear();
         (seq.cached, seq.prompt, seq.sampling, seq.key) = (0, prompt.len(), sampling, key);
         seq.begin_turn(self.context);
         Ok(self.enter(slot))
@@ -232,6 +245,9 @@ impl Engine {
                 self.finished.push(*slot);
             }
         }
+        for ((slot, ..), told) in batch.tellers.iter().zip(self.slate.told.drain(..)) {
+            self.schedule.seqs[*slot as usize].told.push(told);
+        }
         self.schedule.account(start.elapsed().as_secs_f64());
         Ok(true)
     }
@@ -260,7 +276,15 @@ impl Engine {
         let truncated = seq.state == State::Finished { truncated: true };
         let id = SeqId { slot: slot as u32, birth: seq.birth };
         let (likeliest, reused) = (&seq.likeliest[..], seq.reused.unwrap_or(0));
-        Turn { seq: id, ids: &seq.ids[seq.turn..], logprobs: &seq.logprobs, likeliest, reused, truncated }
+        Turn {
+            seq: id,
+            ids: &seq.ids[seq.turn..],
+            logprobs: &seq.logprobs,
+            likeliest,
+            prompt: &seq.told,
+            reused,
+            truncated,
+        }
     }
 
     /// All tokens of a sequence so far.

@@ -1,4 +1,4 @@
-//! The likeliest tokens of a row, as clients of a server ask for them.
+//! The likeliest tokens of a row, and how likely a given one is, as clients of a server ask for them.
 //!
 //! On the host, of a copy of the logits that were sampled from: asking moves no sample, and costs only who asks.
 
@@ -22,6 +22,25 @@ pub(super) fn likeliest(z: &[f32], n: usize, end: usize) -> Vec<(i32, f32)> {
     ids.into_iter().map(|id| (id as i32, z[id] - all)).collect()
 }
 
+/// A token of a prompt: how likely it was behind those before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Its logprob under the whole softmax at temperature 1.
+    pub logprob: f32,
+    /// How many tokens are as likely or likelier, itself included: 1 is the likeliest.
+    pub rank: usize,
+    /// The likeliest tokens there, as of [`likeliest`].
+    pub likeliest: Vec<(i32, f32)>,
+}
+
+/// Tells of token `id` in a row of logits `[V]`.
+pub(super) fn told(z: &[f32], id: i32, n: usize, end: usize) -> Told {
+    let (max, sum, _) = softmax_sums(z);
+    let own = z[id as usize];
+    let above = z[..end.min(z.len())].iter().filter(|other| **other > own).count();
+    Told { logprob: own - (max + ln(sum)), rank: above + 1, likeliest: likeliest(z, n, end) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +55,9 @@ mod tests {
             let want = f64::from(z[id as usize]) - total.ln();
             assert!((f64::from(logprob) - want).abs() < 1e-5, "{id}: {logprob} {want}");
         }
+        let own = told(&z, 0, 1, 5);
+        assert_eq!((own.rank, own.likeliest[0].0), (3, 1));
+        assert!((f64::from(own.logprob) - (0.5 - total.ln())).abs() < 1e-5);
         assert_eq!((likeliest(&z, 9, 6).len(), likeliest(&z, 0, 6).len()), (6, 0));
     }
 }

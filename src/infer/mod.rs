@@ -19,6 +19,7 @@ mod stats;
 pub use engine::Engine;
 pub use graphs::bucket;
 pub use lean::{Lean, MOST_BIASES};
+pub use likeliest::Told;
 pub use pages::Pages;
 pub use prefix::{Hit, Prefix};
 pub use seq::{NoiseKey, Sampling, SeqId, Turn};

@@ -28,6 +28,8 @@ pub(super) struct Schedule {
     max_rows: usize,
     /// Slots that decode in the present step.
     ready: Vec<u32>,
+    /// Rows of logits in the present step beyond one for each sequence that runs.
+    spare: usize,
 }
 
 impl Schedule {
@@ -43,6 +45,7 @@ impl Schedule {
             step: 0,
             max_rows,
             ready: Vec::with_capacity(max_seqs),
+            spare: 0,
         }
     }
 
@@ -50,6 +53,8 @@ impl Schedule {
     pub fn next(&mut self) -> bool {
         self.step += 1;
         self.batch.clear();
+        let running = self.order.iter().filter(|slot| self.seqs[**slot as usize].state == State::Running).count();
+        self.spare = self.seqs.len() - running;
         self.decode();
         let mut admitting = true;
         for i in 0..self.order.len() {
@@ -66,6 +71,7 @@ impl Schedule {
                 admitting = self.admit(slot);
             }
         }
+        self.batch.close();
         !self.batch.ids.is_empty() || !self.batch.copies.is_empty()
     }
 
@@ -112,6 +118,8 @@ impl Schedule {
         to.likeliest.clone_from(&from.likeliest);
         to.allowed.clone_from(&from.allowed);
         to.leaning.clone_from(&from.leaning);
+        to.tells = None;
+        to.told.clear();
         to.reused = from.reused;
         to.pages.clear();
         to.pages.extend(&from.pages[..from.cached.div_ceil(CHUNK)]);
@@ -127,7 +135,8 @@ impl Schedule {
     fn admit(&mut self, slot: usize) -> bool {
         let seq = &mut self.seqs[slot];
         let mut row = None;
-        if self.reuse {
+        // What is told is computed.
+        if self.reuse && !seq.telling() {
             let hit = self.prefix.lookup(&seq.ids, self.step, &mut self.pages, &mut seq.pages);
             (seq.cached, row) = (hit.tokens, hit.row);
         }
@@ -153,7 +162,11 @@ impl Schedule {
     /// As many of a sequence's rows as the budget allows; its prompt is entered in the prefix cache.
     fn prefill(&mut self, slot: usize) {
         let (first, start) = (self.batch.ids.len(), self.seqs[slot].cached);
-        let n = self.seqs[slot].todo().min(self.budget());
+        let mut n = self.seqs[slot].todo().min(self.budget());
+        if self.seqs[slot].telling() {
+            n = n.min(1 + self.spare);
+            self.spare -= n - 1;
+        }
         self.run(slot, n);
         let seq = &self.seqs[slot];
         if self.reuse && start < seq.prompt {
@@ -170,6 +183,9 @@ impl Schedule {
         seq.step = self.step;
         for pos in seq.cached..seq.cached + n {
             self.batch.row(slot, pos, seq.ids[pos]);
+            if let Some(likeliest) = seq.tells.filter(|_| pos + 1 < seq.prompt && pos >= seq.told.len()) {
+                self.batch.tell(slot, likeliest, seq.ids[pos + 1]);
+            }
         }
         seq.cached += n;
         if seq.cached == seq.ids.len() {

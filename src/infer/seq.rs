@@ -1,6 +1,7 @@
 //! A sequence in the engine: its tokens, its pages, its turn.
 
 use super::lean::Leaning;
+use super::likeliest::Told;
 use crate::error::{Error, Result};
 
 /// Names a sequence of one engine. Stale after its release.
@@ -73,6 +74,8 @@ pub struct Turn<'a> {
     /// Where [`Sampling::likeliest`] asks for them: the likeliest tokens at each sampled one, the likeliest first, with
     /// logprobs that are measured as those of sampled tokens are. Else empty.
     pub likeliest: &'a [Vec<(i32, f32)>],
+    /// Where [`super::Engine::tell_prompt`] asks for it: of each token of the prompt but the first. Else empty.
+    pub prompt: &'a [Told],
     /// Tokens before the turn that were not run for it because the prefix cache held them.
     pub reused: usize,
     /// True when max_new_tokens or the context ended the turn and not the stop token.
@@ -117,6 +120,10 @@ pub(super) struct Seq {
     pub allowed: Vec<i32>,
     /// What moves its logits, where anything does.
     pub leaning: Option<Leaning>,
+    /// Likeliest tokens to be told of each token of the prompt, where they are to be told.
+    pub tells: Option<usize>,
+    /// What is told of them, from the second on.
+    pub told: Vec<Told>,
     /// The last step that runs or samples this sequence: while it is the present one its pages stay.
     pub step: u64,
 }
@@ -138,6 +145,8 @@ impl Seq {
             key: NoiseKey { seed: 0, stream: 0 },
             allowed: vec![],
             leaning: None,
+            tells: None,
+            told: vec![],
             step: 0,
         }
     }
@@ -162,6 +171,11 @@ impl Seq {
         let room = self.sampling.max_new_tokens.min(context - self.ids.len());
         self.ids.reserve(room);
         self.logprobs.reserve(room);
+    }
+
+    /// True while tokens of the prompt are to be told.
+    pub fn telling(&self) -> bool {
+        self.tells.is_some() && self.told.len() + 1 < self.prompt
     }
 
     /// Counts its new tokens, where that moves the next one.

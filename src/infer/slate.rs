@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use super::graphs::Graphs;
 use super::lean::MOST_BIASES;
-use super::likeliest::likeliest;
+use super::likeliest::{Told, likeliest, told};
 use super::sampling_rows::SamplingRows;
 use super::sizes::EngineConfig;
 use super::stats::Stats;
@@ -28,6 +28,8 @@ pub(super) struct Slate {
     pub logprob: Vec<f32>,
     /// `[M]` the likeliest tokens of rows that ask for them.
     pub likeliest: Vec<Vec<(i32, f32)>>,
+    /// What the rows that tell told, in their order.
+    pub told: Vec<Told>,
     /// `[max_seqs, W]` ids that may come next, in an engine that has masks.
     masks: Option<Buffer>,
     /// Offsets `[M + 1]`, ids `[K]` and three numbers each, in an engine that takes biases and penalties.
@@ -59,6 +61,7 @@ impl Slate {
             token: vec![0; max_seqs],
             logprob: vec![0.0; max_seqs],
             likeliest: vec![vec![]; max_seqs],
+            told: vec![],
             masks: None,
             leans: None,
             lean_words: vec![],
@@ -157,13 +160,20 @@ impl Slate {
         self.tell_likeliest(batch, &weights.config)
     }
 
-    /// For rows that ask: a copy of the row's logits to the host, each.
+    /// For rows that ask, and those that tell: a copy of the row's logits to the host, each.
     fn tell_likeliest(&mut self, batch: &Batch, model: &ModelConfig) -> Result<()> {
         let vocab = model.vocab_size;
         for (i, n) in batch.likeliest.iter().enumerate().filter(|(_, n)| **n > 0) {
             self.row.resize(vocab, 0.0);
             self.dev.read(self.acts.logits().at(i * vocab..(i + 1) * vocab), &mut self.row)?;
             self.likeliest[i] = likeliest(&self.row, *n, model.sampled_end());
+        }
+        self.told.clear();
+        for (i, (_, n, id)) in batch.tellers.iter().enumerate() {
+            let at = (batch.samples.len() + i) * vocab;
+            self.row.resize(vocab, 0.0);
+            self.dev.read(self.acts.logits().at(at..at + vocab), &mut self.row)?;
+            self.told.push(told(&self.row, *id, *n, model.sampled_end()));
         }
         Ok(())
     }

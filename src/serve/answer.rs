@@ -5,8 +5,10 @@
 
 use super::Model;
 use super::refusal::Refusal;
+use super::tools::{Listener, Part};
 use super::worker::Token;
-use crate::generate::Finish;
+use crate::generate::{Finish, Stream};
+use crate::infer::Told as Scored;
 use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ pub enum Form {
 }
 
 /// What is told beside text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Told {
     /// Its form.
     pub form: Form,
@@ -32,6 +34,12 @@ pub struct Told {
     pub token_ids: bool,
     /// A stream ends with what was used.
     pub include_usage: bool,
+    /// A text begins with its prompt.
+    pub echo: bool,
+    /// Alternatives to each token of the prompt, where those are told.
+    pub prompt: Option<usize>,
+    /// Reads calls of tools out of an answer.
+    pub tools: Option<Listener>,
 }
 
 /// An answer as it grows.
@@ -40,6 +48,14 @@ struct Choice {
     begun: bool,
     /// Tokens that are not told yet.
     tokens: Vec<Token>,
+    /// Of those, tokens of the prompt, at the begin.
+    echoed: usize,
+    /// What is told of the prompt.
+    prompt: Vec<Scored>,
+    /// Reads calls.
+    tools: Option<Listener>,
+    /// Calls that were told.
+    n_calls: usize,
     /// Bytes of text that were told.
     offset: usize,
     n_tokens: usize,
@@ -62,7 +78,8 @@ impl Scribe {
     /// Before the first token: `n` answers to each prompt.
     pub fn new(model: Arc<Model>, told: Told, id: String, prompts: Vec<Vec<i32>>, n: usize) -> Scribe {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let choices = (0..prompts.len() * n).map(|_| Choice::default()).collect();
+        let choices =
+            (0..prompts.len() * n).map(|_| Choice { tools: told.tools.clone(), ..Choice::default() }).collect();
         Scribe { model, told, id, created, prompts, choices }
     }
 
@@ -79,7 +96,7 @@ impl Scribe {
             let delta = json!({"index": at, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null});
             events += &self.event(vec![delta], at == 0);
         }
-        if sure {
+        if sure || self.choices[at].echoed > 0 {
             let first = at == 0 && self.told.form == Form::Text && self.choices[at].offset == 0;
             let choice = self.told_of(at, "delta");
             events += &self.event(vec![choice], first);
@@ -97,10 +114,16 @@ impl Scribe {
     }
 
     /// Takes a token of an answer that is told as a whole.
-    pub fn take(&mut self, token: Token) {
+    pub fn take(&mut self, mut token: Token) {
+        let prompt = &self.prompts[token.choice / self.each()];
         let choice = &mut self.choices[token.choice];
         if choice.n_tokens == 0 {
             choice.reused = token.reused;
+            choice.prompt = std::mem::take(&mut token.prompt);
+            if self.told.echo {
+                choice.tokens = echoed(prompt, choice, token.choice, &self.model.prompts.tokenizer);
+                choice.echoed = choice.tokens.len();
+            }
         }
         choice.n_tokens += 1;
         choice.finish = token.finish;
@@ -119,7 +142,15 @@ impl Scribe {
         body.insert("choices".into(), Value::Array(choices));
         body.insert("usage".into(), self.usage());
         self.tell_prompts(&mut body);
+        if let Some(n) = self.told.prompt.filter(|_| self.told.form == Form::Chat) {
+            body.insert("prompt_logprobs".into(), self.prompt_logprobs(0, n));
+        }
         Value::Object(body)
+    }
+
+    /// Answers to a prompt.
+    fn each(&self) -> usize {
+        (self.choices.len() / self.prompts.len().max(1)).max(1)
     }
 
     fn head(&self, stream: bool) -> Map<String, Value> {
@@ -158,20 +189,21 @@ impl Scribe {
     /// What was gathered of an answer, in the form that is asked for.
     fn told_of(&mut self, at: usize, place: &str) -> Value {
         let tokens = std::mem::take(&mut self.choices[at].tokens);
+        let echoed = std::mem::take(&mut self.choices[at].echoed);
         let text: String = tokens.iter().map(|token| token.text.as_str()).collect();
         let offset = self.choices[at].offset;
         self.choices[at].offset += text.len();
-        let tokenizer = &self.model.prompts.tokenizer;
+        let model = self.model.clone();
+        let tokenizer = &model.prompts.tokenizer;
         let mut choice = Map::new();
         choice.insert("index".into(), json!(at));
         let logprobs = match self.told.form {
             Form::Chat => {
-                let role = if place == "message" {
-                    json!({"role": "assistant", "content": text})
-                } else {
-                    json!({"content": text})
-                };
-                choice.insert(place.into(), role);
+                let mut said = self.said(at, text);
+                if place == "message" {
+                    said.insert("role".into(), json!("assistant"));
+                }
+                choice.insert(place.into(), Value::Object(said));
                 json!({"content": tokens.iter().map(|token| chat_logprob(token, tokenizer)).collect::<Vec<_>>()})
             }
             Form::Text => {
@@ -180,16 +212,71 @@ impl Scribe {
             }
         };
         choice.insert("logprobs".into(), if self.told.logprobs { logprobs } else { Value::Null });
-        choice.insert("finish_reason".into(), json!(self.choices[at].finish.map(reason)));
+        choice.insert("finish_reason".into(), json!(self.choices[at].finish.map(|why| self.choices[at].reason(why))));
         if self.told.token_ids {
-            choice.insert("token_ids".into(), json!(tokens.iter().map(|token| token.id).collect::<Vec<_>>()));
+            choice.insert("token_ids".into(), json!(tokens[echoed..].iter().map(|token| token.id).collect::<Vec<_>>()));
+        }
+        if let Some(n) = self.told.prompt.filter(|_| self.told.form == Form::Text) {
+            choice.insert("prompt_logprobs".into(), self.prompt_logprobs(at, n));
         }
         Value::Object(choice)
     }
 
+    /// More of a message: its words, and calls of tools where those are read.
+    fn said(&mut self, at: usize, text: String) -> Map<String, Value> {
+        let (choice, id) = (&mut self.choices[at], &self.id);
+        let Some(tools) = &mut choice.tools else { return Map::from_iter([("content".into(), json!(text))]) };
+        let mut parts = tools.take(&text);
+        if choice.finish.is_some() {
+            parts.extend(tools.end());
+        }
+        let (mut words, mut calls) = (String::new(), vec![]);
+        for part in parts {
+            match part {
+                Part::Text(more) => words += &more,
+                Part::Call(call) => {
+                    let (index, name) = (
+                        choice.n_calls,
+                        format!("call-{}-{at}-{}", id.rsplit('-').next().unwrap_or(id), choice.n_calls),
+                    );
+                    choice.n_calls += 1;
+                    let function = json!({"name": call.name, "arguments": call.arguments});
+                    calls.push(json!({"index": index, "id": name, "type": "function", "function": function}));
+                }
+            }
+        }
+        let content = if words.is_empty() && !calls.is_empty() { Value::Null } else { json!(words) };
+        let mut said = Map::from_iter([("content".to_string(), content)]);
+        if !calls.is_empty() {
+            said.insert("tool_calls".into(), Value::Array(calls));
+        }
+        said
+    }
+
+    /// Of each token of a prompt: itself and the `n` likeliest, by id; nothing is told of the first.
+    fn prompt_logprobs(&self, at: usize, n: usize) -> Value {
+        let tokenizer = &self.model.prompts.tokenizer;
+        let one = |id: i32, logprob: f32, rank: usize| {
+            let told = json!({"logprob": short(logprob), "rank": rank, "decoded_token": spelled(id, tokenizer).0});
+            (id.to_string(), told)
+        };
+        let prompt = &self.prompts[at / self.each()];
+        let each = |(id, told): (&i32, &Scored)| {
+            let mut all = Map::from_iter([one(*id, told.logprob, told.rank)]);
+            for (rank, (other, logprob)) in
+                told.likeliest.iter().take(n).enumerate().filter(|(_, (other, _))| other != id)
+            {
+                all.extend([one(*other, *logprob, rank + 1)]);
+            }
+            Value::Object(all)
+        };
+        let told = prompt.iter().skip(1).zip(&self.choices[at].prompt).map(each);
+        std::iter::once(Value::Null).chain(told).collect()
+    }
+
     fn usage(&self) -> Value {
         let asked: usize = self.prompts.iter().map(Vec::len).sum();
-        let each = (self.choices.len() / self.prompts.len().max(1)).max(1);
+        let each = self.each();
         // A prompt counts once, whatever its answers are.
         let reused: usize = self.choices.iter().step_by(each).map(|choice| choice.reused).sum();
         let told: usize = self.choices.iter().map(|choice| choice.n_tokens).sum();
@@ -204,12 +291,37 @@ fn event(body: &Value) -> String {
     format!("data: {body}\n\n")
 }
 
-/// OpenAI's two words; a context that is full is a length.
-fn reason(finish: Finish) -> &'static str {
-    match finish {
-        Finish::Stop => "stop",
-        Finish::Length | Finish::Context => "length",
+impl Choice {
+    /// OpenAI's words; a context that is full is a length.
+    fn reason(&self, finish: Finish) -> &'static str {
+        match finish {
+            Finish::Stop if self.n_calls > 0 => "tool_calls",
+            Finish::Stop => "stop",
+            Finish::Length | Finish::Context => "length",
+        }
     }
+}
+
+/// A prompt as tokens of the answer that begins with it. Of the first nothing is told: its logprob is no number.
+fn echoed(prompt: &[i32], choice: &Choice, at: usize, tokenizer: &Tokenizer) -> Vec<Token> {
+    let mut stream = Stream::new(tokenizer, &[]);
+    let unknown = Scored { logprob: f32::NAN, rank: 0, likeliest: vec![] };
+    let told = std::iter::once(&unknown).chain(&choice.prompt).chain(std::iter::repeat(&unknown));
+    let one = |(id, told): (&i32, &Scored)| Token {
+        choice: at,
+        id: *id,
+        logprob: told.logprob,
+        likeliest: told.likeliest.clone(),
+        text: stream.push(*id),
+        prompt: vec![],
+        finish: None,
+        reused: 0,
+    };
+    let mut tokens: Vec<Token> = prompt.iter().zip(told).map(one).collect();
+    if let Some(last) = tokens.last_mut() {
+        last.text += &stream.end();
+    }
+    tokens
 }
 
 fn spelled(id: i32, tokenizer: &Tokenizer) -> (String, Vec<u8>) {
@@ -242,6 +354,9 @@ fn text_logprobs(tokens: &[Token], tokenizer: &Tokenizer, mut offset: usize) -> 
         offset += token.text.len();
     }
     let top = |token: &Token| -> Value {
+        if token.logprob.is_nan() {
+            return Value::Null;
+        }
         let each = token.likeliest.iter().filter(|(_, logprob)| logprob.is_finite());
         each.map(|(id, logprob)| (spelled(*id, tokenizer).0, short(*logprob))).collect::<Map<_, _>>().into()
     };

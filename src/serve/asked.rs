@@ -35,6 +35,8 @@ pub struct Asked {
     pub include_usage: bool,
     /// Tell ids beside text.
     pub token_ids: bool,
+    /// Likeliest tokens to be told of each token of the prompt, where those are to be told.
+    pub told: Option<usize>,
     /// What an answer is held to.
     pub rule: Option<Rule>,
 }
@@ -54,9 +56,9 @@ impl Asked {
         }
         let how = how(fields, model, likeliest)?;
         let token_ids = fields.flag("return_token_ids")?;
-        let rule = formed(fields, model)?;
+        let (rule, told) = (formed(fields, model)?, told(fields, stream)?);
         neutral(fields)?;
-        Ok(Asked { how, n, stream, include_usage, token_ids, rule })
+        Ok(Asked { how, n, stream, include_usage, token_ids, told, rule })
     }
 }
 
@@ -112,6 +114,20 @@ fn how(fields: &mut Fields, model: &Model, likeliest: u64) -> Result<How, Refusa
     let seed = fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0u64));
     let lean = lean(fields, model)?;
     Ok(How { sampling, lean, ends: model.ends.clone(), stops, seed })
+}
+
+/// `prompt_logprobs`: how many alternatives are told of each token of the prompt.
+fn told(fields: &mut Fields, stream: bool) -> Result<Option<usize>, Refusal> {
+    const NAME: &str = "prompt_logprobs";
+    match fields.whole(NAME)? {
+        Some(_) if stream => {
+            Err(Refusal::of_field(NAME, "`prompt_logprobs` are told of whole answers: leave out `stream`"))
+        }
+        Some(n) if n > MOST_LIKELIEST => {
+            Err(Refusal::of_field(NAME, format!("`{NAME}` must be at most {MOST_LIKELIEST}, is {n}")))
+        }
+        n => Ok(n.map(|n| n as usize)),
+    }
 }
 
 /// `response_format`: text, any JSON object, or JSON of a schema.
@@ -222,7 +238,6 @@ fn neutral(fields: &mut Fields) -> Result<(), Refusal> {
     }
     for (name, plain) in [
         ("store", json!(false)),
-        ("prompt_logprobs", json!(0)),
         ("ignore_eos", json!(false)),
         ("min_tokens", json!(0)),
         ("parallel_tool_calls", json!(true)),

@@ -18,6 +18,7 @@ mod progress;
 mod prompt;
 mod rates;
 mod refusal;
+mod tools;
 mod worker;
 
 pub use http::{Limits, listen};

@@ -6,6 +6,7 @@ use super::fields::Fields;
 use super::progress::Trouble;
 use super::prompt;
 use super::refusal::Refusal;
+use super::tools::{self, Choice, Listener};
 use super::worker::{Order, Token};
 use super::{Model, Shared};
 use crate::generate::{How, Request};
@@ -59,10 +60,14 @@ pub async fn chat(State(shared): State<Shared>, body: Bytes) -> Result<Response,
         }
         let likeliest = most("top_logprobs", likeliest.unwrap_or(0))?;
         let conversation = prompt::conversation(&mut fields, &model)?;
-        let asked = Asked::take(&mut fields, &model, likeliest)?;
+        let choice = tools::choice(&mut fields, &conversation.tools)?;
+        let mut asked = Asked::take(&mut fields, &model, likeliest)?;
+        asked.rule = tools::held(&choice, &conversation.tools, asked.rule, &model)?;
         fields.end()?;
         let prompts = vec![prompt::held(prompt::rendered(&conversation, &model)?, &model)?];
-        Ok(Call { asked, prompts, form: Form::Chat, logprobs })
+        let reads = !conversation.tools.is_null() && choice != Choice::None;
+        let tools = reads.then(|| Listener::new(&conversation.tools));
+        Ok(Call { asked, prompts, form: Form::Chat, logprobs, echo: false, tools })
     });
     answered(shared, call.await?).await
 }
@@ -74,14 +79,15 @@ pub async fn completions(State(shared): State<Shared>, body: Bytes) -> Result<Re
         let mut fields = Fields::read(&body)?;
         let logprobs = fields.whole("logprobs")?;
         let likeliest = most("logprobs", logprobs.unwrap_or(0))?;
-        for (name, plain) in [("best_of", json!(1)), ("echo", json!(false)), ("suffix", json!(""))] {
+        for (name, plain) in [("best_of", json!(1)), ("suffix", json!(""))] {
             fields.neutral(name, &[plain])?;
         }
+        let echo = fields.flag("echo")?;
         let prompts = prompt::prompts(&mut fields, &model)?;
         let asked = Asked::take(&mut fields, &model, likeliest)?;
         fields.end()?;
         let prompts = prompts.into_iter().map(|ids| prompt::held(ids, &model)).collect::<Result<_, _>>()?;
-        Ok(Call { asked, prompts, form: Form::Text, logprobs: logprobs.is_some() })
+        Ok(Call { asked, prompts, form: Form::Text, logprobs: logprobs.is_some(), echo, tools: None })
     });
     answered(shared, call.await?).await
 }
@@ -99,6 +105,10 @@ struct Call {
     prompts: Vec<Vec<i32>>,
     form: Form,
     logprobs: bool,
+    /// The prompt is part of the text.
+    echo: bool,
+    /// Reads calls of tools out of answers.
+    tools: Option<Listener>,
 }
 
 /// Long texts take a while to tokenize: beside the threads of connections.
@@ -111,15 +121,19 @@ pub async fn aside<T: Send + 'static>(
 }
 
 async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
-    let Call { asked, prompts, form, logprobs } = call;
-    let told = Told { form, logprobs, token_ids: asked.token_ids, include_usage: asked.include_usage };
+    let Call { asked, prompts, form, logprobs, echo, tools } = call;
+    let (token_ids, include_usage, told) = (asked.token_ids, asked.include_usage, asked.told);
+    let likeliest = asked.how.sampling.likeliest;
+    // The alternatives that either asks for.
+    let tells = told.max((echo && logprobs).then_some(likeliest));
+    let told = Told { form, logprobs, token_ids, include_usage, echo, prompt: told, tools };
     // Labelled as the lines of `haggle generate --input`: so the answers are the same.
     let each = |(i, prompt): (usize, Vec<i32>)| {
         (0..asked.n).map(move |sample| Request { label: i as u64 + 1, sample, prompt: prompt.clone() })
     };
     let requests = prompts.iter().cloned().enumerate().flat_map(each).collect();
     let (stream, n) = (asked.stream, asked.n as usize);
-    let news = give(&shared, requests, asked.how, asked.rule)?;
+    let news = give(&shared, requests, asked.how, asked.rule, tells)?;
     let head = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
     let id = format!("{head}-{:016x}", RandomState::new().hash_one(0u64));
     let scribe = Scribe::new(shared.model.clone(), told, id, prompts, n);
@@ -135,13 +149,14 @@ pub fn give(
     requests: Vec<Request>,
     how: How,
     rule: Option<Rule>,
+    tells: Option<usize>,
 ) -> Result<UnboundedReceiver<Result<Token, Refusal>>, Refusal> {
     if let Some(trouble) = shared.progress.trouble() {
         return Err(Refusal::of_trouble(trouble));
     }
     let (news, heard) = unbounded_channel();
     let asked = Instant::now();
-    let order = Order { requests, how, rule, news, asked, deadline: asked + shared.limits.timeout };
+    let order = Order { requests, how, rule, tells, news, asked, deadline: asked + shared.limits.timeout };
     // Counted before it is taken in.
     shared.progress.waiting.fetch_add(1, Ordering::Relaxed);
     shared.orders.try_send(order).map_err(|e| {

@@ -3,6 +3,7 @@
 use super::Model;
 use super::fields::{Fields, kind};
 use super::refusal::Refusal;
+use super::tools::opened;
 use crate::text::Conversation;
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -48,6 +49,7 @@ fn message(i: usize, value: Value) -> Result<Value, Refusal> {
             return Err(refused(format!("`content` must be a string or a list of parts, is {}", kind(other))));
         }
     }
+    opened(&mut message);
     Ok(Value::Object(message))
 }
 
@@ -60,9 +62,8 @@ fn part(part: &Value) -> Result<&str, String> {
     }
 }
 
-/// Tools, for a template that takes them: what the model makes of them stands in its text.
+/// Tools, for a template that takes them.
 fn tools(fields: &mut Fields, model: &Model) -> Result<Value, Refusal> {
-    fields.neutral("tool_choice", &[Value::from("auto"), Value::from("none")])?;
     let Some(tools) = fields.take("tools") else { return Ok(Value::Null) };
     if !tools.as_array().is_some_and(|list| list.iter().all(Value::is_object)) {
         return Err(Refusal::of_field("tools", "`tools` must be a list of objects"));

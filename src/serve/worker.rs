@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use crate::error::{Error, Result};
 use crate::generate::{Answering, Finish, How, Request};
 use crate::guide::{Rule, Ruled};
-use crate::infer::Engine;
+use crate::infer::{Engine, Told};
 use crate::model::Weights;
 use crate::text::Tokenizer;
 use axum::http::StatusCode;
@@ -37,6 +37,9 @@ pub struct Token {
     pub likeliest: Vec<(i32, f32)>,
     /// Text that is now sure.
     pub text: String,
+    /// With the first token of an answer, where that is asked for: what is told of the prompt, see
+    /// [`crate::infer::Turn::prompt`].
+    pub prompt: Vec<Told>,
     /// Where the answer ends with it, why.
     pub finish: Option<Finish>,
     /// Tokens of the prompt that were not computed anew.
@@ -54,6 +57,8 @@ pub struct Order {
     pub how: How,
     /// What may be said, where that is bound.
     pub rule: Option<Rule>,
+    /// Likeliest tokens to be told of each token of the prompts, where those are to be told.
+    pub tells: Option<usize>,
     /// Where they go; once nobody listens they are given up.
     pub news: News,
     /// When they were asked for.
@@ -147,6 +152,9 @@ impl<'a> Bench<'a> {
 
     fn begun(&mut self, order: Arc<Order>, choice: usize) -> Result<Live<'a>> {
         let answering = Answering::begin(&mut self.engine, self.tokenizer, &order.requests[choice], &order.how)?;
+        if let Some(likeliest) = order.tells {
+            answering.tell_prompt(&mut self.engine, likeliest);
+        }
         let mut ruled = order.rule.as_ref().map(Rule::begin);
         let bound = ruled.as_mut().map(|ruled| answering.allow(&mut self.engine, ruled.allowed()?));
         if let Some(Err(e)) = bound {
@@ -225,6 +233,7 @@ fn told(engine: &mut Engine, tokenizer: &Tokenizer, metrics: &Metrics, one: &mut
         logprob: turn.logprobs[at],
         likeliest: turn.likeliest.get(at).cloned().unwrap_or_default(),
         text: step.text,
+        prompt: if at == 0 { turn.prompt.to_vec() } else { vec![] },
         finish: step.finish,
         reused: turn.reused,
     };

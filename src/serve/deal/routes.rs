@@ -143,7 +143,7 @@ fn heard(own: &Negotiator, id: &str, body: &[u8]) -> Result<Heard, Refusal> {
 /// The ids that the model says, and their logprobs, where it is asked.
 async fn said(shared: &Shared, ask: Option<(Request, How, Guide)>) -> Result<Option<(Vec<i32>, Vec<f32>)>, Refusal> {
     let Some((request, how, guide)) = ask else { return Ok(None) };
-    let mut news = give(shared, vec![request], how, Some(Rule::Reply(guide)))?;
+    let mut news = give(shared, vec![request], how, Some(Rule::Reply(guide)), None)?;
     let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
     while let Some(token) = news.recv().await {
         let token = token?;
