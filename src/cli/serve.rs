@@ -6,6 +6,7 @@
 use super::sampling::manner;
 use super::{Exit, Globals, dry_run, out, signals};
 use crate::config::Config;
+use crate::config::paths::place;
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::negotiate::money::MAX_CENTS;
 use crate::negotiate::{Cents, Product};
 use crate::ops::attn::CHUNK;
 use crate::serve::deal::{Busy, Negotiator, Store};
-use crate::serve::{self, Bench, Keys, Limits, Metrics, Model, Progress};
+use crate::serve::{self, Bench, Keys, Limits, Loader, Metrics, Model, Progress, Reloads};
 use crate::setup::{self, base, memory};
 use clap::Args;
 use serde_json::{Value, json};
@@ -38,7 +39,8 @@ const ON_PAGE: usize = 24;
 It answers /v1/chat/completions and /v1/completions (streaming too), /v1/models and /tokenize as OpenAI's clients ask, and \
 /health and /ready. An answer has the tokens and logprobs that `haggle generate` gives for the same prompt, sampling and \
 --seed, to the bit, whatever else is being served. Fields that are unknown, or that haggle does not compute, are refused by \
-name. Ctrl-C or SIGTERM finishes what runs and ends; the second one ends at once.
+name. Ctrl-C or SIGTERM finishes what runs and ends; the second one ends at once. SIGHUP, or POST /admin/reload, serves the model's \
+newest checkpoint from then on; what runs finishes with the one before.
 
 Examples:
   haggle serve                                          the embedded model, on 127.0.0.1:8000
@@ -112,6 +114,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     let engine = Engine::planned(plan, &weights.config, sizes)?.with_masks(plan)?.with_leans(plan)?;
     let socket = bound(args)?;
     let (progress, metrics) = (Arc::new(Progress::default()), Arc::new(Metrics::default()));
+    let reloads = Arc::new(Reloads::new(signals::reloads()));
     let (orders, taken) = sync_channel(args.queue as usize);
     signals::finishes("finishing what runs, then it ends", || "stopped; answers that were not finished are cut".into());
     announce(args, globals, &model.name, &socket, keys.is_empty())?;
@@ -123,12 +126,22 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
         log: args.log,
     };
     let server = {
-        let (model, progress, metrics) = (model.clone(), progress.clone(), metrics.clone());
+        let (model, progress, metrics, reloads) = (model.clone(), progress.clone(), metrics.clone(), reloads.clone());
         std::thread::spawn(move || {
-            serve::listen(socket, model, orders, progress, metrics, keys, limits, signals::asked())
+            serve::listen(socket, model, orders, progress, metrics, reloads, keys, limits, signals::asked())
         })
     };
-    serve::work(Bench::new(engine, &weights, &model.prompts.tokenizer, &progress, &metrics), &taken);
+    let newest = || {
+        let (config, name) = globals.resolve_alone(&args.model)?;
+        if !base::prompts(&name, &config)?.same(&model.prompts) {
+            let what = "or the chat template is another than that which is served: start the server anew";
+            return Err(Error::data(place(&name).join("tokenizer.json"), what));
+        }
+        base::weights(&dev, &name, &config)
+    };
+    let load: Loader = Box::new(newest);
+    let tokenizer = &model.prompts.tokenizer;
+    serve::work(Bench::new(engine, weights, tokenizer, &progress, &metrics, &reloads, load), &taken);
     let panicked = |_| Err(Error::io("the server", "ended by a bug in haggle"));
     server.join().unwrap_or_else(panicked)?;
     Ok(Exit::Done)

@@ -2,7 +2,7 @@
 //!
 //! The one idea: a thread hears the signals, and a command says beforehand what one means: to leave at once with a true line,
 //! or, where work can be saved, to finish what cannot be cut and save; the second one leaves then. SIGHUP stays ignored where
-//! it was ignored when haggle began, as under nohup.
+//! it was ignored when haggle began, as under nohup; a server takes it as the word to read its model anew.
 
 use super::{INTERRUPTED, out};
 use crate::error::{Error, Result};
@@ -22,6 +22,9 @@ struct Phase {
 
 static PHASE: Mutex<Option<Phase>> = Mutex::new(None);
 static ASKED: AtomicBool = AtomicBool::new(false);
+/// A SIGHUP asks to read anew, and not to stop.
+static READS_ANEW: AtomicBool = AtomicBool::new(false);
+static RELOAD: AtomicBool = AtomicBool::new(false);
 
 /// Begins to hear the signals: until a command says more, each leaves at once.
 ///
@@ -31,7 +34,7 @@ pub fn hear() -> Result<()> {
     let all = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| *s != SIGHUP || !is_ignored(SIGHUP));
     let signals = Signals::new(all).map_err(|e| Error::io("SIGINT, SIGTERM, SIGHUP", format!("cannot be caught: {e}")));
     let mut signals = signals?;
-    std::thread::spawn(move || signals.forever().for_each(|_| heard()));
+    std::thread::spawn(move || signals.forever().for_each(caught));
     Ok(())
 }
 
@@ -52,6 +55,19 @@ pub fn finishes(finishing: &'static str, last_words: impl Fn() -> String + Send 
 /// True once a signal has asked a phase that finishes to stop.
 pub fn asked() -> &'static AtomicBool {
     &ASKED
+}
+
+/// From here on SIGHUP does not end the program: it sets this.
+pub fn reloads() -> &'static AtomicBool {
+    READS_ANEW.store(true, Ordering::Relaxed);
+    &RELOAD
+}
+
+fn caught(signal: i32) {
+    match signal == SIGHUP && READS_ANEW.load(Ordering::Relaxed) {
+        true => RELOAD.store(true, Ordering::Relaxed),
+        false => heard(),
+    }
 }
 
 fn phase() -> MutexGuard<'static, Option<Phase>> {

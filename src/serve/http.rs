@@ -5,9 +5,10 @@ use super::deal::routes as deal;
 use super::keys::Keys;
 use super::metrics::Metrics;
 use super::openai;
-use super::progress::Progress;
+use super::progress::{Progress, Trouble};
 use super::rates::Rates;
 use super::refusal::Refusal;
+use super::reload::Reloads;
 use super::worker::Order;
 use super::{Model, Shared};
 use crate::error::{Error, Result};
@@ -59,12 +60,13 @@ pub fn listen(
     orders: SyncSender<Order>,
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
+    reloads: Arc<Reloads>,
     keys: Keys,
     limits: Limits,
     stop: &'static AtomicBool,
 ) -> Result<()> {
     let rates = Arc::new(Rates::new(limits.a_minute, keys.len().max(1)));
-    let shared = Shared { model, orders, progress, metrics, keys: Arc::new(keys), rates, limits };
+    let shared = Shared { model, orders, progress, metrics, reloads, keys: Arc::new(keys), rates, limits };
     let failed = |e: std::io::Error| Error::io("the server's socket", e);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().map_err(failed)?;
     runtime.block_on(async {
@@ -110,6 +112,7 @@ fn routes(shared: Shared) -> Router {
         .route("/v1/negotiations/{id}", get(deal::get))
         .route("/v1/negotiations/{id}/messages", post(deal::message))
         .route("/v1/negotiations/{id}/close", post(deal::close))
+        .route("/admin/reload", post(reload))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(shared.clone(), guard))
@@ -175,6 +178,16 @@ async fn noted(State(shared): State<Shared>, request: Request, next: Next) -> Re
     answer
 }
 
+/// `POST /admin/reload`: the newest checkpoint of the model; answered when it serves, or why it does not.
+async fn reload(State(shared): State<Shared>) -> Result<Json<Value>, Refusal> {
+    if let Some(trouble) = shared.progress.trouble() {
+        return Err(Refusal::of_trouble(trouble));
+    }
+    let heard = shared.reloads.ask().await;
+    let n = heard.map_err(|_| Refusal::of_trouble(Trouble::Draining))??;
+    Ok(Json(json!({"object": "reload", "model": shared.model.name, "reloads": n})))
+}
+
 /// Counts and times.
 async fn metrics(State(shared): State<Shared>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -214,7 +227,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
         None => (StatusCode::OK, "ready"),
         Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, trouble.name()),
     };
-    let body = json!({"status": word, "seats": shared.model.seats, "running": running, "waiting": waiting});
+    let body = json!({"status": word, "seats": shared.model.seats, "running": running, "waiting": waiting, "reloads": shared.reloads.done()});
     (status, Json(body)).into_response()
 }
 

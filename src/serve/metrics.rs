@@ -33,6 +33,7 @@ pub struct Metrics {
     rounds: Family<Labels, Counter>,
     interventions: Family<Labels, Counter>,
     outcomes: Family<Labels, Counter>,
+    reloads: Family<Labels, Counter>,
 }
 
 impl Default for Metrics {
@@ -56,6 +57,7 @@ impl Default for Metrics {
             rounds: Family::default(),
             interventions: Family::default(),
             outcomes: Family::default(),
+            reloads: Family::default(),
         };
         metrics.register();
         metrics
@@ -84,6 +86,7 @@ impl Metrics {
             "Rounds that a guard changed, by why",
             self.interventions.clone(),
         );
+        all.register("haggle_reloads", "Reloads of the model, by whether they were done", self.reloads.clone());
         all.register("haggle_negotiation_outcomes", "Negotiations that ended, by how", self.outcomes.clone());
     }
 
@@ -131,6 +134,11 @@ impl Metrics {
         if let Some(outcome) = outcome {
             self.outcomes.get_or_create(&vec![("outcome", outcome.into())]).inc();
         }
+    }
+
+    /// Another checkpoint was asked for, and took the place of the one before or did not.
+    pub(super) fn reloaded(&self, done: bool) {
+        self.reloads.get_or_create(&vec![("done", done.to_string())]).inc();
     }
 
     /// All of it, as text.

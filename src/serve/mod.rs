@@ -18,6 +18,7 @@ mod progress;
 mod prompt;
 mod rates;
 mod refusal;
+mod reload;
 mod tools;
 mod worker;
 
@@ -25,6 +26,7 @@ pub use http::{Limits, listen};
 pub use keys::Keys;
 pub use metrics::Metrics;
 pub use progress::Progress;
+pub use reload::{Loader, Reloads};
 pub use worker::{Bench, work};
 
 use crate::generate::Defaults;
@@ -64,6 +66,7 @@ struct Shared {
     orders: SyncSender<worker::Order>,
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
+    reloads: Arc<Reloads>,
     keys: Arc<Keys>,
     rates: Arc<rates::Rates>,
     limits: Limits,

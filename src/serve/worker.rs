@@ -7,6 +7,7 @@
 use super::metrics::Metrics;
 use super::progress::Progress;
 use super::refusal::Refusal;
+use super::reload::{Loader, Reloads};
 use crate::error::{Error, Result};
 use crate::generate::{Answering, Finish, How, Request};
 use crate::guide::{Rule, Ruled};
@@ -86,10 +87,12 @@ struct Live<'a> {
 /// What the thread works at.
 pub struct Bench<'a> {
     engine: Engine,
-    weights: &'a Weights,
+    weights: Weights,
     tokenizer: &'a Tokenizer,
     progress: &'a Progress,
     metrics: &'a Metrics,
+    reloads: &'a Reloads,
+    load: Loader<'a>,
     waiting: VecDeque<Waiting>,
     live: Vec<Live<'a>>,
 }
@@ -98,18 +101,27 @@ impl<'a> Bench<'a> {
     /// An empty bench.
     pub fn new(
         engine: Engine,
-        weights: &'a Weights,
+        weights: Weights,
         tokenizer: &'a Tokenizer,
         progress: &'a Progress,
         metrics: &'a Metrics,
+        reloads: &'a Reloads,
+        load: Loader<'a>,
     ) -> Bench<'a> {
-        Bench { engine, weights, tokenizer, progress, metrics, waiting: VecDeque::new(), live: vec![] }
+        Bench { engine, weights, tokenizer, progress, metrics, reloads, load, waiting: VecDeque::new(), live: vec![] }
     }
 
     /// Takes in orders while there are seats for them; waits for one when there is nothing else to do. False when all who
     /// could ask are gone.
     fn take_in(&mut self, orders: &Receiver<Order>) -> bool {
         let mut open = true;
+        if self.reloads.wanted() {
+            // What runs finishes with the weights it began with.
+            if !self.live.is_empty() {
+                return open;
+            }
+            self.reloads.exchange(&mut self.weights, &mut self.load, self.metrics);
+        }
         while self.live.len() < self.engine.seats() {
             if self.waiting.is_empty() {
                 let next = match self.live.is_empty() {
@@ -183,7 +195,7 @@ impl<'a> Bench<'a> {
         if self.live.is_empty() {
             return self.progress.moved(false);
         }
-        match self.engine.step(self.weights) {
+        match self.engine.step(&self.weights) {
             Ok(_) => {
                 self.progress.moved(true);
                 self.metrics.stepped(self.engine.pages_used() as f64 / self.engine.pages() as f64);

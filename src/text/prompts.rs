@@ -41,6 +41,13 @@ impl Prompts {
         self.tokenizer.encode_marked(&text)
     }
 
+    /// Whether others make the same ids of the same words.
+    pub fn same(&self, other: &Prompts) -> bool {
+        let template = |prompts: &Prompts| prompts.template.as_ref().ok().map(|renderer| renderer.source().to_string());
+        let tokenizer = |prompts: &Prompts| prompts.tokenizer.to_json().ok();
+        (self.eos, template(self), tokenizer(self)) == (other.eos, template(other), tokenizer(other))
+    }
+
     /// Whether the template names a variable: one that does not passes over what is given.
     pub fn reads(&self, variable: &str) -> bool {
         self.template.as_ref().is_ok_and(|renderer| renderer.source().contains(variable))
