@@ -311,6 +311,49 @@ fn a_request_with_a_key_is_done_once() {
 }
 
 #[test]
+fn a_turn_as_events_ends_with_the_answer_and_tells_no_word_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &[]);
+    let ids = [0, 1].map(|_| created(&server, &settings("seller", 10_000, 4_000, 5)));
+    for n in 0..3 {
+        let bid = |more: Value| {
+            let mut body = json!({"message": "It is worn.", "action": {"kind": "offer", "price_cents": 2_000 + n}});
+            more.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
+            body
+        };
+        let whole = say(&server, &ids[0], &bid(json!({})));
+        if whole.status != 200 {
+            break;
+        }
+        let events = server.stream(&format!("{ALL}/{}/messages", ids[1]), &bid(json!({"stream": true})));
+        let (last, before) = events.split_last().unwrap();
+        for part in ["message", "action", "state", "outcome", "round", "interventions"] {
+            assert_eq!(last[part], whole.json[part], "{part}");
+        }
+        assert_eq!(before[0]["object"], "negotiation.heard");
+        assert_eq!(before[0]["theirs"]["action"]["price_cents"], 2_000 + n);
+        for (i, event) in before[1..].iter().enumerate() {
+            assert_eq!(event, &json!({"id": ids[1], "object": "negotiation.writing", "tokens": i + 1}));
+        }
+        assert!(before.len() > 1);
+        let record = server.get(&format!("{ALL}/{}", ids[1])).ok();
+        assert_eq!(record["rounds"][n]["hash"], last["hash"]);
+    }
+    // An error is the last event, or no stream at all.
+    let closed = format!("{ALL}/{}/close", ids[1]);
+    server.post(&closed, &json!({})).ok();
+    say(&server, &ids[1], &json!({"stream": true, "message": "Hm."})).refused(409, "");
+    // Who leaves in the middle has said nothing, and may say it again.
+    let id = created(&server, &settings("seller", 10_000, 4_000, 6));
+    let body = json!({"action": {"kind": "offer", "price_cents": 2_000}, "stream": true});
+    drop(server.send("POST", &format!("{ALL}/{id}/messages"), "", &body.to_string()));
+    server.wait_until("it is let go", |ready| ready["running"] == 0 && ready["waiting"] == 0);
+    let rounds = server.get(&format!("{ALL}/{id}")).ok()["rounds"].as_array().unwrap().len();
+    let again = server.stream(&format!("{ALL}/{id}/messages"), &body);
+    assert_eq!(again[again.len() - 1]["round"], rounds + 1);
+}
+
+#[test]
 fn of_two_writers_at_once_one_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), &[]);

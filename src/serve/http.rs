@@ -1,7 +1,7 @@
 //! Routes and limits, from the first connection to the last.
 
 use super::connections;
-use super::deal::routes as deal;
+use super::deal::{routes as deal, turn};
 use super::keys::Keys;
 use super::metrics::Metrics;
 use super::openai;
@@ -110,7 +110,7 @@ fn routes(shared: Shared) -> Router {
         .route("/tokenize", post(openai::tokenize))
         .route("/v1/negotiations", post(deal::create).get(deal::list))
         .route("/v1/negotiations/{id}", get(deal::get))
-        .route("/v1/negotiations/{id}/messages", post(deal::message))
+        .route("/v1/negotiations/{id}/messages", post(turn::message))
         .route("/v1/negotiations/{id}/close", post(deal::close))
         .route("/admin/reload", post(reload))
         .fallback(unknown)

@@ -9,6 +9,7 @@ mod record;
 pub(super) mod routes;
 mod settings;
 mod store;
+pub(super) mod turn;
 
 pub use store::Store;
 

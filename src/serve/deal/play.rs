@@ -67,6 +67,7 @@ impl Message {
             }
         };
         let round = fields.whole("round")?;
+        fields.flag("stream")?;
         fields.end()?;
         Ok(Message { words, action, round })
     }
@@ -95,6 +96,11 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// What was heard, as it is told.
+    pub fn theirs(&self) -> &Value {
+        &self.theirs
+    }
+
     /// Why a guard changed what is said, a word each.
     pub fn interventions(&self) -> &[&'static str] {
         &self.interventions

@@ -1,15 +1,12 @@
 //! The routes of negotiations.
 
-use super::super::openai::{aside, give};
-use super::super::progress::Trouble;
+use super::super::openai::aside;
 use super::super::refusal::Refusal;
 use super::super::{Model, Shared};
-use super::play::{Draft, Message, Table};
+use super::play::Table;
 use super::settings::Settings;
 use super::store::Once;
 use super::{Negotiator, record};
-use crate::generate::{How, Request};
-use crate::guide::{Guide, Rule};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
@@ -25,12 +22,12 @@ const LISTED: [usize; 2] = [20, 100];
 /// Longest idempotency key.
 const LONGEST_KEY: usize = 255;
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// What negotiates, where the model can.
-fn negotiator(model: &Model) -> Result<&Negotiator, Refusal> {
+pub(super) fn negotiator(model: &Model) -> Result<&Negotiator, Refusal> {
     model.negotiator.as_ref().map_err(|why| {
         let what = format!("this model cannot negotiate: {why}");
         Refusal::new(StatusCode::NOT_IMPLEMENTED, what).with_code("no_negotiations")
@@ -38,7 +35,7 @@ fn negotiator(model: &Model) -> Result<&Negotiator, Refusal> {
 }
 
 /// The client's key for a request that may come again, with its route, and the hash of the body.
-fn once_of(headers: &HeaderMap, route: &str, body: &[u8]) -> Result<Option<(String, String)>, Refusal> {
+pub(super) fn once_of(headers: &HeaderMap, route: &str, body: &[u8]) -> Result<Option<(String, String)>, Refusal> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= LONGEST_KEY);
     let what = format!("Idempotency-Key must be 1 to {LONGEST_KEY} visible characters");
@@ -78,101 +75,16 @@ pub async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Byte
     Ok((StatusCode::CREATED, as_json(told.await?)).into_response())
 }
 
-fn replayed(own: &Negotiator, once: Option<&(String, String)>) -> Result<Option<String>, Refusal> {
+pub(super) fn replayed(own: &Negotiator, once: Option<&(String, String)>) -> Result<Option<String>, Refusal> {
     once.map_or(Ok(None), |(key, asked)| own.store.answered(key, asked))
 }
 
-fn kept_as<'a>(once: Option<&'a (String, String)>, answer: &'a str) -> Option<Once<'a>> {
+pub(super) fn kept_as<'a>(once: Option<&'a (String, String)>, answer: &'a str) -> Option<Once<'a>> {
     once.map(|(key, asked)| Once { key, asked, answer })
 }
 
-fn as_json(text: String) -> Response {
+pub(super) fn as_json(text: String) -> Response {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], text).into_response()
-}
-
-/// A message that was heard: the negotiation with it, the round so far, what is asked of the model.
-type Heard = (Table, Draft, Option<(Request, How, Guide)>);
-
-/// `POST /v1/negotiations/{id}/messages`
-pub async fn message(
-    State(shared): State<Shared>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    let model = shared.model.clone();
-    let once = once_of(&headers, &id, &body)?;
-    let turn = negotiator(&model)?.busy.take(&id)?;
-    let (at, asked) = ((model.clone(), id.clone()), once.clone());
-    let begun = aside(move || {
-        let own = negotiator(&at.0)?;
-        match replayed(own, asked.as_ref())? {
-            Some(answer) => Ok(Err(answer)),
-            None => heard(own, &at.1, &body).map(Ok),
-        }
-    });
-    let (mut table, mut draft, ask) = match begun.await? {
-        Ok(begun) => begun,
-        Err(answer) => return Ok(as_json(answer)),
-    };
-    let said = said(&shared, ask).await?;
-    let told = aside(move || {
-        // Held until it is stored, whether the client waits for it or not.
-        let _turn = turn;
-        let own = negotiator(&model)?;
-        table.speak(own, &mut draft, said)?;
-        let now = now_ms();
-        let (round, n) = (table.round(&draft, now), table.kept.rounds.len() + 1);
-        let answer = told(&id, &round);
-        own.store.add(&id, n, &round, now, kept_as(once.as_ref(), &answer))?;
-        let outcome = table.episode.outcome().map(|outcome| outcome.key());
-        shared.metrics.round(table.last_kind(), draft.interventions(), outcome);
-        Ok(answer)
-    });
-    Ok(as_json(told.await?))
-}
-
-fn heard(own: &Negotiator, id: &str, body: &[u8]) -> Result<Heard, Refusal> {
-    let message = Message::read(body)?;
-    let mut table = Table::lay(own, own.store.get(id)?)?;
-    let draft = table.hear(own, &message, now_ms())?;
-    let ask = table.ask(own)?;
-    Ok((table, draft, ask))
-}
-
-/// The ids that the model says, and their logprobs, where it is asked.
-async fn said(shared: &Shared, ask: Option<(Request, How, Guide)>) -> Result<Option<(Vec<i32>, Vec<f32>)>, Refusal> {
-    let Some((request, how, guide)) = ask else { return Ok(None) };
-    let mut news = give(shared, vec![request], how, Some(Rule::Reply(guide)), None)?;
-    let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
-    while let Some(token) = news.recv().await {
-        let token = token?;
-        ids.push(token.id);
-        logprobs.push(token.logprob);
-        done |= token.finish.is_some();
-    }
-    if done { Ok(Some((ids, logprobs))) } else { Err(Refusal::of_trouble(Trouble::Draining)) }
-}
-
-/// The answer to a message: our half of the round, and how it stands.
-fn told(id: &str, round: &super::store::Round) -> String {
-    let public: Value = serde_json::from_str(&round.public).unwrap_or_default();
-    let why = match public["ours"]["action"]["kind"].as_str() {
-        Some("offer") => {
-            "within the limit and the guards, on its side of what stands, and no step back from the offer before"
-        }
-        Some("accept") => "the offer that stands, to the cent, within the limit and the guards",
-        Some("reject") => "turning an offer down is always allowed",
-        Some("quit") => "leaving is allowed after the first turn",
-        _ => "",
-    };
-    json!({
-        "id": id, "object": "negotiation.round", "round": public["round"], "message": public["ours"]["message"],
-        "action": public["ours"]["action"], "legal": if why.is_empty() { Value::Null } else { why.into() },
-        "interventions": public["ours"]["interventions"], "state": public["state"], "outcome": public["outcome"],
-        "hash": round.hash,
-    })
-    .to_string()
 }
 
 /// `GET /v1/negotiations/{id}`: its record.
