@@ -323,6 +323,8 @@ pub struct OptimConfig {
     pub warmup_steps: usize,
     /// Gradients are scaled down to this norm.
     pub grad_clip: f32,
+    /// Updates behind which warm-up and schedule begin anew; 0 for one schedule.
+    pub restart_at: usize,
     /// `constant`, `linear` or `cosine` after the warm-up.
     pub schedule: String,
     /// Non-finite steps in a row after which training stops.

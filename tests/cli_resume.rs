@@ -233,3 +233,25 @@ fn damaged_weights_are_named_wherever_they_are_opened() {
     fs::remove_dir_all(checkpoint.join("haggle")).expect("removes");
     haggle(at, &["score", "--model", "run/checkpoints/step-000001", "--input", "ids.jsonl"]).done();
 }
+
+#[test]
+fn a_finished_run_is_extended_with_a_schedule_of_its_own_and_keeps_its_first_table() {
+    let dir = folder();
+    let at = dir.path();
+    train(at, &["--steps", "2"]).done();
+    let first = fs::read(at.join("run/summary.json")).expect("reads");
+    resume(at, &["--steps", "4"]).refused_lines(2, "--extend");
+    haggle(at, &["train", "--extend", "2", "--out", "run"]).done();
+    assert_eq!(steps(at, "metrics.jsonl"), [1, 2, 3, 4]);
+    let text = fs::read_to_string(at.join("run/metrics.jsonl")).expect("reads");
+    let lr: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["lr"].clone()).collect();
+    assert!(lr[..2] == lr[2..] && lr[0] != lr[1], "{lr:?}");
+    let own = config(at).1;
+    assert_eq!((own.grpo.steps, own.optim.restart_at), (4, 2));
+    assert_eq!(fs::read(at.join("run/evaluations/step-000002/summary.json")).expect("reads"), first);
+    assert!(at.join("run/summary.json").is_file());
+    // What was extended is a run like any other.
+    resume(at, &[]).done();
+    haggle(at, &["train", "--extend", "1", "--out", "nowhere"]).refused(3, &["nowhere", "holds no run"]);
+}

@@ -188,9 +188,18 @@ fn a_person_sells_and_buys_from_a_pipe() {
 fn dry_run_starts_nothing_and_says_what_a_run_would_be() {
     let dir = tempfile::tempdir().expect("a folder");
     let said = train(dir.path(), &["--dry-run"]).done();
-    for part in ["products_per_step = 2", "total", "parameters", "GFLOP a step", "Nothing was started"] {
+    let answer: Vec<&str> = said.lines().take(2).collect();
+    assert!(answer[0].starts_with("fits ") && answer[0].contains("yes: "), "{said}");
+    assert!(
+        answer[1].starts_with("time ") && answer[1].contains("about ") && answer[1].contains("threads 1"),
+        "{said}"
+    );
+    for part in ["parameters", "GFLOP a step", "Nothing was started"] {
         assert!(said.contains(part), "{part} is not in: {said}");
     }
+    let all = train(dir.path(), &["--dry-run", "--verbose"]).done();
+    assert!(all.contains("products_per_step = 2") && all.contains("total"), "{all}");
+    train(dir.path(), &["--dry-run", "--set", "rollout.group_size=4000"]).refused(4, &["needs ", "it fits with "]);
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
 }
 

@@ -10,8 +10,13 @@ its first value. Logprobs: at most twice as far from peft in f64 as peft's own f
 one rounding to f32 of peft's merge in f64.
 """
 
-import json
 import sys
+
+if {"-h", "--help"} & set(sys.argv):
+    print(__doc__)
+    sys.exit()
+
+import json
 from pathlib import Path
 
 import torch

@@ -8,6 +8,11 @@ Needs transformers and torch.
 
 import sys
 
+if {"-h", "--help"} & set(sys.argv):
+    print(__doc__)
+    sys.exit()
+
+
 import torch
 from transformers import AutoModelForCausalLM
 

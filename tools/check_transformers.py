@@ -12,8 +12,13 @@ cannot give to 1e-4: there the floor is what transformers' f32 is off its own f6
 --golden writes a few dialogues, and some odd text, with the ids transformers gives them: tests/text_golden.rs.
 """
 
-import json
 import sys
+
+if {"-h", "--help"} & set(sys.argv):
+    print(__doc__)
+    sys.exit()
+
+import json
 
 import transformers
 from transformers import AutoTokenizer

@@ -3,46 +3,28 @@
 //! The one idea: a run whose every reply breaks the rules ends with a table and exit code 0 all the same, so somebody must
 //! say it while it goes on.
 
+use crate::run::barren::{BARREN, Barren};
 use crate::run::metrics::Metrics;
 use serde_json::Value;
 
 /// Barren steps of a run.
 #[derive(Debug, Default)]
-pub struct Barren {
-    /// Groups of a step.
-    pub groups: usize,
+pub struct Told {
     steps: usize,
-    broken: usize,
-    constant: usize,
+    /// By kind, as in [`BARREN`].
+    counts: [usize; 4],
     void: [u64; 2],
 }
 
-impl Barren {
+impl Told {
     /// Takes a step's row; a line where it is the first of its kind.
     pub fn hear(&mut self, row: &Metrics) -> Option<String> {
-        let number = |key: &str| row.get(key).and_then(Value::as_f64);
-        let step = number("step").unwrap_or(0.0);
         self.steps += 1;
-        if [number("format_error_rate"), number("sets/malformed")].contains(&Some(1.0)) {
-            self.broken += 1;
-            return (self.broken == 1).then(|| {
-                format!(
-                    "step {step}: warning: every episode ended on a reply that breaks the protocol, so there is nothing to learn; \
-                     episodes.jsonl holds the replies. Does the model know this prompt style, and can rollout.max_reply_tokens \
-                     hold a reply?"
-                )
-            });
-        }
-        if self.groups > 0 && number("rollout/constant_groups") == Some(self.groups as f64) {
-            self.constant += 1;
-            return (self.constant == 1).then(|| {
-                format!(
-                    "step {step}: warning: in every group all rollouts earned the same, so none is better than another; larger \
-                     rollout.group_size or rollout.products_per_step make it rarer"
-                )
-            });
-        }
-        None
+        let why = Barren::of(row)?;
+        let count = BARREN.iter().position(|kind| *kind == why).map(|at| &mut self.counts[at])?;
+        *count += 1;
+        let step = row.get("step").and_then(Value::as_u64).unwrap_or(0);
+        (*count == 1).then(|| format!("step {step}: warning: {}, {}", why.what(), why.advice()))
     }
 
     /// Takes a step's row; a line where it is the first with void episodes.
@@ -61,15 +43,11 @@ impl Barren {
 
     /// What the run's end has to say of them.
     pub fn summary(&self) -> Vec<String> {
-        let line = |n: usize, what: &str| format!("warning: {what} in {n} of {} steps", self.steps);
-        let kinds = [
-            (self.broken, "every episode ended on a reply that breaks the protocol"),
-            (self.constant, "in every group all rollouts earned the same"),
-        ];
+        let line = |(n, why): (&usize, Barren)| format!("warning: {} in {n} of {} steps", why.what(), self.steps);
         let [steps, episodes] = self.void;
         let void =
             (steps > 1).then(|| format!("warning: {episodes} episodes were void, in {steps} of {} steps", self.steps));
-        kinds.into_iter().filter(|(n, _)| *n > 1).map(|(n, what)| line(n, what)).chain(void).collect()
+        self.counts.iter().zip(BARREN).filter(|(n, _)| **n > 1).map(line).chain(void).collect()
     }
 }
 
@@ -85,9 +63,10 @@ mod tests {
             row.insert("step".into(), json!(step));
             row.insert("format_error_rate".into(), json!(broken));
             row.insert("rollout/constant_groups".into(), json!(constant));
+            row.insert("rollout/groups".into(), json!(2));
             row
         };
-        let mut barren = Barren { groups: 2, ..Barren::default() };
+        let mut barren = Told::default();
         let said: Vec<Option<String>> = [(0.5, 1), (1.0, 2), (1.0, 2), (0.0, 2), (0.0, 2), (0.0, 2)]
             .into_iter()
             .enumerate()
@@ -102,12 +81,12 @@ mod tests {
             ends.len() == 2 && ends[0].ends_with("in 2 of 6 steps") && ends[1].ends_with("in 3 of 6 steps"),
             "{ends:?}"
         );
-        assert!(Barren::default().summary().is_empty());
+        assert!(Told::default().summary().is_empty());
     }
 
     #[test]
     fn void_episodes_are_told_once_and_counted() {
-        let mut barren = Barren::default();
+        let mut barren = Told::default();
         let said: Vec<Option<String>> = [0, 2, 3]
             .into_iter()
             .map(|void| {

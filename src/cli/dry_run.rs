@@ -1,4 +1,5 @@
-//! `haggle train --dry-run`: what a run would be. The config, every buffer, and estimates of tokens, work and time.
+//! `haggle train --dry-run`: whether a run fits, how long about, and on what; then estimates of tokens and work. With
+//! `--verbose` the config and every buffer too.
 //!
 //! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
 //! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
@@ -6,12 +7,12 @@
 use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::dist::{lanes, shards};
-use crate::error::Result;
+use crate::error::{Result, mib};
 use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
-use crate::setup::{Frozen, Setup, known};
+use crate::setup::{Frozen, Setup, known, memory};
 use crate::tasks;
 use crate::text::{Chat, Transcript};
 use crate::train::rl;
@@ -25,14 +26,14 @@ const PLAYED: usize = 32;
 ///
 /// # Errors
 /// Everything that a real run would refuse before its first step.
-pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
-    let setup = Setup::open(config)?;
+pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
+    let dev = config.open_device()?;
+    let plan = memory::fit(&dev, config, &rl::planned)?;
+    let setup = Setup::open_on(dev, config)?;
     setup.seller.probe()?;
     tasks::fit_run(&setup)?;
     let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
     out::known(setup.notes.iter().chain(&warning));
-    let mut plan = Plan::dry(&setup.dev);
-    rl::planned(config, &mut plan)?;
     let work = Work::of(&setup)?;
     let gflops = doctor::gemm_gflops(&setup.dev, Duration::from_millis(500))?;
     let least_s = (work.step_flops * config.grpo.steps as f64 + work.eval_flops) / gflops / 1e9;
@@ -47,8 +48,13 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
         out::line(&report.to_string());
         return Ok(Exit::Done);
     }
-    out::print(&format!("{}\n# memory plan\n\n{plan}\n# estimates\n\n", config.to_toml(false)));
+    if verbose {
+        out::print(&format!("{}\n# memory plan\n\n{plan}\n# estimates\n\n", config.to_toml(false)));
+    }
+    let free = setup.dev.room().map_or(String::new(), |room| format!(", where {} are free", room.of_total()));
     let rows = [
+        ("fits", format!("yes: {} on {}{free}", mib(plan.total_bytes() as u64), setup.dev.name())),
+        ("time", format!("about {}: {gflops:.1} GFLOP/s in a large matrix product, {}", span(least_s), on(config))),
         ("model", format!("{} parameters", work.parameters)),
         ("products", format!("{} to train on, {} held out", setup.train.len(), setup.held_out.len())),
         (
@@ -75,10 +81,6 @@ pub fn print(config: &Config, as_json: bool) -> Result<Exit> {
                 work.eval_flops / 1e9
             ),
         ),
-        (
-            "time",
-            format!("at least {} at the {gflops:.1} GFLOP/s of a large matrix product measured here", span(least_s)),
-        ),
         ("seller", seller(&setup)),
         ("ranks", ranks(config, &plan)),
         ("run", config.run.out.clone()),
@@ -104,6 +106,14 @@ fn ranks(config: &Config, plan: &Plan) -> String {
     };
     let all: Vec<String> = (2..=lanes).filter(|world| lanes::divides(*world, lanes)).map(of).collect();
     if all.is_empty() { "one, for there is one lane (dist.lanes)".into() } else { all.join("; ") }
+}
+
+/// The threads that it would run on.
+fn on(config: &Config) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if config.threads == 0 { cores } else { config.threads };
+    let busy = if threads > cores { "; more than there are help nothing" } else { "" };
+    format!("threads {threads} of {cores}{busy}")
 }
 
 /// Who the frozen seller is. A server has answered by now.

@@ -1,6 +1,6 @@
 //! Showing a run while it goes on: bars and a live table on a terminal, plain lines anywhere else. All on stderr.
 
-use super::barren::Barren;
+use super::barren::Told;
 use super::out;
 use crate::error::shown;
 use crate::run::metrics::Metrics;
@@ -19,11 +19,10 @@ const HEAD_EVERY: usize = 20;
 /// Seconds between two plain lines of a long evaluation.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// Columns of the live table: head, metric, decimals.
-const COLUMNS: [(&str, &str, usize); 10] = [
+/// Columns of the live table, 80 characters wide at most: head, metric, decimals.
+const COLUMNS: [(&str, &str, usize); 9] = [
     ("step", "step", 0),
     ("reward", "reward/mean", 3),
-    ("no penalty", "reward/no_penalty", 3),
     ("deals", "deal_rate", 2),
     ("bargained", "bargained_ratio", 2),
     ("1st bid", "first_offer_ratio", 2),
@@ -38,7 +37,7 @@ pub struct Live {
     bars: Option<Bars>,
     rows: VecDeque<Vec<String>>,
     printed: usize,
-    barren: Barren,
+    barren: Told,
     spoke: Instant,
 }
 
@@ -54,14 +53,13 @@ impl Live {
     pub fn new() -> Live {
         let moves = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
         let bars = (moves && std::io::stderr().is_terminal()).then(Bars::new);
-        Live { bars, rows: VecDeque::new(), printed: 0, barren: Barren::default(), spoke: Instant::now() }
+        Live { bars, rows: VecDeque::new(), printed: 0, barren: Told::default(), spoke: Instant::now() }
     }
 
     /// Shows what the run tells.
     pub fn hear(&mut self, event: &Event) {
         match event {
-            Event::Ready { run, plan, step, steps, groups } => {
-                self.barren.groups = *groups;
+            Event::Ready { run, plan, step, steps } => {
                 let from = if *step > 0 { format!(", from step {step}") } else { String::new() };
                 self.say(&format!("run {} ({steps} steps{from})", shown(run)));
                 self.say(&memory::line(plan.device(), plan));
@@ -69,6 +67,7 @@ impl Live {
             }
             Event::Supervised { done, of } => self.inner("demonstrations", *done as usize, *of as usize, false),
             Event::Rollout { step, done, of } => self.inner(&format!("step {step}: episodes"), *done, *of, false),
+            Event::Learning { step, of } => self.inner(&format!("step {step}: learning from them"), *of, *of, false),
             Event::Step(row) => self.row(row),
             Event::Saved(path) => {
                 if let Some(bars) = &self.bars {

@@ -101,7 +101,7 @@ fn cases(rows: &[Row]) -> impl Iterator<Item = String> {
 /// What the columns mean, under the table.
 pub const LEGEND: &str = "\
 ± is the 95 % interval over products, where there are two or more.
-share: of what there was to gain. 1st: first bid over budget. over, broken: games
+share of what there was to gain. 1st: first bid over budget. over, broken: games
 lost on a price above budget, on a broken reply. cross, falls: bids at or above
 the ask, below the bid before. words: replies that say what only sellers say.";
 

@@ -2,15 +2,15 @@
 
 use super::progress::Live;
 use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, shell, signals, tables};
-use crate::config::Config;
 use crate::config::paths::{place, spelled};
+use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
 use crate::dist::board::FOLDER;
 use crate::dist::lanes::divides;
 use crate::dist::launch::Launch;
 use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result, shown};
-use crate::eval::Report;
+use crate::eval::{self, Report};
 use crate::model::Weights;
 use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
@@ -43,6 +43,7 @@ Examples:
   haggle train --task menu --credit shapley             K drafts a turn, each with its own credit
   haggle train --list-credit                            every credit, loss and reward rule
   haggle train --resume --out runs/real                 go on after Ctrl-C or a kill
+  haggle train --extend 40 --out runs/real              40 steps more of a finished run
   haggle train --dry-run                                config, memory plan, estimates; starts nothing
   haggle train --dry-run --model qwen3-8b --card 80,141 what training and serving hold on cards of these GB")]
 pub struct TrainArgs {
@@ -74,11 +75,25 @@ pub struct TrainArgs {
     /// Continue the run in --out (default: the newest in runs/)
     #[arg(long)]
     resume: bool,
-    /// Print the config, the memory plan and estimates, and start nothing
+    /// Go on with the finished run in --out for so many steps more: warm-up and learning rate begin anew, as if it were a run
+    /// of N steps; its last table is kept in RUN/evaluations
+    #[arg(long, value_name = "N", conflicts_with_all = ["resume", "steps", "dry_run"], value_parser = clap::value_parser!(u32).range(1..))]
+    extend: Option<u32>,
+    /// Say whether it fits, how long it takes about and on what, and start nothing
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
+    /// With --dry-run: the config and every buffer too
+    #[arg(long, requires = "dry_run")]
+    verbose: bool,
     #[command(flatten)]
     cards: cards::CardArgs,
+}
+
+impl TrainArgs {
+    /// Whether it goes on with a run that is there.
+    fn goes_on(&self) -> bool {
+        self.resume || self.extend.is_some()
+    }
 }
 
 /// Trains.
@@ -95,7 +110,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
         return cards::print(&args.cards, config, globals.json);
     }
     if args.dry_run {
-        return dry(config, globals);
+        return dry(config, args.verbose, globals);
     }
     let ranks = Launch::ranks()?;
     let auto = config.run.out == "auto";
@@ -131,12 +146,12 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
 }
 
 /// What a run would be.
-fn dry(mut config: Config, globals: &Globals) -> Result<Exit> {
+fn dry(mut config: Config, verbose: bool, globals: &Globals) -> Result<Exit> {
     if config.run.out == "auto" {
         config.run.out = spelled(&RunDir::next_free(Path::new(RUNS)));
     }
     config.rooted();
-    dry_run::print(&config, globals.json)
+    dry_run::print(&config, verbose, globals.json)
 }
 
 /// Trains as the rank that prints and writes.
@@ -151,7 +166,7 @@ fn first_rank(
     let mut live = Live::new();
     let mut log = None;
     let mut trouble = None;
-    let finished = train_ranked(ranks, config, run_dir, args.resume, signals::asked(), &mut |event| {
+    let finished = train_ranked(ranks, config, run_dir, args.goes_on(), signals::asked(), &mut |event| {
         live.hear(&event);
         on_signal(run_dir, &event);
         if let Err(e) = tensor_log(&event, &mut log, &mut |line| live.say(line)) {
@@ -172,7 +187,7 @@ fn first_rank(
 /// Trains as any other rank.
 fn other_rank(ranks: &Ranks, config: &Config, args: &TrainArgs, run_dir: &Path) -> Result<Exit> {
     let hear = &mut |event: Event| on_signal(run_dir, &event);
-    let finished = train_ranked(ranks, config, run_dir, args.resume, signals::asked(), hear)?;
+    let finished = train_ranked(ranks, config, run_dir, args.goes_on(), signals::asked(), hear)?;
     Ok(if finished.report.is_some() { Exit::Done } else { Exit::Interrupted })
 }
 
@@ -314,6 +329,12 @@ fn begin(run: &Path, config: &Config, inputs: &Inputs, resume: bool) -> Result<R
 fn reopen(run: &Path, config: &Config, inputs: &Inputs) -> Result<RunDir> {
     let dir = RunDir::reopen(run)?;
     let resumed = resume::check(&dir, config, inputs)?;
+    if let Some(state) = resumed.checkpoint.as_deref().map(checkpoint::open).transpose()?
+        && config.optim.restart_at as u64 == state.updates
+    {
+        // An extension begins: the table of what was is not the table of what will be.
+        eval::put_away(run, &run.join(format!("evaluations/step-{:06}", state.step)))?;
+    }
     resumed.lost.iter().for_each(|line| out::note(&format!("haggle: {line}")));
     if resumed.checkpoint.is_none() {
         // It begins again. Before anything is made for it, the directory says for what.
@@ -342,11 +363,20 @@ fn evaluate(setup: &Setup, trained: &Weights, run: &Path, events: &mut dyn FnMut
 
 /// Prints the table of rules.
 fn list_credit(as_json: bool) {
+    let defaults = Config::default().values();
     for Rule { key, value, line, source } in RULES {
+        let default = defaults.iter().any(|(name, own)| name == key && own.trim_matches('"') == *value);
+        let mark = if default { "*" } else { "" };
         match as_json {
-            true => out::line(&json!({ "key": key, "value": value, "line": line, "source": source }).to_string()),
-            false => out::line(&format!("{:<42} {line}  [{source}]", format!("{key} = {value}"))),
+            true => {
+                let rule = json!({ "key": key, "value": value, "default": default, "line": line, "source": source });
+                out::line(&rule.to_string());
+            }
+            false => out::line(&format!("{:<42} {line}  [{source}]", format!("{key} = {value}{mark}"))),
         }
+    }
+    if !as_json {
+        out::line("* is the default");
     }
 }
 
@@ -361,7 +391,7 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
         ("--credit", "credit.split", args.credit.as_deref().map(quoted)),
     ];
     flags.extend(lora_flags(args.lora.as_deref())?);
-    if !args.resume {
+    if !args.goes_on() {
         return globals.resolve(&flags);
     }
     let run = match &globals.out {
@@ -379,8 +409,22 @@ fn resolve(args: &TrainArgs, globals: &Globals) -> Result<Config> {
         ));
     }
     let mut overrides = globals.overrides(&flags)?;
-    overrides.push(crate::config::Override { origin: "--out".into(), key: "run.out".into(), value: path_text(&run) });
+    overrides.push(Override { origin: "--out".into(), key: "run.out".into(), value: path_text(&run) });
+    if let Some(more) = args.extend {
+        overrides.extend(extension(&run, &own, more)?);
+    }
     globals.load(Some(globals.config.as_deref().unwrap_or(&own)), &overrides)
+}
+
+/// What `--extend` sets for a finished run: its steps and `more`, and where the schedule begins anew.
+fn extension(run: &Path, own: &Path, more: u32) -> Result<Vec<Override>> {
+    let steps = Config::load(Some(own), &[])?.grpo.steps as u64;
+    let state = checkpoint::latest(run)?.map(|at| checkpoint::open(&at)).transpose()?;
+    let state = state.filter(|state| state.step == steps).ok_or_else(|| {
+        Error::io(run, format!("has not done its {steps} steps yet; end it first with: {}", how_to_resume(run)))
+    })?;
+    let set = |key: &str, value: u64| Override { origin: "--extend".into(), key: key.into(), value: value.to_string() };
+    Ok(vec![set("grpo.steps", steps + u64::from(more)), set("optim.restart_at", state.updates)])
 }
 
 /// The run of the highest number.

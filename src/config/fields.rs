@@ -369,6 +369,12 @@ impl OptimConfig {
             field("weight_decay", "", "Decoupled weight decay.", Real(&mut self.weight_decay, NotNegative)),
             field("warmup_steps", "steps", "Optimizer steps of linear warm-up.", Count(&mut self.warmup_steps, 0)),
             field(
+            field(
+                "restart_at",
+                "updates",
+                "Updates behind which warm-up and schedule begin anew, as train --extend sets it; 0 is one schedule.",
+                Count(&mut self.restart_at, 0),
+            ),
                 "grad_clip",
                 "",
                 "Gradients are scaled down to this global norm.",
@@ -510,6 +516,7 @@ impl Default for Config {
                 weight_decay: 0.0,
                 warmup_steps: 5,
                 grad_clip: 1.0,
+                restart_at: 0,
                 schedule: "linear".into(),
                 max_bad_steps: 3,
                 moments: "f32".into(),

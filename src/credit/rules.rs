@@ -26,7 +26,7 @@ pub const RULES: &[Rule] = &[
     rule("credit.rule", "reinforce_pp", "A = R whitened over all trained tokens of the batch", "arXiv:2501.03262"),
     rule("credit.rule", "reinforce_pp_baseline", "A = R - mean of the group, whitened over all trained tokens of the batch", "arXiv:2501.03262"),
     rule("credit.rule", "opo", "A = R - sum(l R) / sum(l), l the tokens of a rollout", "arXiv:2505.23585"),
-    rule("credit.rule", "gdpo", "each of reward.weights normalised in its group, summed, whitened over the batch", "arXiv:2601.05242"),
+    rule("credit.rule", "gdpo", "each weighed term of [reward] normalised in its group, summed, whitened over the batch", "arXiv:2601.05242"),
     rule("credit.anchor", "0.1", "A += anchor (1 - std / (std + 0.05)) R: a constant group still learns good from bad", "idea of arXiv:2512.12387"),
     rule("credit.latent", "true", "the return divided over turns by regressed features", "arXiv:2412.11120"),
     rule("credit.resample_rounds", "3", "dynamic sampling: constant groups are replaced by new products' groups", "DAPO, arXiv:2503.14476 eq. 11"),

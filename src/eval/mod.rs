@@ -149,6 +149,20 @@ const TAKEN: [(&str, &[&str]); 3] = [
     ),
 ];
 
+/// Moves what an evaluation wrote out of a folder into another, where it stays.
+///
+/// # Errors
+/// [`Error::Io`] when something cannot be moved.
+pub fn put_away(folder: &Path, into: &Path) -> Result<()> {
+    let names = TAKEN[2].1.iter().filter(|name| folder.join(name).exists());
+    for name in names {
+        std::fs::create_dir_all(into).map_err(|e| Error::io(into, format!("cannot make: {e}")))?;
+        let to = into.join(name);
+        std::fs::rename(folder.join(name), &to).map_err(|e| Error::io(&to, format!("cannot move: {e}")))?;
+    }
+    Ok(())
+}
+
 /// Makes the folder that an evaluation is to be written into, before anything is played: what is there is never replaced.
 ///
 /// # Errors

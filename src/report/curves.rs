@@ -34,10 +34,14 @@ pub const PANELS: [Panel; 22] = [
     ),
     panel(
         "First offer",
-        "First bid over the budget: a naive buyer opens near 1.",
+        "First bid over the budget: the embedded buyer opens near 0.8 before it is trained.",
         &[("first_offer_ratio", "first bid / budget")],
     ),
-    panel("Bargained ratio", "How far below the list price deals close.", &[("bargained_ratio", "bargained")]),
+    panel(
+        "Bargained ratio",
+        "(budget - price) / |budget - cost| of deals: 0 at the whole budget, 1 at the seller's cost.",
+        &[("bargained_ratio", "bargained")],
+    ),
     panel("Overshoot", "Episodes that end on a price above the budget.", &[("overshoot_rate", "overshoot")]),
     panel("Format errors", "Episodes that end on a broken reply.", &[("format_error_rate", "format errors")]),
     panel(

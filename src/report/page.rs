@@ -1,23 +1,24 @@
-//! The page: summary, curves, dialogues before and after, config. Every text from a file is escaped.
+//! The page: headline, dialogues before and after, curves, tables, config. Every text from a file is escaped.
 
 use super::curves::{PANELS, draw};
 use super::files::{RunFiles, Sample};
 use super::phases::{self, Phase};
 use crate::error::Result;
 use crate::negotiate::Cents;
+use crate::run::barren::{BARREN, Barren};
 use serde_json::{Map, Value};
 
 /// Dialogues shown side by side.
-const SHOWN: usize = 6;
+const SHOWN: usize = 3;
 
 /// The whole page.
 pub fn page(files: &RunFiles) -> Result<String> {
     let name = files.dir.file_name().map_or("run".into(), |name| name.to_string_lossy());
     let mut body = format!("<h1>haggle: {}</h1>\n", escape(&name));
     body += &progress(files);
-    body += &table("Held-out products", &files.summary);
-    body += &table("Paired differences, by product", &files.differences);
-    body += &table("Held-out products", &files.sets);
+    body += &headline(files);
+    body += &warnings(&files.metrics);
+    body += &dialogues(&files.samples);
     if !files.metrics.is_empty() {
         body += "<h2>Curves</h2>\n";
     }
@@ -32,9 +33,11 @@ pub fn page(files: &RunFiles) -> Result<String> {
         }
     }
     body += "</div>\n";
+    body += &table("Held-out products", &files.summary);
+    body += &table("Paired differences, by product", &files.differences);
+    body += &table("Held-out products", &files.sets);
     body += &phases(files);
     body += &ratios(&files.metrics);
-    body += &dialogues(&files.samples);
     body += &format!("<details><summary>Config</summary><pre>{}</pre></details>\n", escape(&files.config));
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
@@ -58,6 +61,39 @@ fn progress(files: &RunFiles) -> String {
         "finished"
     };
     format!("<p class=\"lead\">{steps} steps, {ended}.</p>\n")
+}
+
+/// Steps from which nothing could be learned, by kind; nothing where there were none.
+fn warnings(metrics: &[Map<String, Value>]) -> String {
+    let line = |why: Barren| {
+        let is = |row: &&Map<String, Value>| row.get("warning").and_then(Value::as_str) == Some(why.key());
+        let mut rows = metrics.iter().filter(is);
+        let first = rows.next()?.get("step").and_then(Value::as_u64).unwrap_or(0);
+        let n = rows.count() + 1;
+        let said = format!("{} in {n} of {} steps, from step {first}, {}", why.what(), metrics.len(), why.advice());
+        Some(format!("<p class=\"warning\"><b>Warning</b>: {}</p>\n", escape(&said)))
+    };
+    BARREN.into_iter().filter_map(line).collect()
+}
+
+/// From where to where the model came, in how long, with which seed; nothing before the run has ended.
+fn headline(files: &RunFiles) -> String {
+    let reward = |buyer: &str| files.final_value(buyer, "reward");
+    let (Some(from), Some(to)) = (reward("untrained"), reward("trained")) else { return String::new() };
+    let spread = files.final_value("trained", "reward_ci95").map_or(String::new(), |half| format!(" ± {half:.3}"));
+    let seconds: f64 = files.curve("time/step_s").iter().map(|(_, s)| s).sum();
+    let of = |key: &str| {
+        let line = files.config.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('='));
+        line.map_or("", |value| value.split('#').next().unwrap_or_default().trim()).trim_matches('"').to_string()
+    };
+    format!(
+        "<p class=\"headline\"><b>{from:.3} → {to:.3}</b>{spread}</p>\n<p class=\"lead\">Mean reward on held-out products, before and \
+         after {:.0} min of training; seed {}, base {}, device {}.</p>\n",
+        seconds / 60.0,
+        escape(&of("seed")),
+        escape(&of("base")),
+        escape(&of("device"))
+    )
 }
 
 /// The paper's four phases: from which step, or why not; nothing for a run without such curves.
@@ -189,16 +225,20 @@ pub fn escape(text: &str) -> String {
 pub const CSS: &str = "
 body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1440px;margin:2rem auto;padding:0 1.5rem}
 h1{font-size:1.7rem;margin-bottom:0}h2{margin-top:2.2rem;border-bottom:1px solid #ddd}h3{margin-bottom:.3rem}
+p.warning{border-left:4px solid #b00020;padding-left:.6rem}
 small,.lead,figure p{color:#666;font-weight:normal;font-size:.85rem}
 table,.wide{display:block;overflow-x:auto;max-width:100%}.wide table{overflow:visible}
 table{border-collapse:collapse;font-size:.9rem}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
 th{color:#555;font-weight:600}th:first-child,td:first-child{text-align:left}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:1rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(420px,100%),1fr));gap:1rem}
+.headline{font-size:2.2rem;margin:.4rem 0 0}
 figure{margin:0;border:1px solid #eee;border-radius:6px;padding:.6rem}figcaption{font-weight:600}figure p{margin:.2rem 0 0}
-svg{width:100%;height:auto}
+svg{width:100%;height:auto;background:#fff}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1rem}section{border:1px solid #eee;border-radius:6px;padding:.2rem .8rem}
 .pair p{margin:.35rem 0;padding-left:.6rem;border-left:3px solid #1f5c99}.pair p.seller{border-color:#c8621c}
 .pair i{color:#888}.pair em{color:#b00020;font-size:.85rem}h4{margin:.5rem 0}
 code{background:#f4f4f4;padding:.05rem .3rem;border-radius:3px}pre{background:#f8f8f8;padding:1rem;overflow:auto}
-@media(max-width:800px){.pair{grid-template-columns:1fr}}
+@media(max-width:800px){.pair{grid-template-columns:1fr}body{padding:0 .7rem;overflow-wrap:anywhere}}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}h2,section,figure,th,td{border-color:#333}
+small,.lead,figure p,th{color:#aaa}code,pre{background:#222}}
 ";

@@ -53,6 +53,9 @@ fn the_page_holds_curves_table_and_dialogues_and_loads_nothing() {
     for loads in ["<script", "src=", "href=", "@import", "url("] {
         assert!(!html.contains(loads), "{loads}");
     }
+    let at = |what: &str| html.find(what).unwrap_or_else(|| panic!("no {what}"));
+    let order = ["-0.100 → 0.250", "I take it.", "<h2>Curves", "<h2>Held-out products"].map(at);
+    assert!(order.is_sorted(), "headline, dialogues, curves, tables: {order:?}");
     let curve = fs::read_to_string(dir.path().join("curve.svg")).unwrap();
     assert!(curve.starts_with("<svg") && curve.contains("trained, held out"));
 }

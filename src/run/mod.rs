@@ -1,5 +1,6 @@
 //! What lies on disk: the run directory, its checkpoints, its rows of metrics, TensorBoard's events.
 
+pub mod barren;
 pub mod checkpoint;
 pub mod logs;
 pub mod metrics;

@@ -257,9 +257,10 @@ fn switches(dev: &Device, config: &Config) -> Vec<Switch> {
         .collect()
 }
 
-/// The plan in one line: each group, and what the device has.
+/// The plan in one short line: all of it, and its largest group.
 pub fn line(dev: &Device, plan: &Plan) -> String {
-    let groups: Vec<_> = plan.groups().iter().map(|(g, bytes)| format!("{g} {}", mib(*bytes as u64))).collect();
-    let total = mib(plan.total_bytes() as u64);
-    format!("memory on {}: {} = {total}", dev.name(), groups.join(" + "))
+    let groups = plan.groups();
+    let largest = groups.iter().max_by_key(|(_, bytes)| *bytes);
+    let largest = largest.map_or(String::new(), |(group, bytes)| format!(", {} of it {group}", mib(*bytes as u64)));
+    format!("memory on {}: {}{largest}", dev.name(), mib(plan.total_bytes() as u64))
 }

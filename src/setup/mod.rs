@@ -218,6 +218,7 @@ impl Setup {
             eps: o.eps,
             weight_decay: o.weight_decay,
             warmup_steps: o.warmup_steps as u64,
+            restart_at: o.restart_at as u64,
             schedule: match o.schedule.as_str() {
                 "linear" => Schedule::Linear,
                 "cosine" => Schedule::Cosine,

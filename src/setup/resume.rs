@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::paths::place;
 use crate::disk::write_atomic;
 use crate::error::{Error, Result, shown};
+use crate::run::checkpoint::State;
 use crate::run::run_dir::{CONFIG, RunDir};
 use crate::run::{checkpoint, logs};
 use std::path::{Path, PathBuf};
@@ -36,12 +37,16 @@ pub fn check(run: &RunDir, config: &Config, inputs: &Inputs) -> Result<Resumed> 
     };
     // Of another version's config only a checkpoint must be understood.
     let differences = match (Config::parse(&shown(&path), &toml, &[]), &at) {
+        (Ok(theirs), Some(at)) if extends(config, &theirs, &checkpoint::open(at)?) => own(config.differences(&theirs)),
         (Ok(theirs), _) => config.differences(&theirs),
         (Err(e), Some(_)) => return Err(e),
         (Err(_), None) => vec!["the config cannot be read".into()],
     };
     if let (Some(at), false) = (&at, differences.is_empty()) {
-        let head = format!("{}: is a checkpoint of another config; resume with its own:", shown(at));
+        let head = format!(
+            "{}: is a checkpoint of another config; resume with its own, or go on with a finished run by --extend:",
+            shown(at)
+        );
         return Err(Error::Config { problems: [vec![head], differences].concat() });
     }
     let mut anew = !differences.is_empty();
@@ -58,6 +63,21 @@ pub fn check(run: &RunDir, config: &Config, inputs: &Inputs) -> Result<Resumed> 
     }
     let lost = at.as_ref().map_or(Ok(Vec::new()), |at| logs::settle(run.path(), at))?;
     Ok(Resumed { checkpoint: at, lost, anew })
+}
+
+/// Keys that an extension sets.
+const EXTENSION: [&str; 2] = ["grpo.steps:", "optim.restart_at:"];
+
+/// Whether a config goes on where a finished run ended, with a schedule of its own from there.
+fn extends(config: &Config, theirs: &Config, state: &State) -> bool {
+    let finished = state.step == theirs.grpo.steps as u64 && config.grpo.steps > theirs.grpo.steps;
+    finished && state.updates > 0 && config.optim.restart_at as u64 == state.updates
+}
+
+/// The differences that an extension does not explain.
+fn own(mut differences: Vec<String>) -> Vec<String> {
+    differences.retain(|line| !EXTENSION.iter().any(|key| line.starts_with(key)));
+    differences
 }
 
 /// Writes the config and the inputs in force; a file that says so already stays as it is.

@@ -64,6 +64,8 @@ pub struct Hyper {
     pub weight_decay: f32,
     /// Updates over which the learning rate rises linearly to its peak.
     pub warmup_steps: u64,
+    /// Updates behind which warm-up and schedule begin anew; 0 for one schedule.
+    pub restart_at: u64,
     /// How it falls afterwards.
     pub schedule: Schedule,
     /// Learning rate at the end, as a share of the peak.
@@ -85,6 +87,7 @@ impl Default for Hyper {
             eps: 1e-8,
             weight_decay: 0.0,
             warmup_steps: 5,
+            restart_at: 0,
             schedule: Schedule::Constant,
             final_lr_ratio: 0.1,
             max_grad_norm: 1.0,
@@ -97,6 +100,8 @@ impl Default for Hyper {
 impl Hyper {
     /// Learning rate of update `step` (from 1) of `total_steps`.
     pub fn lr_at(&self, step: u64, total_steps: u64) -> f32 {
+        let before = if step > self.restart_at { self.restart_at } else { 0 };
+        let (step, total_steps) = (step - before, total_steps.saturating_sub(before));
         if step <= self.warmup_steps {
             return self.lr * step as f32 / self.warmup_steps as f32;
         }
@@ -458,6 +463,13 @@ mod tests {
         let linear = Hyper { schedule: Schedule::Linear, ..hyper };
         assert!((linear.lr_at(9, 14) - 0.55).abs() < 1e-6);
         assert_eq!(Hyper { schedule: Schedule::Constant, ..hyper }.lr_at(14, 14), 1.0);
+        let again = Hyper { restart_at: 14, ..hyper };
+        for step in 1..=14 {
+            assert_eq!(
+                (again.lr_at(14 + step, 28), again.lr_at(step, 14)),
+                (hyper.lr_at(step, 14), hyper.lr_at(step, 14))
+            );
+        }
     }
 
     #[test]

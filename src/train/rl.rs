@@ -41,8 +41,6 @@ pub enum Event<'a> {
         step: u64,
         /// Steps in all.
         steps: u64,
-        /// Groups of a step.
-        groups: usize,
     },
     /// Tokens of demonstrations were learned.
     Supervised {
@@ -61,6 +59,13 @@ pub enum Event<'a> {
         of: usize,
     },
     /// A step is done; its row of metrics.
+    /// The step's episodes have all ended, and it learns from them.
+    Learning {
+        /// The step, from 1.
+        step: u64,
+        /// Episodes of the step.
+        of: usize,
+    },
     Step(&'a Metrics),
     /// A checkpoint is on disk.
     Saved(&'a Path),
@@ -108,8 +113,7 @@ pub fn run(
     let mut metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
     let mut episodes = dir.log("episodes.jsonl", state.episodes_bytes)?;
     let steps = setup.config.grpo.steps as u64;
-    let groups = setup.config.rollout.products_per_step;
-    events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps, groups });
+    events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps });
     while state.step < steps {
         let stopping = ranks.any("stop", stop.load(Ordering::Relaxed))?;
         if !stopping {
@@ -236,6 +240,7 @@ impl Trainer {
         setup.ranks.phase("learning");
 
         let crediting = Instant::now();
+        events(Event::Learning { step, of: self.task.transcripts().len() });
         let learner = &mut self.learner;
         let credited = self.task.credit(setup, &mut |of, transcripts| learner.logprobs(of, transcripts))?;
         let credit_s = crediting.elapsed().as_secs_f64();
@@ -258,6 +263,7 @@ impl Trainer {
             episodes,
             constant_groups,
             credit_s,
+            groups: setup.config.rollout.products_per_step,
             learned,
             expert_load,
             skipped_total,

@@ -4,6 +4,7 @@ use super::learner::Learned;
 use crate::credit::importance::{EDGES, Histogram};
 use crate::infer::Stats;
 use crate::rollout::Rollout;
+use crate::run::barren::Barren;
 use crate::run::metrics::{Metrics, peak_memory_bytes};
 use serde_json::json;
 use std::time::Instant;
@@ -18,6 +19,8 @@ pub(super) struct StepFacts<'a> {
     pub episodes: usize,
     /// Groups whose rewards were all the same.
     pub constant_groups: usize,
+    /// Groups of the step.
+    pub groups: usize,
     /// Seconds in credit.
     pub credit_s: f64,
     /// What the learner did.
@@ -41,6 +44,9 @@ pub(super) fn row(task: Metrics, s: &StepFacts) -> Metrics {
     row.extend(task);
     policy(&mut row, s);
     times(&mut row, s);
+    if let Some(why) = Barren::of(&row) {
+        row.insert("warning".into(), json!(why.key()));
+    }
     row
 }
 
@@ -64,6 +70,7 @@ fn policy(row: &mut Metrics, s: &StepFacts) {
         ("rollout/logprob_max_abs_diff", json!(trained(l.logprob_max_abs_diff))),
         ("rollout/bitwise_frac", json!(bitwise)),
         ("rollout/episodes", json!(s.episodes)),
+        ("rollout/groups", json!(s.groups)),
         ("rollout/constant_groups", json!(s.constant_groups)),
         ("rollout/context_full", json!(s.rollout.context_full)),
         ("rollout/buyer_tokens", json!(learner.sampled_tok)),

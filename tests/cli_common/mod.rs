@@ -57,6 +57,14 @@ impl Said {
     }
 }
 
+impl Said {
+    /// Asserts this code and lines on stderr, one of which holds a part.
+    #[track_caller]
+    pub fn refused_lines(self, code: i32, part: &str) {
+        assert!(self.code == code && self.err.contains(part) && !self.err.contains("panicked"), "{self:?}");
+    }
+}
+
 /// The binary: that of this build, or `HAGGLE_BIN` where tests run without cargo.
 pub fn binary() -> OsString {
     std::env::var_os("HAGGLE_BIN").unwrap_or(env!("CARGO_BIN_EXE_haggle").into())
