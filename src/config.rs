@@ -5,6 +5,7 @@
 //! context) is checked where they are opened.
 
 mod check;
+pub mod choice;
 mod credit;
 mod fields;
 mod lora;
@@ -19,6 +20,7 @@ pub use fields::{BUYERS, Field, SELLERS, Slot, TASKS};
 pub use paths::is_address;
 pub use read::Override;
 
+use self::choice::{Dtype, Kept, Matmul};
 use self::recipes::Recipe;
 use crate::device::{DType, Device, Precision};
 use crate::error::{Error, Result, shown};
@@ -321,10 +323,10 @@ pub struct OptimConfig {
     pub weight_decay: f32,
     /// Optimizer steps of linear warm-up.
     pub warmup_steps: usize,
-    /// Gradients are scaled down to this norm.
-    pub grad_clip: f32,
     /// Updates behind which warm-up and schedule begin anew; 0 for one schedule.
     pub restart_at: usize,
+    /// Gradients are scaled down to this norm.
+    pub grad_clip: f32,
     /// `constant`, `linear` or `cosine` after the warm-up.
     pub schedule: String,
     /// Non-finite steps in a row after which training stops.
@@ -377,17 +379,26 @@ pub struct RunConfig {
 impl Config {
     /// What models compute in.
     pub fn compute(&self) -> DType {
-        if self.model.dtype == "bf16" { DType::Bf16 } else { DType::F32 }
+        match Dtype::of(&self.model.dtype) {
+            Dtype::F32 => DType::F32,
+            Dtype::Bf16 => DType::Bf16,
+        }
     }
 
     /// What matrix products multiply.
     fn precision(&self) -> Precision {
-        if self.model.matmul_precision == "medium" { Precision::Medium } else { Precision::Highest }
+        match Matmul::of(&self.model.matmul_precision) {
+            Matmul::Highest => Precision::Highest,
+            Matmul::Medium => Precision::Medium,
+        }
     }
 
     /// What a training forward keeps for its backward.
     pub fn checkpoint(&self) -> Checkpoint {
-        if self.train.checkpoint == "layers" { Checkpoint::Layers } else { Checkpoint::None }
+        match Kept::of(&self.train.checkpoint) {
+            Kept::None => Checkpoint::None,
+            Kept::Layers => Checkpoint::Layers,
+        }
     }
 
     /// The device that is named, with its threads and the precision of its products.

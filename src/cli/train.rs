@@ -330,6 +330,7 @@ fn reopen(run: &Path, config: &Config, inputs: &Inputs) -> Result<RunDir> {
     let dir = RunDir::reopen(run)?;
     let resumed = resume::check(&dir, config, inputs)?;
     if let Some(state) = resumed.checkpoint.as_deref().map(checkpoint::open).transpose()?
+        && config.optim.restart_at > 0
         && config.optim.restart_at as u64 == state.updates
     {
         // An extension begins: the table of what was is not the table of what will be.

@@ -2,6 +2,10 @@
 //!
 //! The one idea: a key chooses one thing, and what makes no sense together is refused together.
 
+use super::choice::{
+    ComparedWith, CreditRule, CreditSplit, Importance, ImportanceLevel, KlEstimator, KlIn, LikelihoodOf,
+    LossAggregation, LossObjective, RewardShape, SetWorth,
+};
 use super::fields::{Bounds::*, Field, Slot::*, TASKS, field};
 use super::read::Found;
 use super::{Config, CreditConfig, LossConfig, RewardConfig, TaskConfig};
@@ -100,13 +104,10 @@ impl TaskConfig {
 
 impl CreditConfig {
     pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
-        let rules = &["group", "rloo", "reinforce_pp", "reinforce_pp_baseline", "opo", "gdpo"];
-        let splits = &["uniform", "shapley", "leave_one_out", "own", "difference"];
-        let worths = &["max", "top_sum", "coverage", "max_minus_cost", "softmax"];
         let resample = "Times constant groups are replaced by other products' groups; 0 is off.";
         let temperature = "Noise of the user of worth = softmax, in utility.";
         vec![
-            field("rule", "", "How rewards become advantages.", Choice(&mut self.rule, rules)),
+            field("rule", "", "How rewards become advantages.", Choice(&mut self.rule, CreditRule::WORDS)),
             field(
                 "anchor",
                 "",
@@ -115,8 +116,13 @@ impl CreditConfig {
             ),
             field("latent", "", "Divide the return over turns by regressed features.", Switch(&mut self.latent)),
             field("resample_rounds", "rounds", resample, Count(&mut self.resample_rounds, 0)),
-            field("split", "", "Who of a set of candidates earned its worth.", Choice(&mut self.split, splits)),
-            field("worth", "", "What a set of candidates is worth.", Choice(&mut self.worth, worths)),
+            field(
+                "split",
+                "",
+                "Who of a set of candidates earned its worth.",
+                Choice(&mut self.split, CreditSplit::WORDS),
+            ),
+            field("worth", "", "What a set of candidates is worth.", Choice(&mut self.worth, SetWorth::WORDS)),
             field(
                 "worth_top",
                 "candidates",
@@ -134,7 +140,7 @@ impl CreditConfig {
                 "against",
                 "",
                 "Candidates compare with all of their group, or inside their reply.",
-                Choice(&mut self.against, &["group", "reply"]),
+                Choice(&mut self.against, ComparedWith::WORDS),
             ),
             field("times_k", "", "Multiply a candidate's share by K, the set's size.", Switch(&mut self.times_k)),
         ]
@@ -143,12 +149,16 @@ impl CreditConfig {
 
 impl LossConfig {
     pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
-        let aggregations = &["token_mean", "sequence_mean", "constant"];
-        let (estimators, levels) = (&["k1", "k2", "k3"], &["token", "sequence"]);
+        let levels = ImportanceLevel::WORDS;
         let importance = "Correction of tokens an older policy sampled; exactly 1 on policy.";
         vec![
-            field("objective", "", "What is clipped.", Choice(&mut self.objective, &["clip", "cispo", "gspo"])),
-            field("aggregation", "", "How tokens become one loss.", Choice(&mut self.aggregation, aggregations)),
+            field("objective", "", "What is clipped.", Choice(&mut self.objective, LossObjective::WORDS)),
+            field(
+                "aggregation",
+                "",
+                "How tokens become one loss.",
+                Choice(&mut self.aggregation, LossAggregation::WORDS),
+            ),
             field(
                 "dual_clip",
                 "",
@@ -165,10 +175,10 @@ impl LossConfig {
                 "kl_estimator",
                 "",
                 "How the KL to the reference is estimated.",
-                Choice(&mut self.kl_estimator, estimators),
+                Choice(&mut self.kl_estimator, KlEstimator::WORDS),
             ),
-            field("kl_in", "", "Where the KL term stands.", Choice(&mut self.kl_in, &["loss", "reward"])),
-            field("importance", "", importance, Choice(&mut self.importance, &["none", "tis", "mis"])),
+            field("kl_in", "", "Where the KL term stands.", Choice(&mut self.kl_in, KlIn::WORDS)),
+            field("importance", "", importance, Choice(&mut self.importance, Importance::WORDS)),
             field("importance_level", "", "Over what the ratio is taken.", Choice(&mut self.importance_level, levels)),
             field("importance_cap", "", "Largest weight of tis.", Real(&mut self.importance_cap, Positive)),
             field(
@@ -189,9 +199,8 @@ impl LossConfig {
 
 impl RewardConfig {
     pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
-        let shapes = &["surplus", "tiers", "welfare", "batna"];
         vec![
-            field("shape", "", "The scalar of an ended episode.", Choice(&mut self.shape, shapes)),
+            field("shape", "", "The scalar of an ended episode.", Choice(&mut self.shape, RewardShape::WORDS)),
             field(
                 "walk_away",
                 "share",
@@ -225,7 +234,12 @@ impl RewardConfig {
                 "Weight of the log-probability of a reference answer behind a set's own thought; 0 is off.",
                 Real(&mut self.likelihood, NotNegative),
             ),
-            field("likelihood_of", "", "Over the answer's tokens.", Choice(&mut self.likelihood_of, &["mean", "sum"])),
+            field(
+                "likelihood_of",
+                "",
+                "Over the answer's tokens.",
+                Choice(&mut self.likelihood_of, LikelihoodOf::WORDS),
+            ),
         ]
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The one idea: a `Field` borrows the struct's own slot, so one list serves reading, printing and documentation.
 
+use super::choice::{Dtype, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
 use super::*;
 
 /// One key: its name, unit, doc line, and the slot it fills.
@@ -167,13 +168,13 @@ impl ModelConfig {
                 "dtype",
                 "",
                 "What models compute in: f32, or bf16 (devices emu and cuda; the trained weights stay f32).",
-                Choice(&mut self.dtype, &["f32", "bf16"]),
+                Choice(&mut self.dtype, Dtype::WORDS),
             ),
             field(
                 "matmul_precision",
                 "",
                 "What matrix products multiply on the cpu: f32 (highest), or f32 rounded to bf16 (medium); sums are f32.",
-                Choice(&mut self.matmul_precision, &["highest", "medium"]),
+                Choice(&mut self.matmul_precision, Matmul::WORDS),
             ),
             field(
                 "context",
@@ -212,7 +213,7 @@ impl GameConfig {
                 "prompt_style",
                 "",
                 "compact (the tiny model's) or paper (full instructions, for chat models).",
-                Choice(&mut self.prompt_style, &["compact", "paper"]),
+                Choice(&mut self.prompt_style, PromptStyle::WORDS),
             ),
         ]
     }
@@ -334,7 +335,7 @@ impl TrainConfig {
                 "checkpoint",
                 "",
                 "layers: keep each layer's input alone and run its forward again in the backward. Never changes a result.",
-                Choice(&mut self.checkpoint, &["none", "layers"]),
+                Choice(&mut self.checkpoint, Kept::WORDS),
             ),
         ]
     }
@@ -369,23 +370,18 @@ impl OptimConfig {
             field("weight_decay", "", "Decoupled weight decay.", Real(&mut self.weight_decay, NotNegative)),
             field("warmup_steps", "steps", "Optimizer steps of linear warm-up.", Count(&mut self.warmup_steps, 0)),
             field(
-            field(
                 "restart_at",
                 "updates",
                 "Updates behind which warm-up and schedule begin anew, as train --extend sets it; 0 is one schedule.",
                 Count(&mut self.restart_at, 0),
             ),
+            field(
                 "grad_clip",
                 "",
                 "Gradients are scaled down to this global norm.",
                 Real(&mut self.grad_clip, Positive),
             ),
-            field(
-                "schedule",
-                "",
-                "Learning rate after the warm-up.",
-                Choice(&mut self.schedule, &["constant", "linear", "cosine"]),
-            ),
+            field("schedule", "", "Learning rate after the warm-up.", Choice(&mut self.schedule, LrSchedule::WORDS)),
             field(
                 "max_bad_steps",
                 "steps",
@@ -396,7 +392,7 @@ impl OptimConfig {
                 "moments",
                 "",
                 "How AdamW's moments are stored; bf16 takes half the memory and rounds them by chance.",
-                Choice(&mut self.moments, &["f32", "bf16"]),
+                Choice(&mut self.moments, MomentType::WORDS),
             ),
         ]
     }
@@ -439,7 +435,7 @@ impl EvalConfig {
                 "split",
                 "",
                 "Its products: test (one in seven, which training leaves out), train, or all.",
-                Choice(&mut self.split, &["test", "train", "all"]),
+                Choice(&mut self.split, Split::WORDS),
             ),
             field(
                 "buyer",
@@ -515,8 +511,8 @@ impl Default for Config {
                 eps: 1e-8,
                 weight_decay: 0.0,
                 warmup_steps: 5,
-                grad_clip: 1.0,
                 restart_at: 0,
+                grad_clip: 1.0,
                 schedule: "linear".into(),
                 max_bad_steps: 3,
                 moments: "f32".into(),

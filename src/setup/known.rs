@@ -4,6 +4,7 @@
 //! none of it can work, and named when the game goes on worse.
 
 use crate::config::Config;
+use crate::config::choice::PromptStyle;
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::negotiate::Product;
@@ -18,7 +19,7 @@ pub fn warn(config: &Config, models: &[&str], products: &[&[Arc<Product>]]) -> R
     if !plays_games || !models.contains(&embedded::NAME) {
         return Ok(None);
     }
-    if config.game.prompt_style == "paper" {
+    if PromptStyle::of(&config.game.prompt_style) == PromptStyle::Paper {
         let what = "game.prompt_style: the embedded model has seen compact prompts alone, and each of its replies to those of \
                     the paper would break the protocol; set compact, or name a chat model with --model DIR";
         return Err(Error::Config { problems: vec![what.into()] });

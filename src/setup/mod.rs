@@ -14,6 +14,7 @@ pub mod resume;
 use self::base::Base;
 pub use self::frozen::Frozen;
 use crate::config::Config;
+use crate::config::choice::{KlEstimator, KlIn, LossObjective, LrSchedule, MomentType, PromptStyle, Split};
 use crate::config::paths::place;
 use crate::device::Device;
 use crate::dist::Ranks;
@@ -196,14 +197,20 @@ impl Setup {
         PolicyLoss {
             clip_low: g.clip_low,
             clip_high: g.clip_high,
-            kl: if l.kl_in == "reward" { 0.0 } else { g.kl },
+            kl: match KlIn::of(&l.kl_in) {
+                KlIn::Loss => g.kl,
+                KlIn::Reward => 0.0,
+            },
             entropy: g.entropy,
-            objective: if l.objective == "cispo" { Objective::Cispo } else { Objective::Clip },
+            objective: match LossObjective::of(&l.objective) {
+                LossObjective::Cispo => Objective::Cispo,
+                LossObjective::Clip | LossObjective::Gspo => Objective::Clip,
+            },
             dual_clip: l.dual_clip,
-            kl_estimator: match l.kl_estimator.as_str() {
-                "k1" => Kl::K1,
-                "k2" => Kl::K2,
-                _ => Kl::K3,
+            kl_estimator: match KlEstimator::of(&l.kl_estimator) {
+                KlEstimator::K1 => Kl::K1,
+                KlEstimator::K2 => Kl::K2,
+                KlEstimator::K3 => Kl::K3,
             },
         }
     }
@@ -219,10 +226,10 @@ impl Setup {
             weight_decay: o.weight_decay,
             warmup_steps: o.warmup_steps as u64,
             restart_at: o.restart_at as u64,
-            schedule: match o.schedule.as_str() {
-                "linear" => Schedule::Linear,
-                "cosine" => Schedule::Cosine,
-                _ => Schedule::Constant,
+            schedule: match LrSchedule::of(&o.schedule) {
+                LrSchedule::Constant => Schedule::Constant,
+                LrSchedule::Linear => Schedule::Linear,
+                LrSchedule::Cosine => Schedule::Cosine,
             },
             max_grad_norm: o.grad_clip,
             max_skipped_steps: o.max_bad_steps as u64,
@@ -234,7 +241,10 @@ impl Setup {
 
 /// How the optimizer's moments are stored.
 pub fn moments(config: &Config) -> Moments {
-    if config.optim.moments == "bf16" { Moments::Bf16 } else { Moments::F32 }
+    match MomentType::of(&config.optim.moments) {
+        MomentType::F32 => Moments::F32,
+        MomentType::Bf16 => Moments::Bf16,
+    }
 }
 
 /// See [`Setup::engine_config`].
@@ -253,7 +263,10 @@ pub fn engine_config(config: &Config, model: &ModelConfig) -> EngineConfig {
 
 /// The rules a config sets.
 pub fn rules(config: &Config) -> Rules {
-    let style = if config.game.prompt_style == "paper" { Style::Paper } else { Style::Compact };
+    let style = match PromptStyle::of(&config.game.prompt_style) {
+        PromptStyle::Compact => Style::Compact,
+        PromptStyle::Paper => Style::Paper,
+    };
     Rules { max_turns: config.game.turns as u32, style }
 }
 
@@ -311,10 +324,10 @@ pub fn stock(config: &Config) -> Result<Stock> {
             (folder.split(), folder.notes)
         }
     };
-    let held_out = match config.eval.split.as_str() {
-        "train" => train.clone(),
-        "all" => train.iter().chain(&held_out).cloned().collect(),
-        _ => held_out,
+    let held_out = match Split::of(&config.eval.split) {
+        Split::Test => held_out,
+        Split::Train => train.clone(),
+        Split::All => train.iter().chain(&held_out).cloned().collect(),
     };
     let (train, held_out) = (spread(train, config.products.limit), spread(held_out, config.eval.products));
     Ok(Stock { train, held_out, notes })

@@ -4,6 +4,7 @@
 //! plain functions in [`crate::credit`]. With defaults it is GRPO's group advantage, to the bit.
 
 use crate::config::Config;
+use crate::config::choice::CreditRule;
 use crate::credit::{anchor, gdpo, groups, groups_mut, opo, reinforce_pp, rloo};
 use crate::device::{DType, Device};
 use crate::error::Result;
@@ -126,13 +127,13 @@ fn grouped(dev: &Device, config: &Config, rewards: &[f64], sizes: &[usize]) -> R
 fn by_rule(config: &Config, rewards: &[f64], kinds: &Kinds, lengths: &[usize], sizes: &[usize]) -> Option<Vec<f64>> {
     let mut wide = vec![0.0; rewards.len()];
     let pairs = || groups(rewards, sizes).zip(groups(lengths, sizes));
-    match config.credit.rule.as_str() {
-        "rloo" => pairs().zip(groups_mut(&mut wide, sizes)).for_each(|((r, _), a)| rloo::rloo(r, a)),
-        "opo" => pairs().zip(groups_mut(&mut wide, sizes)).for_each(|((r, l), a)| opo::opo(r, l, a)),
-        "reinforce_pp" => reinforce_pp::reinforce_pp(rewards, lengths, sizes, false, &mut wide),
-        "reinforce_pp_baseline" => reinforce_pp::reinforce_pp(rewards, lengths, sizes, true, &mut wide),
-        "gdpo" => gdpo::gdpo(&kinds.rewards, &kinds.weights, sizes, &mut wide),
-        _ => return None,
+    match CreditRule::of(&config.credit.rule) {
+        CreditRule::Group => return None,
+        CreditRule::Rloo => pairs().zip(groups_mut(&mut wide, sizes)).for_each(|((r, _), a)| rloo::rloo(r, a)),
+        CreditRule::Opo => pairs().zip(groups_mut(&mut wide, sizes)).for_each(|((r, l), a)| opo::opo(r, l, a)),
+        CreditRule::ReinforcePp => reinforce_pp::reinforce_pp(rewards, lengths, sizes, false, &mut wide),
+        CreditRule::ReinforcePpBaseline => reinforce_pp::reinforce_pp(rewards, lengths, sizes, true, &mut wide),
+        CreditRule::Gdpo => gdpo::gdpo(&kinds.rewards, &kinds.weights, sizes, &mut wide),
     }
     Some(wide)
 }

@@ -1,6 +1,7 @@
 //! How a learner learns: the settings of a config as the learner takes them.
 
 use crate::config::Config;
+use crate::config::choice::{Importance, ImportanceLevel, LossAggregation, LossObjective};
 use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Level};
 use crate::model::Checkpoint;
@@ -44,19 +45,22 @@ impl Learning {
             share_prefix: setup.config.train.share_prefix,
             checkpoint: setup.config.checkpoint(),
             loss: setup.policy_loss(),
-            aggregation: match l.aggregation.as_str() {
-                "sequence_mean" => Aggregation::SequenceMean,
-                "constant" => Aggregation::Constant { length: longest_episode(&setup.config) },
-                _ => Aggregation::TokenMean,
+            aggregation: match LossAggregation::of(&l.aggregation) {
+                LossAggregation::TokenMean => Aggregation::TokenMean,
+                LossAggregation::SequenceMean => Aggregation::SequenceMean,
+                LossAggregation::Constant => Aggregation::Constant { length: longest_episode(&setup.config) },
             },
-            sequence_ratio: l.objective == "gspo",
+            sequence_ratio: LossObjective::of(&l.objective) == LossObjective::Gspo,
             importance: (
-                match l.importance.as_str() {
-                    "tis" => Correction::Truncate { cap: l.importance_cap as f64 },
-                    "mis" => Correction::Mask { low, high },
-                    _ => Correction::None,
+                match Importance::of(&l.importance) {
+                    Importance::None => Correction::None,
+                    Importance::Tis => Correction::Truncate { cap: l.importance_cap as f64 },
+                    Importance::Mis => Correction::Mask { low, high },
                 },
-                if l.importance_level == "sequence" { Level::Sequence } else { Level::Token },
+                match ImportanceLevel::of(&l.importance_level) {
+                    ImportanceLevel::Token => Level::Token,
+                    ImportanceLevel::Sequence => Level::Sequence,
+                },
             ),
             temperature: setup.config.rollout.temperature,
             updates: g.optimizer_steps_per_batch,

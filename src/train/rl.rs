@@ -10,6 +10,7 @@ use super::learner::{self, Learner, Learning, Sample};
 use super::optimizer::{Hyper, Optimizer};
 use super::row::{self, StepFacts};
 use crate::config::Config;
+use crate::config::choice::KlIn;
 use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result};
 use crate::infer::Engine;
@@ -58,7 +59,6 @@ pub enum Event<'a> {
         /// Episodes of the step.
         of: usize,
     },
-    /// A step is done; its row of metrics.
     /// The step's episodes have all ended, and it learns from them.
     Learning {
         /// The step, from 1.
@@ -66,6 +66,7 @@ pub enum Event<'a> {
         /// Episodes of the step.
         of: usize,
     },
+    /// A step is done; its row of metrics.
     Step(&'a Metrics),
     /// A checkpoint is on disk.
     Saved(&'a Path),
@@ -239,14 +240,14 @@ impl Trainer {
         let rollout = self.rollout(setup, step, events)?;
         setup.ranks.phase("learning");
 
-        let crediting = Instant::now();
         events(Event::Learning { step, of: self.task.transcripts().len() });
+        let crediting = Instant::now();
         let learner = &mut self.learner;
         let credited = self.task.credit(setup, &mut |of, transcripts| learner.logprobs(of, transcripts))?;
         let credit_s = crediting.elapsed().as_secs_f64();
 
         let samples = samples(&self.task.transcripts(), &credited, &setup.config);
-        let with_kl = grpo.kl > 0.0 && setup.config.loss.kl_in == "loss";
+        let with_kl = grpo.kl > 0.0 && KlIn::of(&setup.config.loss.kl_in) == KlIn::Loss;
         let learned = self.learner.learn(&samples, with_kl.then_some(&setup.base.weights))?;
         setup.dev.wait()?;
 
@@ -262,8 +263,8 @@ impl Trainer {
             rollout,
             episodes,
             constant_groups,
-            credit_s,
             groups: setup.config.rollout.products_per_step,
+            credit_s,
             learned,
             expert_load,
             skipped_total,

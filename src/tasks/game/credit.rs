@@ -4,6 +4,7 @@
 //! their rewards as the config says.
 
 use crate::config::Config;
+use crate::config::choice::RewardShape;
 use crate::credit::latent::{self, Features};
 use crate::credit::shaping::{self, Ended};
 use crate::device::Device;
@@ -74,11 +75,11 @@ fn parts(config: &Config, game: &Episode, buyer: Option<&Transcript>) -> Parts {
         penalty: facts.overshoot || facts.format_error,
         mutual: facts.scenario == Scenario::MutualInterest,
     };
-    let shaped = match config.reward.shape.as_str() {
-        "tiers" => shaping::tier(ended.reward),
-        "welfare" => shaping::welfare(ended),
-        "batna" => shaping::batna(ended, config.reward.walk_away as f64),
-        _ => ended.reward,
+    let shaped = match RewardShape::of(&config.reward.shape) {
+        RewardShape::Surplus => ended.reward,
+        RewardShape::Tiers => shaping::tier(ended.reward),
+        RewardShape::Welfare => shaping::welfare(ended),
+        RewardShape::Batna => shaping::batna(ended, config.reward.walk_away as f64),
     };
     let (limit, buffer) = (config.rollout.max_reply_tokens, config.reward.overlong_tokens);
     let turns: Vec<usize> = buyer.map_or(vec![], |t| turns(t).iter().map(Range::len).collect());

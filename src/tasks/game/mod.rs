@@ -12,6 +12,7 @@ pub use opponents::{Mix, Opponent};
 pub use rows::EpisodeLine;
 
 use super::{Draw, Entrant, Logprobs, Prompt, Task, Told};
+use crate::config::choice::KlIn;
 use crate::error::Result;
 use crate::eval::{Progress, Report};
 use crate::guide::hearing::Room;
@@ -204,9 +205,9 @@ impl Task for Game {
 
     fn credit(&mut self, setup: &Setup, logprobs: &mut Logprobs) -> Result<Credited> {
         let transcripts = self.transcripts();
-        let kl = match setup.config.loss.kl_in.as_str() {
-            "reward" => credit::kl_to_reference(setup, &transcripts, logprobs)?,
-            _ => vec![],
+        let kl = match KlIn::of(&setup.config.loss.kl_in) {
+            KlIn::Reward => credit::kl_to_reference(setup, &transcripts, logprobs)?,
+            KlIn::Loss => vec![],
         };
         credit::credit(&setup.dev, &setup.config, &self.games, &self.buyer, &kl)
     }

@@ -3,6 +3,7 @@
 use super::Reply;
 use super::shapley::shapley;
 use crate::config::Config;
+use crate::config::choice::{ComparedWith, CreditSplit, SetWorth};
 use crate::credit::candidates::{Against, CandidateAdvantage, candidate_advantage};
 use crate::credit::set::{Split, Worth};
 use crate::device::Device;
@@ -16,12 +17,12 @@ pub const MALFORMED: f64 = -1.0;
 /// A set's worth under a config.
 pub fn worth(config: &Config) -> Worth {
     let c = &config.credit;
-    match c.worth.as_str() {
-        "top_sum" => Worth::TopSum { m: c.worth_top },
-        "coverage" => Worth::Coverage,
-        "max_minus_cost" => Worth::MaxMinusCost { cost: c.worth_cost as f64 },
-        "softmax" => Worth::Softmax { temperature: c.worth_temperature as f64 },
-        _ => Worth::Max,
+    match SetWorth::of(&c.worth) {
+        SetWorth::Max => Worth::Max,
+        SetWorth::TopSum => Worth::TopSum { m: c.worth_top },
+        SetWorth::Coverage => Worth::Coverage,
+        SetWorth::MaxMinusCost => Worth::MaxMinusCost { cost: c.worth_cost as f64 },
+        SetWorth::Softmax => Worth::Softmax { temperature: c.worth_temperature as f64 },
     }
 }
 
@@ -41,11 +42,14 @@ pub fn rewards(config: &Config, replies: &[Reply]) -> Vec<f64> {
 pub fn credit(dev: &Device, config: &Config, replies: &[Reply], rewards: Vec<f64>, noise: Noise) -> Result<Credited> {
     let lengths: Vec<usize> = replies.iter().map(|r| trained(&r.transcript)).collect();
     let mut done = scaled(dev, config, rewards, &Kinds::default(), &lengths)?;
-    if config.credit.split == "uniform" {
+    if CreditSplit::of(&config.credit.split) == CreditSplit::Uniform {
         return Ok(done);
     }
     let how = CandidateAdvantage {
-        against: if config.credit.against == "reply" { Against::Reply } else { Against::Group },
+        against: match ComparedWith::of(&config.credit.against) {
+            ComparedWith::Group => Against::Group,
+            ComparedWith::Reply => Against::Reply,
+        },
         times_k: config.credit.times_k,
         divide_by_std: config.grpo.advantage_std,
     };
@@ -69,11 +73,12 @@ pub fn credit(dev: &Device, config: &Config, replies: &[Reply], rewards: Vec<f64
 fn shares(dev: &Device, config: &Config, replies: &[Reply], noise: Noise) -> Result<Vec<Vec<f64>>> {
     let (worth, group) = (worth(config), config.rollout.group_size);
     let sets: Vec<_> = replies.iter().map(|reply| reply.candidates.is_ok().then(|| reply.set())).collect();
-    let split = match config.credit.split.as_str() {
-        "leave_one_out" => Split::LeaveOneOut,
-        "own" => Split::Own,
-        "difference" => Split::Difference,
-        _ => {
+    let split = match CreditSplit::of(&config.credit.split) {
+        CreditSplit::LeaveOneOut => Split::LeaveOneOut,
+        CreditSplit::Own => Split::Own,
+        CreditSplit::Difference => Split::Difference,
+        // Nobody asks for the shares of a uniform split.
+        CreditSplit::Shapley | CreditSplit::Uniform => {
             let noise = |i: usize| noise.child((i / group) as u64).child((i % group) as u64);
             return shapley(dev, &sets, worth, &noise);
         }

@@ -16,6 +16,7 @@ pub use table::Summary;
 pub(crate) use table::evaluate;
 
 use super::{Draw, Logprobs, Prompt};
+use crate::config::choice::LikelihoodOf;
 use crate::credit::set::Set;
 use crate::credit::shaping::{Likelihood, likelihood};
 use crate::error::{Error, Result};
@@ -243,7 +244,10 @@ impl Sets {
         if reward.likelihood == 0.0 {
             return Ok(vec![]);
         }
-        let how = if reward.likelihood_of == "sum" { Likelihood::Sum } else { Likelihood::Mean };
+        let how = match LikelihoodOf::of(&reward.likelihood_of) {
+            LikelihoodOf::Mean => Likelihood::Mean,
+            LikelihoodOf::Sum => Likelihood::Sum,
+        };
         let chat = &setup.base.chat;
         let mut asked: Vec<(Transcript, usize)> = Vec::new();
         for (i, reply) in self.replies.iter().enumerate() {
