@@ -242,7 +242,7 @@ pub fn held(choice: &Choice, tools: &Value, rule: Option<Rule>, model: &Model) -
     }
     let schema = Map::from_iter([("anyOf".to_string(), Value::Array(forms))]);
     let frame = if hermes { Some([OPEN, CLOSE]) } else { None };
-    schemas.read_within(&schema, frame).map(|schema| Some(Rule::Json(schema))).map_err(refused)
+    schemas.read_within(&schema, frame).map(|schema| Some(Rule::Json(Box::new(schema)))).map_err(refused)
 }
 
 /// Messages of a client, as templates read them: the arguments of calls are text there, and objects here.
