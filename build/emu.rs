@@ -13,11 +13,15 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources of the emulator itself.
-const RUNTIME: [&str; 10] =
-    ["fiber", "runtime", "shared", "warp", "mma", "tensor", "check", "mbarrier", "tma", "wgmma"];
+const RUNTIME: [&str; 11] =
+    ["fiber", "runtime", "shared", "warp", "mma", "tensor", "check", "count", "mbarrier", "tma", "wgmma"];
 
 /// What makes a kernel a checked one, see kernels/emu/check.h.
 const CHECKED: &str = "-DHAGGLE_EMU_CHECKED -fsanitize=thread -fsanitize=undefined -fno-sanitize=vptr";
+
+/// What makes a kernel a counted one, see kernels/emu/count.h: vectors are moved whole, and none are made that are not there.
+const COUNTED: &str = "-DHAGGLE_EMU_COUNTED -fsanitize=thread -fno-tree-sra -fno-ipa-sra -fno-store-merging \
+                       -fno-tree-vectorize -fno-tree-slp-vectorize";
 
 /// One call of the compiler.
 struct Unit {
@@ -35,6 +39,7 @@ pub fn build() {
     println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-env-changed=HAGGLE_EMU_FLAGS");
     println!("cargo:rerun-if-env-changed=HAGGLE_EMU_CHECK");
+    println!("cargo:rerun-if-env-changed=HAGGLE_EMU_COUNT");
     let root = PathBuf::from(var("CARGO_MANIFEST_DIR"));
     let out = PathBuf::from(var("OUT_DIR")).join("emu");
     fs::create_dir_all(out.join("objects")).expect("the build folder can be written");
@@ -49,7 +54,8 @@ pub fn build() {
         let source = kernels.join("emu").join(format!("{name}.cpp"));
         units.push(unit(&out, &format!("runtime_{name}"), source.clone(), "", &[&read(&source), &shared]));
     }
-    let check_all = std::env::var("HAGGLE_EMU_CHECK").is_ok_and(|v| v == "1");
+    let asked = |name| std::env::var(name).is_ok_and(|v| v == "1");
+    let flavours = [("checked", CHECKED, asked("HAGGLE_EMU_CHECK")), ("counted", COUNTED, asked("HAGGLE_EMU_COUNT"))];
     let mut entries = Vec::new();
     for file in files(&kernels, "cu") {
         let text = read(&kernels.join(&file));
@@ -62,9 +68,11 @@ pub fn build() {
         let made_of = [text.as_str(), &wrapper, &shared];
         units.push(unit(&out, &stem, source.clone(), "", &made_of));
         entries.extend(names.iter().map(|n| format!("haggle_emu_entry_{n}")));
-        if check_all || file.starts_with("emu/planted") {
-            units.push(unit(&out, &format!("{stem}_checked"), source, CHECKED, &made_of));
-            entries.extend(names.iter().map(|n| format!("haggle_emu_checked_{n}")));
+        for (flavour, options, for_all) in flavours {
+            if for_all || file.starts_with("emu/planted") {
+                units.push(unit(&out, &format!("{stem}_{flavour}"), source.clone(), options, &made_of));
+                entries.extend(names.iter().map(|n| format!("haggle_emu_{flavour}_{n}")));
+            }
         }
     }
     let table = table(&entries);

@@ -1,6 +1,7 @@
 // See check.h.
 
 #include "emu/check.h"
+#include "emu/count.h"
 #include "emu/tensor_map.h"
 
 #include <stdlib.h>
@@ -161,6 +162,17 @@ using emu::Access;
 using emu::check_access;
 using emu::fail;
 
+namespace {
+
+// A kernel's access, at a place of its code.
+inline void seen(const void* at, size_t bytes, Access access, const void* place) {
+  if (!emu::g_worker) return;
+  if (emu::counted()) return emu::count_access(at, bytes, access, place);
+  check_access(at, bytes, access);
+}
+
+}  // namespace
+
 // What the thread sanitizer calls.
 extern "C" {
 
@@ -168,16 +180,17 @@ void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void*, void*) {}
-void __tsan_read_range(void* at, unsigned long n) { check_access(at, n, Access::Read); }
-void __tsan_write_range(void* at, unsigned long n) { check_access(at, n, Access::Write); }
+#define HAGGLE_EMU_PLACE __builtin_return_address(0)
+void __tsan_read_range(void* at, unsigned long n) { seen(at, n, Access::Read, HAGGLE_EMU_PLACE); }
+void __tsan_write_range(void* at, unsigned long n) { seen(at, n, Access::Write, HAGGLE_EMU_PLACE); }
 
-#define HAGGLE_EMU_TSAN(n)                                                                \
-  void __tsan_read##n(void* at) { check_access(at, n, Access::Read); }                    \
-  void __tsan_write##n(void* at) { check_access(at, n, Access::Write); }                  \
-  void __tsan_unaligned_read##n(void* at) { check_access(at, n, Access::Read); }          \
-  void __tsan_unaligned_write##n(void* at) { check_access(at, n, Access::Write); }        \
-  void __tsan_volatile_read##n(void* at) { check_access(at, n, Access::Read); }           \
-  void __tsan_volatile_write##n(void* at) { check_access(at, n, Access::Write); }
+#define HAGGLE_EMU_TSAN(n)                                                                          \
+  void __tsan_read##n(void* at) { seen(at, n, Access::Read, HAGGLE_EMU_PLACE); }                    \
+  void __tsan_write##n(void* at) { seen(at, n, Access::Write, HAGGLE_EMU_PLACE); }                  \
+  void __tsan_unaligned_read##n(void* at) { seen(at, n, Access::Read, HAGGLE_EMU_PLACE); }          \
+  void __tsan_unaligned_write##n(void* at) { seen(at, n, Access::Write, HAGGLE_EMU_PLACE); }        \
+  void __tsan_volatile_read##n(void* at) { seen(at, n, Access::Read, HAGGLE_EMU_PLACE); }           \
+  void __tsan_volatile_write##n(void* at) { seen(at, n, Access::Write, HAGGLE_EMU_PLACE); }
 HAGGLE_EMU_TSAN(1)
 HAGGLE_EMU_TSAN(2)
 HAGGLE_EMU_TSAN(4)
@@ -186,19 +199,19 @@ HAGGLE_EMU_TSAN(16)
 
 #define HAGGLE_EMU_TSAN_ATOMIC(bits, T)                                                            \
   T __tsan_atomic##bits##_load(const volatile T* at, int) {                                        \
-    check_access(const_cast<const T*>(at), sizeof(T), Access::Read);                               \
+    seen(const_cast<const T*>(at), sizeof(T), Access::Read, HAGGLE_EMU_PLACE);             \
     return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                                  \
   }                                                                                                \
   void __tsan_atomic##bits##_store(volatile T* at, T x, int) {                                     \
-    check_access(const_cast<const T*>(at), sizeof(T), Access::Write);                              \
+    seen(const_cast<const T*>(at), sizeof(T), Access::Write, HAGGLE_EMU_PLACE);            \
     __atomic_store_n(at, x, __ATOMIC_SEQ_CST);                                                     \
   }                                                                                                \
   int __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* want, T x, int, int) {      \
-    check_access(const_cast<const T*>(at), sizeof(T), Access::Atomic);                             \
+    seen(const_cast<const T*>(at), sizeof(T), Access::Atomic, HAGGLE_EMU_PLACE);           \
     return __atomic_compare_exchange_n(at, want, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);    \
   }                                                                                                \
   int __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* want, T x, int, int) {        \
-    check_access(const_cast<const T*>(at), sizeof(T), Access::Atomic);                             \
+    seen(const_cast<const T*>(at), sizeof(T), Access::Atomic, HAGGLE_EMU_PLACE);           \
     return __atomic_compare_exchange_n(at, want, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);    \
   }                                                                                                \
   HAGGLE_EMU_TSAN_FETCH(bits, T, fetch_add, __atomic_fetch_add)                                    \
@@ -209,7 +222,7 @@ HAGGLE_EMU_TSAN(16)
   HAGGLE_EMU_TSAN_FETCH(bits, T, exchange, __atomic_exchange_n)
 #define HAGGLE_EMU_TSAN_FETCH(bits, T, name, builtin)                 \
   T __tsan_atomic##bits##_##name(volatile T* at, T x, int) {          \
-    check_access(const_cast<const T*>(at), sizeof(T), Access::Atomic); \
+    seen(const_cast<const T*>(at), sizeof(T), Access::Atomic, HAGGLE_EMU_PLACE); \
     return builtin(at, x, __ATOMIC_SEQ_CST);                          \
   }
 HAGGLE_EMU_TSAN_ATOMIC(32, uint32_t)

@@ -36,6 +36,6 @@ void check_forget(const void* at, size_t bytes);
 void check_async_read(const void* at, size_t bytes);
 void check_async_write(const void* at, size_t bytes);
 
-inline bool checked() { return g_worker->launch->entry->checked; }
+inline bool checked() { return g_worker->launch->entry->build == Build::Checked; }
 
 }  // namespace emu

@@ -51,11 +51,15 @@ inline void call(void (*kernel)(A...), void** args) {
 #ifdef HAGGLE_EMU_CHECKED
 #define HAGGLE_EMU_NAME(name) #name "_checked"
 #define HAGGLE_EMU_SYMBOL(name) haggle_emu_checked_##name
-#define HAGGLE_EMU_IS_CHECKED 1
+#define HAGGLE_EMU_BUILD Checked
+#elif defined(HAGGLE_EMU_COUNTED)
+#define HAGGLE_EMU_NAME(name) #name "_counted"
+#define HAGGLE_EMU_SYMBOL(name) haggle_emu_counted_##name
+#define HAGGLE_EMU_BUILD Counted
 #else
 #define HAGGLE_EMU_NAME(name) #name
 #define HAGGLE_EMU_SYMBOL(name) haggle_emu_entry_##name
-#define HAGGLE_EMU_IS_CHECKED 0
+#define HAGGLE_EMU_BUILD Plain
 #endif
 
 // The table entry of the kernel `name`, for the wrapper that build/emu.rs writes.
@@ -63,4 +67,4 @@ inline void call(void (*kernel)(A...), void** args) {
   static void haggle_emu_call_##name(void** args) { ::emu::call(name, args); } \
   extern const ::emu::Entry HAGGLE_EMU_SYMBOL(name);                           \
   const ::emu::Entry HAGGLE_EMU_SYMBOL(name) = {HAGGLE_EMU_NAME(name), haggle_emu_call_##name, \
-                                                ::emu::parameters(name), HAGGLE_EMU_IS_CHECKED};
+                                                ::emu::parameters(name), ::emu::Build::HAGGLE_EMU_BUILD};

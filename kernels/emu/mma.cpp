@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "emu/check.h"
+#include "emu/count.h"
 #include "emu/emu.h"
 #include "emu/tensor.h"
 
@@ -88,6 +89,7 @@ void mma(uint32_t kind, float* d, const uint32_t* a, const uint32_t* b, const fl
   self.fragments[3] = d;
   if (!whole_warp()) fail("%s in a warp of fewer than 32 threads", file);
   if (!collective(Op::Mma, ~0u, file, line)) return;
+  if (counted()) count_product(2 * 16 * 8 * (kind == MMA_TF32 ? 8 : 16), false);
   alignas(32) float sums[16][8];
   gather_c(sums);
   if (kind == MMA_TF32) {
@@ -106,6 +108,11 @@ void ldmatrix(uint32_t n, bool transposed, uint32_t* r, const void* row, const c
   if (self.lane < 8 * n && reinterpret_cast<uintptr_t>(row) % 16) fail("misaligned %s: row address %p", file, row);
   if (self.lane < 8 * n && checked()) check_access(row, 16, Access::Read);
   if (!collective(Op::LdMatrix, ~0u, file, line)) return;
+  for (uint32_t matrix = 0; counted() && matrix < n; ++matrix) {
+    const void* starts[8];
+    for (uint32_t i = 0; i < 8; ++i) starts[i] = lane_of(8 * matrix + i).fragments[0];
+    count_matrix(starts, matrix == 0);
+  }
   for (uint32_t matrix = 0; matrix < n; ++matrix) {
     uint16_t rows[8][8];
     for (uint32_t i = 0; i < 8; ++i) memcpy(rows[i], lane_of(8 * matrix + i).fragments[0], 16);

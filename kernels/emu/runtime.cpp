@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "emu/async.h"
+#include "emu/count.h"
 #include "emu/fiber.h"
 
 namespace emu {
@@ -248,6 +249,7 @@ void run_block(Worker& w, uint64_t number) {
   begin(w, *first);
   w.self = first;
   haggle_emu_switch(&w.main_sp, first->sp);
+  if (w.counting) count_block_ends(w);
   if (w.failed) {
     prepare_fibers(w);
     return;
@@ -298,6 +300,7 @@ void sync_threads(uint32_t predicate, const char* file, int line) {
   w.arrived = w.count = w.any = 0;
   w.all = 1;
   ++w.epoch;
+  if (__builtin_expect(w.counting, 0)) count_block_meets(w);
   for (uint32_t i = 0; i < w.n_warps; ++i) set_ready(w, i, w.warps[i].exist);
   // The last to arrive goes to the end of the line too: who is first after a barrier is the scheduler's choice.
   suspend(w);
@@ -342,6 +345,7 @@ bool collective(Op op, uint32_t mask, const char* file, int line) {
   }
   warp.pending &= ~lanes;
   warp.syncs += op == Op::SyncWarp;
+  if (__builtin_expect(w.counting, 0) && lanes == warp.exist) count_warp_meets(w, self->warp);
   set_ready(w, self->warp, lanes & ~bit);
   return true;
 }
@@ -372,6 +376,7 @@ void haggle_emu_worker_free(Worker* w) {
   free(w->arena);
   free(w->shadow);
   async_free(*w);
+  count_free(*w);
   free(w);
 }
 
@@ -381,6 +386,7 @@ void haggle_emu_work(Worker* w, Launch* launch) {
   Worker* outer = g_worker;
   g_worker = w;
   w->launch = launch;
+  w->counting = launch->counts != nullptr;
   w->block_dim = launch->block;
   w->grid_dim = launch->grid;
   while (!__atomic_load_n(&launch->report.set, __ATOMIC_RELAXED)) {
@@ -388,6 +394,7 @@ void haggle_emu_work(Worker* w, Launch* launch) {
     if (block >= n_blocks) break;
     run_block(*w, block);
   }
+  if (w->counting) count_launch_ends(*w);
   g_worker = outer;
 }
 

@@ -41,14 +41,27 @@ struct Range {
   uint32_t argument, writable;
 };
 
+// How a kernel was built: as it is, with every access checked (check.h), or counted (count.h).
+enum class Build : uint32_t { Plain, Checked, Counted };
+
 // A kernel: how to call it with an argument block, and its parameters, a letter each
 // (p pointer, i 32-bit int, l 64-bit int, f float, m tensor map).
 struct Entry {
   const char* name;
   void (*call)(void** args);
   const char* parameters;
-  uint32_t checked;  // see check.h
+  Build build;
 };
+
+// What a counted launch did: added up over its blocks, but for the last two, whose most is kept. A request is one
+// instruction of a warp. Read by Rust (src/device/gpu/counts.rs).
+struct Counts {
+  uint64_t read_requests, read_sectors, write_requests, write_sectors;  // global memory; a sector is 32 bytes
+  uint64_t shared_requests, shared_wavefronts, shared_ideal;            // cycles of the banks, and without conflicts
+  uint64_t mma_flops, wgmma_flops, barriers;
+  uint64_t worst_conflict, shared_bytes;  // words asked of one bank at once; of a block
+};
+constexpr size_t ADDED_COUNTS = 10;
 
 struct Launch {
   const Entry* entry;
@@ -58,6 +71,8 @@ struct Launch {
   uint32_t tensor_cores;  // whose: HOPPER or AMPERE, see mma.h
   uint32_t n_ranges;
   const Range* ranges;
+  Counts* counts;   // null: not counted
+  uint8_t* marks;   // of every sector of the ranges, one after another: 1 read, 2 written
   uint64_t seed;        // 0: natural order
   uint64_t next_block;  // taken atomically
   uint64_t failed_block;
@@ -110,6 +125,7 @@ struct Warp {
 };
 
 struct ByteShadow;
+struct Counter;
 struct Async;
 
 struct SharedArray {
@@ -146,7 +162,8 @@ struct Worker {
   uint32_t n_bulk;  // bulk copies under way
   uint64_t random;
   Launch* launch;
-  bool failed;
+  Counter* counter;  // made by the first counted launch
+  bool counting, failed;
 };
 
 extern __thread Worker* g_worker;  // not thread_local: its wrapper confuses the checker's test for null

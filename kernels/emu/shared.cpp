@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "emu/check.h"
+#include "emu/count.h"
 
 namespace emu {
 
@@ -93,6 +94,11 @@ void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes)
     check_access(from, from_bytes, Access::Read);
     check_access(to, bytes, Access::Write);
     check_forget(to, bytes);
+  }
+  if (counted()) {
+    const char* place = static_cast<const char*>(__builtin_return_address(0));
+    count_access(from, from_bytes, Access::Read, place);
+    count_access(to, bytes, Access::Write, place + 1);
   }
   memset(to, POISON, bytes);
   t.copies[t.n_copies++] = {to, from, bytes, from_bytes, t.groups};

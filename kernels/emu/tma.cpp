@@ -5,6 +5,7 @@
 
 #include "emu/async.h"
 #include "emu/check.h"
+#include "emu/count.h"
 #include "emu/emu.h"
 
 namespace emu {
@@ -24,6 +25,7 @@ void read_row(const TensorMap& map, const int32_t (&at)[3], char* row) {
   if (first >= end) return;
   const char* from = reinterpret_cast<const char*>(map.base) + i1 * map.strides[1] + i2 * map.strides[2] + first * size;
   if (checked()) check_access(from, static_cast<size_t>((end - first) * size), Access::Read);
+  if (counted()) count_bulk(from, static_cast<size_t>((end - first) * size));
   memcpy(row + (first - at[0]) * size, from, static_cast<size_t>((end - first) * size));
 }
 

@@ -6,6 +6,7 @@
 
 #include "emu/async.h"
 #include "emu/check.h"
+#include "emu/count.h"
 #include "emu/emu.h"
 #include "emu/tensor.h"
 
@@ -164,6 +165,7 @@ void wgmma(uint32_t columns, float* d, const uint32_t* a_fragments, uint64_t a, 
   self.value = a_fragments ? 0 : a;
   self.result = b;
   if (!collective(Op::Wgmma, ~0u, "wgmma", 0)) return;
+  if (counted()) count_product(2 * 16 * columns * 16, true);
   WarpProducts& warp = async_of(w).warps[self.warp];
   if (warp.n_products == warp.max_products) {
     warp.max_products = warp.max_products ? 2 * warp.max_products : 16;

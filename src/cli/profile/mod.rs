@@ -7,6 +7,7 @@ use crate::device::{DType, Device};
 use crate::disk::try_file;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Weights};
+use crate::profile::counters::{self, Row};
 use crate::profile::kernels::{Bench, Timed};
 use crate::profile::work::{self, Sizes};
 use crate::profile::{Peaks, kernels, roofline, summary, trace};
@@ -29,6 +30,7 @@ Examples:
   haggle profile decode --shape qwen3-0.6b --batch 1
   haggle profile kernel gemm_nt                    one kernel at many shapes
   haggle profile kernel attn --device emu
+  haggle profile kernel gemm_nt --device emu --counters
 
 tools/profile_gpu holds the commands for Nsight Systems and Nsight Compute.")]
 pub struct ProfileArgs {
@@ -55,6 +57,10 @@ pub struct ProfileArgs {
     /// Number type to compute in: f32 or bf16 (default: the config's model.dtype); the cpu has f32 only
     #[arg(long, value_name = "NAME")]
     dtype: Option<String>,
+    /// With kernel, on emu: count sectors, bank conflicts and products instead of timing (needs a build with
+    /// HAGGLE_EMU_COUNT=1)
+    #[arg(long)]
+    counters: bool,
     /// Count each shape of an op by itself
     #[arg(long)]
     shapes: bool,
@@ -125,6 +131,7 @@ fn check(args: &ProfileArgs) -> Result<()> {
         (!kernel && args.stem.is_some(), "a STEM goes with `haggle profile kernel` only"),
         (kernel && args.trace.is_some(), "--trace goes with train, decode and prefill: a kernel alone has no trace"),
         (kernel && args.html.is_some(), "--html goes with train, decode and prefill"),
+        (!kernel && args.counters, "--counters goes with `haggle profile kernel` only"),
         (args.what == What::Train && args.shape.is_some(), "--shape goes with decode and prefill; train takes --model"),
     ];
     let problems: Vec<String> = steps.iter().filter(|(wrong, _)| *wrong).map(|(_, what)| (*what).into()).collect();
@@ -153,6 +160,9 @@ fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> R
         timed(stem, &shape, model)?;
     }
     let as_json = globals.json;
+    if args.counters {
+        return count(&dev, dtype, &shape, &only, as_json);
+    }
     let mut show = |row: &Timed| out::line(&if as_json { row.json().to_string() } else { row.line() });
     let mut bench = Bench::open(dev, dtype, shape, only, &mut show)?;
     if !as_json {
@@ -166,6 +176,24 @@ fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> R
     bench.run()?;
     Ok(Exit::Done)
 }
+
+/// Counts them instead.
+fn count(dev: &Device, dtype: DType, shape: &ModelConfig, only: &[String], as_json: bool) -> Result<Exit> {
+    let mut headed = as_json;
+    counters::count(dev, dtype, shape, only, &mut |row: &Row| {
+        if !headed {
+            out::line(&format!("{COUNTED}\n{}", Row::head()));
+            headed = true;
+        }
+        out::line(&if as_json { row.json().to_string() } else { row.line() });
+    })?;
+    Ok(Exit::Done)
+}
+
+/// What the columns of counters mean.
+const COUNTED: &str = "\
+counted on the emulator; times are predicted, never measured. x bytes, touched, x FLOP: times the op's formula, with and
+without what is read again; rd/rq, wr/rq: sectors a request; bars: barriers a block";
 
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(|e| Error::io(path, format!("cannot write: {e}")))

@@ -4,9 +4,10 @@
 //! [`Error::Kernel`]. `HAGGLE_EMU_SEED` shuffles the order in which threads run (0: natural); results must not move.
 //! `HAGGLE_EMU_CHECK=1`, at build time and at run time, runs kernels whose every access is checked: many times slower,
 //! see kernels/emu/check.h for what it finds. `HAGGLE_EMU_TENSOR_CORES` says whose sums `mma` gives, `hopper` (the default)
-//! or `ampere`: see [`TensorCores`]. Its memory and its faults are in [`super::card`].
+//! or `ampere`: see [`TensorCores`]. What launches do to memory is counted on demand: [`super::counts`]. Its memory and its faults are in [`super::card`].
 
 use super::card::Card;
+use super::counts::{self, Counted, Counts};
 use super::launch::{Arg, ArgBlock, Launch, Range};
 use super::tape::Tape;
 use crate::device::cpu::pool::Pool;
@@ -28,7 +29,7 @@ struct Entry {
     name: *const c_char,
     call: unsafe extern "C" fn(*mut *mut c_void),
     parameters: *const c_char,
-    checked: u32,
+    build: u32,
 }
 
 #[repr(C)]
@@ -50,6 +51,8 @@ struct RawLaunch {
     tensor_cores: u32,
     n_ranges: u32,
     ranges: *const Range,
+    counts: *mut Counts,
+    marks: *mut u8,
     seed: u64,
     next_block: u64,
     failed_block: u64,
@@ -108,6 +111,7 @@ pub struct Emu {
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
     card: Arc<Card>,
+    counter: counts::Counter,
     /// What ran, when a profiler asks.
     pub recorder: Recorder,
     /// What is launched, while it is captured.
@@ -160,6 +164,7 @@ impl Emu {
             last: u64::MAX,
             hopper: super::asks_for_hopper(),
             card: Arc::new(Card::from_env()?),
+            counter: counts::Counter::default(),
             recorder: Recorder::default(),
             tape: Tape::default(),
         })
@@ -212,21 +217,33 @@ impl Emu {
         self
     }
 
+    /// Counts what launches do from now on, by kernels built for that: `HAGGLE_EMU_COUNT=1` when building makes them.
+    pub fn start_counting(&self) {
+        self.counter.start();
+    }
+
+    /// The launches since, in their order; none when nobody counted.
+    pub fn stop_counting(&self) -> Vec<Counted> {
+        self.counter.stop()
+    }
+
     /// The threads blocks run on.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
 
-    /// Names of all kernels, sorted.
+    /// Names of all kernels, sorted; without those of the checked and the counted build.
     pub fn kernels(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.kernels.keys().copied().collect();
+        let plain = |name: &&str| !["_checked", "_counted"].iter().any(|build| name.ends_with(build));
+        let mut names: Vec<_> = self.kernels.keys().copied().filter(plain).collect();
         names.sort_unstable();
         names
     }
 
     /// See [`super::Gpu::launch`].
     pub(super) fn launch(&self, launch: &Launch, block: &mut ArgBlock) -> Result<()> {
-        let entry = self.check(launch, block)?;
+        let counting = self.counter.is_on();
+        let entry = self.check(launch, block, counting)?;
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -234,6 +251,7 @@ impl Emu {
             return Ok(());
         }
         self.wait()?;
+        let (mut did, mut marks) = (Counts::default(), if counting { counts::marks(block.ranges()) } else { vec![] });
         let mut raw = RawLaunch {
             entry,
             args: block.pointers(),
@@ -243,6 +261,8 @@ impl Emu {
             tensor_cores: self.tensor_cores as u32,
             n_ranges: block.ranges().len() as u32,
             ranges: block.ranges().as_ptr(),
+            counts: if counting { &raw mut did } else { std::ptr::null_mut() },
+            marks: marks.as_mut_ptr(),
             seed: self.seed,
             next_block: blocks(launch.grid).saturating_sub(self.last),
             failed_block: 0,
@@ -251,6 +271,7 @@ impl Emu {
         };
         self.run(&mut raw);
         if raw.report.set == 0 {
+            self.counter.add(launch, did, &marks);
             return Ok(());
         }
         let end = raw.report.what.iter().position(|b| *b == 0).unwrap_or(0);
@@ -267,9 +288,9 @@ impl Emu {
     }
 
     /// The kernel, if it takes this launch.
-    fn check(&self, launch: &Launch, block: &ArgBlock) -> Result<&'static Entry> {
+    fn check(&self, launch: &Launch, block: &ArgBlock, counting: bool) -> Result<&'static Entry> {
         let name = launch.kernel;
-        let entry = self.entry(name)?;
+        let entry = self.entry(name, counting)?;
         // SAFETY: a constant, zero-terminated string of the table.
         let want = unsafe { CStr::from_ptr(entry.parameters) }.to_bytes();
         if block.letters() != want {
@@ -287,8 +308,12 @@ impl Emu {
         Ok(entry)
     }
 
-    fn entry(&self, name: &str) -> Result<&'static Entry> {
+    fn entry(&self, name: &str, counting: bool) -> Result<&'static Entry> {
         let missing = |what| device_error(format!("no {what} named {name}"));
+        if counting {
+            let counted = self.kernels.get(format!("{name}_counted").as_str()).copied();
+            return counted.ok_or_else(|| missing("counted kernel (HAGGLE_EMU_COUNT=1 when building makes them)"));
+        }
         if !self.checked || name.ends_with("_checked") {
             return self.kernels.get(name).copied().ok_or_else(|| missing("kernel"));
         }

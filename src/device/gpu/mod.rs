@@ -4,6 +4,7 @@
 //! device. It names a kernel and gives an argument block; [`Gpu::launch`] checks both and runs it.
 
 pub mod card;
+pub mod counts;
 pub mod cuda;
 mod cuda_graph;
 pub mod cuda_memory;

@@ -65,7 +65,7 @@ fn families(dtype: DType) -> Vec<Family> {
 }
 
 const FLOOR_O: Floor = [1.1e-6, 2.7e-3];
-const FLOOR_LSE: Floor = [5.1e-7, 2.9e-7];
+const FLOOR_LSE: Floor = [5.1e-7, 1.8e-7];
 const FLOOR_D: Floor = [1.3e-6, 5.1e-3];
 
 /// All of them.

@@ -8,8 +8,8 @@ use crate::ops::case::{Floor, Stage, sum};
 type Shape = ([usize; 3], f32);
 
 const FLOOR_LOGPROB: Floor = [1.5e-7, 1.5e-7];
-const FLOOR_LSE: Floor = [1.2e-7, 1.3e-7];
-const FLOOR_ENTROPY: Floor = [6.0e-7, 6.3e-7];
+const FLOOR_LSE: Floor = [1.2e-7, 1.2e-7];
+const FLOOR_ENTROPY: Floor = [6.0e-7, 4.4e-7];
 const FLOOR_DX: Floor = [2.8e-6, 5.6e-3];
 const FLOOR_DW: Floor = [7.2e-7, 1.3e-3];
 

@@ -210,21 +210,21 @@ impl<'a> Bench<'a> {
             *rows += 1;
             Ok(())
         };
-        let dims = Dims {
-            width: model.hidden_size,
-            mlp: model.intermediate_size,
-            heads: model.num_attention_heads,
-            kv_heads: model.num_key_value_heads,
-            head_dim: model.head_dim,
-            vocab: model.vocab_size,
-            experts: model.experts.map(|x| Experts {
-                n_experts: x.count,
-                n_active: x.active,
-                mlp: x.intermediate_size,
-            }),
-        };
-        let purpose = Purpose::Time { dims, wants: &wants, clock: &mut clock };
+        let purpose = Purpose::Time { dims: dims_of(model), wants: &wants, clock: &mut clock };
         cases(&mut Stage::new(dev, dtype, purpose))
+    }
+}
+
+/// The sizes of a model that ops see.
+pub(super) fn dims_of(model: &ModelConfig) -> Dims {
+    Dims {
+        width: model.hidden_size,
+        mlp: model.intermediate_size,
+        heads: model.num_attention_heads,
+        kv_heads: model.num_key_value_heads,
+        head_dim: model.head_dim,
+        vocab: model.vocab_size,
+        experts: model.experts.map(|x| Experts { n_experts: x.count, n_active: x.active, mlp: x.intermediate_size }),
     }
 }
 

@@ -1,0 +1,102 @@
+//! What launches on the emulator did, counted: sectors, requests, bank conflicts, products, barriers, blocks.
+//!
+//! The counted build of the kernels calls the emulator before every access (kernels/emu/count.h). It is made by
+//! `HAGGLE_EMU_COUNT=1` at build time, and costs nothing where it is not asked for.
+
+use super::launch::{Launch, Range};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a sector: what global memory is read and written in.
+pub const SECTOR_BYTES: u64 = 32;
+
+/// Counts of a launch; see `Counts` in kernels/emu/runtime.h. A request is one instruction of a warp.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Loads from global memory, copies to shared memory among them.
+    pub read_requests: u64,
+    /// The sectors they ask for: 4 a request when 32 lanes read 4 bytes each, side by side.
+    pub read_sectors: u64,
+    /// Stores and atomics to global memory.
+    pub write_requests: u64,
+    /// Their sectors.
+    pub write_sectors: u64,
+    /// Accesses to shared memory.
+    pub shared_requests: u64,
+    /// Cycles they take: more than `shared_ideal` where lanes ask one bank for different words.
+    pub shared_wavefronts: u64,
+    /// Cycles they would take without conflicts.
+    pub shared_ideal: u64,
+    /// Floating-point operations of `mma.sync`.
+    pub mma_flops: u64,
+    /// Floating-point operations of `wgmma`.
+    pub wgmma_flops: u64,
+    /// Barriers of blocks.
+    pub barriers: u64,
+    /// The most words of one bank that one access asks for: 2 is a 2-way conflict.
+    pub worst_conflict: u64,
+    /// Shared memory of a block, in bytes.
+    pub shared_bytes: u64,
+}
+
+impl Counts {
+    /// Cycles lost to bank conflicts.
+    pub fn conflicts(&self) -> u64 {
+        self.shared_wavefronts - self.shared_ideal
+    }
+}
+
+/// One launch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counted {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Blocks.
+    pub blocks: u64,
+    /// Threads of a block.
+    pub threads: u32,
+    /// What its blocks did.
+    pub counts: Counts,
+    /// Different sectors read, and written, by the launch: what must come from memory, and go there, at least once.
+    pub touched: [u64; 2],
+}
+
+/// The launches since counting began, when it has.
+#[derive(Default)]
+pub(super) struct Counter {
+    launches: Mutex<Option<Vec<Counted>>>,
+}
+
+impl Counter {
+    /// From now on.
+    pub fn start(&self) {
+        *self.lock() = Some(Vec::new());
+    }
+
+    /// Up to now.
+    pub fn stop(&self) -> Vec<Counted> {
+        self.lock().take().unwrap_or_default()
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// What a launch did, where anybody counts.
+    pub fn add(&self, launch: &Launch, counts: Counts, marks: &[u8]) {
+        let touched = [1u8, 2].map(|bit| marks.iter().filter(|mark| **mark & bit != 0).count() as u64);
+        let (blocks, threads) = (launch.grid.iter().map(|n| u64::from(*n)).product(), launch.block.iter().product());
+        let counted = Counted { kernel: launch.kernel, blocks, threads, counts, touched };
+        self.lock().iter_mut().for_each(|all| all.push(counted));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Counted>>> {
+        self.launches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A mark for each sector that these ranges begin, hold or end in.
+pub(super) fn marks(ranges: &[Range]) -> Vec<u8> {
+    let sectors = |range: &Range| range.end / SECTOR_BYTES as usize - range.start / SECTOR_BYTES as usize + 1;
+    vec![0; ranges.iter().map(sectors).sum()]
+}

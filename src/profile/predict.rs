@@ -1,0 +1,145 @@
+//! How long a launch would take on an H100, from what the emulator counted: predicted, never measured.
+//!
+//! The largest of what memory, tensor cores, multiply-adds and shared memory need at the data sheet's rates, the last three
+//! longer where the blocks do not fill the card evenly. Left out: latency (a launch that keeps few bytes in flight is
+//! slower), instructions of other kinds, the second-level cache's own rate. So it is a bound from below, and says which.
+
+use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
+
+/// A card's rates.
+#[derive(Debug, Clone, Copy)]
+pub struct Card {
+    /// Multiprocessors.
+    pub sms: u64,
+    /// Bytes a second of its memory.
+    pub bytes_per_s: f64,
+    /// FLOPs a second of bf16 on tensor cores, dense.
+    pub tensor_flops_per_s: f64,
+    /// The share of them that `mma.sync` reaches.
+    pub mma_share: f64,
+    /// FLOPs a second of f32 outside tensor cores.
+    pub flops_per_s: f64,
+    /// Cycles a second.
+    pub hertz: f64,
+    /// What a multiprocessor holds: threads, blocks, registers, bytes of shared memory.
+    pub threads: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Registers of 32 bits.
+    pub registers: u64,
+    /// Bytes of shared memory; 1024 of a block's are the driver's.
+    pub shared_bytes: u64,
+}
+
+/// H100 SXM. NVIDIA H100 data sheet: 3.35 TB/s, 989.4 TFLOP/s bf16 dense, 66.9 TFLOP/s f32, 132 multiprocessors; from the
+/// second and the 4096 bf16 FLOPs a multiprocessor does a cycle follow 1.83 GHz. CUDA C++ Programming Guide, compute
+/// capability 9.0: 2048 threads, 32 blocks, 65536 registers, 228 KiB. `mma.sync`: 62.9 % of the peak, arXiv:2402.13499.
+pub const H100: Card = Card {
+    sms: 132,
+    bytes_per_s: 3.35e12,
+    tensor_flops_per_s: 989.4e12,
+    mma_share: 0.629,
+    flops_per_s: 66.9e12,
+    hertz: 1.83e9,
+    threads: 2048,
+    blocks: 32,
+    registers: 65536,
+    shared_bytes: 228 * 1024,
+};
+
+/// The registers of kernels, as the table of them says.
+const TABLE: &str = include_str!("../../kernels/table.tsv");
+
+/// A launch's time, and what it is bound by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// Microseconds.
+    pub us: f64,
+    /// What takes them.
+    pub bound: &'static str,
+    /// Times the blocks fill the card.
+    pub waves: f64,
+}
+
+/// Registers a thread of a kernel on sm_90a; none where the table has no such kernel.
+fn registers(kernel: &str) -> Option<u64> {
+    let row = TABLE.lines().find_map(|line| line.strip_prefix(kernel)?.strip_prefix("\tsm_90a\t"))?;
+    row.split('\t').next()?.parse().ok()
+}
+
+/// Blocks of a launch that a multiprocessor holds at once.
+fn resident(card: &Card, launch: &Counted) -> u64 {
+    let threads = u64::from(launch.threads).next_multiple_of(32);
+    // Registers are given to a warp in units of 256.
+    let by_registers = registers(launch.kernel)
+        .map_or(card.blocks, |each| card.registers / ((32 * each).next_multiple_of(256) * threads / 32).max(1));
+    let by_shared = card.shared_bytes / (launch.counts.shared_bytes + 1024);
+    [card.blocks, card.threads / threads, by_registers, by_shared].into_iter().min().unwrap_or(1).max(1)
+}
+
+/// Predicts a launch; `flops`: what the op's formula says it computes, for kernels without tensor instructions.
+pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
+    let counts = &launch.counts;
+    let waves = launch.blocks as f64 / (card.sms * resident(card, launch)) as f64;
+    // A card whose last wave is not full, or whose only one is not, computes with a part of itself.
+    let uneven = if launch.blocks < card.sms {
+        card.sms as f64 / launch.blocks as f64
+    } else if waves > 1.0 {
+        waves.ceil() / waves
+    } else {
+        let each = launch.blocks as f64 / card.sms as f64;
+        each.ceil() / each
+    };
+    let bytes = (launch.touched[0] + launch.touched[1]) * SECTOR_BYTES;
+    let mma = counts.mma_flops as f64 / card.mma_share + counts.wgmma_flops as f64;
+    let plain = if mma > 0.0 { 0.0 } else { flops };
+    let sms = card.sms as f64;
+    let terms = [
+        ("memory", bytes as f64 / card.bytes_per_s),
+        ("tensor cores", uneven * mma / card.tensor_flops_per_s),
+        ("multiply-adds", uneven * plain / card.flops_per_s),
+        ("shared memory", uneven * counts.shared_wavefronts as f64 / (sms * card.hertz)),
+        ("requests", uneven * (counts.read_sectors + counts.write_sectors) as f64 / 4.0 / (sms * card.hertz)),
+    ];
+    let (bound, seconds) =
+        terms.into_iter().fold(("memory", 0.0), |most, term| if term.1 > most.1 { term } else { most });
+    Prediction { us: seconds * 1e6, bound, waves }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::gpu::counts::Counts;
+
+    fn launch(blocks: u64, counts: Counts, touched: [u64; 2]) -> Counted {
+        Counted { kernel: "of no table", blocks, threads: 256, counts, touched }
+    }
+
+    #[test]
+    fn the_largest_need_is_the_time() {
+        let memory = predict(&H100, &launch(132_000, Counts::default(), [1 << 20, 1 << 20]), 1e6);
+        assert_eq!((memory.bound, (memory.us * 100.0).round()), ("memory", 2003.0));
+        let counts = Counts { mma_flops: 989_400_000, ..Counts::default() };
+        let mma = predict(&H100, &launch(132 * 8, counts, [1, 1]), 1e12);
+        assert_eq!((mma.bound, mma.waves, (mma.us * 1000.0).round()), ("tensor cores", 1.0, 1590.0));
+        let wgmma = Counts { wgmma_flops: 989_400_000, ..Counts::default() };
+        assert_eq!((predict(&H100, &launch(132, wgmma, [1, 1]), 0.0).us * 1e6).round(), 1e6);
+    }
+
+    #[test]
+    fn blocks_that_do_not_fill_the_card_cost_what_it_idles() {
+        let counts = Counts { wgmma_flops: 989_400_000, ..Counts::default() };
+        let us = |blocks| predict(&H100, &launch(blocks, counts, [1, 1]), 0.0).us;
+        assert!((us(66) / us(132) - 2.0).abs() < 1e-9);
+        assert!((us(132 * 8 + 1) / us(132 * 8) - 2.0 * 1056.0 / 1057.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn registers_and_shared_memory_limit_the_blocks_of_a_multiprocessor() {
+        let many = Counted { kernel: "adamw_step_bf16", ..launch(1, Counts::default(), [0, 0]) };
+        assert_eq!(registers("adamw_step_bf16"), Some(26), "kernels/table.tsv");
+        assert_eq!(resident(&H100, &many), 8);
+        let shared = Counts { shared_bytes: 100 * 1024, ..Counts::default() };
+        assert_eq!(resident(&H100, &launch(1, shared, [0, 0])), 2);
+    }
+}
