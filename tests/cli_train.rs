@@ -199,7 +199,7 @@ fn dry_run_starts_nothing_and_says_what_a_run_would_be() {
     }
     let all = train(dir.path(), &["--dry-run", "--verbose"]).done();
     assert!(all.contains("products_per_step = 2") && all.contains("total"), "{all}");
-    train(dir.path(), &["--dry-run", "--set", "rollout.group_size=4000"]).refused(4, &["needs ", "it fits with "]);
+    train(dir.path(), &["--dry-run", "--set", "rollout.group_size=90000"]).refused(4, &["needs ", "it fits with "]);
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 0);
 }
 

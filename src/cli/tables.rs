@@ -57,7 +57,7 @@ fn conduct(rows: &[Row]) -> String {
     let (sellers, model) = (names(rows, |row| &row.seller), model_of(rows));
     let several = sellers.len() > 1;
     let of = |row: &&Row| !several || model == Some(&row.buyer);
-    let head = "|n|reward|deals|share|1st|over|broken|cross|falls|words";
+    let head = "|n|reward|deals|share|1st|over|broke|cross|fall|word";
     let mut cells: Vec<Vec<String>> = vec![head.split('|').map(String::from).collect()];
     cells[0][0] = match (several, model, sellers.first()) {
         (true, Some(model), _) => format!("{model} against"),
@@ -65,7 +65,10 @@ fn conduct(rows: &[Row]) -> String {
         _ => String::new(),
     };
     for row in whole(rows).filter(of) {
-        let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+        // Four characters, whatever the share.
+        let percent = |share: f64| {
+            if share < 0.0995 { format!("{:.1}%", 100.0 * share) } else { format!("{:.0}%", 100.0 * share) }
+        };
         let known = |share: Option<f64>| share.map_or_else(|| "-".into(), percent);
         cells.push(vec![
             if several { row.seller.clone() } else { row.buyer.clone() },
@@ -101,9 +104,9 @@ fn cases(rows: &[Row]) -> impl Iterator<Item = String> {
 /// What the columns mean, under the table.
 pub const LEGEND: &str = "\
 ± is the 95 % interval over products, where there are two or more.
-share of what there was to gain. 1st: first bid over budget. over, broken: games
-lost on a price above budget, on a broken reply. cross, falls: bids at or above
-the ask, below the bid before. words: replies that say what only sellers say.";
+share: of what there was to gain. 1st: first bid over budget. over, broke: games
+lost on a price above budget, on a broken reply. cross, fall: bids at or above
+the ask, below the bid before. word: replies that say what only sellers say.";
 
 /// A line for each buyer whose every game ended on a broken reply: such a row says nothing of how it bargains.
 pub fn broken(rows: &[Row]) -> Vec<String> {

@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_heaviest_goes_to_the_lane_that_has_the_least() {
-        assert_eq!(deal(&[1, 9, 4, 4, 2], 2), [1, 0, 1, 1, 0]);
+        assert_eq!(deal(&[1, 9, 4, 4, 2], 2), [0, 0, 1, 1, 1]);
         assert_eq!(deal(&[5, 5, 5], 8), [0, 1, 2]);
         assert_eq!(deal(&[3, 2, 1], 1), [0; 3]);
         assert_eq!(deal(&[], 4), [0; 0]);

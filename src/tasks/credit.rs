@@ -176,7 +176,7 @@ mod tests {
             let kinds = kinds(&REWARDS);
             scaled_kept(&dev, &config(rule, 4), REWARDS.to_vec(), &kinds, &LENGTHS, kept).unwrap()
         };
-        for rule in ["grpo", "rloo", "opo"] {
+        for rule in ["group", "rloo", "opo"] {
             let got = kept(rule, &KEPT);
             let (three, four) = (of(rule, &[0, 2, 3], 3), of(rule, &[8, 9, 10, 11], 4));
             let want = [three[0], 0.0, three[1], three[2], 0.0, 0.0, 0.0, 0.0, four[0], four[1], four[2], four[3]];
@@ -193,8 +193,8 @@ mod tests {
             assert_eq!(of_kept, of(rule, &at, 3), "{rule}");
             assert!(kept(rule, &KEPT).advantage.iter().all(|a| a.is_finite()));
         }
-        let none = kept("grpo", &[false; 12]);
+        let none = kept("group", &[false; 12]);
         assert_eq!((none.advantage, none.left_out, none.constant_groups), (vec![0.0; 12], vec![true; 12], 0));
-        assert_eq!(kept("grpo", &[true; 12]).left_out, [false; 0]);
+        assert_eq!(kept("group", &[true; 12]).left_out, [false; 0]);
     }
 }
