@@ -29,7 +29,7 @@ pub struct Told {
     pub logprob: f32,
     /// How many tokens are as likely or likelier, itself included: 1 is the likeliest.
     pub rank: usize,
-    /// The likeliest tokens there, as of [`likeliest`].
+    /// The likeliest tokens there, as `likeliest` finds them.
     pub likeliest: Vec<(i32, f32)>,
 }
 
