@@ -6,23 +6,26 @@
 use crate::device::DType;
 
 /// A card's rates.
-struct Sheet {
+pub struct Sheet {
     /// A part of the name that the driver gives it; the first that fits counts.
     name: &'static str,
     /// Bytes a second of its memory.
-    bytes_per_s: f64,
+    pub bytes_per_s: f64,
     /// FLOPs a second of bf16 tensor cores, f32 added up.
-    bf16: f64,
+    pub bf16: f64,
     /// FLOPs a second of f32 outside them.
-    f32: f64,
+    pub f32: f64,
 }
+
+/// The SXM card, which predictions are of.
+pub const H100: Sheet = Sheet { name: "H100 80GB HBM3", bytes_per_s: 3.35e12, bf16: 989.4e12, f32: 66.9e12 };
 
 const SHEETS: [Sheet; 8] = [
     Sheet { name: "H200 NVL", bytes_per_s: 4.8e12, bf16: 835.5e12, f32: 60.0e12 },
     Sheet { name: "H200", bytes_per_s: 4.8e12, bf16: 989.4e12, f32: 66.9e12 },
     Sheet { name: "H100 PCIe", bytes_per_s: 2.04e12, bf16: 756.5e12, f32: 51.2e12 },
     Sheet { name: "H100 NVL", bytes_per_s: 3.94e12, bf16: 835.5e12, f32: 60.0e12 },
-    Sheet { name: "H100 80GB HBM3", bytes_per_s: 3.35e12, bf16: 989.4e12, f32: 66.9e12 },
+    H100,
     Sheet { name: "A100-SXM4-80GB", bytes_per_s: 2.039e12, bf16: 312e12, f32: 19.5e12 },
     Sheet { name: "A100 80GB PCIe", bytes_per_s: 1.935e12, bf16: 312e12, f32: 19.5e12 },
     Sheet { name: "A100-", bytes_per_s: 1.555e12, bf16: 312e12, f32: 19.5e12 },

@@ -4,6 +4,7 @@
 //! longer where the blocks do not fill the card evenly. Left out: latency (a launch that keeps few bytes in flight is
 //! slower), instructions of other kinds, the second-level cache's own rate. So it is a bound from below, and says which.
 
+use super::data_sheet;
 use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
 
 /// A card's rates.
@@ -31,15 +32,15 @@ pub struct Card {
     pub shared_bytes: u64,
 }
 
-/// H100 SXM. NVIDIA H100 data sheet: 3.35 TB/s, 989.4 TFLOP/s bf16 dense, 66.9 TFLOP/s f32, 132 multiprocessors; from the
-/// second and the 4096 bf16 FLOPs a multiprocessor does a cycle follow 1.83 GHz. CUDA C++ Programming Guide, compute
+/// H100 SXM: the rates of its data sheet, 132 multiprocessors; from that of bf16 and the 4096 FLOPs a multiprocessor does a
+/// cycle follow 1.83 GHz. CUDA C++ Programming Guide, compute
 /// capability 9.0: 2048 threads, 32 blocks, 65536 registers, 228 KiB. `mma.sync`: 62.9 % of the peak, arXiv:2402.13499.
 pub const H100: Card = Card {
     sms: 132,
-    bytes_per_s: 3.35e12,
-    tensor_flops_per_s: 989.4e12,
+    bytes_per_s: data_sheet::H100.bytes_per_s,
+    tensor_flops_per_s: data_sheet::H100.bf16,
     mma_share: 0.629,
-    flops_per_s: 66.9e12,
+    flops_per_s: data_sheet::H100.f32,
     hertz: 1.83e9,
     threads: 2048,
     blocks: 32,
