@@ -71,3 +71,31 @@ fn a_task_touches_its_folder_and_its_name() {
     let outside: Vec<_> = files.iter().filter(|file| !file.starts_with("src/tasks/recommend/")).collect();
     assert_eq!(outside.len(), 3, "{outside:?}");
 }
+
+/// The links of a page to files of the repository: what stands between `](` and `)`, addresses and anchors apart.
+fn links(page: &str) -> Vec<String> {
+    let ends = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = ends.filter(|link| !link.contains("://") && !link.starts_with('#'));
+    files.map(|link| link.split('#').next().unwrap_or(link).to_string()).collect()
+}
+
+#[test]
+fn every_link_of_a_page_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let mut seen = 0;
+    for page in pages.chain(["README.md", "CONTRIBUTING.md"].map(|name| root.join(name))) {
+        for link in links(&std::fs::read_to_string(&page).unwrap()) {
+            assert!(page.parent().unwrap().join(&link).exists(), "{}: {link} is not there", page.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen} links");
+}
+
+#[test]
+fn a_link_is_found_behind_a_picture_and_beside_an_address() {
+    let page = "![p](docs/a.png) and [x](https://y.z) and [b](b.md#part), [c](#here)";
+    assert_eq!(links(page), ["docs/a.png", "b.md"]);
+}
