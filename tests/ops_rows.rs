@@ -227,6 +227,44 @@ fn copy_and_fill_on_kernels() {
     }
 }
 
+/// What ops of elements make of the tensors that start `at` elements into their buffers.
+fn elements_from(dev: &Device, dtype: DType, at: usize) -> Vec<Vec<f32>> {
+    let (n, dims) = (2 * 3 * 32, [3, 32]);
+    let tensor = |stream: u64| {
+        let x = [vec![7.0; at], normal(n, stream)].concat();
+        if dtype == DType::Bf16 { dev.upload(&round(&x)).unwrap() } else { dev.upload(&x).unwrap() }
+    };
+    let part = || at..at + n;
+    let (x, up, positions) = (tensor(1), tensor(2), dev.upload(&[5, 9]).unwrap());
+    let table = dev.upload(&table(16, &frequencies(dims[1], 1e4))).unwrap();
+    let [mut h, mut dgate, mut dup, mut turned, mut scaled, mut copied, mut filled] = [3, 4, 5, 6, 7, 8, 9].map(tensor);
+    let (x, up) = (|| x.view().at(part()), || up.view().at(part()));
+    swiglu_fwd(dev, x(), up(), h.at_mut(part())).unwrap();
+    swiglu_bwd(dev, x(), up(), x(), dgate.at_mut(part()), dup.at_mut(part())).unwrap();
+    rope_fwd(dev, turned.at_mut(part()), positions.view(), table.view(), dims[0], dims[1]).unwrap();
+    scale(dev, x(), scaled.at_mut(part()), 0.7).unwrap();
+    copy(dev, x(), copied.at_mut(part())).unwrap();
+    fill(dev, filled.at_mut(part()), 0.3).unwrap();
+    let read = |buffer: &Buffer| {
+        if dtype == DType::Bf16 { floats(&dev.to_vec(buffer.view())) } else { dev.to_vec(buffer.view()) }
+    };
+    let made = [h, dgate, dup, turned, scaled, copied, filled].map(|buffer| read(&buffer));
+    made.iter().for_each(|all| assert_eq!(all[..at], vec![7.0; at], "what stands before is not touched"));
+    made.into_iter().map(|all| all[at..].to_vec()).collect()
+}
+
+#[test]
+fn bits_of_kernels_do_not_depend_on_where_a_tensor_starts() {
+    for (name, dev) in kernel_devices() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let aligned = elements_from(&dev, dtype, 0);
+            for at in [1, 2, 4, 8] {
+                assert_eq!(elements_from(&dev, dtype, at), aligned, "{name}, {dtype:?}, {at} elements in");
+            }
+        }
+    }
+}
+
 #[test]
 fn rmsnorm_of_zeros_is_zero() {
     let (y, rstd) = rmsnorm(&cpu(1), &[0.0; 40], &[1.0; 20]);

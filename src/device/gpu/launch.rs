@@ -2,7 +2,7 @@
 
 use super::tensor_map::{RawMap, TensorMap};
 use crate::device::buffer::Life;
-use crate::device::{View, ViewMut};
+use crate::device::{DType, View, ViewMut};
 use std::ffi::c_void;
 use std::fmt::Display;
 
@@ -23,6 +23,33 @@ pub struct Launch<'a> {
     pub shared_bytes: u32,
     /// The op's shape, in its letters: `format_args!("N={n} C={c}")`.
     pub shape: &'a dyn Display,
+}
+
+/// Threads of a block of an elementwise kernel.
+const ELEMENTS: usize = 256;
+/// Bytes that a thread loads or stores at once, at most.
+const VECTOR: usize = 16;
+
+impl<'a> Launch<'a> {
+    /// A launch of a kernel of `n` elements of which each thread has `width`.
+    pub fn elements(
+        kernel: &'static str,
+        op: &'static str,
+        n: usize,
+        width: usize,
+        shape: &'a dyn Display,
+    ) -> Launch<'a> {
+        let grid = [n.div_ceil(ELEMENTS * width) as u32, 1, 1];
+        Launch { kernel, op, grid, block: [ELEMENTS as u32, 1, 1], shared_bytes: 0, shape }
+    }
+}
+
+/// Elements that a thread has: 16 bytes of the widest type, if runs of `run` elements are whole vectors and all tensors
+/// start on one; else 1.
+pub fn vector_width(run: usize, widest: DType, addresses: &[*const u8]) -> usize {
+    let width = VECTOR / widest.size();
+    let starts = addresses.iter().all(|address| (*address as usize).is_multiple_of(VECTOR));
+    if run.is_multiple_of(width) && starts { width } else { 1 }
 }
 
 /// One kernel parameter.

@@ -16,6 +16,7 @@ pub mod launch;
 mod tape;
 pub mod tensor_map;
 
+pub(crate) use launch::vector_width;
 pub use launch::{Arg, Launch};
 
 use crate::device::record::{Cost, Kind, Recorder, Recording};

@@ -1,27 +1,20 @@
 //! Launches of the bias kernels.
 
 use super::BLOCK;
-use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::norm::gpu::{PART_COLUMNS, add_parts};
 
-const THREADS: u32 = 256;
-
 /// See [`crate::ops::bias::bias_fwd`].
-pub fn bias_fwd(gpu: &Gpu, b: View, y: ViewMut) -> Result<()> {
+pub fn bias_fwd(gpu: &Gpu, b: View, mut y: ViewMut) -> Result<()> {
     let (len, f) = (y.len(), b.len());
-    let is_bf16 = by_dtype("bias_fwd", &[b.dtype(), y.dtype()])? == DType::Bf16;
+    let dtype = by_dtype("bias_fwd", &[b.dtype(), y.dtype()])?;
+    let width = vector_width(f, dtype, &[b.address(), y.address()]);
+    let kernel = if dtype == DType::Bf16 { "bias_fwd_bf16" } else { "bias_fwd_f32" };
     gpu.launch(
-        &Launch {
-            kernel: if is_bf16 { "bias_fwd_bf16" } else { "bias_fwd_f32" },
-            op: "bias_fwd",
-            grid: [len.div_ceil(THREADS as usize) as u32, 1, 1],
-            block: [THREADS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={} F={f}", len / f.max(1)),
-        },
-        &mut [Arg::In(b), Arg::Out(y), Arg::I64(len as i64), Arg::I32(f as i32)],
+        &Launch::elements(kernel, "bias_fwd", len, width, &format_args!("N={} F={f}", len / f.max(1))),
+        &mut [Arg::In(b), Arg::Out(y), Arg::I64(len as i64), Arg::I32(f as i32), Arg::I32((width > 1) as i32)],
     )
 }
 

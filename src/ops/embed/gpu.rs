@@ -1,19 +1,15 @@
 //! Launches of the embedding kernels, and of fill, copy, scale and add.
 
-use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 
 const THREADS: u32 = 128;
-/// Threads of a block where each has one element.
-const ELEMENTS: u32 = 256;
 
 /// See [`crate::ops::embed::embed_fwd`].
 pub fn embed_fwd(gpu: &Gpu, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
     let (n, vocab, dtype) = (ids.len(), table.len() / dim, by_dtype("embed_fwd", &[table.dtype(), x.dtype()])?);
-    // Rows of whole 16-byte vectors, in buffers that start on one.
-    let vectors =
-        (dim * dtype.size()).is_multiple_of(16) && (table.address() as usize | x.address() as usize).is_multiple_of(16);
+    let vectors = vector_width(dim, dtype, &[table.address(), x.address()]) > 1;
     gpu.launch(
         &Launch {
             kernel: if dtype == DType::Bf16 { "embed_fwd_bf16" } else { "embed_fwd_f32" },
@@ -86,55 +82,58 @@ pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, mut order: Vie
 }
 
 /// See [`crate::ops::embed::fill`].
-pub fn fill(gpu: &Gpu, x: ViewMut, value: f32) -> Result<()> {
-    let n = x.len();
-    let kernel = if by_dtype("fill", &[x.dtype()])? == DType::Bf16 { "fill_bf16" } else { "fill_f32" };
-    each_element(gpu, kernel, "fill", n, &mut [Arg::Out(x), Arg::I64(n as i64), Arg::F32(value)])
+pub fn fill(gpu: &Gpu, mut x: ViewMut, value: f32) -> Result<()> {
+    let (n, dtype) = (x.len(), by_dtype("fill", &[x.dtype()])?);
+    let width = vector_width(n, dtype, &[x.address()]);
+    let kernel = if dtype == DType::Bf16 { "fill_bf16" } else { "fill_f32" };
+    gpu.launch(
+        &Launch::elements(kernel, "fill", n, width, &format_args!("N={n}")),
+        &mut [Arg::Out(x), Arg::I64(n as i64), Arg::F32(value), Arg::I32((width > 1) as i32)],
+    )
 }
 
 /// See [`crate::ops::embed::copy`].
-pub fn copy(gpu: &Gpu, x: View, y: ViewMut) -> Result<()> {
+pub fn copy(gpu: &Gpu, x: View, mut y: ViewMut) -> Result<()> {
     let n = x.len();
-    let kernel = match (x.dtype(), y.dtype()) {
-        (DType::F32, DType::Bf16) => "copy_f32_bf16",
-        (DType::Bf16, DType::F32) => "copy_bf16_f32",
+    let (kernel, widest) = match (x.dtype(), y.dtype()) {
+        (DType::F32, DType::Bf16) => ("copy_f32_bf16", DType::F32),
+        (DType::Bf16, DType::F32) => ("copy_bf16_f32", DType::F32),
         (from, to) => match by_dtype("copy", &[from, to])? {
-            DType::Bf16 => "copy_bf16",
-            _ => "copy_f32",
+            DType::Bf16 => ("copy_bf16", DType::Bf16),
+            _ => ("copy_f32", DType::F32),
         },
     };
-    each_element(gpu, kernel, "copy", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)])
+    let width = vector_width(n, widest, &[x.address(), y.address()]);
+    gpu.launch(
+        &Launch::elements(kernel, "copy", n, width, &format_args!("N={n}")),
+        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::I32((width > 1) as i32)],
+    )
 }
 
 /// See [`crate::ops::embed::scale`].
-pub fn scale(gpu: &Gpu, x: View, y: ViewMut, factor: f32) -> Result<()> {
+pub fn scale(gpu: &Gpu, x: View, mut y: ViewMut, factor: f32) -> Result<()> {
     let n = x.len();
-    let kernel = match (x.dtype(), y.dtype()) {
-        (DType::F32, DType::Bf16) => "scale_f32_bf16",
+    let (kernel, widest) = match (x.dtype(), y.dtype()) {
+        (DType::F32, DType::Bf16) => ("scale_f32_bf16", DType::F32),
         (from, to) => match by_dtype("scale", &[from, to])? {
-            DType::Bf16 => "scale_bf16",
-            _ => "scale_f32",
+            DType::Bf16 => ("scale_bf16", DType::Bf16),
+            _ => ("scale_f32", DType::F32),
         },
     };
-    each_element(gpu, kernel, "scale", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::F32(factor)])
+    let width = vector_width(n, widest, &[x.address(), y.address()]);
+    gpu.launch(
+        &Launch::elements(kernel, "scale", n, width, &format_args!("N={n}")),
+        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::F32(factor), Arg::I32((width > 1) as i32)],
+    )
 }
 
 /// See [`crate::ops::embed::add`].
-pub fn add(gpu: &Gpu, x: View, y: ViewMut) -> Result<()> {
+pub fn add(gpu: &Gpu, x: View, mut y: ViewMut) -> Result<()> {
     let n = x.len();
     holds("add", DType::F32, &[("x", x.dtype()), ("y", y.dtype())])?;
-    each_element(gpu, "add_f32", "add", n, &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64)])
-}
-
-/// A thread an element.
-fn each_element(gpu: &Gpu, kernel: &'static str, op: &'static str, n: usize, args: &mut [Arg]) -> Result<()> {
-    let launch = Launch {
-        kernel,
-        op,
-        grid: [n.div_ceil(ELEMENTS as usize) as u32, 1, 1],
-        block: [ELEMENTS, 1, 1],
-        shared_bytes: 0,
-        shape: &format_args!("N={n}"),
-    };
-    gpu.launch(&launch, args)
+    let width = vector_width(n, DType::F32, &[x.address(), y.address()]);
+    gpu.launch(
+        &Launch::elements("add_f32", "add", n, width, &format_args!("N={n}")),
+        &mut [Arg::In(x), Arg::Out(y), Arg::I64(n as i64), Arg::I32((width > 1) as i32)],
+    )
 }

@@ -1,15 +1,13 @@
 //! Launches of the rotary embedding kernel.
 
-use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
-
-const THREADS: u32 = 256;
 
 /// Rotates by `sign` times the angle; see [`crate::ops::rope`].
 pub fn rope(
     gpu: &Gpu,
-    x: ViewMut,
+    mut x: ViewMut,
     positions: View,
     table: View,
     n_heads: usize,
@@ -17,15 +15,12 @@ pub fn rope(
     sign: f32,
 ) -> Result<()> {
     let (n, pairs) = (positions.len(), x.len() / 2);
+    let dtype = by_dtype("rope", &[x.dtype()])?;
+    let width = vector_width(head_dim / 2, dtype, &[x.address(), table.address()]);
+    let kernel = if dtype == DType::Bf16 { "rope_bf16" } else { "rope_f32" };
+    let op = if sign < 0.0 { "rope_bwd" } else { "rope_fwd" };
     gpu.launch(
-        &Launch {
-            kernel: if by_dtype("rope", &[x.dtype()])? == DType::Bf16 { "rope_bf16" } else { "rope_f32" },
-            op: if sign < 0.0 { "rope_bwd" } else { "rope_fwd" },
-            grid: [pairs.div_ceil(THREADS as usize) as u32, 1, 1],
-            block: [THREADS, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n} H={n_heads} D={head_dim}"),
-        },
+        &Launch::elements(kernel, op, pairs, width, &format_args!("N={n} H={n_heads} D={head_dim}")),
         &mut [
             Arg::Out(x),
             Arg::In(positions),
@@ -35,6 +30,7 @@ pub fn rope(
             Arg::I32(n_heads as i32),
             Arg::I32(head_dim as i32),
             Arg::F32(sign),
+            Arg::I32((width > 1) as i32),
         ],
     )
 }
