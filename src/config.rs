@@ -349,6 +349,8 @@ pub struct EngineConfig {
 /// Evaluation on held-out products.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvalConfig {
+    /// Steps between evaluations during training; 0 is off.
+    pub every: usize,
     /// Rollouts a product and buyer.
     pub rollouts: usize,
     /// Candidates of the best-of-n baseline.

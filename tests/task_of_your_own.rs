@@ -10,7 +10,7 @@ use haggle::run::metrics::Metrics;
 use haggle::run::run_dir::Log;
 use haggle::setup::Setup;
 use haggle::tasks::credit::{Credited, Kinds, scaled, trained};
-use haggle::tasks::{Draw, Entrant, Logprobs, Prompt, Task};
+use haggle::tasks::{Draw, Engines, Entrant, Logprobs, Prompt, Task};
 use haggle::text::Transcript;
 use haggle::train::rl::{Event, Trainer};
 use serde_json::json;
@@ -97,6 +97,9 @@ impl Task for Brevity {
         Ok(None)
     }
     fn evaluate(&mut self, _: &Setup, _: &[Entrant], _: &mut Progress) -> haggle::Result<Report> {
+        Ok(Report::default())
+    }
+    fn look(&mut self, _: &Setup, _: Entrant, _: Engines, _: &mut Progress) -> haggle::Result<Report> {
         Ok(Report::default())
     }
 }

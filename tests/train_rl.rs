@@ -150,3 +150,75 @@ fn a_checkpoint_of_another_config_is_refused_by_key() {
     }
     assert!(!message.contains("threads"), "{message}");
 }
+
+/// A row without what an evaluation during training adds.
+fn without_held_out(row: &str) -> serde_json::Value {
+    let mut row: serde_json::Value = serde_json::from_str(row).unwrap();
+    row.as_object_mut().unwrap().retain(|key, _| !key.starts_with("held_out/"));
+    row
+}
+
+#[test]
+fn evaluation_during_training_changes_no_bit_of_it_and_ends_on_the_final_tables_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let (without, with) = (dir.path().join("without"), dir.path().join("with"));
+    train(&config(&[]), &without, false);
+    let report = train(&config(&["eval.every=2"]), &with, false).report.unwrap();
+    for ((name, a), (_, b)) in
+        bits(&without).into_iter().zip(bits(&with)).filter(|((name, _), _)| name != "metrics.jsonl")
+    {
+        assert!(a == b, "{name} differs with eval.every");
+    }
+    let rows = metrics(&with);
+    for (a, b) in metrics(&without).iter().zip(&rows) {
+        assert_eq!(without_held_out(a), without_held_out(b));
+    }
+    let rewards =
+        rows.iter().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap()["held_out/reward"].clone());
+    let rewards: Vec<_> = rewards.collect();
+    let last = report.table.rows().into_iter().find(|row| row.buyer == "trained").unwrap().reward;
+    assert!(rewards[0].is_null() && rewards[1].is_f64() && rewards[2].as_f64() == Some(last), "{rewards:?}, {last}");
+}
+
+#[test]
+fn a_run_resumed_in_the_middle_has_the_rows_and_the_best_checkpoint_of_one_that_was_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    // Steps that throw the policy far, so that the best one is not the last; only it and the latest are kept.
+    let config = config(&[
+        "eval.every=1",
+        "run.checkpoint_every=99",
+        "run.keep=1",
+        "optim.lr=0.02",
+        "optim.warmup_steps=0",
+        "grpo.steps=4",
+    ]);
+    train(&config, &whole, false);
+    let stop = AtomicBool::new(false);
+    let finished = train::train(&config, &cut, false, &stop, &mut |event| {
+        if let Event::Step(row) = event {
+            stop.store(row["step"] == 2, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(finished.unwrap().step, 2);
+    train(&config, &cut, true);
+    assert_same_bits(&whole, &cut);
+    let rows: Vec<serde_json::Value> = metrics(&whole).iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let best = rows
+        .iter()
+        .rev()
+        .max_by(|a, b| a["held_out/reward"].as_f64().unwrap().total_cmp(&b["held_out/reward"].as_f64().unwrap()));
+    let step = best.unwrap()["step"].as_u64().unwrap();
+    assert!(step < 4, "the best is the last: this test says nothing of what is kept");
+    assert_eq!(rows[3]["held_out/best_step"], step);
+    for run in [&whole, &cut] {
+        let best = run.join("checkpoints/best");
+        assert_eq!(fs::read_link(&best).unwrap(), Path::new(&format!("step-{step:06}")));
+        assert_eq!(fs::read_dir(run.join("checkpoints")).unwrap().count(), 3, "best, what it names, the latest");
+        assert!(best.join("model.safetensors").is_file());
+        let page = fs::read_to_string(haggle::report::write(run).unwrap()).unwrap();
+        assert!(page.contains("Held-out products, while training"));
+    }
+    let model = |run: &Path| fs::read(run.join("checkpoints/best/model.safetensors")).unwrap();
+    assert!(model(&whole) == model(&cut));
+}

@@ -15,7 +15,7 @@ use crate::noise::Noise;
 use crate::setup::{Frozen, Setup, known, memory};
 use crate::tasks;
 use crate::text::{Chat, Transcript};
-use crate::train::rl;
+use crate::train::{held_out, rl};
 use serde_json::json;
 use std::time::Duration;
 
@@ -36,13 +36,16 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
     out::known(setup.notes.iter().chain(&warning));
     let work = Work::of(&setup)?;
     let gflops = doctor::gemm_gflops(&setup.dev, Duration::from_millis(500))?;
-    let least_s = (work.step_flops * config.grpo.steps as f64 + work.eval_flops) / gflops / 1e9;
+    let looks = held_out::count(config);
+    let all_flops = work.step_flops * config.grpo.steps as f64 + work.look_flops * looks as f64 + work.eval_flops;
+    let least_s = all_flops / gflops / 1e9;
     if as_json {
         let report = json!({
             "config": config, "plan_bytes": bytes_of_groups(&plan), "total_bytes": plan.total_bytes(),
             "parameters": work.parameters, "train_products": setup.train.len(), "held_out_products": setup.held_out.len(),
             "tokens_a_step": work.step_tok.round(), "trained_tokens_a_step": work.trained_tok.round(),
             "flops_a_step": work.step_flops.round(), "eval_flops": work.eval_flops.round(), "gemm_gflops": gflops,
+            "evaluations_in_training": looks, "flops_an_evaluation_in_training": work.look_flops.round(),
             "time_at_least_s": least_s, "seller": seller(&setup),
         });
         out::line(&report.to_string());
@@ -81,6 +84,7 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
                 work.eval_flops / 1e9
             ),
         ),
+        ("evaluation", evaluations(config, &work, gflops)),
         ("seller", seller(&setup)),
         ("ranks", ranks(config, &plan)),
         ("run", config.run.out.clone()),
@@ -88,6 +92,21 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
     out::print(&out::pairs(&rows));
     out::line("\nNothing was started.");
     Ok(Exit::Done)
+}
+
+/// What evaluation during training costs, and what of the run's time that is.
+fn evaluations(config: &Config, work: &Work, gflops: f64) -> String {
+    let n = held_out::count(config);
+    if n == 0 {
+        return "after the last step alone (eval.every is 0)".into();
+    }
+    let (flops, steps) = (work.look_flops * n as f64, work.step_flops * config.grpo.steps as f64);
+    format!(
+        "also {n} times while training (eval.every), {:.1} GFLOP each, about {} in all: {:.0} % of the steps' work",
+        work.look_flops / 1e9,
+        span(flops / gflops / 1e9),
+        100.0 * flops / steps
+    )
 }
 
 /// What each of several ranks would hold of the moments, and send.
@@ -151,6 +170,8 @@ struct Work {
     /// Tokens packed for the update: the buyer's transcripts, the prompt of a group once where it is shared.
     trained_tok: f64,
     step_flops: f64,
+    /// One evaluation during training: the policy alone.
+    look_flops: f64,
     eval_flops: f64,
 }
 
@@ -179,6 +200,7 @@ impl Work {
             trained_tok: episodes * b.run(packed),
             // Backward is two forwards' worth of products; under an adapter one, for frozen matrices have no gradient.
             step_flops: episodes * (playing(group) + (2.0 + whole) * b.packed_flops(b_model, packed)),
+            look_flops: setup.held_out.len() as f64 * trained * playing(trained),
             eval_flops: setup.held_out.len() as f64 * a_product,
         })
     }

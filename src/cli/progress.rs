@@ -5,6 +5,7 @@ use super::out;
 use crate::error::shown;
 use crate::run::metrics::Metrics;
 use crate::setup::memory;
+use crate::train::held_out;
 use crate::train::rl::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -68,6 +69,9 @@ impl Live {
             Event::Supervised { done, of } => self.inner("demonstrations", *done as usize, *of as usize, false),
             Event::Rollout { step, done, of } => self.inner(&format!("step {step}: episodes"), *done, *of, false),
             Event::Learning { step, of } => self.inner(&format!("step {step}: learning from them"), *of, *of, false),
+            Event::HeldOut { step, seller, done, of } => {
+                self.inner(&format!("step {step}: held-out products against {seller}"), *done, *of, false);
+            }
             Event::Step(row) => self.row(row),
             Event::Saved(path) => {
                 if let Some(bars) = &self.bars {
@@ -128,6 +132,7 @@ impl Live {
             }
             None => self.plain_row(),
         }
+        held_out(row).iter().for_each(|line| self.say(line));
         let lines = [self.barren.hear_void(row), self.barren.hear(row)];
         lines.into_iter().flatten().for_each(|line| self.say(&line));
         if let Some(what) = row.get("not_finite").and_then(Value::as_str) {
@@ -192,6 +197,18 @@ impl Bars {
         let inner = add("       {bar:30} {pos}/{len}  {msg}");
         Bars { _all: all, table, steps, inner }
     }
+}
+
+/// What the evaluation after a step found, where there was one.
+fn held_out(row: &Metrics) -> Option<String> {
+    let of = |key: &str| row.get(key).and_then(Value::as_f64);
+    let (reward, step) = (of(held_out::REWARD)?, of("step")?);
+    let spread = of("held_out/reward_ci95").map_or(String::new(), |half| format!(" ±{half:.3}"));
+    let best = match of(held_out::BEST_STEP) {
+        Some(best) if best < step => format!("the best is step {best}"),
+        _ => "the best so far".into(),
+    };
+    Some(format!("step {step}: held-out reward {reward:+.3}{spread}, {best}"))
 }
 
 fn head() -> Vec<String> {

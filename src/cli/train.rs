@@ -535,12 +535,22 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
     } else {
         out::print(&format!("\n{}\n", tables::all(&rows, &report.differences)));
         out::line(&format!("checkpoint  haggle chat --model {}", shell::word(&finished.run)));
+        best(&finished.run)?.iter().for_each(|line| out::line(line));
         out::line(&format!("report      {}", shell::word(&page)));
         if let Some(line) = shared(&crate::report::RunFiles::read(&finished.run)?.metrics) {
             out::line(&line);
         }
     }
     Ok(Exit::Done)
+}
+
+/// The best checkpoint on the held-out products, where training looked at them, and how it is opened.
+fn best(run: &Path) -> Result<Option<String>> {
+    let state = checkpoint::latest(run)?.map(|at| checkpoint::state(&at)).transpose()?;
+    Ok(state.and_then(|state| state.best).map(|best| {
+        let at = shell::word(&run.join("checkpoints").join(checkpoint::BEST));
+        format!("best        haggle chat --model {at}  (step {}, held-out reward {:+.3})", best.step, best.reward())
+    }))
 }
 
 /// How many rows of training the shared prompts spared; none where none were.

@@ -416,6 +416,12 @@ impl EngineConfig {
 impl EvalConfig {
     fn fields(&mut self) -> Vec<Field<'_>> {
         vec![
+            field(
+                "every",
+                "steps",
+                "Steps between evaluations during training, which keep the best checkpoint; 0 is off.",
+                Count(&mut self.every, 0),
+            ),
             field("rollouts", "rollouts", "Rollouts a product and buyer.", Count(&mut self.rollouts, 1)),
             field("best_of", "rollouts", "Candidates of the best-of-n baseline.", Count(&mut self.best_of, 1)),
             field("products", "products", "Held-out products used; 0 is all.", Count(&mut self.products, 0)),
@@ -519,6 +525,7 @@ impl Default for Config {
             },
             engine: EngineConfig { pages: 0, max_rows: 2048, graphs: false },
             eval: EvalConfig {
+                every: 0,
                 rollouts: 4,
                 best_of: 8,
                 products: 0,

@@ -10,8 +10,9 @@ use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result};
 use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference, rows};
 use crate::negotiate::{Episode, Scenario, export};
+use crate::run::metrics::Metrics;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// The buyer that a table is about: the last that is no baseline.
@@ -231,6 +232,48 @@ pub struct Kept {
 }
 
 impl Report {
+    /// Adds what was found of another model to a table of sets.
+    pub fn add_sets(&mut self, other: Report) {
+        let rows = other.sets.and_then(|sets| sets.as_array().cloned()).unwrap_or_default();
+        match &mut self.sets {
+            Some(Value::Array(all)) => all.extend(rows),
+            _ => self.sets = Some(rows.into()),
+        }
+        self.replies.extend(other.replies);
+    }
+
+    /// The figures of a table of one model, as keys of a row of metrics: means over the sellers that it met, and their rewards
+    /// where they are several; of sets its worth as `reward`, and the rest. What is not known is `null`.
+    pub fn figures(&self) -> Metrics {
+        if let Some(row) = self.sets.as_ref().and_then(|sets| sets[0]["row"].as_object()) {
+            return row
+                .iter()
+                .map(|(k, v)| (if k == "worth" { "reward".into() } else { k.clone() }, v.clone()))
+                .collect();
+        }
+        let rows: Vec<Row> = self.table.rows().into_iter().filter(|row| row.scenario == "all" && row.n > 0).collect();
+        let mean = |of: fn(&Row) -> Option<f64>| {
+            let known: Vec<f64> = rows.iter().filter_map(of).collect();
+            json!((!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64))
+        };
+        let mut found = Metrics::new();
+        for (key, value) in [
+            ("reward", mean(|row| Some(row.reward))),
+            ("deal_rate", mean(|row| Some(row.deal_rate))),
+            ("bargained_ratio", mean(|row| row.bargained_ratio)),
+            ("first_offer_ratio", mean(|row| row.first_offer_ratio)),
+            ("overshoot_rate", mean(|row| Some(row.overshoot_rate))),
+            ("format_error_rate", mean(|row| Some(row.format_error_rate))),
+        ] {
+            found.insert(key.into(), value);
+        }
+        match &rows[..] {
+            [only] => drop(found.insert("reward_ci95".into(), json!(only.reward_ci95))),
+            several => found.extend(several.iter().map(|row| (format!("reward/{}", row.seller), json!(row.reward)))),
+        }
+        found
+    }
+
     /// The lines of `games.jsonl`.
     ///
     /// # Errors

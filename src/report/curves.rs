@@ -21,11 +21,16 @@ const fn panel(title: &'static str, note: &'static str, lines: &'static [(&'stat
 }
 
 /// All panels of the page, in order.
-pub const PANELS: [Panel; 22] = [
+pub const PANELS: [Panel; 23] = [
     panel(
         "Reward",
         "Mean over the step's episodes; the second line leaves out the -1 of rule breaks.",
         &[("reward/mean", "with penalties"), ("reward/no_penalty", "without"), ("reward/deal", "given a deal")],
+    ),
+    panel(
+        "Held-out products, while training",
+        "Mean reward of the policy on products it is not trained on, every eval.every steps; the best one's checkpoint is kept.",
+        &[("held_out/reward", "reward")],
     ),
     panel(
         "Deal rate",

@@ -5,6 +5,7 @@
 //! step-000010/haggle/state.json             the step, the logs' lengths, a checksum of every file
 //! step-000010/haggle/optimizer.safetensors  AdamW's moments
 //! step-000010/haggle/config.toml            the resolved config
+//! best -> step-000010                       the best on the held-out products, where training looks at them (eval.every)
 //! ```
 //!
 //! The one idea: a checkpoint appears by one rename, after every byte of it is on disk, and only then does `latest` name it.
@@ -19,7 +20,33 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+
+/// What the best checkpoint is called, beside those that are named by their steps.
+pub const BEST: &str = "best";
+
+/// The best of a run's evaluations during training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Best {
+    /// The step it was made at.
+    pub step: u64,
+    /// The bits of its held-out reward, an f64: a resume compares the very same number.
+    pub reward_bits: u64,
+}
+
+impl Best {
+    /// The better of the best so far and a reward at a step: of equals the earlier one.
+    pub fn of(before: Option<Best>, step: u64, reward: f64) -> Best {
+        let found = Best { step, reward_bits: reward.to_bits() };
+        before.filter(|best| best.reward() >= reward).unwrap_or(found)
+    }
+
+    /// Its mean reward on the held-out products.
+    pub fn reward(self) -> f64 {
+        f64::from_bits(self.reward_bits)
+    }
+}
 
 /// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +69,9 @@ pub struct State {
     pub base_crc: u32,
     /// CRC-32C of the frozen seller's weights.
     pub seller_crc: u32,
+    /// The best evaluation so far; none where training does not evaluate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
     /// CRC-32C of every file of the checkpoint but this one.
     #[serde(default)]
     pub files: BTreeMap<String, u32>,
@@ -60,6 +90,7 @@ impl State {
             episodes_bytes: 0,
             base_crc: crcs[0],
             seller_crc: crcs[1],
+            best: None,
             files: BTreeMap::new(),
         }
     }
@@ -75,7 +106,8 @@ const STATE: &str = "haggle/state.json";
 const MOMENTS: &str = "haggle/optimizer.safetensors";
 const CONFIG: &str = "haggle/config.toml";
 
-/// Saves a checkpoint under `run/checkpoints` and points `run/latest` to it; then removes all but the newest `keep`.
+/// Saves a checkpoint under `run/checkpoints`, points `run/latest` to it and names the best one; then removes all but that and
+/// the newest `keep`.
 /// `write_model` writes the Hugging Face folder into the path it is given.
 ///
 /// # Errors
@@ -90,7 +122,7 @@ pub fn save(
     write_model: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let all = run.join("checkpoints");
-    let name = format!("step-{:06}", state.step);
+    let (name, best) = (name_of(state.step), state.best);
     let unfinished = all.join(format!("{UNFINISHED}{name}"));
     remove_dir(&unfinished)?;
     let written = write_all(&unfinished, dev, moments, state, config_toml, write_model);
@@ -106,8 +138,23 @@ pub fn save(
     fs::rename(&unfinished, &target).map_err(|e| Error::io(&target, format!("cannot rename: {e}")))?;
     sync_dir(&all)?;
     write_atomic(&run.join("latest"), |f| writeln!(f, "{name}"))?;
-    remove_old(&all, keep)?;
+    best.map_or(Ok(()), |best| name_best(&all, best))?;
+    remove_old(&all, keep, best)?;
     Ok(target)
+}
+
+/// The name of the checkpoint of a step.
+pub fn name_of(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// Points `best` to the best checkpoint, by one rename.
+fn name_best(all: &Path, best: Best) -> Result<()> {
+    let (link, beside) = (all.join(BEST), all.join(format!("{UNFINISHED}{BEST}")));
+    let _ = fs::remove_file(&beside); // left by a kill
+    let named = symlink(name_of(best.step), &beside).and_then(|()| fs::rename(&beside, &link));
+    named.map_err(|e| Error::io(&link, format!("cannot name the best checkpoint: {e}")))?;
+    sync_dir(all)
 }
 
 fn write_all(
@@ -297,16 +344,17 @@ fn remove_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes all but the newest `keep` checkpoints, and what killed saves left. Best effort: a checkpoint too many is no
-/// reason to stop a run.
-fn remove_old(all: &Path, keep: usize) -> Result<()> {
+/// Removes all but the best and the newest `keep` checkpoints, and what killed saves left. Best effort: a checkpoint too many
+/// is no reason to stop a run.
+fn remove_old(all: &Path, keep: usize, best: Option<Best>) -> Result<()> {
     let entries = fs::read_dir(all).map_err(|e| Error::io(all, e))?;
     let names: Vec<String> =
         entries.filter_map(|e| e.ok()).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     let step = |name: &String| name.strip_prefix("step-").and_then(|n| n.parse::<u64>().ok());
     let mut steps: Vec<(u64, &String)> = names.iter().filter_map(|n| step(n).map(|s| (s, n))).collect();
     steps.sort();
-    let old = steps.iter().take(steps.len().saturating_sub(keep.max(1))).map(|(_, name)| *name);
+    let old = steps.iter().take(steps.len().saturating_sub(keep.max(1)));
+    let old = old.filter(|(step, _)| best.is_none_or(|best| best.step != *step)).map(|(_, name)| *name);
     for name in names.iter().filter(|n| n.starts_with(UNFINISHED)).chain(old) {
         let _ = fs::remove_dir_all(all.join(name));
     }
@@ -337,6 +385,7 @@ mod tests {
             episodes_bytes: 20,
             base_crc: 1,
             seller_crc: 2,
+            best: None,
             files: BTreeMap::new(),
         }
     }

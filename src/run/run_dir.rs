@@ -6,6 +6,7 @@
 //! RUN/metrics.jsonl      one row a step; what measures the work, not its result, stands under `time/`
 //! RUN/episodes.jsonl     every dialogue
 //! RUN/checkpoints/step-N a Hugging Face folder and `haggle/`; `RUN/latest` names the newest whole one
+//! RUN/checkpoints/best   the one of the highest held-out reward, where training evaluates (`eval.every`)
 //! RUN/lock               held by the live run
 //! ```
 //!

@@ -14,7 +14,7 @@ pub mod summary;
 
 use crate::error::{Error, Result};
 use crate::eval::{Progress, Report};
-use crate::infer::Sampling;
+use crate::infer::{Engine, Sampling};
 use crate::model::Weights;
 use crate::negotiate::Product;
 use crate::noise::Noise;
@@ -81,6 +81,14 @@ pub struct Entrant<'a> {
     pub weights: &'a Weights,
     /// Its tokenizer and template.
     pub chat: &'a Chat,
+}
+
+/// Engines that are there already, as large as an evaluation's own.
+pub struct Engines<'a> {
+    /// The learner's.
+    pub learner: &'a mut Engine,
+    /// The frozen one's; none for a seller behind a server.
+    pub frozen: &'a mut Option<Engine>,
 }
 
 /// Logprobs of each transcript's sampled tokens, under given weights or under those that learn.
@@ -162,6 +170,13 @@ pub trait Task: Sync {
     /// # Errors
     /// What the engines refuse: a prompt that does not fit the context, by the product's name.
     fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report>;
+
+    /// One model's rows of the same table, which are the same in any other table: evaluation during training. The task's draw
+    /// is gone then.
+    ///
+    /// # Errors
+    /// As [`Task::evaluate`].
+    fn look(&mut self, setup: &Setup, model: Entrant, engines: Engines, progress: &mut Progress) -> Result<Report>;
 }
 
 /// Plays a draw out, wave by wave, the learner in its seat; `progress` hears how many episodes of a wave have ended, and of how

@@ -1,6 +1,7 @@
 //! The algorithm: a step of GRPO, the learner, its optimizer. It knows no task.
 
 mod dealt;
+pub mod held_out;
 pub mod learned;
 pub mod learner;
 pub mod learning;

@@ -6,6 +6,7 @@
 //!
 //! Source: Shao et al. 2024, arXiv:2402.03300 (GRPO); Liu et al. 2026, arXiv:2604.09855 (the game).
 
+use super::held_out;
 use super::learner::{self, Learner, Learning, Sample};
 use super::optimizer::{Hyper, Optimizer};
 use super::row::{self, StepFacts};
@@ -23,7 +24,7 @@ use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
 use crate::setup::{Frozen, Setup, base, engine_config, lora, moments};
 use crate::tasks::credit::Credited;
-use crate::tasks::{self, Draw, Task};
+use crate::tasks::{self, Draw, Engines, Entrant, Task};
 use crate::text::Transcript;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,6 +65,17 @@ pub enum Event<'a> {
         /// The step, from 1.
         step: u64,
         /// Episodes of the step.
+        of: usize,
+    },
+    /// Episodes of the evaluation after a step have ended.
+    HeldOut {
+        /// The step, from 1.
+        step: u64,
+        /// Whom the policy meets.
+        seller: &'a str,
+        /// Episodes ended.
+        done: usize,
+        /// Episodes of this pair.
         of: usize,
     },
     /// A step is done; its row of metrics.
@@ -117,20 +129,17 @@ pub fn run(
     events(Event::Ready { run: dir.path(), plan: &plan, step: state.step, steps });
     while state.step < steps {
         let stopping = ranks.any("stop", stop.load(Ordering::Relaxed))?;
+        let mut best = false;
         if !stopping {
-            let row = match trainer.step(setup, state.step + 1, &mut episodes, events) {
-                // A step that is broken off has changed nothing: the weights are those of the step before.
+            best = match trainer.advance(setup, &mut state, &mut metrics, &mut episodes, events) {
                 Err(lost @ Error::Seller { .. }) => {
                     trainer.save(setup, dir.path(), &mut state, &mut metrics, &mut episodes, events)?;
                     return Err(lost);
                 }
-                row => row?,
+                best => best?,
             };
-            metrics.append(&row)?;
-            state.step += 1;
-            events(Event::Step(&row));
         }
-        let due = state.step.is_multiple_of(setup.config.run.checkpoint_every as u64) || state.step == steps;
+        let due = best || state.step.is_multiple_of(setup.config.run.checkpoint_every as u64) || state.step == steps;
         if due || stopping {
             trainer.save(setup, dir.path(), &mut state, &mut metrics, &mut episodes, events)?;
         }
@@ -227,6 +236,42 @@ impl Trainer {
         let seller = seller.map(|s| Engine::planned(plan, &s, engine_config(config, &s))).transpose()?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
         Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, seller })
+    }
+
+    /// A step and what follows it; whether the policy is the best so far. A step that is broken off has changed nothing, and one
+    /// whose evaluation is broken off is done without it.
+    fn advance(
+        &mut self,
+        setup: &Setup,
+        state: &mut State,
+        metrics: &mut Log,
+        episodes: &mut Log,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<bool> {
+        let mut row = self.step(setup, state.step + 1, episodes, events)?;
+        state.step += 1;
+        let looks = held_out::is_due(&setup.config, state.step);
+        let best = if looks { self.look(setup, state, &mut row, events) } else { Ok(false) };
+        metrics.append(&row)?;
+        events(Event::Step(&row));
+        best
+    }
+
+    /// Evaluates the policy after a step, in the engines of training; whether it is the best so far.
+    fn look(
+        &mut self,
+        setup: &Setup,
+        state: &mut State,
+        row: &mut Metrics,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<bool> {
+        let (began, step) = (Instant::now(), state.step);
+        setup.ranks.phase("evaluation");
+        let model = Entrant { name: "trained", weights: &self.learner.weights, chat: &setup.base.chat };
+        let engines = Engines { learner: &mut self.buyer, frozen: &mut self.seller };
+        let hear = &mut |_: &str, seller: &str, done, of| events(Event::HeldOut { step, seller, done, of });
+        let found = self.task.look(setup, model, engines, hear)?.figures();
+        Ok(held_out::note(found, began.elapsed().as_secs_f64(), state, row))
     }
 
     /// One step of GRPO: rollout, credit, learn, log, row.

@@ -12,7 +12,7 @@ use crate::negotiate::{Buyer, Episode, Persona, Product, Rules};
 use crate::noise::Noise;
 use crate::rollout::{self, Job, Player, Voice};
 use crate::setup::Setup;
-use crate::tasks;
+use crate::tasks::{self, Engines};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -100,13 +100,19 @@ const EVAL: u64 = 3;
 ///
 /// # Errors
 /// What the engines refuse: a prompt that does not fit the context, by the product's name.
-fn compete(setup: &Setup, entrants: &[Entrant], opponents: &[Opponent], progress: &mut Progress) -> Result<Report> {
+fn compete(
+    setup: &Setup,
+    entrants: &[Entrant],
+    opponents: &[Opponent],
+    mut lent: Option<Engines>,
+    progress: &mut Progress,
+) -> Result<Report> {
     let mut report = Report::default();
     let rollouts = setup.config.eval.rollouts;
     for opponent in opponents {
         let seller = opponent.key();
         for entrant in entrants {
-            let played = meet(setup, entrant, *opponent, progress)?;
+            let played = meet(setup, entrant, *opponent, lent.as_mut(), progress)?;
             let (buyer, best_of) = match *entrant {
                 Entrant::Script(buyer) => (buyer.key(), 0),
                 Entrant::Model { model, best_of } => (model.name, best_of),
@@ -144,9 +150,19 @@ fn few(games: &[Episode], each: usize) -> impl Iterator<Item = &Episode> {
 /// A scripted side.
 type Script = Box<dyn Fn(&Episode, Noise) -> String>;
 
-/// All games of one entrant against one opponent.
-fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Progress) -> Result<Vec<Episode>> {
+/// All games of one entrant against one opponent, in engines that are lent or in their own.
+fn meet(
+    setup: &Setup,
+    entrant: &Entrant,
+    opponent: Opponent,
+    lent: Option<&mut Engines>,
+    progress: &mut Progress,
+) -> Result<Vec<Episode>> {
     let rollouts = setup.config.eval.rollouts;
+    let (lent_buyer, lent_seller) = match lent {
+        Some(Engines { learner, frozen }) => (Some(&mut **learner), Some(&mut **frozen)),
+        None => (None, None),
+    };
     let (mut buyer_engine, mut seller_engine);
     let (buyer_script, seller_script): (Script, Script);
     let (name, rollouts, buyer) = match *entrant {
@@ -155,9 +171,15 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
             (buyer.key(), rollouts, Player::Script(&*buyer_script))
         }
         Entrant::Model { model: tasks::Entrant { name, weights, chat }, best_of } => {
-            let (own, manner) = setup.eval_engine(chat, &weights.config)?;
-            buyer_engine = own;
-            let (engine, sampling) = (&mut buyer_engine, setup.eval_sampling(chat));
+            let (engine, manner) = match lent_buyer {
+                Some(engine) => (engine, None),
+                None => {
+                    let (own, manner) = setup.eval_engine(chat, &weights.config)?;
+                    buyer_engine = own;
+                    (&mut buyer_engine, manner)
+                }
+            };
+            let sampling = setup.eval_sampling(chat);
             (name, rollouts.max(best_of), Player::Model(Voice { weights, engine, chat, sampling, manner }))
         }
     };
@@ -167,8 +189,14 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
             (Persona::Neutral, Player::Script(&*seller_script))
         }
         Opponent::Model(persona) => {
-            seller_engine = setup.seller_engine()?;
-            (persona, setup.seller_player(&mut seller_engine)?)
+            let engine = match lent_seller {
+                Some(engine) => engine,
+                None => {
+                    seller_engine = setup.seller_engine()?;
+                    &mut seller_engine
+                }
+            };
+            (persona, setup.seller_player(engine)?)
         }
     };
     let contest = Contest {
@@ -181,6 +209,15 @@ fn meet(setup: &Setup, entrant: &Entrant, opponent: Opponent, progress: &mut Pro
     };
     let (key, of) = (opponent.key(), contest.products.len() * rollouts);
     contest.play(rollouts, buyer, seller, &mut |done| progress(name, &key, done, of))
+}
+
+/// One model against `eval.seller`, its rows of the table of [`evaluate`], in engines that are there and guide nobody.
+///
+/// # Errors
+/// As [`compete`].
+pub(super) fn look(setup: &Setup, model: tasks::Entrant, engines: Engines, progress: &mut Progress) -> Result<Report> {
+    let (entrant, opponents) = (Entrant::Model { model, best_of: 0 }, Opponent::named(&setup.config.eval.seller)?);
+    compete(setup, &[entrant], &opponents, Some(engines), progress)
 }
 
 /// Holds models and the scripts of `eval.buyer` against `eval.seller`; the first model has a row of its best of n, and the
@@ -196,7 +233,7 @@ pub(super) fn evaluate(setup: &Setup, models: &[tasks::Entrant], progress: &mut 
     let at = 1.min(entrants.len());
     entrants.splice(at..at, scripts.iter().copied().map(Entrant::Script));
     let opponents = Opponent::named(&setup.config.eval.seller)?;
-    let mut report = compete(setup, &entrants, &opponents, progress)?;
+    let mut report = compete(setup, &entrants, &opponents, None, progress)?;
     let (first, last) = (models.first().map_or("", |m| m.name), models.last().map_or("", |m| m.name));
     let best = format!("best_of_{best_of}");
     let baselines = || [first, &best].into_iter().chain(scripts.iter().map(|buyer| buyer.key()));

@@ -11,7 +11,7 @@ mod rows;
 pub use opponents::{Mix, Opponent};
 pub use rows::EpisodeLine;
 
-use super::{Draw, Entrant, Logprobs, Prompt, Task, Told};
+use super::{Draw, Engines, Entrant, Logprobs, Prompt, Task, Told};
 use crate::config::choice::KlIn;
 use crate::error::Result;
 use crate::eval::{Progress, Report};
@@ -239,5 +239,9 @@ impl Task for Game {
 
     fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report> {
         contest::evaluate(setup, models, progress)
+    }
+
+    fn look(&mut self, setup: &Setup, model: Entrant, engines: Engines, progress: &mut Progress) -> Result<Report> {
+        contest::look(setup, model, engines, progress)
     }
 }

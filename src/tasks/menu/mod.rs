@@ -12,7 +12,7 @@ mod horizon;
 pub use drafts::draft;
 
 use super::sets::{self, Case, Scored, Sets, render};
-use super::{Draw, Entrant, Logprobs, Prompt, Task, Told};
+use super::{Draw, Engines, Entrant, Logprobs, Prompt, Task, Told};
 use crate::error::Result;
 use crate::eval::{Progress, Report};
 use crate::infer::Sampling;
@@ -330,5 +330,9 @@ impl Task for Menu {
 
     fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report> {
         sets::evaluate(self, |task| &task.sets, setup, models, progress)
+    }
+
+    fn look(&mut self, setup: &Setup, model: Entrant, engines: Engines, progress: &mut Progress) -> Result<Report> {
+        sets::look(self, |task| &task.sets, setup, model, engines, progress)
     }
 }

@@ -3,7 +3,7 @@
 mod shopper;
 
 use super::sets::{self, Case, Sets, render};
-use super::{Draw, Entrant, Logprobs, Prompt, Task};
+use super::{Draw, Engines, Entrant, Logprobs, Prompt, Task};
 use crate::error::Result;
 use crate::eval::{Progress, Report};
 use crate::infer::Sampling;
@@ -82,5 +82,9 @@ impl Task for Recommend {
 
     fn evaluate(&mut self, setup: &Setup, models: &[Entrant], progress: &mut Progress) -> Result<Report> {
         sets::evaluate(self, |task| &task.sets, setup, models, progress)
+    }
+
+    fn look(&mut self, setup: &Setup, model: Entrant, engines: Engines, progress: &mut Progress) -> Result<Report> {
+        sets::look(self, |task| &task.sets, setup, model, engines, progress)
     }
 }

@@ -13,7 +13,7 @@ mod table;
 pub use credit::{MALFORMED, credit, rewards, worst_in_best, worth};
 pub use shapley::shapley;
 pub use table::Summary;
-pub(crate) use table::evaluate;
+pub(crate) use table::{evaluate, look};
 
 use super::{Draw, Logprobs, Prompt};
 use crate::config::choice::LikelihoodOf;

@@ -10,9 +10,9 @@ use crate::noise::Noise;
 use crate::rollout::Voice;
 use crate::run::metrics::Metrics;
 use crate::setup::Setup;
-use crate::tasks::{Draw, Entrant, Task, play};
+use crate::tasks::{Draw, Engines, Entrant, Task, play};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Stream of noise below the run's seed.
 const EVAL: u64 = 7;
@@ -85,21 +85,40 @@ pub(crate) fn evaluate<T: Task>(
     models: &[Entrant],
     progress: &mut Progress,
 ) -> Result<Report> {
-    let (mut table, mut replies): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
+    let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
+    let mut report = Report::default();
     for model in models {
-        let (products, all) = held_out(task, sets, setup, *model, progress)?;
-        let worths = rewards(&setup.config, &all);
-        let line = |((product, reply), worth): ((&String, &Reply), &f64)| {
-            json!({
-                "model": model.name, "product": product, "reply": reply.text, "candidates": reply.listed(), "reward": worth,
-                "malformed": reply.candidates.as_ref().err().map(|why| why.key()),
-            })
-        };
-        replies.extend(products.iter().zip(&all).zip(&worths).map(line));
-        let row = Summary::of(&all, &worths);
-        table.push(json!({ "model": model.name, "task": setup.config.task.name, "row": row }));
+        let (mut learner, mut frozen) = (engine(model.weights)?, setup.seller_engine()?);
+        let engines = Engines { learner: &mut learner, frozen: &mut frozen };
+        report.add_sets(look(task, sets, setup, *model, engines, progress)?);
     }
-    Ok(Report { sets: Some(table.into()), replies, ..Report::default() })
+    Ok(report)
+}
+
+/// One model's part of it, in engines that are there.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn look<T: Task>(
+    task: &mut T,
+    sets: fn(&T) -> &Sets,
+    setup: &Setup,
+    model: Entrant,
+    engines: Engines,
+    progress: &mut Progress,
+) -> Result<Report> {
+    let (products, all) = held_out(task, sets, setup, model, engines, progress)?;
+    let worths = rewards(&setup.config, &all);
+    let line = |((product, reply), worth): ((&String, &Reply), &f64)| {
+        json!({
+            "model": model.name, "product": product, "reply": reply.text, "candidates": reply.listed(), "reward": worth,
+            "malformed": reply.candidates.as_ref().err().map(|why| why.key()),
+        })
+    };
+    let replies = products.iter().zip(&all).zip(&worths).map(line).collect();
+    let row = Summary::of(&all, &worths);
+    let sets = json!([{ "model": model.name, "task": setup.config.task.name, "row": row }]);
+    Ok(Report { sets: Some(sets), replies, ..Report::default() })
 }
 
 /// The products that one model's replies are about, and the replies.
@@ -108,10 +127,9 @@ fn held_out<T: Task>(
     sets: fn(&T) -> &Sets,
     setup: &Setup,
     model: Entrant,
+    engines: Engines,
     progress: &mut Progress,
 ) -> Result<(Vec<String>, Vec<Reply>)> {
-    let engine = |weights: &Weights| Engine::new(&setup.dev, &weights.config, setup.engine_config(&weights.config));
-    let (mut learner, mut frozen) = (engine(model.weights)?, setup.seller_engine()?);
     let Entrant { name, weights, chat } = model;
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);
@@ -120,9 +138,9 @@ fn held_out<T: Task>(
     for (i, products) in setup.held_out.chunks(at_a_time).enumerate() {
         let noise = Noise::new(setup.config.seed, EVAL).child(i as u64);
         task.begin(setup, Draw { step: 0, products: products.to_vec(), rollouts, noise })?;
-        let learner = Voice { weights, engine: &mut learner, chat, sampling: task.sampling(setup), manner: None };
+        let learner = Voice { weights, engine: engines.learner, chat, sampling: task.sampling(setup), manner: None };
         let hear = &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len());
-        play(setup, task, learner, setup.seller_player(&mut frozen)?, hear)?;
+        play(setup, task, learner, setup.seller_player(engines.frozen)?, hear)?;
         let Sets { cases, replies, .. } = sets(task);
         about.extend((0..replies.len()).map(|i| cases[i / rollouts].product.clone()));
         all.extend(replies.iter().cloned());
