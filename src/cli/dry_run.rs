@@ -4,7 +4,7 @@
 //! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
 //! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
 
-use super::{Exit, doctor, out};
+use super::{Exit, doctor, out, train};
 use crate::config::Config;
 use crate::dist::{lanes, shards};
 use crate::error::{Result, mib};
@@ -12,10 +12,10 @@ use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
-use crate::setup::{Frozen, Setup, known, memory};
+use crate::setup::{Frozen, Setup, known};
 use crate::tasks;
 use crate::text::{Chat, Transcript};
-use crate::train::{held_out, rl};
+use crate::train::held_out;
 use serde_json::json;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const PLAYED: usize = 32;
 /// Everything that a real run would refuse before its first step.
 pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
     let dev = config.open_device()?;
-    let plan = memory::fit(&dev, config, &rl::planned)?;
+    let plan = train::fits(&dev, config)?;
     let setup = Setup::open_on(dev, config)?;
     setup.seller.probe()?;
     tasks::fit_run(&setup)?;

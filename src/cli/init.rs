@@ -9,9 +9,9 @@ use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::disk::{make_writable, write_atomic};
 use crate::error::{Error, Result, shown};
-use crate::model::ModelConfig;
 use crate::model::config::PRESETS;
-use crate::setup::{Setup, base, known};
+use crate::model::{ModelConfig, Plan, Weights};
+use crate::setup::{Setup, base, known, memory};
 use crate::sft::dialogues::{self, Dialogues};
 use crate::sft::probe::{Probe, probe};
 use crate::sft::teach;
@@ -116,12 +116,21 @@ pub fn run(args: &InitArgs, globals: &Globals) -> Result<Exit> {
             let what = "--task: the game has no format to teach; name menu, recommend or summary";
             return Err(Error::Config { problems: vec![what.into()] });
         }
+        let dev = config.open_device()?;
+        memory::fit(&dev, &config, &teach::planned)?;
+        memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &[], plan))?;
         make_writable(dir)?;
-        return taught(&config, dir, globals.json);
+        return taught(&config, dev, dir, globals.json);
     }
-    make_writable(dir)?;
     let dev = config.open_device()?;
     let how = supervision(args, config.seed);
+    // A vocabulary is that large at most.
+    let planner = |plan: &mut Plan| {
+        let weights = Weights::planned(plan, "model", ModelConfig::tiny(VOCAB))?;
+        Trainer::planned(plan, weights, how, 1).map(drop)
+    };
+    memory::fit_own(&dev, &planner, "take fewer --micro-tokens, which move no result but rounding")?;
+    make_writable(dir)?;
     let chat = Chat::ours(Tokenizer::train(&dialogues::corpus(CORPUS.1, CORPUS.0)?, VOCAB)?)?;
     let mut trainer = Trainer::new(&dev, shape(&chat), how)?;
     leaves_whole(dir);
@@ -159,9 +168,9 @@ fn whole(dir: &Path) -> String {
 }
 
 /// Teaches a base the format of a task, and says how well it then writes sets on held-out products.
-fn taught(config: &Config, dir: &Path, as_json: bool) -> Result<Exit> {
+fn taught(config: &Config, dev: Device, dir: &Path, as_json: bool) -> Result<Exit> {
     leaves_whole(dir);
-    let mut setup = Setup::open(config)?;
+    let mut setup = Setup::open_on(dev, config)?;
     let warning = known::warn(config, &[&config.model.base, &config.model.seller], &[&setup.train, &setup.held_out])?;
     out::known(setup.notes.iter().chain(&warning));
     let mut live = Live::new();

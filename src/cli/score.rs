@@ -7,8 +7,8 @@ use super::{Exit, Globals, out};
 use crate::config::paths::spelled;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{Activations, ModelConfig, PackedBatch, Packing, Use, Weights, forward};
-use crate::setup::base;
+use crate::model::{Activations, ModelConfig, PackedBatch, Packing, Plan, Use, Weights, forward};
+use crate::setup::{base, memory};
 use clap::Args;
 use serde_json::Value;
 use std::fs::File;
@@ -46,8 +46,15 @@ pub struct ScoreArgs {
 pub fn run(args: &ScoreArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
     let dev = config.open_device()?;
-    let w = base::weights(&dev, &spelled(&args.model), &config)?;
-    let sequences = read(&args.input, &w.config)?;
+    let name = spelled(&args.model);
+    let shape = base::shape(&name, &config)?;
+    let sequences = read(&args.input, &shape)?;
+    let planner = |plan: &mut Plan| {
+        base::plan_frozen(plan, "model", &name, &config, &mut vec![])?;
+        buffers(plan, &shape, budget(&sequences)).map(drop)
+    };
+    memory::fit_own(&dev, &planner, "score shorter sequences, or take a smaller model or a larger device")?;
+    let w = base::weights(&dev, &name, &config)?;
     score(&dev, &w, &sequences, |logprobs| {
         if logprobs.iter().flatten().any(|l| !l.is_finite()) {
             return Err(Error::data(&args.model, "computes logprobs that are not finite: its weights are too large"));
@@ -90,6 +97,19 @@ fn ids(line: &[u8], c: &ModelConfig) -> Result<Vec<i32>, String> {
     list.iter().enumerate().map(id).collect()
 }
 
+/// Tokens of a micro-batch of such sequences.
+fn budget(sequences: &[Vec<i32>]) -> usize {
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let total: usize = sequences.iter().map(Vec::len).sum();
+    longest.max(MICRO_BATCH_TOKENS.min(total)).max(1)
+}
+
+/// What a micro-batch of so many tokens is computed in.
+fn buffers(plan: &mut Plan, shape: &ModelConfig, budget: usize) -> Result<(PackedBatch, Activations)> {
+    let batch = PackedBatch::planned(plan, shape, budget, budget)?;
+    Ok((batch, Activations::planned(plan, shape, budget, budget, Use::Score)?))
+}
+
 /// Scores sequences in micro-batches and hands each one's logprobs to `done`, in order.
 fn score(
     dev: &Device,
@@ -97,11 +117,8 @@ fn score(
     sequences: &[Vec<i32>],
     mut done: impl FnMut(&[Option<f32>]) -> Result<()>,
 ) -> Result<()> {
-    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    let total: usize = sequences.iter().map(Vec::len).sum();
-    let budget = longest.max(MICRO_BATCH_TOKENS.min(total)).max(1);
-    let mut batch = PackedBatch::new(dev, &w.config, budget, budget)?;
-    let mut acts = Activations::new(dev, &w.config, budget, budget, Use::Score)?;
+    let budget = budget(sequences);
+    let (mut batch, mut acts) = buffers(&mut Plan::on(dev), &w.config, budget)?;
     let mut packing = Packing::default();
     let mut rest = sequences;
     while !rest.is_empty() {

@@ -12,7 +12,7 @@ use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
 use crate::setup::base::{self, Base};
-use crate::setup::{self, lora};
+use crate::setup::{self, lora, memory};
 use crate::sft::dialogues::Dialogues;
 use crate::sft::lines;
 use crate::sft::tune::{self, Stock, Told, Tuning};
@@ -140,12 +140,12 @@ fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> 
     config.rooted();
     let (talks, sources) = lines::read(&args.data)?;
     let dev = config.open_device()?;
-    let base = base::open(&dev, &config.model.base, &config)?;
-    let context = base.weights.config.max_position_embeddings;
+    let (name, shape) = (&config.model.base, base::shape(&config.model.base, &config)?);
+    let context = shape.max_position_embeddings;
     let absolute = |path: &Path| spelled(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
-    let how = Tuning {
-        model: config.model.base.clone(),
-        model_crc: base.weights.crc(&dev)?,
+    let mut how = Tuning {
+        model: name.clone(),
+        model_crc: 0,
         data: sources.iter().map(|source| (absolute(&source.path), source.crc)).collect(),
         epochs: args.epochs as usize,
         batch: args.batch as usize,
@@ -157,7 +157,10 @@ fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> 
         keep: config.run.keep,
         seed: config.seed,
     };
-    let stock = tune::stock(&base.chat, &talks, &how)?;
+    let stock = tune::stock(&base::chat(name, &config)?, &talks, &how)?;
+    fits(&how, &stock, &dev, &config)?;
+    let base = base::open(&dev, name, &config)?;
+    how.model_crc = base.weights.crc(&dev)?;
     let dir = globals.out.clone().map_or_else(|| RunDir::claim_next(Path::new(RUNS)), Ok)?;
     config.run.out = spelled(&std::path::absolute(&dir).unwrap_or_else(|_| dir.clone()));
     // Before a directory is made.
@@ -190,12 +193,20 @@ fn go_on(dir: &Path, globals: &Globals) -> Result<Exit> {
     let dev = config.open_device()?;
     let saved = checkpoint::latest(dir)?;
     let from = saved.as_deref().map_or(how.model.clone(), spelled);
+    let stock = tune::stock(&base::chat(&from, &config)?, &talks, &how)?;
+    fits(&how, &stock, &dev, &config)?;
     let base = base::open(&dev, &from, &config)?;
     if saved.is_none() && base.weights.crc(&dev)? != how.model_crc {
         return Err(Error::data(place(&how.model), "is not the model that the run began with"));
     }
-    let stock = tune::stock(&base.chat, &talks, &how)?;
     tuned(&how, &stock, (&dev, base), (&run, &config), globals.json)
+}
+
+/// `Ok` when what is free is enough.
+fn fits(how: &Tuning, stock: &Stock, dev: &Device, config: &Config) -> Result<()> {
+    let smaller =
+        "take fewer --micro-tokens, leave out longer conversations with --max-tokens, or train an adapter (--lora)";
+    memory::fit_own(dev, &|plan| tune::planned(how, stock, config, plan), smaller).map(drop)
 }
 
 /// Trains, shows it, and says what came of it.

@@ -5,13 +5,14 @@ use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, s
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
+use crate::device::Device;
 use crate::dist::board::FOLDER;
 use crate::dist::lanes::divides;
 use crate::dist::launch::Launch;
 use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result, shown};
 use crate::eval::{self, Report};
-use crate::model::Weights;
+use crate::model::{Plan, Weights};
 use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
@@ -288,7 +289,7 @@ fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
         );
         return Err(Error::Device { device: config.device.clone(), what });
     }
-    memory::fit(&dev, config, &rl::planned)?;
+    fits(&dev, config)?;
     let mut setup = Setup::open_on(dev, config)?;
     setup.ranks = ranks.clone();
     setup.seller.probe()?;
@@ -299,6 +300,17 @@ fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
     }
     let inputs = Inputs::of(&setup)?;
     Ok((setup, inputs))
+}
+
+/// `Ok`, with the plan of training, when what is free is enough for it, and for the demonstrations before it.
+///
+/// # Errors
+/// As [`memory::fit`].
+pub fn fits(dev: &Device, config: &Config) -> Result<Plan> {
+    if config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches() {
+        memory::fit(dev, config, &teach::planned)?;
+    }
+    memory::fit(dev, config, &rl::planned)
 }
 
 /// What every rank must have alike.

@@ -9,7 +9,7 @@ use crate::device::record::Recording;
 use crate::error::{Error, Result};
 use crate::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use crate::model::config::{PRESETS, preset};
-use crate::model::{ModelConfig, Weights};
+use crate::model::{ModelConfig, Plan, Weights};
 use crate::noise::Noise;
 use crate::run::run_dir::Log;
 use crate::setup::Setup;
@@ -74,7 +74,7 @@ pub fn shape(name: &str) -> Result<ModelConfig> {
 pub fn decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording)> {
     let Sizes { batch, prompt, steps } = sizes;
     let new = WARM + steps + 1;
-    let mut engine = engine(dev, w, sizes, new)?;
+    let mut engine = Engine::new(dev, &w.config, engine_config(&w.config, sizes, new)?)?;
     add(&mut engine, w, sizes, new, 0)?;
     let mut prefilled = 0;
     while prefilled < (batch * prompt) as u64 {
@@ -101,7 +101,7 @@ pub fn decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording
 /// As [`decode`].
 pub fn prefill(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording)> {
     let Sizes { batch, prompt, steps } = sizes;
-    let mut engine = engine(dev, w, sizes, 1)?;
+    let mut engine = Engine::new(dev, &w.config, engine_config(&w.config, sizes, 1)?)?;
     for step in 0..=steps {
         if step == 1 {
             dev.wait()?;
@@ -152,19 +152,27 @@ pub fn train(config: &Config, steps: usize) -> Result<(Ran, Recording)> {
     Ok((Ran { what: "train", title, device: dev.name(), note: note(&dev) }, recording?))
 }
 
-fn engine(dev: &Device, w: &Weights, sizes: Sizes, new: usize) -> Result<Engine> {
+/// Checks sizes, and plans the engine of [`decode`] or [`prefill`] for a model.
+///
+/// # Errors
+/// [`Error::Config`] when the model's context is too short.
+pub fn planned(plan: &mut Plan, shape: &ModelConfig, sizes: Sizes, decodes: bool) -> Result<()> {
+    let new = if decodes { WARM + sizes.steps + 1 } else { 1 };
+    Engine::planned(plan, shape, engine_config(shape, sizes, new)?).map(drop)
+}
+
+fn engine_config(shape: &ModelConfig, sizes: Sizes, new: usize) -> Result<EngineConfig> {
     let zero = [("--batch", sizes.batch), ("--prompt", sizes.prompt), ("--steps", sizes.steps)];
     let mut problems: Vec<String> =
         zero.iter().filter(|(_, n)| *n == 0).map(|(option, _)| format!("{option} must be 1 or more")).collect();
-    let (tokens, context) = (sizes.prompt + new, w.config.max_position_embeddings);
+    let (tokens, context) = (sizes.prompt.saturating_add(new), shape.max_position_embeddings);
     if tokens > context {
         problems.push(format!("{tokens} tokens a sequence do not fit the model's context of {context}"));
     }
     if !problems.is_empty() {
         return Err(Error::Config { problems });
     }
-    let config = EngineConfig { prefix_reuse: false, ..EngineConfig::sized_for(sizes.batch, tokens) };
-    Engine::new(dev, &w.config, config)
+    Ok(EngineConfig { prefix_reuse: false, ..EngineConfig::sized_for(sizes.batch, tokens) })
 }
 
 /// Adds a batch of random prompts.

@@ -163,6 +163,22 @@ pub fn fit(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
     Err(Error::Device { device: dev.name().into(), what })
 }
 
+/// The same for a command whose sizes are options of its own; `smaller` says which of them to lower.
+///
+/// # Errors
+/// [`Error::Device`] that says what is needed, what is free, and `smaller`; what `planner` says.
+pub fn fit_own(dev: &Device, planner: &dyn Fn(&mut Plan) -> Result<()>, smaller: &str) -> Result<Plan> {
+    let mut plan = Plan::dry(dev);
+    planner(&mut plan)?;
+    match dev.room() {
+        Some(room) if dev.footprint(&plan_sizes(&plan), room) > room.free_bytes => {
+            let what = format!("{}; {smaller}", needs(dev, &plan, room));
+            Err(Error::Device { device: dev.name().into(), what })
+        }
+        _ => Ok(plan),
+    }
+}
+
 /// A plan of nothing but numbers.
 pub(super) fn planned(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
     let mut plan = Plan::dry(dev);

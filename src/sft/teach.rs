@@ -6,9 +6,10 @@
 
 use super::dialogues::Sequence;
 use super::trainer::{Supervision, Trainer};
+use crate::config::Config;
 use crate::config::paths::spelled;
 use crate::error::{Error, Result};
-use crate::model::Plan;
+use crate::model::{Plan, Weights};
 use crate::negotiate::Side;
 use crate::noise::Noise;
 use crate::setup::Setup;
@@ -61,6 +62,28 @@ pub fn forget(run: &Path) -> Result<()> {
     }
 }
 
+/// What teaching a config's base holds, beside its frozen seller; its evaluation holds less.
+///
+/// # Errors
+/// What is wrong with the models' shapes.
+pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
+    let mut held = vec![];
+    let base = base::plan_frozen(plan, "base", &config.model.base, config, &mut held)?;
+    if base::shapes(config)?.1.is_some() && !base::is_its_own_seller(config) {
+        base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
+    }
+    let weights = lora::trained(plan, config, &base)?;
+    let how = supervision(config.seed, 1, &weights);
+    Trainer::planned(plan, weights, how, 1).map(drop)
+}
+
+/// How demonstrations are learned.
+fn supervision(seed: u64, tokens: u64, weights: &Weights) -> Supervision {
+    let optim = Hyper { lr: 1e-3, beta2: 0.98, warmup_steps: 10, schedule: Schedule::Cosine, ..Hyper::default() };
+    let micro_tokens = weights.config.max_position_embeddings.max(3_072);
+    Supervision { seed, tokens, micro_tokens, optim, ..Supervision::default() }
+}
+
 /// Teaches the base of a setup on about `tokens` tokens of demonstrations; a function of config and base alone.
 ///
 /// # Errors
@@ -68,10 +91,8 @@ pub fn forget(run: &Path) -> Result<()> {
 pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
     let mut weights = lora::trained(&mut Plan::on(&setup.dev), &setup.config, &setup.base.weights)?;
     lora::begin(&setup.dev, &mut weights, &setup.base)?;
-    let context = weights.config.max_position_embeddings;
-    let optim = Hyper { lr: 1e-3, beta2: 0.98, warmup_steps: 10, schedule: Schedule::Cosine, ..Hyper::default() };
     let seed = setup.config.seed;
-    let how = Supervision { seed, tokens, micro_tokens: context.max(3_072), optim, ..Supervision::default() };
+    let how = supervision(seed, tokens, &weights);
     let mut trainer = Trainer::of(&setup.dev, weights, how)?;
     let noise = Noise::new(seed, DEMONSTRATIONS);
     let shared = &*setup;

@@ -4,9 +4,9 @@
 //! nothing else; no token is seen twice. A batch is cut into micro-batches that fit the caches; their gradients add up
 //! in order. Loss: the weighted mean of -logprob over the batch's tokens that carry weight.
 
-use crate::device::{Buffer, DType, Device};
+use crate::device::{Buffer, Device};
 use crate::error::Result;
-use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Use, Weights};
+use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops::embed::fill;
 use crate::sft::dialogues::{Dialogues, Sequence};
 use crate::text::Chat;
@@ -119,18 +119,26 @@ impl Trainer {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn for_steps(dev: &Device, weights: Weights, how: Supervision, steps: u64) -> Result<Trainer> {
+        Trainer::planned(&mut Plan::on(dev), weights, how, steps)
+    }
+
+    /// The same through a plan.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn planned(plan: &mut Plan, weights: Weights, how: Supervision, steps: u64) -> Result<Trainer> {
         let parts = weights.trained().iter().map(|s| Part { range: s.range(), decays: s.decay });
         let parts = padded(parts.collect(), weights.n_trained());
         let c = &weights.config;
         let n = how.micro_tokens;
         Ok(Trainer {
-            dev: dev.clone(),
-            optimizer: Optimizer::new(dev, parts, how.optim, steps)?,
-            grads: weights.zeros_like(dev)?,
-            acts: Activations::new(dev, c, n, n, Use::Train)?,
-            batch: PackedBatch::new(dev, c, n, n)?,
-            dlogprob: dev.zeros(DType::F32, n)?,
-            dentropy: dev.zeros(DType::F32, n)?,
+            dev: plan.device().clone(),
+            optimizer: Optimizer::planned(plan, parts, how.optim, steps)?,
+            grads: plan.f32("gradients", "weights", weights.n_trained())?,
+            acts: Activations::planned(plan, c, n, n, Use::Train)?,
+            batch: PackedBatch::planned(plan, c, n, n)?,
+            dlogprob: plan.f32("loss", "dlogprob", n)?,
+            dentropy: plan.f32("loss", "dentropy", n)?,
             tokens: 0,
             how,
             weights,

@@ -182,6 +182,19 @@ struct Running<'a> {
     config_toml: String,
 }
 
+/// What tuning on a stock holds.
+///
+/// # Errors
+/// What is wrong with the model's shape.
+pub fn planned(how: &Tuning, stock: &Stock, config: &Config, plan: &mut Plan) -> Result<()> {
+    // Without an adapter the base is gone before the optimizer comes.
+    let mut gone = Plan::dry(plan.device());
+    let held = if config.lora.rank == 0 { &mut gone } else { &mut *plan };
+    let base = base::plan_frozen(held, "base", &config.model.base, config, &mut vec![])?;
+    let weights = lora::trained(plan, config, &base)?;
+    Trainer::planned(plan, weights, how.supervision(stock), 1).map(drop)
+}
+
 /// Trains in a run directory, from its latest checkpoint where it has one: `base` is that, or what the run begins with.
 /// `stop`, once true, saves and ends after the present update. True when all is done.
 ///

@@ -155,8 +155,8 @@ fn reference(apart: bool) -> &'static str {
     if apart { "reference" } else { "reference and frozen seller" }
 }
 
-/// What a run of training holds while it trains. Demonstrations before it are taught with their own buffers, which are
-/// not planned; the evaluation behind it holds less.
+/// What a run of training holds while it trains. Demonstrations before it are taught with their own buffers
+/// (`sft::teach::planned`); the evaluation behind it holds less.
 ///
 /// # Errors
 /// What is wrong with the models' shapes.

@@ -3,15 +3,17 @@
 mod table;
 
 use super::{Exit, Globals, out, path_text, quoted};
+use crate::config::Config;
 use crate::device::{DType, Device};
 use crate::disk::try_file;
 use crate::error::{Error, Result};
-use crate::model::{ModelConfig, Weights};
+use crate::model::{ModelConfig, Plan, Weights};
 use crate::profile::counters::{self, Row};
 use crate::profile::kernels::{Bench, Timed};
 use crate::profile::work::{self, Sizes};
 use crate::profile::{Peaks, kernels, roofline, summary, trace};
-use crate::setup::base;
+use crate::setup::{base, memory};
+use crate::train::rl;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -43,8 +45,8 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// Sequences at a time, in decode and prefill
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    batch: u32,
     /// Tokens of each prompt, in decode and prefill
     #[arg(long, value_name = "N", default_value_t = 128)]
     prompt: usize,
@@ -98,15 +100,15 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     if args.what == What::Kernel {
         return kernel(args, globals, dev, config.compute());
     }
-    let sizes = |steps| Sizes { batch: args.batch, prompt: args.prompt, steps: args.steps.unwrap_or(steps) };
+    fits(args, &dev, &config)?;
     let peaks = Peaks::measure(&dev, config.compute())?;
     let weights = || match &args.shape {
         Some(name) => Weights::init(&dev, work::shape(name)?, 1)?.compute_in(&dev, config.compute()),
         None => base::open(&dev, &config.model.base, &config).map(|base| base.weights),
     };
     let (ran, recording) = match args.what {
-        What::Decode => work::decode(&dev, &weights()?, sizes(32))?,
-        What::Prefill => work::prefill(&dev, &weights()?, sizes(4))?,
+        What::Decode => work::decode(&dev, &weights()?, sizes(args))?,
+        What::Prefill => work::prefill(&dev, &weights()?, sizes(args))?,
         _ => work::train(&config, args.steps.unwrap_or(1))?,
     };
     let sums = summary::summarise(&recording, args.shapes);
@@ -121,6 +123,31 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
         false => out::print(&table::text(&ran, &sums, &peaks)),
     }
     Ok(Exit::Done)
+}
+
+/// Sizes of decode or prefill.
+fn sizes(args: &ProfileArgs) -> Sizes {
+    let steps = args.steps.unwrap_or(if args.what == What::Decode { 32 } else { 4 });
+    Sizes { batch: args.batch as usize, prompt: args.prompt, steps }
+}
+
+/// `Ok` when what is profiled fits the device: before anything is measured.
+fn fits(args: &ProfileArgs, dev: &Device, config: &Config) -> Result<()> {
+    if args.what == What::Train {
+        return memory::fit(dev, config, &rl::planned).map(drop);
+    }
+    let planner = |plan: &mut Plan| {
+        let shape = match &args.shape {
+            Some(name) => ModelConfig { compute: config.compute(), ..work::shape(name)? },
+            None => base::shape(&config.model.base, config)?,
+        };
+        match &args.shape {
+            Some(_) => Weights::planned(plan, "model", shape.clone()).map(drop)?,
+            None => base::plan_frozen(plan, "model", &config.model.base, config, &mut vec![]).map(drop)?,
+        }
+        work::planned(plan, &shape, sizes(args), args.what == What::Decode)
+    };
+    memory::fit_own(dev, &planner, "take a smaller --batch, a shorter --prompt or a smaller model").map(drop)
 }
 
 /// Options that do not go together, all at once.
