@@ -3,6 +3,7 @@
 use super::{Exit, Globals, out, tables};
 use crate::config::paths::spelled;
 use crate::error::{Error, Result};
+use crate::eval::tables::{VERDICT, figure, marked};
 use crate::report::{self, compare};
 use clap::Args;
 use compare::{Apart, One};
@@ -68,7 +69,7 @@ fn screen(runs: &[One], apart: &[Apart]) -> Result<String> {
                 one.files.differences.iter().cloned().map(|row| serde_json::from_value(Value::Object(row)));
             let differences: std::result::Result<Vec<_>, _> = differences.collect();
             let path = one.files.dir.join("differences.json");
-            parts.push(tables::all(&one.rows, &differences.map_err(|e| Error::data(path, e))?));
+            parts.push(tables::all(&one.rows, &differences.map_err(|e| Error::data(path, e))?, out::width()));
         }
         _ => parts.extend([models(runs), differences(apart)]),
     }
@@ -113,7 +114,7 @@ fn models(runs: &[One]) -> String {
                 run.name.clone(),
                 row.seller.clone(),
                 row.n.to_string(),
-                tables::figure(row.reward, row.reward_ci95),
+                figure(row.reward, row.reward_ci95),
                 format!("{:.2}", row.deal_rate),
                 format!("{:.1}%", 100.0 * row.overshoot_rate),
                 format!("{:.1}%", 100.0 * row.format_error_rate),
@@ -130,10 +131,10 @@ fn differences(apart: &[Apart]) -> String {
     };
     let mut cells = vec![["run", "seller", "products", "difference"].map(String::from).to_vec()];
     for Apart { run, seller, estimate, .. } in apart {
-        let difference = tables::marked(estimate.n, estimate.mean, estimate.ci95);
+        let difference = marked(estimate.n, estimate.mean, estimate.ci95);
         cells.push(vec![run.clone(), seller.clone(), estimate.n.to_string(), difference]);
     }
-    format!("reward, less that of {}\n{}{}\n", first.minus, out::columns(&cells), tables::VERDICT)
+    format!("reward, less that of {}\n{}{}\n", first.minus, out::columns(&cells), VERDICT)
 }
 
 #[cfg(test)]

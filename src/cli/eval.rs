@@ -49,7 +49,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR", value_parser = super::path())]
     products: Option<PathBuf>,
     #[arg(long, value_name = "NAMES|DIR|URL", value_parser = super::path(), help = counterparties())]
-    seller: Option<PathBuf>,
+    seller: Vec<PathBuf>,
     /// The products it is played over: test (one in seven, which training leaves out), train, or all (default: test; all of a
     /// folder that the model was not trained on)
     #[arg(long, value_name = "PART", value_parser = ["test", "train", "all"])]
@@ -171,13 +171,13 @@ fn is_ready(setup: &Setup, task: &mut dyn Task, models: &[&Base]) -> Result<bool
 
 /// The config of a call, and the protocol that it follows.
 fn resolve(args: &EvalArgs, globals: &Globals) -> Result<(Config, Option<Protocol>)> {
-    let (eval_seller, model_seller) = counterparty(args.seller.as_deref())?;
+    let (eval_seller, model_seller) = counterparty(&args.seller)?;
     let own = config(&args.model[0], globals, None, &[])?;
     let split = args.split.clone().or_else(|| foreign(args, &own).then(|| "all".into()));
     let flags = [
         ("--products", "products.path", args.products.as_deref().map(path_text)),
         ("--split", "eval.split", split.as_deref().map(quoted)),
-        ("--seller", "eval.seller", eval_seller.map(quoted)),
+        ("--seller", "eval.seller", eval_seller.as_deref().map(quoted)),
         ("--seller", "model.seller", model_seller.as_deref().map(path_text)),
         ("--rollouts", "eval.rollouts", args.rollouts.map(|n| n.to_string())),
         ("--guarded", "rollout.constrain", args.guarded.then(|| "true".into())),
@@ -262,7 +262,7 @@ fn print(report: &Report, about: &About, rows: &[Row], json: bool, folder: &Path
         out::line(&text.map_err(|e| Error::data("rows", e))?);
         return Ok(());
     }
-    let mut text = tables::all(rows, &report.differences);
+    let mut text = tables::all(rows, &report.differences, out::width());
     if let Some(beside) = &report.beside {
         text += &format!("\n{}", tables::protocol(rows, beside));
     }
@@ -274,26 +274,37 @@ fn print(report: &Report, about: &About, rows: &[Row], json: bool, folder: &Path
 /// The help of `--seller`.
 fn counterparties() -> String {
     format!(
-        "The counterparty: some of {}, comma between (base is the run's frozen seller, then come personas of it, then scripts); \
+        "The counterparty: some of {}, comma between or the option again (base is the run's frozen seller, then come personas of it, then scripts); \
          or self (the starting weights), a model folder or run directory, or the address of a server as http://host:8000/v1",
         SELLERS.join(", ")
     )
 }
 
-/// What `--seller` means: the keys `eval.seller` and `model.seller`.
-fn counterparty(seller: Option<&Path>) -> Result<(Option<&str>, Option<PathBuf>)> {
-    let Some(path) = seller else { return Ok((None, None)) };
-    match path.to_str() {
-        Some(names) if mix::strange(names).is_empty() => Ok((Some(names), None)),
-        Some(text) if text == "self" || text == embedded::NAME || is_address(text) => {
-            Ok((Some("base"), Some(path.into())))
-        }
-        _ if path.is_dir() => Ok((Some("base"), Some(path.into()))),
-        _ => {
+/// What `--seller` means, given once or several times: the keys `eval.seller` and `model.seller`.
+fn counterparty(sellers: &[PathBuf]) -> Result<(Option<String>, Option<PathBuf>)> {
+    let names: Option<Vec<&str>> =
+        sellers.iter().map(|path| path.to_str().filter(|names| mix::strange(names).is_empty())).collect();
+    let refused = |what: String| Err(Error::Config { problems: vec![what] });
+    match (names, sellers) {
+        (_, []) => Ok((None, None)),
+        (Some(names), _) => Ok((Some(names.join(",")), None)),
+        (None, [path]) => {
+            let text = path.to_str().unwrap_or_default();
+            if text == "self" || text == embedded::NAME || is_address(text) || path.is_dir() {
+                return Ok((Some("base".into()), Some(path.clone())));
+            }
             let (names, own) = (SELLERS.join(", "), shown(path));
-            let what =
-                format!("--seller {own}: no such seller or folder; use {names}, self, a folder or http://host:8000/v1");
-            Err(Error::Config { problems: vec![what] })
+            refused(format!(
+                "--seller {own}: no such seller or folder; use {names}, self, a folder or http://host:8000/v1"
+            ))
+        }
+        (None, several) => {
+            let strange = several.iter().find(|path| path.to_str().is_none_or(|names| !mix::strange(names).is_empty()));
+            let own = strange.map_or(String::new(), |path| shown(path));
+            refused(format!(
+                "--seller {own}: a model or a server is met alone; leave the other --seller out, or name only some of {}",
+                SELLERS.join(", ")
+            ))
         }
     }
 }

@@ -7,6 +7,9 @@ use std::io::{ErrorKind, Write};
 /// Exit code of a result that could not be written: that of files.
 const UNWRITTEN: i32 = 3;
 
+/// Characters of the narrowest line that is written for.
+const NARROW: usize = 80;
+
 /// Writes to stdout as it is. When the reader is gone (`haggle config | head`) the process ends quietly; when nothing can be
 /// written (a full disk) it says so and ends with a code.
 pub fn print(text: &str) {
@@ -63,6 +66,40 @@ pub fn columns(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The same, cut into parts below each other where the columns are wider than `width`; each part begins with the first column.
+pub fn fitted(rows: &[Vec<String>], width: usize) -> String {
+    let n = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let part = |from: usize, to: usize| -> String {
+        let of = |row: &Vec<String>| {
+            let own = from.min(row.len())..to.min(row.len());
+            row.iter().take(1).chain(&row[own]).cloned().collect()
+        };
+        columns(&rows.iter().map(of).collect::<Vec<_>>())
+    };
+    let (mut text, mut from) = (String::new(), 1);
+    while from < n {
+        let fits = |to: &usize| part(from, *to).lines().all(|line| line.chars().count() <= width);
+        let to = (from + 1..=n).rev().find(fits).unwrap_or(from + 1);
+        text += &part(from, to);
+        from = to;
+    }
+    text
+}
+
+/// Characters of a line of what the results go to: those of a terminal, 80 at least; 80 of anything else.
+pub fn width() -> usize {
+    width_of(terminal_size::terminal_size_of(std::io::stdout()))
+}
+
+/// The same of what the notes go to.
+pub fn note_width() -> usize {
+    width_of(terminal_size::terminal_size_of(std::io::stderr()))
+}
+
+fn width_of(size: Option<(terminal_size::Width, terminal_size::Height)>) -> usize {
+    size.map_or(NARROW, |(width, _)| usize::from(width.0)).max(NARROW)
 }
 
 /// Names and what they are, aligned.

@@ -20,23 +20,69 @@ const HEAD_EVERY: usize = 20;
 /// Seconds between two plain lines of a long evaluation.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// Columns of the live table, 80 characters wide at most: head, metric, decimals.
-const COLUMNS: [(&str, &str, usize); 9] = [
-    ("step", "step", 0),
-    ("reward", "reward/mean", 3),
-    ("deals", "deal_rate", 2),
-    ("bargained", "bargained_ratio", 2),
-    ("1st bid", "first_offer_ratio", 2),
-    ("over", "overshoot_rate", 3),
-    ("broken", "format_error_rate", 3),
-    ("entropy", "policy/entropy", 3),
-    ("s/step", "time/step_s", 1),
+/// A column of the live table.
+struct Column {
+    head: &'static str,
+    metric: &'static str,
+    decimals: usize,
+}
+
+const fn column(head: &'static str, metric: &'static str, decimals: usize) -> Column {
+    Column { head, metric, decimals }
+}
+
+/// Columns of the live table, of which a run has those that its task knows; 80 characters hold the first ones, a wider
+/// terminal more.
+const COLUMNS: [Column; 23] = [
+    column("step", "step", 0),
+    column("reward", "reward/mean", 3),
+    column("deals", "deal_rate", 2),
+    column("bargained", "bargained_ratio", 2),
+    column("1st bid", "first_offer_ratio", 2),
+    column("over", "overshoot_rate", 3),
+    column("broken", "format_error_rate", 3),
+    column("best", "sets/best", 3),
+    column("candidate", "sets/candidate", 3),
+    column("malformed", "sets/malformed", 3),
+    column("distinct", "sets/distinct", 2),
+    column("entropy", "policy/entropy", 3),
+    column("s/step", "time/step_s", 1),
+    column("turns", "turns", 1),
+    column("crossed", "bids/crossed", 3),
+    column("falling", "bids/falling", 3),
+    column("size", "sets/size", 1),
+    column("no penalty", "reward/no_penalty", 3),
+    column("constant", "rollout/constant_groups", 0),
+    column("kl", "policy/kl", 4),
+    column("grad", "grad_norm", 2),
+    column("reasons", "reason_rate", 2),
+    column("tok/s", "time/sampled_tokens_per_s", 0),
 ];
+
+/// The head and the rows of the live table, in the columns that these rows have and `width` characters hold.
+fn table(rows: &VecDeque<Metrics>, width: usize) -> Vec<Vec<String>> {
+    let has = |column: &&Column| rows.iter().any(|row| row.contains_key(column.metric));
+    let mut cells: Vec<Vec<String>> = vec![vec![]; rows.len() + 1];
+    let mut used = 0;
+    for Column { head, metric, decimals } in COLUMNS.iter().filter(has) {
+        let own: Vec<String> = rows.iter().map(|row| cell(row.get(*metric), *decimals)).collect();
+        used += own.iter().map(String::len).max().unwrap_or(0).max(head.len()).max(LEAST) + 2;
+        if used > width {
+            break;
+        }
+        cells[0].push((*head).into());
+        cells[1..].iter_mut().zip(own).for_each(|(line, cell)| line.push(cell));
+    }
+    cells
+}
+
+/// Characters of a cell at least, so that a table stands still while it fills.
+const LEAST: usize = 6;
 
 /// What stands on the screen.
 pub struct Live {
     bars: Option<Bars>,
-    rows: VecDeque<Vec<String>>,
+    rows: VecDeque<Metrics>,
     printed: usize,
     barren: Told,
     spoke: Instant,
@@ -120,8 +166,7 @@ impl Live {
     }
 
     fn row(&mut self, row: &Metrics) {
-        let cells = COLUMNS.iter().map(|(_, key, decimals)| cell(row.get(*key), *decimals)).collect();
-        self.rows.push_back(cells);
+        self.rows.push_back(row.clone());
         if self.rows.len() > SHOWN {
             self.rows.pop_front();
         }
@@ -142,21 +187,20 @@ impl Live {
     }
 
     fn table(&self) -> String {
-        let mut rows = vec![head()];
-        rows.extend(self.rows.iter().cloned());
-        out::columns(&rows)
+        out::columns(&table(&self.rows, out::note_width()))
     }
 
     fn plain_row(&mut self) {
-        let widths = COLUMNS.map(|(head, _, _)| head.len().max(7));
+        let cells = table(&self.rows, out::note_width());
+        let widths: Vec<usize> = cells[0].iter().map(|head| head.len().max(7)).collect();
         let line = |cells: &[String]| -> String {
-            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$} ")).collect()
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$} ")).collect()
         };
         if self.printed.is_multiple_of(HEAD_EVERY) {
-            out::note(&line(&head()));
+            out::note(&line(&cells[0]));
         }
         self.printed += 1;
-        if let Some(row) = self.rows.back() {
+        if let Some(row) = cells.last() {
             out::note(&line(row));
         }
     }
@@ -211,10 +255,40 @@ fn held_out(row: &Metrics) -> Option<String> {
     Some(format!("step {step}: held-out reward {reward:+.3}{spread}, {best}"))
 }
 
-fn head() -> Vec<String> {
-    COLUMNS.iter().map(|(head, _, _)| (*head).to_string()).collect()
-}
-
 fn cell(value: Option<&Value>, decimals: usize) -> String {
     value.and_then(Value::as_f64).map_or_else(|| "-".into(), |x| format!("{x:.decimals$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(keys: impl Fn(&Column) -> bool) -> VecDeque<Metrics> {
+        let row = |step: usize| {
+            let of = |column: &Column| (column.metric.to_string(), Value::from(step as f64 * 10.5));
+            COLUMNS.iter().filter(|column| keys(column)).map(of).collect()
+        };
+        (1..=8).map(row).collect()
+    }
+
+    #[test]
+    fn the_live_table_fits_80_characters_grows_and_has_no_column_of_another_task() {
+        let is_set = |column: &Column| column.metric.starts_with("sets/");
+        let of_game = |column: &Column| {
+            !is_set(column) && !["deal_rate", "bargained_ratio", "bids/crossed"].contains(&column.metric)
+        };
+        for game in [true, false] {
+            let rows = rows(|column| if game { !is_set(column) } else { is_set(column) || of_game(column) });
+            let mut shown = 0;
+            for width in [80, 120, 200] {
+                let cells = table(&rows, width);
+                let text = out::columns(&cells);
+                assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+                assert!(cells[0].len() > shown, "{width}: {text}");
+                shown = cells[0].len();
+                assert_eq!((text.contains("deals"), text.contains("malformed")), (game, !game), "{text}");
+                assert!(text.contains("s/step"), "{width}: {text}");
+            }
+        }
+    }
 }

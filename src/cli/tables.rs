@@ -1,104 +1,41 @@
-//! The final tables: buyers on held-out products with 95 % intervals, and paired differences.
+//! The final tables in a terminal, as wide as it is: buyers on held-out products with 95 % intervals, and paired differences.
 
 use super::out;
+use crate::eval::Difference;
 use crate::eval::protocol::{Beside, comparable};
-use crate::eval::{Difference, model_of};
+use crate::eval::tables::{CONDUCT, LEAST, VERDICT, cases, conduct, matrix, names, spread};
 use crate::negotiate::metrics::Row;
 use serde_json::Value;
 
-/// Products below which an interval says too little for a verdict.
-const FEW: usize = 8;
-
-/// The final tables of an evaluation, 80 columns wide: who earned what against whom, how the buyers played, and by how much the
-/// model is ahead.
-pub fn all(rows: &[Row], differences: &[Difference]) -> String {
-    let conduct = format!("{}{}\n", conduct(rows), LEGEND);
-    let sellers = names(rows, |row| &row.seller);
-    let reward =
-        if sellers.len() > 1 { format!("reward by seller and buyer\n{}\n", matrix(rows)) } else { String::new() };
-    let cases: String = cases(rows).filter(|_| sellers.len() == 1).map(|line| format!("{line}\n")).collect();
-    format!("{reward}{conduct}{cases}\n{}", self::differences(differences))
+/// The final tables of an evaluation, `width` characters wide at most: who earned what against whom, how the buyers played, and
+/// by how much the model is ahead.
+pub fn all(rows: &[Row], differences: &[Difference], width: usize) -> String {
+    let played = played(rows, width);
+    let several = names(rows, |row| &row.seller).len() > 1;
+    let reward = if several {
+        format!("reward by seller and buyer\n{}\n", out::fitted(&matrix(rows), width))
+    } else {
+        String::new()
+    };
+    let cases: String = cases(rows).filter(|_| !several).map(|line| format!("{line}\n")).collect();
+    format!("{reward}{played}{cases}\n{}", self::differences(differences, width))
 }
 
-/// The rows over all products.
-fn whole(rows: &[Row]) -> impl Iterator<Item = &Row> {
-    rows.iter().filter(|row| row.scenario == "all" && row.n > 0)
-}
-
-/// What rows are called, each once, in their order.
-fn names(rows: &[Row], of: fn(&Row) -> &String) -> Vec<&str> {
-    let mut names: Vec<&str> = vec![];
-    for row in whole(rows) {
-        let name = of(row).as_str();
-        if !names.contains(&name) {
-            names.push(name);
+/// How buyers played, in as many columns as there is room for, and what they mean.
+fn played(rows: &[Row], width: usize) -> String {
+    let shown = |n: usize| out::columns(&conduct(rows, &CONDUCT[..n], |column| column.short));
+    let fits = |text: &String| text.lines().all(|line| line.chars().count() <= width);
+    let wide = (LEAST..=CONDUCT.len()).rev().map(|n| (n, shown(n))).find(|(_, text)| fits(text));
+    match wide {
+        Some((n, text)) => format!("{text}{LEGEND}\n{}", if n > LEAST { MORE } else { "" }),
+        // Long names leave no room for the intervals, which the matrix has too.
+        None => {
+            let mut cells = conduct(rows, &CONDUCT[..LEAST], |column| column.short);
+            let bare = |cell: &mut String| cell.truncate(cell.find(" ±").unwrap_or(cell.len()));
+            cells.iter_mut().for_each(|line| bare(&mut line[2]));
+            format!("{}{LEGEND}\n", out::columns(&cells))
         }
     }
-    names
-}
-
-/// Mean reward, a row a seller and a column a buyer.
-fn matrix(rows: &[Row]) -> String {
-    let (sellers, buyers) = (names(rows, |row| &row.seller), names(rows, |row| &row.buyer));
-    let mut cells: Vec<Vec<String>> = vec![["seller"].iter().chain(&buyers).map(|name| (*name).into()).collect()];
-    for seller in sellers {
-        let mut line = vec![seller.to_string()];
-        line.extend(buyers.iter().map(|buyer| {
-            let row = whole(rows).find(|row| row.seller == seller && row.buyer == *buyer);
-            row.map_or_else(|| "-".into(), |row| format!("{:+.3}{}", row.reward, spread(row.reward_ci95, 3)))
-        }));
-        cells.push(line);
-    }
-    out::columns(&cells)
-}
-
-/// How buyers played: every buyer against one seller, or the model against each of several.
-fn conduct(rows: &[Row]) -> String {
-    let (sellers, model) = (names(rows, |row| &row.seller), model_of(rows));
-    let several = sellers.len() > 1;
-    let of = |row: &&Row| !several || model == Some(&row.buyer);
-    let head = "|n|reward|deals|share|1st|over|broke|cross|fall|word";
-    let mut cells: Vec<Vec<String>> = vec![head.split('|').map(String::from).collect()];
-    cells[0][0] = match (several, model, sellers.first()) {
-        (true, Some(model), _) => format!("{model} against"),
-        (false, _, Some(seller)) => format!("against {seller}"),
-        _ => String::new(),
-    };
-    for row in whole(rows).filter(of) {
-        // Four characters, whatever the share.
-        let percent = |share: f64| {
-            if share < 0.0995 { format!("{:.1}%", 100.0 * share) } else { format!("{:.0}%", 100.0 * share) }
-        };
-        let known = |share: Option<f64>| share.map_or_else(|| "-".into(), percent);
-        cells.push(vec![
-            if several { row.seller.clone() } else { row.buyer.clone() },
-            row.n.to_string(),
-            format!("{:+.3}{}", row.reward, if several { String::new() } else { spread(row.reward_ci95, 3) }),
-            format!("{:.2}", row.deal_rate),
-            share(row.bargained_ratio),
-            share(row.first_offer_ratio),
-            percent(row.overshoot_rate),
-            percent(row.format_error_rate),
-            known(row.crossed_bid_share),
-            known(row.falling_bid_share),
-            known(row.other_words_share),
-        ]);
-    }
-    out::columns(&cells)
-}
-
-/// The model's reward where the budget covers the cost, and where it does not, a line each.
-fn cases(rows: &[Row]) -> impl Iterator<Item = String> {
-    let model = model_of(rows);
-    let of = |case: &str| rows.iter().rfind(|row| row.scenario == case && row.n > 0 && model == Some(&row.buyer));
-    let line = |row: &Row, what: &str| {
-        let spread = spread(row.reward_ci95, 3);
-        format!("{}, {} against {}: {:+.3}{spread} in {} games", row.scenario, row.buyer, row.seller, row.reward, row.n)
-            + what
-    };
-    let mi = of("mi").map(|row| line(row, " whose budget covers the cost"));
-    let ci = of("ci").map(|row| line(row, " where none is right to buy"));
-    mi.into_iter().chain(ci)
 }
 
 /// What the columns mean, under the table.
@@ -107,6 +44,13 @@ pub const LEGEND: &str = "\
 share: of what there was to gain. 1st: first bid over budget. over, broke: games
 lost on a price above budget, on a broken reply. cross, fall: bids at or above
 the ask, below the bid before. word: replies that say what only sellers say.";
+
+/// What the columns of a wide terminal mean.
+const MORE: &str = "\
+quit: the seller left. whole: reward with losses as 0. said: bids at the price
+that the thought names. why: replies with a reason. fixed: corrections of the
+seller, a game.
+";
 
 /// A line for each buyer whose every game ended on a broken reply: such a row says nothing of how it bargains.
 pub fn broken(rows: &[Row]) -> Vec<String> {
@@ -135,44 +79,11 @@ pub fn void(games: &[Value]) -> Vec<String> {
     games.chunk_by(same).map(line).collect()
 }
 
-/// Paired differences of reward over all products: a row a seller, a column a buyer that is beaten or not.
-pub fn differences(all: &[Difference]) -> String {
-    let all: Vec<&Difference> = all.iter().filter(|one| one.scenario == "all").collect();
+/// Paired differences of reward over all products.
+fn differences(all: &[Difference], width: usize) -> String {
+    let cells = crate::eval::tables::differences(all);
     let Some(first) = all.first() else { return String::new() };
-    let (mut sellers, mut others): (Vec<&str>, Vec<&str>) = (vec![], vec![]);
-    for one in &all {
-        for (list, name) in [(&mut sellers, &one.seller), (&mut others, &one.minus)] {
-            if !list.contains(&name.as_str()) {
-                list.push(name);
-            }
-        }
-    }
-    let heads = ["seller".into(), "products".into()].into_iter().chain(others.iter().map(|other| format!("- {other}")));
-    let mut cells: Vec<Vec<String>> = vec![heads.collect()];
-    for seller in sellers {
-        let of = |other: &str| all.iter().find(|one| one.seller == seller && one.minus == other);
-        let n = others.iter().filter_map(|other| of(other)).map(|one| one.n).max().unwrap_or(0);
-        let mut line = vec![seller.to_string(), n.to_string()];
-        line.extend(
-            others.iter().map(|other| of(other).map_or_else(|| "-".into(), |one| marked(one.n, one.mean, one.ci95))),
-        );
-        cells.push(line);
-    }
-    format!("reward of {}, less that of\n{}{VERDICT}\n", first.buyer, out::columns(&cells))
-}
-
-/// What a mark behind a difference means.
-pub const VERDICT: &str = "* the interval leaves out 0; below 8 products nothing is marked.";
-
-/// A difference over `n` products with its interval, marked where that leaves out 0 and stands on more than a handful.
-pub fn marked(n: usize, mean: f64, half: Option<f64>) -> String {
-    let sure = n >= FEW && half.is_some_and(|half| mean.abs() > half);
-    format!("{}{}", figure(mean, half), if sure { "*" } else { " " })
-}
-
-/// A mean and its interval.
-pub fn figure(mean: f64, half: Option<f64>) -> String {
-    format!("{mean:+.3}{}", spread(half, 3))
+    format!("reward of {}, less that of\n{}{VERDICT}\n", first.buyer, out::fitted(&cells, width))
 }
 
 /// The table of a published protocol, with its own row under ours, and in what the two differ.
@@ -210,11 +121,49 @@ pub fn protocol(rows: &[Row], beside: &Beside) -> String {
     )
 }
 
-/// The half width behind a mean, where it is known.
-fn spread(half: Option<f64>, digits: usize) -> String {
-    half.map_or_else(String::new, |half| format!(" ±{half:.digits$}"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::metrics::{EpisodeFacts, rows};
+    use crate::negotiate::{Buyer, Rules, Seller, catalog, play};
+    use crate::noise::Noise;
+    use std::sync::Arc;
 
-fn share(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".into(), |x| format!("{x:.2}"))
+    fn table(buyers: &[&str], sellers: &[&str]) -> Vec<Row> {
+        let products: Vec<_> = catalog::products(9, 3).unwrap().into_iter().map(Arc::new).collect();
+        let game =
+            |i: usize| play(Buyer::Naive, Seller::Teacher, &products[i], Rules::default(), Noise::new(1, i as u64));
+        let facts: Vec<EpisodeFacts> = (0..9).map(|i| EpisodeFacts::of(&game(i))).collect();
+        sellers.iter().flat_map(|seller| buyers.iter().flat_map(|buyer| rows(buyer, seller, &facts))).collect()
+    }
+
+    fn widest(text: &str) -> usize {
+        text.lines().map(|line| line.chars().count()).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn tables_fit_80_characters_and_grow_with_the_terminal() {
+        let buyers = ["untrained", "best_of_8", "og_narrator", "trained"];
+        for sellers in [&["base"][..], &["base", "base_begging", "base_talkative", "prompt_injector"]] {
+            let rows = table(&buyers, sellers);
+            let wide: Vec<usize> = [80, 100, 120, 200]
+                .map(|width| {
+                    let text = all(&rows, &[], width);
+                    assert!(widest(&text) <= width, "{width}:\n{text}");
+                    assert!(text.contains("word"), "{text}");
+                    widest(&text)
+                })
+                .into();
+            assert!(wide.is_sorted() && wide[0] < wide[2], "{wide:?}");
+            assert!(all(&rows, &[], 200).contains("seller, a game."), "the further columns are explained");
+        }
+    }
+
+    #[test]
+    fn a_table_of_many_buyers_is_cut_into_parts_that_fit() {
+        let names: Vec<String> = (0..9).map(|i| format!("a_buyer_{i}")).collect();
+        let buyers: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = all(&table(&buyers, &["base", "boulware"]), &[], 80);
+        assert!(widest(&text) <= 80 && names.iter().all(|name| text.contains(name.as_str())), "{text}");
+    }
 }

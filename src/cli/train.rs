@@ -536,7 +536,12 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
         return Ok(Exit::Interrupted);
     };
     if let Some(sets) = &report.sets {
-        out::line(&format!("{sets:#}"));
+        match as_json {
+            true => {
+                out::line(&json!({ "run": spelled(&finished.run), "report": spelled(&page), "sets": sets }).to_string())
+            }
+            false => out::print(&of_sets(sets, finished, &page)?),
+        }
         return Ok(Exit::Done);
     }
     let rows = report.table.rows();
@@ -545,7 +550,7 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
         let summary = json!({ "run": spelled(&finished.run), "report": spelled(&page), "summary": rows, "differences": report.differences });
         out::line(&summary.to_string());
     } else {
-        out::print(&format!("\n{}\n", tables::all(&rows, &report.differences)));
+        out::print(&format!("\n{}\n", tables::all(&rows, &report.differences, out::width())));
         out::line(&format!("checkpoint  haggle chat --model {}", shell::word(&finished.run)));
         best(&finished.run)?.iter().for_each(|line| out::line(line));
         out::line(&format!("report      {}", shell::word(&page)));
@@ -555,6 +560,23 @@ fn conclude(finished: &Finished, as_json: bool) -> Result<Exit> {
     }
     Ok(Exit::Done)
 }
+
+/// The end of a run of a set task: its table, and where the rest is.
+fn of_sets(sets: &serde_json::Value, finished: &Finished, page: &Path) -> Result<String> {
+    let table = out::fitted(&eval::tables::sets(sets), out::width());
+    let again = format!("haggle train --extend N --out {}", shell::word(&finished.run));
+    let best = best(&finished.run)?.map_or(String::new(), |line| line + "\n");
+    let page = shell::word(page);
+    Ok(format!(
+        "\nreplies on held-out products, utilities of their candidates\n{table}{SETS}\n\n{best}report      {page}\ngo on       {again}\n"
+    ))
+}
+
+/// What the columns of a table of sets mean.
+const SETS: &str = "\
+worth: of a set, a malformed one at its penalty. best, candidate: of the best
+candidate, of the mean one. malformed: replies that are no set. distinct: of
+the candidates, the share that says something new. size: candidates a set.";
 
 /// The best checkpoint on the held-out products, where training looked at them, and how it is opened.
 fn best(run: &Path) -> Result<Option<String>> {

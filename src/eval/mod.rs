@@ -4,6 +4,7 @@
 //! mean over [`EpisodeFacts`] and has one definition everywhere. Who meets whom is the task's affair.
 
 pub mod protocol;
+pub mod tables;
 
 use self::protocol::Beside;
 use crate::disk::{make_writable, write_atomic};
