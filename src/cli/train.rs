@@ -173,6 +173,10 @@ fn first_rank(
         if let Err(e) = tensor_log(&event, &mut log, &mut |line| live.say(line)) {
             trouble.get_or_insert(e);
         }
+        // A page that cannot be written now is written, or named, at the end.
+        if let Event::Saved(_) = &event {
+            let _ = crate::report::write(run_dir);
+        }
     });
     live.end();
     if auto && finished.is_err() {

@@ -5,13 +5,13 @@
 
 use super::curves::{PANELS, across};
 use super::files::RunFiles;
-use super::page::{CSS, escape};
-use crate::error::{Error, Result};
+use super::page::{boxed, document, escape};
+use crate::error::Result;
+use crate::eval::tables::figure;
 use crate::eval::{GameLine, model_of};
 use crate::negotiate::metrics::{EpisodeFacts, Row, reward_difference};
 use crate::negotiate::stats::Estimate;
 use serde::Serialize;
-use serde_json::Value;
 use std::path::Path;
 
 /// A run or an evaluation.
@@ -48,12 +48,7 @@ impl One {
     /// As [`RunFiles::read`], and [`Error::Data`] for a table that cannot be read.
     pub fn read(dir: &Path) -> Result<One> {
         let files = RunFiles::read(dir)?;
-        // A row of no games has no figures.
-        let played =
-            |row: &&serde_json::Map<String, Value>| row.get("n").and_then(Value::as_u64).is_some_and(|n| n > 0);
-        let row = |row: &serde_json::Map<String, Value>| serde_json::from_value(Value::Object(row.clone()));
-        let rows: std::result::Result<Vec<Row>, _> = files.summary.iter().filter(played).map(row).collect();
-        let rows = rows.map_err(|e| Error::data(dir.join("summary.json"), e))?;
+        let rows = files.rows()?;
         let games = files.lines("games.jsonl")?;
         let name = dir.file_name().map_or_else(|| dir.to_string_lossy(), |name| name.to_string_lossy()).into_owned();
         let model = model_of(&rows).unwrap_or_default().to_string();
@@ -123,49 +118,37 @@ pub fn page(runs: &[One]) -> Result<String> {
         }
     }
     body += "</div>\n";
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>haggle: {title}</title>\n<style>{CSS}</style></head><body>\n{body}</body></html>\n"
-    ))
+    Ok(document(&names.join(", "), &body, None))
 }
 
 fn table(runs: &[One]) -> String {
-    let mut html = String::from(
-        "<h2>Held-out products</h2>\n<div class=\"wide\"><table><tr><th>run<th>seller<th>buyer<th>games<th>reward<th>deals<th>over \
-         budget<th>broken</tr>\n",
-    );
+    let head =
+        ["run", "seller", "buyer", "games", "reward", "deals", "over budget", "broken"].map(String::from).to_vec();
+    let mut cells = vec![head];
     for run in runs {
         for row in run.rows.iter().filter(|row| row.scenario == "all") {
-            html += &format!(
-                "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.2}<td>{:.1} %<td>{:.1} %</tr>\n",
-                escape(&run.name),
-                escape(&row.seller),
-                escape(&row.buyer),
-                row.n,
+            cells.push(vec![
+                run.name.clone(),
+                row.seller.clone(),
+                row.buyer.clone(),
+                row.n.to_string(),
                 figure(row.reward, row.reward_ci95),
-                row.deal_rate,
-                100.0 * row.overshoot_rate,
-                100.0 * row.format_error_rate
-            );
+                format!("{:.2}", row.deal_rate),
+                format!("{:.1} %", 100.0 * row.overshoot_rate),
+                format!("{:.1} %", 100.0 * row.format_error_rate),
+            ]);
         }
     }
-    html + "</table></div>\n"
+    format!("<h2>Held-out products</h2>\n{}", boxed("Held-out products", &cells))
 }
 
 fn differences(all: &[Apart]) -> String {
     let Some(first) = all.first() else { return String::new() };
-    let mut html = format!(
-        "<h2>Reward, less that of {}</h2>\n<div class=\"wide\"><table><tr><th>run<th>seller<th>products of both<th>difference</tr>\n",
-        escape(&first.minus)
-    );
+    let mut cells = vec![["run", "seller", "products of both", "difference"].map(String::from).to_vec()];
     for Apart { run, seller, estimate, .. } in all {
         let difference = figure(estimate.mean, estimate.ci95);
-        html += &format!("<tr><td>{}<td>{}<td>{}<td>{difference}</tr>\n", escape(run), escape(seller), estimate.n);
+        cells.push(vec![run.clone(), seller.clone(), estimate.n.to_string(), difference]);
     }
-    html + "</table></div>\n"
-}
-
-/// A mean and the half width of its interval, where that is known.
-fn figure(mean: f64, half: Option<f64>) -> String {
-    format!("{mean:+.3}{}", half.map_or(String::new(), |half| format!(" ± {half:.3}")))
+    let title = format!("Reward, less that of {}", first.minus);
+    format!("<h2>{}</h2>\n{}", escape(&title), boxed(&title, &cells))
 }

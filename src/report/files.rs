@@ -1,7 +1,8 @@
 //! Reading a run directory: metrics, the final table, sample dialogues.
 
 use crate::error::{Error, Result};
-use crate::eval::{ABOUT, About};
+use crate::eval::{ABOUT, About, Difference};
+use crate::negotiate::metrics::Row;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -22,13 +23,55 @@ pub struct RunFiles {
     pub differences: Vec<Map<String, Value>>,
     /// `sets.json`: the final table of a set task, a flat row a model; empty for the game.
     pub sets: Vec<Map<String, Value>>,
+    /// The same as it is written.
+    pub sets_json: Value,
+    /// `replies.jsonl`: the replies of a set task before and after training.
+    pub answers: Vec<Answer>,
     /// `samples.jsonl`: dialogues before and after training.
     pub samples: Vec<Sample>,
+}
+
+/// One reply of `replies.jsonl`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Answer {
+    /// Whose: `untrained`, `trained`.
+    pub model: String,
+    /// The product's code.
+    pub product: String,
+    /// The product's title.
+    #[serde(default)]
+    pub title: String,
+    /// The message that it answers.
+    #[serde(default)]
+    pub asked: String,
+    /// The reply whole.
+    pub reply: String,
+    /// Its candidates; none where it is no set.
+    pub candidates: Vec<AnswerCandidate>,
+    /// What it earned.
+    pub reward: f64,
+    /// Why it is no set.
+    pub malformed: Option<String>,
+}
+
+/// One candidate of a reply.
+#[derive(Debug, Clone, Deserialize)]
+pub struct AnswerCandidate {
+    /// Its text.
+    pub text: String,
+    /// What it is worth by itself.
+    pub utility: f64,
 }
 
 /// One dialogue of `samples.jsonl`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sample {
+    /// Who bought.
+    #[serde(default)]
+    pub buyer: String,
+    /// Who sold.
+    #[serde(default)]
+    pub seller: String,
     /// `before` or `after` training.
     pub when: String,
     /// The product's code.
@@ -94,8 +137,31 @@ impl RunFiles {
             summary: read_list(&dir.join("summary.json"))?,
             differences: read_list(&dir.join("differences.json"))?,
             sets: read_list(&dir.join("sets.json"))?.into_iter().map(flat).collect(),
+            sets_json: read_list(&dir.join("sets.json"))?.into_iter().map(Value::Object).collect(),
+            answers: read_lines(&dir.join("replies.jsonl"))?,
             samples: read_lines(&dir.join("samples.jsonl"))?,
         })
+    }
+
+    /// The rows of the final table; one of no games has no figures and is left out.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a table that cannot be read.
+    pub fn rows(&self) -> Result<Vec<Row>> {
+        let played = |row: &&Map<String, Value>| row.get("n").and_then(Value::as_u64).is_some_and(|n| n > 0);
+        let row = |row: &Map<String, Value>| serde_json::from_value(Value::Object(row.clone()));
+        let rows: std::result::Result<_, _> = self.summary.iter().filter(played).map(row).collect();
+        rows.map_err(|e| Error::data(self.dir.join("summary.json"), e))
+    }
+
+    /// The paired differences of the final table.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a table that cannot be read.
+    pub fn differences(&self) -> Result<Vec<Difference>> {
+        let row = |row: &Map<String, Value>| serde_json::from_value(Value::Object(row.clone()));
+        let rows: std::result::Result<_, _> = self.differences.iter().map(row).collect();
+        rows.map_err(|e| Error::data(self.dir.join("differences.json"), e))
     }
 
     /// A file of JSON lines of the directory; none when it is not there.

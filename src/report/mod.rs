@@ -4,10 +4,13 @@
 //! time, from a run that was killed too. Curves are inline SVG; the page loads nothing. Beside it an episode, token by token:
 //! [`lesson`]; a board of models: [`board`].
 
+mod answers;
 pub mod board;
 pub mod compare;
 mod curves;
+mod dialogues;
 mod files;
+mod held_out;
 pub mod lesson;
 mod page;
 mod phases;

@@ -91,8 +91,9 @@ enum Entrant<'a> {
     Script(Buyer),
 }
 
-/// Sample dialogues a buyer leaves in the report.
+/// Sample dialogues that a buyer leaves in the report against the first seller, and against each further one.
 const SAMPLES: usize = 8;
+const FURTHER_SAMPLES: usize = 3;
 /// Stream of noise below the run's seed.
 const EVAL: u64 = 3;
 
@@ -141,9 +142,9 @@ fn compete(
 }
 
 /// The first games of a few products, evenly spread over them.
-fn few(games: &[Episode], each: usize) -> impl Iterator<Item = &Episode> {
+fn few(games: &[Episode], each: usize, n: usize) -> impl Iterator<Item = &Episode> {
     let products = games.len() / each.max(1);
-    let n = SAMPLES.min(products);
+    let n = n.min(products);
     (0..n).map(move |i| &games[i * products / n * each]).filter(|game| game.void().is_none())
 }
 
@@ -243,10 +244,11 @@ pub(super) fn evaluate(setup: &Setup, models: &[tasks::Entrant], progress: &mut 
     report.differences = pairs.flat_map(|(model, other)| report.table.differences(model, other)).collect();
     let lines = |of: &Kept| -> Vec<Value> {
         let when = if of.buyer == first { "before" } else { "after" };
-        few(&of.played, setup.config.eval.rollouts).map(|game| sample_line(when, game)).collect()
+        let first = opponents.first().is_some_and(|opponent| opponent.key() == of.seller);
+        let n = if first { SAMPLES } else { FURTHER_SAMPLES };
+        few(&of.played, setup.config.eval.rollouts, n).map(|game| sample_line(when, of, game)).collect()
     };
-    let seller = opponents.first().map(|opponent| opponent.key()).unwrap_or_default();
-    let shown = |k: &&Kept| k.model && k.seller == seller && (k.buyer == first || k.buyer == last);
+    let shown = |k: &&Kept| k.model && (k.buyer == first || k.buyer == last);
     report.samples = report.kept.iter().filter(shown).flat_map(lines).collect();
     Ok(report)
 }

@@ -1,6 +1,7 @@
 //! What games leave on disk: the game's part of a row of `metrics.jsonl`, a line of `episodes.jsonl` for each game, and
 //! the sample dialogues of the report.
 
+use crate::eval::Kept;
 use crate::negotiate::metrics::{EpisodeFacts, rows};
 use crate::negotiate::{Cents, Episode, Outcome, Seller, Turn};
 use crate::run::metrics::{Metrics, Tokens};
@@ -144,12 +145,14 @@ fn turns(episode: &Episode) -> Vec<Value> {
     episode.turns().iter().map(line).collect()
 }
 
-/// A dialogue for the report: `when` is `before` or `after` training.
-pub(super) fn sample_line(when: &str, episode: &Episode) -> Value {
+/// A dialogue of a buyer against a seller for the report: `when` is `before` or `after` training.
+pub(super) fn sample_line(when: &str, of: &Kept, episode: &Episode) -> Value {
     let product = episode.product();
 
     json!({
         "when": when,
+        "buyer": of.buyer,
+        "seller": of.seller,
         "code": product.code,
         "title": product.title,
         "scenario": product.scenario().key(),

@@ -1,6 +1,6 @@
 //! How sets are counted: means over replies, and the table at the end of a run.
 
-use super::{MALFORMED, Reply, Sets, rewards};
+use super::{Case, MALFORMED, Reply, Sets, rewards};
 use crate::credit::set::Worth;
 use crate::error::Result;
 use crate::eval::{Progress, Report};
@@ -107,21 +107,21 @@ pub(crate) fn look<T: Task>(
     engines: Engines,
     progress: &mut Progress,
 ) -> Result<Report> {
-    let (products, all) = held_out(task, sets, setup, model, engines, progress)?;
+    let (asked, all) = held_out(task, sets, setup, model, engines, progress)?;
     let worths = rewards(&setup.config, &all);
-    let line = |((product, reply), worth): ((&String, &Reply), &f64)| {
+    let line = |((asked, reply), worth): ((&Case, &Reply), &f64)| {
         json!({
-            "model": model.name, "product": product, "reply": reply.text, "candidates": reply.listed(), "reward": worth,
+            "model": model.name, "product": asked.product, "asked": asked.prompt.incoming, "reply": reply.text, "candidates": reply.listed(), "reward": worth,
             "malformed": reply.candidates.as_ref().err().map(|why| why.key()),
         })
     };
-    let replies = products.iter().zip(&all).zip(&worths).map(line).collect();
+    let replies = asked.iter().zip(&all).zip(&worths).map(line).collect();
     let row = Summary::of(&all, &worths);
     let sets = json!([{ "model": model.name, "task": setup.config.task.name, "row": row }]);
     Ok(Report { sets: Some(sets), replies, ..Report::default() })
 }
 
-/// The products that one model's replies are about, and the replies.
+/// The cases that one model's replies answer, and the replies.
 fn held_out<T: Task>(
     task: &mut T,
     sets: fn(&T) -> &Sets,
@@ -129,7 +129,7 @@ fn held_out<T: Task>(
     model: Entrant,
     engines: Engines,
     progress: &mut Progress,
-) -> Result<(Vec<String>, Vec<Reply>)> {
+) -> Result<(Vec<Case>, Vec<Reply>)> {
     let Entrant { name, weights, chat } = model;
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);
@@ -142,7 +142,7 @@ fn held_out<T: Task>(
         let hear = &mut |_, _| progress(name, "held_out", i * at_a_time, setup.held_out.len());
         play(setup, task, learner, setup.seller_player(engines.frozen)?, hear)?;
         let Sets { cases, replies, .. } = sets(task);
-        about.extend((0..replies.len()).map(|i| cases[i / rollouts].product.clone()));
+        about.extend((0..replies.len()).map(|i| cases[i / rollouts].clone()));
         all.extend(replies.iter().cloned());
     }
     Ok((about, all))
