@@ -1,4 +1,4 @@
-//! What the machine can do at most: bytes a second, FLOPs a second of a matrix product.
+//! What the machine can do at most: bytes a second of memory and of a cache, FLOPs a second of a matrix product.
 //!
 //! On the CPU (and the emulator, which runs on it) they are measured: a copy, and chains of multiply-adds in registers on
 //! all threads. On a GPU they are those of its data sheet; of a card without one here, those of a copy and of our own
@@ -14,11 +14,13 @@ use crate::ops::gemm::cpu::multiplies_pairs;
 use crate::ops::gemm::{Store, gemm_nt};
 use std::time::Instant;
 
-/// Both ceilings.
+/// The ceilings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
-    /// Bytes a second, read and written.
+    /// Bytes a second of memory, read and written.
     pub bytes_per_s: f64,
+    /// The same of what stays in a cache: the cores' own on a CPU, the L2 of a GPU. What is faster than memory was read there.
+    pub cache_bytes_per_s: f64,
     /// Floating-point operations a second.
     pub flops_per_s: f64,
 }
@@ -34,7 +36,9 @@ impl Peaks {
             Device::Gpu(gpu) => match &**gpu {
                 Gpu::Emu(emu) => Ok(Peaks::of_cpu(&Cpu::new(emu.threads()))),
                 Gpu::Cuda(cuda) => match data_sheet::of_card(cuda.gpu_name(), dtype) {
-                    Some([bytes_per_s, flops_per_s]) => Ok(Peaks { bytes_per_s, flops_per_s }),
+                    Some([bytes_per_s, flops_per_s]) => {
+                        Ok(Peaks { bytes_per_s, cache_bytes_per_s: of_l2(dev)?.max(bytes_per_s), flops_per_s })
+                    }
                     None => Peaks::of_gpu(dev, dtype),
                 },
             },
@@ -43,7 +47,12 @@ impl Peaks {
 
     /// Of this machine's cores.
     pub fn of_cpu(cpu: &Cpu) -> Peaks {
-        Peaks { bytes_per_s: peak::copy_rate(cpu), flops_per_s: peak::fma_rate(cpu, multiplies_pairs(cpu)) }
+        let bytes_per_s = peak::copy_rate(cpu);
+        Peaks {
+            bytes_per_s,
+            cache_bytes_per_s: peak::cache_rate(cpu).max(bytes_per_s),
+            flops_per_s: peak::fma_rate(cpu, multiplies_pairs(cpu)),
+        }
     }
 
     fn of_gpu(dev: &Device, dtype: DType) -> Result<Peaks> {
@@ -60,7 +69,9 @@ impl Peaks {
         };
         let (a, b, mut c) = (upload()?, upload()?, dev.zeros(dtype, k * k)?);
         let gemm_s = median(dev, 5, || gemm_nt(dev, a.view(), b.view(), c.view_mut(), k, k, k, Store::Set))?;
-        Ok(Peaks { bytes_per_s: 8.0 * n as f64 / copy_s, flops_per_s: 2.0 * (k as f64).powi(3) / gemm_s })
+        let bytes_per_s = 8.0 * n as f64 / copy_s;
+        let cache_bytes_per_s = of_l2(dev)?.max(bytes_per_s);
+        Ok(Peaks { bytes_per_s, cache_bytes_per_s, flops_per_s: 2.0 * (k as f64).powi(3) / gemm_s })
     }
 
     /// Seconds this much work takes at least.
@@ -77,6 +88,15 @@ impl Peaks {
     pub fn is_memory_bound(&self, flops: f64, bytes: f64) -> bool {
         bytes / self.bytes_per_s >= flops / self.flops_per_s
     }
+}
+
+/// Bytes a second of a copy that an L2 holds, launches behind each other.
+fn of_l2(dev: &Device) -> Result<f64> {
+    const CALLS: usize = 64;
+    let n = 2 << 20;
+    let (x, mut y) = (dev.zeros(DType::F32, n)?, dev.zeros(DType::F32, n)?);
+    let seconds = median(dev, 9, || (0..CALLS).try_for_each(|_| copy(dev, x.view(), y.view_mut())))?;
+    Ok((8 * n * CALLS) as f64 / seconds)
 }
 
 /// Seconds of the median of `n` calls, after one to warm up.

@@ -1,4 +1,5 @@
-//! The roofline as one self-contained page: FLOP/s over FLOP per byte, both logarithmic, both ceilings, every op a point.
+//! The roofline as one self-contained page: FLOP/s over FLOP per byte, both logarithmic, the ceilings of memory, cache and
+//! arithmetic, every op a point with its name beside it.
 //!
 //! A point's distance to the roof is what its op could gain. Ops that only move bytes have no place on the axis: they
 //! stand at its left edge, as high as their share of the copy's bandwidth. Source: Williams et al. 2009, "Roofline".
@@ -47,11 +48,16 @@ pub fn html(title: &str, s: &Summary, peaks: &Peaks, table: &str) -> String {
     let body = svg(&points, peaks, &axes);
     let (title, text) = (escape(title), escape(table));
     format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>haggle profile: {title}</title>\n\
-         <style>{CSS}</style></head><body>\n<h1>{title}</h1>\n\
-         <p>Each point is an op of the step: right, more arithmetic a byte; up, faster; its area, its share of the step. \
-         The lines are what this machine was measured to do at most. Ops that only move bytes (squares) stand at the \
-         left edge, as high as their share of the copy's bandwidth.</p>\n{body}<pre>{text}</pre>\n</body></html>\n"
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>haggle profile: {title}</title>\n\
+         <style>{CSS}</style></head><body><main>\n<h1>{title}</h1>\n\
+         <p>Each point is an op of the step: right, more arithmetic a byte; up, faster; its area, its share of the step. The \
+         solid line is what this machine can do at most from memory, the broken one from a cache: a point between the two was \
+         read from a cache. Ops that only move bytes (squares) stand at the left edge, as high as their share of the copy's \
+         bandwidth.</p>\n\
+         <p><span class=\"key memory\"></span> memory sets its limit <span class=\"key compute\"></span> arithmetic does</p>\n\
+         <div class=\"box\" role=\"region\" tabindex=\"0\" aria-label=\"The roofline\">{body}</div>\n\
+         <pre tabindex=\"0\">{text}</pre>\n</main></body></html>\n"
     )
 }
 
@@ -67,7 +73,8 @@ fn axes(rows: &[&Row], peaks: &Peaks) -> Axes {
     let edge = 10f64.powf(x[0]);
     let height = |r: &&Row| if r.flops > 0.0 { r.flops } else { r.bytes * edge } * 1e9 / r.ns as f64;
     let low_y = lowest(&mut rows.iter().map(height)).min(peaks.flops_per_s / 1e3);
-    Axes { x, y: [low_y.log10().floor(), (peaks.flops_per_s * 1.5).log10().ceil()] }
+    let high_y = rows.iter().map(height).fold(peaks.flops_per_s * 1.5, f64::max);
+    Axes { x, y: [low_y.log10().floor(), high_y.log10().ceil()] }
 }
 
 fn point<'a>(row: &'a Row, axes: &Axes) -> Point<'a> {
@@ -80,37 +87,54 @@ fn point<'a>(row: &'a Row, axes: &Axes) -> Point<'a> {
 }
 
 fn svg(points: &[Point], peaks: &Peaks, axes: &Axes) -> String {
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n");
+    let mut svg =
+        format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"ops under the roofline\">\n");
     grid(&mut svg, axes);
-    let (edge, ridge) = (10f64.powf(axes.x[0]), peaks.flops_per_s / peaks.bytes_per_s);
-    // The memory's roof starts where it enters the picture.
-    let floor = 10f64.powf(axes.y[0]) / peaks.bytes_per_s;
-    let start = edge.max(floor);
-    let top = axes.y(peaks.flops_per_s);
-    let _ = writeln!(
-        svg,
-        "<polyline class=\"roof\" points=\"{:.1},{:.1} {:.1},{top:.1} {:.1},{top:.1}\"/>",
-        axes.x(start),
-        axes.y(start * peaks.bytes_per_s),
-        axes.x(ridge),
-        WIDTH - RIGHT
+    let (gb, gflop) = (|rate: f64| rate / 1e9, peaks.flops_per_s / 1e9);
+    let mut labels = Labels::default();
+    roof(
+        &mut svg,
+        "cache",
+        &format!("cache {:.0} GB/s", gb(peaks.cache_bytes_per_s)),
+        peaks.cache_bytes_per_s,
+        peaks,
+        axes,
     );
-    let (gb, gflop) = (peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);
+    roof(&mut svg, "roof", &format!("memory {:.1} GB/s", gb(peaks.bytes_per_s)), peaks.bytes_per_s, peaks, axes);
     let _ = writeln!(
         svg,
-        "<text class=\"limit\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">copy {gb:.1} GB/s</text>\
-         <text class=\"limit\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">multiply-add {gflop:.1} GFLOP/s</text>",
-        axes.x(ridge / 2.0) - 8.0,
-        axes.y(peaks.flops_per_s / 2.0),
+        "<text class=\"limit\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">multiply-add {gflop:.1} GFLOP/s</text>",
         WIDTH - RIGHT,
-        top - 6.0
+        axes.y(peaks.flops_per_s) - 6.0
     );
     let total: u64 = points.iter().map(|p| p.row.ns).sum();
-    let mut taken: Vec<(f64, f64)> = Vec::new();
-    for p in points {
-        mark(&mut svg, p, peaks, axes, total, &mut taken);
+    let sizes: Vec<f64> = points.iter().map(|p| 4.0 + 16.0 * (p.row.ns as f64 / total.max(1) as f64).sqrt()).collect();
+    let at = |p: &Point| (axes.x(p.intensity), axes.y(p.flops_per_s));
+    points.iter().zip(&sizes).for_each(|(p, size)| labels.take(at(p), *size));
+    for (p, size) in points.iter().zip(sizes) {
+        mark(&mut svg, p, peaks, at(p), size, &mut labels);
     }
     svg + "</svg>\n"
+}
+
+/// The most that bytes at this rate allow, up to the most that the arithmetic allows, and its name along it.
+fn roof(svg: &mut String, class: &str, name: &str, bytes_per_s: f64, peaks: &Peaks, axes: &Axes) {
+    let (edge, ridge, top) = (10f64.powf(axes.x[0]), peaks.flops_per_s / bytes_per_s, axes.y(peaks.flops_per_s));
+    // It starts where it enters the picture.
+    let start = edge.max(10f64.powf(axes.y[0]) / bytes_per_s);
+    let (x, y) = (axes.x(start), axes.y(start * bytes_per_s));
+    let corner = axes.x(ridge);
+    let _ = writeln!(
+        svg,
+        "<polyline class=\"{class}\" points=\"{x:.1},{y:.1} {corner:.1},{top:.1} {:.1},{top:.1}\"/>",
+        WIDTH - RIGHT
+    );
+    let turn = ((top - y) / (corner - x).max(1.0)).atan().to_degrees();
+    let (x, y) = (x + 0.55 * (corner - x), y + 0.55 * (top - y) - 6.0);
+    let _ = writeln!(
+        svg,
+        "<text class=\"limit\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" transform=\"rotate({turn:.1} {x:.1} {y:.1})\">{name}</text>"
+    );
 }
 
 fn grid(svg: &mut String, axes: &Axes) {
@@ -152,10 +176,8 @@ fn tick(power: i32) -> String {
     if (-3..=4).contains(&power) { format!("{}", 10f64.powi(power)) } else { format!("1e{power}") }
 }
 
-/// A point with its label, which gives way to those before it.
-fn mark(svg: &mut String, p: &Point, peaks: &Peaks, axes: &Axes, total: u64, taken: &mut Vec<(f64, f64)>) {
-    let (x, y) = (axes.x(p.intensity), axes.y(p.flops_per_s));
-    let size = 4.0 + 16.0 * (p.row.ns as f64 / total.max(1) as f64).sqrt();
+/// A point with its label; one that found no room beside it is tied to it by a line.
+fn mark(svg: &mut String, p: &Point, peaks: &Peaks, (x, y): (f64, f64), size: f64, labels: &mut Labels) {
     let bound = if peaks.is_memory_bound(p.row.flops, p.row.bytes) { "memory" } else { "compute" };
     let name = escape(&format!("{} {}", p.row.name, p.row.shape));
     let share = 100.0 * peaks.share(p.row.flops, p.row.bytes, p.row.ns);
@@ -171,26 +193,112 @@ fn mark(svg: &mut String, p: &Point, peaks: &Peaks, axes: &Axes, total: u64, tak
         ),
     };
     let end = if p.row.flops > 0.0 { "circle" } else { "rect" };
-    let mut label_y = y + 4.0;
-    while taken.iter().any(|(tx, ty)| (tx - x).abs() < 110.0 && (ty - label_y).abs() < 12.0) {
-        label_y += 12.0;
+    let wide = LETTER * name.trim().chars().count() as f64;
+    let Label { x: label_x, y: label_y, far } = labels.place((x, y), size, wide);
+    if far {
+        let near = if label_x > x { label_x } else { label_x + wide };
+        let _ = write!(
+            svg,
+            "<line class=\"tie\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{near:.1}\" y2=\"{:.1}\"/>",
+            label_y - 3.0
+        );
     }
-    taken.push((x, label_y));
-    // Near the right edge the label stands left of its point.
-    let (label_x, anchor) = if x > WIDTH - 160.0 { (x - size - 3.0, "end") } else { (x + size + 3.0, "start") };
     let _ = writeln!(
         svg,
-        "{shape}<title>{what}</title></{end}><text class=\"label\" x=\"{label_x:.1}\" y=\"{label_y:.1}\" \
-         text-anchor=\"{anchor}\">{}</text>",
+        "{shape}<title>{what}</title></{end}><text class=\"label\" x=\"{label_x:.1}\" y=\"{label_y:.1}\">{}</text>",
         name.trim()
     );
+}
+
+/// Characters of a label are that wide, and its lines that high.
+const LETTER: f64 = 5.6;
+const LINE: f64 = 11.0;
+
+/// Where a label stands: its left end and its foot; `far` when not beside its point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Label {
+    x: f64,
+    y: f64,
+    far: bool,
+}
+
+/// What of the picture is taken, as boxes `[left, top, right, bottom]`.
+#[derive(Debug, Default)]
+struct Labels {
+    taken: Vec<[f64; 4]>,
+}
+
+impl Labels {
+    /// A point takes its place before any label.
+    fn take(&mut self, (x, y): (f64, f64), size: f64) {
+        let half = 0.6 * size;
+        self.taken.push([x - half, y - half, x + half, y + half]);
+    }
+
+    /// The free place nearest to a point, right of it before left; where nothing is free, beside it.
+    fn place(&mut self, (x, y): (f64, f64), size: f64, wide: f64) -> Label {
+        let away = |ring: usize| 14.0 * ring as f64;
+        let places = (0..=10usize).flat_map(|ring| {
+            (-(ring as i32)..=ring as i32).flat_map(move |row| {
+                [x + size + 3.0 + away(ring), x - size - 3.0 - away(ring) - wide].map(|left| Label {
+                    x: left,
+                    y: y + 4.0 + LINE * f64::from(row),
+                    far: ring > 0,
+                })
+            })
+        });
+        let found = places.into_iter().find(|label| self.is_free(label, wide));
+        let label = found.unwrap_or(Label { x: x + size + 3.0, y: y + 4.0, far: false });
+        self.taken.push(bounds(&label, wide));
+        label
+    }
+
+    fn is_free(&self, label: &Label, wide: f64) -> bool {
+        let [left, top, right, bottom] = bounds(label, wide);
+        let inside = left >= LEFT && right <= WIDTH && top >= 0.0 && bottom <= HEIGHT - BOTTOM;
+        inside && self.taken.iter().all(|[l, t, r, b]| right < *l || left > *r || bottom < *t || top > *b)
+    }
+}
+
+fn bounds(label: &Label, wide: f64) -> [f64; 4] {
+    [label.x, label.y - 0.8 * LINE, label.x + wide, label.y + 0.1 * LINE]
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const CSS: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}\
-svg{width:100%;height:auto;font-size:11px}.grid{stroke:#ddd}.roof{fill:none;stroke:#222;stroke-width:2}\
-circle,rect{fill-opacity:.55;stroke:#fff}.memory{fill:#2a6fb0}.compute{fill:#c5532b}.limit{font-weight:600}\
-.label{font-size:10px}pre{overflow-x:auto;font-size:12px}";
+const CSS: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
+h1{overflow-wrap:anywhere}.box{overflow-x:auto}svg{width:100%;min-width:760px;height:auto;font-size:11px}svg text{fill:#222}\
+.grid{stroke:#ddd}.roof,.cache{fill:none;stroke:#222;stroke-width:2}.cache{stroke-width:1;stroke-dasharray:6 4}\
+circle,rect{fill-opacity:.55;stroke:#fff}.memory{fill:#2a6fb0;background:#2a6fb0}.compute{fill:#c5532b;background:#c5532b}\
+.key{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-left:.8em}.limit{font-weight:600}.tie{stroke:#888;stroke-width:.7}\
+.label{font-size:10px}pre{overflow-x:auto;font-size:12px}\
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}svg text{fill:#ddd}.grid{stroke:#333}.roof,.cache{stroke:#ddd}\
+circle,rect{stroke:#161616;fill-opacity:.8}}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_overlap_nothing_stay_in_the_picture_and_are_tied_where_they_are_far() {
+        // Twenty ops in one heap, two at the edges.
+        let heap = (0..20).map(|i| (300.0 + f64::from(i % 5), 200.0 + f64::from(i / 5)));
+        let points: Vec<(f64, f64)> = heap.chain([(WIDTH - RIGHT, TOP), (LEFT, HEIGHT - BOTTOM)]).collect();
+        let mut labels = Labels::default();
+        points.iter().for_each(|at| labels.take(*at, 5.0));
+        let placed: Vec<Label> = points.iter().map(|at| labels.place(*at, 5.0, 70.0)).collect();
+        for (i, label) in placed.iter().enumerate() {
+            let [left, top, right, bottom] = bounds(label, 70.0);
+            assert!(left >= LEFT && right <= WIDTH && top >= 0.0 && bottom <= HEIGHT - BOTTOM, "{label:?}");
+            for other in &placed[..i] {
+                let [l, t, r, b] = bounds(other, 70.0);
+                assert!(right < l || left > r || bottom < t || top > b, "{label:?} over {other:?}");
+            }
+            let near = (label.x - points[i].0).abs().min((label.x + 70.0 - points[i].0).abs()) < 9.0;
+            assert!(label.far || near && (label.y - points[i].1 - 4.0).abs() < 1e-9, "{label:?} is not tied");
+        }
+        assert!(placed.iter().filter(|label| label.far).count() > 10);
+    }
+}

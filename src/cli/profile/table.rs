@@ -12,8 +12,9 @@ pub fn text(ran: &Ran, s: &Summary, peaks: &Peaks) -> String {
     let clock = if s.gpu_times { "the GPU's events" } else { "wall clock" };
     let mut text = format!("{}: {} steps of {step_ms:.3} ms, by {clock}\n", ran.title, s.steps);
     text += &format!(
-        "copy {:.1} GB/s, multiply-add {:.1} GFLOP/s, measured just before\n\n",
+        "copy {:.1} GB/s, in cache {:.1} GB/s, multiply-add {:.1} GFLOP/s, measured just before\n\n",
         peaks.bytes_per_s / 1e9,
+        peaks.cache_bytes_per_s / 1e9,
         peaks.flops_per_s / 1e9
     );
     text += &costed(&s.ops, "op", s, peaks);
@@ -103,7 +104,7 @@ pub fn json(ran: &Ran, s: &Summary, peaks: &Peaks) -> Value {
     json!({
         "what": ran.what, "title": ran.title, "device": ran.device, "steps": s.steps, "step_ms": per(s.step_ns),
         "clock": if s.gpu_times { "cuda events" } else { "wall clock" },
-        "copy_gb_per_s": peaks.bytes_per_s / 1e9, "peak_gflop_per_s": peaks.flops_per_s / 1e9,
+        "copy_gb_per_s": peaks.bytes_per_s / 1e9, "cache_gb_per_s": peaks.cache_bytes_per_s / 1e9, "peak_gflop_per_s": peaks.flops_per_s / 1e9,
         "busy_ms": per(s.busy_ns), "idle_ms": per(s.idle_ns),
         "ops": s.ops.iter().map(row).collect::<Vec<_>>(),
         "kernels": s.kernels.iter().map(row).collect::<Vec<_>>(),

@@ -33,6 +33,24 @@ pub fn copy_rate(cpu: &Cpu) -> f64 {
     copies * (from.len() * 8) as f64
 }
 
+/// Bytes a second of copies on all threads that stay in the caches next to the cores.
+pub fn cache_rate(cpu: &Cpu) -> f64 {
+    const PART: usize = 1 << 15;
+    const ROUNDS: usize = 64;
+    let tasks = cpu.pool.threads();
+    let mut from = vec![1f32; tasks * PART];
+    let mut to = vec![0f32; tasks * PART];
+    let (from, to) = (Shared::new(&mut from), Shared::new(&mut to));
+    let copies = rate(|| {
+        cpu.pool.run(tasks, |i| {
+            // SAFETY: each task has parts of its own.
+            let (from, to) = unsafe { (from.part(i * PART, PART), to.part(i * PART, PART)) };
+            (0..ROUNDS).for_each(|_| black_box(&mut *to).copy_from_slice(black_box(&*from)));
+        })
+    });
+    copies * (tasks * PART * ROUNDS * 8) as f64
+}
+
 /// FLOPs a second of the multiply-adds of matrix products, in registers on all threads; `pairs` where they multiply pairs of
 /// bf16, if the CPU can.
 pub fn fma_rate(cpu: &Cpu, pairs: bool) -> f64 {
