@@ -6,7 +6,7 @@
 use super::sampling::manner;
 use super::{Exit, Globals, dry_run, out, signals};
 use crate::config::Config;
-use crate::config::paths::place;
+use crate::config::paths::{place, written};
 use crate::device::Device;
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -16,10 +16,11 @@ use crate::model::{ModelConfig, Plan};
 use crate::negotiate::money::MAX_CENTS;
 use crate::negotiate::{Cents, Product};
 use crate::ops::attn::CHUNK;
-use crate::serve::deal::{Busy, Negotiator, Store};
+use crate::serve::deal::{Busy, Negotiator, Postgres, Sqlite, Store};
 use crate::serve::{self, Bench, Keys, Limits, Loader, Metrics, Model, Progress, Reloads};
 use crate::setup::{self, base, memory};
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde_json::{Value, json};
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -63,9 +64,10 @@ pub struct ServeArgs {
     /// File of keys, one a line; without it everyone who reaches the port may ask
     #[arg(long, value_name = "FILE", value_parser = super::path())]
     api_key_file: Option<PathBuf>,
-    /// Folder of the database of negotiations; made where it is not there
-    #[arg(long, value_name = "DIR", default_value = "negotiations", value_parser = super::path())]
-    state: PathBuf,
+    /// Where negotiations are kept: a folder, made where it is not there, or postgres://USER@HOST/DATABASE, which several
+    /// servers may share; its password from PGPASSWORD
+    #[arg(long, value_name = "DIR|URL", default_value = "negotiations", value_parser = state())]
+    state: State,
     /// Answers computed at a time, or as many as fit
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     seats: u32,
@@ -93,6 +95,30 @@ pub struct ServeArgs {
     /// Print what it would hold in memory and exit
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Where negotiations are kept.
+#[derive(Debug, Clone)]
+enum State {
+    Folder(PathBuf),
+    Postgres(String),
+}
+
+/// How that is read from the command line.
+fn state() -> impl TypedValueParser<Value = State> {
+    let is_postgres = |text: &&str| ["postgres://", "postgresql://"].iter().any(|head| text.starts_with(head));
+    OsStringValueParser::new().try_map(move |text| match text.to_str().filter(is_postgres) {
+        Some(url) => Ok(State::Postgres(url.into())),
+        None => written(&text).map(State::Folder),
+    })
+}
+
+/// Opens it.
+fn opened(state: &State) -> Result<Box<dyn Store>> {
+    Ok(match state {
+        State::Folder(folder) => Box::new(Sqlite::open(folder)?),
+        State::Postgres(url) => Box::new(Postgres::open(url, std::env::var("PGPASSWORD").ok().as_deref())?),
+    })
 }
 
 /// Serves until it is asked to stop.
@@ -193,7 +219,7 @@ fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<
         sampling: Sampling { top_k: r.top_k, top_p: r.top_p, min_p: config.eval.min_p, ..plain },
         context: shape.max_position_embeddings,
         dearest: if name == embedded::NAME { embedded::DEAREST } else { Cents(MAX_CENTS) },
-        store: Store::open(&args.state)?,
+        store: opened(&args.state)?,
         busy: Busy::default(),
     }))
 }

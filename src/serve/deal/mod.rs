@@ -5,13 +5,17 @@
 //! and the thoughts stay in the private one.
 
 mod play;
+mod postgres;
 mod record;
 pub(super) mod routes;
 mod settings;
+mod sqlite;
 mod store;
 pub(super) mod turn;
 
-pub use store::Store;
+pub use postgres::Postgres;
+pub use sqlite::Sqlite;
+pub use store::{Kept, Once, Round, Store};
 
 use super::refusal::Refusal;
 use crate::guide::Manner;
@@ -36,7 +40,7 @@ pub struct Negotiator {
     /// The dearest list price that it can copy.
     pub dearest: Cents,
     /// Where negotiations are kept.
-    pub store: Store,
+    pub store: Box<dyn Store>,
     /// Negotiations in which a turn is being played.
     pub busy: Busy,
 }

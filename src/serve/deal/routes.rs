@@ -69,14 +69,27 @@ pub async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Byte
             return Err(Refusal::of_field("product", what).with_code("context_length_exceeded"));
         }
         let answer = record::whole(&id, &table.settings, &table.episode, false, now, &[]).to_string();
-        own.store.create(&id, &text, now, kept_as(once.as_ref(), &answer))?;
-        Ok(answer)
+        let stored = own.store.create(&id, &text, now, kept_as(once.as_ref(), &answer));
+        told_once(own, once.as_ref(), stored, answer)
     });
     Ok((StatusCode::CREATED, as_json(told.await?)).into_response())
 }
 
 pub(super) fn replayed(own: &Negotiator, once: Option<&(String, String)>) -> Result<Option<String>, Refusal> {
     once.map_or(Ok(None), |(key, asked)| own.store.answered(key, asked))
+}
+
+/// The answer to what was stored; where the same was asked of another server at the same time, the answer of that one.
+pub(super) fn told_once(
+    own: &Negotiator,
+    once: Option<&(String, String)>,
+    stored: Result<(), Refusal>,
+    answer: String,
+) -> Result<String, Refusal> {
+    match stored {
+        Err(refusal) if refusal.status == StatusCode::CONFLICT => replayed(own, once)?.ok_or(refusal),
+        stored => stored.map(|()| answer),
+    }
 }
 
 pub(super) fn kept_as<'a>(once: Option<&'a (String, String)>, answer: &'a str) -> Option<Once<'a>> {

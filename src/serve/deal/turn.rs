@@ -11,7 +11,8 @@ use super::super::refusal::Refusal;
 use super::super::{Model, Shared};
 use super::Negotiator;
 use super::play::{Draft, Message, Table};
-use super::routes::{as_json, kept_as, negotiator, now_ms, once_of, replayed};
+use super::routes::{as_json, kept_as, negotiator, now_ms, once_of, replayed, told_once};
+use super::store::Kept;
 use crate::generate::{How, Request};
 use crate::guide::{Guide, Rule};
 use axum::body::{Body, Bytes};
@@ -54,9 +55,11 @@ pub async fn message(
     let (at, asked) = ((shared.model.clone(), id.clone()), again.clone());
     let begun = aside(move || {
         let own = negotiator(&at.0)?;
+        // In this order: what another server stores between the two is seen, as an answer here or as a conflict later.
+        let kept = own.store.get(&at.1);
         match replayed(own, asked.as_ref())? {
             Some(answer) => Ok(Err(answer)),
-            None => heard(own, &at.1, &body).map(Ok),
+            None => heard(own, kept?, &body).map(Ok),
         }
     });
     let begun = begun.await?;
@@ -83,9 +86,9 @@ pub async fn message(
     Ok((head, Body::from_stream(all)).into_response())
 }
 
-fn heard(own: &Negotiator, id: &str, body: &[u8]) -> Result<Heard, Refusal> {
+fn heard(own: &Negotiator, kept: Kept, body: &[u8]) -> Result<Heard, Refusal> {
     let message = Message::read(body)?;
-    let mut table = Table::lay(own, own.store.get(id)?)?;
+    let mut table = Table::lay(own, kept)?;
     let draft = table.hear(own, &message, now_ms())?;
     let ask = table.ask(own)?;
     Ok((table, draft, ask))
@@ -112,10 +115,12 @@ async fn played(
         let now = now_ms();
         let (round, n) = (table.round(&draft, now), table.kept.rounds.len() + 1);
         let answer = told(&id, &round);
-        own.store.add(&id, n, &round, now, kept_as(again.as_ref(), &answer))?;
-        let outcome = table.episode.outcome().map(|outcome| outcome.key());
-        metrics.round(table.last_kind(), draft.interventions(), outcome);
-        Ok(answer)
+        let stored = own.store.add(&id, n, &round, now, kept_as(again.as_ref(), &answer));
+        if stored.is_ok() {
+            let outcome = table.episode.outcome().map(|outcome| outcome.key());
+            metrics.round(table.last_kind(), draft.interventions(), outcome);
+        }
+        told_once(own, again.as_ref(), stored, answer)
     });
     told.await
 }
