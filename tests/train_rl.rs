@@ -189,7 +189,8 @@ fn a_run_resumed_in_the_middle_has_the_rows_and_the_best_checkpoint_of_one_that_
         "eval.every=1",
         "run.checkpoint_every=99",
         "run.keep=1",
-        "optim.lr=0.02",
+        "optim.lr=0.004",
+        "eval.products=4",
         "optim.warmup_steps=0",
         "grpo.steps=4",
     ]);
