@@ -90,6 +90,9 @@ fn a_refusal_of_a_commands_own_sizes_names_the_options_that_make_them() {
     ] {
         on_the_card(dir.path(), line).refused(4, &[option]);
     }
+    // What an op takes is known where it is called: refused there, before it is taken.
+    let kernel = "profile kernel gemm_nt --shape qwen3-8b";
+    on_the_card(dir.path(), kernel).refused(4, &["needs", "for one tensor", "of 2.0 MiB are free", "--shape"]);
     let wide = command(dir.path(), &["profile", "decode", "--batch", "1000000000000"]);
     said(wide, "").refused(2, &["--batch", "1048576"]);
 }

@@ -4,7 +4,7 @@
 //! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
 //! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
 
-use super::{Exit, doctor, out, train};
+use super::{Exit, doctor, out};
 use crate::config::Config;
 use crate::dist::{lanes, shards};
 use crate::error::{Result, mib};
@@ -13,6 +13,7 @@ use crate::model::{ModelConfig, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::setup::{Frozen, Setup, known};
+use crate::sft::teach;
 use crate::tasks;
 use crate::text::{Chat, Transcript};
 use crate::train::held_out;
@@ -28,7 +29,7 @@ const PLAYED: usize = 32;
 /// Everything that a real run would refuse before its first step.
 pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
     let dev = config.open_device()?;
-    let plan = train::fits(&dev, config)?;
+    let plan = teach::fits(&dev, config)?;
     let setup = Setup::open_on(dev, config)?;
     setup.seller.probe()?;
     tasks::fit_run(&setup)?;

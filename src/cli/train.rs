@@ -5,20 +5,19 @@ use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, s
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
-use crate::device::Device;
 use crate::dist::board::FOLDER;
 use crate::dist::lanes::divides;
 use crate::dist::launch::Launch;
 use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result, shown};
 use crate::eval::{self, Report};
-use crate::model::{Plan, Weights};
+use crate::model::Weights;
 use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
 use crate::run::run_dir::RunDir;
 use crate::run::tensorboard::{EventWriter, StepScalars};
 use crate::setup::inputs::Inputs;
-use crate::setup::{Setup, known, memory, resume};
+use crate::setup::{Setup, known, resume};
 use crate::sft::{teach, tune};
 use crate::tasks::{self, Entrant};
 use crate::train::rl::{self, Event};
@@ -293,7 +292,7 @@ fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
         );
         return Err(Error::Device { device: config.device.clone(), what });
     }
-    fits(&dev, config)?;
+    teach::fits(&dev, config)?;
     let mut setup = Setup::open_on(dev, config)?;
     setup.ranks = ranks.clone();
     setup.seller.probe()?;
@@ -304,17 +303,6 @@ fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
     }
     let inputs = Inputs::of(&setup)?;
     Ok((setup, inputs))
-}
-
-/// `Ok`, with the plan of training, when what is free is enough for it, and for the demonstrations before it.
-///
-/// # Errors
-/// As [`memory::fit`].
-pub fn fits(dev: &Device, config: &Config) -> Result<Plan> {
-    if config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches() {
-        memory::fit(dev, config, &teach::planned)?;
-    }
-    memory::fit(dev, config, &rl::planned)
 }
 
 /// What every rank must have alike.

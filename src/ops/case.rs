@@ -7,7 +7,7 @@
 
 use crate::device::record::Cost;
 use crate::device::{Buffer, DType, Device};
-use crate::error::Result;
+use crate::error::{Error, Result, mib};
 use crate::noise::Noise;
 use half::bf16;
 
@@ -172,6 +172,7 @@ impl<'a> Stage<'a> {
 
     /// The same times a factor.
     pub fn scaled(&mut self, len: usize, by: f32, dtype: DType) -> Result<Tensor> {
+        self.room_for(len, dtype)?;
         self.streams += 1;
         let noise = Noise::new(21, self.streams);
         let of = |i| if self.times() { noise.uniform(i) - 0.5 } else { noise.normal(i) as f32 };
@@ -192,6 +193,7 @@ impl<'a> Stage<'a> {
 
     /// `len` indices in `0..n`.
     pub fn indices(&mut self, len: usize, n: usize) -> Result<(Buffer, Vec<i32>)> {
+        self.room_for(len, DType::I32)?;
         self.streams += 1;
         let noise = Noise::new(22, self.streams);
         let host: Vec<i32> = (0..len as u64).map(|i| noise.below(i, n) as i32).collect();
@@ -210,10 +212,27 @@ impl<'a> Stage<'a> {
 
     /// An output of a number type, full of NaN.
     pub fn out_as(&self, len: usize, dtype: DType) -> Result<Buffer> {
+        self.room_for(len, dtype)?;
         match dtype {
             DType::Bf16 => self.dev.upload(&vec![bf16::NAN; len]),
             _ => self.dev.upload(&vec![f32::NAN; len]),
         }
+    }
+
+    /// `Ok` when a tensor of a model's shape has room, where it is computed and on the host that it comes from.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with what it needs and what is free.
+    fn room_for(&self, len: usize, dtype: DType) -> Result<()> {
+        let Some(room) = self.dev.room().filter(|_| self.times()) else { return Ok(()) };
+        let on_host = if matches!(self.dev, Device::Cpu(_)) { DType::F32.size() } else { 0 };
+        let bytes = len as u64 * (dtype.size() + on_host) as u64;
+        if bytes <= room.free_bytes {
+            return Ok(());
+        }
+        let what =
+            format!("needs {} for one tensor and {} are free; take a smaller --shape", mib(bytes), room.of_total());
+        Err(Error::Device { device: self.dev.name().into(), what })
     }
 
     /// Calls an op, once or under the clock; `what` is added to the shape that its cost names.

@@ -8,16 +8,18 @@ use super::dialogues::Sequence;
 use super::trainer::{Supervision, Trainer};
 use crate::config::Config;
 use crate::config::paths::spelled;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Plan, Weights};
 use crate::negotiate::Side;
 use crate::noise::Noise;
 use crate::setup::Setup;
 use crate::setup::base::{self, Base};
-use crate::setup::lora;
+use crate::setup::{lora, memory};
 use crate::tasks::{self, Task};
 use crate::text::Transcript;
 use crate::train::optimizer::{Hyper, Schedule};
+use crate::train::rl;
 use std::path::Path;
 
 /// The stream of demonstrations below the run's seed.
@@ -75,6 +77,17 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     let weights = lora::trained(plan, config, &base)?;
     let how = supervision(config.seed, 1, &weights);
     Trainer::planned(plan, weights, how, 1).map(drop)
+}
+
+/// `Ok`, with the plan of training, when what is free is enough for it, and for the demonstrations before it.
+///
+/// # Errors
+/// As [`memory::fit`].
+pub fn fits(dev: &Device, config: &Config) -> Result<Plan> {
+    if config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches() {
+        memory::fit(dev, config, &planned)?;
+    }
+    memory::fit(dev, config, &rl::planned)
 }
 
 /// How demonstrations are learned.
