@@ -1,7 +1,7 @@
 //! Replies of a set task on a page: what was asked, and the candidates before and after training with what each is worth.
 
 use super::files::Answer;
-use super::page::escape;
+use super::parts::escape;
 
 /// Questions shown.
 const SHOWN: usize = 3;

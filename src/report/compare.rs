@@ -5,7 +5,7 @@
 
 use super::curves::{PANELS, across};
 use super::files::RunFiles;
-use super::page::{boxed, document, escape};
+use super::parts::{boxed, document, escape};
 use crate::error::Result;
 use crate::eval::tables::figure;
 use crate::eval::{GameLine, model_of};

@@ -1,12 +1,16 @@
 //! Dialogues on a page: the same product played by two buyers, side by side; and those against each seller, to be opened.
 
 use super::files::Sample;
-use super::page::escape;
+use super::parts::escape;
 use crate::negotiate::Cents;
 use serde_json::Value;
 
 /// Products shown at once.
 const SHOWN: usize = 3;
+
+/// What the letters mean.
+const THOUGHTS: &str =
+    "<p class=\"lead\">In italics what a side thinks, which the other does not hear; in a box what it does.</p>\n";
 
 /// The same products before and after training, against the first seller.
 pub fn first(samples: &[Sample]) -> String {
@@ -16,7 +20,7 @@ pub fn first(samples: &[Sample]) -> String {
     let shown: String = both.map(|games| product(games, &["Before", "After"])).collect();
     match shown.is_empty() {
         true => shown,
-        false => format!("<h2>The same products, before and after training</h2>\n{shown}"),
+        false => format!("<h2>The same products, before and after training</h2>\n{THOUGHTS}{shown}"),
     }
 }
 
@@ -38,7 +42,7 @@ pub fn by_seller(samples: &[Sample]) -> String {
     };
     match samples.is_empty() {
         true => String::new(),
-        false => format!("<h2>Dialogues</h2>\n{}", sellers.iter().map(part).collect::<String>()),
+        false => format!("<h2>Dialogues</h2>\n{THOUGHTS}{}", sellers.iter().map(part).collect::<String>()),
     }
 }
 

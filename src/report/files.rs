@@ -182,7 +182,8 @@ impl RunFiles {
     pub fn final_value(&self, buyer: &str, key: &str) -> Option<f64> {
         let is = |row: &Map<String, Value>, key: &str, want: &str| row.get(key).and_then(Value::as_str) == Some(want);
         if let Some(row) = self.sets.iter().find(|row| is(row, "model", buyer)) {
-            return row.get("worth")?.as_f64();
+            // Of sets no interval is known.
+            return row.get("worth").filter(|_| key == "reward")?.as_f64();
         }
         let row = self.summary.iter().find(|row| is(row, "buyer", buyer) && is(row, "scenario", "all"))?;
         row.get(key)?.as_f64()

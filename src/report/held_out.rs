@@ -2,7 +2,7 @@
 //! run and an evaluation show the same.
 
 use super::files::RunFiles;
-use super::page::{boxed, escape};
+use super::parts::{boxed, escape};
 use crate::error::Result;
 use crate::eval::tables::{self, CONDUCT, Cells, VERDICT};
 

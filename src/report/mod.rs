@@ -13,6 +13,7 @@ mod files;
 mod held_out;
 pub mod lesson;
 mod page;
+mod parts;
 mod phases;
 
 pub use files::RunFiles;

@@ -107,6 +107,7 @@ fn a_set_run_shows_its_table_and_importance_its_histogram() {
         "25.00 %",
         "62.50 %",
         "Which &lt;b&gt;?",
+        "<b>0.125 → 0.750</b><span></span>",
         "Before: reward -1.00",
         "no list",
         "After: reward 0.90",

@@ -3,7 +3,7 @@
 //! The one idea: every mark is a span at a percentage of its cell, so that a figure is as wide as its place and its words keep
 //! their size; and all figures of a page share one axis, so that a category is compared with another by eye.
 
-use super::super::page::escape;
+use super::super::parts::escape;
 use crate::rank::board::{Board, POINTS, Place, Standing, half_width, rating};
 use std::fmt::Write;
 

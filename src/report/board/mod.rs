@@ -5,7 +5,7 @@
 
 mod figure;
 
-use super::page::{CSS, escape};
+use super::parts::{CSS, boxed, escape};
 use crate::rank::board::{Board, method_name, rating, shape_name};
 use crate::rank::rewards::RewardGap;
 use figure::{Axis, figure};
@@ -32,7 +32,7 @@ pub fn page(board: &Board) -> String {
     body += &list("What cannot be compared, and what was done", &board.notes);
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>haggle rank</title>\n<style>{CSS}{}</style></head><body>\n{body}</body></html>\n",
+         content=\"width=device-width\"><title>haggle rank</title>\n<style>{CSS}{}</style></head><body><main>\n{body}</main></body></html>\n",
         figure::CSS
     )
 }
@@ -99,13 +99,13 @@ fn rewards(board: &Board) -> String {
 }
 
 fn differences<'a>(gaps: impl Iterator<Item = &'a RewardGap>) -> String {
-    let head = "<table><tr><th>buyers<th>mean<th>interval<th>episodes<th>products</tr>\n";
+    let head = ["buyers", "mean", "interval", "episodes", "products"].map(String::from).to_vec();
     let row = |gap: &RewardGap| {
         let ends = gap.interval.map_or("–".into(), |[low, high]| format!("[{low:+.3}, {high:+.3}]"));
-        let (a, b, mean) = (escape(&gap.a), escape(&gap.b), gap.mean);
-        format!("<tr><td>{a} - {b}<td>{mean:+.3}<td>{ends}<td>{}<td>{}</tr>\n", gap.episodes, gap.products)
+        let (names, mean) = (format!("{} - {}", gap.a, gap.b), format!("{:+.3}", gap.mean));
+        vec![names, mean, ends, gap.episodes.to_string(), gap.products.to_string()]
     };
-    format!("{head}{}</table>\n", gaps.map(row).collect::<String>())
+    boxed("Differences of mean reward", &std::iter::once(head).chain(gaps.map(row)).collect())
 }
 
 /// A titled list; nothing for nothing.

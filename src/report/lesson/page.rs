@@ -1,7 +1,7 @@
 //! A lesson as a page: each token a word that tells id, logprob and advantage, coloured by what it was taught.
 
 use super::{Lesson, Passage, Token};
-use crate::report::page::escape;
+use crate::report::parts::escape;
 
 /// The whole page; it loads nothing.
 pub fn page(lesson: &Lesson) -> String {
@@ -12,10 +12,10 @@ pub fn page(lesson: &Lesson) -> String {
     let (place, ends) = (escape(&lesson.place), escape(&lesson.ends()));
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>haggle: {place}</title>\n<style>{CSS}</style></head><body>\n<h1>{place}</h1>\n\
+         content=\"width=device-width\"><title>haggle: {place}</title>\n<style>{CSS}</style></head><body><main>\n<h1>{place}</h1>\n\
          <dl>\n{facts}</dl>\n<p>Grey was heard and carries no loss. What was sampled carries loss: green where its advantage is \
          above 0, red below, the stronger the more; underlined where its probability was below a tenth. Point at a token for \
-         its id, logprob and advantage.</p>\n{passages}<p>{ends}.</p>\n</body></html>\n"
+         its id, logprob and advantage.</p>\n{passages}<p>{ends}.</p>\n</main></body></html>\n"
     )
 }
 
@@ -46,11 +46,12 @@ fn token(token: &Token, most: f32) -> String {
 pub const UNLIKELY: f32 = -std::f32::consts::LN_10;
 
 const CSS: &str = "
-body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1100px;margin:2rem auto;padding:0 1.5rem}
-h1{font-size:1.3rem}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dt{color:#666}dd{margin:0}
+body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1100px;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}
+h1{font-size:1.3rem}dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dt{color:#5a5a5a}dd{margin:0}
 pre{white-space:pre-wrap;padding:.6rem .8rem;border-left:3px solid #ddd;margin:.5rem 0;font-size:.9rem}
-pre.heard{color:#888}pre.said{border-color:#1f5c99}.unlikely{text-decoration:underline}
-span:hover{outline:1px solid #222}
+pre.heard{color:#666}pre.said{border-color:#1f5c99}.unlikely{text-decoration:underline}
+span:hover{outline:1px solid currentColor}
+@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}dt,pre.heard{color:#aaa}pre{border-color:#444}}
 ";
 
 #[cfg(test)]

@@ -145,5 +145,6 @@ fn held_out<T: Task>(
         about.extend((0..replies.len()).map(|i| cases[i / rollouts].clone()));
         all.extend(replies.iter().cloned());
     }
+    progress(name, "held_out", setup.held_out.len(), setup.held_out.len());
     Ok((about, all))
 }
