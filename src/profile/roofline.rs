@@ -92,15 +92,13 @@ fn svg(points: &[Point], peaks: &Peaks, axes: &Axes) -> String {
     grid(&mut svg, axes);
     let (gb, gflop) = (|rate: f64| rate / 1e9, peaks.flops_per_s / 1e9);
     let mut labels = Labels::default();
-    roof(
-        &mut svg,
-        "cache",
-        &format!("cache {:.0} GB/s", gb(peaks.cache_bytes_per_s)),
-        peaks.cache_bytes_per_s,
-        peaks,
-        axes,
-    );
-    roof(&mut svg, "roof", &format!("memory {:.1} GB/s", gb(peaks.bytes_per_s)), peaks.bytes_per_s, peaks, axes);
+    for (class, name, bytes_per_s) in [
+        ("cache", format!("cache {:.0} GB/s", gb(peaks.cache_bytes_per_s)), peaks.cache_bytes_per_s),
+        ("roof", format!("memory {:.1} GB/s", gb(peaks.bytes_per_s)), peaks.bytes_per_s),
+    ] {
+        let along = roof(&mut svg, class, &name, bytes_per_s, peaks.flops_per_s, axes);
+        along.into_iter().for_each(|at| labels.take(at, 16.0));
+    }
     let _ = writeln!(
         svg,
         "<text class=\"limit\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">multiply-add {gflop:.1} GFLOP/s</text>",
@@ -117,9 +115,17 @@ fn svg(points: &[Point], peaks: &Peaks, axes: &Axes) -> String {
     svg + "</svg>\n"
 }
 
-/// The most that bytes at this rate allow, up to the most that the arithmetic allows, and its name along it.
-fn roof(svg: &mut String, class: &str, name: &str, bytes_per_s: f64, peaks: &Peaks, axes: &Axes) {
-    let (edge, ridge, top) = (10f64.powf(axes.x[0]), peaks.flops_per_s / bytes_per_s, axes.y(peaks.flops_per_s));
+/// The most that bytes at this rate allow, up to the most that the arithmetic allows, and its name along it; places on the name,
+/// which no label of a point is to cover.
+fn roof(
+    svg: &mut String,
+    class: &str,
+    name: &str,
+    bytes_per_s: f64,
+    flops_per_s: f64,
+    axes: &Axes,
+) -> impl IntoIterator<Item = (f64, f64)> + use<> {
+    let (edge, ridge, top) = (10f64.powf(axes.x[0]), flops_per_s / bytes_per_s, axes.y(flops_per_s));
     // It starts where it enters the picture.
     let start = edge.max(10f64.powf(axes.y[0]) / bytes_per_s);
     let (x, y) = (axes.x(start), axes.y(start * bytes_per_s));
@@ -129,12 +135,14 @@ fn roof(svg: &mut String, class: &str, name: &str, bytes_per_s: f64, peaks: &Pea
         "<polyline class=\"{class}\" points=\"{x:.1},{y:.1} {corner:.1},{top:.1} {:.1},{top:.1}\"/>",
         WIDTH - RIGHT
     );
-    let turn = ((top - y) / (corner - x).max(1.0)).atan().to_degrees();
+    let turn = ((top - y) / (corner - x).max(1.0)).atan();
     let (x, y) = (x + 0.55 * (corner - x), y + 0.55 * (top - y) - 6.0);
+    let degrees = turn.to_degrees();
     let _ = writeln!(
         svg,
-        "<text class=\"limit\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" transform=\"rotate({turn:.1} {x:.1} {y:.1})\">{name}</text>"
+        "<text class=\"limit\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" transform=\"rotate({degrees:.1} {x:.1} {y:.1})\">{name}</text>"
     );
+    (-6..=6).map(move |i| (x + 9.0 * f64::from(i) * turn.cos(), y - 4.0 + 9.0 * f64::from(i) * turn.sin()))
 }
 
 fn grid(svg: &mut String, axes: &Axes) {
@@ -211,7 +219,7 @@ fn mark(svg: &mut String, p: &Point, peaks: &Peaks, (x, y): (f64, f64), size: f6
 }
 
 /// Characters of a label are that wide, and its lines that high.
-const LETTER: f64 = 5.6;
+const LETTER: f64 = 6.3;
 const LINE: f64 = 11.0;
 
 /// Where a label stands: its left end and its foot; `far` when not beside its point.
