@@ -117,7 +117,9 @@ fn doctor_finds_the_ops_in_order() {
         let said = report[test].as_str().unwrap_or_default();
         assert!(said.starts_with("ok: ") && !said.contains("not run"), "{report}");
     }
-    assert!(report["gemm GFLOP/s"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+    for number in ["gemm GFLOP/s", "memory GiB", "memory free GiB"] {
+        assert!(report[number].as_f64().is_some_and(|x| x > 0.0), "{number}: {report}");
+    }
     assert!(report["built for"].is_string() && report["cuda"].is_string(), "{report}");
 }
 

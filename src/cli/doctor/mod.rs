@@ -115,7 +115,8 @@ fn machine(device: &Device) -> Map<String, Value> {
     say("haggle", json!(env!("CARGO_PKG_VERSION")));
     say("cpu", json!(proc_field("/proc/cpuinfo", "model name").unwrap_or(std::env::consts::ARCH.into())));
     say("cores", json!(cores));
-    say("memory", json!(memory()));
+    say("memory GiB", json!(gib("MemTotal")));
+    say("memory free GiB", json!(gib("MemAvailable")));
     say("device", json!(device.name()));
     match device {
         Device::Cpu(cpu) => say("instructions", json!(format!("{:?}", cpu.isa).to_lowercase())),
@@ -128,15 +129,10 @@ fn machine(device: &Device) -> Map<String, Value> {
     report
 }
 
-fn memory() -> String {
-    let gib = |key| {
-        let kib: f64 = proc_field("/proc/meminfo", key)?.split_whitespace().next()?.parse().ok()?;
-        Some(kib / 1024.0 / 1024.0)
-    };
-    match (gib("MemTotal"), gib("MemAvailable")) {
-        (Some(total), Some(free)) => format!("{total:.1} GiB, {free:.1} available"),
-        _ => "unknown".into(),
-    }
+/// A size of `/proc/meminfo` in GiB, to a tenth; none where there is none.
+fn gib(key: &str) -> Option<f64> {
+    let kib: f64 = proc_field("/proc/meminfo", key)?.split_whitespace().next()?.parse().ok()?;
+    Some((kib / 1024.0 / 1024.0 * 10.0).round() / 10.0)
 }
 
 fn proc_field(file: &str, key: &str) -> Option<String> {
