@@ -3,20 +3,13 @@ desk and on a phone. No console error, no finding of axe-core at any stage. With
 `held` when all is so."""
 
 import re
-import shutil
 import sys
 import time
 
-from playwright.sync_api import sync_playwright
+from browser import audited, chromium, narrow_enough, watched
 
 url, axe = sys.argv[1], open(sys.argv[2], encoding="utf-8").read()
 shot = sys.argv[3] if len(sys.argv) > 3 else None
-
-
-def audited(page, when):
-    page.evaluate(axe)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    assert not found, (when, [(one["id"], [node["html"] for node in one["nodes"]]) for one in found])
 
 
 def until(page, holds, arg=None):
@@ -56,7 +49,7 @@ def game(page):
     """One game as a seller who gives in and takes what is not below the cost; true where it ends in a deal."""
     page.goto(url)
     until(page, "() => document.querySelectorAll('#product option').length > 0")
-    audited(page, "begin")
+    audited(page, axe, "begin")
     tab_to(page, "side")
     page.keyboard.press("s")
     tab_to(page, "start")
@@ -80,27 +73,20 @@ def game(page):
         page.keyboard.press("Enter")
         answered(page, said)
         if turn == 0:
-            audited(page, "in the middle")
-    audited(page, "end")
+            audited(page, axe, "in the middle")
+    audited(page, axe, "end")
     assert focused(page) == "what", "whoever listens is told where it ended"
     return "Deal at $" in page.locator("#stand").text_content()
 
 
-with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+with chromium() as browser:
     for scheme, size in [("light", (1024, 768)), ("dark", (375, 700))]:
-        page = browser.new_page(color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
-        page.set_default_timeout(60_000)
-        errors = []
-        page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("requestfailed", lambda request: errors.append(request.url))
+        page, errors = watched(browser, scheme, *size)
         assert any(game(page) for _ in range(6)), "no game ended in a deal"
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{size}: the page is wider than the screen"
+        narrow_enough(page, f"{size}")
         assert not errors, errors
         if shot and scheme == "light":
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=shot, full_page=True)
         page.close()
-    browser.close()
 print("held")
