@@ -33,6 +33,7 @@ fn config(overrides: &[&str]) -> Config {
         "optim.warmup_steps=0",
         "reward.length=0.5",
         "run.checkpoint_every=1",
+        "eval.every=2",
         "eval.products=2",
         "eval.rollouts=1",
         "eval.best_of=2",
