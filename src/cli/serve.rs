@@ -17,7 +17,7 @@ use crate::negotiate::money::MAX_CENTS;
 use crate::negotiate::{Cents, Product};
 use crate::ops::attn::CHUNK;
 use crate::serve::deal::{Busy, Negotiator, Postgres, Sqlite, Store};
-use crate::serve::{self, Bench, Keys, Limits, Loader, Metrics, Model, Progress, Reloads};
+use crate::serve::{self, Bench, Collector, Keys, Limits, Loader, Metrics, Model, Progress, Reloads, Traces};
 use crate::setup::{self, base, memory};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -128,6 +128,7 @@ fn opened(state: &State) -> Result<Box<dyn Store>> {
 pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     let (config, name) = globals.resolve_alone(&args.model)?;
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose()?.unwrap_or_default();
+    let collector = Collector::read(&|name| std::env::var(name).ok())?;
     let dev = config.open_device()?;
     let shape = base::shape(&name, &config)?;
     let (sizes, plan) = sizes(&dev, &config, &shape, args.seats as usize)?;
@@ -140,6 +141,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     let engine = Engine::planned(plan, &weights.config, sizes)?.with_masks(plan)?.with_leans(plan)?;
     let socket = bound(args)?;
     let (progress, metrics) = (Arc::new(Progress::default()), Arc::new(Metrics::default()));
+    let traces = collector.map_or_else(Traces::default, |collector| collector.begin(&metrics));
     let reloads = Arc::new(Reloads::new(signals::reloads()));
     let (orders, taken) = sync_channel(args.queue as usize);
     signals::finishes("finishing what runs, then it ends", || "stopped; answers that were not finished are cut".into());
@@ -153,8 +155,9 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     };
     let server = {
         let (model, progress, metrics, reloads) = (model.clone(), progress.clone(), metrics.clone(), reloads.clone());
+        let traces = traces.clone();
         std::thread::spawn(move || {
-            serve::listen(socket, model, orders, progress, metrics, reloads, keys, limits, signals::asked())
+            serve::listen(socket, model, orders, progress, metrics, traces, reloads, keys, limits, signals::asked())
         })
     };
     let newest = || {
@@ -170,6 +173,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
     serve::work(Bench::new(engine, weights, tokenizer, &progress, &metrics, &reloads, load), &taken);
     let panicked = |_| Err(Error::io("the server", "ended by a bug in haggle"));
     server.join().unwrap_or_else(panicked)?;
+    traces.flush();
     Ok(Exit::Done)
 }
 

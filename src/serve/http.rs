@@ -9,10 +9,11 @@ use super::progress::{Progress, Trouble};
 use super::rates::Rates;
 use super::refusal::Refusal;
 use super::reload::Reloads;
+use super::traces::{Span, Traces};
 use super::worker::Order;
 use super::{Model, Shared};
 use crate::error::{Error, Result};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
@@ -60,13 +61,14 @@ pub fn listen(
     orders: SyncSender<Order>,
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     reloads: Arc<Reloads>,
     keys: Keys,
     limits: Limits,
     stop: &'static AtomicBool,
 ) -> Result<()> {
     let rates = Arc::new(Rates::new(limits.a_minute, keys.len().max(1)));
-    let shared = Shared { model, orders, progress, metrics, reloads, keys: Arc::new(keys), rates, limits };
+    let shared = Shared { model, orders, progress, metrics, traces, reloads, keys: Arc::new(keys), rates, limits };
     let failed = |e: std::io::Error| Error::io("the server's socket", e);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().map_err(failed)?;
     runtime.block_on(async {
@@ -153,8 +155,21 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     }
 }
 
+/// The span of a request, by the name of its route; none for probes, which ask all the time.
+fn traced(shared: &Shared, request: &Request) -> Span {
+    let path = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
+    if ["/health", "/ready", "/metrics"].contains(&path) {
+        return Span::default();
+    }
+    let method = request.method().as_str();
+    let span = shared.traces.request(format!("{method} {path}"), request.headers());
+    span.note("http.request.method", method);
+    span.note("http.route", path);
+    span
+}
+
 /// Gives each request a name, its client's or one of ours, and writes a line on it where that is asked for: no key, no words.
-async fn noted(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+async fn noted(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
     const NAME: &str = "x-request-id";
     let fine = |id: &&str| {
         (1..=128).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
@@ -162,8 +177,12 @@ async fn noted(State(shared): State<Shared>, request: Request, next: Next) -> Re
     let own = request.headers().get(NAME).and_then(|id| id.to_str().ok()).filter(fine).map(String::from);
     let id = own.unwrap_or_else(|| format!("{:016x}", RandomState::new().hash_one(0u64)));
     let (method, path, began) = (request.method().clone(), request.uri().path().to_string(), Instant::now());
+    let span = traced(&shared, &request);
+    request.extensions_mut().insert(span.clone());
     let mut answer = next.run(request).await;
     let status = answer.status().as_u16();
+    span.note("http.response.status_code", status);
+    span.note("haggle.request_id", id.as_str());
     shared.metrics.answered(status);
     if let Ok(value) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert(NAME, value);
@@ -171,7 +190,10 @@ async fn noted(State(shared): State<Shared>, request: Request, next: Next) -> Re
     if shared.limits.log {
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let ms = began.elapsed().as_micros() as f64 / 1e3;
-        let line = json!({"at_ms": at_ms, "request_id": id, "method": method.as_str(), "path": path, "status": status, "ms": ms});
+        let mut line = json!({"at_ms": at_ms, "request_id": id, "method": method.as_str(), "path": path, "status": status, "ms": ms});
+        if let Some(trace) = span.trace() {
+            line["trace_id"] = trace.into();
+        }
         // Nobody need listen.
         let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
     }

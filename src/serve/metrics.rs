@@ -34,6 +34,8 @@ pub struct Metrics {
     interventions: Family<Labels, Counter>,
     outcomes: Family<Labels, Counter>,
     reloads: Family<Labels, Counter>,
+    spans_sent: Counter,
+    spans_dropped: Counter,
 }
 
 impl Default for Metrics {
@@ -58,8 +60,11 @@ impl Default for Metrics {
             interventions: Family::default(),
             outcomes: Family::default(),
             reloads: Family::default(),
+            spans_sent: Counter::default(),
+            spans_dropped: Counter::default(),
         };
         metrics.register();
+        metrics.at_zero();
         metrics
     }
 }
@@ -87,7 +92,23 @@ impl Metrics {
             self.interventions.clone(),
         );
         all.register("haggle_reloads", "Reloads of the model, by whether they were done", self.reloads.clone());
+        all.register("haggle_trace_spans_sent", "Spans that were collected", self.spans_sent.clone());
+        all.register(
+            "haggle_trace_spans_dropped",
+            "Spans that their collector did not take",
+            self.spans_dropped.clone(),
+        );
         all.register("haggle_negotiation_outcomes", "Negotiations that ended, by how", self.outcomes.clone());
+    }
+
+    /// What has not happened is told as 0: a rate is right from the first time on.
+    fn at_zero(&self) {
+        for why in ["words_made_anew", "action_refused", "no_room"] {
+            self.interventions.get_or_create(&vec![("why", why.into())]).inc_by(0);
+        }
+        for done in ["true", "false"] {
+            self.reloads.get_or_create(&vec![("done", done.into())]).inc_by(0);
+        }
     }
 
     /// A request got a seat: its prompt.
@@ -139,6 +160,11 @@ impl Metrics {
     /// Another checkpoint was asked for, and took the place of the one before or did not.
     pub(super) fn reloaded(&self, done: bool) {
         self.reloads.get_or_create(&vec![("done", done.to_string())]).inc();
+    }
+
+    /// Where spans are counted: those that were collected, and those that were dropped.
+    pub(super) fn spans(&self) -> [Counter; 2] {
+        [self.spans_sent.clone(), self.spans_dropped.clone()]
     }
 
     /// All of it, as text.

@@ -7,6 +7,7 @@
 
 mod answer;
 mod asked;
+mod collector;
 mod connections;
 pub mod deal;
 mod fields;
@@ -20,13 +21,16 @@ mod rates;
 mod refusal;
 mod reload;
 mod tools;
+mod traces;
 mod worker;
 
+pub use collector::Collector;
 pub use http::{Limits, listen};
 pub use keys::Keys;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use reload::{Loader, Reloads};
+pub use traces::Traces;
 pub use worker::{Bench, work};
 
 use crate::generate::Defaults;
@@ -66,6 +70,7 @@ struct Shared {
     orders: SyncSender<worker::Order>,
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     reloads: Arc<Reloads>,
     keys: Arc<Keys>,
     rates: Arc<rates::Rates>,

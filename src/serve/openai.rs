@@ -7,16 +7,17 @@ use super::progress::Trouble;
 use super::prompt;
 use super::refusal::Refusal;
 use super::tools::{self, Choice, Listener};
+use super::traces::Span;
 use super::worker::{Order, Token};
 use super::{Model, Shared};
 use crate::generate::{How, Request};
 use crate::guide::Rule;
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -50,7 +51,11 @@ pub async fn tokenize(State(shared): State<Shared>, body: Bytes) -> Result<Json<
 }
 
 /// `POST /v1/chat/completions`
-pub async fn chat(State(shared): State<Shared>, body: Bytes) -> Result<Response, Refusal> {
+pub async fn chat(
+    State(shared): State<Shared>,
+    Extension(span): Extension<Span>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let model = shared.model.clone();
     let call = aside(move || {
         let mut fields = Fields::read(&body)?;
@@ -69,11 +74,15 @@ pub async fn chat(State(shared): State<Shared>, body: Bytes) -> Result<Response,
         let tools = reads.then(|| Listener::new(&conversation.tools));
         Ok(Call { asked, prompts, form: Form::Chat, logprobs, echo: false, tools })
     });
-    answered(shared, call.await?).await
+    answered(shared, &span, call.await?).await
 }
 
 /// `POST /v1/completions`
-pub async fn completions(State(shared): State<Shared>, body: Bytes) -> Result<Response, Refusal> {
+pub async fn completions(
+    State(shared): State<Shared>,
+    Extension(span): Extension<Span>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let model = shared.model.clone();
     let call = aside(move || {
         let mut fields = Fields::read(&body)?;
@@ -89,7 +98,7 @@ pub async fn completions(State(shared): State<Shared>, body: Bytes) -> Result<Re
         let prompts = prompts.into_iter().map(|ids| prompt::held(ids, &model)).collect::<Result<_, _>>()?;
         Ok(Call { asked, prompts, form: Form::Text, logprobs: logprobs.is_some(), echo, tools: None })
     });
-    answered(shared, call.await?).await
+    answered(shared, &span, call.await?).await
 }
 
 fn most(name: &str, asked: u64) -> Result<u64, Refusal> {
@@ -120,7 +129,7 @@ pub async fn aside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(failed)?
 }
 
-async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
+async fn answered(shared: Shared, span: &Span, call: Call) -> Result<Response, Refusal> {
     let Call { asked, prompts, form, logprobs, echo, tools } = call;
     let (token_ids, include_usage, told) = (asked.token_ids, asked.include_usage, asked.told);
     let likeliest = asked.how.sampling.likeliest;
@@ -133,7 +142,7 @@ async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
     };
     let requests = prompts.iter().cloned().enumerate().flat_map(each).collect();
     let (stream, n) = (asked.stream, asked.n as usize);
-    let news = give(&shared, requests, asked.how, asked.rule, tells)?;
+    let news = give(&shared, span, requests, asked.how, asked.rule, tells)?;
     let head = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
     let id = format!("{head}-{:016x}", RandomState::new().hash_one(0u64));
     let scribe = Scribe::new(shared.model.clone(), told, id, prompts, n);
@@ -146,6 +155,7 @@ async fn answered(shared: Shared, call: Call) -> Result<Response, Refusal> {
 /// 429 when the queue is full, 503 when the server takes none.
 pub fn give(
     shared: &Shared,
+    span: &Span,
     requests: Vec<Request>,
     how: How,
     rule: Option<Rule>,
@@ -156,7 +166,8 @@ pub fn give(
     }
     let (news, heard) = unbounded_channel();
     let asked = Instant::now();
-    let order = Order { requests, how, rule, tells, news, asked, deadline: asked + shared.limits.timeout };
+    let (span, deadline) = (span.clone(), asked + shared.limits.timeout);
+    let order = Order { requests, how, rule, tells, news, asked, deadline, span };
     // Counted before it is taken in.
     shared.progress.waiting.fetch_add(1, Ordering::Relaxed);
     shared.orders.try_send(order).map_err(|e| {

@@ -8,6 +8,7 @@ use super::metrics::Metrics;
 use super::progress::Progress;
 use super::refusal::Refusal;
 use super::reload::{Loader, Reloads};
+use super::traces::Span;
 use crate::error::{Error, Result};
 use crate::generate::{Answering, Finish, How, Request};
 use crate::guide::{Rule, Ruled};
@@ -15,6 +16,7 @@ use crate::infer::{Engine, Told};
 use crate::model::Weights;
 use crate::text::Tokenizer;
 use axum::http::StatusCode;
+use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,6 +68,8 @@ pub struct Order {
     pub asked: Instant,
     /// When they are given up in any case.
     pub deadline: Instant,
+    /// Of whom they are a part; it does not end before them.
+    pub span: Span,
 }
 
 /// An order of which some answers have no seat yet.
@@ -80,8 +84,14 @@ struct Live<'a> {
     choice: usize,
     answering: Answering<'a>,
     ruled: Option<Ruled>,
+    /// When it got its seat.
+    seated: Instant,
+    /// When its first token came.
+    first: Option<Instant>,
     /// When its last token came.
     last: Option<Instant>,
+    /// How many came.
+    n_tok: usize,
 }
 
 /// What the thread works at.
@@ -153,7 +163,7 @@ impl<'a> Bench<'a> {
             self.progress.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         if gone {
-            return;
+            return order.span.past("queue", order.asked, Instant::now(), &[("haggle.finish", json!("given_up"))]);
         }
         match self.begun(order.clone(), choice) {
             Ok(one) => self.live.push(one),
@@ -174,7 +184,7 @@ impl<'a> Bench<'a> {
             return Err(e);
         }
         self.metrics.began(order.requests[choice].prompt.len());
-        Ok(Live { order, choice, answering, ruled, last: None })
+        Ok(Live { order, choice, answering, ruled, seated: Instant::now(), first: None, last: None, n_tok: 0 })
     }
 
     /// Gives up answers that nobody waits for.
@@ -183,7 +193,10 @@ impl<'a> Bench<'a> {
         let mut going = Vec::with_capacity(self.live.len());
         for one in self.live.drain(..) {
             match given_up(&one.order) {
-                true => one.answering.release(engine),
+                true => {
+                    one.traced("given_up");
+                    one.answering.release(engine);
+                }
                 false => going.push(one),
             }
         }
@@ -220,7 +233,23 @@ impl<'a> Bench<'a> {
     fn fail(&mut self, refusal: &Refusal) {
         for one in self.live.drain(..) {
             let _ = one.order.news.send(Err(refusal.clone()));
+            one.traced("failed");
             one.answering.release(&mut self.engine);
+        }
+    }
+}
+
+impl Live<'_> {
+    /// Records what it waited for, where its time went.
+    fn traced(&self, finish: &str) {
+        let (order, now) = (&self.order, Instant::now());
+        let (span, choice) = (&order.span, ("haggle.choice", json!(self.choice)));
+        span.past("queue", order.asked, self.seated, std::slice::from_ref(&choice));
+        let prompt = ("gen_ai.usage.input_tokens", json!(order.requests[self.choice].prompt.len()));
+        span.past("prefill", self.seated, self.first.unwrap_or(now), &[choice.clone(), prompt]);
+        if let Some(first) = self.first {
+            let told = ("gen_ai.usage.output_tokens", json!(self.n_tok));
+            span.past("decode", first, now, &[choice, told, ("haggle.finish", json!(finish))]);
         }
     }
 }
@@ -254,10 +283,17 @@ fn told(engine: &mut Engine, tokenizer: &Tokenizer, metrics: &Metrics, one: &mut
         None => metrics.first((now - one.order.asked).as_secs_f64(), token.reused),
         Some(before) => metrics.next((now - before).as_secs_f64()),
     }
+    one.first = one.first.or(Some(now));
+    one.n_tok += 1;
     if let Some(finish) = token.finish {
+        one.traced(finish.name());
         metrics.ended((now - one.order.asked).as_secs_f64(), finish);
     }
-    if news.send(Ok(token)).is_err() || step.finish.is_some() {
+    let gone = one.order.news.send(Ok(token)).is_err();
+    if gone && step.finish.is_none() {
+        one.traced("given_up");
+    }
+    if gone || step.finish.is_some() {
         return false;
     }
     match guided(engine, tokenizer, one, id) {

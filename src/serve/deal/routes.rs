@@ -2,16 +2,17 @@
 
 use super::super::openai::aside;
 use super::super::refusal::Refusal;
+use super::super::traces::Span;
 use super::super::{Model, Shared};
 use super::play::Table;
 use super::settings::Settings;
 use super::store::Once;
 use super::{Negotiator, record};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -45,7 +46,12 @@ pub(super) fn once_of(headers: &HeaderMap, route: &str, body: &[u8]) -> Result<O
 }
 
 /// `POST /v1/negotiations`
-pub async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
+pub async fn create(
+    State(shared): State<Shared>,
+    Extension(span): Extension<Span>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let model = shared.model.clone();
     let told = aside(move || {
         let own = negotiator(&model)?;
@@ -69,6 +75,7 @@ pub async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Byte
             return Err(Refusal::of_field("product", what).with_code("context_length_exceeded"));
         }
         let answer = record::whole(&id, &table.settings, &table.episode, false, now, &[]).to_string();
+        let _store = span.part("store");
         let stored = own.store.create(&id, &text, now, kept_as(once.as_ref(), &answer));
         told_once(own, once.as_ref(), stored, answer)
     });

@@ -8,6 +8,7 @@ use super::super::fields::Fields;
 use super::super::openai::{aside, give};
 use super::super::progress::Trouble;
 use super::super::refusal::Refusal;
+use super::super::traces::Span;
 use super::super::{Model, Shared};
 use super::Negotiator;
 use super::play::{Draft, Message, Table};
@@ -15,6 +16,7 @@ use super::routes::{as_json, kept_as, negotiator, now_ms, once_of, replayed, tol
 use super::store::Kept;
 use crate::generate::{How, Request};
 use crate::guide::{Guide, Rule};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -45,6 +47,7 @@ impl Events {
 /// `POST /v1/negotiations/{id}/messages`
 pub async fn message(
     State(shared): State<Shared>,
+    Extension(span): Extension<Span>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Bytes,
@@ -52,12 +55,15 @@ pub async fn message(
     let again = once_of(&headers, &id, &body)?;
     let streams = Fields::read(if body.is_empty() { b"{}" } else { &body })?.flag("stream")?;
     let turn = negotiator(&shared.model)?.busy.take(&id)?;
-    let (at, asked) = ((shared.model.clone(), id.clone()), again.clone());
+    let (at, asked, whole) = ((shared.model.clone(), id.clone()), again.clone(), span.clone());
     let begun = aside(move || {
         let own = negotiator(&at.0)?;
         // In this order: what another server stores between the two is seen, as an answer here or as a conflict later.
+        let store = whole.part("store");
         let kept = own.store.get(&at.1);
-        match replayed(own, asked.as_ref())? {
+        let before = replayed(own, asked.as_ref())?;
+        drop(store);
+        match before {
             Some(answer) => Ok(Err(answer)),
             None => heard(own, kept?, &body).map(Ok),
         }
@@ -65,7 +71,7 @@ pub async fn message(
     let begun = begun.await?;
     if !streams {
         return Ok(as_json(match begun {
-            Ok(begun) => played(&shared, &id, begun, again, turn, &Events(None)).await?,
+            Ok(begun) => played(&shared, &span, &id, begun, again, turn, &Events(None)).await?,
             Err(answer) => answer,
         }));
     }
@@ -73,7 +79,7 @@ pub async fn message(
     tokio::spawn(async move {
         let to = Events(Some(sender));
         let told = match begun {
-            Ok(begun) => played(&shared, &id, begun, again, turn, &to).await,
+            Ok(begun) => played(&shared, &span, &id, begun, again, turn, &to).await,
             Err(answer) => Ok(answer),
         };
         let last =
@@ -97,6 +103,7 @@ fn heard(own: &Negotiator, kept: Kept, body: &[u8]) -> Result<Heard, Refusal> {
 /// Plays the rest of a round and stores it; its answer.
 async fn played(
     shared: &Shared,
+    span: &Span,
     id: &str,
     (mut table, mut draft, ask): Heard,
     again: Again,
@@ -104,17 +111,20 @@ async fn played(
     events: &Events,
 ) -> Result<String, Refusal> {
     events.tell(json!({"id": id, "object": "negotiation.heard", "theirs": draft.theirs()}));
-    let said = said(shared, ask, id, events).await?;
+    let said = said(shared, span, ask, id, events).await?;
     let (model, id): (Arc<Model>, String) = (shared.model.clone(), id.into());
-    let metrics = shared.metrics.clone();
+    let (metrics, span) = (shared.metrics.clone(), span.clone());
     let told = aside(move || {
         // Held until it is stored, whether the client waits for it or not.
         let _turn = turn;
         let own = negotiator(&model)?;
+        let guard = span.part("guard");
         table.speak(own, &mut draft, said)?;
         let now = now_ms();
         let (round, n) = (table.round(&draft, now), table.kept.rounds.len() + 1);
         let answer = told(&id, &round);
+        drop(guard);
+        let _store = span.part("store");
         let stored = own.store.add(&id, n, &round, now, kept_as(again.as_ref(), &answer));
         if stored.is_ok() {
             let outcome = table.episode.outcome().map(|outcome| outcome.key());
@@ -128,12 +138,13 @@ async fn played(
 /// The ids that the model says, and their logprobs, where it is asked.
 async fn said(
     shared: &Shared,
+    span: &Span,
     ask: Option<(Request, How, Guide)>,
     id: &str,
     events: &Events,
 ) -> Result<Option<(Vec<i32>, Vec<f32>)>, Refusal> {
     let Some((request, how, guide)) = ask else { return Ok(None) };
-    let mut news = give(shared, vec![request], how, Some(Rule::Reply(guide)), None)?;
+    let mut news = give(shared, span, vec![request], how, Some(Rule::Reply(guide)), None)?;
     let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
     while let Some(token) = news.recv().await {
         let token = token?;
