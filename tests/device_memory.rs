@@ -182,6 +182,19 @@ fn a_run_that_does_not_fit_is_told_the_largest_settings_that_do() {
 }
 
 #[test]
+fn a_second_model_beside_the_first_is_refused_where_it_has_no_room() {
+    let config = Config::parse("small", CONFIG, &[]).unwrap();
+    let shape = haggle::setup::base::shape("embedded", &config).unwrap();
+    let told = |bytes: u64| memory::beside(&card(bytes).1, &shape).map_err(|e| e.to_string());
+    // Of the embedded model, and a little more.
+    assert_eq!(told(8 << 20), Ok(()));
+    let message = told(4 << 20).unwrap_err();
+    for part in ["needs 4.", "and 4.0 MiB of 4.0 MiB are free", "a second model beside the first"] {
+        assert!(message.contains(part), "want `{part}` in: {message}");
+    }
+}
+
+#[test]
 fn a_run_on_a_card_with_just_enough_goes_through_as_planned() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::parse("small", CONFIG, &[]).unwrap();

@@ -166,6 +166,7 @@ pub fn run(args: &ServeArgs, globals: &Globals) -> Result<Exit> {
             let what = "or the chat template is another than that which is served: start the server anew";
             return Err(Error::data(place(&name).join("tokenizer.json"), what));
         }
+        memory::beside(&dev, &base::shape(&name, &config)?)?;
         base::weights(&dev, &name, &config)
     };
     let load: Loader = Box::new(newest);

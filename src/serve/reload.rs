@@ -2,7 +2,8 @@
 //!
 //! The one idea: an answer is one model's. So what runs finishes with the weights it began with while new answers wait for a seat;
 //! then the weights change hands between two steps, and what waits goes on. Where the new ones cannot be read, or are of another
-//! shape or text, nothing changes and whoever asked is told why. Both copies are in memory while one is read.
+//! shape or text, nothing changes and whoever asked is told why. Both copies are in memory while one is read; where two have no room,
+//! that is why.
 
 use super::metrics::Metrics;
 use super::refusal::Refusal;

@@ -179,6 +179,15 @@ pub fn fit_own(dev: &Device, planner: &dyn Fn(&mut Plan) -> Result<()>, smaller:
     }
 }
 
+/// The same for weights of `shape` beside all that is held now: a server holds two models while it reads the newer one.
+///
+/// # Errors
+/// As [`fit_own`].
+pub fn beside(dev: &Device, shape: &ModelConfig) -> Result<()> {
+    let anew = "that is a second model beside the first: start the server anew, or take fewer seats";
+    fit_own(dev, &|plan| frozen(shape, plan), anew).map(drop)
+}
+
 /// A plan of nothing but numbers.
 pub(super) fn planned(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
     let mut plan = Plan::dry(dev);
