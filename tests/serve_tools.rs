@@ -65,8 +65,17 @@ fn calls_are_read_in_both_forms_streamed_or_not() {
             let events = server.stream(CHAT, &asked(json!({"tool_choice": "required", "seed": seed, "stream": true})));
             let told: Vec<&Value> =
                 events.iter().filter_map(|event| event["choices"][0]["delta"].get("tool_calls")).collect();
-            assert_eq!((told.len(), &told[0][0]["function"], &told[0][0]["index"]), (1, function, &json!(0)));
+            // The name first, then its arguments in pieces.
+            assert_eq!((&told[0][0]["function"]["name"], &told[0][0]["type"]), (&function["name"], &json!("function")));
             assert!(told[0][0]["id"].as_str().unwrap().starts_with("call-"));
+            let pieces =
+                told.iter().map(|calls| calls[0]["function"]["arguments"].as_str().unwrap()).collect::<Vec<_>>();
+            assert_eq!(json!(pieces.concat()), function["arguments"]);
+            assert!(function["name"] == "quit" || pieces.len() > 2, "{pieces:?}");
+            for (i, calls) in told.iter().enumerate() {
+                assert_eq!((calls.as_array().unwrap().len(), &calls[0]["index"]), (1, &json!(0)));
+                assert!(i == 0 || calls[0].as_object().unwrap().len() == 2, "{calls}");
+            }
             assert_eq!(events[events.len() - 1]["choices"][0]["finish_reason"], "tool_calls");
             let words: String =
                 events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();

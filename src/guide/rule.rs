@@ -22,6 +22,12 @@ pub enum Ruled {
     Json(Box<Form>),
 }
 
+impl From<Schema> for Rule {
+    fn from(schema: Schema) -> Rule {
+        Rule::Json(Box::new(schema))
+    }
+}
+
 impl Rule {
     /// An answer of which nothing was said.
     pub fn begin(&self) -> Ruled {

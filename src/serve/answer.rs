@@ -5,6 +5,7 @@
 
 use super::Model;
 use super::refusal::Refusal;
+use super::sure::Piece;
 use super::tools::{Listener, Part};
 use super::worker::Token;
 use crate::generate::{Finish, Stream};
@@ -234,15 +235,9 @@ impl Scribe {
         for part in parts {
             match part {
                 Part::Text(more) => words += &more,
-                Part::Call(call) => {
-                    let (index, name) = (
-                        choice.n_calls,
-                        format!("call-{}-{at}-{}", id.rsplit('-').next().unwrap_or(id), choice.n_calls),
-                    );
-                    choice.n_calls += 1;
-                    let function = json!({"name": call.name, "arguments": call.arguments});
-                    calls.push(json!({"index": index, "id": name, "type": "function", "function": function}));
-                }
+                Part::Call(call) => calls.push(choice.call(id, at, &call.name, &call.arguments)),
+                Part::Piece(Piece::Name(name)) => calls.push(choice.call(id, at, &name, "")),
+                Part::Piece(Piece::Arguments(more)) => choice.more(&mut calls, &more),
             }
         }
         let content = if words.is_empty() && !calls.is_empty() { Value::Null } else { json!(words) };
@@ -292,6 +287,22 @@ fn event(body: &Value) -> String {
 }
 
 impl Choice {
+    /// Another call, as it is told first.
+    fn call(&mut self, id: &str, at: usize, name: &str, arguments: &str) -> Value {
+        let n = self.n_calls;
+        self.n_calls += 1;
+        let id = format!("call-{}-{at}-{n}", id.rsplit('-').next().unwrap_or(id));
+        json!({"index": n, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+    }
+
+    /// More arguments of the call that was begun last: where that is told here, as a part of it.
+    fn more(&self, calls: &mut Vec<Value>, more: &str) {
+        match calls.last_mut().and_then(|call| call["function"].get_mut("arguments")) {
+            Some(Value::String(arguments)) => *arguments += more,
+            _ => calls.push(json!({"index": self.n_calls.saturating_sub(1), "function": {"arguments": more}})),
+        }
+    }
+
     /// OpenAI's words; a context that is full is a length.
     fn reason(&self, finish: Finish) -> &'static str {
         match finish {

@@ -146,7 +146,7 @@ fn formed(fields: &mut Fields, model: &Model) -> Result<Option<Rule>, Refusal> {
     let Some(schema) = schema else { return Ok(None) };
     let schemas = model.schemas.as_ref().map_err(|why| refused(why.clone()).with_code("unsupported_field"))?;
     let read = schemas.read(&schema).map_err(|what| refused(what).with_code("unsupported_schema"))?;
-    Ok(Some(Rule::Json(Box::new(read))))
+    Ok(Some(read.into()))
 }
 
 /// The schema of `{"type": "json_schema", "json_schema": {"name", "schema", "strict"}}`. It is enforced, strict or not.

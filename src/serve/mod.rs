@@ -20,6 +20,7 @@ mod prompt;
 mod rates;
 mod refusal;
 mod reload;
+mod sure;
 mod tools;
 mod traces;
 mod worker;

@@ -72,6 +72,8 @@ pub async fn chat(
         let prompts = vec![prompt::held(prompt::rendered(&conversation, &model)?, &model)?];
         let reads = !conversation.tools.is_null() && choice != Choice::None;
         let tools = reads.then(|| Listener::new(&conversation.tools));
+        let is_call = matches!(choice, Choice::Required | Choice::Named(_));
+        let tools = if is_call { tools.map(Listener::held) } else { tools };
         Ok(Call { asked, prompts, form: Form::Chat, logprobs, echo: false, tools })
     });
     answered(shared, &span, call.await?).await

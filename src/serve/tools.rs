@@ -2,11 +2,13 @@
 //!
 //! The one idea: two families of models write calls in two forms, and a reply is in one of them or in none. Qwen's (that of
 //! Hermes) sets JSON between `<tool_call>` and `</tool_call>`, Llama's says the JSON alone. Text is held back only while it may
-//! yet be a call; what turns out to be none, or names a tool that nobody offered, is told as the text it is.
+//! yet be a call; what turns out to be none, or names a tool that nobody offered, is told as the text it is. An answer that is held
+//! to a call is told while it is said: see `sure.rs`.
 
 use super::Model;
 use super::fields::Fields;
 use super::refusal::Refusal;
+use super::sure::{Piece, Sure};
 use crate::guide::Rule;
 use serde_json::{Map, Value, json};
 
@@ -31,6 +33,8 @@ pub enum Part {
     Text(String),
     /// A call.
     Call(Call),
+    /// A piece of a call that is on its way.
+    Piece(Piece),
 }
 
 /// A reply as it grows.
@@ -44,6 +48,8 @@ pub struct Listener {
     /// Calls were told.
     called: bool,
     state: State,
+    /// It is a call in any case.
+    sure: Option<Sure>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,11 +69,19 @@ impl Listener {
     pub fn new(tools: &Value) -> Listener {
         let name = |tool: &Value| tool["function"]["name"].as_str().or(tool["name"].as_str()).map(String::from);
         let offered = tools.as_array().map(|all| all.iter().filter_map(name).collect()).unwrap_or_default();
-        Listener { offered, held: String::new(), blanks: String::new(), called: false, state: State::Begin }
+        Listener { offered, held: String::new(), blanks: String::new(), called: false, state: State::Begin, sure: None }
+    }
+
+    /// Of a reply that is held to a call.
+    pub fn held(self) -> Listener {
+        Listener { sure: Some(Sure::default()), ..self }
     }
 
     /// Takes more text; what is sure now.
     pub fn take(&mut self, text: &str) -> Vec<Part> {
+        if let Some(sure) = &mut self.sure {
+            return sure.take(text).into_iter().map(Part::Piece).collect();
+        }
         self.held += text;
         let mut parts = vec![];
         while self.go_on(&mut parts) {}
@@ -76,7 +90,7 @@ impl Listener {
 
     /// The rest, when no more comes.
     pub fn end(&mut self) -> Vec<Part> {
-        let rest = std::mem::take(&mut self.held);
+        let rest = self.sure.as_mut().map_or_else(|| std::mem::take(&mut self.held), Sure::rest);
         match self.state {
             State::Json => match self.alone(&rest) {
                 Some(calls) => calls.into_iter().map(Part::Call).collect(),
@@ -242,7 +256,7 @@ pub fn held(choice: &Choice, tools: &Value, rule: Option<Rule>, model: &Model) -
     }
     let schema = Map::from_iter([("anyOf".to_string(), Value::Array(forms))]);
     let frame = if hermes { Some([OPEN, CLOSE]) } else { None };
-    schemas.read_within(&schema, frame).map(|schema| Some(Rule::Json(Box::new(schema)))).map_err(refused)
+    schemas.read_within(&schema, frame).map(|schema| Some(schema.into())).map_err(refused)
 }
 
 /// Messages of a client, as templates read them: the arguments of calls are text there, and objects here.
