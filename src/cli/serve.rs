@@ -16,7 +16,7 @@ use crate::model::{ModelConfig, Plan};
 use crate::negotiate::money::MAX_CENTS;
 use crate::negotiate::{Cents, Product};
 use crate::ops::attn::CHUNK;
-use crate::serve::deal::{Busy, Negotiator, Postgres, Sqlite, Store};
+use crate::serve::deal::{Busy, Clock, Negotiator, Postgres, Sqlite, Store};
 use crate::serve::{self, Bench, Collector, Keys, Limits, Loader, Metrics, Model, Progress, Reloads, Traces};
 use crate::setup::{self, base, memory};
 use clap::Args;
@@ -226,6 +226,7 @@ fn negotiator(args: &ServeArgs, config: &Config, shape: &ModelConfig) -> Result<
         dearest: if name == embedded::NAME { embedded::DEAREST } else { Cents(MAX_CENTS) },
         store: opened(&args.state)?,
         busy: Busy::default(),
+        clock: Clock::default(),
     }))
 }
 

@@ -4,6 +4,7 @@
 //! stored before it is acknowledged, and chained by hash to the one before. What leaves is the record's public half: the limit
 //! and the thoughts stay in the private one.
 
+mod clock;
 mod play;
 mod postgres;
 mod record;
@@ -13,6 +14,7 @@ mod sqlite;
 mod store;
 pub(super) mod turn;
 
+pub use clock::Clock;
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 pub use store::{Kept, Once, Round, Store};
@@ -43,6 +45,8 @@ pub struct Negotiator {
     pub store: Box<dyn Store>,
     /// Negotiations in which a turn is being played.
     pub busy: Busy,
+    /// When they were made, and whether they have expired.
+    pub clock: Clock,
 }
 
 impl Negotiator {

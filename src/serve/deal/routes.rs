@@ -16,16 +16,11 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Negotiations of a list where nobody says, and at most.
 const LISTED: [usize; 2] = [20, 100];
 /// Longest idempotency key.
 const LONGEST_KEY: usize = 255;
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 /// What negotiates, where the model can.
 pub(super) fn negotiator(model: &Model) -> Result<&Negotiator, Refusal> {
@@ -60,7 +55,7 @@ pub async fn create(
             return Ok(answer);
         }
         let settings = Settings::read(&body, own)?;
-        let now = now_ms();
+        let now = own.clock.now_ms();
         let id = format!("neg-{:016x}{:016x}", RandomState::new().hash_one(now), RandomState::new().hash_one(1u64));
         let text = serde_json::to_string(&settings)
             .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;

@@ -12,7 +12,7 @@ use super::super::traces::Span;
 use super::super::{Model, Shared};
 use super::Negotiator;
 use super::play::{Draft, Message, Table};
-use super::routes::{as_json, kept_as, negotiator, now_ms, once_of, replayed, told_once};
+use super::routes::{as_json, kept_as, negotiator, once_of, replayed, told_once};
 use super::store::Kept;
 use crate::generate::{How, Request};
 use crate::guide::{Guide, Rule};
@@ -95,7 +95,7 @@ pub async fn message(
 fn heard(own: &Negotiator, kept: Kept, body: &[u8]) -> Result<Heard, Refusal> {
     let message = Message::read(body)?;
     let mut table = Table::lay(own, kept)?;
-    let draft = table.hear(own, &message, now_ms())?;
+    let draft = table.hear(own, &message, own.clock.now_ms())?;
     let ask = table.ask(own)?;
     Ok((table, draft, ask))
 }
@@ -120,7 +120,7 @@ async fn played(
         let own = negotiator(&model)?;
         let guard = span.part("guard");
         table.speak(own, &mut draft, said)?;
-        let now = now_ms();
+        let now = own.clock.now_ms();
         let (round, n) = (table.round(&draft, now), table.kept.rounds.len() + 1);
         let answer = told(&id, &round);
         drop(guard);
