@@ -10,7 +10,7 @@ mod serve_common;
 
 use haggle::noise::Noise;
 use serde_json::{Value, json};
-use serve_common::Server;
+use serve_common::{Server, times};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -25,10 +25,6 @@ const TEXT: &str = "/v1/completions";
 
 /// A round that was acknowledged: negotiation, number, hash.
 type Round = (String, usize, Value);
-
-fn times() -> u64 {
-    std::env::var("HAGGLE_FAULTS").map_or(1, |n| n.parse().expect("HAGGLE_FAULTS wants a number"))
-}
 
 fn start(dir: &Path) -> Server {
     Server::start_in(dir, &["--state", "state"])
@@ -84,20 +80,10 @@ fn haggled(server: &Server, seed: u64, most: usize) -> Vec<Round> {
     told
 }
 
-/// Bytes of memory that a server holds.
-fn resident(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    1024 * line.trim().split(' ').next().unwrap().parse::<u64>().unwrap()
-}
-
 /// Asserts that a server is well, with nothing left to do and little more memory than before.
 #[track_caller]
 fn well(server: &Server, before: u64) {
-    server.wait_until("all of it is let go", |ready| ready["running"] == 0 && ready["waiting"] == 0);
-    server.get("/health").ok();
-    let grown = resident(server).saturating_sub(before);
-    assert!(grown < 64 << 20, "grown by {} MiB", grown >> 20);
+    server.is_well(before, 64 << 20);
 }
 
 fn connect(server: &Server) -> TcpStream {
@@ -209,7 +195,7 @@ fn garbage_on_the_wire_is_answered_or_hung_up_on() {
     let body = json!({"messages": [{"role": "user", "content": "turn 1/6"}], "max_tokens": 2}).to_string();
     let whole =
         format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let before = resident(&server);
+    let before = server.resident();
     for case in 0..150 * times() {
         let (noise, mut bytes) = (Noise::new(82, case), whole.clone().into_bytes());
         for i in 0..1 + noise.below(0, 4) as u64 {
@@ -291,7 +277,7 @@ fn fields_of_any_value_are_computed_or_refused_and_break_nothing() {
 #[test]
 fn a_body_that_never_ends_is_cut_and_costs_no_memory() {
     let server = Server::start(&["--max-body", "64"]);
-    let before = resident(&server);
+    let before = server.resident();
     for head in ["transfer-encoding: chunked", "content-length: 99999999999"] {
         let mut wire = connect(&server);
         wire.write_all(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n").as_bytes()).unwrap();
@@ -312,7 +298,7 @@ fn thousands_of_requests_that_are_cancelled_leave_nothing_behind() {
     // Once as much as the queue takes, so that what is kept for it is there.
     (0..100).for_each(|i| drop(server.send("POST", TEXT, "", &long(i))));
     server.wait_until("they are let go", |ready| ready["running"] == 0 && ready["waiting"] == 0);
-    let before = resident(&server);
+    let before = server.resident();
     for i in 0..2_000 * times() {
         drop(server.send("POST", TEXT, "", &long(i)));
     }
@@ -323,7 +309,7 @@ fn thousands_of_requests_that_are_cancelled_leave_nothing_behind() {
 #[test]
 fn clients_that_never_read_hold_up_nobody_and_no_more_than_their_answers() {
     let server = Server::start(&["--seats", "8"]);
-    let before = resident(&server);
+    let before = server.resident();
     let long =
         json!({"prompt": "Hi", "max_tokens": 900, "temperature": 50.0, "seed": 3, "stream": true, "logprobs": 20})
             .to_string();

@@ -100,6 +100,22 @@ impl Server {
         self.child.id()
     }
 
+    /// Bytes of memory that it holds.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * line.trim().split(' ').next().unwrap().parse::<u64>().unwrap()
+    }
+
+    /// Asserts that it is well, with nothing left to do and at most `more` bytes beyond those that it held before.
+    #[track_caller]
+    pub fn is_well(&self, before: u64, more: u64) {
+        self.wait_until("all of it is let go", |ready| ready["running"] == 0 && ready["waiting"] == 0);
+        self.get("/health").ok();
+        let grown = self.resident().saturating_sub(before);
+        assert!(grown < more, "grown by {} MiB", grown >> 20);
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
@@ -192,6 +208,11 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How many times as much is done as usual: `HAGGLE_FAULTS`.
+pub fn times() -> u64 {
+    std::env::var("HAGGLE_FAULTS").map_or(1, |n| n.parse().expect("HAGGLE_FAULTS wants a number"))
 }
 
 /// Reads an answer with its head.
