@@ -19,14 +19,14 @@ use std::time::Instant;
 /// A truth and how often it is played: name, models, categories, games, what troubles it, the truth's seed.
 type Scenario = (&'static str, usize, usize, usize, Trouble, u64);
 
-const NONE: Trouble = Trouble { noise: 0.0, odd: 0.0, cluster: 0 };
+const NONE: Trouble = Trouble { noise: 0.0, odd: 0.0, scenario: 0 };
 
 const SCENARIOS: [Scenario; 8] = [
     ("base", 20, 10, 20_000, NONE, 1),
     ("fresh", 20, 10, 20_000, NONE, 2),
     ("noise", 20, 10, 20_000, Trouble { noise: 0.15, ..NONE }, 3),
     ("odd", 20, 10, 20_000, Trouble { odd: 1.2, ..NONE }, 4),
-    ("clusters", 20, 10, 20_000, Trouble { cluster: 10, ..NONE }, 5),
+    ("scenarios", 20, 10, 20_000, Trouble { scenario: 5, ..NONE }, 5),
     ("few", 20, 10, 4_000, NONE, 6),
     ("small", 12, 6, 6_000, NONE, 7),
     ("small_noise_few", 12, 6, 1_500, Trouble { noise: 0.3, ..NONE }, 8),

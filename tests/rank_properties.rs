@@ -140,7 +140,7 @@ fn a_band_of_the_board_holds_more_than_one_of_a_category_or_a_model() {
 
 #[test]
 fn ties_by_davidson_and_clusters_are_estimated_by_every_method() {
-    let trouble = Trouble { cluster: 10, ..Trouble::default() };
+    let trouble = Trouble { scenario: 5, ..Trouble::default() };
     let clustered = World::new(7, 4, trouble, 3).play(4000, trouble, 1);
     for method in METHODS {
         for ties in [Ties::Half, Ties::Davidson, Ties::Drop] {

@@ -22,8 +22,9 @@ pub struct Trouble {
     pub noise: f64,
     /// One rating off by this.
     pub odd: f64,
-    /// Games in a cluster of its own luck, 0 for none: models' strengths move together by a standard deviation of 0.7.
-    pub cluster: usize,
+    /// Models of a scenario that all play each other in it, 0 for games on their own: a model that a scenario suits wins more
+    /// than one of its games.
+    pub scenario: usize,
 }
 
 /// The rating that an odd world moves.
@@ -57,34 +58,83 @@ impl World {
     /// Games of this world.
     pub fn play(&self, n: usize, trouble: Trouble, seed: u64) -> Games {
         let noise = Noise::new(seed, 2);
-        let (cell, outcome) = (noise.child(1), noise.child(2));
-        let (t, m) = (self.theta.nrows(), self.theta.ncols());
-        let names: Vec<String> = (0..m).map(|i| format!("model{i:03}")).collect();
-        let categories: Vec<String> = (0..t).map(|i| format!("category{i:03}")).collect();
-        let mut counter = Counter::default();
-        for game in 0..n {
-            let at = game as u64;
-            let x = cell.uniform_f64(at) * self.cells[self.cells.len() - 1].3;
-            let (category, a, b, _) = self.cells[self.cells.partition_point(|c| c.3 < x).min(self.cells.len() - 1)];
-            let cluster = game.checked_div(trouble.cluster);
-            let luck = |model: usize| cluster.map_or(0.0, |c| 0.7 * noise.child(3 + c as u64).normal(model as u64));
-            let eta = self.theta[(category, a)] + luck(a) - self.theta[(category, b)] - luck(b);
-            let first = outcome.uniform_f64(at) < 1.0 / (1.0 + (-eta).exp());
-            let won = Tally { a: f64::from(u8::from(first)), b: f64::from(u8::from(!first)), tie: 0.0 };
-            let name = cluster.map(|c| c.to_string());
-            let (a, b) = (&names[a], &names[b]);
-            counter.add(Row {
-                a,
-                b,
-                won,
-                category: &categories[category],
-                persona: "",
-                cluster: name.as_deref(),
-                weight: 1.0,
-                features: &[],
-            });
+        if trouble.scenario > 0 {
+            return self.play_scenarios(n, trouble.scenario, &noise);
         }
-        counter.finish()
+        let mut counter = Counted::new(self);
+        for at in 0..n as u64 {
+            let (category, a, b) = self.cell(noise.child(1).uniform_f64(at));
+            let eta = self.theta[(category, a)] - self.theta[(category, b)];
+            counter.add(category, [a, b], noise.child(2).uniform_f64(at) < 1.0 / (1.0 + (-eta).exp()), None);
+        }
+        counter.games.finish()
+    }
+
+    /// The same number of games, all pairs of `k` models a scenario. A model does as well in a scenario as its rating and a
+    /// draw of Gumbel's law say, and beats who does worse: so each game has the very chance of a lone one (the difference of two
+    /// such draws is logistic; Thurstone's case of Luce's model, Yellott 1977), and the games of a scenario depend on each other.
+    fn play_scenarios(&self, n: usize, k: usize, noise: &Noise) -> Games {
+        let mut counter = Counted::new(self);
+        for scenario in 0..(n / (k * (k - 1) / 2)) as u64 {
+            let draw = noise.child(3 + scenario);
+            let category = self.cell(draw.uniform_f64(0)).0;
+            let mut models = Vec::new();
+            for at in 1.. {
+                let (_, a, b) = self.cell(draw.uniform_f64(at));
+                [a, b].into_iter().for_each(|model| {
+                    if models.len() < k && !models.contains(&model) {
+                        models.push(model);
+                    }
+                });
+                if models.len() == k {
+                    break;
+                }
+            }
+            let luck = |model: usize| -(-draw.child(1).uniform_f64(model as u64).ln()).ln();
+            let does: Vec<f64> = models.iter().map(|model| self.theta[(category, *model)] + luck(*model)).collect();
+            for a in 0..k {
+                for b in a + 1..k {
+                    counter.add(category, [models[a], models[b]], does[a] > does[b], Some(scenario));
+                }
+            }
+        }
+        counter.games.finish()
+    }
+
+    /// The cell at a share of all games.
+    fn cell(&self, share: f64) -> (usize, usize, usize) {
+        let x = share * self.cells[self.cells.len() - 1].3;
+        let (category, a, b, _) = self.cells[self.cells.partition_point(|c| c.3 < x).min(self.cells.len() - 1)];
+        (category, a, b)
+    }
+}
+
+/// Games as they are counted, with the names of their models and categories.
+struct Counted {
+    games: Counter,
+    models: Vec<String>,
+    categories: Vec<String>,
+}
+
+impl Counted {
+    fn new(world: &World) -> Counted {
+        let models = (0..world.theta.ncols()).map(|i| format!("model{i:03}")).collect();
+        let categories = (0..world.theta.nrows()).map(|i| format!("category{i:03}")).collect();
+        Counted { games: Counter::default(), models, categories }
+    }
+
+    fn add(&mut self, category: usize, [a, b]: [usize; 2], first: bool, cluster: Option<u64>) {
+        let cluster = cluster.map(|scenario| scenario.to_string());
+        self.games.add(Row {
+            a: &self.models[a],
+            b: &self.models[b],
+            won: Tally { a: f64::from(u8::from(first)), b: f64::from(u8::from(!first)), tie: 0.0 },
+            category: &self.categories[category],
+            persona: "",
+            cluster: cluster.as_deref(),
+            weight: 1.0,
+            features: &[],
+        });
     }
 }
 
