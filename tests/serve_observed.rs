@@ -154,6 +154,8 @@ fn a_turn_is_told_as_spans_in_its_clients_trace() {
     let whole = named("POST /v1/negotiations/{id}/messages");
     assert_eq!([note(whole, "http.response.status_code"), note(whole, "haggle.request_id")], ["200", "r-7"]);
     assert!(note(named("prefill"), "gen_ai.usage.input_tokens").parse::<u32>().unwrap() > 10);
+    let reused: u32 = note(named("prefill"), "haggle.reused_tokens").parse().unwrap();
+    assert!(reused < note(named("prefill"), "gen_ai.usage.input_tokens").parse().unwrap());
     assert!(note(named("decode"), "gen_ai.usage.output_tokens").parse::<u32>().unwrap() > 10);
     assert_eq!(note(named("decode"), "haggle.finish"), "stop");
     // A stream without a client's trace is a trace of its own; it ends with its answer.

@@ -92,6 +92,8 @@ struct Live<'a> {
     last: Option<Instant>,
     /// How many came.
     n_tok: usize,
+    /// Tokens of its prompt that were not computed anew.
+    reused: usize,
 }
 
 /// What the thread works at.
@@ -184,7 +186,17 @@ impl<'a> Bench<'a> {
             return Err(e);
         }
         self.metrics.began(order.requests[choice].prompt.len());
-        Ok(Live { order, choice, answering, ruled, seated: Instant::now(), first: None, last: None, n_tok: 0 })
+        Ok(Live {
+            order,
+            choice,
+            answering,
+            ruled,
+            seated: Instant::now(),
+            first: None,
+            last: None,
+            n_tok: 0,
+            reused: 0,
+        })
     }
 
     /// Gives up answers that nobody waits for.
@@ -246,7 +258,8 @@ impl Live<'_> {
         let (span, choice) = (&order.span, ("haggle.choice", json!(self.choice)));
         span.past("queue", order.asked, self.seated, std::slice::from_ref(&choice));
         let prompt = ("gen_ai.usage.input_tokens", json!(order.requests[self.choice].prompt.len()));
-        span.past("prefill", self.seated, self.first.unwrap_or(now), &[choice.clone(), prompt]);
+        let reused = ("haggle.reused_tokens", json!(self.reused));
+        span.past("prefill", self.seated, self.first.unwrap_or(now), &[choice.clone(), prompt, reused]);
         if let Some(first) = self.first {
             let told = ("gen_ai.usage.output_tokens", json!(self.n_tok));
             span.past("decode", first, now, &[choice, told, ("haggle.finish", json!(finish))]);
@@ -284,7 +297,7 @@ fn told(engine: &mut Engine, tokenizer: &Tokenizer, metrics: &Metrics, one: &mut
         Some(before) => metrics.next((now - before).as_secs_f64()),
     }
     one.first = one.first.or(Some(now));
-    one.n_tok += 1;
+    (one.n_tok, one.reused) = (one.n_tok + 1, token.reused);
     if let Some(finish) = token.finish {
         one.traced(finish.name());
         metrics.ended((now - one.order.asked).as_secs_f64(), finish);
