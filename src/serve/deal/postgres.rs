@@ -92,7 +92,7 @@ impl Postgres {
         let (idle, places, lost) = (Mutex::default(), Semaphore::new(MOST), AtomicBool::new(false));
         let store = Postgres { runtime, config, place, idle, places, lost };
         store.runtime.block_on(async {
-            let what = async { Ok(store.made(&store.connected().await?).await?) };
+            let what = async { store.made(&store.connected().await?).await };
             let made = tokio::time::timeout(LIMIT, what).await;
             let made: Result<_, tokio_postgres::Error> = made.map_err(|_| Error::io(&store.place, SILENT))?;
             match made.map_err(|e| Error::io(&store.place, told(&e)))? {
