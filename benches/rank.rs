@@ -1,6 +1,6 @@
 //! Whether the intervals of `haggle rank` hold: simulated boards whose truth is known.
 //!
-//! `cargo bench --bench rank [-- --reps N] [--json] [SCENARIO]`. A board is played N times (200) from one truth; a row says how
+//! `cargo bench --bench rank [-- --reps N] [--json] [--method NAME] [SCENARIO]`. A board is played N times (200) from one truth; a row says how
 //! often the interval of a gap held, how often in the twentieth of gaps where fewest did, how often all gaps of a category
 //! did at once, how long intervals were, in logits, and how many gaps had none; for the default, for the low rank taken as exact, and for each
 //! category alone. The base scenario is that of the study; the others are troubled, on truths of their own. Speed beside
@@ -40,8 +40,8 @@ fn main() {
     let json = args.iter().any(|arg| arg == "--json");
     let after = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
     let reps: u64 = after("--reps").map_or(200, |n| n.parse().unwrap());
-    let only =
-        args.iter().enumerate().find(|(at, arg)| !arg.starts_with("--") && (*at == 0 || args[at - 1] != "--reps"));
+    let is_value = |at: usize| at > 0 && ["--reps", "--method"].contains(&args[at - 1].as_str());
+    let only = args.iter().enumerate().find(|(at, arg)| !arg.starts_with("--") && !is_value(*at));
     if !json {
         println!(
             "{:<16} {:<9} {:>6} {:>6} {:>6} {:>7} {:>7} {:>7} {:>6}",
@@ -49,13 +49,13 @@ fn main() {
         );
     }
     for scenario in SCENARIOS.iter().filter(|scenario| only.is_none_or(|(_, name)| name == scenario.0)) {
-        simulate(scenario, reps, json);
+        simulate(scenario, reps, json, after("--method").map(String::as_str));
     }
 }
 
-fn simulate(&(name, models, categories, games, trouble, seed): &Scenario, reps: u64, json: bool) {
+fn simulate(&(name, models, categories, games, trouble, seed): &Scenario, reps: u64, json: bool, only: Option<&str>) {
     let world = World::new(models, categories, trouble, seed);
-    for (method_name, method) in METHODS {
+    for (method_name, method) in METHODS.into_iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
         let (mut all, mut odd, mut spent) = (Coverage::default(), Coverage::default(), 0.0);
         for rep in 0..reps {
             let played = world.play(games, trouble, 1000 * seed + rep);
