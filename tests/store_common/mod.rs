@@ -127,8 +127,11 @@ impl Drop for Database {
 /// Opens a store anew: each time another handle on the same database, which was empty at first.
 type Open<'a> = &'a dyn Fn() -> Box<dyn Store>;
 
+/// One of them.
+type Case = fn(Open);
+
 /// What must hold of every store.
-pub const CASES: [(&str, fn(Open)); 7] = [
+pub const CASES: [(&str, Case); 7] = [
     ("of_two_writers_to_a_round_one_is_told", of_two_writers_to_a_round_one_is_told),
     ("a_round_is_stored_behind_the_one_before_and_in_an_open_negotiation", a_round_is_stored_behind_the_one_before),
     ("what_one_wrote_another_reads_to_the_byte", what_one_wrote_another_reads_to_the_byte),
