@@ -89,7 +89,7 @@ fn rewards(board: &Board) -> String {
     if board.rewards.is_empty() {
         return String::new();
     }
-    let of = |category: &str| differences(board.rewards.iter().filter(|gap| gap.category == category));
+    let of = |category: &str| differences(category, board.rewards.iter().filter(|gap| gap.category == category));
     let mut html = format!("<h2>By how much: difference of mean reward</h2>\n{}", of("overall"));
     for standing in board.categories.iter().filter(|_| board.categories.len() > 1) {
         let name = &standing.name;
@@ -98,14 +98,16 @@ fn rewards(board: &Board) -> String {
     html
 }
 
-fn differences<'a>(gaps: impl Iterator<Item = &'a RewardGap>) -> String {
+fn differences<'a>(category: &str, gaps: impl Iterator<Item = &'a RewardGap>) -> String {
     let head = ["buyers", "mean", "interval", "episodes", "products"].map(String::from).to_vec();
     let row = |gap: &RewardGap| {
         let ends = gap.interval.map_or("–".into(), |[low, high]| format!("[{low:+.3}, {high:+.3}]"));
         let (names, mean) = (format!("{} - {}", gap.a, gap.b), format!("{:+.3}", gap.mean));
         vec![names, mean, ends, gap.episodes.to_string(), gap.products.to_string()]
     };
-    boxed("Differences of mean reward", &std::iter::once(head).chain(gaps.map(row)).collect())
+    // A box is known by its name, and no two have the same.
+    let title = format!("Differences of mean reward, {category}");
+    boxed(&title, &std::iter::once(head).chain(gaps.map(row)).collect())
 }
 
 /// A titled list; nothing for nothing.
