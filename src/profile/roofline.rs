@@ -279,7 +279,7 @@ fn escape(text: &str) -> String {
 const CSS: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
 h1{overflow-wrap:anywhere}.box{overflow-x:auto}svg{width:100%;min-width:760px;height:auto;font-size:11px}svg text{fill:#222}\
 .grid{stroke:#ddd}.roof,.cache{fill:none;stroke:#222;stroke-width:2}.cache{stroke-width:1;stroke-dasharray:6 4}\
-circle,rect{fill-opacity:.55;stroke:#fff}.memory{fill:#2a6fb0;background:#2a6fb0}.compute{fill:#c5532b;background:#c5532b}\
+circle,rect{fill-opacity:.55;stroke:#fff}.memory{fill:#2a6fb0}.compute{fill:#c5532b}.key.memory{background:#2a6fb0}.key.compute{background:#c5532b}\
 .key{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-left:.8em}.limit{font-weight:600}.tie{stroke:#888;stroke-width:.7}\
 .label{font-size:10px}pre{overflow-x:auto;font-size:12px}\
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}svg text{fill:#ddd}.grid{stroke:#333}.roof,.cache{stroke:#ddd}\
