@@ -146,7 +146,7 @@ fn played(server: &Server, games: Vec<Game>, clients: usize) -> (f64, Vec<Vec<Tu
 
 /// Negotiations of so many clients at once: times of turns, and tokens a second beside the engine alone at the same games.
 pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64) -> Value {
-    let n = clients.max(12);
+    let n = clients.max(24);
     let (mut first, mut whole, mut pairs) = (Times::default(), Times::default(), vec![]);
     for round in 0..rounds {
         let seed = round * 100_000 + clients as u64 * 300;

@@ -45,15 +45,21 @@ fn hot(i: u64) -> Value {
     request(json!(ids(i)), json!({"temperature": HOT, "seed": SEED}))
 }
 
-/// Asks all of it with so many clients; the seconds, and what came of each.
-fn asked(address: &str, bodies: &[Value], clients: usize) -> (f64, Vec<Told>) {
+/// Asks all of it with so many clients, which keep their connections or not; the seconds, and what came of each.
+fn asked(address: &str, bodies: &[Value], clients: usize, keep: bool) -> (f64, Vec<Told>) {
     let began = Instant::now();
     let mut all: Vec<(usize, Told)> = std::thread::scope(|scope| {
         let one = |client: usize| {
             scope.spawn(move || {
                 let mut wire = Wire::open(address);
                 let own = bodies.iter().enumerate().skip(client).step_by(clients);
-                own.map(|(at, body)| (at, wire.post("/v1/completions", body, "\"text\""))).collect::<Vec<_>>()
+                own.map(|(at, body)| {
+                    if !keep {
+                        wire = Wire::open(address);
+                    }
+                    (at, wire.post("/v1/completions", body, "\"text\""))
+                })
+                .collect::<Vec<_>>()
             })
         };
         let threads: Vec<_> = (0..clients).map(one).collect();
@@ -84,7 +90,7 @@ impl Heard {
 
 /// Streams of so many clients at once, beside the engine alone at the same prompts.
 pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64) -> Value {
-    let n = (2 * clients).max(12) as u64;
+    let n = (2 * clients).max(48) as u64;
     let (mut heard, mut pairs) = (Heard::default(), vec![]);
     for round in 0..rounds {
         let seed = round * 100_000 + clients as u64 * 600;
@@ -93,7 +99,7 @@ pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64) -> 
         let began = cpu_s("self");
         let (alone_s, texts) = alone.streams(&prompts, Sampling::plain(HOT, NEW, -1), SEED, clients);
         let (alone_cpu_s, began) = (cpu_s("self") - began, server.cpu_s());
-        let (served_s, told) = asked(&server.address, &bodies, clients);
+        let (served_s, told) = asked(&server.address, &bodies, clients, true);
         let served_cpu_s = server.cpu_s() - began;
         let said: Vec<(String, usize)> = told.iter().map(Told::text).collect();
         assert!(said.iter().map(|(text, _)| text).eq(&texts), "the server said what the engine alone does not");
@@ -152,7 +158,7 @@ fn row(server: &Server, beside: &str, bad: bool) -> Value {
         std::thread::sleep(Duration::from_millis(300));
         let bodies: Vec<Value> =
             (0..(READERS * EACH) as u64).map(|i| hot(900_000 + i + if bad { 1_000 } else { 0 })).collect();
-        heard.take(&asked(&server.address, &bodies, READERS).1);
+        heard.take(&asked(&server.address, &bodies, READERS, true).1);
         done.store(true, Ordering::Relaxed);
     });
     json!({
@@ -167,9 +173,9 @@ pub fn peers(address: &str, name: &str, clients: usize, prompt: u64) -> Value {
     let bodies: Vec<Value> = (0..=n)
         .map(|i| request(json!(words(prompt + 100_000 * clients as u64 + i)), json!({"temperature": 0.0})))
         .collect();
-    asked(address, &bodies[n as usize..], 1);
+    asked(address, &bodies[n as usize..], 1, false);
     let mut heard = Heard::default();
-    let (seconds, told) = asked(address, &bodies[..n as usize], clients);
+    let (seconds, told) = asked(address, &bodies[..n as usize], clients, false);
     heard.take(&told);
     let tokens: usize = told.iter().map(|told| told.text().1).sum();
     json!({
