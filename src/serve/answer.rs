@@ -70,6 +70,8 @@ pub struct Scribe {
     told: Told,
     id: String,
     created: u64,
+    /// What all chunks begin with, as text.
+    begins: String,
     /// One each.
     prompts: Vec<Vec<i32>>,
     choices: Vec<Choice>,
@@ -81,7 +83,10 @@ impl Scribe {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let choices =
             (0..prompts.len() * n).map(|_| Choice { tools: told.tools.clone(), ..Choice::default() }).collect();
-        Scribe { model, told, id, created, prompts, choices }
+        let mut scribe = Scribe { model, told, id, created, begins: String::new(), prompts, choices };
+        let head = Value::Object(scribe.head(true)).to_string();
+        scribe.begins = format!("data: {},\"choices\":[", head.trim_end_matches('}'));
+        scribe
     }
 
     /// Takes a token; its events, as the text of a stream.
@@ -95,12 +100,12 @@ impl Scribe {
         let mut events = String::new();
         if !std::mem::replace(&mut self.choices[at].begun, true) && self.told.form == Form::Chat {
             let delta = json!({"index": at, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null});
-            events += &self.event(vec![delta], at == 0);
+            events += &self.event(&delta, at == 0);
         }
         if sure || self.choices[at].echoed > 0 {
             let first = at == 0 && self.told.form == Form::Text && self.choices[at].offset == 0;
             let choice = self.told_of(at, "delta");
-            events += &self.event(vec![choice], first);
+            events += &self.event(&choice, first);
         }
         if self.is_done() {
             if self.told.include_usage {
@@ -168,16 +173,14 @@ impl Scribe {
         head
     }
 
-    fn event(&self, choices: Vec<Value>, first: bool) -> String {
-        let mut body = self.head(true);
-        body.insert("choices".into(), Value::Array(choices));
-        if self.told.include_usage {
-            body.insert("usage".into(), Value::Null);
-        }
+    fn event(&self, choice: &Value, first: bool) -> String {
+        let usage = if self.told.include_usage { ",\"usage\":null" } else { "" };
+        let mut more = Map::new();
         if first {
-            self.tell_prompts(&mut body);
+            self.tell_prompts(&mut more);
         }
-        event(&Value::Object(body))
+        let more: String = more.iter().map(|(name, value)| format!(",\"{name}\":{value}")).collect();
+        format!("{}{choice}]{usage}{more}}}\n\n", self.begins)
     }
 
     fn tell_prompts(&self, body: &mut Map<String, Value>) {

@@ -33,6 +33,8 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// How often it is looked whether the server is to stop.
 const LOOK: Duration = Duration::from_millis(20);
+/// Threads for what takes a while or waits for the disk.
+const ASIDE: usize = 32;
 /// How long answers that are computed may take to be read when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -70,7 +72,9 @@ pub fn listen(
     let rates = Arc::new(Rates::new(limits.a_minute, keys.len().max(1)));
     let shared = Shared { model, orders, progress, metrics, traces, reloads, keys: Arc::new(keys), rates, limits };
     let failed = |e: std::io::Error| Error::io("the server's socket", e);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().map_err(failed)?;
+    let threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 4));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().worker_threads(threads).max_blocking_threads(ASIDE).build().map_err(failed)?;
     runtime.block_on(async {
         socket.set_nonblocking(true).map_err(failed)?;
         let socket = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
