@@ -45,7 +45,7 @@ impl One {
     /// Reads a run directory.
     ///
     /// # Errors
-    /// As [`RunFiles::read`], and [`Error::Data`] for a table that cannot be read.
+    /// As [`RunFiles::read`], and [`crate::Error::Data`] for a table that cannot be read.
     pub fn read(dir: &Path) -> Result<One> {
         let files = RunFiles::read(dir)?;
         let rows = files.rows()?;
@@ -102,7 +102,7 @@ pub fn apart(runs: &[One]) -> Vec<Apart> {
 /// All of it as one page that loads nothing.
 ///
 /// # Errors
-/// [`Error::Data`] when a curve cannot be drawn.
+/// [`crate::Error::Data`] when a curve cannot be drawn.
 pub fn page(runs: &[One]) -> Result<String> {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = escape(&names.join(", "));
