@@ -100,7 +100,8 @@ fn the_page_shows_every_model_and_escapes_names() {
     assert!(said.err.contains("wrote board.html"), "{said:?}");
     let page = std::fs::read_to_string(dir.path().join("board.html")).unwrap();
     assert!(page.contains("&lt;b&gt;") && !page.contains("<b>"), "{page}");
-    assert_eq!(page.matches("class=\"dot\"").count(), 3);
+    // A row and a dot each.
+    assert_eq!((page.matches("<th scope=\"row\"").count(), page.matches("<b class=\"").count()), (3, 3));
     assert!(!page.contains("http"), "the page loads nothing");
 }
 
