@@ -141,3 +141,23 @@ fn a_board_ranks_everyone_who_played_over_all_sellers_and_against_each() {
     haggle(dir.path(), &["eval", "--model", "embedded", "--model", "embedded"])
         .refused(2, &["embedded", "named twice"]);
 }
+
+#[test]
+fn a_model_taught_menus_plays_a_game_by_its_drafts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let taught =
+        ["train", "--task", "menu", "--steps", "1", "--set", "task.supervised_tokens=300000", "--out", "menus"];
+    haggle(dir.path(), &[&taught[..], &cli_common::SMALL[..]].concat()).done();
+    let eval = ["eval", "--set", "eval.products=10", "--set", "eval.best_of=1", "--seller", "conceder", "--json"];
+    let said = haggle(dir.path(), &[&eval[..], &["--model", "menus", "--out", "e"]].concat()).done();
+    let said: Value = serde_json::from_str(&said).expect("json");
+    let row = said["rows"].as_array().expect("rows").iter().find(|row| row["buyer"] == "menus").expect("its row");
+    // Played by whole menus, none of its replies has the game's form.
+    assert!(row["format_error_rate"].as_f64().expect("a share") < 0.5, "{row}");
+    haggle(dir.path(), &[&eval[..], &["--model", "menus", "--guarded"]].concat())
+        .refused(2, &["--model menus", "trained on menus", "leave out --guarded"]);
+    let sets = ["train", "--task", "recommend", "--steps", "1", "--set", "task.supervised_tokens=0", "--out", "sets"];
+    haggle(dir.path(), &[&sets[..], &cli_common::SMALL[..]].concat()).done();
+    haggle(dir.path(), &[&eval[..], &["--model", "sets"]].concat())
+        .refused(2, &["--model sets", "task `recommend`, which is no game", "sets.json"]);
+}

@@ -2,7 +2,7 @@
 
 use super::progress::Live;
 use super::train::{RUNS, give_back};
-use super::{Exit, Globals, command_line, out, path_text, quoted, rank, shell, signals, tables};
+use super::{Exit, Globals, command_line, out, path_text, quoted, rank, run_config, shell, signals, tables};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, SELLERS, is_address, mix};
 use crate::embedded;
@@ -19,7 +19,7 @@ use crate::setup::Setup;
 use crate::setup::base::{self, Base};
 use crate::setup::{known, memory};
 use crate::tasks::game::Opponent;
-use crate::tasks::{self, Entrant, Task};
+use crate::tasks::{self, Entrant, Speaks, Task};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,7 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let (config, protocol) = resolve(args, globals)?;
     let paths: Vec<String> = args.model.iter().map(|path| spelled(path)).collect();
     let labels = labels(&args.model, &config)?;
+    let speaks = speaks(args, &config)?;
     let dev = config.open_device()?;
     let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &paths, plan))?;
     if let Some(folder) = &globals.out {
@@ -96,7 +97,8 @@ pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
         "left; nothing was written".into()
     });
     let names = std::iter::once("untrained").chain(labels.iter().map(String::as_str));
-    let models: Vec<Entrant> = names.zip(&bases).map(|(name, model)| entrant(name, model)).collect();
+    let speaks = std::iter::once(Speaks::Replies).chain(speaks);
+    let models: Vec<Entrant> = names.zip(&bases).zip(speaks).map(|((n, model), s)| entrant(n, model, s)).collect();
     // A model beside itself says nothing.
     let models = if paths.contains(&config.model.base) { &models[1..] } else { &models[..] };
     let mut live = Live::new();
@@ -154,8 +156,31 @@ fn board_of(report: &Report, seed: u64) -> Result<Board> {
 }
 
 /// A model under a name.
-fn entrant<'a>(name: &'a str, model: &'a Base) -> Entrant<'a> {
-    Entrant { name, weights: &model.weights, chat: &model.chat }
+fn entrant<'a>(name: &'a str, model: &'a Base, speaks: Speaks) -> Entrant<'a> {
+    Entrant { name, weights: &model.weights, chat: &model.chat, speaks }
+}
+
+/// How each model speaks: as its run has taught it.
+///
+/// # Errors
+/// [`Error::Config`] for a run of a task that is no game, and for menus that are to be guided.
+fn speaks(args: &EvalArgs, config: &Config) -> Result<Vec<Speaks>> {
+    let of = |path: &PathBuf| {
+        let Some(file) = run_config(path) else { return Ok(Speaks::Replies) };
+        let task = Config::load(Some(&file), &[])?.task;
+        let refuse = |what: &str| Err(Error::Config { problems: vec![format!("--model {}: {what}", shown(path))] });
+        match task.name.as_str() {
+            "game" => Ok(Speaks::Replies),
+            "menu" if config.rollout.constrain => {
+                refuse("was trained on menus, which nothing guides; leave out --guarded")
+            }
+            "menu" => Ok(Speaks::Menus(task.candidates)),
+            name => {
+                refuse(&format!("was trained on task `{name}`, which is no game; its own table is in its sets.json"))
+            }
+        }
+    };
+    args.model.iter().map(of).collect()
 }
 
 /// Holds the players to their prompts and a server to its word, before anything is played; whether the frozen seller plays.

@@ -16,7 +16,7 @@ use crate::sft::dialogues::{self, Dialogues};
 use crate::sft::probe::{Probe, probe};
 use crate::sft::teach;
 use crate::sft::trainer::{Row, Supervision, Trainer};
-use crate::tasks::{self, Entrant};
+use crate::tasks::{self, Entrant, Speaks};
 use crate::text::tokenizer::VOCAB;
 use crate::text::{Chat, Tokenizer};
 use crate::train::rl::Event;
@@ -176,7 +176,8 @@ fn taught(config: &Config, dev: Device, dir: &Path, as_json: bool) -> Result<Exi
     let mut live = Live::new();
     let (mut task, tokens) = (tasks::named(&config.task.name)?, config.task.supervised_tokens as u64);
     teach::teach(&mut setup, &*task, tokens, &mut |done, of| live.hear(&Event::Supervised { done, of }))?;
-    let base = Entrant { name: "taught", weights: &setup.base.weights, chat: &setup.base.chat };
+    let (weights, chat) = (&setup.base.weights, &setup.base.chat);
+    let base = Entrant { name: "taught", weights, chat, speaks: Speaks::Replies };
     let report =
         task.evaluate(&setup, &[base], &mut |buyer, seller, done, of| live.evaluation(buyer, seller, done, of))?;
     live.end();

@@ -174,6 +174,11 @@ fn lora_flags(text: Option<&str>) -> Result<Vec<(&'static str, &'static str, Opt
     Ok(flags)
 }
 
+/// The config that a model was trained by, where its folder has it.
+pub fn run_config(model: &Path) -> Option<PathBuf> {
+    ["config.toml", "haggle/config.toml"].map(|name| model.join(name)).into_iter().find(|path| path.is_file())
+}
+
 impl Globals {
     /// The config of this call: the file, then `--set`, then options. `flags` are the command's own: `(option, key, value)`.
     ///
@@ -214,8 +219,7 @@ impl Globals {
 
     /// The config file of a call that opens a model: `--config`, or what its run was made with.
     pub fn file_for(&self, model: &Path) -> Option<PathBuf> {
-        let own = ["config.toml", "haggle/config.toml"].map(|name| model.join(name));
-        self.config.clone().or_else(|| own.into_iter().find(|path| path.is_file()))
+        self.config.clone().or_else(|| run_config(model))
     }
 
     /// The overrides of this call, in the order they apply.

@@ -19,7 +19,7 @@ use crate::run::tensorboard::{EventWriter, StepScalars};
 use crate::setup::inputs::Inputs;
 use crate::setup::{Setup, known, resume};
 use crate::sft::{teach, tune};
-use crate::tasks::{self, Entrant};
+use crate::tasks::{self, Entrant, Speaks};
 use crate::train::rl::{self, Event};
 use clap::Args;
 use serde_json::json;
@@ -353,11 +353,8 @@ fn reopen(run: &Path, config: &Config, inputs: &Inputs) -> Result<RunDir> {
 
 /// The final table: the base it began with, the task's baselines, and what was trained.
 fn evaluate(setup: &Setup, trained: &Weights, run: &Path, events: &mut dyn FnMut(Event)) -> Result<Report> {
-    let chat = &setup.base.chat;
-    let models = [
-        Entrant { name: "untrained", weights: &setup.base.weights, chat },
-        Entrant { name: "trained", weights: trained, chat },
-    ];
+    let model = |name, weights| Entrant { name, weights, chat: &setup.base.chat, speaks: Speaks::Replies };
+    let models = [model("untrained", &setup.base.weights), model("trained", trained)];
     let report = tasks::named(&setup.config.task.name)?.evaluate(setup, &models, &mut |buyer, seller, done, of| {
         events(Event::Evaluation { buyer, seller, done, of });
     })?;

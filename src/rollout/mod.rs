@@ -44,6 +44,10 @@ pub trait Episode {
             format!("the {}'s reply is lost ({why}), and this task has no episode without it", self.seat_name(seat));
         Err(Error::Config { problems: vec![what] })
     }
+    /// Whether each turn of a seat is a prompt of its own: it is told nothing of its turns before.
+    fn forgets(&self, _seat: usize) -> bool {
+        false
+    }
     /// What a seat says that the episode itself has a script for; none where another plays it.
     fn scripted(&self, _seat: usize, _noise: Noise) -> Option<String> {
         None

@@ -263,9 +263,13 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         let (Player::Model(voice), Some(seats)) = (&mut self.players[at], self.live.get_mut(&job)) else {
             return Ok(false);
         };
-        let job_at = job;
+        let (job_at, said) = (job, self.lines[job].len() as u64);
         let job = &mut self.jobs[job];
         let text = job.episode.view(at);
+        let forgets = job.episode.forgets(at);
+        if let Some(Seat { seq: Some(seq), .. }) = seats[at].take_if(|_| forgets) {
+            voice.engine.release(seq);
+        }
         let seat = match &mut seats[at] {
             Some(seat) => seat,
             empty => {
@@ -286,7 +290,8 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         let seq = match seat.seq {
             Some(seq) => voice.engine.extend(seq, &seat.transcript.ids()[new]).map(|()| seq),
             None => {
-                let Noise { seed, stream } = job.draws(at);
+                let draws = job.draws(at);
+                let Noise { seed, stream } = if forgets { draws.child(said) } else { draws };
                 // A guided reply ends by its form.
                 let max_new_tokens = most.unwrap_or(voice.sampling.max_new_tokens);
                 let sampling = Sampling { max_new_tokens, ..voice.sampling };

@@ -81,6 +81,17 @@ pub struct Entrant<'a> {
     pub weights: &'a Weights,
     /// Its tokenizer and template.
     pub chat: &'a Chat,
+    /// How it speaks in a game.
+    pub speaks: Speaks,
+}
+
+/// How a model speaks in a game.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// A reply a turn.
+    Replies,
+    /// A menu of so many drafts a turn, one of which is played.
+    Menus(usize),
 }
 
 /// Engines that are there already, as large as an evaluation's own.

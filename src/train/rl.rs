@@ -24,7 +24,7 @@ use crate::run::metrics::Metrics;
 use crate::run::run_dir::{Log, RunDir};
 use crate::setup::{Frozen, Setup, base, engine_config, lora, moments};
 use crate::tasks::credit::Credited;
-use crate::tasks::{self, Draw, Engines, Entrant, Task};
+use crate::tasks::{self, Draw, Engines, Entrant, Speaks, Task};
 use crate::text::Transcript;
 use std::path::Path;
 use std::sync::Arc;
@@ -267,7 +267,8 @@ impl Trainer {
     ) -> Result<bool> {
         let (began, step) = (Instant::now(), state.step);
         setup.ranks.phase("evaluation");
-        let model = Entrant { name: "trained", weights: &self.learner.weights, chat: &setup.base.chat };
+        let (weights, chat) = (&self.learner.weights, &setup.base.chat);
+        let model = Entrant { name: "trained", weights, chat, speaks: Speaks::Replies };
         let engines = Engines { learner: &mut self.buyer, frozen: &mut self.seller };
         let hear = &mut |_: &str, seller: &str, done, of| events(Event::HeldOut { step, seller, done, of });
         let found = self.task.look(setup, model, engines, hear)?.figures();

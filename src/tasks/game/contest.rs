@@ -7,12 +7,14 @@ use super::rows::sample_line;
 use crate::dist::Ranks;
 use crate::error::Result;
 use crate::eval::{GameLine, Kept, Progress, Report};
+use crate::infer::Sampling;
 use crate::negotiate::metrics::EpisodeFacts;
 use crate::negotiate::{Buyer, Episode, Persona, Product, Rules};
 use crate::noise::Noise;
 use crate::rollout::{self, Job, Player, Voice};
 use crate::setup::Setup;
-use crate::tasks::{self, Engines};
+use crate::tasks::menu::Drafting;
+use crate::tasks::{self, Engines, Speaks};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -34,28 +36,28 @@ pub(super) struct Contest {
 }
 
 impl Contest {
-    /// Plays `rollouts` games a product, products first; `progress` hears how many have ended.
+    /// Plays `rollouts` games a product, products first, each as `seated` has it; `progress` hears how many have ended.
     ///
     /// # Errors
     /// As [`rollout::play_dealt`].
-    pub fn play<'p>(
+    pub fn play<'p, E: rollout::Episode + Into<Episode>>(
         &self,
         rollouts: usize,
-        buyer: Player<'p, Episode>,
-        seller: Player<'p, Episode>,
+        seated: impl Fn(Episode, Noise) -> E,
+        buyer: Player<'p, E>,
+        seller: Player<'p, E>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Episode>> {
-        let of = |product: &Arc<Product>| Episode::new(product.clone(), self.rules, self.persona);
-        let mut games: Vec<Episode> =
-            self.products.iter().flat_map(|product| (0..rollouts).map(move |_| of(product))).collect();
-        let job = |(i, game)| {
-            let game: &mut Episode = game;
-            let (about, noise) = (game.product().code.clone(), self.noise.child((i / rollouts) as u64));
-            Job::new(game, about, noise.child((i % rollouts) as u64))
+        let noise = |i: usize| self.noise.child((i / rollouts) as u64).child((i % rollouts) as u64);
+        let of = |i: usize| {
+            let product = &self.products[i / rollouts];
+            (product.code.clone(), seated(Episode::new(product.clone(), self.rules, self.persona), noise(i)))
         };
-        let jobs = games.iter_mut().enumerate().map(job).collect();
+        let mut games: Vec<(String, E)> = (0..self.products.len() * rollouts).map(of).collect();
+        let each = games.iter_mut().enumerate();
+        let jobs = each.map(|(i, (about, game))| Job::new(game, about.clone(), noise(i))).collect();
         rollout::play_dealt(&self.ranks, rollouts, jobs, &mut [buyer, seller], self.max_live, progress)?;
-        Ok(games)
+        Ok(games.into_iter().map(|(_, game)| game.into()).collect())
     }
 }
 
@@ -149,7 +151,10 @@ fn few(games: &[Episode], each: usize, n: usize) -> impl Iterator<Item = &Episod
 }
 
 /// A scripted side.
-type Script = Box<dyn Fn(&Episode, Noise) -> String>;
+type Script<E> = Box<dyn Fn(&E, Noise) -> String>;
+
+/// Stream of which draft is played below a game's noise.
+const DRAFTS: u64 = 2 << 32;
 
 /// All games of one entrant against one opponent, in engines that are lent or in their own.
 fn meet(
@@ -159,19 +164,39 @@ fn meet(
     lent: Option<&mut Engines>,
     progress: &mut Progress,
 ) -> Result<Vec<Episode>> {
+    match *entrant {
+        Entrant::Model { model: tasks::Entrant { speaks: Speaks::Menus(k), .. }, .. } => {
+            let seated = |game, noise: Noise| Drafting::new(game, k, noise.child(DRAFTS));
+            met(setup, entrant, opponent, lent, seated, progress)
+        }
+        Entrant::Model { model: tasks::Entrant { speaks: Speaks::Replies, .. }, .. } | Entrant::Script(_) => {
+            met(setup, entrant, opponent, lent, |game, _| game, progress)
+        }
+    }
+}
+
+/// The same, each game as `seated` has it.
+fn met<E: rollout::Episode + AsRef<Episode> + Into<Episode>>(
+    setup: &Setup,
+    entrant: &Entrant,
+    opponent: Opponent,
+    lent: Option<&mut Engines>,
+    seated: impl Fn(Episode, Noise) -> E,
+    progress: &mut Progress,
+) -> Result<Vec<Episode>> {
     let rollouts = setup.config.eval.rollouts;
     let (lent_buyer, lent_seller) = match lent {
         Some(Engines { learner, frozen }) => (Some(&mut **learner), Some(&mut **frozen)),
         None => (None, None),
     };
     let (mut buyer_engine, mut seller_engine);
-    let (buyer_script, seller_script): (Script, Script);
+    let (buyer_script, seller_script): (Script<E>, Script<E>);
     let (name, rollouts, buyer) = match *entrant {
         Entrant::Script(buyer) => {
-            buyer_script = Box::new(move |game, noise| buyer.reply(game, noise));
+            buyer_script = Box::new(move |game, noise| buyer.reply(game.as_ref(), noise));
             (buyer.key(), rollouts, Player::Script(&*buyer_script))
         }
-        Entrant::Model { model: tasks::Entrant { name, weights, chat }, best_of } => {
+        Entrant::Model { model: tasks::Entrant { name, weights, chat, speaks }, best_of } => {
             let (engine, manner) = match lent_buyer {
                 Some(engine) => (engine, None),
                 None => {
@@ -180,13 +205,17 @@ fn meet(
                     (&mut buyer_engine, manner)
                 }
             };
-            let sampling = setup.eval_sampling(chat);
+            let plain = setup.eval_sampling(chat);
+            let sampling = match speaks {
+                Speaks::Replies => plain,
+                Speaks::Menus(k) => Sampling { max_new_tokens: plain.max_new_tokens * k, ..plain },
+            };
             (name, rollouts.max(best_of), Player::Model(Voice { weights, engine, chat, sampling, manner }))
         }
     };
     let (persona, seller) = match opponent {
         Opponent::Script(seller) => {
-            seller_script = Box::new(move |game, noise| seller.reply(game, noise));
+            seller_script = Box::new(move |game, noise| seller.reply(game.as_ref(), noise));
             (Persona::Neutral, Player::Script(&*seller_script))
         }
         Opponent::Model(persona) => {
@@ -209,7 +238,7 @@ fn meet(
         ranks: setup.ranks.clone(),
     };
     let (key, of) = (opponent.key(), contest.products.len() * rollouts);
-    contest.play(rollouts, buyer, seller, &mut |done| progress(name, &key, done, of))
+    contest.play(rollouts, seated, buyer, seller, &mut |done| progress(name, &key, done, of))
 }
 
 /// One model against `eval.seller`, its rows of the table of [`evaluate`], in engines that are there and guide nobody.
@@ -276,7 +305,7 @@ mod tests {
         let buyer = |game: &Episode, noise: Noise| buyer.reply(game, noise);
         let seller = |game: &Episode, noise: Noise| Seller::Teacher.reply(game, noise);
         let (buyer, seller) = (Player::Script(&buyer), Player::Script(&seller));
-        let games = contest.play(rollouts, buyer, seller, &mut |_| ()).unwrap();
+        let games = contest.play(rollouts, |game, _| game, buyer, seller, &mut |_| ()).unwrap();
         facts(&games).into_iter().flatten().collect()
     }
 

@@ -39,6 +39,12 @@ const SELLERS: u64 = 1 << 40;
 /// The buyer's seat, and the seller's.
 const SIDES: [Side; 2] = [Side::Buyer, Side::Seller];
 
+impl AsRef<Episode> for Episode {
+    fn as_ref(&self) -> &Episode {
+        self
+    }
+}
+
 impl rollout::Episode for Episode {
     fn next_seat(&self) -> Option<usize> {
         self.next_side().map(|side| side as usize)

@@ -8,8 +8,10 @@
 
 mod drafts;
 mod horizon;
+mod seat;
 
 pub use drafts::draft;
+pub use seat::Drafting;
 
 use super::sets::{self, Case, Scored, Sets, render};
 use super::{Draw, Engines, Entrant, Logprobs, Prompt, Task, Told};

@@ -130,7 +130,7 @@ fn held_out<T: Task>(
     engines: Engines,
     progress: &mut Progress,
 ) -> Result<(Vec<Case>, Vec<Reply>)> {
-    let Entrant { name, weights, chat } = model;
+    let Entrant { name, weights, chat, .. } = model;
     let at_most = setup.episodes_a_step();
     let rollouts = setup.config.eval.rollouts.min(at_most);
     let at_a_time = setup.config.rollout.products_per_step.min(at_most / rollouts).max(1);
