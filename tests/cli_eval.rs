@@ -155,6 +155,8 @@ fn a_model_taught_menus_plays_a_game_by_its_drafts() {
     // Played by whole menus, none of its replies has the game's form.
     assert!(row["format_error_rate"].as_f64().expect("a share") < 0.5, "{row}");
     haggle(dir.path(), &[&eval[..], &["--model", "menus", "--guarded"]].concat())
+        .refused(2, &["--guarded", "task `menu`", "which no rule of the game guides"]);
+    haggle(dir.path(), &[&eval[..], &["--model", "embedded", "--model", "menus", "--guarded"]].concat())
         .refused(2, &["--model menus", "trained on menus", "leave out --guarded"]);
     let sets = ["train", "--task", "recommend", "--steps", "1", "--set", "task.supervised_tokens=0", "--out", "sets"];
     haggle(dir.path(), &[&sets[..], &cli_common::SMALL[..]].concat()).done();
