@@ -2,47 +2,66 @@
 //
 // Shapes          x, y [N, C] f32 or bf16   w [C] the same   rstd [N] f32
 // Numerics        sum of squares in f32; one rounding, at the store.
-// Parallel        half a warp a row: lane l sums the elements l, l + 16, ..., then halves are added, 8, 4, 2, 1.
-// Cost            reads 2NC + C elements (the second NC from cache), writes NC elements and 4N bytes. Memory bound.
+// Parallel        a block as many rows as have 4096 elements, 8 at most; its 128 threads load and store them, 16 bytes each
+//                 where rows allow it, else one element; half a warp sums a row from shared memory: lane l the elements l,
+//                 l + 16, ..., then halves are added, 8, 4, 2, 1.
+// Cost            reads NC + C elements, writes NC elements and 4N bytes. Memory bound.
+// Sass            rmsnorm: LDG.E.128 STG.E.128
 // Determinism     a row's bits depend on that row alone; those of the CPU device.
+// Requires        a row fits into shared memory.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
 // Oracle          src/ops/norm/oracle.rs
-#include "common/reduce.cuh"
+#include "common/rows.cuh"
 
-template <typename T>
-__device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x,  // [N, C]
-                                            const T* __restrict__ w,  // [C]
-                                            T* __restrict__ y,        // [N, C]
+constexpr int THREADS = 128;
+
+template <int N, typename T>
+__device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x,   // [N, C]
+                                            const T* __restrict__ w,   // [C]
+                                            T* __restrict__ y,         // [N, C]
                                             float* __restrict__ rstd,  // [N]
-                                            int64_t n_rows, int32_t dim, float eps) {
-    int64_t row = (int64_t)blockIdx.x * (blockDim.x / 16) + threadIdx.x / 16;
-    int lane = threadIdx.x % 16;
-    bool live = row < n_rows;
-    int64_t at = live ? row * dim : 0;
-    // Rows past the end walk along with nothing to sum: every lane of a warp takes part in the shuffles.
-    int32_t width = live ? dim : 0;
+                                            int64_t n_rows, int32_t dim, float eps, int32_t rows) {
+    SHARED_DYNAMIC(T, s_x);  // [rows, row_stride]
+    __shared__ float s_rstd[THREADS / ROW_LANES];
+    int64_t first = (int64_t)blockIdx.x * rows;
+    int live = (int)min((int64_t)rows, n_rows - first), row = threadIdx.x / ROW_LANES, lane = threadIdx.x % ROW_LANES;
+    load_rows<N>(s_x, x + first * dim, live, dim);
+    __syncthreads();  // s_x holds the rows
     float sum = 0.0f;
-#pragma unroll 4
-    for (int32_t i = lane; i < width; i += 16) {
-        float v = to_f32(x[at + i]);
+    // Half warps without a row walk along with nothing to sum: every lane of a warp takes part in the shuffles.
+#pragma unroll 8
+    for (int i = lane; i < (row < live ? dim : 0); i += ROW_LANES) {
+        float v = to_f32(s_x[row * row_stride(dim) + i]);
         sum = fmaf(v, v, sum);
     }
-    sum = lanes_sum<16>(sum);
-    if (!live) return;
-    float r = 1.0f / sqrtf(sum / (float)dim + eps);
-    if (lane == 0) rstd[row] = r;
-#pragma unroll 4
-    for (int32_t i = lane; i < width; i += 16) y[at + i] = from_f32<T>(to_f32(x[at + i]) * r * to_f32(w[i]));
+    sum = lanes_sum<ROW_LANES>(sum);
+    if (row < live && lane == 0) rstd[first + row] = s_rstd[row] = 1.0f / sqrtf(sum / (float)dim + eps);
+    __syncthreads();  // s_rstd holds the rows'
+    each_vector<N>(live, dim, [=](int i, int at, int column) {
+        float r = s_rstd[i / dim];
+        Pack<T, N> v = load_pack<N>(s_x + at), u = load_pack<N>(w + column);
+#pragma unroll
+        for (int e = 0; e < N; e++) v.v[e] = from_f32<T>(to_f32(v.v[e]) * r * to_f32(u.v[e]));
+        store_pack(y + first * dim + i, v);
+    });
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+template <typename T>
+__device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x, const T* __restrict__ w, T* __restrict__ y,
+                                            float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows,
+                                            int32_t vectors) {
+    vectors ? rmsnorm_fwd<PACK<T>>(x, w, y, rstd, n_rows, dim, eps, rows)
+            : rmsnorm_fwd<1>(x, w, y, rstd, n_rows, dim, eps, rows);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
     rmsnorm_fwd_f32(const float* __restrict__ x, const float* __restrict__ w, float* __restrict__ y,
-                    float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps) {
-    rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps);
+                    float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t vectors) {
+    rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps, rows, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(THREADS)
     rmsnorm_fwd_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, bf16* __restrict__ y,
-                     float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps) {
-    rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps);
+                     float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t vectors) {
+    rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps, rows, vectors);
 }

@@ -1,24 +1,32 @@
 //! Launches of the norm kernels.
 
-use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use std::fmt::Display;
 
-/// Threads of a block, and rows: half a warp a row.
+/// Lanes of a row's sum, and threads of a block.
+const LANES: usize = 16;
 const THREADS: u32 = 128;
-const ROWS: usize = THREADS as usize / 16;
+/// Elements of the rows that a block has, about.
+const TILE: usize = 4096;
+
+/// Rows of a block: half a warp sums one.
+fn rows_of(c: usize) -> usize {
+    (TILE / c.max(1)).clamp(1, THREADS as usize / LANES)
+}
 
 /// See [`crate::ops::norm::rmsnorm_fwd`].
-pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, y: ViewMut, rstd: ViewMut, eps: f32) -> Result<()> {
-    let (n, c) = (rstd.len(), w.len());
+pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, eps: f32) -> Result<()> {
+    let (n, c, rows) = (rstd.len(), w.len(), rows_of(w.len()));
+    let width = vector_width(c, x.dtype(), &[x.address(), w.address(), y.address()]);
     gpu.launch(
         &Launch {
             kernel: if x.dtype() == DType::Bf16 { "rmsnorm_fwd_bf16" } else { "rmsnorm_fwd_f32" },
             op: "rmsnorm_fwd",
-            grid: [n.div_ceil(ROWS) as u32, 1, 1],
+            grid: [n.div_ceil(rows) as u32, 1, 1],
             block: [THREADS, 1, 1],
-            shared_bytes: 0,
+            shared_bytes: (rows * (c + LANES) * x.dtype().size()) as u32,
             shape: &format_args!("N={n} C={c}"),
         },
         &mut [
@@ -29,14 +37,17 @@ pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, y: ViewMut, rstd: ViewMut, eps: 
             Arg::I64(n as i64),
             Arg::I32(c as i32),
             Arg::F32(eps),
+            Arg::I32(rows as i32),
+            Arg::I32((width > 1) as i32),
         ],
     )
 }
 
 /// Rows that are summed from zero before they are added to dw.
 const BLOCK: usize = 64;
-/// Columns of a thread block that sums rows, and of one that adds the sums to dw; and its threads.
-pub(crate) const PART_COLUMNS: usize = 128;
+/// Threads of a block that sums columns over rows, each with a vector of them.
+pub(crate) const PART_THREADS: usize = 32;
+/// Columns of a thread block that adds the sums to dw, and its threads.
 const DW_COLUMNS: usize = 32;
 const DW_THREADS: u32 = 1024;
 
@@ -49,23 +60,35 @@ pub fn parts_len(n: usize, dim: usize) -> usize {
 pub fn rmsnorm_bwd(
     gpu: &Gpu,
     [dy, x, w, rstd]: [View; 4],
-    dx: ViewMut,
+    mut dx: ViewMut,
     dw: Option<ViewMut>,
     mut parts: ViewMut,
 ) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     let is_bf16 = by_dtype("rmsnorm_bwd", &[dy.dtype(), x.dtype(), w.dtype(), dx.dtype()])? == DType::Bf16;
-    let shape = format_args!("N={n} C={c}");
+    let (shape, rows) = (format_args!("N={n} C={c}"), rows_of(c));
+    let width = vector_width(c, x.dtype(), &[dy.address(), x.address(), w.address(), dx.address(), parts.address()]);
     gpu.launch(
         &Launch {
             kernel: if is_bf16 { "rmsnorm_bwd_bf16" } else { "rmsnorm_bwd_f32" },
             op: "rmsnorm_bwd",
-            grid: [n.div_ceil(ROWS) as u32, 1, 1],
+            grid: [n.div_ceil(rows) as u32, 1, 1],
             block: [THREADS, 1, 1],
-            shared_bytes: 0,
+            // dy and x of the rows, and w.
+            shared_bytes: ((2 * rows + 1) * (c + LANES) * x.dtype().size()) as u32,
             shape: &shape,
         },
-        &mut [Arg::In(dy), Arg::In(x), Arg::In(w), Arg::In(rstd), Arg::Out(dx), Arg::I64(n as i64), Arg::I32(c as i32)],
+        &mut [
+            Arg::In(dy),
+            Arg::In(x),
+            Arg::In(w),
+            Arg::In(rstd),
+            Arg::Out(dx),
+            Arg::I64(n as i64),
+            Arg::I32(c as i32),
+            Arg::I32(rows as i32),
+            Arg::I32((width > 1) as i32),
+        ],
     )?;
     let Some(dw) = dw else { return Ok(()) };
     holds("rmsnorm_bwd", DType::F32, &[("dw", dw.dtype()), ("parts", parts.dtype())])?;
@@ -74,8 +97,8 @@ pub fn rmsnorm_bwd(
         &Launch {
             kernel: if is_bf16 { "rmsnorm_bwd_parts_bf16" } else { "rmsnorm_bwd_parts_f32" },
             op: "rmsnorm_bwd",
-            grid: [n_parts as u32, c.div_ceil(PART_COLUMNS) as u32, 1],
-            block: [PART_COLUMNS as u32, 1, 1],
+            grid: [n_parts as u32, c.div_ceil(PART_THREADS * width) as u32, 1],
+            block: [PART_THREADS as u32, 1, 1],
             shared_bytes: 0,
             shape: &shape,
         },
@@ -86,6 +109,7 @@ pub fn rmsnorm_bwd(
             Arg::Out(parts.reborrow()),
             Arg::I64(n as i64),
             Arg::I32(c as i32),
+            Arg::I32((width > 1) as i32),
         ],
     )?;
     add_parts(gpu, "rmsnorm_bwd", parts.view(), dw, &shape)
