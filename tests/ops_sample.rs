@@ -114,6 +114,80 @@ fn sample_decides_the_same_on_every_device() {
     }
 }
 
+/// Rows that are hard to cut: ties, all equal, most of it masked, both signs of zero, lengths that are no whole vectors,
+/// spans or pieces.
+fn hard_rows() -> Vec<Vec<f32>> {
+    let of = |n: usize, f: fn(f32, usize) -> f32| -> Vec<f32> {
+        normal(n, n as u64).iter().enumerate().map(|(i, x)| f(*x, i)).collect()
+    };
+    fn masked(x: f32, i: usize) -> f32 {
+        if i.is_multiple_of(5) { 3.0 * x } else { f32::NEG_INFINITY }
+    }
+    vec![
+        of(4_100, |x, _| x.round()),
+        of(2_300, |_, _| 1.0),
+        of(2_049, masked),
+        of(6_150, |x, i| if i == 4_099 { 3.0 } else { masked(x, i) }),
+        of(2_303, |_, i| if i.is_multiple_of(2) { 0.0 } else { -0.0 }),
+        of(5_001, |x, _| 40.0 * x),
+        of(8_192, |x, i| if i % 1_000 == 1 { 20.0 + x } else { 1e-6 * x }),
+        of(12_300, |x, _| (x * 64.0).round() / 64.0),
+    ]
+}
+
+/// Filters at their ends, by the number of tokens.
+fn hard_filters(v: usize) -> Vec<Row> {
+    let k = |top_k| Row { top_k, ..ALL };
+    let p = |top_p| Row { top_p, ..ALL };
+    let both = Row { top_k: 20, top_p: 0.95, ..ALL };
+    let mut all = vec![k(1), k(v / 2), k(v), k(v + 1), p(1e-9), p(0.0), p(0.5), p(0.999), p(0.999_999_9), both];
+    all.extend([Row { top_k: 300, top_p: 0.3, min_p: 1e-3, temperature: 0.2 }, Row { min_p: 1.0, ..ALL }]);
+    all
+}
+
+#[test]
+fn sample_of_hard_rows_decides_the_same_on_every_device() {
+    for logits in hard_rows() {
+        let v = logits.len();
+        for how in hard_filters(v) {
+            let (token, logprob) = draw(&cpu(1), &logits, 3, how);
+            for (name, dev) in kernel_devices() {
+                let got = draw(&dev, &logits, 3, how);
+                assert_eq!(token, got.0, "sample of {v} tokens, {how:?}, {name}");
+                same("sample logprob", &name, &[3], &logprob, &got.1);
+            }
+        }
+    }
+}
+
+/// A row whose length is whole vectors, but which begins between two.
+#[test]
+fn sample_of_a_row_off_its_boundary_is_the_row_s() {
+    for v in [4, 260, 4_100] {
+        let (logits, end) = (normal(v, 9), v - v / 3);
+        let want = draw_mixed(&cpu(1), &logits, end);
+        for (name, dev) in kernel_devices() {
+            let shifted: Vec<f32> = [&[9.0], logits.as_slice()].concat();
+            let (mut z, key) = (dev.upload(&shifted).unwrap(), dev.upload(&[77u64 << 8, 1 + (8 << 35), 3]).unwrap());
+            let (mut token, mut logprob) = (dev.zeros(DType::I32, 1).unwrap(), poisoned(&dev, 1));
+            let [one, none] = [1f32, 0.0].map(|x| dev.upload(&[x]).unwrap());
+            let top_k = dev.zeros(DType::I32, 1).unwrap();
+            let how = Sampling {
+                temperature: one.view(),
+                top_k: top_k.view(),
+                top_p: one.view(),
+                min_p: none.view(),
+                key: key.view(),
+            };
+            sample(&dev, z.view_mut().at(1..v + 1), how, token.view_mut(), logprob.view_mut(), v, end).unwrap();
+            // Row 8 of the mixed ones has no filter and this key.
+            assert_eq!(dev.to_vec::<i32>(token.view())[0], want.0[8], "sample of {v} tokens, {name}");
+            same("sample logprob", &name, &[1], &want.1[8..9], &take(&dev, &logprob));
+            assert_eq!(dev.to_vec::<f32>(z.view())[0], 9.0, "sample of {v} tokens, {name}: what stands before the row");
+        }
+    }
+}
+
 #[test]
 fn sample_greedy_takes_the_first_of_the_likeliest() {
     let (token, logprob) = draw(&cpu(1), &[0.0, 2.0, 2.0, -1.0], 3, Row { temperature: 0.0, ..ALL });

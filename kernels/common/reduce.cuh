@@ -61,3 +61,20 @@ __device__ __forceinline__ float quad_max(const float (&x)[2][2]) {
     }
     return b > a ? b : a;
 }
+
+// The same tree over 16 lanes that four neighbouring threads hold as vectors: thread t has lanes 4t to 4t + 3. Bits of
+// lanes_sum<16>, and of lanes_max<16>.
+__device__ __forceinline__ float vector_sum(const float (&x)[4]) {
+    float y[4];
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        y[e] = x[e] + __shfl_xor_sync(ALL_LANES, x[e], 2);
+        y[e] += __shfl_xor_sync(ALL_LANES, y[e], 1);
+    }
+    return (y[0] + y[2]) + (y[1] + y[3]);
+}
+
+__device__ __forceinline__ float vector_max(const float (&x)[4]) {
+    float a = x[2] > x[0] ? x[2] : x[0], b = x[3] > x[1] ? x[3] : x[1];
+    return lanes_max<4>(b > a ? b : a);
+}

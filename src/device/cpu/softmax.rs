@@ -17,7 +17,7 @@ pub const LANES: usize = 16;
 pub const SPAN: usize = 2048;
 
 /// Elements of a piece of a span.
-const PIECE: usize = 256;
+pub const PIECE: usize = 256;
 
 /// Maximum, sum of `exp(z - max)`, and sum of `exp(z - max) (z - max)`.
 type Sums = (f32, f32, f32);

@@ -1,15 +1,21 @@
 //! Launches of the sampling kernel.
 
-use crate::device::cpu::softmax::{LANES, SPAN};
-use crate::device::gpu::{Arg, Gpu, Launch, holds};
+use crate::device::cpu::softmax::{PIECE, SPAN};
+use crate::device::gpu::{Arg, Gpu, Launch, holds, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::sample::{Leans, Sampling};
 
+/// Most threads of a block that samples a row, and logits that each has where a row is shorter.
+const THREADS: usize = 512;
+const LOGITS: usize = 16;
+/// Sums of a span that stand side by side in shared memory.
+const CUTS: usize = 8;
+
 /// See [`crate::ops::sample::sample`].
 pub fn sample(
     gpu: &Gpu,
-    logits: ViewMut,
+    mut logits: ViewMut,
     how: Sampling,
     token: ViewMut,
     logprob: ViewMut,
@@ -22,14 +28,16 @@ pub fn sample(
     holds("sample", DType::I32, &[("top_k", how.top_k.dtype()), ("token", token.dtype())])?;
     holds("sample", DType::U64, &[("key", how.key.dtype())])?;
     let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
+    let pieces = if spans > 1 { vocab.div_ceil(PIECE) } else { 1 };
+    let width = vector_width(vocab, DType::F32, &[logits.address()]);
     gpu.launch(
         &Launch {
             kernel: "sample",
             op: "sample",
             grid: [n as u32, 1, 1],
-            // Sixteen threads a span, whole warps, at most 256.
-            block: [(spans * LANES).next_multiple_of(32).min(256) as u32, 1, 1],
-            shared_bytes: (spans * 12) as u32,
+            block: [vocab.div_ceil(LOGITS).next_multiple_of(32).min(THREADS) as u32, 1, 1],
+            // Two numbers of each piece, and of each span its sums.
+            shared_bytes: (4 * (2 * pieces + CUTS * spans)) as u32,
             shape: &format_args!("N={n} V={vocab}"),
         },
         &mut [
@@ -43,6 +51,7 @@ pub fn sample(
             Arg::Out(logprob),
             Arg::I32(vocab as i32),
             Arg::I32(end as i32),
+            Arg::I32((width > 1) as i32),
         ],
     )
 }
