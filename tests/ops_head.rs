@@ -131,9 +131,9 @@ fn linear_logprob_in_bf16_matches_the_oracle_of_the_rounded_inputs() {
         let [n, v, c] = head.dims;
         let (x, w) = (wide(&floats(&round(&head.x))), wide(&floats(&round(&head.w))));
         let (target, inv) = (&head.target, head.inv as f64);
-        let fwd = haggle::ops::logprob::oracle::linear_logprob_fwd(&x, &w, target, c, inv);
+        let fwd = haggle::ops::logprob::oracle::linear_logprob_fwd(&x, &w, target, None, c, inv);
         let (d_lp, d_h) = (wide(&normal(n, 4)), wide(&normal(n, 5)));
-        let (dx, dw) = haggle::ops::logprob::oracle::linear_logprob_bwd(&d_lp, &d_h, &x, &w, target, c, inv);
+        let (dx, dw) = haggle::ops::logprob::oracle::linear_logprob_bwd(&d_lp, &d_h, &x, &w, target, None, c, inv);
         let dw: Vec<f64> = dw.iter().zip(normal(v * c, 6)).map(|(a, b)| a + b as f64).collect();
         let mut first: Option<[Vec<f32>; 5]> = None;
         for (name, dev) in kernel_devices() {

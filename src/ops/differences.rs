@@ -128,19 +128,47 @@ fn attn_by_hand_and_slopes() {
 #[test]
 fn linear_logprob_by_hand_and_slopes() {
     // Logits 0 and ln 3 at temperature 1: probabilities 1/4 and 3/4.
-    let (lp, lse, h) = logprob::linear_logprob_fwd(&[1.0], &[0.0, 3f64.ln()], &[1], 1, 1.0);
+    let (lp, lse, h) = logprob::linear_logprob_fwd(&[1.0], &[0.0, 3f64.ln()], &[1], None, 1, 1.0);
     equal(&lp, &[0.75f64.ln()]);
     equal(&lse, &[4f64.ln()]);
     equal(&h, &[-0.25 * 0.25f64.ln() - 0.75 * 0.75f64.ln()]);
     let (x, w, target) = (normal(12, 1), normal(20, 2), [0, 4, 2]);
     let (d_lp, d_h) = (normal(3, 3), normal(3, 4));
-    let (dx, dw) = logprob::linear_logprob_bwd(&d_lp, &d_h, &x, &w, &target, 4, 0.7);
+    let (dx, dw) = logprob::linear_logprob_bwd(&d_lp, &d_h, &x, &w, &target, None, 4, 0.7);
     let loss = |x: &[f64], w: &[f64]| {
-        let (lp, _, h) = logprob::linear_logprob_fwd(x, w, &target, 4, 0.7);
+        let (lp, _, h) = logprob::linear_logprob_fwd(x, w, &target, None, 4, 0.7);
         dot(&d_lp, &lp) + dot(&d_h, &h)
     };
     slopes("dx", &x, &dx, |x| loss(x, &w));
     slopes("dw", &w, &dw, |w| loss(&x, w));
+}
+
+#[test]
+fn linear_logprob_under_masks_by_hand_and_slopes() {
+    // Logits 0, ln 3 and ln 9, the last of which may not come: 1/4 and 3/4 of what may.
+    let w = [0.0, 3f64.ln(), 9f64.ln()];
+    let (lp, lse, h) = logprob::linear_logprob_fwd(&[1.0], &w, &[1], Some((&[0b011][..], &[0][..])), 1, 1.0);
+    equal(&lp, &[0.75f64.ln()]);
+    equal(&lse, &[4f64.ln()]);
+    equal(&h, &[-0.25 * 0.25f64.ln() - 0.75 * 0.75f64.ln()]);
+    // Where one token may come, nothing is learned.
+    let (dx, dw) =
+        logprob::linear_logprob_bwd(&[2.0], &[3.0], &[1.0], &w, &[1], Some((&[0b010][..], &[0][..])), 1, 1.0);
+    equal(&[dx, dw].concat(), &[0.0; 4]);
+    // Two masks of five tokens, a row without one, a mask of two rows.
+    let (x, w, target) = (normal(16, 1), normal(20, 2), [0, 4, 2, 3]);
+    let masks = Some((&[0b10011, 0b01101][..], &[0, -1, 1, 1][..]));
+    let (d_lp, d_h) = (normal(4, 3), normal(4, 4));
+    let (dx, dw) = logprob::linear_logprob_bwd(&d_lp, &d_h, &x, &w, &target, masks, 4, 0.7);
+    let loss = |x: &[f64], w: &[f64]| {
+        let (lp, _, h) = logprob::linear_logprob_fwd(x, w, &target, masks, 4, 0.7);
+        dot(&d_lp, &lp) + dot(&d_h, &h)
+    };
+    slopes("dx", &x, &dx, |x| loss(x, &w));
+    slopes("dw", &w, &dw, |w| loss(&x, w));
+    // Of the first row alone: the tokens that it forbids get nothing.
+    let (_, dw) = logprob::linear_logprob_bwd(&d_lp[..1], &d_h[..1], &x[..4], &w, &[0], masks, 4, 0.7);
+    assert!(dw[8..16].iter().all(|d| *d == 0.0) && dw[..8].iter().all(|d| *d != 0.0), "{dw:?}");
 }
 
 #[test]

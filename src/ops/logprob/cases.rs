@@ -1,8 +1,10 @@
-//! Cases of the head: one token, one word, a vocabulary of one span of sums and of several.
+//! Cases of the head: one token, one word, a vocabulary of one span of sums and of several; each with masks, too.
 
-use super::{cost, linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace, oracle};
+use super::{Targets, cost, linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace, oracle};
+use crate::device::{Buffer, DType};
 use crate::error::Result;
-use crate::ops::case::{Floor, Stage, sum};
+use crate::noise::Noise;
+use crate::ops::case::{Floor, Stage, Tensor, sum};
 
 /// A head: tokens, vocabulary, width, 1 / temperature.
 type Shape = ([usize; 3], f32);
@@ -36,46 +38,146 @@ pub fn all(s: &mut Stage) -> Result<()> {
     shapes.into_iter().try_for_each(|shape| head(s, shape))
 }
 
-fn head(s: &mut Stage, ([n, v, c], inv): Shape) -> Result<()> {
+/// A head and what it is asked.
+struct Head {
+    /// Tokens, vocabulary, width.
+    dims: [usize; 3],
+    inv: f32,
+    x: Tensor,
+    w: Tensor,
+    target: Buffer,
+    targets: Vec<i32>,
+    dlp: Tensor,
+    dh: Tensor,
+}
+
+/// Masks `[U, ceil(V / 32)]`, the mask of each row, and both on the device.
+struct Masks {
+    words: Vec<i32>,
+    of: Vec<i32>,
+    on_device: [Buffer; 2],
+}
+
+/// What forward returned: logprob, lse, entropy; and its workspace.
+type Scored = ([Buffer; 3], Buffer);
+
+fn head(s: &mut Stage, (dims, inv): Shape) -> Result<()> {
     if !s.wants(&["linear_logprob_fwd", "linear_logprob_bwd"]) {
         return Ok(());
     }
-    let dtype = s.dtype;
+    let ([n, v, c], dtype) = (dims, s.dtype);
     let (x, w) = (s.scaled(n * c, 1.0 / (c as f32).sqrt(), dtype)?, s.scaled(v * c, 3.0, dtype)?);
     let ((target, targets), dlp, dh) = (s.indices(n, v)?, s.input_f32(n)?, s.input_f32(n)?);
+    let head = Head { dims, inv, x, w, target, targets, dlp, dh };
+    let (mut plain, work) = forward(s, &head, None)?;
+    // A clock may not have called forward.
+    if s.times() {
+        plain = [s.dev.upload(&vec![1f32; n])?, s.dev.upload(&vec![1f32; n])?, s.dev.upload(&vec![1f32; n])?];
+    }
+    let dw = s.input_f32(v * c)?;
+    let again: Vec<f32> = dw.values.iter().map(|x| *x as f32).collect();
+    backward(s, &head, None, (&plain, work), dw)?;
+    if s.times() {
+        return Ok(());
+    }
+    let masks = masks(s, &head)?;
+    let (masked, work) = forward(s, &head, Some(&masks))?;
+    s.exactly("rows that may take any token, by a mask or by none", |dev| {
+        let free = |i: usize| [NONE, EVERY].contains(&masks.of[i]);
+        let mut same = true;
+        for (a, b) in plain.iter().zip(&masked) {
+            let (a, b) = (dev.download::<f32>(a.view())?, dev.download::<f32>(b.view())?);
+            same &= (0..n).filter(|i| free(*i)).all(|i| a[i].to_bits() == b[i].to_bits());
+        }
+        Ok(same)
+    })?;
+    let dw = s.tensor(&again, DType::F32)?;
+    backward(s, &head, Some(&masks), (&masked, work), dw)
+}
+
+const NONE: i32 = -1;
+/// The mask that allows every token.
+const EVERY: i32 = 3;
+
+/// Masks of about half of the tokens; of a few; of those of the last sixth; of all. Some rows have none.
+fn masks(s: &Stage, head: &Head) -> Result<Masks> {
+    let ([n, v, _], noise) = (head.dims, Noise::new(31, head.dims[1] as u64));
+    let w = v.div_ceil(32);
+    let mut words = vec![0i32; 4 * w];
+    let mut allow = |mask: usize, token: usize| words[mask * w + token / 32] |= 1i32.wrapping_shl(token as u32 % 32);
+    for token in 0..v {
+        let may = [noise.bits(token as u64) & 1 == 1, token % 97 == 5, token >= v - v / 6, true];
+        may.iter().enumerate().filter(|(_, may)| **may).for_each(|(mask, _)| allow(mask, token));
+    }
+    let of: Vec<i32> = (0..n as i32).map(|i| (i + 1) % 5 - 1).collect();
+    for (target, mask) in head.targets.iter().zip(&of).filter(|(_, mask)| **mask != NONE) {
+        allow(*mask as usize, *target as usize);
+    }
+    let on_device = [s.dev.upload(&words)?, s.dev.upload(&of)?];
+    Ok(Masks { words, of, on_device })
+}
+
+fn targets<'a>(head: &'a Head, masks: Option<&'a Masks>) -> Targets<'a> {
+    let view = |masks: &'a Masks| super::Masks { words: masks.on_device[0].view(), of: masks.on_device[1].view() };
+    Targets { ids: head.target.view(), masks: masks.map(view) }
+}
+
+/// What the calls' shapes are followed by.
+fn named(what: &str, masks: Option<&Masks>) -> String {
+    let parts = [what, if masks.is_some() { "masked" } else { "" }];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// Forward, held to the oracle.
+fn forward(s: &mut Stage, head: &Head, masks: Option<&Masks>) -> Result<Scored> {
+    let ([n, v, c], dtype) = (head.dims, s.dtype);
     let [mut lp, mut lse, mut h] = [s.out_f32(n)?, s.out_f32(n)?, s.out_f32(n)?];
     let mut work = s.out_f32(linear_logprob_workspace(&s.dev, v, c, dtype))?;
-    s.call("linear_logprob_fwd", "", cost::linear_logprob_fwd(n, c, v, dtype), |dev| {
-        let (x, w, t) = (x.buffer.view(), w.buffer.view(), target.view());
+    s.call("linear_logprob_fwd", &named("", masks), cost::linear_logprob_fwd(n, c, v, dtype), |dev| {
+        let (x, w, t) = (head.x.buffer.view(), head.w.buffer.view(), targets(head, masks));
         let (lp, lse, h) = (lp.view_mut(), lse.view_mut(), h.view_mut());
-        linear_logprob_fwd(dev, x, w, t, lp, lse, h, work.view_mut(), c, inv)
+        linear_logprob_fwd(dev, x, w, t, lp, lse, h, work.view_mut(), c, head.inv)
     })?;
-    let want = || oracle::linear_logprob_fwd(&x.values, &w.values, &targets, c, inv as f64);
+    let of = masks.map(|masks| (&masks.words[..], &masks.of[..]));
+    let (x, w) = (&head.x.values, &head.w.values);
+    let want = || oracle::linear_logprob_fwd(x, w, &head.targets, of, c, head.inv as f64);
     s.holds("logprob", &lp, FLOOR_LOGPROB, || want().0);
     s.holds("lse", &lse, FLOOR_LSE, || want().1);
     s.holds("entropy", &h, FLOOR_ENTROPY, || want().2);
     s.exactly("the workspace ends where it says", |_| Ok(work.guard_intact()))?;
-    // A clock may not have called forward.
-    let (lse, h) = if s.times() { (s.dev.upload(&vec![1f32; n])?, s.dev.upload(&vec![1f32; n])?) } else { (lse, h) };
-    let (mut dx, mut dw) = (s.out(n * c)?, s.input_f32(v * c)?);
-    s.call("linear_logprob_bwd", "", cost::linear_logprob_bwd(n, c, v, dtype, true), |dev| {
-        let (x, w, t, lse, h) = (x.buffer.view(), w.buffer.view(), target.view(), lse.view(), h.view());
-        let (dx, dw, work) = (dx.view_mut(), dw.buffer.view_mut(), work.view_mut());
-        linear_logprob_bwd(dev, dlp.buffer.view(), dh.buffer.view(), x, w, t, lse, h, dx, dw, work, c, inv)
-    })?;
-    let mut frozen = s.out(n * c)?;
-    s.call("linear_logprob_bwd", "w frozen", cost::linear_logprob_bwd(n, c, v, dtype, false), |dev| {
-        let (x, w, t, lse, h) = (x.buffer.view(), w.buffer.view(), target.view(), lse.view(), h.view());
-        let (dx, work) = (frozen.view_mut(), work.view_mut());
-        linear_logprob_bwd(dev, dlp.buffer.view(), dh.buffer.view(), x, w, t, lse, h, dx, None, work, c, inv)
-    })?;
+    Ok(([lp, lse, h], work))
+}
+
+/// Backward with a head that learns, whose gradient is added to `before`, and with a frozen one, held to the oracle.
+fn backward(
+    s: &mut Stage,
+    head: &Head,
+    masks: Option<&Masks>,
+    (scored, mut work): (&[Buffer; 3], Buffer),
+    before: Tensor,
+) -> Result<()> {
+    let ([n, v, c], dtype, [_, lse, h]) = (head.dims, s.dtype, scored);
+    let (mut dx, mut frozen) = (s.out(n * c)?, s.out(n * c)?);
+    let (mut dw, before) = (before.buffer, before.values);
+    let mut run = |s: &mut Stage, what: &str, dx: &mut Buffer, mut dw: Option<&mut Buffer>| {
+        let cost = cost::linear_logprob_bwd(n, c, v, dtype, dw.is_some());
+        s.call("linear_logprob_bwd", &named(what, masks), cost, |dev| {
+            let (x, w, t) = (head.x.buffer.view(), head.w.buffer.view(), targets(head, masks));
+            let (dlp, dh, work) = (head.dlp.buffer.view(), head.dh.buffer.view(), work.view_mut());
+            let dw = dw.as_mut().map(|dw| dw.view_mut());
+            linear_logprob_bwd(dev, dlp, dh, x, w, t, lse.view(), h.view(), dx.view_mut(), dw, work, c, head.inv)
+        })
+    };
+    run(s, "", &mut dx, Some(&mut dw))?;
+    run(s, "w frozen", &mut frozen, None)?;
     // Of a vocabulary of one word nothing can be learned: zero, and no error relative to it.
     if v > 1 {
-        let of =
-            |x: &[f64], w: &[f64]| oracle::linear_logprob_bwd(&dlp.values, &dh.values, x, w, &targets, c, inv as f64);
-        s.holds("dx", &dx, FLOOR_DX, || of(&x.values, &w.values).0);
-        s.holds("dx, w frozen", &frozen, FLOOR_DX, || of(&x.values, &w.values).0);
-        s.holds("dw", &dw.buffer, FLOOR_DW, || sum(&of(&x.values, &w.values).1, &dw.values));
+        let of = masks.map(|masks| (&masks.words[..], &masks.of[..]));
+        let (dlp, dh, x, w) = (&head.dlp.values, &head.dh.values, &head.x.values, &head.w.values);
+        let want = || oracle::linear_logprob_bwd(dlp, dh, x, w, &head.targets, of, c, head.inv as f64);
+        s.holds("dx", &dx, FLOOR_DX, || want().0);
+        s.holds("dx, w frozen", &frozen, FLOOR_DX, || want().0);
+        s.holds("dw", &dw, FLOOR_DW, || sum(&want().1, &before));
     }
     s.exactly("the workspace ends where it says", |_| Ok(work.guard_intact()))
 }

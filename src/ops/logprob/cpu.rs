@@ -1,5 +1,6 @@
 //! The fused head and log-probability on the CPU: logits of a block of rows, then each row's sums or gradient.
 
+use super::targets::{self, forbidden};
 use crate::device::Precision;
 use crate::device::View;
 use crate::device::cpu::Cpu;
@@ -38,6 +39,32 @@ fn row_len(vocab: usize) -> usize {
 pub fn workspace_len(cpu: &Cpu, vocab: usize) -> usize {
     let narrow = if cpu.precision == Precision::Medium { narrow_rows(vocab) / 2 } else { 0 };
     (block_rows(vocab) + narrow) * row_len(vocab)
+}
+
+/// The taken tokens, and which tokens rows are scored among; see [`crate::ops::logprob::Targets`].
+#[derive(Clone, Copy)]
+pub struct Targets<'a> {
+    ids: &'a [i32],
+    masks: Option<(&'a [i32], &'a [i32])>,
+}
+
+impl<'a> From<targets::Targets<'a>> for Targets<'a> {
+    fn from(of: targets::Targets<'a>) -> Targets<'a> {
+        Targets { ids: of.ids.host(), masks: of.masks.map(|masks| (masks.words.host(), masks.of.host())) }
+    }
+}
+
+impl Targets<'_> {
+    /// Puts the raw logits of what row `n` may not take at `low`.
+    fn forbid(self, n: usize, z: &mut [f32], low: f32) {
+        let Some((words, of)) = self.masks else { return };
+        let Ok(mask) = usize::try_from(of[n]) else { return };
+        let w = z.len().div_ceil(32);
+        for (z, word) in z.chunks_mut(32).zip(&words[mask * w..][..w]) {
+            let may = |bit: usize| *word as u32 >> bit & 1 == 1;
+            z.iter_mut().enumerate().filter(|(bit, _)| !may(*bit)).for_each(|(_, z)| *z = low);
+        }
+    }
 }
 
 /// The head's matrix `[V, C]`, and perhaps its panels.
@@ -101,7 +128,7 @@ pub fn linear_logprob_fwd(
     cpu: &Cpu,
     x: Factor,
     head: Head,
-    target: &[i32],
+    target: Targets,
     logprob: &mut [f32],
     lse: &mut [f32],
     entropy: &mut [f32],
@@ -111,12 +138,14 @@ pub fn linear_logprob_fwd(
 ) {
     let v = head.vocab(dim);
     let (logprob, lse, entropy) = (Shared::new(logprob), Shared::new(lse), Shared::new(entropy));
-    for start in (0..target.len()).step_by(block_rows(v)) {
-        let rows = block_rows(v).min(target.len() - start);
+    let (len, low) = (target.ids.len(), forbidden(inv_temperature));
+    for start in (0..len).step_by(block_rows(v)) {
+        let rows = block_rows(v).min(len - start);
         let x = x.at(start * dim..(start + rows) * dim);
         head.each_row(cpu, x, workspace, [rows, dim], |r, z| {
             let n = start + r;
-            let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target[n] as usize);
+            target.forbid(n, z, low);
+            let (l, h, p) = row_logprob(cpu.isa, z, inv_temperature, target.ids[n] as usize);
             // SAFETY: element n of each belongs to the task of row n.
             unsafe { (lse.part(n, 1)[0], entropy.part(n, 1)[0], logprob.part(n, 1)[0]) = (l, h, p) };
         });
@@ -128,7 +157,7 @@ pub fn linear_logprob_fwd(
 struct Given<'a> {
     dlogprob: &'a [f32],
     dentropy: &'a [f32],
-    target: &'a [i32],
+    target: Targets<'a>,
     lse: &'a [f32],
     entropy: &'a [f32],
     inv_temperature: f32,
@@ -143,7 +172,7 @@ pub fn linear_logprob_bwd(
     dentropy: &[f32],
     x: Factor,
     head: Head,
-    target: &[i32],
+    target: Targets,
     lse: &[f32],
     entropy: &[f32],
     dx: &mut [f32],
@@ -158,8 +187,9 @@ pub fn linear_logprob_bwd(
     let (z, dz) = workspace.split_at_mut(block * lda);
     let narrow = cpu.precision == Precision::Medium;
     let most = if narrow { narrow_rows(v) } else { block };
-    for start in (0..target.len()).step_by(most) {
-        let rows = most.min(target.len() - start);
+    let len = target.ids.len();
+    for start in (0..len).step_by(most) {
+        let rows = most.min(len - start);
         let of = |n: usize, rows: usize| n * dim..(n + rows) * dim;
         let dz = if narrow {
             let dz = bytemuck::cast_slice_mut::<f32, bf16>(dz);
@@ -189,6 +219,7 @@ impl Given<'_> {
     fn row(self, isa: Isa, n: usize, z: &mut [f32]) {
         let (dlogprob, dentropy, lse, entropy) = (self.dlogprob[n], self.dentropy[n], self.lse[n], self.entropy[n]);
         let inv_temperature = self.inv_temperature;
+        self.target.forbid(n, z, forbidden(inv_temperature));
         isa.run(
             #[inline(always)]
             || {
@@ -198,6 +229,6 @@ impl Given<'_> {
                 }
             },
         );
-        z[self.target[n] as usize] += inv_temperature * dlogprob;
+        z[self.target.ids[n] as usize] += inv_temperature * dlogprob;
     }
 }

@@ -3,9 +3,10 @@
 //!
 //! The product is the one decoding uses, so a training forward has the bits of sampling. Blocks are walked rows first,
 //! then vocabulary; no bit depends on their size, but for dx in bf16, which is rounded once a block of tokens. x and w
-//! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `gpu_sm90.rs`.
+//! are f32 or bf16, logits f32; the gradient of the logits is like x. With Hopper's kernels: `gpu_sm90.rs`. Those have no
+//! masks: where a row has one, all rows of the call run here, with the same bits, in blocks that fit Hopper's workspace.
 
-use super::gpu_head::{COLS, Head, ROWS, merge, parts};
+use super::gpu_head::{COLS, Head, ROWS, mask, merge, parts};
 use super::gpu_sm90;
 use crate::device::cpu::softmax::SPAN;
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
@@ -17,18 +18,29 @@ use std::ops::Range;
 /// f32 elements of the workspace: a block of logits, and behind it the sums of its rows' spans and their targets' logits,
 /// or its gradient in bf16.
 pub fn workspace(gpu: &Gpu, vocab: usize, dim: usize, dtype: DType) -> usize {
-    let (fwd, bwd) = (hits_at(vocab) + ROWS, sums_at(vocab) + sums_at(vocab) / 2);
+    let portable = |rows| {
+        let (sums, hits) = (sums_at(rows, vocab), hits_at(rows, vocab));
+        [hits + rows, sums + sums / 2]
+    };
+    let [fwd, bwd] = portable(ROWS);
     let fwd = if gpu_sm90::takes_fwd(gpu, vocab, dim, dtype) { gpu_sm90::fwd_workspace(vocab) } else { fwd };
     let bwd = if gpu_sm90::takes(gpu, dim, dtype) { gpu_sm90::bwd_workspace(vocab) } else { bwd };
-    fwd.max(bwd)
+    let masked = portable(block_rows(gpu, dim, dtype));
+    masked.into_iter().fold(fwd.max(bwd), usize::max)
 }
 
-fn sums_at(vocab: usize) -> usize {
-    ROWS * vocab.min(COLS)
+/// Rows of a block here: half as many where Hopper's kernels have the other rows, and the workspace is theirs. A row's bits do
+/// not depend on it; a dw in bf16 is rounded once a block.
+fn block_rows(gpu: &Gpu, dim: usize, dtype: DType) -> usize {
+    if gpu_sm90::takes(gpu, dim, dtype) { ROWS / 2 } else { ROWS }
 }
 
-fn hits_at(vocab: usize) -> usize {
-    sums_at(vocab) + ROWS * vocab.div_ceil(SPAN) * 3
+fn sums_at(rows: usize, vocab: usize) -> usize {
+    rows * vocab.min(COLS)
+}
+
+fn hits_at(rows: usize, vocab: usize) -> usize {
+    sums_at(rows, vocab) + rows * vocab.div_ceil(SPAN) * 3
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].
@@ -40,12 +52,15 @@ pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut
     }
     holds("linear_logprob_fwd", DType::F32, &[("workspace", work.dtype())])?;
     holds("linear_logprob_fwd", DType::I32, &[("target", head.target.dtype())])?;
-    if gpu_sm90::takes_fwd(gpu, v, c, head.x.dtype()) {
+    if head.masks.is_none() && gpu_sm90::takes_fwd(gpu, v, c, head.x.dtype()) {
         return gpu_sm90::linear_logprob_fwd(gpu, head, out, work);
     }
-    for rows in parts(n, ROWS) {
+    let block = block_rows(gpu, c, head.x.dtype());
+    let (sums_at, hits_at) = (sums_at(block, v), hits_at(block, v));
+    for rows in parts(n, block) {
         for cols in parts(v, COLS) {
             logits(dev, head, &mut work, rows.clone(), cols.clone())?;
+            mask(gpu, "linear_logprob_fwd", head, &mut work, rows.clone(), cols.clone())?;
             let launch = Launch {
                 kernel: "linear_logprob_spans",
                 op: "linear_logprob_fwd",
@@ -57,8 +72,8 @@ pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut
             let args = &mut [
                 Arg::Out(work.reborrow()),
                 Arg::In(head.target.at(rows.clone())),
-                Arg::I64(sums_at(v) as i64),
-                Arg::I64(hits_at(v) as i64),
+                Arg::I64(sums_at as i64),
+                Arg::I64(hits_at as i64),
                 Arg::I64(rows.len() as i64),
                 Arg::I32(cols.len() as i32),
                 Arg::I32(cols.start as i32),
@@ -67,7 +82,7 @@ pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut
             ];
             gpu.launch(&launch, args)?;
         }
-        merge(gpu, head, &mut out, work.view(), rows, [sums_at(v), hits_at(v)])?;
+        merge(gpu, head, &mut out, work.view(), rows, [sums_at, hits_at])?;
     }
     Ok(())
 }
@@ -96,13 +111,15 @@ pub fn linear_logprob_bwd(
     }
     holds("linear_logprob_bwd", DType::I32, &[("target", head.target.dtype())])?;
     let narrow = by_dtype("linear_logprob_bwd", &[head.x.dtype(), head.w.dtype(), dx.dtype()])? == DType::Bf16;
-    if gpu_sm90::takes(gpu, c, head.x.dtype()) {
+    if head.masks.is_none() && gpu_sm90::takes(gpu, c, head.x.dtype()) {
         return gpu_sm90::linear_logprob_bwd(dev, gpu, head, [dlogprob, dentropy, lse, entropy], (dx, dw), work);
     }
-    let dz_at = if narrow { sums_at(v) } else { 0 };
-    for rows in parts(n, ROWS) {
+    let block = block_rows(gpu, c, head.x.dtype());
+    let dz_at = if narrow { sums_at(block, v) } else { 0 };
+    for rows in parts(n, block) {
         for cols in parts(v, COLS) {
             logits(dev, head, &mut work, rows.clone(), cols.clone())?;
+            mask(gpu, "linear_logprob_bwd", head, &mut work, rows.clone(), cols.clone())?;
             let (m, k) = (rows.len(), cols.len());
             let launch = Launch {
                 kernel: if narrow { "linear_logprob_bwd_bf16" } else { "linear_logprob_bwd_f32" },

@@ -1,8 +1,9 @@
 //! What the portable launches of the head and Hopper's have in common.
 
+use super::targets::{Masks, Targets, forbidden};
 use crate::device::cpu::softmax::SPAN;
-use crate::device::gpu::{Arg, Gpu, Launch};
-use crate::device::{View, ViewMut};
+use crate::device::gpu::{Arg, Gpu, Launch, holds};
+use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -20,10 +21,51 @@ pub struct Head<'a> {
     pub w: View<'a>,
     /// `[N]` i32
     pub target: View<'a>,
+    /// Which tokens its rows are scored among.
+    pub masks: Option<Masks<'a>>,
     /// C
     pub dim: usize,
     /// Factor of the logits.
     pub inv_temperature: f32,
+}
+
+impl<'a> Head<'a> {
+    /// A head and its targets.
+    pub fn new(x: View<'a>, w: View<'a>, target: Targets<'a>, dim: usize, inv_temperature: f32) -> Head<'a> {
+        Head { x, w, target: target.ids, masks: target.masks, dim, inv_temperature }
+    }
+}
+
+/// Puts the raw logits of a block that its rows may not take where they count for nothing; see [`forbidden`].
+pub(crate) fn mask(
+    gpu: &Gpu,
+    op: &'static str,
+    head: Head,
+    work: &mut ViewMut,
+    rows: Range<usize>,
+    cols: Range<usize>,
+) -> Result<()> {
+    let Some(Masks { words, of }) = head.masks else { return Ok(()) };
+    holds(op, DType::I32, &[("masks", words.dtype()), ("mask of rows", of.dtype())])?;
+    let v = head.w.len() / head.dim;
+    let launch = Launch {
+        kernel: "linear_logprob_mask",
+        op,
+        grid: [rows.len() as u32, cols.len().div_ceil(1024) as u32, 1],
+        block: [256, 1, 1],
+        shared_bytes: 0,
+        shape: &format_args!("V={v}, rows {rows:?}, tokens {cols:?}"),
+    };
+    let args = &mut [
+        Arg::In(words),
+        Arg::In(of.at(rows.clone())),
+        Arg::Out(work.reborrow()),
+        Arg::I32(cols.len() as i32),
+        Arg::I32(cols.start as i32),
+        Arg::I32(v.div_ceil(32) as i32),
+        Arg::F32(forbidden(head.inv_temperature)),
+    ];
+    gpu.launch(&launch, args)
 }
 
 /// `0..n` in parts of `part`.

@@ -6,12 +6,15 @@ pub(crate) mod gpu;
 mod gpu_head;
 mod gpu_sm90;
 pub mod oracle;
+mod targets;
 
 use super::want;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::Matrix;
 use gpu_head::Head;
+
+pub use targets::{Masks, Targets};
 
 /// f32 elements of the workspace the two ops need for w `[V, C]` of `dtype`: a bounded block of rows, whatever N is.
 pub fn linear_logprob_workspace(dev: &Device, vocab: usize, dim: usize, dtype: DType) -> usize {
@@ -23,11 +26,12 @@ pub fn linear_logprob_workspace(dev: &Device, vocab: usize, dim: usize, dtype: D
 
 /// With `z = inv_temperature * x w^T`: logprob `[N]` = `z[target] - lse(z)`, lse `[N]`, entropy `[N]` of softmax(z);
 /// x `[N, C]` (bf16 too where [`Device::factor_dtype`] says so), w `[V, C]`, target `[N]` i32. Row rule in N, and the bits [`super::sample::sample`] returns.
-pub fn linear_logprob_fwd<'w>(
+/// A row with a mask is scored among the tokens that it allows, as [`super::sample::sample_mask`] makes sampling do it.
+pub fn linear_logprob_fwd<'w, 't>(
     dev: &Device,
     x: View,
     w: impl Into<Matrix<'w>>,
-    target: View,
+    target: impl Into<Targets<'t>>,
     mut logprob: ViewMut,
     mut lse: ViewMut,
     mut entropy: ViewMut,
@@ -35,7 +39,8 @@ pub fn linear_logprob_fwd<'w>(
     dim: usize,
     inv_temperature: f32,
 ) -> Result<()> {
-    let (n, Matrix { rows: w, panels }) = (target.len(), w.into());
+    let (target, Matrix { rows: w, panels }) = (target.into(), w.into());
+    let n = target.ids.len();
     want("linear_logprob_fwd", "x [N, C]", x.len(), n * dim)?;
     want("linear_logprob_fwd", "w [V, C]", w.len() % dim, 0)?;
     want("linear_logprob_fwd", "logprob [N]", logprob.len(), n)?;
@@ -47,13 +52,17 @@ pub fn linear_logprob_fwd<'w>(
         workspace.len(),
         linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
     )?;
-    let _span = dev.op("linear_logprob_fwd", || cost::linear_logprob_fwd(n, dim, w.len() / dim, x.dtype()));
+    target.check("linear_logprob_fwd", w.len() / dim)?;
+    let of_masks = target.mask_bytes();
+    let _span = dev.op("linear_logprob_fwd", || {
+        cost::with_masks(cost::linear_logprob_fwd(n, dim, w.len() / dim, x.dtype()), of_masks)
+    });
     match dev {
         Device::Cpu(cpu) => cpu::linear_logprob_fwd(
             cpu,
             x.into(),
             cpu::Head::new(w, panels),
-            target.host(),
+            target.into(),
             logprob.host_mut(),
             lse.host_mut(),
             entropy.host_mut(),
@@ -62,7 +71,7 @@ pub fn linear_logprob_fwd<'w>(
             inv_temperature,
         ),
         Device::Gpu(gpu) => {
-            let head = Head { x, w, target, dim, inv_temperature };
+            let head = Head::new(x, w, target, dim, inv_temperature);
             gpu::linear_logprob_fwd(dev, gpu, head, [logprob, lse, entropy], workspace)?;
         }
     }
@@ -70,14 +79,14 @@ pub fn linear_logprob_fwd<'w>(
 }
 
 /// `dx = `, `dw += ` the gradients of [`linear_logprob_fwd`] given dlogprob `[N]` and dentropy `[N]`. A frozen head has no
-/// dw. The logits are computed again, block by block.
-pub fn linear_logprob_bwd<'w, 'd>(
+/// dw. The logits are computed again, block by block. What a row's mask forbids gets no gradient of it.
+pub fn linear_logprob_bwd<'w, 'd, 't>(
     dev: &Device,
     dlogprob: View,
     dentropy: View,
     x: View,
     w: impl Into<Matrix<'w>>,
-    target: View,
+    target: impl Into<Targets<'t>>,
     lse: View,
     entropy: View,
     mut dx: ViewMut,
@@ -86,7 +95,8 @@ pub fn linear_logprob_bwd<'w, 'd>(
     dim: usize,
     inv_temperature: f32,
 ) -> Result<()> {
-    let (n, Matrix { rows: w, panels }, mut dw) = (target.len(), w.into(), dw.into());
+    let (target, Matrix { rows: w, panels }, mut dw) = (target.into(), w.into(), dw.into());
+    let n = target.ids.len();
     for (rule, got) in [
         ("dlogprob [N]", dlogprob.len()),
         ("dentropy [N]", dentropy.len()),
@@ -104,8 +114,11 @@ pub fn linear_logprob_bwd<'w, 'd>(
         workspace.len(),
         linear_logprob_workspace(dev, w.len() / dim, dim, x.dtype()),
     )?;
-    let of_w = dw.is_some();
-    let _span = dev.op("linear_logprob_bwd", || cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype(), of_w));
+    target.check("linear_logprob_bwd", w.len() / dim)?;
+    let (of_w, of_masks) = (dw.is_some(), target.mask_bytes());
+    let _span = dev.op("linear_logprob_bwd", || {
+        cost::with_masks(cost::linear_logprob_bwd(n, dim, w.len() / dim, x.dtype(), of_w), of_masks)
+    });
     match dev {
         Device::Cpu(cpu) => cpu::linear_logprob_bwd(
             cpu,
@@ -113,7 +126,7 @@ pub fn linear_logprob_bwd<'w, 'd>(
             dentropy.host(),
             x.into(),
             cpu::Head::new(w, panels),
-            target.host(),
+            target.into(),
             lse.host(),
             entropy.host(),
             dx.host_mut(),
@@ -123,7 +136,7 @@ pub fn linear_logprob_bwd<'w, 'd>(
             inv_temperature,
         ),
         Device::Gpu(gpu) => {
-            let head = Head { x, w, target, dim, inv_temperature };
+            let head = Head::new(x, w, target, dim, inv_temperature);
             let given = [dlogprob, dentropy, lse, entropy];
             gpu::linear_logprob_bwd(dev, gpu, head, given, (dx, dw), workspace)?;
         }
@@ -140,6 +153,11 @@ pub mod cost {
     /// N rows against V tokens: the product; logits and their sums stay in the cache.
     pub fn linear_logprob_fwd(n: usize, c: usize, v: usize, x: DType) -> Cost {
         cost(2 * n * c * v, (n + v) * c * x.size() + 16 * n, "N C V", [n, c, v])
+    }
+
+    /// The same with masks, read once.
+    pub fn with_masks(of: Cost, mask_bytes: usize) -> Cost {
+        Cost { bytes: of.bytes + mask_bytes as f64, ..of }
     }
 
     /// The logits again, dx, and perhaps dw, which is added to.
