@@ -4,7 +4,7 @@
 
 use haggle::config::Config;
 use haggle::device::Device;
-use haggle::guide::Manner;
+use haggle::guide::{Guide, Manner};
 use haggle::infer::{Engine, EngineConfig, Sampling};
 use haggle::model::Plan;
 use haggle::negotiate::{Action, Cents, Episode, Outcome, Persona, Rules, Side, catalog, reply};
@@ -72,12 +72,40 @@ fn a_guided_buyer_breaks_nothing_even_where_an_unguided_one_always_does() {
             }
         }
     }
+    hold_masks(&base, &guided);
     // Alone, the same to the bit.
     assert!(guided.iter().any(|(game, _)| game.turns().len() > 2), "nobody bargained");
     let alone = play(&base, &dev, 4.0, true, 1);
     for ((a, ids), (b, again)) in guided.iter().zip(&alone) {
         assert_eq!((a.turns(), ids), (b.turns(), again));
     }
+}
+
+/// What each token was drawn among is what the game, played again from its replies, and the tokens before it say.
+fn hold_masks(base: &Base, guided: &[(Episode, Spoken)]) {
+    let (chat, mut held) = (&base.chat, 0);
+    let manner = Manner::new(chat, base.weights.config.vocab_size, 64).unwrap();
+    for (game, spoken) in guided {
+        let transcript = spoken[0].as_ref().unwrap();
+        let mut sampled = (0..transcript.len()).filter(|at| transcript.sampled()[*at]).peekable();
+        let mut again = Episode::new(Arc::new(game.product().clone()), game.rules(), Persona::Neutral);
+        for turn in game.turns() {
+            if turn.side == Side::Buyer {
+                let bounds = rollout::Episode::bounds(&again, 0).unwrap();
+                let mut course = Guide::new(&manner, bounds.grammar).begin();
+                let mut last = None;
+                while let Some(at) = sampled.next_if(|at| last.is_none_or(|last| last + 1 == *at)) {
+                    assert_eq!(transcript.mask(at).unwrap()[..], *course.allowed(), "token {at} of {turn:?}");
+                    assert!(course.take(&chat.tokenizer, transcript.ids()[at]));
+                    (last, held) = (Some(at), held + 1);
+                }
+            }
+            again.submit(turn.side, &turn.raw).unwrap();
+        }
+        assert!(sampled.next().is_none() && again.turns() == game.turns());
+        assert!((0..transcript.len()).all(|at| transcript.sampled()[at] || transcript.mask(at).is_none()));
+    }
+    assert!(held > 200, "{held} tokens");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::grammar::{Caps, Grammar, State};
 use super::vocabulary::Vocabulary;
 use crate::error::Result;
-use crate::text::{Chat, Tokenizer};
+use crate::text::{Chat, Mask, Tokenizer};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -66,15 +66,20 @@ pub struct Course {
     in_part: usize,
     /// Masks that were made, by state and whether its part was closing: free text comes back to the same few, and each costs a
     /// walk over the vocabulary.
-    made: HashMap<(State, bool), Vec<i32>>,
+    made: HashMap<(State, bool), Mask>,
 }
 
 impl Course {
     /// The tokens that may come next: see [`crate::infer::Engine::allow`]. Never none.
     pub fn allowed(&mut self) -> &[i32] {
+        self.mask()
+    }
+
+    /// The same, to be kept.
+    pub fn mask(&mut self) -> &Mask {
         let (at, grammar, vocabulary) =
             ((self.state, self.closing()), &self.guide.grammar, &self.guide.manner.vocabulary);
-        self.made.entry(at).or_insert_with(|| vocabulary.allowed(grammar, at.0, at.1))
+        self.made.entry(at).or_insert_with(|| vocabulary.allowed(grammar, at.0, at.1).into())
     }
 
     /// Takes the next token. False for one that may not come: then nothing is taken.

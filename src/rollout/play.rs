@@ -5,7 +5,7 @@
 //! weights and the noise alone: which episodes run beside it changes nothing. Replies of a server are played as they come;
 //! only when no engine has anything to do does a pass wait for one. An episode whose reply is lost ends void.
 
-use super::guided::Bound;
+use super::guided::{Bound, Given};
 use super::{Bounds, Episode, Job, Player, Rollout, Spoken, Voice};
 use crate::error::{Error, Result};
 use crate::guide::Guide;
@@ -107,6 +107,8 @@ struct Table<'t, 'j, 'p, E: ?Sized> {
     /// By job and seat: what a model behind a server was told and said.
     talks: BTreeMap<(usize, usize), Vec<Message>>,
     spoken: Vec<Spoken>,
+    /// Masks of guided seats.
+    given: Given,
     /// By job: what was submitted.
     lines: Vec<Vec<Line>>,
     ended: usize,
@@ -125,6 +127,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
             speaking: players.iter().map(|_| BTreeMap::new()).collect(),
             talks: BTreeMap::new(),
             spoken: jobs.iter().map(|_| vec![]).collect(),
+            given: Given::default(),
             lines: jobs.iter().map(|_| vec![]).collect(),
             jobs,
             players,
@@ -147,14 +150,18 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         if voice.manner.is_some() {
             for (seq, job) in &self.speaking[seat] {
                 let bound = self.live.get_mut(job).and_then(|seats| seats[seat].as_mut()?.bound.as_mut());
-                bound.map_or(Ok(()), |bound| bound.follow(voice.engine, &voice.chat.tokenizer, *seq))?;
+                let given = &mut self.given;
+                bound.map_or(Ok(()), |bound| bound.follow(voice.engine, &voice.chat.tokenizer, *seq, given))?;
             }
         }
         let mut said: Vec<(usize, String, bool)> = Vec::new();
         while let Some(turn) = voice.engine.next_finished() {
             let Some(job) = self.speaking[seat].remove(&turn.seq) else { continue };
             if let Some(Some(seat)) = self.live.get_mut(&job).map(|seats| &mut seats[seat]) {
-                seat.transcript.push_sampled(turn.ids, turn.logprobs);
+                match seat.bound.take() {
+                    Some(bound) => seat.transcript.push_drawn(turn.ids, turn.logprobs, &bound.into_masks()),
+                    None => seat.transcript.push_sampled(turn.ids, turn.logprobs),
+                }
                 let full = seat.transcript.len() >= voice.weights.config.max_position_embeddings;
                 self.context_full += usize::from(turn.truncated && full);
             }
@@ -300,7 +307,7 @@ impl<'t, 'j, 'p, E: Episode + ?Sized> Table<'t, 'j, 'p, E> {
         };
         let seq = seq.map_err(|e| name(e, job.episode.seat_name(at), &job.about))?;
         seat.seq = Some(seq);
-        seat.bound = guide.map(|guide| Bound::begin(voice.engine, seq, &guide)).transpose()?;
+        seat.bound = guide.map(|guide| Bound::begin(voice.engine, seq, &guide, &mut self.given)).transpose()?;
         self.speaking[at].insert(seq, job_at);
         Ok(true)
     }

@@ -19,4 +19,4 @@ pub use message::{Message, Role};
 pub use prompts::Prompts;
 pub use renderer::{Conversation, Renderer};
 pub use tokenizer::Tokenizer;
-pub use transcript::Transcript;
+pub use transcript::{Mask, Transcript};

@@ -8,8 +8,12 @@ use super::chat::Chat;
 #[cfg(any(test, debug_assertions))]
 use super::message::{Message, Role};
 use crate::dist::{Packet, Unpack};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
+
+/// The ids that might have come in the place of a sampled one: `[ceil(V / 32)]`, bit id % 32 of word id / 32.
+pub type Mask = Arc<[i32]>;
 
 /// One side's ids, which of them it sampled, and their logprobs when sampled.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +21,8 @@ pub struct Transcript {
     ids: Vec<i32>,
     sampled: Vec<bool>,
     logprobs: Vec<f32>,
+    /// Among which ids each was drawn, up to the last that was not drawn among all.
+    masks: Vec<Option<Mask>>,
     /// First id of the reply being sampled.
     reply: usize,
     #[cfg(any(test, debug_assertions))]
@@ -33,6 +39,7 @@ impl Transcript {
         Ok(Transcript {
             sampled: vec![false; ids.len()],
             logprobs: vec![0.0; ids.len()],
+            masks: vec![],
             reply: 0,
             ids,
             #[cfg(any(test, debug_assertions))]
@@ -82,6 +89,17 @@ impl Transcript {
         self.append(ids, true, Some(logprobs));
     }
 
+    /// The same of ids each of which was drawn, and scored, among those that its mask allows.
+    ///
+    /// # Panics
+    /// When there are not as many masks, or logprobs, as ids.
+    pub fn push_drawn(&mut self, ids: &[i32], logprobs: &[f32], masks: &[Mask]) {
+        assert_eq!(ids.len(), masks.len(), "each drawn id has its mask");
+        self.masks.resize(self.len(), None);
+        self.masks.extend(masks.iter().cloned().map(Some));
+        self.push_sampled(ids, logprobs);
+    }
+
     /// Appends a reply that this side did not sample: its text, and the token that ends it. It carries no loss.
     ///
     /// # Errors
@@ -117,6 +135,11 @@ impl Transcript {
         &self.logprobs
     }
 
+    /// Among which ids the id at `at` was drawn, and scored; none where among all, or where it was not sampled.
+    pub fn mask(&self, at: usize) -> Option<&Mask> {
+        self.masks.get(at)?.as_ref()
+    }
+
     /// The ids of the reply being sampled, or of the last one.
     pub fn reply(&self) -> &[i32] {
         &self.ids[self.reply..]
@@ -131,6 +154,7 @@ impl Transcript {
     pub fn write(&self, to: &mut Packet) {
         let sampled: Vec<u8> = self.sampled.iter().map(|s| u8::from(*s)).collect();
         to.put(&self.ids).put(&sampled).put(&self.logprobs).put(&[self.reply as u64]);
+        write_masks(&self.masks, to);
         #[cfg(any(test, debug_assertions))]
         {
             to.put(&[self.messages.len() as u64]);
@@ -147,6 +171,7 @@ impl Transcript {
     pub fn read(from: &mut Unpack) -> Result<Transcript> {
         let (ids, sampled, logprobs) = (from.take()?, from.take::<u8>()?, from.take()?);
         let [reply] = from.exactly::<u64, 1>()?;
+        let masks = read_masks(from)?;
         #[cfg(any(test, debug_assertions))]
         let messages = {
             let [n] = from.exactly::<u64, 1>()?;
@@ -161,6 +186,7 @@ impl Transcript {
             ids,
             sampled: sampled.into_iter().map(|s| s == 1).collect(),
             logprobs,
+            masks,
             reply: reply as usize,
             #[cfg(any(test, debug_assertions))]
             messages,
@@ -171,6 +197,33 @@ impl Transcript {
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
+}
+
+/// Each mask once, and which of them each id has: -1 for none.
+fn write_masks(masks: &[Option<Mask>], to: &mut Packet) {
+    let mut each: Vec<&Mask> = Vec::new();
+    let mut of: Vec<i32> = Vec::new();
+    for mask in masks {
+        let known = mask.as_ref().map(|mask| each.iter().position(|one| *one == mask).unwrap_or(each.len()));
+        each.extend(mask.as_ref().filter(|_| known == Some(each.len())));
+        of.push(known.map_or(-1, |at| at as i32));
+    }
+    to.put(&of).put(&[each.len() as u64]);
+    for mask in each {
+        to.put(mask);
+    }
+}
+
+fn read_masks(from: &mut Unpack) -> Result<Vec<Option<Mask>>> {
+    let of = from.take::<i32>()?;
+    let [n] = from.exactly::<u64, 1>()?;
+    let each: Vec<Mask> = (0..n).map(|_| Ok(from.take::<i32>()?.into())).collect::<Result<_>>()?;
+    let unknown = || Error::Ranks { what: "a rank told of a mask that it did not tell".into() };
+    let of_id = |at: i32| match at {
+        -1 => Ok(None),
+        at => usize::try_from(at).ok().and_then(|at| each.get(at).cloned()).map(Some).ok_or_else(unknown),
+    };
+    of.into_iter().map(of_id).collect()
 }
 
 /// The check of the append-only rule: the conversation is kept as text, too, and rendered by the template.
