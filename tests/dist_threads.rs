@@ -170,6 +170,20 @@ fn three_lanes_on_three_ranks_give_the_same_bits_with_the_kl_in_the_reward() {
 }
 
 #[test]
+fn guided_replies_are_scored_among_the_same_tokens_on_every_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let guided = ["dist.lanes=4", "rollout.constrain=true", "rollout.temperature=2"];
+    for (name, kl_in) in [("loss", "loss.kl_in=loss"), ("reward", "loss.kl_in=reward")] {
+        let sets = [&guided[..], &["grpo.kl=0.05", kl_in]].concat();
+        let run = same_on(&[1, 4], &sets, &dir.path().join(name));
+        for row in metrics(&run) {
+            let row: serde_json::Value = serde_json::from_str(&row).unwrap();
+            assert_eq!((&row["rollout/bitwise_frac"], &row["format_error_rate"]), (&1.0.into(), &0.0.into()), "{row}");
+        }
+    }
+}
+
+#[test]
 fn an_adapter_and_a_mixture_of_experts_give_the_same_bits_on_four_ranks() {
     let dir = tempfile::tempdir().unwrap();
     let dense = format!("model.base={}", small_model(&dir.path().join("dense"), None));

@@ -1,14 +1,15 @@
 //! Every gradient of the whole model against central differences of the model written once more, in f64.
 //!
-//! The loss mixes logprobs and entropies of packed sequences at a temperature. For each tensor the derivative is
+//! The loss mixes logprobs and entropies of packed sequences at a temperature, of targets scored among all tokens and, in a
+//! case of its own, of some scored among those of a mask. For each tensor the derivative is
 //! taken along the gradient itself (which sees a wrong size) and along two random directions (which see a wrong one).
 
 #![allow(clippy::unwrap_used)]
 
 use haggle::device::Device;
 use haggle::model::{
-    Activations, Family, Layout, Linear, Mlp, ModelConfig, PackedBatch, Packing, TensorId, Use, Weights, backward,
-    forward,
+    Activations, Family, Layout, Linear, Mlp, ModelConfig, PackedBatch, Packing, Plan, TensorId, Use, Weights,
+    backward, forward,
 };
 use haggle::noise::Noise;
 
@@ -16,8 +17,15 @@ const INV_TEMPERATURE: f64 = 1.25;
 /// Measured: 1.16e-6 (tied), 6.3e-7 (untied); at most twice that.
 const TOLERANCE: f64 = 2.3e-6;
 
-/// The model over one sequence in f64: logprob of each next token and entropy of each row but the last.
-fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64, f64)> {
+/// The model over one sequence in f64: logprob of each next token and entropy of each row but the last, among the tokens that
+/// row `t` may take.
+fn model_f64(
+    c: &ModelConfig,
+    lay: &Layout,
+    p: &[f64],
+    ids: &[i32],
+    may: &dyn Fn(usize, usize) -> bool,
+) -> Vec<(f64, f64)> {
     let (width, d, f) = (c.hidden_size, c.head_dim, c.intermediate_size);
     let (h, hk, eps) = (c.num_attention_heads, c.num_key_value_heads, c.rms_norm_eps as f64);
     let w = |id: TensorId| &p[lay.specs[id.0].range()];
@@ -72,8 +80,9 @@ fn model_f64(c: &ModelConfig, lay: &Layout, p: &[f64], ids: &[i32]) -> Vec<(f64,
     }
     let row = |t: usize| {
         let z: Vec<f64> = product(&norm(&x[t], w(lay.norm)), w(lay.head)).iter().map(|z| z * INV_TEMPERATURE).collect();
-        let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
-        (z[ids[t + 1] as usize] - lse, z.iter().map(|z| (z - lse).exp() * (lse - z)).sum())
+        let among = || z.iter().enumerate().filter(|(token, _)| may(t, *token)).map(|(_, z)| z);
+        let lse = among().map(|z| z.exp()).sum::<f64>().ln();
+        (z[ids[t + 1] as usize] - lse, among().map(|z| (z - lse).exp() * (lse - z)).sum())
     };
     (0..ids.len() - 1).map(row).collect()
 }
@@ -87,6 +96,8 @@ struct Case {
     sequences: Vec<Vec<i32>>,
     /// Coefficients of logprob and entropy of each target.
     coefficients: Vec<(f32, f32)>,
+    /// Some targets are scored among those of a mask.
+    masked: bool,
 }
 
 impl Case {
@@ -110,7 +121,12 @@ impl Case {
         let prompt = sequences[2][..SHARED].to_vec();
         sequences[3][..SHARED].copy_from_slice(&prompt);
         let coefficient = |i: u64| (noise.normal(i) as f32, noise.normal(i + 500) as f32);
-        Case { dev, w, sequences, coefficients: (0..60).map(coefficient).collect() }
+        Case { dev, w, sequences, coefficients: (0..60).map(coefficient).collect(), masked: false }
+    }
+
+    /// Whether target `at`, which is `target`, is scored among tokens of which `token` is one.
+    fn may(&self, at: usize, target: i32, token: usize) -> bool {
+        !self.masked || at.is_multiple_of(3) || token == target as usize || (5 * token + at % 4) % 7 < 2
     }
 
     /// Loss and flat gradient as the model computes them; the second half of each sequence carries loss. The last one
@@ -122,7 +138,12 @@ impl Case {
         others.iter().for_each(|s| packing.push(s, |i| i >= s.len() / 2));
         packing.push_on_stem(SHARED, last, |i| i >= last.len() / 2);
         let (n, m) = (packing.ids.len(), packing.targets.len());
-        let mut batch = PackedBatch::new(dev, c, n + 5, m + 2).unwrap();
+        for (at, target) in packing.targets.clone().into_iter().enumerate().filter(|(at, _)| self.masked && at % 3 > 0)
+        {
+            let bit = |token: usize| i32::from(self.may(at, target, token)) << token;
+            packing.score_among(at, &[(0..c.vocab_size).map(bit).sum()].into());
+        }
+        let mut batch = PackedBatch::new(dev, c, n + 5, m + 2).unwrap().with_masks(&mut Plan::on(dev)).unwrap();
         batch.set(dev, &packing).unwrap();
         let mut acts = Activations::new(dev, c, n + 9, m + 4, Use::Train).unwrap();
         let (dl, dh): (Vec<f32>, Vec<f32>) = self.coefficients[..m].iter().copied().unzip();
@@ -139,21 +160,22 @@ impl Case {
     }
 
     fn loss_f64(&self, p: &[f64]) -> f64 {
-        let mut at = self.coefficients.iter();
-        let mut loss = 0.0;
+        let (mut at, mut loss) = (0, 0.0);
         for s in &self.sequences {
-            let rows = model_f64(&self.w.config, &self.w.layout, p, s);
-            for (logprob, entropy) in &rows[(s.len() / 2).max(1) - 1..] {
-                let (a, b) = at.next().unwrap();
+            let first = (s.len() / 2).max(1) - 1;
+            let may = |t: usize, token| t < first || self.may(at + t - first, s[t + 1], token);
+            let rows = model_f64(&self.w.config, &self.w.layout, p, s, &may);
+            for ((logprob, entropy), (a, b)) in rows[first..].iter().zip(&self.coefficients[at..]) {
                 loss += *a as f64 * logprob + *b as f64 * entropy;
             }
+            at += rows.len() - first;
         }
         loss
     }
 }
 
-fn gradients_equal_central_differences(family: Family, tied: bool) {
-    let case = Case::new(family, tied);
+fn gradients_equal_central_differences(family: Family, tied: bool, masked: bool) {
+    let case = Case { masked, ..Case::new(family, tied) };
     let p: Vec<f64> = case.dev.to_vec::<f32>(case.w.data()).iter().map(|x| *x as f64).collect();
     let (loss, grad) = case.computed();
     assert!((loss / case.loss_f64(&p) - 1.0).abs() < 1e-5, "loss {loss}, in f64 {}", case.loss_f64(&p));
@@ -179,26 +201,35 @@ fn gradients_equal_central_differences(family: Family, tied: bool) {
             }
         }
     }
-    println!("{family:?}, tied {tied}: worst error {:.2e} of the gradient's size; {}", worst.0, worst.1);
+    println!(
+        "{family:?}, tied {tied}, masked {masked}: worst error {:.2e} of the gradient's size; {}",
+        worst.0, worst.1
+    );
     assert!(worst.0 < TOLERANCE, "{:e}: {}", worst.0, worst.1);
 }
 
 #[test]
 fn gradients_equal_central_differences_tied() {
-    gradients_equal_central_differences(Family::Qwen3, true);
+    gradients_equal_central_differences(Family::Qwen3, true, false);
 }
 
 #[test]
 fn gradients_equal_central_differences_untied() {
-    gradients_equal_central_differences(Family::Qwen3, false);
+    gradients_equal_central_differences(Family::Qwen3, false, false);
 }
 
 #[test]
 fn gradients_of_a_family_without_head_norms_equal_central_differences() {
-    gradients_equal_central_differences(Family::Llama, true);
+    gradients_equal_central_differences(Family::Llama, true, false);
 }
 
 #[test]
 fn gradients_of_biases_equal_central_differences() {
-    gradients_equal_central_differences(Family::Qwen2, false);
+    gradients_equal_central_differences(Family::Qwen2, false, false);
+}
+
+#[test]
+fn gradients_under_masks_equal_central_differences() {
+    gradients_equal_central_differences(Family::Qwen3, true, true);
+    gradients_equal_central_differences(Family::Llama, false, true);
 }

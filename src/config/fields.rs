@@ -264,7 +264,7 @@ impl RolloutConfig {
             field(
                 "constrain",
                 "",
-                "Draw the buyer's replies among those that are legal now; not in training, which scores among all tokens.",
+                "Draw the buyer's tokens among those that may come in a legal reply; training's logprobs, ratios and KL are among the same.",
                 Switch(&mut self.constrain),
             ),
         ]

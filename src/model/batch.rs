@@ -1,11 +1,15 @@
-//! What goes into a forward of packed sequences. Device buffers sized once; paged rows: [`super::paged`].
+//! What goes into a forward of packed sequences. Device buffers sized once; paged rows: [`super::paged`], masks:
+//! [`super::masks`].
 
+use super::masks::{MaskBuffers, RowMasks};
 use super::{ModelConfig, Plan};
 use crate::device::record::Keys;
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use crate::ops::attn::{Packed, Sequences};
+use crate::ops::logprob::Targets;
 use crate::ops::want;
+use crate::text::Mask;
 
 /// Sequences packed one after another on the host, before they are written to a [`PackedBatch`].
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,6 +26,8 @@ pub struct Packing {
     pub loss_rows: Vec<i32>,
     /// The token predicted there `[M]`.
     pub targets: Vec<i32>,
+    /// Which tokens each is scored among.
+    masks: RowMasks,
     /// First row of the last sequence that shares nothing.
     stem: i32,
 }
@@ -37,8 +43,14 @@ impl Packing {
             prefixes: room(2 * n),
             loss_rows: room(n),
             targets: room(n),
+            masks: RowMasks::default(),
             stem: 0,
         }
+    }
+
+    /// The same with room for masks of them all.
+    pub fn with_masks(self, n: usize) -> Packing {
+        Packing { masks: RowMasks::with_capacity(n), ..self }
     }
 
     /// Removes all sequences, keeping the memory.
@@ -49,6 +61,7 @@ impl Packing {
         self.prefixes.clear();
         self.loss_rows.clear();
         self.targets.clear();
+        self.masks.clear();
     }
 
     /// Appends a sequence. Token i, for i from 1, carries loss when `loss(i)`: row i - 1 predicts it.
@@ -74,6 +87,13 @@ impl Packing {
             self.loss_rows.push(if before < shared { stem + before } else { start + before - shared });
             self.targets.push(ids[i as usize]);
         }
+        self.masks.rows(self.targets.len());
+    }
+
+    /// Scores target `at`, of those pushed so far, among the tokens of a mask; others are scored among all.
+    pub fn score_among(&mut self, at: usize, mask: &Mask) {
+        self.masks.set(at, mask);
+        self.masks.rows(self.targets.len());
     }
 }
 
@@ -87,9 +107,11 @@ pub struct PackedBatch {
     shares: bool,
     loss_rows: Buffer,
     targets: Buffer,
+    masks: Option<MaskBuffers>,
     n_tokens: usize,
     n_seqs: usize,
     n_loss: usize,
+    max_loss: usize,
     vocab: usize,
     max_positions: usize,
 }
@@ -117,18 +139,30 @@ impl PackedBatch {
             shares: false,
             loss_rows: b("loss_rows", max_loss)?,
             targets: b("targets", max_loss)?,
+            masks: None,
             n_tokens: 0,
             n_seqs: 0,
             n_loss: 0,
+            max_loss,
             vocab: c.vocab_size,
             max_positions: c.max_position_embeddings,
         })
     }
 
+    /// The same batch with room for [`Packing::score_among`]: a mask for each of its rows that carry loss.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn with_masks(self, plan: &mut Plan) -> Result<PackedBatch> {
+        let masks = MaskBuffers::planned(plan, self.vocab, self.max_loss)?;
+        Ok(PackedBatch { masks: Some(masks), ..self })
+    }
+
     /// Writes sequences to the device, replacing what was there.
     ///
     /// # Errors
-    /// [`Error::Shape`] when they do not fit, or when an id, position or row lies outside its range.
+    /// [`Error::Shape`] when they do not fit, or when an id, position or row lies outside its range; [`Error::Data`] for a target
+    /// that its mask forbids.
     pub fn set(&mut self, dev: &Device, p: &Packing) -> Result<()> {
         let n = p.ids.len();
         at_most("N <= max_tokens", n, self.ids.len())?;
@@ -144,6 +178,7 @@ impl PackedBatch {
         below("targets < V", &p.targets, self.vocab)?;
         below("positions < max_position_embeddings", &p.positions, self.max_positions)?;
         below("loss_rows < N", &p.loss_rows, n)?;
+        p.masks.check(&p.targets, self.vocab, self.masks.is_some())?;
         dev.note_keys(|| Keys::packed(&p.cu_seqlens, &p.prefixes));
         write(dev, &mut self.ids, &p.ids);
         write(dev, &mut self.positions, &p.positions);
@@ -154,6 +189,9 @@ impl PackedBatch {
         }
         write(dev, &mut self.loss_rows, &p.loss_rows);
         write(dev, &mut self.targets, &p.targets);
+        if let Some(masks) = &mut self.masks {
+            masks.write(dev, &p.masks);
+        }
         (self.n_tokens, self.n_seqs, self.n_loss) = (n, p.cu_seqlens.len().saturating_sub(1), p.loss_rows.len());
         Ok(())
     }
@@ -185,8 +223,9 @@ impl PackedBatch {
         self.loss_rows.at(0..self.n_loss)
     }
 
-    pub(super) fn targets(&self) -> View<'_> {
-        self.targets.at(0..self.n_loss)
+    pub(super) fn targets(&self) -> Targets<'_> {
+        let masks = self.masks.as_ref().and_then(|masks| masks.at(self.n_loss));
+        Targets { ids: self.targets.at(0..self.n_loss), masks }
     }
 }
 

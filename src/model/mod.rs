@@ -17,6 +17,7 @@ pub mod forward;
 pub mod kv;
 mod layout;
 mod linear;
+mod masks;
 mod paged;
 pub mod plan;
 pub mod weights;

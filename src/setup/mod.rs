@@ -154,12 +154,21 @@ impl Setup {
     /// # Errors
     /// As [`Engine::new`] and [`Manner::new`].
     pub fn eval_engine(&self, chat: &Chat, model: &ModelConfig) -> Result<(Engine, Option<Manner>)> {
-        let (plan, r) = (&mut Plan::on(&self.dev), &self.config.rollout);
+        let plan = &mut Plan::on(&self.dev);
         let engine = Engine::planned(plan, model, self.engine_config(model))?;
-        match r.constrain {
-            false => Ok((engine, None)),
-            true => Ok((engine.with_masks(plan)?, Some(Manner::new(chat, model.vocab_size, r.max_reply_tokens)?))),
+        match self.manner(chat, model)? {
+            None => Ok((engine, None)),
+            manner => Ok((engine.with_masks(plan)?, manner)),
         }
+    }
+
+    /// How a buyer of this shape is guided, where `rollout.constrain` says that it is.
+    ///
+    /// # Errors
+    /// As [`Manner::new`].
+    pub fn manner(&self, chat: &Chat, model: &ModelConfig) -> Result<Option<Manner>> {
+        let r = &self.config.rollout;
+        r.constrain.then(|| Manner::new(chat, model.vocab_size, r.max_reply_tokens)).transpose()
     }
 
     /// The frozen seller in its seat: in an engine of its own ([`Setup::seller_engine`]), or at a desk before its server.

@@ -95,7 +95,10 @@ impl Learner {
             .map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), shard))
             .collect::<Result<_>>()?;
         let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
-        let batch = PackedBatch::planned(plan, &c, n, n)?;
+        let mut batch = PackedBatch::planned(plan, &c, n, n)?;
+        if how.guided {
+            batch = batch.with_masks(plan)?;
+        }
         let mut b = |name: &str, len| plan.f32("loss", name, len);
         let tokens = TokenBuffers {
             old: b("old", n)?,
@@ -116,7 +119,7 @@ impl Learner {
             acts,
             batch,
             tokens,
-            host: Host::new(n, experts),
+            host: Host::new(n, experts, how.guided),
             expert_load: vec![0; experts],
             warm: false,
         })
@@ -243,7 +246,7 @@ impl Learner {
         Ok(())
     }
 
-    /// Writes a micro-batch to the device.
+    /// Writes a micro-batch to the device. A token that was drawn among some is scored among those, by whatever weights.
     fn pack(&mut self, micro: &[Placed], share: Share) -> Result<()> {
         let _phase = self.dev.phase("pack");
         let host = &mut self.host;
@@ -254,8 +257,12 @@ impl Learner {
                 0 => host.packing.push(sample.transcript.ids(), |i| sampled[i]),
                 n => host.packing.push_on_stem(*n, sample.transcript.ids(), |i| sampled[i]),
             }
-            let trained = (1..sampled.len()).filter(|i| sampled[*i]);
-            host.old.extend(trained.map(|i| logprobs[i]));
+            for i in (1..sampled.len()).filter(|i| sampled[*i]) {
+                if let Some(mask) = sample.transcript.mask(i) {
+                    host.packing.score_among(host.old.len(), mask);
+                }
+                host.old.push(logprobs[i]);
+            }
             let own = host.old.len() - host.advantage.len();
             match sample.per_token {
                 [] => host.advantage.resize(host.old.len(), sample.advantage),
@@ -428,10 +435,10 @@ impl Learner {
 }
 
 impl Host {
-    fn new(n: usize, experts: usize) -> Host {
-        let reals = || Vec::with_capacity(n);
+    fn new(n: usize, experts: usize, guided: bool) -> Host {
+        let (reals, packing) = (|| Vec::with_capacity(n), Packing::with_capacity(n));
         Host {
-            packing: Packing::with_capacity(n),
+            packing: if guided { packing.with_masks(n) } else { packing },
             old: reals(),
             advantage: reals(),
             weight: reals(),

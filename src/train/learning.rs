@@ -15,6 +15,8 @@ pub struct Learning {
     pub micro_batch_tok: usize,
     /// A group's episodes share the rows of their prompt.
     pub share_prefix: bool,
+    /// Tokens may have been drawn among some, and then are scored among those: there is room for masks.
+    pub guided: bool,
     /// What a forward keeps for the backward.
     pub checkpoint: Checkpoint,
     /// Clip, KL and entropy.
@@ -43,6 +45,7 @@ impl Learning {
         Learning {
             micro_batch_tok: g.micro_batch_tokens,
             share_prefix: setup.config.train.share_prefix,
+            guided: setup.config.rollout.constrain,
             checkpoint: setup.config.checkpoint(),
             loss: setup.policy_loss(),
             aggregation: match LossAggregation::of(&l.aggregation) {
@@ -83,6 +86,7 @@ impl Default for Learning {
         Learning {
             micro_batch_tok: 8192,
             share_prefix: true,
+            guided: false,
             checkpoint: Checkpoint::None,
             loss: PolicyLoss::default(),
             aggregation: Aggregation::TokenMean,

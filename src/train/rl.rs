@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::config::choice::KlIn;
 use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result};
+use crate::guide::Manner;
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
 use crate::model::{ModelConfig, Plan, Weights};
@@ -175,8 +176,8 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
         base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
     }
     let (micro_batch_tok, checkpoint) = (config.grpo.micro_batch_tokens, config.checkpoint());
-    let lanes = config.dist.lanes;
-    let how = Learning { micro_batch_tok, checkpoint, lanes, ..Learning::default() };
+    let (lanes, guided) = (config.dist.lanes, config.rollout.constrain);
+    let how = Learning { micro_batch_tok, checkpoint, lanes, guided, ..Learning::default() };
     let hyper = Hyper { moments: moments(config), ..Hyper::default() };
     Trainer::planned(plan, config, (&base, seller), hyper, how, Ranks::alone()).map(drop)
 }
@@ -188,6 +189,8 @@ pub struct Trainer {
     /// What is trained on.
     pub task: Box<dyn Task>,
     buyer: Engine,
+    /// How the learner's replies are guided, where they are.
+    manner: Option<Manner>,
     /// None for a seller behind a server.
     seller: Option<Engine>,
 }
@@ -212,6 +215,7 @@ impl Trainer {
         let (hyper, how, ranks) = (setup.hyper(), Learning::of(setup), setup.ranks.clone());
         let mut trainer = Trainer::planned(&mut plan, &setup.config, models, hyper, how, ranks)?;
         lora::begin(&setup.dev, &mut trainer.learner.weights, &setup.base)?;
+        trainer.manner = setup.manner(&setup.base.chat, &base.config)?;
         Ok((trainer, plan))
     }
 
@@ -224,18 +228,16 @@ impl Trainer {
         how: Learning,
         ranks: Ranks,
     ) -> Result<Trainer> {
-        if config.rollout.constrain {
-            let what = "rollout.constrain: a guided token is scored among those that may come, and training scores it among all: \
-                        the ratio of the two would be another's; train without it and evaluate with haggle eval --guarded";
-            return Err(Error::Config { problems: vec![what.into()] });
-        }
         let weights = lora::trained(plan, config, base)?;
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
         let optimizer = Optimizer::sharded(plan, learner::parts(&weights), hyper, updates as u64, ranks)?;
-        let buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
+        let mut buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
+        if config.rollout.constrain {
+            buyer = buyer.with_masks(plan)?;
+        }
         let seller = seller.map(|s| Engine::planned(plan, &s, engine_config(config, &s))).transpose()?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
-        Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, seller })
+        Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, manner: None, seller })
     }
 
     /// A step and what follows it; whether the policy is the best so far. A step that is broken off has changed nothing, and one
@@ -329,7 +331,8 @@ impl Trainer {
         let noise = Noise::new(seed, self.task.stream()).child(step);
         self.task.begin(setup, Draw { step, products, rollouts: r.group_size, noise })?;
         let (weights, sampling) = (&self.learner.weights, self.task.sampling(setup));
-        let learner = Voice { weights, engine: &mut self.buyer, chat: &setup.base.chat, sampling, manner: None };
+        let (chat, manner) = (&setup.base.chat, self.manner.clone());
+        let learner = Voice { weights, engine: &mut self.buyer, chat, sampling, manner };
         let frozen = setup.seller_player(&mut self.seller)?;
         let hear = &mut |done, of| events(Event::Rollout { step, done, of });
         tasks::play(setup, &mut *self.task, learner, frozen, hear)

@@ -198,7 +198,7 @@ fn met<E: rollout::Episode + AsRef<Episode> + Into<Episode>>(
         }
         Entrant::Model { model: tasks::Entrant { name, weights, chat, speaks }, best_of } => {
             let (engine, manner) = match lent_buyer {
-                Some(engine) => (engine, None),
+                Some(engine) => (engine, setup.manner(chat, &weights.config)?),
                 None => {
                     let (own, manner) = setup.eval_engine(chat, &weights.config)?;
                     buyer_engine = own;
