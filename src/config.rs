@@ -195,6 +195,8 @@ pub struct TrainConfig {
 pub struct DistConfig {
     /// Lanes that a step's groups are dealt into, and its gradient is summed in.
     pub lanes: usize,
+    /// `auto`, `mpi` or `nccl`: what ranks meet over.
+    pub transport: String,
     /// Seconds that ranks wait for each other.
     pub timeout_s: f32,
 }
@@ -472,8 +474,9 @@ impl Config {
 const SELF: &str = "self";
 
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 19] = [
+const FREE_ON_RESUME: [&str; 20] = [
     "dist.timeout_s",
+    "dist.transport",
     "threads",
     "train.checkpoint",
     "run.out",

@@ -1,13 +1,12 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, shell, signals, tables};
+use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, ranked, shell, signals, tables};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
 use crate::dist::board::FOLDER;
 use crate::dist::lanes::divides;
-use crate::dist::launch::Launch;
 use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result, shown};
 use crate::eval::{self, Report};
@@ -112,7 +111,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     if args.dry_run {
         return dry(config, args.verbose, globals);
     }
-    let ranks = Launch::ranks()?;
+    let ranks = ranked::ranks(&config)?;
     let auto = config.run.out == "auto";
     if auto {
         // One rank claims it, and tells the others where they meet.
@@ -239,6 +238,7 @@ pub fn train_ranked(
 ) -> Result<Finished> {
     let (mut setup, inputs) = ranks.agree("start", open(ranks, config))?;
     agree::alike(ranks, &facts(&setup, &inputs)?)?;
+    agree::apart(ranks, &setup.dev)?;
     let dir = match ranks.is_first() {
         true => begin(run, config, &inputs, resume),
         false => Ok(RunDir::beside(run)),
@@ -284,14 +284,7 @@ fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
         return Err(Error::Config { problems: vec![what] });
     }
     // Before anything is read: a device it does not fit is found in an instant.
-    let own = Config { threads: ranks.threads(config.threads), ..config.clone() };
-    let dev = own.open_device()?;
-    if world > 1 && dev.name() == "cuda" {
-        let what = format!(
-            "{world} ranks on GPUs need NCCL, which haggle does not speak yet; --device cpu or emu, or one rank"
-        );
-        return Err(Error::Device { device: config.device.clone(), what });
-    }
+    let dev = ranked::device(ranks, config)?;
     teach::fits(&dev, config)?;
     let mut setup = Setup::open_on(dev, config)?;
     setup.ranks = ranks.clone();
@@ -311,7 +304,7 @@ fn facts(setup: &Setup, inputs: &Inputs) -> Result<Vec<agree::Fact>> {
     Ok(vec![
         ("program", agree::program()),
         ("config", setup.config.to_toml(true)),
-        ("device", setup.dev.name().into()),
+        ("device", setup.dev.kind()),
         ("processor", agree::processor()),
         ("products and models", inputs),
     ])

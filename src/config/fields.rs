@@ -4,6 +4,7 @@
 
 use super::choice::{Dtype, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
 use super::*;
+use crate::dist::join::Transport;
 
 /// One key: its name, unit, doc line, and the slot it fills.
 pub struct Field<'a> {
@@ -351,6 +352,12 @@ impl DistConfig {
                 Count(&mut self.lanes, 1),
             ),
             field(
+                "transport",
+                "",
+                "auto: NCCL for GPUs and under torchrun, else MPI (through the host); or mpi or nccl. Never changes a result.",
+                Choice(&mut self.transport, Transport::WORDS),
+            ),
+            field(
                 "timeout_s",
                 "seconds",
                 "How long ranks wait for one of them before the run ends, naming it. Never changes a result.",
@@ -504,7 +511,7 @@ impl Default for Config {
                 micro_batch_tokens: 8192,
             },
             train: TrainConfig { share_prefix: true, checkpoint: "none".into() },
-            dist: DistConfig { lanes: 1, timeout_s: 600.0 },
+            dist: DistConfig { lanes: 1, transport: "auto".into(), timeout_s: 600.0 },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

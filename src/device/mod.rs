@@ -11,6 +11,7 @@ pub mod gpu;
 mod host;
 mod mapped;
 pub mod mpi;
+pub mod nccl;
 pub mod record;
 mod room;
 mod traffic;
@@ -24,6 +25,7 @@ pub use crate::error::Room;
 
 use crate::error::{Error, Result};
 use record::{Cost, Keys, Kind, Recorder, Recording, Span};
+use std::ffi::c_void;
 use std::sync::Arc;
 
 /// Where ops run. Cloning is cheap and names the same device.
@@ -78,6 +80,51 @@ impl Device {
         match self {
             Device::Cpu(_) => "cpu",
             Device::Gpu(gpu) => gpu.name(),
+        }
+    }
+
+    /// What its bits depend on, for people: a GPU's own name, or whose tensor cores are emulated.
+    pub fn kind(&self) -> String {
+        match self {
+            Device::Cpu(_) => "cpu".into(),
+            Device::Gpu(gpu) => gpu.kind(),
+        }
+    }
+
+    /// Which GPU of all there are it is; none for what is none.
+    pub fn gpu_id(&self) -> Option<&str> {
+        match self {
+            Device::Cpu(_) => None,
+            Device::Gpu(gpu) => gpu.gpu_id(),
+        }
+    }
+
+    /// True when the host cannot read a buffer in place.
+    fn has_own_memory(&self) -> bool {
+        matches!(self, Device::Gpu(gpu) if gpu.has_own_memory())
+    }
+
+    /// Makes it this thread's, for libraries that ask the driver for the thread's device.
+    fn enter(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Gpu(gpu) => gpu.enter(),
+        }
+    }
+
+    /// The stream everything runs on, for libraries that put work there; null where there is none.
+    fn stream(&self) -> *mut c_void {
+        match self {
+            Device::Cpu(_) => std::ptr::null_mut(),
+            Device::Gpu(gpu) => gpu.stream(),
+        }
+    }
+
+    /// True when everything asked for is done; waits for nothing.
+    fn is_idle(&self) -> Result<bool> {
+        match self {
+            Device::Cpu(_) => Ok(true),
+            Device::Gpu(gpu) => gpu.is_idle(),
         }
     }
 
@@ -232,10 +279,7 @@ impl Device {
 
     /// What rows see: from their offsets or positions where the host can read them, else as noted.
     pub(crate) fn keys(&self, here: impl FnOnce() -> Keys) -> Keys {
-        match self {
-            Device::Gpu(gpu) if gpu.has_own_memory() => self.recorder().noted(),
-            _ => here(),
-        }
+        if self.has_own_memory() { self.recorder().noted() } else { here() }
     }
 
     /// True when launches may be captured and run again as a graph: on `emu` and `cuda`, while nothing records launches one

@@ -2,7 +2,9 @@
 //!
 //! The one idea: each tells all, and all hold everybody to rank 0; so every rank knows who differs, in what, and where it runs.
 
+use super::launch::gpus_are_shared;
 use super::{Packet, Ranks, Unpack};
+use crate::device::Device;
 use crate::error::{Error, Result};
 
 /// What is told of a rank: the name of a thing, and its value.
@@ -51,7 +53,7 @@ pub fn alike(ranks: &Ranks, facts: &[Fact]) -> Result<()> {
         };
         let differs = facts.iter().zip(values.iter().zip(theirs)).find(|(_, (mine, theirs))| mine != theirs);
         if let Some(((name, _), (mine, theirs))) = differs {
-            let (mine, theirs) = apart(mine, theirs);
+            let (mine, theirs) = first_apart(mine, theirs);
             let what =
                 format!("{name}: rank {rank} on {host} has {mine}, rank 0 on {at} has {theirs}; start all alike");
             return Err(Error::Ranks { what });
@@ -60,8 +62,33 @@ pub fn alike(ranks: &Ranks, facts: &[Fact]) -> Result<()> {
     Ok(())
 }
 
+/// Holds ranks to a GPU each.
+///
+/// # Errors
+/// [`Error::Ranks`] naming two that have one, unless `NCCL_MULTI_RANK_GPU_ENABLE=1` lets them.
+pub fn apart(ranks: &Ranks, dev: &Device) -> Result<()> {
+    let mut packet = Packet::new();
+    packet.text(&host()).text(dev.gpu_id().unwrap_or_default());
+    let told = ranks.gather("the GPU of each rank", &packet.bytes)?;
+    let each = told.iter().map(|bytes| -> Result<[String; 2]> {
+        let mut read = Unpack::of(bytes);
+        Ok([read.text()?, read.text()?])
+    });
+    shared(&each.collect::<Result<Vec<_>>>()?)
+        .filter(|_| !gpus_are_shared())
+        .map_or(Ok(()), |what| Err(Error::Ranks { what }))
+}
+
+/// Two ranks, of each its host and GPU, that have one GPU.
+fn shared(each: &[[String; 2]]) -> Option<String> {
+    each.iter().enumerate().find_map(|(rank, [host, gpu])| {
+        let before = each[..rank].iter().position(|[_, other]| other == gpu && !gpu.is_empty())?;
+        Some(format!("rank {before} and rank {rank} on {host} have the same GPU ({gpu}): start one rank a GPU"))
+    })
+}
+
 /// The first lines in which two texts differ.
-fn apart<'a>(mine: &'a str, theirs: &'a str) -> (&'a str, &'a str) {
+fn first_apart<'a>(mine: &'a str, theirs: &'a str) -> (&'a str, &'a str) {
     let (mut a, mut b) = (mine.lines(), theirs.lines());
     loop {
         match (a.next(), b.next()) {
@@ -69,5 +96,19 @@ fn apart<'a>(mine: &'a str, theirs: &'a str) -> (&'a str, &'a str) {
             (None, None) => return (mine, theirs),
             (a, b) => return (a.unwrap_or("nothing more").trim(), b.unwrap_or("nothing more").trim()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ranks_of_one_gpu_are_named_and_what_is_no_gpu_is_no_matter() {
+        let of = |all: &[[&str; 2]]| shared(&all.iter().map(|each| each.map(String::from)).collect::<Vec<_>>());
+        assert_eq!(of(&[["a", ""], ["a", ""]]), None);
+        assert_eq!(of(&[["a", "1"], ["a", "2"], ["b", "3"]]), None);
+        let told = of(&[["a", "1"], ["a", "2"], ["b", "2"]]).unwrap();
+        assert_eq!(told, "rank 1 and rank 2 on b have the same GPU (2): start one rank a GPU");
     }
 }

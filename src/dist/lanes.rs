@@ -39,6 +39,23 @@ pub fn held(n: usize) -> usize {
     most
 }
 
+/// Where the `n` leaves lie in `buffers` (two at least) while they are summed in place, each a buffer and a slot of it: two that
+/// are added never in one buffer, and of a power of two about as many in each (odd runs are all added to the first).
+pub fn places(n: usize, buffers: usize) -> Vec<(usize, usize)> {
+    let (mut places, mut used, mut open): (Vec<(usize, usize)>, _, Vec<usize>) = (vec![], vec![0; buffers], vec![]);
+    for i in 0..n {
+        open.push(i);
+        // The last merge of a leaf adds it, and what was added to it, to the sum before.
+        let onto = open.len().checked_sub(2).map(|before| places[open[before]].0);
+        let (merges, held) = (merges(i, n), open.len());
+        let best = (0..buffers).filter(|b| Some(*b) != onto).min_by_key(|b| used[*b]).unwrap_or(0);
+        places.push((best, used[best]));
+        used[best] += 1;
+        open.truncate(held - merges);
+    }
+    places
+}
+
 /// True where each of `ranks` holds a whole branch of the tree of `lanes`.
 pub fn divides(ranks: usize, lanes: usize) -> bool {
     let each = lanes / ranks.max(1);
@@ -89,6 +106,25 @@ mod tests {
             }
         }
         assert!(!divides(2, 6) && !divides(4, 6) && !divides(16, 8) && divides(3, 6));
+    }
+
+    #[test]
+    fn leaves_that_are_added_lie_in_two_buffers_and_about_as_many_in_each() {
+        for n in 2..=33 {
+            let (buffers, mut open) = (held(n).max(2), vec![]);
+            let places = places(n, buffers);
+            for i in 0..n {
+                open.push(i);
+                for _ in 0..merges(i, n) {
+                    let (b, a): (usize, usize) = (open.pop().unwrap(), *open.last().unwrap());
+                    assert_ne!(places[a].0, places[b].0, "{a} + {b} of {n}");
+                }
+            }
+            let fullest = places.iter().map(|(_, slot)| slot + 1).max().unwrap();
+            let most = if n.is_power_of_two() { n.div_ceil(buffers) + 1 } else { n - 1 };
+            assert!(fullest <= most, "{n} leaves in {buffers} buffers: {places:?}");
+            assert_eq!(places.iter().collect::<std::collections::HashSet<_>>().len(), n, "no place twice");
+        }
     }
 
     #[test]

@@ -6,19 +6,24 @@
 
 pub mod agree;
 pub mod board;
+pub mod join;
 pub mod lanes;
 pub mod launch;
+mod meeting;
 mod mpi;
+pub mod nccl;
 pub mod packet;
+mod reduce;
 pub mod shards;
 pub mod threads;
 
 pub use packet::{Packet, Unpack};
 
 use self::board::Board;
+use self::launch::Seat;
+use crate::device::nccl::Place;
 use crate::device::{Buffer, DType, Device, Element, View, ViewMut};
 use crate::error::{Error, Result};
-use crate::ops::embed::{add, copy};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,6 +49,44 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// As [`Link::all_to_all`].
     fn all_gather(&self, call: &Call, mine: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// The device whose memory it moves itself; none where views go as bytes of the host.
+    fn device(&self) -> Option<Device> {
+        None
+    }
+
+    /// Of `from`, `cuts[r]` goes to rank r; what rank r has for this one comes to `places[r]` of `into`.
+    ///
+    /// # Errors
+    /// As [`Link::all_to_all`]; what the device says.
+    fn exchange(
+        &self,
+        call: &Call,
+        dev: &Device,
+        from: View,
+        cuts: &[Range<usize>],
+        into: &mut [Buffer],
+        places: &[Place],
+    ) -> Result<()> {
+        let pieces = cuts.iter().map(|cut| bytes_of(dev, from.at(cut.clone()))).collect::<Result<_>>()?;
+        let told = self.all_to_all(call, pieces)?;
+        for (bytes, (buffer, part)) in told.iter().zip(places).filter(|(_, (_, part))| !part.is_empty()) {
+            write_bytes(dev, into[*buffer].at_mut(part.clone()), bytes);
+        }
+        Ok(())
+    }
+
+    /// Brings every rank's part of `data` to all: `cuts[r]` is rank r's, and they lie end to end.
+    ///
+    /// # Errors
+    /// As [`Link::exchange`].
+    fn share(&self, call: &Call, dev: &Device, mut data: ViewMut, cuts: &[Range<usize>]) -> Result<()> {
+        let told = self.all_gather(call, &bytes_of(dev, data.view().at(cuts[self.rank()].clone()))?)?;
+        for (rank, bytes) in told.iter().enumerate().filter(|(rank, _)| *rank != self.rank()) {
+            write_bytes(dev, data.reborrow().at(cuts[rank].clone()), bytes);
+        }
+        Ok(())
+    }
 
     /// Ends what every rank waits for: they fail with `why`, or their processes end with this code.
     fn abort(&self, code: u8, why: &str);
@@ -76,7 +119,7 @@ pub struct Ranks {
     link: Option<Arc<dyn Link>>,
     calls: Arc<AtomicU64>,
     sent_bytes: Arc<AtomicU64>,
-    local_world: usize,
+    seat: Seat,
     board: Option<Arc<Board>>,
 }
 
@@ -89,7 +132,7 @@ impl std::fmt::Debug for Ranks {
 impl Ranks {
     /// One rank: nothing is told to anybody.
     pub fn alone() -> Ranks {
-        Ranks { link: None, calls: Arc::default(), sent_bytes: Arc::default(), local_world: 1, board: None }
+        Ranks { link: None, calls: Arc::default(), sent_bytes: Arc::default(), seat: Seat::ALONE, board: None }
     }
 
     /// The ranks of a link.
@@ -112,17 +155,19 @@ impl Ranks {
         self.board.iter().for_each(|board| board.phase(phase));
     }
 
-    /// So many of these ranks, this one among them, share a machine.
-    pub fn with_local(self, local_world: usize) -> Ranks {
-        Ranks { local_world, ..self }
+    /// The same ranks, this one with its seat on its machine.
+    pub fn seated(self, seat: Seat) -> Ranks {
+        Ranks { seat, ..self }
     }
 
-    /// CPU threads of this rank, of those that a config asks for: 0, all cores, is this rank's share of them.
-    pub fn threads(&self, asked: usize) -> usize {
-        if asked > 0 || self.local_world == 1 {
-            return asked;
-        }
-        (std::thread::available_parallelism().map_or(1, usize::from) / self.local_world).max(1)
+    /// This rank among those of its machine.
+    pub fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    /// The device that ranks tell each other's memory of, where their transport does that.
+    pub fn device(&self) -> Option<Device> {
+        self.link.as_ref().and_then(|link| link.device())
     }
 
     /// The number of this rank, from 0.
@@ -248,57 +293,6 @@ impl Ranks {
             Unpack::of(bytes).outcome(rank)?;
         }
         Ok(mine)
-    }
-
-    /// Brings every rank's part of `data` to all: `cuts[r]` is rank r's, and they lie end to end.
-    ///
-    /// # Errors
-    /// As [`Link::all_gather`]; what the device says.
-    pub fn share(&self, what: &'static str, dev: &Device, mut data: ViewMut, cuts: &[Range<usize>]) -> Result<()> {
-        if self.world() == 1 {
-            return Ok(());
-        }
-        let mine = bytes_of(dev, data.view().at(cuts[self.rank()].clone()))?;
-        for (rank, bytes) in self.gather(what, &mine)?.iter().enumerate().filter(|(r, _)| *r != self.rank()) {
-            write_bytes(dev, data.reborrow().at(cuts[rank].clone()), bytes);
-        }
-        Ok(())
-    }
-
-    /// The sum of every rank's branch of the tree of lanes, where this rank's cut of it lies: `branch` `[N]` f32, of which
-    /// `cuts[r]` becomes rank r's. `held`, as many as [`lanes::held`] of the ranks and as long as the longest cut, is scratch.
-    ///
-    /// # Errors
-    /// As [`Link::all_to_all`]; what the device says.
-    pub fn reduce(
-        &self,
-        what: &'static str,
-        dev: &Device,
-        branch: ViewMut,
-        cuts: &[Range<usize>],
-        held: &mut [Buffer],
-    ) -> Result<()> {
-        if self.world() == 1 {
-            return Ok(());
-        }
-        let pieces: Vec<Vec<u8>> =
-            cuts.iter().map(|cut| bytes_of(dev, branch.view().at(cut.clone()))).collect::<Result<_>>()?;
-        let mine = cuts[self.rank()].clone();
-        let (mut n, len) = (0, mine.len());
-        let told = self.tell(what, pieces)?;
-        if len == 0 {
-            return Ok(());
-        }
-        for (rank, bytes) in told.iter().enumerate() {
-            write_bytes(dev, held[n].at_mut(0..len), bytes);
-            n += 1;
-            for _ in 0..lanes::merges(rank, self.world()) {
-                n -= 1;
-                let (left, right) = held.split_at_mut(n);
-                add(dev, right[0].at(0..len), left[n - 1].at_mut(0..len))?;
-            }
-        }
-        copy(dev, held[0].at(0..len), branch.at(mine))
     }
 }
 

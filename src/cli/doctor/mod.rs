@@ -27,10 +27,11 @@ Examples:
   haggle doctor --threads 1        on one core
   haggle doctor --json             for machines
   mpirun -n 2 haggle doctor --ranks    what the ranks of a launcher tell each other, and how fast
+  haggle doctor --ranks            whether NCCL, by which ranks on GPUs meet, is here and starts
 
 Exit code 4 when an op gives a wrong result here.")]
 pub struct DoctorArgs {
-    /// Test the ranks that mpirun or srun started instead: transport, speed, and the bits of their sums
+    /// Test the ranks that mpirun, srun or torchrun started instead: transport, speed, and the bits of their sums
     #[arg(long)]
     ranks: bool,
 }
@@ -41,13 +42,13 @@ pub struct DoctorArgs {
 /// [`Error::Device`] when the device is not there or an op fails its test.
 pub fn run(args: &DoctorArgs, globals: &Globals) -> Result<Exit> {
     let config = globals.resolve(&[])?;
-    let device = config.open_device()?;
     if args.ranks {
-        if let Some(report) = ranks::report(&device)? {
+        if let Some(report) = ranks::report(&config)? {
             print(&report, globals.json);
         }
         return Ok(Exit::Done);
     }
+    let device = config.open_device()?;
     let mut report = machine(&device);
     report.extend(gpus::report());
     let mut wrong = Vec::new();

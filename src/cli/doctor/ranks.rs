@@ -2,12 +2,15 @@
 //! of one rank.
 
 use super::numbers;
-use crate::device::Device;
-use crate::dist::launch::Launch;
+use crate::cli::ranked;
+use crate::config::Config;
+use crate::device::nccl::{self, Library};
+use crate::device::{DType, Device};
 use crate::dist::shards::{longest, shards};
 use crate::dist::{Ranks, agree, lanes};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// MiB that a rank tells in all.
@@ -19,17 +22,24 @@ const ELEMENTS: usize = 200_000;
 ///
 /// # Errors
 /// What the launcher, the transport and the ranks say; [`Error::Ranks`] where a sum is not that of one rank.
-pub(super) fn report(dev: &Device) -> Result<Option<Map<String, Value>>> {
-    let ranks = Launch::ranks()?;
+pub(super) fn report(config: &Config) -> Result<Option<Map<String, Value>>> {
+    let ranks = ranked::ranks(config)?;
+    let dev = &ranked::device(&ranks, config)?;
     let mut report = Map::new();
     report.insert("ranks".into(), json!(ranks.world()));
     report.insert("transport".into(), json!(ranks.transport()));
-    let facts = [("program", agree::program()), ("device", dev.name().into()), ("processor", agree::processor())];
+    if ranks.world() == 1 {
+        report.insert("nccl".into(), json!(nccl()));
+    }
+    let facts = [("program", agree::program()), ("device", dev.kind()), ("processor", agree::processor())];
     agree::alike(&ranks, &facts)?;
+    agree::apart(&ranks, dev)?;
     for mib in SIZES.into_iter().filter(|_| ranks.world() > 1) {
         let (to, all) = speeds(&ranks, mib << 20)?;
         report.insert(format!("all-to-all of {mib} MiB"), json!(format!("{to:.2} GB/s a rank")));
         report.insert(format!("all-gather of {mib} MiB"), json!(format!("{all:.2} GB/s a rank")));
+        let views = view_speed(&ranks, dev, mib << 20)?;
+        report.insert(format!("views, sum and share of {mib} MiB"), json!(format!("{views:.2} GB/s a rank")));
     }
     report.insert("sum".into(), json!(tree_holds(&ranks, dev)?));
     ranks.finish();
@@ -51,6 +61,33 @@ fn speeds(ranks: &Ranks, bytes: usize) -> Result<(f64, f64)> {
         all = sent / start.elapsed().as_secs_f64() / 1e9;
     }
     Ok((to, all))
+}
+
+/// The library that ranks on GPUs would meet over, and whether it starts here.
+fn nccl() -> String {
+    let found = Library::find().map(Arc::new);
+    let started = found.and_then(|library| nccl::starts(&library).map(|()| format!("{library:?} starts here")));
+    started.unwrap_or_else(|e| e.to_string())
+}
+
+/// GB/s that a rank sends while f32 numbers of `bytes` on the device are summed over ranks and the sum is brought to all, adding
+/// included: of the second of two.
+fn view_speed(ranks: &Ranks, dev: &Device, bytes: usize) -> Result<f64> {
+    let n = bytes / size_of::<f32>();
+    let (world, cuts) = (ranks.world(), shards(n, ranks.world()));
+    let mut branch = dev.zeros(DType::F32, n)?;
+    let mut held =
+        (0..lanes::held(world)).map(|_| dev.zeros(DType::F32, longest(n, world))).collect::<Result<Vec<_>>>()?;
+    let mut speed = 0.0;
+    for _ in 0..2 {
+        ranks.meet("doctor")?;
+        let (start, sent) = (Instant::now(), ranks.sent_bytes());
+        ranks.reduce("doctor's sum of views", dev, branch.view_mut(), &cuts, &mut held)?;
+        ranks.share("doctor's share of views", dev, branch.view_mut(), &cuts)?;
+        dev.wait()?;
+        speed = (ranks.sent_bytes() - sent) as f64 / start.elapsed().as_secs_f64() / 1e9;
+    }
+    Ok(speed)
 }
 
 /// Holds a sum over ranks to the tree added at this rank alone.

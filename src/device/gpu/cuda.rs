@@ -17,6 +17,7 @@ use crate::device::{DType, Element, Room};
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,6 +26,8 @@ pub struct Cuda {
     owner: Arc<Owner>,
     functions: HashMap<&'static str, Function>,
     name: String,
+    /// Which GPU of all there are.
+    id: String,
     wait: bool,
     /// Shared memory that a block can have.
     shared_bytes: u32,
@@ -60,7 +63,7 @@ impl Cuda {
             ));
         }
         check_driver().map_err(fail)?;
-        let Opened { name, owner, capability, shared_bytes } = open(index).map_err(fail)?;
+        let Opened { name, id, owner, capability, shared_bytes } = open(index).map_err(fail)?;
         let hopper = super::asks_for_hopper();
         let [major, minor] = capability;
         if hopper && capability != [9, 0] {
@@ -85,6 +88,7 @@ impl Cuda {
             owner,
             functions,
             name,
+            id,
             wait,
             shared_bytes,
             capability,
@@ -99,6 +103,11 @@ impl Cuda {
     /// The GPU's own name.
     pub fn gpu_name(&self) -> &str {
         &self.name
+    }
+
+    /// Which GPU of all there are it is: its UUID.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Its compute capability, major and minor: `[9, 0]` is Hopper.
@@ -148,6 +157,22 @@ impl Cuda {
     fn well(&self) -> Result<()> {
         let fail = |what| Err(Error::Device { device: self.name.clone(), what });
         self.owner.fault().map_or(Ok(()), fail)
+    }
+
+    /// Makes it this thread's.
+    pub(super) fn enter(&self) -> Result<()> {
+        self.owner.enter().map_err(|e| Error::Device { device: self.name.clone(), what: text(e) })
+    }
+
+    /// The stream everything runs on.
+    pub(super) fn stream(&self) -> *mut c_void {
+        self.owner.stream().cast()
+    }
+
+    /// True when everything asked for is done.
+    pub(super) fn is_idle(&self) -> Result<bool> {
+        let idle = self.owner.is_idle();
+        self.well().map(|()| idle)
     }
 
     /// Waits until everything asked for is done.

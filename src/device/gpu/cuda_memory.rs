@@ -75,6 +75,19 @@ impl Owner {
         unsafe { result::stream::synchronize(self.stream) }
     }
 
+    /// True when all that was asked for is done, or has failed.
+    pub(super) fn is_idle(&self) -> bool {
+        // SAFETY: the stream lives as long as the process.
+        let asked = self.enter().and_then(|()| unsafe { sys::cuStreamQuery(self.stream) }.result());
+        match asked {
+            Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NOT_READY => false,
+            done => {
+                self.hold("work of the GPU", done);
+                true
+            }
+        }
+    }
+
     /// The stream everything runs on.
     pub(super) fn stream(&self) -> sys::CUstream {
         self.stream

@@ -2,6 +2,7 @@
 //! loaded into its context. **Never run on hardware**, like the device it belongs to.
 
 use super::cuda_memory::{Owner, text};
+use crate::error::Error;
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -100,9 +101,20 @@ pub(super) fn check_driver() -> Result<(), String> {
     Ok(())
 }
 
+/// How many GPUs this process sees.
+///
+/// # Errors
+/// [`Error::Device`] where there is no driver, or none that is new enough.
+pub fn visible() -> Result<usize, Error> {
+    let count = check_driver().and_then(|()| result::device::get_count().map_err(text));
+    count.map(|n| n.max(0) as usize).map_err(|what| Error::Device { device: "cuda".into(), what })
+}
+
 /// A GPU that was opened.
 pub(super) struct Opened {
     pub name: String,
+    /// Its UUID.
+    pub id: String,
     /// Its context and memory.
     pub owner: Owner,
     /// Compute capability, major and minor.
@@ -119,6 +131,8 @@ pub(super) fn open(index: i32) -> Result<Opened, String> {
     }
     let device = result::device::get(index).map_err(text)?;
     let name = result::device::get_name(device).map_err(text)?;
+    let id = result::device::get_uuid(device).map_err(text)?.bytes;
+    let id = id.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
         CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
@@ -134,7 +148,7 @@ pub(super) fn open(index: i32) -> Result<Opened, String> {
     }
     // SAFETY: as above; the context is never released, like the device it belongs to.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
-    Ok(Opened { name, owner: Owner::new(context).map_err(text)?, capability: [major, minor], shared_bytes })
+    Ok(Opened { name, id, owner: Owner::new(context).map_err(text)?, capability: [major, minor], shared_bytes })
 }
 
 /// Every kernel of every module.

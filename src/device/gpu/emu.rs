@@ -189,6 +189,11 @@ impl Emu {
         self
     }
 
+    /// Whose tensor cores it has.
+    pub fn tensor_cores(&self) -> TensorCores {
+        self.tensor_cores
+    }
+
     /// Its memory.
     pub fn card(&self) -> &Card {
         &self.card

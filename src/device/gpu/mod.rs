@@ -23,6 +23,7 @@ use crate::device::record::{Cost, Kind, Recorder, Recording};
 use crate::device::{Buffer, DType, Element, Room, View, ViewMut, room::host_room};
 use crate::error::{Error, Result};
 use launch::ArgBlock;
+use std::ffi::c_void;
 
 /// A device that runs kernels.
 pub enum Gpu {
@@ -84,6 +85,46 @@ impl Gpu {
     /// True when the host cannot read a buffer in place.
     pub(super) fn has_own_memory(&self) -> bool {
         matches!(self, Gpu::Cuda(_))
+    }
+
+    /// See [`crate::device::Device::kind`].
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Gpu::Emu(emu) => format!("emu ({:?})", emu.tensor_cores()),
+            Gpu::Cuda(cuda) => format!("cuda ({})", cuda.gpu_name()),
+        }
+    }
+
+    /// See [`crate::device::Device::gpu_id`].
+    pub(super) fn gpu_id(&self) -> Option<&str> {
+        match self {
+            Gpu::Emu(_) => None,
+            Gpu::Cuda(cuda) => Some(cuda.id()),
+        }
+    }
+
+    /// See [`crate::device::Device::enter`].
+    pub(super) fn enter(&self) -> Result<()> {
+        match self {
+            Gpu::Emu(_) => Ok(()),
+            Gpu::Cuda(cuda) => cuda.enter(),
+        }
+    }
+
+    /// See [`crate::device::Device::stream`].
+    pub(super) fn stream(&self) -> *mut c_void {
+        match self {
+            Gpu::Emu(_) => std::ptr::null_mut(),
+            Gpu::Cuda(cuda) => cuda.stream(),
+        }
+    }
+
+    /// See [`crate::device::Device::is_idle`].
+    pub(super) fn is_idle(&self) -> Result<bool> {
+        match self {
+            Gpu::Emu(emu) => emu.wait().map(|()| true),
+            Gpu::Cuda(cuda) => cuda.is_idle(),
+        }
     }
 
     /// See [`crate::device::Device::wait`].

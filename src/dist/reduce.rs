@@ -1,0 +1,148 @@
+//! Views of the device over ranks: gradients summed in the tree of lanes, and every rank's part brought to all.
+//!
+//! The one idea: what is added goes to who adds it, in rounds of a fixed size, and is added there where it came to. All ranks
+//! send and receive in every round, and no more memory is held however many they are.
+
+use super::{Ranks, lanes};
+use crate::device::nccl::Place;
+use crate::device::{Buffer, DType, Device, ViewMut};
+use crate::error::{Error, Result};
+use crate::ops::embed::{add, copy};
+use std::ops::Range;
+
+/// Elements of scratch of a round, at most: 64 MiB.
+const MOST: usize = 16 << 20;
+
+/// How the pieces of `world` ranks go in rounds.
+struct Rounds {
+    /// Buffer and slot of each rank's piece.
+    slots: Vec<(usize, usize)>,
+    /// Slots of the fullest buffer.
+    per: usize,
+}
+
+impl Rounds {
+    fn of(world: usize) -> Rounds {
+        let slots = lanes::places(world, lanes::held(world).max(2));
+        Rounds { per: slots.iter().map(|(_, slot)| slot + 1).max().unwrap_or(1), slots }
+    }
+
+    /// Elements of a cut that go in a round.
+    fn chunk(&self, cut: &Range<usize>) -> usize {
+        (cut.len().min(MOST) / self.per).max(1)
+    }
+
+    /// How many rounds all cuts take.
+    fn count(&self, cuts: &[Range<usize>]) -> usize {
+        cuts.iter().map(|cut| cut.len().div_ceil(self.chunk(cut))).max().unwrap_or(0)
+    }
+
+    /// The part of a cut that goes in this round.
+    fn part(&self, cut: &Range<usize>, round: usize) -> Range<usize> {
+        let chunk = self.chunk(cut);
+        cut.end.min(cut.start + round * chunk)..cut.end.min(cut.start + (round + 1) * chunk)
+    }
+
+    /// Where each rank's piece of `len` of this cut lies.
+    fn places(&self, cut: &Range<usize>, len: usize) -> Vec<Place> {
+        let chunk = self.chunk(cut);
+        self.slots.iter().map(|(buffer, slot)| (*buffer, slot * chunk..slot * chunk + len)).collect()
+    }
+}
+
+impl Ranks {
+    /// Brings every rank's part of `data` to all: `cuts[r]` is rank r's, and they lie end to end.
+    ///
+    /// # Errors
+    /// As [`super::Link::all_gather`]; what the device says.
+    pub fn share(&self, what: &'static str, dev: &Device, data: ViewMut, cuts: &[Range<usize>]) -> Result<()> {
+        let Some(link) = self.link.as_ref().filter(|link| link.world() > 1) else { return Ok(()) };
+        let own = cuts[self.rank()].len() * data.dtype().size();
+        let call = self.comes(what, own * (self.world() - 1));
+        let told = link.share(&call, dev, data, cuts);
+        self.leaves();
+        told
+    }
+
+    /// The sum of every rank's branch of the tree of lanes, where this rank's cut of it lies: `branch` `[N]` f32, of which
+    /// `cuts[r]` becomes rank r's. `held`, as many as [`lanes::held`] of the ranks, is scratch; what is as long as this rank's
+    /// cut is long enough.
+    ///
+    /// # Errors
+    /// As [`super::Link::all_to_all`]; what the device says.
+    pub fn reduce(
+        &self,
+        what: &'static str,
+        dev: &Device,
+        mut branch: ViewMut,
+        cuts: &[Range<usize>],
+        held: &mut [Buffer],
+    ) -> Result<()> {
+        let Some(link) = self.link.as_ref().filter(|link| link.world() > 1) else { return Ok(()) };
+        let (rounds, own) = (Rounds::of(self.world()), &cuts[self.rank()]);
+        let least = if own.is_empty() { 0 } else { rounds.per * rounds.chunk(own) };
+        // A cut of fewer elements than there are ranks.
+        let mut few = Vec::new();
+        let held = if held.iter().all(|buffer| buffer.len() >= least) {
+            held
+        } else {
+            few.extend(held.iter().map(|_| dev.zeros(DType::F32, least)).collect::<Result<Vec<_>>>()?);
+            &mut few[..]
+        };
+        for round in 0..rounds.count(cuts) {
+            let parts: Vec<Range<usize>> = cuts.iter().map(|cut| rounds.part(cut, round)).collect();
+            let mine = parts[self.rank()].clone();
+            let places = rounds.places(own, mine.len());
+            let sent = parts.iter().map(Range::len).sum::<usize>() - mine.len();
+            let call = self.comes(what, sent * size_of::<f32>());
+            let told = link.exchange(&call, dev, branch.view(), &parts, held, &places);
+            self.leaves();
+            told?;
+            if !mine.is_empty() {
+                add_tree(dev, held, &places, branch.reborrow().at(mine))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sum of what lies at `places`, in the tree of as many leaves, added where it lies and copied `to`.
+fn add_tree(dev: &Device, held: &mut [Buffer], places: &[Place], to: ViewMut) -> Result<()> {
+    let mut open: Vec<&Place> = Vec::new();
+    for (i, place) in places.iter().enumerate() {
+        open.push(place);
+        for _ in 0..lanes::merges(i, places.len()) {
+            let (Some((b, from)), Some((a, onto))) = (open.pop(), open.last()) else { break };
+            let Ok([a, b]) = held.get_disjoint_mut([*a, *b]) else {
+                return Err(Error::Ranks { what: "two that are added lie in one buffer: a bug in haggle".into() });
+            };
+            add(dev, b.at(from.clone()), a.at_mut(onto.clone()))?;
+        }
+    }
+    let (buffer, sum) = &places[0];
+    copy(dev, held[*buffer].at(sum.clone()), to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_fits_the_scratch_and_all_rounds_are_the_whole_cut() {
+        for world in 2..=17 {
+            let rounds = Rounds::of(world);
+            for len in [0, 1, 2, 7, 64, 1000, MOST + 5, 3 * MOST] {
+                let cut = 10..10 + len;
+                let n = rounds.count(std::slice::from_ref(&cut));
+                let parts: Vec<Range<usize>> = (0..n).map(|round| rounds.part(&cut, round)).collect();
+                assert_eq!(parts.iter().map(Range::len).sum::<usize>(), len);
+                assert!(parts.windows(2).all(|two| two[0].end == two[1].start), "{parts:?}");
+                let longest = rounds.per * rounds.chunk(&cut);
+                assert!(longest <= len.min(MOST).max(rounds.per), "{world} {len}: {longest}");
+                let places = rounds.places(&cut, rounds.chunk(&cut));
+                assert!(places.iter().all(|(_, part)| part.end <= longest), "{world} {len}");
+                assert!(rounds.part(&cut, n).is_empty());
+            }
+        }
+    }
+}
