@@ -95,6 +95,33 @@ def step(purse):
         purse.verdict(same, f"{case}: {times}, bits {'the same' if same else f'DIFFER: {digests}'}")
 
 
+def ranks(purse):
+    """two ranks on this one GPU over NCCL, where a libnccl is here: the bits of one rank"""
+    # One GPU for two ranks: NCCL 2.30 or newer.
+    env = {"NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    if (purse.here / "libnccl.so.2").exists():
+        env["HAGGLE_NCCL"] = str(purse.here / "libnccl.so.2")
+    haggle, device = purse.here / "haggle", purse.device.split(":")[0]
+    found = [row.get("nccl", "") for row in purse.rows([haggle, "doctor", "--ranks", "--json", "--device", device], 60, env)]
+    if not found or not found[0].endswith("starts here"):
+        return print(f"    left out: {found[0] if found else 'the doctor does not start'}")
+    two = ["python3", purse.here / "gpu/ranks.py", "2"]
+    for row in purse.rows([*two, haggle, "doctor", "--ranks", "--json", "--device", device], 60, env):
+        purse.note({"library": row["transport"], **row})
+    keys = ("rollout.products_per_step", "rollout.group_size", "rollout.max_reply_tokens")
+    small = [f"{key}={value}" for key, value in zip(keys, ("2", "4", "32") if purse.on_gpu() else ("2", "2", "6"))]
+    small += ["dist.lanes=2", "eval.products=1", "eval.rollouts=1", "eval.best_of=1"]
+    sets = [word for setting in small for word in ("--set", setting)]
+    train = [haggle, "train", "--device", device, "--steps", "1", *sets, "--out"]
+    outs = [purse.out / "one-rank", purse.out / "two-ranks"]
+    ran = [purse.call([*how, *train, out], 60, env) for how, out in zip(([], two), outs)]
+    if all(ran):
+        weights = [next((out / "checkpoints").glob("*/model.safetensors")).read_bytes() for out in outs]
+        purse.verdict(weights[0] == weights[1], f"weights of two ranks {'are' if weights[0] == weights[1] else 'ARE NOT'} those of one")
+    for out in outs:
+        shutil.rmtree(out, ignore_errors=True)
+
+
 def kernels(purse):
     """kernels at the shapes of qwen3-0.6b and 8b beside PyTorch, in alternation"""
     if not purse.on_gpu():
@@ -156,4 +183,4 @@ def whole(purse):
         purse.call([purse.here / "haggle", "profile", "train", "--device", purse.device, "--html", purse.out / "train.html"], 60)
 
 
-STEPS = {step.__name__: step for step in (probe, doctor, tests, step, kernels, sanitizer, whole)}
+STEPS = {step.__name__: step for step in (probe, doctor, tests, step, ranks, kernels, sanitizer, whole)}
