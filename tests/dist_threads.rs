@@ -4,42 +4,52 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cli_common;
+
 use haggle::cli::train;
 use haggle::config::{Config, Override};
 use haggle::device::Device;
+use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::dist::Ranks;
 use haggle::dist::threads::Threads;
 use haggle::embedded;
 use haggle::error::Error;
 use haggle::model::config::Experts;
-use haggle::model::{Family, ModelConfig, Weights};
-use haggle::setup::base;
-use haggle::train::rl::Event;
+use haggle::model::plan::PlanRow;
+use haggle::model::{Family, ModelConfig, Plan, Weights};
+use haggle::setup::{base, memory};
+use haggle::sft::teach;
+use haggle::train::rl::{self, Event};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A config of seconds, with overrides `key=value`.
+/// Settings of seconds.
+const SMALL: [&str; 15] = [
+    "rollout.products_per_step=3",
+    "rollout.group_size=2",
+    "rollout.max_reply_tokens=64",
+    "game.turns=2",
+    "grpo.steps=3",
+    "grpo.micro_batch_tokens=512",
+    "grpo.entropy=0.01",
+    "optim.warmup_steps=0",
+    "reward.length=0.5",
+    "run.checkpoint_every=1",
+    "eval.every=2",
+    "eval.products=2",
+    "eval.rollouts=1",
+    "eval.best_of=2",
+    "threads=1",
+];
+
+/// A config of them, with overrides `key=value`.
 fn config(overrides: &[&str]) -> Config {
-    let small = [
-        "rollout.products_per_step=3",
-        "rollout.group_size=2",
-        "rollout.max_reply_tokens=64",
-        "game.turns=2",
-        "grpo.steps=3",
-        "grpo.micro_batch_tokens=512",
-        "grpo.entropy=0.01",
-        "optim.warmup_steps=0",
-        "reward.length=0.5",
-        "run.checkpoint_every=1",
-        "eval.every=2",
-        "eval.products=2",
-        "eval.rollouts=1",
-        "eval.best_of=2",
-        "threads=1",
-    ];
-    let all = small.iter().chain(overrides).map(|s| s.to_string());
+    let all = SMALL.iter().chain(overrides).map(|s| s.to_string());
     let parsed: Vec<Override> = all
         .map(|text| {
             let (key, value) = text.split_once('=').unwrap();
@@ -378,4 +388,113 @@ fn the_bytes_sent_for_gradients_are_those_of_a_ring() {
         Ok(())
     });
     assert_eq!(sent, ["well"; 4]);
+}
+
+/// The plan of each rank of a run, and its rows of metrics.
+fn plans_and_rows(world: usize, config: &Config, run: &Path) -> Vec<(Vec<PlanRow>, Vec<Value>)> {
+    std::thread::scope(|scope| {
+        let ranks = Threads::new(world, Duration::from_secs(600)).into_iter().map(Ranks::linked);
+        let each: Vec<_> = ranks
+            .map(|ranks| {
+                scope.spawn(move || {
+                    let (stop, mut plan, mut rows) = (AtomicBool::new(false), vec![], vec![]);
+                    let hear = &mut |event: Event| match event {
+                        Event::Ready { plan: held, .. } => plan = held.rows.clone(),
+                        Event::Step(row) => rows.push(serde_json::to_value(row).unwrap()),
+                        _ => {}
+                    };
+                    train::train_ranked(&ranks, config, run, false, &stop, hear).unwrap();
+                    (plan, rows)
+                })
+            })
+            .collect();
+        each.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// Bytes of a plan by group, the frozen weights' aside: what training adds.
+fn added(rows: &[PlanRow]) -> BTreeMap<&str, usize> {
+    let mut groups = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.group != "weights" || row.name.starts_with("trained")) {
+        *groups.entry(row.group).or_insert(0) += row.bytes;
+    }
+    groups
+}
+
+#[test]
+fn the_plan_on_paper_is_what_each_rank_holds_and_its_bytes_are_those_that_are_sent() {
+    let (dir, world, lanes) = (tempfile::tempdir().unwrap(), 4, "dist.lanes=8");
+    let (config, dev) = (config(&[lanes]), Device::open("cpu", 1).unwrap());
+    let held = plans_and_rows(world, &config, &dir.path().join("run"));
+    let on_paper = |ranks: &Ranks| {
+        let mut plan = Plan::dry(&dev);
+        rl::planned_on(ranks, &config, &mut plan).unwrap();
+        plan.rows
+    };
+    for (rank, (plan, _)) in held.iter().enumerate() {
+        let paper = on_paper(&Ranks::on_paper(rank, world));
+        assert_eq!(added(plan), added(&paper), "rank {rank}");
+    }
+    // A quarter of the moments, two lanes of eight: two gradients and three sums of a shard, not four gradients.
+    let alone = on_paper(&Ranks::alone());
+    let n = added(&alone)["gradients"] / 4 / 4;
+    let longest = haggle::dist::shards::longest(n, world);
+    let [moments, gradients] = ["optimizer", "gradients"].map(|group| added(&held[0].0)[group]);
+    assert!(moments - 8 * longest < 16 << 10, "{moments} bytes of {n} parameters");
+    assert!(gradients - 4 * 2 * n - 4 * 3 * longest < 1 << 10, "{gradients} bytes of {n} parameters");
+
+    let sets: Vec<&str> = SMALL.iter().chain([&lanes]).flat_map(|set| ["--set", set]).collect();
+    let args = [&["train", "--dry-run", "--json", "--ranks", "4", "--link", "1e9"][..], &sets].concat();
+    let said: Value = serde_json::from_str(&cli_common::haggle(dir.path(), &args).done()).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap();
+    let sends = &said["ranks"]["sends"];
+    let formula = held.iter().map(|(_, rows)| number(&rows[0]["time/sent_bytes_formula"])).fold(0.0, f64::max);
+    assert_eq!(number(&sends["bytes_a_step"]), formula, "{sends}");
+    assert_eq!(number(&sends["links"][0]["seconds_a_step"]), formula / 1e9);
+    for (rank, (_, rows)) in held.iter().enumerate() {
+        for row in rows {
+            // Episodes, sums and parts of the norm are beside it.
+            let [sent, formula] = ["time/sent_bytes", "time/sent_bytes_formula"].map(|key| number(&row[key]));
+            assert!(sent >= formula && sent < 1.25 * formula, "rank {rank}: {sent} sent, {formula} by the formula");
+        }
+    }
+    let (plan, rank) = (&said["plan_bytes"], said["ranks"]["rank"].as_u64().unwrap() as usize);
+    for group in ["optimizer", "gradients"] {
+        assert_eq!(plan[group], added(&held[rank].0)[group], "{plan}");
+    }
+    assert_eq!(said["ranks"]["moment_bytes"], 8 * longest);
+}
+
+#[test]
+fn a_rank_is_held_to_its_own_plan_and_to_its_share_of_the_machine() {
+    let (config, lanes) = (config(&["dist.lanes=4", "device=emu"]), 4);
+    let card = |bytes| Device::Gpu(Arc::new(Gpu::Emu(Emu::new(1).unwrap().with_bytes(bytes))));
+    let (alone, one_of_four) = (Ranks::alone(), Ranks::on_paper(0, lanes));
+    let bytes = |ranks: &Ranks| teach::fits(&card(u64::MAX), &config, ranks).unwrap().total_bytes() as u64;
+    let need = bytes(&one_of_four);
+    assert!(need < bytes(&alone), "{need} bytes");
+    assert!(teach::fits(&card(need), &config, &one_of_four).is_ok());
+    for (bytes, ranks) in [(need - 1, &one_of_four), (need, &alone)] {
+        let said = teach::fits(&card(bytes), &config, ranks).err().unwrap().to_string();
+        assert!(said.contains("are free"), "{said}");
+    }
+    let cpu = Device::open("cpu", 1).unwrap();
+    assert!(memory::fit_beside(&cpu, &config, &rl::planned, 2).is_ok());
+    let said = memory::fit_beside(&cpu, &config, &rl::planned, 1 << 40).err().unwrap().to_string();
+    assert!(said.contains("limited by the other ranks on this machine"), "{said}");
+}
+
+#[test]
+fn ranks_on_paper_need_a_dry_run_and_lanes_that_they_divide_and_say_what_links_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let dry = |more: &[&str]| cli_common::haggle(dir.path(), &[&["train", "--dry-run", "--ranks", "8"], more].concat());
+    let said = dry(&["--set", "dist.lanes=8"]).done();
+    for part in ["8, a device each", "1 of the lanes", "at 450 GB/s (NVLink)", "at 50 GB/s (a network card", "% of it"]
+    {
+        assert!(said.contains(part), "want `{part}` in: {said}");
+    }
+    dry(&[]).refused(2, &["dist.lanes: 1 lanes are no tree that 8 ranks can share", "as 8"]);
+    dry(&["--set", "dist.lanes=8", "--link", "0"]).refused(2, &["--link", "above 0"]);
+    cli_common::haggle(dir.path(), &["train", "--ranks", "8"]).refused(2, &["--dry-run"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
 }

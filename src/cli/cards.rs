@@ -1,9 +1,11 @@
 //! `haggle train --dry-run --card GB`: what training and serving hold on cards that need not be here.
 
+use super::dry_ranks::RankArgs;
 use super::{Exit, out};
 use crate::config::Config;
 use crate::config::paths::place;
 use crate::error::{Error, Result, mib};
+use crate::model::Plan;
 use crate::model::config::{PRESETS, preset};
 use crate::setup::base;
 use crate::setup::cards::{Need, Served, needs};
@@ -37,7 +39,7 @@ impl CardArgs {
 ///
 /// # Errors
 /// What is wrong with the model's shape.
-pub fn print(args: &CardArgs, mut config: Config, as_json: bool) -> Result<Exit> {
+pub fn print(args: &CardArgs, on_paper: &RankArgs, mut config: Config, as_json: bool) -> Result<Exit> {
     let name = config.model.base.clone();
     if !place(&name).exists() && name != crate::embedded::NAME {
         if preset(&name).is_none() {
@@ -47,15 +49,22 @@ pub fn print(args: &CardArgs, mut config: Config, as_json: bool) -> Result<Exit>
         config.model.base = format!("{}{name}", base::PRESET);
     }
     let served = Served { seqs: args.serve_seqs as usize, context_tok: args.context as usize };
-    let all = needs(&config, &rl::planned, served, &args.card)?;
+    let trained = |config: &Config, plan: &mut Plan| {
+        let ranks = on_paper.on_paper(plan.device(), config)?;
+        rl::planned_on(&ranks, config, plan)
+    };
+    let all = needs(&config, &trained, served, &args.card)?;
     if as_json {
         let rows: Vec<Value> = all.iter().map(row).collect();
-        out::line(&json!({ "model": name, "cards": rows }).to_string());
+        out::line(&json!({ "model": name, "cards": rows, "ranks": on_paper.world() }).to_string());
         return Ok(Exit::Done);
     }
     for need in &all {
         let groups: Vec<_> = need.groups.iter().map(|(group, bytes)| format!("{group} {}", mib(*bytes))).collect();
-        out::line(&format!("# {name}, {}, on a card of {} GB\n", need.what, need.card_gb));
+        // Replicas serve alone.
+        let shared = on_paper.world() > 1 && need.what.starts_with("training");
+        let of = if shared { format!(", one of {} ranks", on_paper.world()) } else { String::new() };
+        out::line(&format!("# {name}, {}, on a card of {} GB{of}\n", need.what, need.card_gb));
         let rows = [
             ("needs", format!("{} ({})", mib(need.bytes), groups.join(" + "))),
             ("free", mib(need.free_bytes)),

@@ -4,9 +4,10 @@
 //! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
 //! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
 
+use super::dry_ranks::{RankArgs, moment_bytes, parameters, read_bytes};
 use super::{Exit, doctor, out};
 use crate::config::Config;
-use crate::dist::{lanes, shards};
+use crate::dist::{Ranks, lanes, shards};
 use crate::error::{Result, mib};
 use crate::model::flops::{head_flops, row_flops, unread_row_flops};
 use crate::model::{ModelConfig, Plan};
@@ -27,9 +28,10 @@ const PLAYED: usize = 32;
 ///
 /// # Errors
 /// Everything that a real run would refuse before its first step.
-pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
+pub fn print(config: &Config, on_paper: &RankArgs, verbose: bool, as_json: bool) -> Result<Exit> {
     let dev = config.open_device()?;
-    let plan = teach::fits(&dev, config)?;
+    let ranks = on_paper.on_paper(&dev, config)?;
+    let plan = teach::fits(&dev, config, &ranks)?;
     let setup = Setup::open_on(dev, config)?;
     setup.seller.probe()?;
     tasks::fit_run(&setup)?;
@@ -39,9 +41,11 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
     let gflops = doctor::gemm_gflops(&setup.dev, Duration::from_millis(500))?;
     let looks = held_out::count(config);
     let all_flops = work.step_flops * config.grpo.steps as f64 + work.look_flops * looks as f64 + work.eval_flops;
-    let least_s = all_flops / gflops / 1e9;
+    let world = ranks.world() as f64;
+    let (least_s, step_s) = (all_flops / gflops / 1e9 / world, work.step_flops / gflops / 1e9 / world);
+    let sends = on_paper.sends(config, &ranks, &plan);
     if as_json {
-        let report = json!({
+        let mut report = json!({
             "config": config, "plan_bytes": bytes_of_groups(&plan), "total_bytes": plan.total_bytes(),
             "parameters": work.parameters, "train_products": setup.train.len(), "held_out_products": setup.held_out.len(),
             "tokens_a_step": work.step_tok.round(), "trained_tokens_a_step": work.trained_tok.round(),
@@ -49,6 +53,12 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
             "evaluations_in_training": looks, "flops_an_evaluation_in_training": work.look_flops.round(),
             "time_at_least_s": least_s, "seller": seller(&setup),
         });
+        if let Some(sends) = &sends {
+            report["ranks"] = json!({
+                "world": ranks.world(), "rank": ranks.rank(), "lanes_a_rank": config.dist.lanes / ranks.world(),
+                "moment_bytes": moment_bytes(&plan), "sends": sends.json(step_s),
+            });
+        }
         out::line(&report.to_string());
         return Ok(Exit::Done);
     }
@@ -56,7 +66,7 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
         out::print(&format!("{}\n# memory plan\n\n{plan}\n# estimates\n\n", config.to_toml(false)));
     }
     let free = setup.dev.room().map_or(String::new(), |room| format!(", where {} are free", room.of_total()));
-    let rows = [
+    let mut rows = vec![
         ("fits", format!("yes: {} on {}{free}", mib(plan.total_bytes() as u64), setup.dev.name())),
         ("time", format!("about {}: {gflops:.1} GFLOP/s in a large matrix product, {}", span(least_s), on(config))),
         ("model", format!("{} parameters", work.parameters)),
@@ -87,9 +97,12 @@ pub fn print(config: &Config, verbose: bool, as_json: bool) -> Result<Exit> {
         ),
         ("evaluation", evaluations(config, &work, gflops)),
         ("seller", seller(&setup)),
-        ("ranks", ranks(config, &plan)),
+        ("ranks", if sends.is_some() { planned(&ranks, config, &plan) } else { possible(config, &plan) }),
         ("run", config.run.out.clone()),
     ];
+    if let Some([sent, takes]) = sends.map(|sends| sends.lines(step_s)) {
+        rows.splice(rows.len() - 1..rows.len() - 1, [("sends", sent), ("links", takes)]);
+    }
     out::print(&out::pairs(&rows));
     out::line("\nNothing was started.");
     Ok(Exit::Done)
@@ -110,19 +123,23 @@ fn evaluations(config: &Config, work: &Work, gflops: f64) -> String {
     )
 }
 
+/// What the rank of the plan holds.
+fn planned(ranks: &Ranks, config: &Config, plan: &Plan) -> String {
+    let (rank, world, moments) = (ranks.rank(), ranks.world(), mib(moment_bytes(plan) as u64));
+    let lanes = config.dist.lanes / world;
+    format!(
+        "{world}, a device each; the plan is rank {rank}'s, of the longest shard: {moments} of moments, {lanes} of the lanes"
+    )
+}
+
 /// What each of several ranks would hold of the moments, and send.
-fn ranks(config: &Config, plan: &Plan) -> String {
-    let lanes = config.dist.lanes;
-    let bytes =
-        |group: &str, name: &str| plan.rows.iter().find(|r| r.group == group && r.name == name).map_or(0, |r| r.bytes);
-    let (parameters, moments) = (bytes("gradients", "weights") / 4, 2 * bytes("optimizer", "first moments"));
-    let wide = if config.model.dtype == "bf16" && config.lora.rank == 0 { 2 } else { 4 };
-    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+fn possible(config: &Config, plan: &Plan) -> String {
+    let (lanes, parameters, moments) = (config.dist.lanes, parameters(plan), moment_bytes(plan));
     let of = |world: usize| {
-        let sent =
-            (0..world).map(|rank| shards::sent_bytes(parameters, world, rank, wide).iter().sum()).max().unwrap_or(0);
+        let sent = shards::most_sent_bytes(parameters, world, read_bytes(config)).iter().sum::<usize>();
         let own = moments / parameters.max(1) * shards::longest(parameters, world);
-        format!("{world} of them hold {:.1} MiB of moments and send {:.1} MiB an update each", mib(own), mib(sent))
+        let [own, sent] = [own, sent].map(|bytes| mib(bytes as u64));
+        format!("{world} of them hold {own} of moments and send {sent} an update each (--ranks {world})")
     };
     let all: Vec<String> = (2..=lanes).filter(|world| lanes::divides(*world, lanes)).map(of).collect();
     if all.is_empty() { "one, for there is one lane (dist.lanes)".into() } else { all.join("; ") }

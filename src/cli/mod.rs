@@ -9,6 +9,7 @@ pub mod chat;
 pub mod compare;
 pub mod config;
 pub mod doctor;
+mod dry_ranks;
 mod dry_run;
 pub mod eval;
 pub mod generate;

@@ -1,13 +1,15 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
-use super::{Exit, Globals, cards, dry_run, lora_flags, out, path_text, quoted, ranked, shell, signals, tables};
+use super::{
+    Exit, Globals, cards, dry_ranks, dry_run, lora_flags, out, path_text, quoted, ranked, shell, signals, tables,
+};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
+use crate::device::Device;
 use crate::dist::board::FOLDER;
-use crate::dist::lanes::divides;
-use crate::dist::{Ranks, agree};
+use crate::dist::{Ranks, agree, lanes};
 use crate::error::{Error, Result, shown};
 use crate::eval::{self, Report};
 use crate::model::Weights;
@@ -44,6 +46,7 @@ Examples:
   haggle train --resume --out runs/real                 go on after Ctrl-C or a kill
   haggle train --extend 40 --out runs/real              40 steps more of a finished run
   haggle train --dry-run                                config, memory plan, estimates; starts nothing
+  haggle train --dry-run --set dist.lanes=8 --ranks 8   the plan of one of 8 ranks, what it sends and how long that takes
   haggle train --dry-run --model qwen3-8b --card 80,141 what training and serving hold on cards of these GB")]
 pub struct TrainArgs {
     /// Folder of AmazonHistoryPrice files (default: the embedded catalog)
@@ -86,6 +89,8 @@ pub struct TrainArgs {
     verbose: bool,
     #[command(flatten)]
     cards: cards::CardArgs,
+    #[command(flatten)]
+    on_paper: dry_ranks::RankArgs,
 }
 
 impl TrainArgs {
@@ -106,10 +111,10 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     }
     let mut config = resolve(args, globals)?;
     if args.cards.asked() {
-        return cards::print(&args.cards, config, globals.json);
+        return cards::print(&args.cards, &args.on_paper, config, globals.json);
     }
     if args.dry_run {
-        return dry(config, args.verbose, globals);
+        return dry(config, args, globals);
     }
     let ranks = ranked::ranks(&config)?;
     let auto = config.run.out == "auto";
@@ -145,12 +150,12 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
 }
 
 /// What a run would be.
-fn dry(mut config: Config, verbose: bool, globals: &Globals) -> Result<Exit> {
+fn dry(mut config: Config, args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     if config.run.out == "auto" {
         config.run.out = spelled(&RunDir::next_free(Path::new(RUNS)));
     }
     config.rooted();
-    dry_run::print(&config, verbose, globals.json)
+    dry_run::print(&config, &args.on_paper, args.verbose, globals.json)
 }
 
 /// Trains as the rank that prints and writes.
@@ -236,7 +241,8 @@ pub fn train_ranked(
     stop: &AtomicBool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Finished> {
-    let (mut setup, inputs) = ranks.agree("start", open(ranks, config))?;
+    let dev = ranks.agree("memory", fitting(ranks, config))?;
+    let (mut setup, inputs) = ranks.agree("start", open(dev, ranks, config))?;
     agree::alike(ranks, &facts(&setup, &inputs)?)?;
     agree::apart(ranks, &setup.dev)?;
     let dir = match ranks.is_first() {
@@ -272,20 +278,16 @@ pub fn train_ranked(
     Ok(Finished { run: run.into(), step: trained.step, report })
 }
 
-/// Everything that a config names, held to the device and to each other.
-fn open(ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
-    let (world, lanes) = (ranks.world(), config.dist.lanes);
-    if !divides(world, lanes) {
-        let what = format!(
-            "dist.lanes: {lanes} lanes are no tree that {world} ranks can share; set a multiple of {world} that is it times a \
-             power of two, as {}",
-            world * lanes.div_ceil(world).next_power_of_two()
-        );
-        return Err(Error::Config { problems: vec![what] });
-    }
-    // Before anything is read: a device it does not fit is found in an instant.
+/// The device of this rank, where it and the ranks fit what a config asks for: found before anything is read or held.
+fn fitting(ranks: &Ranks, config: &Config) -> Result<Device> {
+    lanes::fit(ranks.world(), config.dist.lanes)?;
     let dev = ranked::device(ranks, config)?;
-    teach::fits(&dev, config)?;
+    teach::fits(&dev, config, ranks)?;
+    Ok(dev)
+}
+
+/// Everything that a config names, held to the device and to each other.
+fn open(dev: Device, ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> {
     let mut setup = Setup::open_on(dev, config)?;
     setup.ranks = ranks.clone();
     setup.seller.probe()?;

@@ -162,6 +162,14 @@ impl Device {
         }
     }
 
+    /// True where its memory is the machine's, which other processes take of too.
+    pub fn takes_of_machine(&self) -> bool {
+        match self {
+            Device::Cpu(_) => true,
+            Device::Gpu(gpu) => gpu.takes_of_machine(),
+        }
+    }
+
     /// Bytes that buffers of these sizes take of a room of the device, guards and alignment included where they count.
     pub fn footprint(&self, sizes: &[u64], room: Room) -> u64 {
         let each = |bytes: &u64| match self {

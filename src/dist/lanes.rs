@@ -4,6 +4,7 @@
 //! in order. A rank that holds a power of two of them, one whole branch, sums it alone; what is left is the tree of the
 //! branches. So `n` lanes give the same bits on every number of ranks that [`divides`] them.
 
+use crate::error::{Error, Result};
 use std::cmp::Reverse;
 
 /// The lane of each load, by a rule of the loads alone: the heaviest first (of equals the first), each to the lane that has
@@ -60,6 +61,22 @@ pub fn places(n: usize, buffers: usize) -> Vec<(usize, usize)> {
 pub fn divides(ranks: usize, lanes: usize) -> bool {
     let each = lanes / ranks.max(1);
     ranks == 1 || ranks > 1 && lanes.is_multiple_of(ranks) && each.is_power_of_two()
+}
+
+/// `Ok` where each of `ranks` holds a whole branch of the tree of `lanes`.
+///
+/// # Errors
+/// [`Error::Config`] naming a number of lanes that works.
+pub fn fit(ranks: usize, lanes: usize) -> Result<()> {
+    if divides(ranks, lanes) {
+        return Ok(());
+    }
+    let what = format!(
+        "dist.lanes: {lanes} lanes are no tree that {ranks} ranks can share; set a multiple of {ranks} that is it times a power \
+         of two, as {}",
+        ranks * lanes.div_ceil(ranks).next_power_of_two()
+    );
+    Err(Error::Config { problems: vec![what] })
 }
 
 #[cfg(test)]

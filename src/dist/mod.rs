@@ -13,6 +13,7 @@ mod meeting;
 mod mpi;
 pub mod nccl;
 pub mod packet;
+mod paper;
 mod reduce;
 pub mod shards;
 pub mod threads;
@@ -135,6 +136,11 @@ impl Ranks {
         Ranks { link: None, calls: Arc::default(), sent_bytes: Arc::default(), seat: Seat::ALONE, board: None }
     }
 
+    /// A rank of so many that are not there: to plan what it holds; whatever it would ask the others is refused.
+    pub fn on_paper(rank: usize, world: usize) -> Ranks {
+        if world > 1 { Ranks::linked(paper::Paper { rank, world }) } else { Ranks::alone() }
+    }
+
     /// The ranks of a link.
     pub fn linked(link: impl Link + 'static) -> Ranks {
         Ranks { link: Some(Arc::new(link)), ..Ranks::alone() }
@@ -163,6 +169,11 @@ impl Ranks {
     /// This rank among those of its machine.
     pub fn seat(&self) -> Seat {
         self.seat
+    }
+
+    /// How many of these ranks, this one among them, share a machine.
+    pub fn local_world(&self) -> usize {
+        self.seat.local_world
     }
 
     /// The device that ranks tell each other's memory of, where their transport does that.

@@ -27,6 +27,18 @@ pub fn sent_bytes(n: usize, world: usize, rank: usize, weight_size: usize) -> [u
     [size_of::<f32>() * (n - own), weight_size * own * (world - 1)]
 }
 
+/// The rank of the longest shard, of equals the first: whose plan is the largest.
+pub fn fullest(n: usize, world: usize) -> usize {
+    let most = longest(n, world);
+    shards(n, world).iter().position(|shard| shard.len() == most).unwrap_or(0)
+}
+
+/// What the rank that sends most sends in an update, as [`sent_bytes`] counts it.
+pub fn most_sent_bytes(n: usize, world: usize, weight_size: usize) -> [usize; 2] {
+    let all = (0..world).map(|rank| sent_bytes(n, world, rank, weight_size));
+    all.max_by_key(|sent| sent.iter().sum::<usize>()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,7 +52,18 @@ mod tests {
                 assert!(all.windows(2).all(|two| two[0].end == two[1].start));
                 assert!(all.iter().all(|s| s.start == n || s.start % part_len(n) == 0), "{n} {world}: {all:?}");
                 assert_eq!(all.iter().map(Range::len).max(), Some(longest(n, world)));
+                assert_eq!(all[fullest(n, world)].len(), longest(n, world));
             }
+        }
+    }
+    #[test]
+    fn all_ranks_together_send_what_a_ring_sends_and_the_most_is_one_of_them() {
+        for (n, world, size) in [(1_000_003, 8, 2), (1_000_003, 3, 4), (64 * 1024, 4, 4), (5, 1, 4)] {
+            let each: Vec<[usize; 2]> = (0..world).map(|rank| sent_bytes(n, world, rank, size)).collect();
+            let all: usize = each.iter().flatten().sum();
+            assert_eq!(all, (world - 1) * n * (4 + size));
+            let most = most_sent_bytes(n, world, size);
+            assert!(each.contains(&most) && each.iter().all(|e| e.iter().sum::<usize>() <= most.iter().sum()));
         }
     }
 }

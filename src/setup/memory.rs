@@ -154,13 +154,30 @@ fn levers(config: &Config) -> Result<Vec<Lever>> {
 /// # Errors
 /// [`Error::Device`] that says what is needed, what is free, and which settings fit; what `planner` says.
 pub fn fit(dev: &Device, config: &Config, planner: Planner) -> Result<Plan> {
+    fit_beside(dev, config, planner, 1)
+}
+
+/// The same for one of `sharing` processes of a kind that begin at once on this machine: where the device has no memory of
+/// its own, each has its share of what is free.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_beside(dev: &Device, config: &Config, planner: Planner, sharing: usize) -> Result<Plan> {
     let plan = planned(dev, config, planner)?;
-    let Some(room) = dev.room() else { return Ok(plan) };
+    let Some(room) = dev.room().map(|room| share(dev, room, sharing)) else { return Ok(plan) };
     if dev.footprint(&plan_sizes(&plan), room) <= room.free_bytes {
         return Ok(plan);
     }
     let what = format!("{}; {}", needs(dev, &plan, room), advice(dev, config, planner, room)?);
     Err(Error::Device { device: dev.name().into(), what })
+}
+
+/// A process's share of a room: what is mapped is counted for each on its own.
+fn share(dev: &Device, room: Room, sharing: usize) -> Room {
+    if sharing < 2 || room.mapped || !dev.takes_of_machine() {
+        return room;
+    }
+    Room { free_bytes: room.free_bytes / sharing as u64, bound: "the other ranks on this machine", ..room }
 }
 
 /// The same for a command whose sizes are options of its own; `smaller` says which of them to lower.

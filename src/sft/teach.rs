@@ -9,6 +9,7 @@ use super::trainer::{Supervision, Trainer};
 use crate::config::Config;
 use crate::config::paths::spelled;
 use crate::device::Device;
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::model::{Plan, Weights};
 use crate::negotiate::Side;
@@ -79,15 +80,15 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     Trainer::planned(plan, weights, how, 1).map(drop)
 }
 
-/// `Ok`, with the plan of training, when what is free is enough for it, and for the demonstrations before it.
+/// `Ok`, with the plan of this rank's training, when what is free is enough for it, and for the demonstrations before it.
 ///
 /// # Errors
 /// As [`memory::fit`].
-pub fn fits(dev: &Device, config: &Config) -> Result<Plan> {
+pub fn fits(dev: &Device, config: &Config, ranks: &Ranks) -> Result<Plan> {
     if config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches() {
-        memory::fit(dev, config, &planned)?;
+        memory::fit_beside(dev, config, &planned, ranks.local_world())?;
     }
-    memory::fit(dev, config, &rl::planned)
+    memory::fit_beside(dev, config, &|config, plan| rl::planned_on(ranks, config, plan), ranks.local_world())
 }
 
 /// How demonstrations are learned.

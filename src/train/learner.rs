@@ -88,9 +88,10 @@ impl Learner {
         let how = Learning { micro_batch_tok: n, ..how };
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
         let name = |i: usize| if i == 0 { "weights".into() } else { format!("weights, branch {i} of the lanes") };
-        let grads = (0..lanes::held(how.lanes)).map(|i| plan.f32("gradients", name(i), weights.n_trained()));
-        let grads = grads.collect::<Result<_>>()?;
         let (ranks, shard) = (optimizer.ranks.world(), optimizer.shard().len());
+        // A rank has a branch of the lanes; the sums of branches are those of shards.
+        let grads = (0..lanes::held(how.lanes / ranks)).map(|i| plan.f32("gradients", name(i), weights.n_trained()));
+        let grads = grads.collect::<Result<_>>()?;
         let shards = (0..if ranks > 1 { lanes::held(ranks) } else { 0 })
             .map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), shard))
             .collect::<Result<_>>()?;

@@ -162,6 +162,14 @@ fn reference(apart: bool) -> &'static str {
 /// # Errors
 /// What is wrong with the models' shapes.
 pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
+    planned_on(&Ranks::alone(), config, plan)
+}
+
+/// The same of a rank of several, which need not be there.
+///
+/// # Errors
+/// As [`planned`].
+pub fn planned_on(ranks: &Ranks, config: &Config, plan: &mut Plan) -> Result<()> {
     let (mut held, seller) = (vec![], base::shapes(config)?.1);
     // A base that is taught first leaves the seller behind: an adapter's base is one for both.
     let taught = config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches();
@@ -179,7 +187,7 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     let (lanes, guided) = (config.dist.lanes, config.rollout.constrain);
     let how = Learning { micro_batch_tok, checkpoint, lanes, guided, ..Learning::default() };
     let hyper = Hyper { moments: moments(config), ..Hyper::default() };
-    Trainer::planned(plan, config, (&base, seller), hyper, how, Ranks::alone()).map(drop)
+    Trainer::planned(plan, config, (&base, seller), hyper, how, ranks.clone()).map(drop)
 }
 
 /// The learner, the task, and the two engines that play.

@@ -127,6 +127,14 @@ impl Gpu {
         }
     }
 
+    /// See [`crate::device::Device::takes_of_machine`].
+    pub(super) fn takes_of_machine(&self) -> bool {
+        match self {
+            Gpu::Emu(emu) => emu.card().room().is_none(),
+            Gpu::Cuda(_) => false,
+        }
+    }
+
     /// See [`crate::device::Device::wait`].
     pub(super) fn wait(&self) -> Result<()> {
         match self {

@@ -1,0 +1,137 @@
+//! `haggle train --dry-run --ranks N`: what one of N ranks would hold, what it would send, and how long that takes.
+//!
+//! The one idea: the plan is made by the code that allocates, for a rank that is not there; bytes are those of the formula in
+//! `dist/shards.rs`, which runs report beside what they really sent. Links are assumed at the speed that is stated.
+
+use crate::config::Config;
+use crate::device::Device;
+use crate::dist::{Ranks, lanes, shards};
+use crate::error::{Result, mib};
+use crate::model::Plan;
+use crate::train::rl;
+use clap::Args;
+use serde_json::{Value, json};
+
+/// Links that are there where none is named, in bytes a second: a direction of NVLink between GPUs of a node, and a network
+/// card of 400 Gb/s between nodes.
+const LINKS: [(f64, &str); 2] = [(450e9, " (NVLink)"), (50e9, " (a network card of 400 Gb/s)")];
+
+/// Ranks that are not there.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Ranks on paper, with --dry-run")]
+pub struct RankArgs {
+    /// Plan for one of so many ranks, each with a device of its own: what it holds and sends; they must divide dist.lanes
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
+    ranks: Option<u64>,
+    /// Bytes a second that a rank sends [default: 450e9 and 50e9]
+    #[arg(long, value_name = "BYTES", requires = "ranks", value_delimiter = ',', value_parser = speed)]
+    link: Vec<f64>,
+}
+
+fn speed(text: &str) -> std::result::Result<f64, String> {
+    let wrong = || "must be a number of bytes a second above 0, for example 450e9".to_string();
+    text.parse::<f64>().ok().filter(|speed| speed.is_finite() && *speed > 0.0).ok_or_else(wrong)
+}
+
+impl RankArgs {
+    /// How many ranks are asked about.
+    pub fn world(&self) -> usize {
+        self.ranks.map_or(1, |n| n as usize)
+    }
+
+    /// The rank to plan for: of those on paper the one that holds most, or the one that is here.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for ranks that do not divide the lanes; what is wrong with the models' shapes.
+    pub fn on_paper(&self, dev: &Device, config: &Config) -> Result<Ranks> {
+        let world = self.world();
+        if world == 1 {
+            return Ok(Ranks::alone());
+        }
+        lanes::fit(world, config.dist.lanes)?;
+        let mut plan = Plan::dry(dev);
+        rl::planned_on(&Ranks::on_paper(0, world), config, &mut plan)?;
+        Ok(Ranks::on_paper(shards::fullest(parameters(&plan), world), world))
+    }
+
+    /// What a rank of a plan sends, where several are asked about.
+    pub fn sends(&self, config: &Config, ranks: &Ranks, plan: &Plan) -> Option<Sends> {
+        let links = match &self.link[..] {
+            [] => LINKS.map(|(speed, name)| (speed, name.to_string())).into(),
+            own => own.iter().map(|speed| (*speed, String::new())).collect(),
+        };
+        let (world, wide) = (ranks.world(), read_bytes(config));
+        let [gradients, weights] = shards::most_sent_bytes(parameters(plan), world, wide);
+        let updates = config.grpo.optimizer_steps_per_batch;
+        (world > 1).then_some(Sends { gradients, weights, updates, links })
+    }
+}
+
+/// Trained parameters of a plan, gaps of their layout included.
+pub fn parameters(plan: &Plan) -> usize {
+    bytes(plan, "gradients", "weights") / size_of::<f32>()
+}
+
+/// Bytes of what forwards read of a trained parameter.
+pub fn read_bytes(config: &Config) -> usize {
+    if config.model.dtype == "bf16" && config.lora.rank == 0 { 2 } else { 4 }
+}
+
+/// Bytes of a plan's moments.
+pub fn moment_bytes(plan: &Plan) -> usize {
+    bytes(plan, "optimizer", "first moments") + bytes(plan, "optimizer", "second moments")
+}
+
+fn bytes(plan: &Plan, group: &str, name: &str) -> usize {
+    plan.rows.iter().find(|row| row.group == group && row.name == name).map_or(0, |row| row.bytes)
+}
+
+/// What the rank that sends most sends.
+pub struct Sends {
+    /// Bytes of gradients in an update.
+    gradients: usize,
+    /// Bytes of weights in an update.
+    weights: usize,
+    /// Updates of a step.
+    updates: usize,
+    /// Speeds and names of links.
+    links: Vec<(f64, String)>,
+}
+
+impl Sends {
+    fn step_bytes(&self) -> usize {
+        (self.gradients + self.weights) * self.updates
+    }
+
+    /// Seconds of a step on a link, and what share of a step that is whose work takes `work_s`.
+    fn on(&self, speed: f64, work_s: f64) -> (f64, f64) {
+        let seconds = self.step_bytes() as f64 / speed;
+        (seconds, seconds / (seconds + work_s))
+    }
+
+    /// As lines of a dry run: what is sent, and how long that takes beside a step's work of `work_s`.
+    pub fn lines(&self, work_s: f64) -> [String; 2] {
+        let Sends { gradients, weights, updates, .. } = self;
+        let [gradients, weights] = [gradients, weights].map(|bytes| mib(*bytes as u64));
+        let sent = format!("{gradients} of gradients and {weights} of weights a rank and update, {updates} a step");
+        let on = |(speed, name): &(f64, String)| {
+            let (seconds, share) = self.on(*speed, work_s);
+            let (ms, percent) = (1e3 * seconds, 100.0 * share);
+            format!("{ms:.3} ms a step at {:.0} GB/s{name}, {percent:.2} % of it", speed / 1e9)
+        };
+        [sent, self.links.iter().map(on).collect::<Vec<_>>().join("; ")]
+    }
+
+    /// The same for machines.
+    pub fn json(&self, work_s: f64) -> Value {
+        let on = |(speed, _): &(f64, String)| {
+            let (seconds, share) = self.on(*speed, work_s);
+            json!({ "bytes_per_s": speed, "seconds_a_step": seconds, "share_of_step": share })
+        };
+        json!({
+            "gradient_bytes_an_update": self.gradients, "weight_bytes_an_update": self.weights,
+            "updates_a_step": self.updates, "bytes_a_step": self.step_bytes(),
+            "links": self.links.iter().map(on).collect::<Vec<_>>(),
+        })
+    }
+}
