@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli_common;
+mod dist_common;
 
 use cli_common::{Said, said};
 use std::fs;
@@ -93,7 +94,8 @@ fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
     let rows: Vec<String> = text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect();
     let mut all = vec![("metrics.jsonl".to_string(), rows.join("\n").into_bytes())];
     let at = PathBuf::from("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
-    let kept = ["model.safetensors", "haggle/optimizer.safetensors"].map(|name| at.join(name));
+    all.extend(dist_common::moments(&run.join(&at)));
+    let kept = [at.join("model.safetensors")];
     let own = ["episodes.jsonl", "summary.json", "games.jsonl"].map(PathBuf::from);
     all.extend(own.iter().chain(&kept).map(|name| (name.display().to_string(), fs::read(run.join(name)).unwrap())));
     all

@@ -5,13 +5,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli_common;
+mod dist_common;
 
 use haggle::cli::train;
 use haggle::config::{Config, Override};
 use haggle::device::Device;
 use haggle::device::gpu::{Gpu, emu::Emu};
-use haggle::dist::Ranks;
 use haggle::dist::threads::Threads;
+use haggle::dist::{Ranks, agree};
 use haggle::embedded;
 use haggle::error::Error;
 use haggle::model::config::Experts;
@@ -96,10 +97,10 @@ fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
     let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
     let mut kept: Vec<PathBuf> = fs::read_dir(&latest).unwrap().map(|entry| entry.unwrap().path()).collect();
     kept.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
-    kept.push(latest.join("haggle/optimizer.safetensors"));
     all.extend(
         kept.iter().map(|path| (path.strip_prefix(&latest).unwrap().display().to_string(), fs::read(path).unwrap())),
     );
+    all.extend(dist_common::moments(&latest));
     all.push(("metrics.jsonl".into(), metrics(run).join("\n").into_bytes()));
     all
 }
@@ -245,18 +246,94 @@ fn a_run_of_a_set_task_gives_the_same_bits_on_four_ranks() {
     assert_eq!(fs::read(one.join("episodes.jsonl")).unwrap(), fs::read(four.join("episodes.jsonl")).unwrap());
 }
 
+/// The files of the latest checkpoint that hold moments.
+fn moment_files(run: &Path) -> Vec<PathBuf> {
+    let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
+    dist_common::moment_files(&latest)
+}
+
 #[test]
-fn a_run_goes_on_on_fewer_ranks_to_the_bits_of_the_undisturbed_one() {
+fn a_run_goes_on_on_any_ranks_from_the_shards_of_others_to_the_bits_of_the_undisturbed_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
-    let config = config(&["dist.lanes=4"]);
+    let whole = dir.path().join("whole");
+    let config = config(&["dist.lanes=4", "optim.moments=bf16"]);
     train(1, &config, &whole, false);
-    // The stop is asked of every rank before each step: each begins with one step done.
-    for (world, steps) in [(4, 1), (2, 2)] {
-        let all = stopped_after(world, &config, &cut, world != 4, steps);
-        assert!(all.iter().all(|step| *step.as_ref().unwrap() == steps), "{all:?}");
+    // The stop is asked of every rank before each step: each begins with one step done. Of one rank there is one file.
+    for worlds in [[4, 2, 1], [1, 4, 2]] {
+        let cut = dir.path().join(format!("{worlds:?}"));
+        for (world, steps) in worlds.into_iter().zip([1, 2]) {
+            let all = stopped_after(world, &config, &cut, steps > 1, steps);
+            assert!(all.iter().all(|step| *step.as_ref().unwrap() == steps), "{all:?}");
+            assert_eq!(moment_files(&cut).len(), world, "each rank writes its own");
+        }
+        train(worlds[2], &config, &cut, true);
+        assert_same_bits(&whole, &cut);
     }
-    train(1, &config, &cut, true);
+}
+
+#[test]
+fn a_shard_that_is_missing_damaged_or_of_another_checkpoint_is_named_with_its_rank_and_nothing_is_changed() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&["dist.lanes=4"]));
+    let run = dir.path().join("run");
+    stopped_after(4, &config, &run, false, 2);
+    let files = moment_files(&run);
+    let third = fs::read(&files[2]).unwrap();
+    let refused = |world: usize, wants: &[&str]| {
+        let before = metrics(&run);
+        for said in ranked(world, &config, &run, true) {
+            let said = said.unwrap_err().to_string();
+            assert!(wants.iter().all(|want| said.contains(want)) && !said.contains('\n'), "want {wants:?} in: {said}");
+        }
+        assert_eq!(before, metrics(&run));
+    };
+    fs::remove_file(&files[2]).unwrap();
+    refused(2, &["optimizer-00003-of-00004.safetensors: rank 2's part of the optimizer's moments, is missing"]);
+    let mut damaged = third.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&files[2], damaged).unwrap();
+    refused(1, &["optimizer-00003-of-00004.safetensors: rank 2's part", "does not match its checksum"]);
+    fs::write(&files[2], third).unwrap();
+    train(2, &config, &run, true);
+}
+
+#[test]
+fn a_rank_whose_weights_differ_is_named_even_when_it_is_the_first() {
+    for odd in [0, 2] {
+        let said = at_a_table(60_000, |ranks| {
+            agree::same(ranks, "weights after this step", if ranks.rank() == odd { 0xbad } else { 0xcafe })
+        });
+        let (host, want) = (agree::host(), format!("weights after this step: rank {odd} on "));
+        for said in said {
+            let named = said.contains(&format!("{want}{host} has 00000bad, the 3 others have 0000cafe"));
+            assert!(named && !said.contains('\n'), "{said}");
+        }
+    }
+    assert_eq!(at_a_table(60_000, |ranks| agree::same(ranks, "weights", 7)), ["well"; 4]);
+}
+
+#[test]
+fn above_one_rank_a_bf16_run_keeps_its_f32_parameters_in_shards_and_goes_on_on_others_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = format!("model.base={}", small_model(&dir.path().join("model"), None));
+    let (lanes, reply) = ("dist.lanes=4", "rollout.max_reply_tokens=6");
+    let sets =
+        [&base, "model.dtype=bf16", "device=emu", lanes, reply, "game.turns=1", "eval.products=1", "eval.best_of=1"];
+    let (config, dev) = (config(&[&sets[..], &["grpo.steps=2"]].concat()), Device::open("emu", 1).unwrap());
+    let trained = |rank, world| {
+        let mut plan = Plan::dry(&dev);
+        rl::planned_on(&Ranks::on_paper(rank, world), &config, &mut plan).unwrap();
+        let bytes = |name: &str| plan.rows.iter().find(|row| row.name == name).unwrap().bytes;
+        (bytes("trained"), bytes("trained, in bf16"))
+    };
+    let (master, read) = trained(0, 1);
+    assert_eq!(master, 2 * read);
+    let shards: Vec<(usize, usize)> = (0..4).map(|rank| trained(rank, 4)).collect();
+    assert!(shards.iter().all(|(_, whole)| *whole == read), "what forwards read is whole: {shards:?}");
+    assert_eq!(shards.iter().map(|(own, _)| own).sum::<usize>(), master, "each has a part alone: {shards:?}");
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    train(1, &config, &whole, false);
+    stopped_after(4, &config, &cut, false, 1);
+    train(2, &config, &cut, true);
     assert_same_bits(&whole, &cut);
 }
 

@@ -87,6 +87,34 @@ fn shared(each: &[[String; 2]]) -> Option<String> {
     })
 }
 
+/// Holds the checksums of what must be the same at every rank to each other: whoever is not of the most is named.
+///
+/// # Errors
+/// [`Error::Ranks`] naming every rank that differs, and its host.
+pub fn same(ranks: &Ranks, what: &'static str, crc: u32) -> Result<()> {
+    let mut packet = Packet::new();
+    let mut all: Vec<(String, u32)> = vec![];
+    for bytes in ranks.gather(what, &packet.text(&host()).put(&[crc]).bytes)? {
+        let mut read = Unpack::of(&bytes);
+        let (host, [crc]) = (read.text()?, read.exactly()?);
+        all.push((host, crc));
+    }
+    let count = |crc: u32| all.iter().filter(|(_, other)| *other == crc).count();
+    // Of equals the one of the lowest rank.
+    let most = all.iter().rev().max_by_key(|(_, crc)| count(*crc)).map_or(crc, |(_, crc)| *crc);
+    let odd = all.iter().enumerate().filter(|(_, (_, crc))| *crc != most);
+    let odd: Vec<String> = odd.map(|(rank, (host, crc))| format!("rank {rank} on {host} has {crc:08x}")).collect();
+    if odd.is_empty() {
+        return Ok(());
+    }
+    let (odd, n) = (odd.join(", "), all.len() - odd.len());
+    let what = format!(
+        "{what}: {odd}, the {n} others have {most:08x}: what differs has computed or kept something wrongly; go on without it \
+         from the checkpoint before"
+    );
+    Err(Error::Ranks { what })
+}
+
 /// The first lines in which two texts differ.
 fn first_apart<'a>(mine: &'a str, theirs: &'a str) -> (&'a str, &'a str) {
     let (mut a, mut b) = (mine.lines(), theirs.lines());

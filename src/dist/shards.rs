@@ -5,7 +5,9 @@
 //!
 //! Source: Rajbhandari et al. 2020, arXiv:1910.02054 (ZeRO, stage 1).
 
+use super::packet::numbers;
 use crate::ops::optim::{GRAD_NORM_PARTS, part_len};
+use bytemuck::Pod;
 use std::ops::Range;
 
 /// The elements of each of `world` ranks, of `n`: end to end, some of them perhaps none.
@@ -39,9 +41,47 @@ pub fn most_sent_bytes(n: usize, world: usize, weight_size: usize) -> [usize; 2]
     all.max_by_key(|sent| sent.iter().sum::<usize>()).unwrap_or_default()
 }
 
+/// Numbers that ranks keep in shards, brought together: `[N]`, end to end, as each of them told its own.
+pub struct Gathered {
+    told: Vec<Vec<u8>>,
+}
+
+impl Gathered {
+    /// What each rank told, in their order.
+    pub fn of(told: Vec<Vec<u8>>) -> Gathered {
+        Gathered { told }
+    }
+
+    /// These of the numbers.
+    pub fn numbers<T: Pod>(&self, range: Range<usize>) -> Vec<T> {
+        let (mut found, mut start) = (Vec::with_capacity(range.len()), 0);
+        for part in &self.told {
+            let end = start + part.len() / size_of::<T>();
+            let own = range.start.max(start)..range.end.min(end);
+            if !own.is_empty() {
+                found.extend(numbers::<T>(
+                    &part[size_of::<T>() * (own.start - start)..size_of::<T>() * (own.end - start)],
+                ));
+            }
+            start = end;
+        }
+        found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_shards_are_read_across_their_bounds() {
+        let told = [&[0f32, 1.0, 2.0][..], &[], &[3.0], &[4.0, 5.0]].map(|part| bytemuck::cast_slice(part).to_vec());
+        let all = Gathered::of(told.into());
+        for (start, end) in (0..=6).flat_map(|start| (start..=6).map(move |end| (start, end))) {
+            let want: Vec<f32> = (start..end).map(|i| i as f32).collect();
+            assert_eq!(all.numbers::<f32>(start..end), want);
+        }
+    }
 
     #[test]
     fn shards_lie_end_to_end_and_each_is_whole_parts_of_the_norm() {

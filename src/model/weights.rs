@@ -48,8 +48,8 @@ pub type Sharing<'a> = dyn FnMut(ViewMut) -> Result<()> + 'a;
 
 /// How parameters are held: flat buffers of `[layout.len]`.
 enum Held {
-    /// In f32; and the same rounded to bf16, when the model computes in it.
-    Trained { data: Buffer, narrow: Option<Buffer> },
+    /// In f32; and the same rounded to bf16, when the model computes in it. Then the f32 ones may be a part alone, `kept`.
+    Trained { data: Buffer, narrow: Option<Buffer>, kept: Range<usize> },
     /// In bf16; and norms and biases in f32, end to end, on the CPU, whose ops take them so.
     Frozen { data: Buffer, vectors: Buffer, vectors_at: Vec<Range<usize>> },
     /// By another, and never written; and what is added to them.
@@ -70,10 +70,25 @@ impl Weights {
     /// # Errors
     /// [`Error::Memory`].
     pub fn planned(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
+        Weights::planned_kept(plan, name, config, &|n| 0..n)
+    }
+
+    /// The same for a rank that keeps the part `kept` of so many parameters in f32, where forwards read all of them in bf16;
+    /// what forwards read in f32 is whole at every rank.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn planned_kept(
+        plan: &mut Plan,
+        name: &str,
+        config: ModelConfig,
+        kept: &dyn Fn(usize) -> Range<usize>,
+    ) -> Result<Weights> {
         let config = ModelConfig { stored: DType::F32, ..config };
         let layout = Layout::new(&config);
-        let held =
-            Held::Trained { data: plan.f32(GROUP, name, layout.len)?, narrow: narrow(plan, name, &config, &layout)? };
+        let kept = if config.compute == DType::Bf16 { kept(layout.len) } else { 0..layout.len };
+        let data = plan.f32(GROUP, name, kept.len())?;
+        let held = Held::Trained { data, narrow: narrow(plan, name, &config, &layout)?, kept };
         Weights::of(plan, name, config, layout, held)
     }
 
@@ -129,9 +144,9 @@ impl Weights {
 
     /// Writes a tensor: rounded, where it is held in bf16.
     pub(super) fn set(&mut self, dev: &Device, id: TensorId, values: &[f32]) {
-        let range = self.layout.specs[id.0].range();
+        let (range, whole) = (self.layout.specs[id.0].range(), self.layout.len);
         match &mut self.held {
-            Held::Trained { data, .. } => dev.write(data.at_mut(range), values),
+            Held::Trained { data, narrow, kept } => write_kept(dev, (data, narrow, kept), whole, range, values),
             Held::Frozen { data, vectors, vectors_at } => {
                 let narrow: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
                 dev.write(data.at_mut(range), &narrow);
@@ -151,7 +166,10 @@ impl Weights {
     pub fn tensor(&self, dev: &Device, id: TensorId) -> Result<Vec<f32>> {
         let range = self.layout.specs[id.0].range();
         match &self.held {
-            Held::Trained { data, .. } => dev.download(data.at(range)),
+            Held::Trained { data, kept, .. } => {
+                self.want_whole(kept)?;
+                dev.download(data.at(range))
+            }
             Held::Frozen { data, .. } => {
                 Ok(dev.download::<bf16>(data.at(range))?.into_iter().map(bf16::to_f32).collect())
             }
@@ -193,7 +211,7 @@ impl Weights {
     /// What forwards read of the matrices.
     fn read(&self) -> &Buffer {
         match &self.held {
-            Held::Trained { data, narrow } => narrow.as_ref().unwrap_or(data),
+            Held::Trained { data, narrow, .. } => narrow.as_ref().unwrap_or(data),
             Held::Frozen { data, .. } => data,
             Held::Over { base, .. } => base.read(),
         }
@@ -279,7 +297,8 @@ impl Weights {
         Matrix { rows, panels: fresh.then(|| self.panels.at(at)) }
     }
 
-    /// Every parameter, `[n_trained]`: f32, of frozen weights perhaps bf16; of an adapter's weights its own alone.
+    /// Every parameter, `[n_trained]`: f32, of frozen weights perhaps bf16; of an adapter's weights its own alone, and of those
+    /// that a rank keeps a part of that part.
     pub fn data(&self) -> View<'_> {
         match &self.held {
             Held::Trained { data, .. } | Held::Frozen { data, .. } => data.view(),
@@ -299,6 +318,40 @@ impl Weights {
         }
     }
 
+    /// These of the parameters that train, to write, as [`Weights::data_mut`].
+    ///
+    /// # Panics
+    /// When this rank does not keep them.
+    pub fn part_mut(&mut self, range: Range<usize>) -> ViewMut<'_> {
+        let start = if let Held::Trained { kept, .. } = &self.held { kept.start } else { 0 };
+        self.data_mut().at(range.start - start..range.end - start)
+    }
+
+    /// Takes the value of every parameter, `[n_trained]`; of what is kept elsewhere what forwards read. Then as
+    /// [`Weights::pack`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] for another number of values; what the device refuses.
+    pub fn take(&mut self, dev: &Device, values: &[f32]) -> Result<()> {
+        want("take", "a value for every parameter", values.len(), self.n_trained())?;
+        match &mut self.held {
+            Held::Trained { data, narrow, kept } => {
+                write_kept(dev, (data, narrow, kept), values.len(), 0..values.len(), values);
+                self.version = self.version.wrapping_add(1);
+            }
+            Held::Frozen { .. } | Held::Over { .. } => dev.write(self.data_mut(), values),
+        }
+        self.pack(dev)
+    }
+
+    fn want_whole(&self, kept: &Range<usize>) -> Result<()> {
+        if kept.len() == self.layout.len {
+            return Ok(());
+        }
+        let what = "a rank keeps a part of the parameters in f32: they are brought together first".into();
+        Err(Error::Ranks { what })
+    }
+
     /// Makes what forwards read instead of the parameters: their copy in bf16, and the panels of all matrices (decode
     /// multiplies so few rows that reordering a matrix for each product would show: a tenth of a step of 64 rows).
     ///
@@ -310,10 +363,12 @@ impl Weights {
             self.packed = Some(self.version);
             return Ok(());
         }
-        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow) }) = (dev, &mut self.held) {
-            copy(dev, data.view(), narrow.view_mut())?;
+        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow), kept }) = (dev, &mut self.held)
+            && kept.start < kept.end
+        {
+            copy(dev, data.view(), narrow.at_mut(kept.clone()))?;
         }
-        for (id, at) in self.panels_at.iter().enumerate() {
+        for (id, at) in self.panels_at.iter().enumerate().filter(|(_, at)| !at.is_empty()) {
             if let Some((n, k)) = self.layout.specs[id].matrix() {
                 let (Held::Trained { data, .. } | Held::Frozen { data, .. }) = &self.held else { continue };
                 let rows = self.layout.of(data, TensorId(id));
@@ -325,15 +380,14 @@ impl Weights {
     }
 
     /// After every rank has updated its part, `mine`, of the parameters: `share` brings what forwards read of them to all, in
-    /// the type they read; then as [`Weights::pack`]. Where that type is bf16, the f32 parameters of others stay as they were
-    /// until [`Weights::complete`].
+    /// the type they read; then as [`Weights::pack`].
     ///
     /// # Errors
     /// What the device and the ranks say.
     pub fn renew(&mut self, dev: &Device, mine: Range<usize>, share: &mut Sharing) -> Result<()> {
-        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow) }) = (dev, &mut self.held) {
+        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow), kept }) = (dev, &mut self.held) {
             if !mine.is_empty() {
-                copy(dev, data.at(mine.clone()), narrow.at_mut(mine))?;
+                copy(dev, data.at(mine.start - kept.start..mine.end - kept.start), narrow.at_mut(mine))?;
             }
             share(narrow.view_mut())?;
             self.packed = Some(self.version);
@@ -350,14 +404,15 @@ impl Weights {
         if matches!(self.held, Held::Trained { narrow: Some(_), .. }) { DType::Bf16 } else { DType::F32 }
     }
 
-    /// Brings every rank's part of the f32 parameters to all, where [`Weights::renew`] did not.
+    /// CRC-32C of what forwards read of the parameters that train, as it lies there: what all ranks must have alike.
     ///
     /// # Errors
-    /// What the device and the ranks say.
-    pub fn complete(&mut self, share: &mut Sharing) -> Result<()> {
-        match &mut self.held {
-            Held::Trained { data, narrow: Some(_) } => share(data.view_mut()),
-            Held::Trained { narrow: None, .. } | Held::Frozen { .. } | Held::Over { .. } => Ok(()),
+    /// What reading them from the device meets.
+    pub fn read_crc(&self, dev: &Device) -> Result<u32> {
+        let read = self.adapter().map_or_else(|| self.read().view(), Adapter::data);
+        match read.dtype() {
+            DType::Bf16 => Ok(crc32c::crc32c(bytemuck::cast_slice(&dev.download::<bf16>(read)?))),
+            _ => Ok(crc32c::crc32c(bytemuck::cast_slice(&dev.download::<f32>(read)?))),
         }
     }
 
@@ -386,7 +441,7 @@ impl Weights {
     /// Bytes of everything.
     pub fn size_bytes(&self) -> usize {
         let held = match &self.held {
-            Held::Trained { data, narrow } => data.size_bytes() + narrow.as_ref().map_or(0, Buffer::size_bytes),
+            Held::Trained { data, narrow, .. } => data.size_bytes() + narrow.as_ref().map_or(0, Buffer::size_bytes),
             Held::Frozen { data, vectors, .. } => data.size_bytes() + vectors.size_bytes(),
             Held::Over { base, .. } => base.size_bytes() + self.own_bytes(),
         };
@@ -403,7 +458,10 @@ impl Weights {
         match (&self.held, &other.held) {
             (Held::Trained { .. }, Held::Over { base, adapter: None }) => return self.copy_from(dev, base),
             (Held::Over { .. }, Held::Over { .. }) => copy(dev, other.data(), self.data_mut())?,
-            (Held::Trained { .. }, Held::Trained { data, .. }) => copy(dev, data.view(), self.data_mut())?,
+            (Held::Trained { .. }, Held::Trained { data, kept, .. }) => {
+                other.want_whole(kept)?;
+                self.copy_trained(dev, data.view())?;
+            }
             _ => {
                 for id in (0..self.layout.specs.len()).map(TensorId) {
                     self.set(dev, id, &other.tensor(dev, id)?);
@@ -412,6 +470,20 @@ impl Weights {
             }
         }
         self.pack(dev)
+    }
+
+    /// Copies every parameter in f32; of what is kept elsewhere what forwards read.
+    fn copy_trained(&mut self, dev: &Device, all: View) -> Result<()> {
+        let whole = self.layout.len;
+        let Held::Trained { data, narrow, kept } = &mut self.held else { return Ok(()) };
+        if let (Some(narrow), true) = (narrow, kept.len() < whole) {
+            copy(dev, all, narrow.view_mut())?;
+        }
+        if kept.start < kept.end {
+            copy(dev, all.at(kept.clone()), data.view_mut())?;
+        }
+        self.version = self.version.wrapping_add(1);
+        Ok(())
     }
 
     /// The same, read by forwards alone from now on: held in bf16 where nothing is lost by it.
@@ -528,6 +600,26 @@ impl Weights {
     /// Elements of what trains, gaps included: of gradients and moments too.
     pub fn n_trained(&self) -> usize {
         self.adapter().map_or(self.layout.len, Adapter::n_elements)
+    }
+}
+
+/// Writes `values` to the elements `range` of parameters that train, `whole` in all: what this rank keeps of them in f32; and,
+/// where it keeps a part alone, all of them as forwards read them.
+fn write_kept(
+    dev: &Device,
+    (data, narrow, kept): (&mut Buffer, &mut Option<Buffer>, &Range<usize>),
+    whole: usize,
+    range: Range<usize>,
+    values: &[f32],
+) {
+    let own = range.start.max(kept.start)..range.end.min(kept.end);
+    if !own.is_empty() {
+        let to = data.at_mut(own.start - kept.start..own.end - kept.start);
+        dev.write(to, &values[own.start - range.start..own.end - range.start]);
+    }
+    if let (Some(narrow), true) = (narrow, kept.len() < whole) {
+        let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
+        dev.write(narrow.at_mut(range), &rounded);
     }
 }
 

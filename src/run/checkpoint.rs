@@ -3,19 +3,21 @@
 //! ```text
 //! step-000010/config.json model.safetensors tokenizer.json ...   what transformers loads
 //! step-000010/haggle/state.json             the step, the logs' lengths, a checksum of every file
-//! step-000010/haggle/optimizer.safetensors  AdamW's moments
+//! step-000010/haggle/optimizer.safetensors  AdamW's moments; of several ranks a file each: see `moments.rs`
 //! step-000010/haggle/config.toml            the resolved config
 //! best -> step-000010                       the best on the held-out products, where training looks at them (eval.every)
 //! ```
 //!
 //! The one idea: a checkpoint appears by one rename, after every byte of it is on disk, and only then does `latest` name it.
+//! Every rank writes the moments of its shard; the first one writes the rest, and renames once all have written.
 //! Noise is counter-based and the order of products a function of the step, so the step is the whole data and RNG cursor.
 
-use crate::device::{DType, Device};
+use super::moments;
+use crate::device::Device;
 use crate::disk::{UNFINISHED, sync_dir, write_atomic};
+use crate::dist::{Packet, Ranks, Unpack};
 use crate::error::{Error, Result};
-use crate::train::optimizer::{AllMoments, Optimizer};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use crate::train::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -103,44 +105,72 @@ impl State {
 }
 
 const STATE: &str = "haggle/state.json";
-const MOMENTS: &str = "haggle/optimizer.safetensors";
 const CONFIG: &str = "haggle/config.toml";
 
 /// Saves a checkpoint under `run/checkpoints`, points `run/latest` to it and names the best one; then removes all but that and
-/// the newest `keep`.
-/// `write_model` writes the Hugging Face folder into the path it is given.
+/// the newest `keep`. All ranks of the optimizer do so together.
+/// `write_model` writes the Hugging Face folder into the path it is given, at the first rank.
 ///
 /// # Errors
-/// Whatever fails, the checkpoints saved before are still there and `latest` names one of them.
+/// Whatever fails at whichever rank, the checkpoints saved before are still there and `latest` names one of them.
 pub fn save(
     run: &Path,
     keep: usize,
     dev: &Device,
-    moments: &AllMoments,
+    optimizer: &Optimizer,
     state: State,
     config_toml: &str,
     write_model: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let all = run.join("checkpoints");
-    let (name, best) = (name_of(state.step), state.best);
+    let (ranks, all, name) = (&optimizer.ranks, run.join("checkpoints"), name_of(state.step));
     let unfinished = all.join(format!("{UNFINISHED}{name}"));
-    remove_dir(&unfinished)?;
-    let written = write_all(&unfinished, dev, moments, state, config_toml, write_model);
-    if let Err(e) = written {
+    let written = write_parts(&unfinished, dev, optimizer).and_then(|parts| {
+        let rest = || {
+            write_rest(&unfinished, parts, state.clone(), config_toml, write_model)?;
+            publish(run, &unfinished, &state, keep)
+        };
+        ranks.agree("the checkpoint", if ranks.is_first() { rest() } else { Ok(()) })
+    });
+    if let (Err(_), true) = (&written, ranks.is_first()) {
         let _ = fs::remove_dir_all(&unfinished); // gives the space back
-        return Err(e);
     }
+    written.map(|()| all.join(name))
+}
+
+/// Makes the folder, and writes every rank's moments into it; returns their files and checksums.
+fn write_parts(at: &Path, dev: &Device, optimizer: &Optimizer) -> Result<BTreeMap<String, u32>> {
+    let (ranks, own) = (&optimizer.ranks, at.join("haggle"));
+    let make = || {
+        remove_dir(at)?;
+        fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))
+    };
+    ranks.agree("the folder of the checkpoint", if ranks.is_first() { make() } else { Ok(()) })?;
+    // A device that was lost says so before anything of it is written.
+    let written = dev.wait().and_then(|()| moments::write(at, dev, optimizer));
+    let (file, crc) = ranks.agree("the moments of the checkpoint", written)?;
+    let mut packet = Packet::new();
+    let mut parts = BTreeMap::new();
+    for told in ranks.gather("checksums of the moments", &packet.text(&file).put(&[crc]).bytes)? {
+        let mut read = Unpack::of(&told);
+        let (file, [crc]) = (read.text()?, read.exactly()?);
+        parts.insert(file, crc);
+    }
+    Ok(parts)
+}
+
+/// Names a whole checkpoint: by one rename, then by `latest`.
+fn publish(run: &Path, unfinished: &Path, state: &State, keep: usize) -> Result<()> {
+    let (all, name) = (run.join("checkpoints"), name_of(state.step));
     let target = all.join(&name);
     if target.exists() {
         // Left by a run killed between its rename and `latest`; `latest` names an older one.
         remove_dir(&target)?;
     }
-    fs::rename(&unfinished, &target).map_err(|e| Error::io(&target, format!("cannot rename: {e}")))?;
+    fs::rename(unfinished, &target).map_err(|e| Error::io(&target, format!("cannot rename: {e}")))?;
     sync_dir(&all)?;
     write_atomic(&run.join("latest"), |f| writeln!(f, "{name}"))?;
-    best.map_or(Ok(()), |best| name_best(&all, best))?;
-    remove_old(&all, keep, best)?;
-    Ok(target)
+    state.best.map_or(Ok(()), |best| name_best(&all, best))?;
+    remove_old(&all, keep, state.best)
 }
 
 /// The name of the checkpoint of a step.
@@ -157,50 +187,32 @@ fn name_best(all: &Path, best: Best) -> Result<()> {
     sync_dir(all)
 }
 
-fn write_all(
+/// Writes all but the moments, and the state that names every file.
+fn write_rest(
     at: &Path,
-    dev: &Device,
-    moments: &AllMoments,
+    parts: BTreeMap<String, u32>,
     mut state: State,
     config_toml: &str,
     write_model: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    let own = at.join("haggle");
-    fs::create_dir_all(&own).map_err(|e| Error::io(&own, format!("cannot make: {e}")))?;
-    // A device that was lost says so before anything of it is written.
-    dev.wait()?;
+    // Those of the checkpoint it went on from are none of this one's.
+    state.files.clear();
     write_model(at)?;
-    write_moments(&at.join(MOMENTS), moments)?;
     write_file(&at.join(CONFIG), config_toml.as_bytes())?;
-    for file in files_below(at)? {
+    for file in files_below(at)?.into_iter().filter(|file| !parts.contains_key(file)) {
         let path = at.join(&file);
         let handle = File::open(&path).and_then(|f| f.sync_all());
         handle.map_err(|e| Error::io(&path, format!("cannot write to disk: {e}")))?;
         let crc = crc_of(&path)?;
         state.files.insert(file, crc);
     }
+    state.files.extend(parts);
     write_state(at, &state)?;
     sync_dir(at)
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|e| Error::io(path, format!("cannot write: {e}")))
-}
-
-/// A number type as safetensors names it.
-fn stored(dtype: DType) -> Dtype {
-    if dtype == DType::Bf16 { Dtype::BF16 } else { Dtype::F32 }
-}
-
-fn write_moments(path: &Path, moments: &AllMoments) -> Result<()> {
-    let AllMoments { dtype, m, v } = moments;
-    let mut views = Vec::new();
-    for (name, data) in [("m", m), ("v", v)] {
-        let view = TensorView::new(stored(*dtype), vec![data.len() / dtype.size()], data);
-        views.push((name, view.map_err(|e| Error::data(path, e))?));
-    }
-    let bytes = safetensors::serialize(views, None).map_err(|e| Error::data(path, e))?;
-    write_file(path, &bytes)
 }
 
 /// The checkpoint that `run/latest` names; `None` when the run has saved none yet.
@@ -225,8 +237,17 @@ pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
 /// # Errors
 /// [`Error::Data`] naming the file that is missing or damaged.
 pub fn open(at: &Path) -> Result<State> {
+    open_dealt(at, &Ranks::alone())
+}
+
+/// The same by several ranks, each of which checks its share of the files.
+///
+/// # Errors
+/// As [`open`], at the rank that found it: all must agree before they go on.
+pub fn open_dealt(at: &Path, ranks: &Ranks) -> Result<State> {
     let state = state(at)?;
-    state.files.iter().try_for_each(|(file, crc)| check(at, file, *crc))?;
+    let mut own = state.files.iter().skip(ranks.rank()).step_by(ranks.world());
+    own.try_for_each(|(file, crc)| check(at, file, *crc))?;
     Ok(state)
 }
 
@@ -258,16 +279,25 @@ pub fn check_model(folder: &Path) -> Result<()> {
         return Ok(());
     }
     let files = state(folder)?.files;
-    files.iter().filter(|(file, _)| *file != MOMENTS).try_for_each(|(file, crc)| check(folder, file, *crc))
+    files
+        .iter()
+        .filter(|(file, _)| moments::writer(file).is_none())
+        .try_for_each(|(file, crc)| check(folder, file, *crc))
 }
 
 fn check(at: &Path, file: &str, crc: u32) -> Result<()> {
     let path = at.join(file);
+    if !path.exists() && moments::writer(file).is_some() {
+        return Err(moments::missing(&path, file));
+    }
     if crc_of(&path)? == crc {
         return Ok(());
     }
-    let what = "does not match its checksum in haggle/state.json: it was damaged or changed; put it back, name another \
-                checkpoint, or point `latest` to one";
+    let what = format!(
+        "{}does not match its checksum in haggle/state.json: it was damaged or changed; put it back, name another checkpoint, \
+         or point `latest` to one",
+        moments::whose(file)
+    );
     Err(Error::data(path, what))
 }
 
@@ -278,30 +308,13 @@ pub fn config_toml(at: &Path) -> Result<(PathBuf, String)> {
     Ok((path, text))
 }
 
-/// Puts a checkpoint's moments and counts back into an optimizer of the same size: of several ranks each takes its shard.
+/// Puts a checkpoint's moments and counts back into an optimizer of the same size: of several ranks each takes its shard,
+/// whoever wrote it.
+///
+/// # Errors
+/// [`Error::Data`] naming the file whose moments are of another type or number, or missing, and the rank that wrote it.
 pub fn restore_optimizer(at: &Path, state: &State, dev: &Device, optimizer: &mut Optimizer) -> Result<()> {
-    let path = at.join(MOMENTS);
-    let bytes = fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| Error::data(&path, e))?;
-    let (dtype, bytes) = (optimizer.m.dtype(), optimizer.moment_bytes());
-    let moments = ["m", "v"].map(|name| -> Result<&[u8]> {
-        let tensor = tensors.tensor(name).map_err(|e| Error::data(&path, e))?;
-        if tensor.dtype() != stored(dtype) {
-            let what = format!(
-                "`{name}` is {:?}, the run's optim.moments is {}; resume with the type it was saved in",
-                tensor.dtype(),
-                dtype.name()
-            );
-            return Err(Error::data(&path, what));
-        }
-        if tensor.data().len() != bytes {
-            let what = format!("`{name}` holds {} bytes, the model needs {bytes}", tensor.data().len());
-            return Err(Error::data(&path, what));
-        }
-        Ok(tensor.data())
-    });
-    let [m, v] = moments;
-    optimizer.restore(dev, m?, v?);
+    moments::read(at, state.files.keys(), dev, optimizer)?;
     optimizer.step = state.updates;
     optimizer.skipped = state.skipped;
     optimizer.skipped_in_a_row = state.skipped_in_a_row;
@@ -392,7 +405,7 @@ mod tests {
 
     fn save_step(run: &Path, step: u64, write_model: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let dev = Device::open("cpu", 1)?;
-        save(run, 2, &dev, &optimizer(&dev).all_moments(&dev)?, state(step), "seed = 1\n", write_model)
+        save(run, 2, &dev, &optimizer(&dev), state(step), "seed = 1\n", write_model)
     }
 
     fn model(at: &Path) -> Result<()> {
@@ -423,7 +436,7 @@ mod tests {
         assert_eq!((fresh.step, fresh.skipped), (3, 1));
         let mut other = Optimizer::new(&dev, [Part { range: 0..5, decays: true }], Hyper::default(), 10).unwrap();
         let message = restore_optimizer(&at, &back, &dev, &mut other).unwrap_err().to_string();
-        assert!(message.contains("holds 16 bytes, the model needs 20"), "{message}");
+        assert!(message.contains("the moments of 4 parameters are here, the model has 5"), "{message}");
     }
 
     #[test]
@@ -437,17 +450,28 @@ mod tests {
         for _ in 0..3 {
             first.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
         }
-        let at = save(dir.path(), 2, &dev, &first.all_moments(&dev).unwrap(), state(3), "", model).unwrap();
+        let at = save(dir.path(), 2, &dev, &first, state(3), "", model).unwrap();
+        let saved = super::state(&at).unwrap();
         let mut second = fresh(hyper);
-        restore_optimizer(&at, &state(3), &dev, &mut second).unwrap();
+        restore_optimizer(&at, &saved, &dev, &mut second).unwrap();
         let mut copy = dev.upload(&dev.to_vec::<f32>(w.view())).unwrap();
         first.update(&dev, w.view_mut(), g.view(), 0.0).unwrap();
         second.update(&dev, copy.view_mut(), g.view(), 0.0).unwrap();
         let moments = |o: &Optimizer| [&o.m, &o.v].map(|x| dev.to_vec::<bf16>(x.view()));
         assert_eq!(moments(&first), moments(&second));
         assert_eq!(dev.to_vec::<f32>(w.view()), dev.to_vec::<f32>(copy.view()));
-        let wide = restore_optimizer(&at, &state(3), &dev, &mut fresh(Hyper::default())).unwrap_err().to_string();
+        let wide = restore_optimizer(&at, &saved, &dev, &mut fresh(Hyper::default())).unwrap_err().to_string();
         assert!(wide.contains("`m` is BF16, the run's optim.moments is f32"), "{wide}");
+    }
+
+    #[test]
+    fn a_checkpoint_names_its_own_files_alone_whoever_wrote_the_one_before() {
+        let (dir, dev) = (tempfile::tempdir().unwrap(), Device::open("cpu", 1).unwrap());
+        let mut before = state(1);
+        before.files.insert("haggle/optimizer-00003-of-00004.safetensors".into(), 7);
+        let at = save(dir.path(), 2, &dev, &optimizer(&dev), before, "", model).unwrap();
+        let files: Vec<String> = open(&at).unwrap().files.into_keys().collect();
+        assert_eq!(files, ["haggle/config.toml", "haggle/optimizer.safetensors", "model.safetensors"]);
     }
 
     #[test]
@@ -503,7 +527,8 @@ mod tests {
         let whole = fs::read(&moments).unwrap();
         fs::write(&moments, b"moments").unwrap();
         let message = open(&at).unwrap_err().to_string();
-        assert!(message.contains("optimizer.safetensors: does not match its checksum"), "{message}");
+        let named = "optimizer.safetensors: rank 0's part of the optimizer's moments, does not match its checksum";
+        assert!(message.contains(named), "{message}");
         check_model(&at).unwrap();
         fs::write(&moments, whole).unwrap();
         fs::write(at.join("model.safetensors"), b"weighty").unwrap();

@@ -4,5 +4,6 @@ pub mod barren;
 pub mod checkpoint;
 pub mod logs;
 pub mod metrics;
+mod moments;
 pub mod run_dir;
 pub mod tensorboard;

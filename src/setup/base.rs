@@ -5,6 +5,7 @@ use crate::config::paths::{place, spelled};
 use crate::config::{Config, is_address};
 use crate::device::{DType, Device};
 use crate::disk::read_fetched;
+use crate::dist::shards::Gathered;
 use crate::embedded;
 use crate::error::{Error, Result, shown};
 use crate::model::config::preset;
@@ -270,8 +271,7 @@ pub fn restore(dev: &Device, weights: &mut Weights, at: &Path) -> Result<()> {
     let host = Device::open("cpu", 1)?;
     let saved = Weights::load(&host, at)?;
     want("resume", "parameters of the checkpoint", saved.layout.len, weights.layout.len)?;
-    dev.write(weights.data_mut(), &host.download::<f32>(saved.data())?);
-    weights.pack(dev)
+    weights.take(dev, &host.download::<f32>(saved.data())?)
 }
 
 /// The shapes of a config's starting weights and of its seller's; none of one behind a server.
@@ -309,9 +309,26 @@ pub fn folder(path: &Path) -> Result<PathBuf> {
 
 /// Writes what trains: a Hugging Face folder, or an adapter as PEFT has it; and the text side.
 pub fn save(dev: &Device, weights: &Weights, chat: &Chat, folder: &Path) -> Result<()> {
-    match weights.adapter() {
-        Some(_) => weights.save_adapter(dev, folder)?,
-        None => weights.save(dev, folder)?,
+    save_gathered(dev, weights, None, chat, folder)
+}
+
+/// The same of weights that ranks keep in parts, which are here together.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_gathered(
+    dev: &Device,
+    weights: &Weights,
+    parts: Option<&Gathered>,
+    chat: &Chat,
+    folder: &Path,
+) -> Result<()> {
+    match (weights.adapter(), parts) {
+        (Some(_), _) => weights.save_adapter(dev, folder)?,
+        (None, None) => weights.save(dev, folder)?,
+        (None, Some(parts)) => {
+            weights.save_from(folder, &|id| Ok(parts.numbers(weights.layout.specs[id.0].range())))?
+        }
     }
     save_text(weights, chat, folder)
 }

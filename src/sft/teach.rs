@@ -75,7 +75,8 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
     if base::shapes(config)?.1.is_some() && !base::is_its_own_seller(config) {
         base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
     }
-    let weights = lora::trained(plan, config, &base)?;
+    // Each rank teaches itself, to the same bits: what it taught is read in f32 too.
+    let weights = lora::trained(plan, config, &base, &Ranks::alone())?;
     let how = supervision(config.seed, 1, &weights);
     Trainer::planned(plan, weights, how, 1).map(drop)
 }
@@ -103,7 +104,7 @@ fn supervision(seed: u64, tokens: u64, weights: &Weights) -> Supervision {
 /// # Errors
 /// As [`Trainer::run_on`]; [`Error::Config`] for a task that has no format to teach.
 pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let mut weights = lora::trained(&mut Plan::on(&setup.dev), &setup.config, &setup.base.weights)?;
+    let mut weights = lora::trained(&mut Plan::on(&setup.dev), &setup.config, &setup.base.weights, &Ranks::alone())?;
     lora::begin(&setup.dev, &mut weights, &setup.base)?;
     let seed = setup.config.seed;
     let how = supervision(seed, tokens, &weights);

@@ -11,6 +11,7 @@ use super::trainer::{Supervision, Trainer};
 use crate::config::Config;
 use crate::device::Device;
 use crate::disk::write_atomic;
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::model::Plan;
 use crate::noise::Noise;
@@ -191,7 +192,7 @@ pub fn planned(how: &Tuning, stock: &Stock, config: &Config, plan: &mut Plan) ->
     let mut gone = Plan::dry(plan.device());
     let held = if config.lora.rank == 0 { &mut gone } else { &mut *plan };
     let base = base::plan_frozen(held, "base", &config.model.base, config, &mut vec![])?;
-    let weights = lora::trained(plan, config, &base)?;
+    let weights = lora::trained(plan, config, &base, &Ranks::alone())?;
     Trainer::planned(plan, weights, how.supervision(stock), 1).map(drop)
 }
 
@@ -210,7 +211,7 @@ pub fn run(
     told: &mut dyn FnMut(Told),
 ) -> Result<bool> {
     let steps = how.steps(stock.train.len());
-    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights)?;
+    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights, &Ranks::alone())?;
     lora::begin(dev, &mut weights, &base)?;
     let chat = base.chat;
     // Under an adapter the base lives on; else nothing reads it any more.
@@ -290,8 +291,7 @@ impl Running<'_> {
         self.state.note(&self.trainer.optimizer);
         let write_model = |at: &Path| base::save(self.dev, &self.trainer.weights, &self.chat, at);
         let (run, state, keep) = (self.dir.path(), self.state.clone(), self.how.keep);
-        let moments = self.trainer.optimizer.all_moments(self.dev)?;
-        let at = checkpoint::save(run, keep, self.dev, &moments, state, &self.config_toml, write_model)?;
+        let at = checkpoint::save(run, keep, self.dev, &self.trainer.optimizer, state, &self.config_toml, write_model)?;
         told(Told::Saved(&at));
         Ok(())
     }

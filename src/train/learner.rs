@@ -223,22 +223,13 @@ impl Learner {
     /// The optimizer's step on the summed gradient.
     fn step(&mut self, loss: f32, learned: &mut Learned) -> Result<()> {
         let start = Instant::now();
-        let w = &mut self.weights;
-        let version = w.version;
-        match self.optimizer.update(&self.dev, w.data_mut(), self.grads[0].view(), loss)? {
+        match self.optimizer.advance(&self.dev, &mut self.weights, self.grads[0].view(), loss)? {
             Update::Applied { grad_norm, lr } => {
-                let (o, dev) = (&self.optimizer, &self.dev);
-                if o.ranks.world() == 1 {
-                    w.pack(dev)?;
-                } else {
-                    w.renew(dev, o.shard(), &mut |data| o.ranks.share("weights", dev, data, o.shards()))?;
-                }
                 learned.applied += 1;
                 learned.grad_norm += grad_norm;
                 learned.lr = lr;
             }
             Update::Skipped { what } => {
-                w.version = version; // nothing was written
                 learned.skipped += 1;
                 learned.not_finite = Some(what);
             }
@@ -340,15 +331,6 @@ impl Learner {
         let [gradients, weights] = shards::sent_bytes(self.weights.n_trained(), ranks.world(), ranks.rank(), size);
         let applied = u64::from(learned.applied);
         (applied + u64::from(learned.skipped)) * gradients as u64 + applied * weights as u64
-    }
-
-    /// Brings every parameter to this rank in f32, as a checkpoint has it; all ranks ask for it together.
-    ///
-    /// # Errors
-    /// What the device and the ranks say.
-    pub fn complete(&mut self) -> Result<()> {
-        let (o, dev) = (&self.optimizer, &self.dev);
-        self.weights.complete(&mut |data| o.ranks.share("weights in f32", dev, data, o.shards()))
     }
 
     /// Logprobs of each transcript's sampled tokens under `of`, or under the trained weights; each rank finds its run of them.

@@ -6,10 +6,10 @@
 
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::dist::packet::numbers;
-use crate::dist::shards::shards;
+use crate::dist::shards::{Gathered, shards};
 use crate::dist::{Ranks, bytes_of, write_bytes};
 use crate::error::{Error, Result};
-use crate::model::Plan;
+use crate::model::{Plan, Weights};
 use crate::ops;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -143,16 +143,6 @@ pub enum Update {
     },
 }
 
-/// Both moments of every parameter, on the host: `[N]` each, as bytes.
-pub struct AllMoments {
-    /// Their number type.
-    pub dtype: DType,
-    /// First moments.
-    pub m: Vec<u8>,
-    /// Second moments.
-    pub v: Vec<u8>,
-}
-
 /// AdamW's state for one flat weight buffer of N elements.
 pub struct Optimizer {
     /// Its settings.
@@ -277,30 +267,26 @@ impl Optimizer {
         Ok((parts.iter().fold(0f64, |a, b| a + b) as f32).sqrt())
     }
 
-    /// Every parameter's moments, brought together at the first rank; at the others nothing.
-    ///
-    /// # Errors
-    /// What the device and the ranks say.
-    pub fn all_moments(&self, dev: &Device) -> Result<AllMoments> {
-        let all = |what, of: &Buffer| Ok::<_, Error>(self.ranks.bring(what, bytes_of(dev, of.view())?)?.concat());
-        let (m, v) = (all("first moments", &self.m)?, all("second moments", &self.v)?);
-        Ok(AllMoments { dtype: self.m.dtype(), m, v })
-    }
-
-    /// Takes this rank's shard of every parameter's moments, `[N]` each.
+    /// Takes the moments of this rank's shard.
     ///
     /// # Panics
     /// When there are not as many bytes as they have.
     pub fn restore(&mut self, dev: &Device, m: &[u8], v: &[u8]) {
-        let (shard, each) = (self.shard(), self.m.dtype().size());
-        let own = shard.start * each..shard.end * each;
-        write_bytes(dev, self.m.view_mut(), &m[own.clone()]);
-        write_bytes(dev, self.v.view_mut(), &v[own]);
+        write_bytes(dev, self.m.view_mut(), m);
+        write_bytes(dev, self.v.view_mut(), v);
     }
 
-    /// Bytes of each of both moments of every parameter.
-    pub fn moment_bytes(&self) -> usize {
-        self.len() * self.m.dtype().size()
+    /// Every parameter in f32 at the first rank, where ranks keep a part of them each; none where each has them all. All ranks
+    /// ask for it together.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn gathered(&self, dev: &Device, weights: &Weights) -> Result<Option<Gathered>> {
+        if self.ranks.world() == 1 || weights.renewed() == DType::F32 {
+            return Ok(None);
+        }
+        let told = self.ranks.bring("weights in f32", bytes_of(dev, weights.data())?)?;
+        Ok(Some(Gathered::of(told)))
     }
 
     /// One update of weights `[N]` from grads `[N]`, whose loss was `loss`; skipped when either is not finite. Of both this
@@ -308,7 +294,32 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
-    pub fn update(&mut self, dev: &Device, mut weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
+    pub fn update(&mut self, dev: &Device, weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
+        let shard = self.shard();
+        self.update_shard(dev, weights.at(shard), grads, loss)
+    }
+
+    /// The same of a model's weights, of which this rank may keep its shard alone; then what forwards read of them is renewed at
+    /// every rank.
+    ///
+    /// # Errors
+    /// As [`Optimizer::update`].
+    pub fn advance(&mut self, dev: &Device, weights: &mut Weights, grads: View, loss: f32) -> Result<Update> {
+        let (shard, version) = (self.shard(), weights.version);
+        let update = self.update_shard(dev, weights.part_mut(shard.clone()), grads, loss)?;
+        match update {
+            Update::Skipped { .. } => weights.version = version, // nothing was written
+            Update::Applied { .. } if self.ranks.world() == 1 => weights.pack(dev)?,
+            Update::Applied { .. } => {
+                let share = &mut |data: ViewMut| self.ranks.share("weights", dev, data, &self.shards);
+                weights.renew(dev, shard, share)?;
+            }
+        }
+        Ok(update)
+    }
+
+    /// The same of this rank's shard of the weights.
+    fn update_shard(&mut self, dev: &Device, mut own: ViewMut, grads: View, loss: f32) -> Result<Update> {
         let _phase = dev.phase("optimizer");
         let grad_norm = self.grad_norm(dev, grads)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -331,7 +342,7 @@ impl Optimizer {
             let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
             let kept = range.start - shard.start..range.end - shard.start;
             let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept));
-            let w = weights.reborrow().at(range.clone());
+            let w = own.reborrow().at(range.start - shard.start..range.end - shard.start);
             ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, None, how)?;
         }
         Ok(Update::Applied { grad_norm, lr })

@@ -176,7 +176,7 @@ pub fn planned_on(ranks: &Ranks, config: &Config, plan: &mut Plan) -> Result<()>
     let apart = !base::is_its_own_seller(config) || taught;
     let base = base::plan_frozen(plan, reference(apart), &config.model.base, config, &mut held)?;
     if taught && config.lora.rank > 0 {
-        lora::trained(plan, config, &base)?;
+        lora::trained(plan, config, &base, ranks)?;
     } else if taught {
         held.clear();
     }
@@ -236,7 +236,7 @@ impl Trainer {
         how: Learning,
         ranks: Ranks,
     ) -> Result<Trainer> {
-        let weights = lora::trained(plan, config, base)?;
+        let weights = lora::trained(plan, config, base, &ranks)?;
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
         let optimizer = Optimizer::sharded(plan, learner::parts(&weights), hyper, updates as u64, ranks)?;
         let mut buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
@@ -350,7 +350,7 @@ impl Trainer {
     fn restore(&mut self, setup: &Setup, run: &Path, resume: bool) -> Result<State> {
         let crcs = [setup.base.weights.crc(&setup.dev)?, setup.seller_crc()?];
         let Some(at) = checkpoint::latest(run)?.filter(|_| resume) else { return Ok(State::start(crcs)) };
-        let state = checkpoint::open(&at)?;
+        let state = checkpoint::open_dealt(&at, &setup.ranks)?;
         // Configs were compared before (setup::resume); these weights may have been taught since.
         let pairs = [("model.base", crcs[0], state.base_crc), ("model.seller", crcs[1], state.seller_crc)];
         let other = pairs.into_iter().filter(|(_, mine, saved)| mine != saved);
@@ -365,7 +365,7 @@ impl Trainer {
         Ok(state)
     }
 
-    /// Saves a checkpoint of what all ranks hold; the first one writes it.
+    /// Saves a checkpoint of what all ranks hold: see [`checkpoint::save`].
     fn save(
         &mut self,
         setup: &Setup,
@@ -375,28 +375,22 @@ impl Trainer {
         episodes: &mut Log,
         events: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let (dev, ranks) = (&setup.dev, &setup.ranks);
+        let (dev, ranks, l) = (&setup.dev, &setup.ranks, &self.learner);
         ranks.phase("checkpoint");
-        self.learner.complete()?;
-        let (l, moments) = (&self.learner, self.learner.optimizer.all_moments(dev)?);
-        state.note(&l.optimizer);
         if ranks.world() > 1 {
             // A device that computes wrongly is known by its name before its weights are kept.
-            let crc = format!("{:08x}", l.weights.crc(dev)?);
-            agree::alike(ranks, &[("weights after this step", crc)])?;
+            agree::same(ranks, "weights after this step", l.weights.read_crc(dev)?)?;
         }
-        if !ranks.is_first() {
-            return ranks.agree("checkpoint", Ok(()));
+        let parts = l.optimizer.gathered(dev, &l.weights)?;
+        state.note(&l.optimizer);
+        let mut synced = || Ok((metrics.sync()?, episodes.sync()?));
+        (state.metrics_bytes, state.episodes_bytes) = ranks.agree("the logs", synced())?;
+        let write_model = |at: &Path| base::save_gathered(dev, &l.weights, parts.as_ref(), &setup.base.chat, at);
+        let (keep, toml) = (setup.config.run.keep, setup.config.to_toml(true));
+        let at = checkpoint::save(run, keep, dev, &l.optimizer, state.clone(), &toml, write_model)?;
+        if ranks.is_first() {
+            events(Event::Saved(&at));
         }
-        let mut write = || {
-            state.metrics_bytes = metrics.sync()?;
-            state.episodes_bytes = episodes.sync()?;
-            let write_model = |at: &Path| base::save(dev, &l.weights, &setup.base.chat, at);
-            let (keep, toml) = (setup.config.run.keep, setup.config.to_toml(true));
-            checkpoint::save(run, keep, dev, &moments, state.clone(), &toml, write_model)
-        };
-        let at = ranks.agree("checkpoint", write())?;
-        events(Event::Saved(&at));
         Ok(())
     }
 }

@@ -64,10 +64,18 @@ impl Weights {
     /// # Errors
     /// [`Error::Io`] with the path and what the system said (no space, no permission).
     pub fn save(&self, dev: &Device, dir: &Path) -> Result<()> {
+        self.save_from(dir, &|id| self.merged(dev, id))
+    }
+
+    /// The same where the values of tensors come from elsewhere: other ranks keep them.
+    ///
+    /// # Errors
+    /// As [`Weights::save`]; what `of` says.
+    pub fn save_from(&self, dir: &Path, of: &dyn Fn(TensorId) -> Result<Vec<f32>>) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         write_atomic(&dir.join("config.json"), |f| f.write_all(self.config.to_json().as_bytes()))?;
         write_atomic(&dir.join("generation_config.json"), |f| f.write_all(self.config.generation_json().as_bytes()))?;
-        write_atomic(&dir.join(SINGLE), |f| self.write_safetensors(dev, f))
+        write_atomic(&dir.join(SINGLE), |f| self.write_tensors(of, f))
     }
 
     /// Writes the parameters as a safetensors file, tensor by tensor: no second copy of the model exists.
@@ -75,10 +83,14 @@ impl Weights {
     /// # Errors
     /// Whatever `to` says.
     pub fn write_safetensors(&self, dev: &Device, to: &mut dyn Write) -> io::Result<()> {
+        self.write_tensors(&|id| self.merged(dev, id), to)
+    }
+
+    fn write_tensors(&self, of: &dyn Fn(TensorId) -> Result<Vec<f32>>, to: &mut dyn Write) -> io::Result<()> {
         let specs: Vec<&TensorSpec> = self.layout.specs.iter().collect();
         to.write_all(&write::header(&specs, DType::F32, &[]))?;
         for id in (0..self.layout.specs.len()).map(TensorId) {
-            let data = self.merged(dev, id).map_err(io::Error::other)?;
+            let data = of(id).map_err(io::Error::other)?;
             write::write_tensor(to, &data, DType::F32)?;
         }
         Ok(())
