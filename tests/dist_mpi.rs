@@ -70,7 +70,7 @@ fn args(dir: &Path, run: &Path, more: &[&str]) -> Vec<String> {
     head.into_iter().chain(how).chain(more.iter().map(|s| s.to_string())).collect()
 }
 
-fn ran(mut command: Command) -> Output {
+fn ran(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
@@ -79,7 +79,7 @@ fn errors(output: &Output) -> String {
 }
 
 fn trained(launcher: &str, n: usize, dir: &Path, run: &Path) {
-    let output = ran(launch(launcher, &[(n, args(dir, run, &[]))]));
+    let output = ran(&mut launch(launcher, &[(n, args(dir, run, &[]))]));
     assert!(output.status.success(), "{launcher} -n {n}: {}", errors(&output));
 }
 
@@ -139,7 +139,7 @@ fn processes_give_the_bits_of_one_with_open_mpi_and_with_mpich() {
     if !found.is_empty() {
         let mut command = Command::new(cli_common::binary());
         command.args(args(dir.path(), &one, &[]));
-        assert!(ran(command).status.success());
+        assert!(ran(&mut command).status.success());
     }
     for launcher in found {
         for n in [2, 4] {
@@ -170,7 +170,7 @@ fn the_doctor_finds_the_sum_of_four_ranks_to_be_that_of_one() {
         let words = ["doctor", "--ranks", "--json", "--device", "cpu", "--threads", "1"].map(String::from);
         let mut command = launch(launcher, &[(4, words.into())]);
         command.current_dir(dir.path());
-        let output = ran(command);
+        let output = ran(&mut command);
         assert!(output.status.success(), "{}", errors(&output));
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(found["ranks"], 4);
@@ -187,7 +187,7 @@ fn a_run_that_one_rank_is_asked_to_stop_and_one_is_killed_goes_on_on_fewer_to_th
     {
         let (whole, cut) = (dir.path().join(format!("{launcher}-whole")), dir.path().join(format!("{launcher}-cut")));
         let long = ["--set", "grpo.steps=24"];
-        let output = ran(launch(launcher, &[(4, args(dir.path(), &whole, &long))]));
+        let output = ran(&mut launch(launcher, &[(4, args(dir.path(), &whole, &long))]));
         assert!(output.status.success(), "{}", errors(&output));
         let child = running(launcher, 4, dir.path(), &cut, 1, &long);
         signal("TERM", pid(&cut, 2).unwrap());
@@ -232,7 +232,7 @@ fn a_rank_of_another_config_is_named_and_nothing_is_written() {
     for launcher in launchers("a_rank_of_another_config_is_named_and_nothing_is_written") {
         let run = dir.path().join(launcher);
         let other = args(dir.path(), &run, &["--set", "optim.lr=0.5"]);
-        let output = ran(launch(launcher, &[(1, args(dir.path(), &run, &[])), (1, other)]));
+        let output = ran(&mut launch(launcher, &[(1, args(dir.path(), &run, &[])), (1, other)]));
         let named = format!("haggle: ranks: config: rank 1 on {} has lr = 0.5", haggle::dist::agree::host());
         assert!(!output.status.success() && errors(&output).contains(&named), "{}", errors(&output));
         assert!(!run.exists(), "nothing is written");
@@ -251,7 +251,7 @@ fn a_library_of_another_mpi_than_the_launchers_is_refused_with_both_names() {
     {
         let mut command = launch(launcher, &[(2, args(dir.path(), &dir.path().join(launcher), &[]))]);
         command.env("HAGGLE_MPI", library);
-        let output = ran(command);
+        let output = ran(&mut command);
         let said = errors(&output);
         assert!(!output.status.success(), "{said}");
         let line = said.lines().find(|line| line.contains("they are of two MPIs")).unwrap_or_else(|| panic!("{said}"));
@@ -260,20 +260,86 @@ fn a_library_of_another_mpi_than_the_launchers_is_refused_with_both_names() {
 }
 
 #[test]
-fn ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused() {
+fn ranks_are_for_train_sft_and_eval_and_lanes_that_they_do_not_divide_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let as_launched = |args: &[&str]| -> Said {
         let mut command = cli_common::command(dir.path(), args);
         command.envs([("PMI_RANK", "0"), ("PMI_SIZE", "2"), ("HAGGLE_MPI", "libnone.so")]);
         said(command, "")
     };
-    as_launched(&["eval", "--model", "embedded"]).refused(6, &["haggle eval", "2 ranks", "haggle train alone"]);
+    as_launched(&["init", "--out", "new"]).refused(6, &["haggle init", "2 ranks", "haggle train, sft and eval share"]);
+    let generate = ["sft", "--generate", "4", "--write", "talks.jsonl"];
+    as_launched(&generate).refused(6, &["haggle sft --generate", "2 ranks"]);
     as_launched(&["train"]).refused(6, &["no MPI library", "libnone.so", "HAGGLE_MPI"]);
-    for launcher in launchers("ranks_are_for_training_and_lanes_that_they_do_not_divide_are_refused") {
+    for launcher in launchers("ranks_are_for_train_sft_and_eval_and_lanes_that_they_do_not_divide_are_refused") {
         let run = dir.path().join(launcher);
-        let output = ran(launch(launcher, &[(2, args(dir.path(), &run, &["--set", "dist.lanes=3"]))]));
+        let output = ran(&mut launch(launcher, &[(2, args(dir.path(), &run, &["--set", "dist.lanes=3"]))]));
         let (said, key) = (errors(&output), "haggle: dist.lanes: 3 lanes are no tree that 2 ranks can share");
         assert!(!output.status.success() && said.contains(key), "{said}");
         assert!(!run.exists(), "nothing is written");
+    }
+}
+
+/// Runs one process and, of each launcher, four: the run directories.
+fn one_and_four(test: &str, dir: &Path, args: &dyn Fn(&Path) -> Vec<String>) -> Vec<PathBuf> {
+    let found = launchers(test);
+    let one = dir.join("one");
+    let mut command = Command::new(cli_common::binary());
+    let alone = ran(command.args(args(&one)));
+    assert!(alone.status.success(), "{}", errors(&alone));
+    let each = found.into_iter().map(|launcher| {
+        let run = dir.join(launcher);
+        let output = ran(&mut launch(launcher, &[(4, args(&run))]));
+        assert!(output.status.success(), "{launcher}: {}", errors(&output));
+        run
+    });
+    std::iter::once(one.clone()).chain(each).collect()
+}
+
+#[test]
+fn sft_by_processes_gives_the_bits_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let talks = dir.path().join("talks.jsonl");
+    let generate = ["sft", "--generate", "24", "--write", &talks.display().to_string()];
+    cli_common::haggle(dir.path(), &generate).done();
+    let args = |run: &Path| {
+        let (data, out) = (talks.display().to_string(), run.display().to_string());
+        let words = ["sft", "--model", "embedded", "--data", &data, "--out", &out, "--batch", "6", "--save-every", "2"];
+        let more = ["--val", "0.2", "--threads", "1", "--device", "cpu", "--set", "dist.lanes=4"];
+        words.iter().chain(&more).map(|word| word.to_string()).collect()
+    };
+    let runs = one_and_four("sft_by_processes_gives_the_bits_of_one", dir.path(), &args);
+    let kept = |run: &Path| {
+        let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
+        let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
+        let rows: Vec<String> = text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect();
+        (rows, fs::read(latest.join("model.safetensors")).unwrap(), dist_common::moments(&latest))
+    };
+    let first = kept(&runs[0]);
+    assert!(first.0.len() > 2 && first.0[1].contains("grad_norm"), "{:?}", first.0);
+    for run in &runs[1..] {
+        let other = kept(run);
+        assert_eq!(first.0, other.0, "{}", run.display());
+        assert!(first.1 == other.1 && first.2 == other.2, "weights or moments of {}", run.display());
+    }
+}
+
+#[test]
+fn an_evaluation_by_processes_finds_what_one_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = |run: &Path| {
+        let out = run.display().to_string();
+        let words =
+            ["eval", "--model", "embedded", "--out", &out, "--threads", "1", "--device", "cpu", "--rollouts", "2"];
+        let more = ["--set", "eval.products=3", "--set", "eval.best_of=2", "--seller", "base,boulware"];
+        words.iter().chain(&more).map(|word| word.to_string()).collect()
+    };
+    let runs = one_and_four("an_evaluation_by_processes_finds_what_one_finds", dir.path(), &args);
+    for run in &runs[1..] {
+        for file in ["games.jsonl", "summary.json"] {
+            let [one, four] = [&runs[0], run].map(|run| fs::read(run.join(file)).unwrap());
+            assert!(!one.is_empty() && one == four, "{file} of {}", run.display());
+        }
     }
 }

@@ -18,8 +18,12 @@ use haggle::error::Error;
 use haggle::model::config::Experts;
 use haggle::model::plan::PlanRow;
 use haggle::model::{Family, ModelConfig, Plan, Weights};
+use haggle::run::run_dir::RunDir;
 use haggle::setup::{base, memory};
+use haggle::sft::dialogues::Dialogues;
+use haggle::sft::lines::Talk;
 use haggle::sft::teach;
+use haggle::sft::tune::{self, Told, Tuning};
 use haggle::train::rl::{self, Event};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -574,4 +578,78 @@ fn ranks_on_paper_need_a_dry_run_and_lanes_that_they_divide_and_say_what_links_t
     dry(&["--set", "dist.lanes=8", "--link", "0"]).refused(2, &["--link", "above 0"]);
     cli_common::haggle(dir.path(), &["train", "--ranks", "8"]).refused(2, &["--dry-run"]);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
+}
+
+/// Tunes on so many ranks, until the last one alone hears that `steps` updates are done; true for those that did all.
+fn tuned(world: usize, config: &Config, talks: &[Talk], run: &Path, steps: u64) -> Vec<bool> {
+    let how = Tuning {
+        model: "embedded".into(),
+        model_crc: 0,
+        data: vec![],
+        epochs: 1,
+        batch: 5,
+        lr: 1e-3,
+        val: 0.2,
+        max_tokens: 4096,
+        micro_tokens: 512,
+        save_every: 2,
+        keep: 2,
+        seed: 3,
+    };
+    std::thread::scope(|scope| {
+        let ranks = Threads::new(world, Duration::from_secs(600)).into_iter().map(Ranks::linked);
+        let each: Vec<_> = ranks
+            .map(|ranks| {
+                let how = &how;
+                scope.spawn(move || {
+                    let dev = Device::open("cpu", 1).unwrap();
+                    let base = base::open(&dev, "embedded", config).unwrap();
+                    let stock = tune::stock(&base.chat, talks, how).unwrap();
+                    let made = match (ranks.is_first(), run.join("config.toml").exists()) {
+                        (false, _) => Ok(RunDir::beside(run)),
+                        (true, true) => RunDir::reopen(run),
+                        (true, false) => RunDir::create(run, &config.to_toml(true)),
+                    };
+                    let (dir, own) = (ranks.agree("the run directory", made).unwrap(), AtomicBool::new(false));
+                    let last = ranks.rank() + 1 == ranks.world();
+                    let hear = &mut |told: Told| {
+                        if let Told::Step(row) = told {
+                            own.fetch_or(last && row["step"] == steps, Ordering::Relaxed);
+                        }
+                    };
+                    tune::run(how, &stock, &dev, base, (&dir, config, &ranks), &own, hear).unwrap()
+                })
+            })
+            .collect();
+        each.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn supervision_on_four_ranks_gives_the_bits_of_one_and_goes_on_on_two() {
+    let dir = tempfile::tempdir().unwrap();
+    let dialogues = Dialogues::new(5).unwrap();
+    let views = (0..).flat_map(|index| dialogues.views(index)).take(25).enumerate();
+    let talks: Vec<Talk> = views.map(|(i, (_, messages))| Talk { place: i.to_string(), messages }).collect();
+    let config = config(&["dist.lanes=4"]);
+    let kept = |run: &Path| {
+        let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
+        (metrics(run), fs::read(latest.join("model.safetensors")).unwrap(), dist_common::moments(&latest))
+    };
+    let [one, four, cut] = ["one", "four", "cut"].map(|name| dir.path().join(name));
+    assert_eq!(tuned(1, &config, &talks, &one, 99), [true]);
+    assert_eq!(tuned(4, &config, &talks, &four, 99), [true; 4]);
+    assert_eq!(tuned(4, &config, &talks, &cut, 2), [false; 4]);
+    assert_eq!(moment_files(&cut).len(), 4);
+    assert_eq!(tuned(2, &config, &talks, &cut, 99), [true; 2]);
+    let (rows, weights, moments) = kept(&one);
+    assert_eq!(rows.len(), 5, "the loss before, and four updates: {rows:?}");
+    for run in [&four, &cut] {
+        assert_eq!(rows, kept(run).0);
+        assert!(weights == kept(run).1 && moments == kept(run).2, "{} differs", run.display());
+    }
+    // Lanes move the order of sums, as they must to prove anything.
+    let plain = dir.path().join("one lane");
+    tuned(1, &self::config(&["dist.lanes=1"]), &talks, &plain, 99);
+    assert_ne!(weights, kept(&plain).1);
 }

@@ -1,20 +1,24 @@
 //! `haggle eval`: a model against sellers on held-out products, beside the baselines.
 
 use super::progress::Live;
-use super::train::{RUNS, give_back};
-use super::{Exit, Globals, command_line, out, path_text, quoted, rank, run_config, shell, signals, tables};
+use super::train::give_back;
+use super::{
+    Exit, Globals, command_line, out, path_text, quoted, rank, ranked, run_config, shell, signals, tables, together,
+};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, SELLERS, is_address, mix};
+use crate::dist::Ranks;
+use crate::dist::agree::Fact;
 use crate::embedded;
 use crate::error::{Error, Result, shown};
 use crate::eval::protocol::{Beside, Protocol, protocol};
 use crate::eval::{About, Report, make_folder};
+use crate::model::Plan;
 use crate::negotiate::Buyer;
 use crate::negotiate::metrics::Row;
 use crate::rank::board::{Board, board};
 use crate::rank::read::{self, Columns};
 use crate::rank::{Options, Ties};
-use crate::run::run_dir::RunDir;
 use crate::setup::Setup;
 use crate::setup::base::{self, Base};
 use crate::setup::{known, memory};
@@ -23,7 +27,7 @@ use crate::tasks::{self, Entrant, Speaks, Task};
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Options of `haggle eval`.
 #[derive(Args)]
@@ -37,6 +41,7 @@ Examples:
   haggle eval --model runs/001 --out runs/001/eval                a folder of its own; what is there is never replaced
   haggle eval --model runs/001 --protocol paper --products DIR    as arXiv:2604.09855 does, beside its own row
   haggle eval --board --model runs/a --model runs/b --seller all  who of several is better, where, and how sure we are
+  mpirun -n 4 haggle eval --model runs/001 --set threads=1        ranks share the games; what is found is the same
   haggle eval --model runs/001 --set eval.products=20             fewer products")]
 pub struct EvalArgs {
     /// Run directory, checkpoint or model folder; several play the same games, by the first one's config
@@ -66,71 +71,139 @@ pub struct EvalArgs {
     protocol: Option<String>,
 }
 
-/// Evaluates, writes a directory of its own, and prints the tables.
+/// Evaluates, writes a directory of its own, and prints the tables. Ranks share the games; the first one writes and prints.
 ///
 /// # Errors
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
-    let (config, protocol) = resolve(args, globals)?;
-    let paths: Vec<String> = args.model.iter().map(|path| spelled(path)).collect();
-    let labels = labels(&args.model, &config)?;
-    let speaks = speaks(args, &config)?;
-    let dev = config.open_device()?;
-    let plan = memory::fit(&dev, &config, &|config, plan| memory::of_evaluation(config, &paths, plan))?;
-    if let Some(folder) = &globals.out {
-        make_folder(folder)?;
+    let ranks = ranked::ranks(&resolve(args, globals)?.0)?;
+    let exit = evaluated(&ranks, args, globals)?;
+    ranks.finish();
+    Ok(exit)
+}
+
+/// What an evaluation plays with.
+struct Table {
+    setup: Setup,
+    /// The models that are named, behind the config's own.
+    models: Vec<Base>,
+    labels: Vec<String>,
+    speaks: Vec<Speaks>,
+    paths: Vec<String>,
+    plan: Plan,
+    protocol: Option<Protocol>,
+}
+
+impl Table {
+    /// Everything that a call names, opened and held to each other.
+    fn open(ranks: &Ranks, args: &EvalArgs, globals: &Globals) -> Result<Table> {
+        let (config, protocol) = resolve(args, globals)?;
+        let paths: Vec<String> = args.model.iter().map(|path| spelled(path)).collect();
+        let (labels, speaks) = (labels(&args.model, &config)?, speaks(args, &config)?);
+        let dev = ranked::device(ranks, &config)?;
+        let planner = |config: &Config, plan: &mut Plan| memory::of_evaluation(config, &paths, plan);
+        let plan = memory::fit_beside(&dev, &config, &planner, ranks.local_world())?;
+        if let (Some(folder), true) = (&globals.out, ranks.is_first()) {
+            make_folder(folder)?;
+        }
+        let mut setup = Setup::open_to_evaluate(dev, &config)?;
+        setup.ranks = ranks.clone();
+        let models = opened(&setup, &paths)?;
+        let bases: Vec<&Base> = std::iter::once(&setup.base).chain(&models).collect();
+        let frozen_plays = is_ready(&setup, &mut *tasks::named("game")?, &bases)?;
+        let mut players: Vec<&str> = std::iter::once(&config.model.base).chain(&paths).map(String::as_str).collect();
+        players.extend(frozen_plays.then_some(config.model.seller.as_str()));
+        let warning = known::warn(&config, &players, &[&setup.held_out])?;
+        if ranks.is_first() {
+            out::known(setup.notes.iter().chain(&warning));
+        }
+        Ok(Table { setup, models, labels, speaks, paths, plan, protocol })
     }
-    let setup = Setup::open_to_evaluate(dev, &config)?;
-    let opened = opened(&setup, &paths)?;
-    let bases: Vec<&Base> = std::iter::once(&setup.base).chain(&opened).collect();
-    let mut task = tasks::named("game")?;
-    let frozen_plays = is_ready(&setup, &mut *task, &bases)?;
-    let mut players: Vec<&str> = std::iter::once(&config.model.base).chain(&paths).map(String::as_str).collect();
-    players.extend(frozen_plays.then_some(config.model.seller.as_str()));
-    let warning = known::warn(&config, &players, &[&setup.held_out])?;
-    out::known(setup.notes.iter().chain(&warning));
-    let folder = globals.out.clone().map_or_else(|| RunDir::claim_next(Path::new(RUNS)), Ok)?;
+
+    /// What every rank must have alike: checksums of all models, and the products.
+    fn made_of(&self) -> Result<Fact> {
+        let (dev, setup) = (&self.setup.dev, &self.setup);
+        let mut all = vec![format!("seller {:08x}", setup.seller_crc()?)];
+        for model in std::iter::once(&setup.base).chain(&self.models) {
+            all.push(format!("{} {:08x}", model.root, model.weights.crc(dev)?));
+        }
+        all.extend(setup.held_out.iter().map(|product| format!("{product:?}")));
+        Ok(("products and models", all.join("\n")))
+    }
+
+    /// Plays it; `hear` is told who plays whom, and how far they are.
+    fn play(&self, hear: &mut dyn FnMut(&str, &str, usize, usize)) -> Result<Report> {
+        let bases = std::iter::once(&self.setup.base).chain(&self.models);
+        let names = std::iter::once("untrained").chain(self.labels.iter().map(String::as_str));
+        let speaks = std::iter::once(&Speaks::Replies).chain(&self.speaks);
+        let models: Vec<Entrant> = names.zip(bases).zip(speaks).map(|((n, model), s)| entrant(n, model, *s)).collect();
+        // A model beside itself says nothing.
+        let models = if self.paths.contains(&self.setup.config.model.base) { &models[1..] } else { &models[..] };
+        tasks::named("game")?.evaluate(&self.setup, models, hear)
+    }
+
+    fn about(&self, report: &Report, began: Instant) -> About {
+        let config = &self.setup.config;
+        About {
+            command: command_line(),
+            model: self.paths.join(", "),
+            guarded: config.rollout.constrain,
+            products: self.setup.held_out.len(),
+            split: config.eval.split.clone(),
+            games: report.games.len(),
+            seconds: began.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+fn evaluated(ranks: &Ranks, args: &EvalArgs, globals: &Globals) -> Result<Exit> {
+    let table = ranks.agree("start", Table::open(ranks, args, globals))?;
+    if ranks.world() > 1 {
+        together::alike(ranks, &table.setup.config, &table.setup.dev, table.made_of()?)?;
+    }
+    let folder = globals.out.clone().map_or_else(|| together::claim(ranks), Ok)?;
+    ranks.board(&folder, Duration::from_secs_f32(table.setup.config.dist.timeout_s));
+    ranks.phase("evaluation");
+    if !ranks.is_first() {
+        return table.play(&mut |_, _, _, _| ()).map(|_| Exit::Done);
+    }
     let claimed = globals.out.is_none().then(|| folder.clone());
     let left = claimed.clone();
     signals::leaves(move || {
         left.iter().for_each(|folder| give_back(folder));
         "left; nothing was written".into()
     });
-    let names = std::iter::once("untrained").chain(labels.iter().map(String::as_str));
-    let speaks = std::iter::once(Speaks::Replies).chain(speaks);
-    let models: Vec<Entrant> = names.zip(&bases).zip(speaks).map(|((n, model), s)| entrant(n, model, s)).collect();
-    // A model beside itself says nothing.
-    let models = if paths.contains(&config.model.base) { &models[1..] } else { &models[..] };
     let mut live = Live::new();
-    live.say(&memory::line(&setup.dev, &plan));
+    live.say(&memory::line(&table.setup.dev, &table.plan));
     let began = Instant::now();
-    let report = task.evaluate(&setup, models, &mut |buyer, seller, done, of| {
-        live.evaluation(buyer, seller, done, of);
-    });
+    let report = table.play(&mut |buyer, seller, done, of| live.evaluation(buyer, seller, done, of));
     live.end();
     if report.is_err() {
         claimed.iter().for_each(|folder| give_back(folder));
     }
-    let mut report = report?;
-    let beside = |of: &Protocol| Beside::new(of, &setup.config, setup.held_out.len());
-    report.beside = protocol.as_ref().map(beside);
-    let about = About {
-        command: command_line(),
-        model: paths.join(", "),
-        guarded: config.rollout.constrain,
-        products: setup.held_out.len(),
-        split: config.eval.split.clone(),
-        games: report.games.len(),
-        seconds: began.elapsed().as_secs_f64(),
-    };
+    shown_and_kept(args, globals, &table, report?, (&folder, began))
+}
+
+/// Prints an evaluation, and keeps it in a folder.
+fn shown_and_kept(
+    args: &EvalArgs,
+    globals: &Globals,
+    table: &Table,
+    mut report: Report,
+    (folder, began): (&Path, Instant),
+) -> Result<Exit> {
+    let config = &table.setup.config;
+    let beside = |of: &Protocol| Beside::new(of, config, table.setup.held_out.len());
+    report.beside = table.protocol.as_ref().map(beside);
+    let about = table.about(&report, began);
     let board = if args.board { Some(board_of(&report, config.seed)?) } else { None };
-    let written = write(&report, &about, &config, &folder);
+    let written = write(&report, &about, config, folder);
     let rows = report.table.rows();
     out::known(&tables::broken(&rows));
     out::known(&tables::void(&report.void));
     match &board {
         Some(board) => rank::show(board, None, Some(&folder.join("board.html")), globals.json)?,
-        None => print(&report, &about, &rows, globals.json, &folder)?,
+        None => print(&report, &about, &rows, globals.json, folder)?,
     }
     // What was played is shown, also when it cannot be kept.
     written.map(|()| Exit::Done)

@@ -30,6 +30,7 @@ mod shell;
 pub mod show;
 mod signals;
 pub mod tables;
+mod together;
 pub mod train;
 
 use crate::config::recipes::recipe;
@@ -313,9 +314,7 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<Exit> {
     let globals = &cli.globals;
     let writes = match &cli.command {
-        Command::Eval(_) => "eval",
         Command::Init(_) => "init",
-        Command::Sft(_) => "sft",
         Command::Serve(_) => "serve",
         Command::Merge(_) => "merge",
         _ => "",

@@ -1,11 +1,13 @@
 //! `haggle sft`: a model fine-tuned on conversations, and conversations to fine-tune one on.
 
-use super::train::RUNS;
-use super::{Exit, Globals, lora_flags, out, path_text, quoted, shell, signals};
+use super::{Exit, Globals, lora_flags, out, path_text, quoted, ranked, shell, signals, together};
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::device::Device;
+use crate::dist::Ranks;
+use crate::dist::launch::Launch;
 use crate::error::{Error, Result, shown};
+use crate::model::Plan;
 use crate::negotiate::{Product, Side};
 use crate::report::RunFiles;
 use crate::run::checkpoint;
@@ -20,6 +22,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Options of `haggle sft`.
 #[derive(Args)]
@@ -29,6 +32,7 @@ Examples:
   haggle sft --model SmolLM2-135M-Instruct --data dialogues.jsonl --prompts paper --out runs/form
   haggle train --model runs/form --products AmazonHistoryPrice --set game.prompt_style=paper
   haggle sft --resume --out runs/form                           go on after Ctrl-C or a kill
+  mpirun -n 4 haggle sft --model DIR --data FILE --set dist.lanes=4 --out runs/four   ranks share each update
 A line of the data is {\"messages\": [{\"role\": \"system\", \"content\": ...}, {\"role\": \"user\", ...}, {\"role\": \"assistant\", ...}]};
 loss is on what the assistant says and on the token that ends its turn. A line that is longer than the model's context (or
 --max-tokens) is left out and counted; a line that is wrong stops the run before it begins.")]
@@ -96,13 +100,30 @@ pub fn run(args: &SftArgs, globals: &Globals) -> Result<Exit> {
     ];
     flags.extend(lora_flags(args.lora.as_deref())?);
     if let (Some(n), Some(file)) = (args.generate, &args.write) {
+        Launch::one("sft --generate")?;
         return generate(&globals.resolve(&flags)?, n, &args.roles, file);
     }
     if args.resume {
         let dir = globals.out.as_deref().ok_or_else(|| usage("sft --resume needs --out DIR: the run to go on with"))?;
-        return go_on(dir, globals);
+        let (how, config) = begun(dir, globals)?;
+        let ranks = ranked::ranks(&config)?;
+        let opened = ranks.agree("start", reopened(&ranks, dir, how, config))?;
+        return tuned(&ranks, opened, globals.json);
     }
-    begin(args, globals, globals.resolve(&flags)?)
+    let config = globals.resolve(&flags)?;
+    let ranks = ranked::ranks(&config)?;
+    let opened = begin(&ranks, args, globals, config)?;
+    tuned(&ranks, opened, globals.json)
+}
+
+/// A run of supervision, opened.
+struct Opened {
+    how: Tuning,
+    stock: Stock,
+    dev: Device,
+    base: Base,
+    run: RunDir,
+    config: Config,
 }
 
 fn usage(what: &str) -> Error {
@@ -131,7 +152,23 @@ fn generate(config: &Config, n: usize, roles: &str, file: &Path) -> Result<Exit>
 }
 
 /// A new run.
-fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> {
+fn begin(ranks: &Ranks, args: &SftArgs, globals: &Globals, config: Config) -> Result<Opened> {
+    let (mut config, how, stock, dev, base) = ranks.agree("start", read(ranks, args, config))?;
+    let said = serde_json::to_string_pretty(&how).map_err(|e| Error::Ranks { what: e.to_string() })?;
+    together::alike(ranks, &config, &dev, ("conversations and model", said))?;
+    let dir = globals.out.clone().map_or_else(|| together::claim(ranks), Ok)?;
+    config.run.out = spelled(&std::path::absolute(&dir).unwrap_or_else(|_| dir.clone()));
+    let make = || {
+        let run = RunDir::create(&dir, &config.to_toml(true))?;
+        how.write(&dir).map(|()| run)
+    };
+    let made = if ranks.is_first() { make() } else { Ok(RunDir::beside(&dir)) };
+    let run = together::shared(ranks, made, &dir, tune::SETTINGS)?;
+    Ok(Opened { how, stock, dev, base, run, config })
+}
+
+/// Everything that a new run reads, held to the device, to what may be learned, and to each other.
+fn read(ranks: &Ranks, args: &SftArgs, mut config: Config) -> Result<(Config, Tuning, Stock, Device, Base)> {
     let share = (0.0..1.0).contains(&args.val);
     if !(share && args.lr.is_finite() && args.lr > 0.0) {
         let what = if share { "--lr: want a number above 0" } else { "--val: want a share, 0 or more and below 1" };
@@ -139,7 +176,7 @@ fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> 
     }
     config.rooted();
     let (talks, sources) = lines::read(&args.data)?;
-    let dev = config.open_device()?;
+    let dev = together::device(ranks, &config)?;
     let (name, shape) = (&config.model.base, base::shape(&config.model.base, &config)?);
     let context = shape.max_position_embeddings;
     let absolute = |path: &Path| spelled(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
@@ -158,23 +195,18 @@ fn begin(args: &SftArgs, globals: &Globals, mut config: Config) -> Result<Exit> 
         seed: config.seed,
     };
     let stock = tune::stock(&base::chat(name, &config)?, &talks, &how)?;
-    fits(&how, &stock, &dev, &config)?;
+    fits(&how, &stock, &dev, &config, ranks)?;
     let base = base::open(&dev, name, &config)?;
     how.model_crc = base.weights.crc(&dev)?;
-    let dir = globals.out.clone().map_or_else(|| RunDir::claim_next(Path::new(RUNS)), Ok)?;
-    config.run.out = spelled(&std::path::absolute(&dir).unwrap_or_else(|_| dir.clone()));
     // Before a directory is made.
     lora::of(&config, &base.weights.config)?;
-    let run = RunDir::create(&dir, &config.to_toml(true))?;
-    how.write(&dir)?;
-    tuned(&how, &stock, (&dev, base), (&run, &config), globals.json)
+    Ok((config, how, stock, dev, base))
 }
 
-/// A run that goes on.
-fn go_on(dir: &Path, globals: &Globals) -> Result<Exit> {
+/// How a run was begun.
+fn begun(dir: &Path, globals: &Globals) -> Result<(Tuning, Config)> {
     let none = || Error::io(dir, "holds no run of haggle sft to resume; name one with --out, or drop --resume");
     let how = Tuning::read(dir)?.ok_or_else(none)?;
-    let run = RunDir::reopen(dir)?;
     let own = Globals { out: None, config: Some(dir.join("config.toml")), ..globals.clone() };
     let config = own.resolve(&[])?;
     let differences = config.differences(&Config::load(own.config.as_deref(), &[])?);
@@ -182,6 +214,12 @@ fn go_on(dir: &Path, globals: &Globals) -> Result<Exit> {
         let head = format!("{}: was begun with another config; resume with its own:", shown(dir));
         return Err(Error::Config { problems: [vec![head], differences].concat() });
     }
+    Ok((how, config))
+}
+
+/// A run that goes on.
+fn reopened(ranks: &Ranks, dir: &Path, how: Tuning, config: Config) -> Result<Opened> {
+    let run = if ranks.is_first() { RunDir::reopen(dir)? } else { RunDir::beside(dir) };
     let files: Vec<PathBuf> = how.data.iter().map(|(path, _)| place(path)).collect();
     let (talks, sources) = lines::read(&files)?;
     if let Some((now, _)) = sources.iter().zip(&how.data).find(|(now, began)| now.crc != began.1) {
@@ -190,52 +228,56 @@ fn go_on(dir: &Path, globals: &Globals) -> Result<Exit> {
             "is not what the run began with; put it back, or start another run with --out",
         ));
     }
-    let dev = config.open_device()?;
+    let dev = together::device(ranks, &config)?;
     let saved = checkpoint::latest(dir)?;
     let from = saved.as_deref().map_or(how.model.clone(), spelled);
     let stock = tune::stock(&base::chat(&from, &config)?, &talks, &how)?;
-    fits(&how, &stock, &dev, &config)?;
+    fits(&how, &stock, &dev, &config, ranks)?;
     let base = base::open(&dev, &from, &config)?;
     if saved.is_none() && base.weights.crc(&dev)? != how.model_crc {
         return Err(Error::data(place(&how.model), "is not the model that the run began with"));
     }
-    tuned(&how, &stock, (&dev, base), (&run, &config), globals.json)
+    Ok(Opened { how, stock, dev, base, run, config })
 }
 
 /// `Ok` when what is free is enough.
-fn fits(how: &Tuning, stock: &Stock, dev: &Device, config: &Config) -> Result<()> {
+fn fits(how: &Tuning, stock: &Stock, dev: &Device, config: &Config, ranks: &Ranks) -> Result<()> {
     let smaller =
         "take fewer --micro-tokens, leave out longer conversations with --max-tokens, or train an adapter (--lora)";
-    memory::fit_own(dev, &|plan| tune::planned(how, stock, config, plan), smaller).map(drop)
+    let planner = |plan: &mut Plan| tune::planned(how, stock, config, ranks, plan);
+    memory::fit_own_beside(dev, &planner, smaller, ranks.local_world()).map(drop)
 }
 
-/// Trains, shows it, and says what came of it.
-fn tuned(
-    how: &Tuning,
-    stock: &Stock,
-    (dev, base): (&Device, Base),
-    (run, config): (&RunDir, &Config),
-    as_json: bool,
-) -> Result<Exit> {
-    let dir = run.path();
-    let known = [count(stock, how)].into_iter().chain(long(stock, how));
-    known.chain(run.warnings.iter().cloned()).for_each(|line| out::note(&format!("haggle: {line}")));
+/// Trains, shows it, and says what came of it: the first rank does.
+fn tuned(ranks: &Ranks, opened: Opened, as_json: bool) -> Result<Exit> {
+    let Opened { how, stock, dev, base, run, config } = opened;
+    let (dir, first) = (run.path(), ranks.is_first());
+    ranks.board(dir, Duration::from_secs_f32(config.dist.timeout_s));
+    if first {
+        let known = [count(&stock, &how)].into_iter().chain(long(&stock, &how));
+        known.chain(run.warnings.iter().cloned()).for_each(|line| out::note(&format!("haggle: {line}")));
+    }
     let own = dir.to_path_buf();
     signals::finishes("finishing the update, then saving", move || format!("left; {}", resume(&own)));
-    let bar = ProgressBar::new(0);
+    let bar = if first { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} updates  {msg}  {elapsed}<{eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let done = tune::run(how, stock, dev, base, (run, config), signals::asked(), &mut |told| match told {
+    let done = tune::run(&how, &stock, &dev, base, (&run, &config, ranks), signals::asked(), &mut |told| match told {
         Told::Ready { step, steps } => {
             bar.set_length(steps);
             bar.set_position(step);
             bar.reset_eta();
         }
-        Told::Step(row) => show(row, &bar),
-        Told::Saved(_) => {}
+        Told::Step(row) if first => show(row, &bar),
+        Told::Step(_) | Told::Saved(_) => {}
     });
     bar.finish_and_clear();
-    if !done? {
+    let done = done?;
+    ranks.finish();
+    if !first {
+        return Ok(if done { Exit::Done } else { Exit::Interrupted });
+    }
+    if !done {
         out::note(&format!("haggle: saved; {}", resume(dir)));
         return Ok(Exit::Interrupted);
     }

@@ -1,6 +1,7 @@
 //! `haggle train`: a run, shown while it goes on; stopped by Ctrl-C without loss; continued with `--resume`.
 
 use super::progress::Live;
+use super::together::{self, RUNS};
 use super::{
     Exit, Globals, cards, dry_ranks, dry_run, lora_flags, out, path_text, quoted, ranked, shell, signals, tables,
 };
@@ -9,7 +10,7 @@ use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
 use crate::device::Device;
 use crate::dist::board::FOLDER;
-use crate::dist::{Ranks, agree, lanes};
+use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result, shown};
 use crate::eval::{self, Report};
 use crate::model::Weights;
@@ -27,9 +28,6 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// Where runs go without `--out`.
-pub(super) const RUNS: &str = "runs";
 
 /// Options of `haggle train`.
 #[derive(Args)]
@@ -119,15 +117,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     let ranks = ranked::ranks(&config)?;
     let auto = config.run.out == "auto";
     if auto {
-        // One rank claims it, and tells the others where they meet.
-        let claimed = if ranks.is_first() {
-            RunDir::claim_next(Path::new(RUNS)).map(|at| spelled(&at))
-        } else {
-            Ok(String::new())
-        };
-        let claimed = ranks.agree("the run directory", claimed)?;
-        config.run.out =
-            String::from_utf8_lossy(&ranks.gather("the run directory", claimed.as_bytes())?[0]).into_owned();
+        config.run.out = spelled(&together::claim(&ranks)?);
     }
     // Told as it was named, kept so that it can be gone on with from anywhere.
     let run_dir = place(&config.run.out);
@@ -243,19 +233,12 @@ pub fn train_ranked(
 ) -> Result<Finished> {
     let dev = ranks.agree("memory", fitting(ranks, config))?;
     let (mut setup, inputs) = ranks.agree("start", open(dev, ranks, config))?;
-    agree::alike(ranks, &facts(&setup, &inputs)?)?;
-    agree::apart(ranks, &setup.dev)?;
+    together::alike(ranks, config, &setup.dev, named(&inputs)?)?;
     let dir = match ranks.is_first() {
         true => begin(run, config, &inputs, resume),
         false => Ok(RunDir::beside(run)),
     };
-    let dir = ranks.agree("the run directory", dir)?;
-    let found = if run.join("config.toml").is_file() {
-        Ok(())
-    } else {
-        Err(Error::io(run, "is not here: ranks must share the run directory"))
-    };
-    ranks.agree("the run directory", found)?;
+    let dir = together::shared(ranks, dir, run, "config.toml")?;
     ranks.board(run, Duration::from_secs_f32(config.dist.timeout_s));
     ranks.phase("supervision");
     teach::prepare(&mut setup, run, resume, &mut |done, of| events(Event::Supervised { done, of }))?;
@@ -280,8 +263,7 @@ pub fn train_ranked(
 
 /// The device of this rank, where it and the ranks fit what a config asks for: found before anything is read or held.
 fn fitting(ranks: &Ranks, config: &Config) -> Result<Device> {
-    lanes::fit(ranks.world(), config.dist.lanes)?;
-    let dev = ranked::device(ranks, config)?;
+    let dev = together::device(ranks, config)?;
     teach::fits(&dev, config, ranks)?;
     Ok(dev)
 }
@@ -300,16 +282,10 @@ fn open(dev: Device, ranks: &Ranks, config: &Config) -> Result<(Setup, Inputs)> 
     Ok((setup, inputs))
 }
 
-/// What every rank must have alike.
-fn facts(setup: &Setup, inputs: &Inputs) -> Result<Vec<agree::Fact>> {
+/// What a run is made of, for ranks that must have it alike.
+fn named(inputs: &Inputs) -> Result<agree::Fact> {
     let inputs = serde_json::to_string_pretty(inputs).map_err(|e| Error::Ranks { what: e.to_string() })?;
-    Ok(vec![
-        ("program", agree::program()),
-        ("config", setup.config.to_toml(true)),
-        ("device", setup.dev.kind()),
-        ("processor", agree::processor()),
-        ("products and models", inputs),
-    ])
+    Ok(("products and models", inputs))
 }
 
 /// The run directory, made or gone on in.

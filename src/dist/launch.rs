@@ -135,7 +135,7 @@ impl Launch {
         match Launch::of(&variable)? {
             Some(Launch { by, world, .. }) if world > 1 => {
                 let what = format!(
-                    "{} started {world} ranks of haggle {command}: haggle train alone shares its work",
+                    "{} started {world} ranks of haggle {command}: haggle train, sft and eval share their work, no other command does",
                     by.name()
                 );
                 Err(Error::Ranks { what })

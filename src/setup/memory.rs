@@ -185,9 +185,22 @@ fn share(dev: &Device, room: Room, sharing: usize) -> Room {
 /// # Errors
 /// [`Error::Device`] that says what is needed, what is free, and `smaller`; what `planner` says.
 pub fn fit_own(dev: &Device, planner: &dyn Fn(&mut Plan) -> Result<()>, smaller: &str) -> Result<Plan> {
+    fit_own_beside(dev, planner, smaller, 1)
+}
+
+/// The same beside others, as [`fit_beside`].
+///
+/// # Errors
+/// As [`fit_own`].
+pub fn fit_own_beside(
+    dev: &Device,
+    planner: &dyn Fn(&mut Plan) -> Result<()>,
+    smaller: &str,
+    sharing: usize,
+) -> Result<Plan> {
     let mut plan = Plan::dry(dev);
     planner(&mut plan)?;
-    match dev.room() {
+    match dev.room().map(|room| share(dev, room, sharing)) {
         Some(room) if dev.footprint(&plan_sizes(&plan), room) > room.free_bytes => {
             let what = format!("{}; {smaller}", needs(dev, &plan, room));
             Err(Error::Device { device: dev.name().into(), what })

@@ -1,15 +1,18 @@
 //! Supervised training of a base model on generated dialogues.
 //!
 //! The one idea: the stream of dialogues is endless and a function of its seed, so a run is (config, seed, tokens) and
-//! nothing else; no token is seen twice. A batch is cut into micro-batches that fit the caches; their gradients add up
-//! in order. Loss: the weighted mean of -logprob over the batch's tokens that carry weight.
+//! nothing else; no token is seen twice. A batch is dealt into lanes, which several ranks share, and each lane cut into
+//! micro-batches that fit the caches; their gradients add up in order. Loss: the weighted mean of -logprob over the batch's
+//! tokens that carry weight.
 
 use crate::device::{Buffer, Device};
+use crate::dist::packet::numbers;
+use crate::dist::{Packet, Ranks, Unpack, lanes};
 use crate::error::Result;
 use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Plan, Use, Weights};
-use crate::ops::embed::fill;
 use crate::sft::dialogues::{Dialogues, Sequence};
 use crate::text::Chat;
+use crate::train::branches::Branches;
 use crate::train::optimizer::{Hyper, Optimizer, Part, Schedule, Update};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -69,8 +72,27 @@ pub struct Row {
 
 /// A batch on the host.
 struct Batch {
-    micro: Vec<Micro>,
+    /// The micro-batches of each lane of this rank.
+    lanes: Vec<Vec<Micro>>,
+    /// The weight of all its tokens.
+    total: f64,
     tokens: u64,
+}
+
+/// Who learns together: the lanes that a batch is summed in, and the ranks that share them.
+#[derive(Debug, Clone)]
+pub struct Among {
+    /// See [`crate::dist::lanes`].
+    pub lanes: usize,
+    /// Each has its run of the lanes.
+    pub ranks: Ranks,
+}
+
+impl Among {
+    /// One rank, one lane: a batch in its order.
+    pub fn alone() -> Among {
+        Among { lanes: 1, ranks: Ranks::alone() }
+    }
 }
 
 /// A micro-batch: packed sequences, and the loss weight of each target.
@@ -88,7 +110,8 @@ pub struct Trainer {
     /// What updates it.
     pub optimizer: Optimizer,
     dev: Device,
-    grads: Buffer,
+    among: Among,
+    grads: Branches,
     acts: Activations,
     batch: PackedBatch,
     dlogprob: Buffer,
@@ -127,14 +150,30 @@ impl Trainer {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn planned(plan: &mut Plan, weights: Weights, how: Supervision, steps: u64) -> Result<Trainer> {
+        Trainer::planned_among(plan, weights, how, steps, Among::alone())
+    }
+
+    /// The same of one of several ranks.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn planned_among(
+        plan: &mut Plan,
+        weights: Weights,
+        how: Supervision,
+        steps: u64,
+        among: Among,
+    ) -> Result<Trainer> {
         let parts = weights.trained().iter().map(|s| Part { range: s.range(), decays: s.decay });
         let parts = padded(parts.collect(), weights.n_trained());
         let c = &weights.config;
         let n = how.micro_tokens;
+        let optimizer = Optimizer::sharded(plan, parts, how.optim, steps, among.ranks.clone())?;
         Ok(Trainer {
             dev: plan.device().clone(),
-            optimizer: Optimizer::planned(plan, parts, how.optim, steps)?,
-            grads: plan.f32("gradients", "weights", weights.n_trained())?,
+            grads: Branches::planned(plan, weights.n_trained(), among.lanes, &optimizer)?,
+            optimizer,
+            among,
             acts: Activations::planned(plan, c, n, n, Use::Train)?,
             batch: PackedBatch::planned(plan, c, n, n)?,
             dlogprob: plan.f32("loss", "dlogprob", n)?,
@@ -164,13 +203,13 @@ impl Trainer {
         stream: impl Fn(u64) -> Result<Vec<Sequence>> + Send,
         mut on_row: impl FnMut(&Row, &mut Trainer) -> Result<bool>,
     ) -> Result<()> {
-        let how = self.how;
+        let (how, among) = (self.how, self.among.clone());
         std::thread::scope(|scope| {
             let (to, batches) = sync_channel(4);
             scope.spawn(move || {
                 let mut next = 0;
                 // Ends when the receiver is gone or a dialogue cannot be encoded; the receiver hears of the latter.
-                while to.send(next_batch(&stream, &mut next, &how)).is_ok() {}
+                while to.send(next_batch(&stream, &mut next, &how, &among)).is_ok() {}
             });
             self.consume(batches, &mut on_row)
         })
@@ -191,21 +230,38 @@ impl Trainer {
         Ok(())
     }
 
-    /// One update from these sequences.
+    /// One update from these sequences; all ranks give the same ones.
     ///
     /// # Errors
     /// As [`Trainer::run`].
     pub fn learn(&mut self, sequences: &[Sequence]) -> Result<Row> {
-        let tokens = sequences.iter().map(|s| s.ids.len() as u64).sum();
-        self.step(&Batch { micro: micro_batches(sequences, &self.how), tokens })
+        self.step(&Batch::of(sequences, &self.how, &self.among))
     }
 
     /// One update from one batch.
     fn step(&mut self, batch: &Batch) -> Result<Row> {
-        fill(&self.dev, self.grads.view_mut(), 0.0)?;
-        let total: f64 = batch.micro.iter().flat_map(|m| &m.weight).map(|w| *w as f64).sum();
+        let mut losses = Vec::new();
+        for (i, lane) in batch.lanes.iter().enumerate() {
+            self.grads.begin(&self.dev, i)?;
+            losses.push(self.lane(lane, batch.total)?);
+            self.grads.end(&self.dev)?;
+        }
+        let told = self.among.ranks.gather("losses of lanes", bytemuck::cast_slice(&losses))?;
+        let loss = numbers::<f64>(&told.concat()).into_iter().fold(0.0, |sum, loss| sum + loss);
+        self.tokens += batch.tokens;
+        let grads = self.grads.sum(&self.dev, &self.optimizer)?;
+        let update = self.optimizer.advance(&self.dev, &mut self.weights, grads, loss as f32)?;
+        let (grad_norm, lr) = match update {
+            Update::Applied { grad_norm, lr } => (grad_norm, lr),
+            Update::Skipped { .. } => (f32::NAN, 0.0),
+        };
+        Ok(Row { step: self.optimizer.step, tokens: self.tokens, loss, lr, grad_norm })
+    }
+
+    /// The gradient of a lane, its micro-batches added in order; returns its part of the loss.
+    fn lane(&mut self, lane: &[Micro], total: f64) -> Result<f64> {
         let mut loss = 0.0;
-        for micro in &batch.micro {
+        for micro in lane {
             self.batch.set(&self.dev, &micro.packing)?;
             let m = self.batch.n_loss();
             model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
@@ -214,24 +270,34 @@ impl Trainer {
             let dlogprob: Vec<f32> = micro.weight.iter().map(|w| (-*w as f64 / total) as f32).collect();
             self.dev.write(self.dlogprob.at_mut(0..m), &dlogprob);
             let (dlogprob, dentropy) = (self.dlogprob.at(0..m), self.dentropy.at(0..m));
-            let (w, acts, grads) = (&self.weights, &mut self.acts, &mut self.grads);
+            let (w, acts, grads) = (&self.weights, &mut self.acts, self.grads.lane());
             model::backward(&self.dev, w, &self.batch, acts, dlogprob, dentropy, grads, 1.0)?;
         }
-        self.tokens += batch.tokens;
-        let update = self.optimizer.update(&self.dev, self.weights.data_mut(), self.grads.view(), loss as f32)?;
-        self.weights.pack(&self.dev)?;
-        let (grad_norm, lr) = match update {
-            Update::Applied { grad_norm, lr } => (grad_norm, lr),
-            Update::Skipped { .. } => (f32::NAN, 0.0),
-        };
-        Ok(Row { step: self.optimizer.step, tokens: self.tokens, loss, lr, grad_norm })
+        Ok(loss)
     }
 
-    /// Logprobs of the own tokens of sequences, one list a sequence.
+    /// Logprobs of the own tokens of sequences, one list a sequence; each rank finds its run of them.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] when a sequence is longer than `micro_tokens` or than the context.
     pub fn score(&mut self, sequences: &[Sequence]) -> Result<Vec<Vec<f32>>> {
+        let ranks = self.among.ranks.clone();
+        let own: Vec<&Sequence> = sequences[ranks.dealt(sequences.len())].iter().collect();
+        let mut packet = Packet::new();
+        for found in self.own_score(&own)? {
+            packet.put(&found);
+        }
+        let mut all = Vec::with_capacity(sequences.len());
+        for (rank, told) in ranks.gather("logprobs", &packet.bytes)?.iter().enumerate() {
+            let mut read = Unpack::of(told);
+            for _ in ranks.dealt_to(rank, sequences.len()) {
+                all.push(read.take()?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn own_score(&mut self, sequences: &[&Sequence]) -> Result<Vec<Vec<f32>>> {
         let mut scored = Vec::new();
         for group in groups(sequences, self.how.micro_tokens) {
             let packing = pack(&sequences[group.clone()], |s, i| s.own[i]).packing;
@@ -258,7 +324,12 @@ fn padded(mut parts: Vec<Part>, len: usize) -> Vec<Part> {
 }
 
 /// The batch that begins with dialogue `next`, which moves to the first dialogue behind it.
-fn next_batch(stream: &impl Fn(u64) -> Result<Vec<Sequence>>, next: &mut u64, how: &Supervision) -> Result<Batch> {
+fn next_batch(
+    stream: &impl Fn(u64) -> Result<Vec<Sequence>>,
+    next: &mut u64,
+    how: &Supervision,
+    among: &Among,
+) -> Result<Batch> {
     let mut sequences = Vec::new();
     let mut tokens = 0;
     while tokens < how.batch_tokens {
@@ -268,17 +339,37 @@ fn next_batch(stream: &impl Fn(u64) -> Result<Vec<Sequence>>, next: &mut u64, ho
         }
         *next += 1;
     }
-    Ok(Batch { micro: micro_batches(&sequences, how), tokens: tokens as u64 })
+    Ok(Batch::of(&sequences, how, among))
 }
 
-/// Sequences as micro-batches, loss where there is weight.
-fn micro_batches(sequences: &[Sequence], how: &Supervision) -> Vec<Micro> {
-    let micro = groups(sequences, how.micro_tokens);
-    micro.into_iter().map(|group| pack(&sequences[group], |s, i| s.weight[i] > 0.0)).collect()
+impl Batch {
+    /// A batch of these sequences, dealt into lanes by their lengths; a lane keeps their order.
+    fn of(sequences: &[Sequence], how: &Supervision, among: &Among) -> Batch {
+        let loads: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
+        let (lane_of, ranks) = (lanes::deal(&loads, among.lanes), &among.ranks);
+        let lane = |lane: usize| {
+            let own: Vec<&Sequence> =
+                sequences.iter().zip(&lane_of).filter(|(_, of)| **of == lane).map(|(s, _)| s).collect();
+            groups(&own, how.micro_tokens).into_iter().map(|group| pack(&own[group], carries)).collect()
+        };
+        let weights = sequences
+            .iter()
+            .flat_map(|s| (1..s.ids.len()).filter(move |i| carries(s, *i)).map(move |i| s.weight[i] as f64));
+        Batch {
+            lanes: ranks.dealt(among.lanes.max(1)).map(lane).collect(),
+            total: weights.sum(),
+            tokens: loads.iter().sum::<usize>() as u64,
+        }
+    }
+}
+
+/// Whether there is loss on a token.
+fn carries(sequence: &Sequence, i: usize) -> bool {
+    sequence.weight[i] > 0.0
 }
 
 /// Neighbours that fit one micro-batch; a sequence that fits none is a group of its own, refused where it is set.
-fn groups(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
+fn groups(sequences: &[&Sequence], most: usize) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut size = 0;
     for (i, s) in sequences.iter().enumerate() {
@@ -294,7 +385,7 @@ fn groups(sequences: &[Sequence], most: usize) -> Vec<Range<usize>> {
     groups
 }
 
-fn pack(sequences: &[Sequence], carries: impl Fn(&Sequence, usize) -> bool) -> Micro {
+fn pack(sequences: &[&Sequence], carries: impl Fn(&Sequence, usize) -> bool) -> Micro {
     let (mut packing, mut weight) = (Packing::default(), Vec::new());
     for s in sequences {
         packing.push(&s.ids, |i| carries(s, i));

@@ -7,11 +7,11 @@
 use super::dialogues::Sequence;
 use super::lines::{Talk, first_of};
 use super::talk;
-use super::trainer::{Supervision, Trainer};
+use super::trainer::{Among, Supervision, Trainer};
 use crate::config::Config;
 use crate::device::Device;
 use crate::disk::write_atomic;
-use crate::dist::Ranks;
+use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result};
 use crate::model::Plan;
 use crate::noise::Noise;
@@ -183,51 +183,41 @@ struct Running<'a> {
     config_toml: String,
 }
 
-/// What tuning on a stock holds.
+/// What tuning on a stock holds at one of these ranks.
 ///
 /// # Errors
 /// What is wrong with the model's shape.
-pub fn planned(how: &Tuning, stock: &Stock, config: &Config, plan: &mut Plan) -> Result<()> {
+pub fn planned(how: &Tuning, stock: &Stock, config: &Config, ranks: &Ranks, plan: &mut Plan) -> Result<()> {
     // Without an adapter the base is gone before the optimizer comes.
     let mut gone = Plan::dry(plan.device());
     let held = if config.lora.rank == 0 { &mut gone } else { &mut *plan };
     let base = base::plan_frozen(held, "base", &config.model.base, config, &mut vec![])?;
-    let weights = lora::trained(plan, config, &base, &Ranks::alone())?;
-    Trainer::planned(plan, weights, how.supervision(stock), 1).map(drop)
+    let weights = lora::trained(plan, config, &base, ranks)?;
+    Trainer::planned_among(plan, weights, how.supervision(stock), 1, among(config, ranks)).map(drop)
+}
+
+fn among(config: &Config, ranks: &Ranks) -> Among {
+    Among { lanes: config.dist.lanes, ranks: ranks.clone() }
 }
 
 /// Trains in a run directory, from its latest checkpoint where it has one: `base` is that, or what the run begins with.
-/// `stop`, once true, saves and ends after the present update. True when all is done.
+/// `stop`, once true, saves and ends after the present update. True when all is done. All ranks call it together.
 ///
 /// # Errors
-/// [`Error::Training`] when too many updates in a row are not finite; what the ops and the disk say.
+/// [`Error::Training`] when too many updates in a row are not finite; what the ops, the disk and the ranks say.
 pub fn run(
     how: &Tuning,
     stock: &Stock,
     dev: &Device,
     base: Base,
-    (dir, config): (&RunDir, &Config),
+    (dir, config, ranks): (&RunDir, &Config, &Ranks),
     stop: &AtomicBool,
     told: &mut dyn FnMut(Told),
 ) -> Result<bool> {
     let steps = how.steps(stock.train.len());
-    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights, &Ranks::alone())?;
-    lora::begin(dev, &mut weights, &base)?;
-    let chat = base.chat;
-    // Under an adapter the base lives on; else nothing reads it any more.
-    drop(base.weights);
-    let mut trainer = Trainer::for_steps(dev, weights, how.supervision(stock), steps)?;
-    let state = match checkpoint::latest(dir.path())? {
-        None => State::start([how.model_crc, 0]),
-        Some(at) => {
-            let state = checkpoint::open(&at)?;
-            // A frozen model may be held rounded; what trains goes on from every bit.
-            base::restore(dev, &mut trainer.weights, &at)?;
-            checkpoint::restore_optimizer(&at, &state, dev, &mut trainer.optimizer)?;
-            state
-        }
-    };
-    trainer.weights.pack(dev)?;
+    let chat = base.chat.clone();
+    let begun = begin(how, stock, dev, base, (dir, config, ranks));
+    let (trainer, state) = ranks.agree("the trainer", begun)?;
     let metrics = dir.log("metrics.jsonl", state.metrics_bytes)?;
     let mut run = Running { how, dev, dir, chat, trainer, state, metrics, config_toml: config.to_toml(true) };
     told(Told::Ready { step: run.state.step, steps });
@@ -237,7 +227,8 @@ pub fn run(
         told(Told::Step(&row));
     }
     while run.state.step < steps {
-        let stopping = stop.load(Ordering::Relaxed);
+        let stopping = ranks.any("stop", stop.load(Ordering::Relaxed))?;
+        ranks.phase("learning");
         if !stopping {
             let row = run.step(stock, steps)?;
             told(Told::Step(&row));
@@ -250,6 +241,35 @@ pub fn run(
         }
     }
     Ok(true)
+}
+
+/// A trainer where the run stands.
+fn begin(
+    how: &Tuning,
+    stock: &Stock,
+    dev: &Device,
+    base: Base,
+    (dir, config, ranks): (&RunDir, &Config, &Ranks),
+) -> Result<(Trainer, State)> {
+    let steps = how.steps(stock.train.len());
+    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights, ranks)?;
+    lora::begin(dev, &mut weights, &base)?;
+    // Under an adapter the base lives on; else nothing reads it any more.
+    drop(base);
+    let plan = &mut Plan::on(dev);
+    let mut trainer = Trainer::planned_among(plan, weights, how.supervision(stock), steps, among(config, ranks))?;
+    let state = match checkpoint::latest(dir.path())? {
+        None => State::start([how.model_crc, 0]),
+        Some(at) => {
+            let state = checkpoint::open_dealt(&at, ranks)?;
+            // A frozen model may be held rounded; what trains goes on from every bit.
+            base::restore(dev, &mut trainer.weights, &at)?;
+            checkpoint::restore_optimizer(&at, &state, dev, &mut trainer.optimizer)?;
+            state
+        }
+    };
+    trainer.weights.pack(dev)?;
+    Ok((trainer, state))
 }
 
 impl Running<'_> {
@@ -287,11 +307,18 @@ impl Running<'_> {
     }
 
     fn save(&mut self, told: &mut dyn FnMut(Told)) -> Result<()> {
-        self.state.metrics_bytes = self.metrics.sync()?;
-        self.state.note(&self.trainer.optimizer);
-        let write_model = |at: &Path| base::save(self.dev, &self.trainer.weights, &self.chat, at);
+        let (dev, Trainer { weights, optimizer, .. }) = (self.dev, &self.trainer);
+        let ranks = &optimizer.ranks;
+        ranks.phase("checkpoint");
+        if ranks.world() > 1 {
+            agree::same(ranks, "weights after this update", weights.read_crc(dev)?)?;
+        }
+        let parts = optimizer.gathered(dev, weights)?;
+        self.state.metrics_bytes = ranks.agree("the logs", self.metrics.sync())?;
+        self.state.note(optimizer);
+        let write_model = |at: &Path| base::save_gathered(dev, weights, parts.as_ref(), &self.chat, at);
         let (run, state, keep) = (self.dir.path(), self.state.clone(), self.how.keep);
-        let at = checkpoint::save(run, keep, self.dev, &self.trainer.optimizer, state, &self.config_toml, write_model)?;
+        let at = checkpoint::save(run, keep, dev, optimizer, state, &self.config_toml, write_model)?;
         told(Told::Saved(&at));
         Ok(())
     }

@@ -10,13 +10,14 @@ pub use super::learning::Learning;
 pub use super::samples::Sample;
 use crate::credit::importance::{Correction, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
-use crate::dist::{Packet, Unpack, lanes, shards};
+use crate::dist::{Packet, Unpack, shards};
 use crate::error::Result;
 use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
 use crate::ops;
 use crate::ops::loss::POLICY_SUMS;
 use crate::text::Transcript;
 
+use super::branches::Branches;
 use super::dealt::{Dealt, Tally, fold};
 use super::optimizer::{Optimizer, Part, Update};
 use super::samples::{Placed, micro_batches, shares};
@@ -31,9 +32,7 @@ pub struct Learner {
     /// Their optimizer.
     pub optimizer: Optimizer,
     /// The gradients that the tree of lanes holds at a time.
-    grads: Vec<Buffer>,
-    /// The sums that the tree of ranks holds at a time, of this rank's shard.
-    shards: Vec<Buffer>,
+    grads: Branches,
     acts: Activations,
     batch: PackedBatch,
     tokens: TokenBuffers,
@@ -87,14 +86,7 @@ impl Learner {
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
-        let name = |i: usize| if i == 0 { "weights".into() } else { format!("weights, branch {i} of the lanes") };
-        let (ranks, shard) = (optimizer.ranks.world(), optimizer.shard().len());
-        // A rank has a branch of the lanes; the sums of branches are those of shards.
-        let grads = (0..lanes::held(how.lanes / ranks)).map(|i| plan.f32("gradients", name(i), weights.n_trained()));
-        let grads = grads.collect::<Result<_>>()?;
-        let shards = (0..if ranks > 1 { lanes::held(ranks) } else { 0 })
-            .map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), shard))
-            .collect::<Result<_>>()?;
+        let grads = Branches::planned(plan, weights.n_trained(), how.lanes, &optimizer)?;
         let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
         let mut batch = PackedBatch::planned(plan, &c, n, n)?;
         if how.guided {
@@ -116,7 +108,6 @@ impl Learner {
             weights,
             optimizer,
             grads,
-            shards,
             acts,
             batch,
             tokens,
@@ -172,35 +163,20 @@ impl Learner {
         if share.trained == 0 {
             return Ok(());
         }
-        let (ranks, mut tallies, mut held) = (self.optimizer.ranks.clone(), Vec::new(), 0);
-        let own = share.own(&ranks);
-        for (i, lane) in own.iter().enumerate() {
-            tallies.push(self.lane(lane, share, held, reference, first)?);
-            held += 1;
-            for _ in 0..lanes::merges(i, own.len()) {
-                held -= 1;
-                let (left, right) = self.grads.split_at_mut(held);
-                ops::embed::add(&self.dev, right[0].view(), left[held - 1].view_mut())?;
-            }
+        let (ranks, mut tallies) = (self.optimizer.ranks.clone(), Vec::new());
+        for (i, lane) in share.own(&ranks).iter().enumerate() {
+            self.grads.begin(&self.dev, i)?;
+            tallies.push(self.lane(lane, share, reference, first)?);
+            self.grads.end(&self.dev)?;
         }
         let tallies = Tally::of_all_ranks(&ranks, tallies)?;
         let sums = fold(&tallies, learned, &mut self.expert_load);
-        let branch = self.grads[0].view_mut();
-        ranks.reduce("gradients", &self.dev, branch, self.optimizer.shards(), &mut self.shards)?;
         learned.trained_tok += share.trained;
         self.step(sums[0], learned)
     }
 
-    /// The gradient of a lane, into the buffer `at`: its micro-batches added in order.
-    fn lane(
-        &mut self,
-        lane: &[Vec<Placed>],
-        share: &Dealt,
-        at: usize,
-        reference: Option<&Weights>,
-        first: bool,
-    ) -> Result<Tally> {
-        ops::embed::fill(&self.dev, self.grads[at].view_mut(), 0.0)?;
+    /// The gradient of a lane: its micro-batches added in order.
+    fn lane(&mut self, lane: &[Vec<Placed>], share: &Dealt, reference: Option<&Weights>, first: bool) -> Result<Tally> {
         let mut tally = Tally::new(self.expert_load.len());
         for micro in lane {
             let counted = alloc::count();
@@ -211,7 +187,7 @@ impl Learner {
             }
             self.correct(&mut tally)?;
             self.acts.balance = self.how.balance * self.batch.n_tokens() as f32 / share.rows as f32;
-            self.backward(at, &mut tally)?;
+            self.backward(&mut tally)?;
             debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
             self.warm = true;
             tally.packed_tok += self.batch.n_tokens();
@@ -222,8 +198,9 @@ impl Learner {
 
     /// The optimizer's step on the summed gradient.
     fn step(&mut self, loss: f32, learned: &mut Learned) -> Result<()> {
+        let grads = self.grads.sum(&self.dev, &self.optimizer)?;
         let start = Instant::now();
-        match self.optimizer.advance(&self.dev, &mut self.weights, self.grads[0].view(), loss)? {
+        match self.optimizer.advance(&self.dev, &mut self.weights, grads, loss)? {
             Update::Applied { grad_norm, lr } => {
                 learned.applied += 1;
                 learned.grad_norm += grad_norm;
@@ -380,8 +357,8 @@ impl Learner {
         Ok(speaks.into_iter().map(|speaks| if speaks { found.next().unwrap_or_default() } else { vec![] }).collect())
     }
 
-    /// Loss and gradients of the packed episodes; adds to the gradient `at` and to the lane's tally.
-    fn backward(&mut self, at: usize, tally: &mut Tally) -> Result<()> {
+    /// Loss and gradients of the packed episodes; adds to the lane's gradient and to its tally.
+    fn backward(&mut self, tally: &mut Tally) -> Result<()> {
         let _phase = self.dev.phase("backward");
         let start = Instant::now();
         let (m, t) = (self.batch.n_loss(), &mut self.tokens);
@@ -405,7 +382,7 @@ impl Learner {
             &mut self.acts,
             t.dlogprob.at(0..m),
             t.dentropy.at(0..m),
-            &mut self.grads[at],
+            self.grads.lane(),
             1.0 / self.how.temperature,
         )?;
         self.acts.add_expert_load(&self.dev, &mut self.host.expert_counts, &mut tally.expert_load)?;

@@ -1,5 +1,6 @@
 //! The algorithm: a step of GRPO, the learner, its optimizer. It knows no task.
 
+pub mod branches;
 mod dealt;
 pub mod held_out;
 pub mod learned;
