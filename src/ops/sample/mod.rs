@@ -105,6 +105,8 @@ pub fn sample(
 ) -> Result<()> {
     let n = token.len();
     want("sample", "end in 1..=V", end.clamp(1, vocab), end)?;
+    // Its histograms count in integers that a longer row would overflow.
+    want("sample", "V below 2^26", vocab.min((1 << 26) - 1), vocab)?;
     want("sample", "logits [N, V]", logits.len(), n * vocab)?;
     want("sample", "logprob [N]", logprob.len(), n)?;
     for (rule, got) in [
