@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli_common;
+mod dist_common;
 
 use haggle::cli::train;
 use haggle::config::{Config, Override};
@@ -116,9 +117,10 @@ fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
     assert!(rows.iter().all(|row| !row.contains("\"grad_norm\":0.0,")), "every step learns something: {rows:?}");
     let mut all = vec![("metrics.jsonl".to_string(), rows.join("\n").into_bytes())];
     let at = PathBuf::from("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
-    let kept = ["model.safetensors", "haggle/optimizer.safetensors"].map(|name| at.join(name));
     let own = ["episodes.jsonl", "summary.json", "games.jsonl"].map(PathBuf::from);
-    all.extend(own.iter().chain(&kept).map(|name| (name.display().to_string(), fs::read(run.join(name)).unwrap())));
+    let own = own.into_iter().chain([at.join("model.safetensors")]);
+    all.extend(own.map(|name| (name.display().to_string(), fs::read(run.join(name)).unwrap())));
+    all.extend(dist_common::moments(&run.join(at)));
     all
 }
 
