@@ -76,8 +76,9 @@ pub struct EvalArgs {
 /// # Errors
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
-    let ranks = ranked::ranks(&resolve(args, globals)?.0)?;
-    let exit = evaluated(&ranks, args, globals)?;
+    let asked = resolve(args, globals)?;
+    let ranks = ranked::ranks(&asked.0)?;
+    let exit = evaluated(&ranks, args, globals, asked)?;
     ranks.finish();
     Ok(exit)
 }
@@ -96,8 +97,7 @@ struct Table {
 
 impl Table {
     /// Everything that a call names, opened and held to each other.
-    fn open(ranks: &Ranks, args: &EvalArgs, globals: &Globals) -> Result<Table> {
-        let (config, protocol) = resolve(args, globals)?;
+    fn open(ranks: &Ranks, args: &EvalArgs, globals: &Globals, (config, protocol): Asked) -> Result<Table> {
         let paths: Vec<String> = args.model.iter().map(|path| spelled(path)).collect();
         let (labels, speaks) = (labels(&args.model, &config)?, speaks(args, &config)?);
         let dev = ranked::device(ranks, &config)?;
@@ -156,8 +156,8 @@ impl Table {
     }
 }
 
-fn evaluated(ranks: &Ranks, args: &EvalArgs, globals: &Globals) -> Result<Exit> {
-    let table = ranks.agree("start", Table::open(ranks, args, globals))?;
+fn evaluated(ranks: &Ranks, args: &EvalArgs, globals: &Globals, asked: Asked) -> Result<Exit> {
+    let table = ranks.agree("start", Table::open(ranks, args, globals, asked))?;
     if ranks.world() > 1 {
         together::alike(ranks, &table.setup.config, &table.setup.dev, table.made_of()?)?;
     }
@@ -268,7 +268,10 @@ fn is_ready(setup: &Setup, task: &mut dyn Task, models: &[&Base]) -> Result<bool
 }
 
 /// The config of a call, and the protocol that it follows.
-fn resolve(args: &EvalArgs, globals: &Globals) -> Result<(Config, Option<Protocol>)> {
+type Asked = (Config, Option<Protocol>);
+
+/// What a call asks for.
+fn resolve(args: &EvalArgs, globals: &Globals) -> Result<Asked> {
     let (eval_seller, model_seller) = counterparty(&args.seller)?;
     let own = config(&args.model[0], globals, None, &[])?;
     let split = args.split.clone().or_else(|| foreign(args, &own).then(|| "all".into()));
