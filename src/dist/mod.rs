@@ -14,7 +14,7 @@ mod mpi;
 pub mod nccl;
 pub mod packet;
 mod paper;
-mod reduce;
+pub mod reduce;
 pub mod shards;
 pub mod threads;
 

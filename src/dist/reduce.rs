@@ -10,8 +10,13 @@ use crate::error::{Error, Result};
 use crate::ops::embed::{add, copy};
 use std::ops::Range;
 
-/// Elements of scratch of a round, at most: 64 MiB.
+/// Elements of a buffer of scratch, at most: 64 MiB.
 const MOST: usize = 16 << 20;
+
+/// Elements of each buffer of scratch that a sum wants for a cut of `len`.
+pub fn scratch_len(len: usize) -> usize {
+    len.min(MOST)
+}
 
 /// How the pieces of `world` ranks go in rounds.
 struct Rounds {
@@ -29,7 +34,7 @@ impl Rounds {
 
     /// Elements of a cut that go in a round.
     fn chunk(&self, cut: &Range<usize>) -> usize {
-        (cut.len().min(MOST) / self.per).max(1)
+        (scratch_len(cut.len()) / self.per).max(1)
     }
 
     /// How many rounds all cuts take.
@@ -65,8 +70,8 @@ impl Ranks {
     }
 
     /// The sum of every rank's branch of the tree of lanes, where this rank's cut of it lies: `branch` `[N]` f32, of which
-    /// `cuts[r]` becomes rank r's. `held`, as many as [`lanes::held`] of the ranks, is scratch; what is as long as this rank's
-    /// cut is long enough.
+    /// `cuts[r]` becomes rank r's. `held`, as many as [`lanes::held`] of the ranks, is scratch; [`scratch_len`] of this rank's cut is
+    /// long enough.
     ///
     /// # Errors
     /// As [`super::Link::all_to_all`]; what the device says.

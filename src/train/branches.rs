@@ -6,6 +6,7 @@
 use super::optimizer::Optimizer;
 use crate::device::{Buffer, Device, View};
 use crate::dist::lanes;
+use crate::dist::reduce::scratch_len;
 use crate::error::Result;
 use crate::model::Plan;
 use crate::ops::embed::{add, fill};
@@ -14,7 +15,7 @@ use crate::ops::embed::{add, fill};
 pub struct Branches {
     /// Of this rank's lanes, `[N]` each.
     lanes: Vec<Buffer>,
-    /// Of ranks, each of this rank's shard.
+    /// Of ranks, each of a round of this rank's shard.
     shards: Vec<Buffer>,
     /// Lanes of this rank.
     own: usize,
@@ -29,12 +30,12 @@ impl Branches {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn planned(plan: &mut Plan, n: usize, lanes: usize, optimizer: &Optimizer) -> Result<Branches> {
-        let (world, shard) = (optimizer.ranks.world(), optimizer.shard().len());
+        let (world, scratch) = (optimizer.ranks.world(), scratch_len(optimizer.shard().len()));
         let own = (lanes / world).max(1);
         let name = |i: usize| if i == 0 { "weights".into() } else { format!("weights, branch {i} of the lanes") };
         let of_lanes = (0..lanes::held(own)).map(|i| plan.f32("gradients", name(i), n)).collect::<Result<_>>()?;
         let sums = if world > 1 { lanes::held(world) } else { 0 };
-        let of_ranks = (0..sums).map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), shard));
+        let of_ranks = (0..sums).map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), scratch));
         Ok(Branches { lanes: of_lanes, shards: of_ranks.collect::<Result<_>>()?, own, done: 0, held: 0 })
     }
 
