@@ -199,12 +199,12 @@ impl Transcript {
     }
 }
 
-/// Each mask once, and which of them each id has: -1 for none.
+/// Each mask once, as rollout keeps it once, and which of them each id has: -1 for none.
 fn write_masks(masks: &[Option<Mask>], to: &mut Packet) {
     let mut each: Vec<&Mask> = Vec::new();
     let mut of: Vec<i32> = Vec::new();
     for mask in masks {
-        let known = mask.as_ref().map(|mask| each.iter().position(|one| *one == mask).unwrap_or(each.len()));
+        let known = mask.as_ref().map(|mask| each.iter().position(|one| Arc::ptr_eq(one, mask)).unwrap_or(each.len()));
         each.extend(mask.as_ref().filter(|_| known == Some(each.len())));
         of.push(known.map_or(-1, |at| at as i32));
     }
