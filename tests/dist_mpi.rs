@@ -7,6 +7,8 @@
 mod cli_common;
 mod dist_common;
 
+use dist_common::{assert_same_bits, learned};
+
 use cli_common::{Said, said};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -85,26 +87,6 @@ fn trained(launcher: &str, n: usize, dir: &Path, run: &Path) {
 
 fn rows(run: &Path) -> usize {
     fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
-}
-
-/// Everything of a run that must have the same bits.
-fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
-    let rows: Vec<String> = text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect();
-    let mut all = vec![("metrics.jsonl".to_string(), rows.join("\n").into_bytes())];
-    let at = PathBuf::from("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
-    all.extend(dist_common::moments(&run.join(&at)));
-    let kept = [at.join("model.safetensors")];
-    let own = ["episodes.jsonl", "summary.json", "games.jsonl"].map(PathBuf::from);
-    all.extend(own.iter().chain(&kept).map(|name| (name.display().to_string(), fs::read(run.join(name)).unwrap())));
-    all
-}
-
-fn assert_same_bits(a: &Path, b: &Path) {
-    for ((name, x), (_, y)) in bits(a).into_iter().zip(bits(b)) {
-        assert!(x == y, "{name} differs between {} and {}", a.display(), b.display());
-    }
 }
 
 /// A run on this many ranks, spawned, once it has `steps` steps behind it.
@@ -309,17 +291,10 @@ fn sft_by_processes_gives_the_bits_of_one() {
         words.iter().chain(&more).map(|word| word.to_string()).collect()
     };
     let runs = one_and_four("sft_by_processes_gives_the_bits_of_one", dir.path(), &args);
-    let kept = |run: &Path| {
-        let latest = run.join("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
-        let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-        let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
-        let rows: Vec<String> = text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect();
-        (rows, fs::read(latest.join("model.safetensors")).unwrap(), dist_common::moments(&latest))
-    };
-    let first = kept(&runs[0]);
+    let first = learned(&runs[0]);
     assert!(first.0.len() > 2 && first.0[1].contains("grad_norm"), "{:?}", first.0);
     for run in &runs[1..] {
-        let other = kept(run);
+        let other = learned(run);
         assert_eq!(first.0, other.0, "{}", run.display());
         assert!(first.1 == other.1 && first.2 == other.2, "weights or moments of {}", run.display());
     }

@@ -8,17 +8,16 @@
 
 mod cli_common;
 mod dist_common;
+mod small_model;
 
+use dist_common::{config_of, metrics};
 use haggle::cli::train;
-use haggle::config::{Config, Override};
+use haggle::config::Config;
 use haggle::device::Device;
 use haggle::device::nccl::{Joining, Library, Nccl, UniqueId};
 use haggle::dist::nccl::OverNccl;
 use haggle::dist::{Ranks, agree, board};
-use haggle::embedded;
 use haggle::error::{Error, Result};
-use haggle::model::{ModelConfig, Weights};
-use haggle::setup::base;
 use std::ffi::{c_char, c_int, c_void};
 use std::fs;
 use std::ops::Range;
@@ -68,11 +67,7 @@ fn config(overrides: &[&str]) -> Config {
         "eval.best_of=1",
         "threads=1",
     ];
-    let parse = |text: &str| {
-        let (key, value) = text.split_once('=').unwrap();
-        Override { origin: text.into(), key: key.into(), value: value.into() }
-    };
-    Config::load(None, &small.iter().chain(overrides).map(|text| parse(text)).collect::<Vec<_>>()).unwrap()
+    config_of(&small, overrides)
 }
 
 /// Does `act` at each of `world` ranks that are threads.
@@ -91,43 +86,11 @@ fn threads<T: Send>(double: &Path, world: usize, device: &str, act: impl Fn(&Ran
     })
 }
 
-/// A random model of one small layer, in a folder.
-fn small_model(folder: &Path) -> String {
-    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    let shape = ModelConfig {
-        hidden_size: 32,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 32,
-        intermediate_size: 32,
-        max_position_embeddings: 1024,
-        ..ModelConfig::tiny(chat.tokenizer.vocab())
-    };
-    fs::create_dir_all(folder).unwrap();
-    base::save(&dev, &Weights::init(&dev, shape, 7).unwrap(), &chat, folder).unwrap();
-    folder.display().to_string()
-}
-
-/// Everything of a run that must have the same bits.
-fn bits(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let row = |line: &str| haggle::run::metrics::without_times(&serde_json::from_str(line).unwrap());
-    let rows: Vec<String> = text.lines().map(|line| serde_json::to_string(&row(line)).unwrap()).collect();
-    assert!(rows.iter().all(|row| !row.contains("\"grad_norm\":0.0,")), "every step learns something: {rows:?}");
-    let mut all = vec![("metrics.jsonl".to_string(), rows.join("\n").into_bytes())];
-    let at = PathBuf::from("checkpoints").join(fs::read_to_string(run.join("latest")).unwrap().trim());
-    let own = ["episodes.jsonl", "summary.json", "games.jsonl"].map(PathBuf::from);
-    let own = own.into_iter().chain([at.join("model.safetensors")]);
-    all.extend(own.map(|name| (name.display().to_string(), fs::read(run.join(name)).unwrap())));
-    all.extend(dist_common::moments(&run.join(at)));
-    all
-}
-
+/// The same bits of two runs, each step of which learns something.
 fn assert_same_bits(a: &Path, b: &Path) {
-    for ((name, x), (_, y)) in bits(a).into_iter().zip(bits(b)) {
-        assert!(x == y, "{name} differs between {} and {}", a.display(), b.display());
-    }
+    let rows = metrics(a);
+    assert!(rows.iter().all(|row| !row.contains("\"grad_norm\":0.0,")), "every step learns something: {rows:?}");
+    dist_common::assert_same_bits(a, b);
 }
 
 fn same_on_threads(double: &Path, config: &Config, dir: &Path) {
@@ -153,7 +116,7 @@ fn one_two_and_four_ranks_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gp
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let base = format!("model.base={}", small_model(&dir.path().join("model")));
+    let base = small_model::base_in(&dir.path().join("model"), None);
     let small = [&*base, "device=emu", "rollout.max_reply_tokens=6", "game.turns=1", "model.dtype=bf16"];
     same_on_threads(double, &config(&small), dir.path());
 }

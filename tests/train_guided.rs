@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod small_model;
+
 use haggle::cli::train;
 use haggle::config::{Config, Override};
 use haggle::device::Device;
 use haggle::embedded;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
-use haggle::model::{ModelConfig, Plan, Weights};
-use haggle::setup::base;
+use haggle::model::{Plan, Weights};
 use haggle::text::{Chat, Mask, Transcript};
 use haggle::train::learner::{Learner, Learning, Sample, parts};
 use haggle::train::optimizer::{Hyper, Optimizer};
@@ -101,32 +102,10 @@ fn shared_prompts_adapters_corrections_and_other_games_in_the_place_of_dull_ones
     }
 }
 
-/// A random model of one small layer, in a folder.
-fn small_model(folder: &Path) -> String {
-    let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    fs::create_dir_all(folder).unwrap();
-    base::save(&dev, &small(&dev, &chat, 1024), &chat, folder).unwrap();
-    format!("model.base={}", folder.display())
-}
-
-fn small(dev: &Device, chat: &Chat, context: usize) -> Weights {
-    let shape = ModelConfig {
-        hidden_size: 32,
-        num_hidden_layers: 1,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 32,
-        intermediate_size: 32,
-        max_position_embeddings: context,
-        ..ModelConfig::tiny(chat.tokenizer.vocab())
-    };
-    Weights::init(dev, shape, 7).unwrap()
-}
-
 #[test]
 fn the_emulated_gpu_trains_on_guided_tokens_with_the_bits_of_the_cpu_and_in_bf16_with_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let base = small_model(&dir.path().join("model"));
+    let base = small_model::base_in(&dir.path().join("model"), None);
     let sets = [&base, "rollout.max_reply_tokens=6", "game.turns=2", "rollout.group_size=2", "eval.products=1"];
     let run = |name: &str, more: &[&str]| train(&[&sets[..], more].concat(), &dir.path().join(name));
     let [cpu, emu] = ["cpu", "emu"].map(|device| run(device, &[&format!("device={device}")]));
@@ -175,7 +154,8 @@ fn mask(chat: &Chat, tokens: std::ops::Range<usize>) -> Mask {
 #[test]
 fn a_bandit_of_some_arms_is_learned() {
     let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    let (mut learner, arms) = (learner(&dev, small(&dev, &chat, 128), true), mask(&chat, 100..164));
+    let (mut learner, arms) =
+        (learner(&dev, small_model::weights(&dev, &chat, 128, None), true), mask(&chat, 100..164));
     let mut means = vec![];
     for step in 0..40 {
         let transcripts = drawn(&dev, &chat, &learner.weights, &arms, 64, step);
@@ -197,7 +177,7 @@ fn a_bandit_of_some_arms_is_learned() {
 #[test]
 fn a_token_that_its_mask_forbids_and_masks_where_there_is_no_room_are_refused() {
     let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    let weights = || small(&dev, &chat, 128);
+    let weights = || small_model::weights(&dev, &chat, 128, None);
     let arms = mask(&chat, 100..164);
     let right = drawn(&dev, &chat, &weights(), &arms, 4, 1);
     let wrong = |mask: &Mask| {
@@ -244,7 +224,8 @@ fn the_room_of_masks_is_in_the_memory_plan() {
 #[test]
 fn masks_are_told_to_other_ranks_as_they_are() {
     let (dev, chat) = (Device::open("cpu", 1).unwrap(), embedded::chat().unwrap());
-    let mut told = drawn(&dev, &chat, &small(&dev, &chat, 128), &mask(&chat, 100..164), 1, 1).remove(0);
+    let mut told =
+        drawn(&dev, &chat, &small_model::weights(&dev, &chat, 128, None), &mask(&chat, 100..164), 1, 1).remove(0);
     told.push_incoming(&chat, "turn 2/6").unwrap();
     let [one, other] = [mask(&chat, 5..9), mask(&chat, 100..164)];
     told.push_drawn(&[6, 110, 7], &[-1.0; 3], &[one.clone(), other, one]);
