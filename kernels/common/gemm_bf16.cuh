@@ -22,9 +22,9 @@ struct GemmTile {
     static_assert(FRAGS_N % 2 == 0, "an ldmatrix brings B for 16 columns");
 };
 
-using GemmMany = GemmTile<128, 128, 2, 4, 3>;  // training
-using GemmSome = GemmTile<64, 64, 2, 2, 3>;    // prefill, larger batches
-using GemmFew = GemmTile<16, 32, 1, 2, 6>;     // decode
+using Gemm128x128 = GemmTile<128, 128, 2, 4, 3>;  // training
+using Gemm64x64 = GemmTile<64, 64, 2, 2, 3>;      // prefill, larger batches
+using Gemm16x32 = GemmTile<16, 32, 1, 2, 6>;      // decode
 
 // An operand's tile of ROWS x GEMM_K, stored like the operand: [ROWS, GEMM_K], or [GEMM_K, ROWS] when BY_K.
 template <bool BY_K, int ROWS>

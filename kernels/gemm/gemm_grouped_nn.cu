@@ -26,22 +26,23 @@ extern "C" __global__ void __launch_bounds__(64)
     gemm_grouped_f32<true, 16, 64>(a, b, offsets, c, n_groups, n, k, add);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
-    gemm_grouped_nn_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, const int32_t* __restrict__ offsets,
-                         bf16* c, int32_t n_groups, int64_t n, int64_t k, int32_t add, int32_t vectors) {
-    gemm_grouped_bf16<GemmMany, true>(a, b, offsets, c, n_groups, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+    gemm_grouped_nn_128x128_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                                 const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                                 int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<Gemm128x128, true>(a, b, offsets, c, n_groups, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
-    gemm_grouped_nn_some_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
-                              const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
-                              int32_t add, int32_t vectors) {
-    gemm_grouped_bf16<GemmSome, true>(a, b, offsets, c, n_groups, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
+    gemm_grouped_nn_64x64_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                               const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                               int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<Gemm64x64, true>(a, b, offsets, c, n_groups, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
-    gemm_grouped_nn_few_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
-                             const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
-                             int32_t add, int32_t vectors) {
-    gemm_grouped_bf16<GemmFew, true>(a, b, offsets, c, n_groups, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
+    gemm_grouped_nn_16x32_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                               const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                               int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<Gemm16x32, true>(a, b, offsets, c, n_groups, n, k, add, vectors);
 }

@@ -26,22 +26,23 @@ extern "C" __global__ void __launch_bounds__(64)
     gemm_grouped_f32<false, 16, 64>(a, b, offsets, c, n_groups, n, k, add);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
-    gemm_grouped_nt_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, const int32_t* __restrict__ offsets,
-                         bf16* c, int32_t n_groups, int64_t n, int64_t k, int32_t add, int32_t vectors) {
-    gemm_grouped_bf16<GemmMany, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+    gemm_grouped_nt_128x128_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                                 const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                                 int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<Gemm128x128, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
-    gemm_grouped_nt_some_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
-                              const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
-                              int32_t add, int32_t vectors) {
-    gemm_grouped_bf16<GemmSome, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
+    gemm_grouped_nt_64x64_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                               const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                               int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<Gemm64x64, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
-    gemm_grouped_nt_few_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
-                             const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
-                             int32_t add, int32_t vectors) {
-    gemm_grouped_bf16<GemmFew, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
+    gemm_grouped_nt_16x32_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                               const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
+                               int32_t add, int32_t vectors) {
+    gemm_grouped_bf16<Gemm16x32, false>(a, b, offsets, c, n_groups, n, k, add, vectors);
 }

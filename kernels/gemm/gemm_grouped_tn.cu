@@ -36,15 +36,16 @@ __device__ __forceinline__ void gemm_grouped_tn(const bf16* __restrict__ a,     
                                      t.i0, j0);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
-    gemm_grouped_tn_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, const int32_t* __restrict__ offsets,
-                             float* c, int64_t m, int64_t n, int32_t add, int32_t vectors) {
-    gemm_grouped_tn<GemmMany>(a, b, offsets, c, m, n, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+    gemm_grouped_tn_128x128_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                                     const int32_t* __restrict__ offsets, float* c, int64_t m, int64_t n, int32_t add,
+                                     int32_t vectors) {
+    gemm_grouped_tn<Gemm128x128>(a, b, offsets, c, m, n, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
-    gemm_grouped_tn_some_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b,
-                                  const int32_t* __restrict__ offsets, float* c, int64_t m, int64_t n, int32_t add,
-                                  int32_t vectors) {
-    gemm_grouped_tn<GemmSome>(a, b, offsets, c, m, n, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
+    gemm_grouped_tn_64x64_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b,
+                                   const int32_t* __restrict__ offsets, float* c, int64_t m, int64_t n, int32_t add,
+                                   int32_t vectors) {
+    gemm_grouped_tn<Gemm64x64>(a, b, offsets, c, m, n, add, vectors);
 }

@@ -1,4 +1,4 @@
-// gemm_nn_sm90    c = a b or c += a b, on Hopper's copy engine and wgmma: the twin of gemm_nn_bf16
+// gemm_nn_sm90    c = a b or c += a b, on Hopper's copy engine and wgmma: the twin of gemm_nn_128x128_bf16
 //
 // Shapes          a [M, K]   b [K, N], both bf16, by tensor maps   c [M, N] bf16
 // Numerics        wgmma m64n256k16 into f32 over K in ascending order, from zero or from c; one rounding, at the store.
@@ -19,6 +19,6 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #ifdef HAGGLE_SM90
     gemm_sm90<false, true>(a, b, c, m, n, k, add);
 #else
-    __trap();  // other chips have gemm_nn_bf16
+    __trap();  // other chips have gemm_nn_128x128_bf16
 #endif
 }

@@ -1,4 +1,4 @@
-// gemm_nt_sm90    c = a b^T or c += a b^T, on Hopper's copy engine and wgmma: the twin of gemm_nt_bf16
+// gemm_nt_sm90    c = a b^T or c += a b^T, on Hopper's copy engine and wgmma: the twin of gemm_nt_128x128_bf16
 //
 // Shapes          a [M, K]   b [N, K], both bf16, by tensor maps   c [M, N] bf16 or f32
 // Numerics        wgmma m64n256k16 into f32 over K in ascending order, from zero or from c; one rounding, at the store.
@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #ifdef HAGGLE_SM90
     gemm_sm90<false, false>(a, b, c, m, n, k, add);
 #else
-    __trap();  // other chips have gemm_nt_bf16
+    __trap();  // other chips have gemm_nt_128x128_bf16
 #endif
 }
 
@@ -29,6 +29,6 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #ifdef HAGGLE_SM90
     gemm_sm90<false, false>(a, b, c, m, n, k, add);
 #else
-    __trap();  // other chips have gemm_nt_bf16_f32
+    __trap();  // other chips have gemm_nt_128x128_bf16_f32
 #endif
 }

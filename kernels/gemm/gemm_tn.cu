@@ -26,38 +26,38 @@ extern "C" __global__ void __launch_bounds__(64)
     gemm_f32<true, true, 16, 64>(a, b, c, m, n, k, add);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
-    gemm_tn_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
-                 int32_t add, int32_t vectors) {
-    gemm_bf16<GemmMany, true, true>(a, b, c, m, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+    gemm_tn_128x128_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n,
+                         int64_t k, int32_t add, int32_t vectors) {
+    gemm_bf16<Gemm128x128, true, true>(a, b, c, m, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
-    gemm_tn_some_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
-                      int32_t add, int32_t vectors) {
-    gemm_bf16<GemmSome, true, true>(a, b, c, m, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
+    gemm_tn_64x64_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
+                       int32_t add, int32_t vectors) {
+    gemm_bf16<Gemm64x64, true, true>(a, b, c, m, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
-    gemm_tn_few_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
-                     int32_t add, int32_t vectors) {
-    gemm_bf16<GemmFew, true, true>(a, b, c, m, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
+    gemm_tn_16x32_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, bf16* c, int64_t m, int64_t n, int64_t k,
+                       int32_t add, int32_t vectors) {
+    gemm_bf16<Gemm16x32, true, true>(a, b, c, m, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmMany::THREADS)
-    gemm_tn_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
-                     int32_t add, int32_t vectors) {
-    gemm_bf16<GemmMany, true, true>(a, b, c, m, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+    gemm_tn_128x128_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n,
+                             int64_t k, int32_t add, int32_t vectors) {
+    gemm_bf16<Gemm128x128, true, true>(a, b, c, m, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmSome::THREADS)
-    gemm_tn_some_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
-                          int32_t add, int32_t vectors) {
-    gemm_bf16<GemmSome, true, true>(a, b, c, m, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
+    gemm_tn_64x64_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n,
+                           int64_t k, int32_t add, int32_t vectors) {
+    gemm_bf16<Gemm64x64, true, true>(a, b, c, m, n, k, add, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(GemmFew::THREADS)
-    gemm_tn_few_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n, int64_t k,
-                         int32_t add, int32_t vectors) {
-    gemm_bf16<GemmFew, true, true>(a, b, c, m, n, k, add, vectors);
+extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
+    gemm_tn_16x32_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b, float* c, int64_t m, int64_t n,
+                           int64_t k, int32_t add, int32_t vectors) {
+    gemm_bf16<Gemm16x32, true, true>(a, b, c, m, n, k, add, vectors);
 }

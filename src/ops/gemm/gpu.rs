@@ -58,8 +58,13 @@ struct Product<'a> {
 pub fn gemm_nt(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     let kernels = Kernels {
         f32: ["gemm_nt_f32", "gemm_nt_few_f32"],
-        bf16: ["gemm_nt_bf16", "gemm_nt_some_bf16", "gemm_nt_few_bf16", "gemm_nt_sm90_bf16"],
-        bf16_f32: Some(["gemm_nt_bf16_f32", "gemm_nt_some_bf16_f32", "gemm_nt_few_bf16_f32", "gemm_nt_sm90_bf16_f32"]),
+        bf16: ["gemm_nt_128x128_bf16", "gemm_nt_64x64_bf16", "gemm_nt_16x32_bf16", "gemm_nt_sm90_bf16"],
+        bf16_f32: Some([
+            "gemm_nt_128x128_bf16_f32",
+            "gemm_nt_64x64_bf16_f32",
+            "gemm_nt_16x32_bf16_f32",
+            "gemm_nt_sm90_bf16_f32",
+        ]),
     };
     run(gpu, Product { op: "gemm_nt", a, b, c, dims: [m, n, k], by_k: [false, false], store }, kernels)
 }
@@ -93,7 +98,7 @@ pub fn gemm_nt_naive(gpu: &Gpu, a: View, b: View, c: ViewMut, [m, n, k]: [usize;
 pub fn gemm_nn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     let kernels = Kernels {
         f32: ["gemm_nn_f32", "gemm_nn_few_f32"],
-        bf16: ["gemm_nn_bf16", "gemm_nn_some_bf16", "gemm_nn_few_bf16", "gemm_nn_sm90_bf16"],
+        bf16: ["gemm_nn_128x128_bf16", "gemm_nn_64x64_bf16", "gemm_nn_16x32_bf16", "gemm_nn_sm90_bf16"],
         bf16_f32: None,
     };
     run(gpu, Product { op: "gemm_nn", a, b, c, dims: [m, n, k], by_k: [false, true], store }, kernels)
@@ -103,8 +108,13 @@ pub fn gemm_nn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: u
 pub fn gemm_tn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     let kernels = Kernels {
         f32: ["gemm_tn_f32", "gemm_tn_few_f32"],
-        bf16: ["gemm_tn_bf16", "gemm_tn_some_bf16", "gemm_tn_few_bf16", "gemm_tn_sm90_bf16"],
-        bf16_f32: Some(["gemm_tn_bf16_f32", "gemm_tn_some_bf16_f32", "gemm_tn_few_bf16_f32", "gemm_tn_sm90_bf16_f32"]),
+        bf16: ["gemm_tn_128x128_bf16", "gemm_tn_64x64_bf16", "gemm_tn_16x32_bf16", "gemm_tn_sm90_bf16"],
+        bf16_f32: Some([
+            "gemm_tn_128x128_bf16_f32",
+            "gemm_tn_64x64_bf16_f32",
+            "gemm_tn_16x32_bf16_f32",
+            "gemm_tn_sm90_bf16_f32",
+        ]),
     };
     run(gpu, Product { op: "gemm_tn", a, b, c, dims: [m, n, k], by_k: [true, true], store }, kernels)
 }

@@ -37,7 +37,7 @@ pub fn gemm_grouped_nt(
     store: Store,
 ) -> Result<()> {
     let f32 = ["gemm_grouped_nt_f32", "gemm_grouped_nt_few_f32"];
-    let bf16 = ["gemm_grouped_nt_bf16", "gemm_grouped_nt_some_bf16", "gemm_grouped_nt_few_bf16"];
+    let bf16 = ["gemm_grouped_nt_128x128_bf16", "gemm_grouped_nt_64x64_bf16", "gemm_grouped_nt_16x32_bf16"];
     rows(gpu, Rows { op: "gemm_grouped_nt", f32, bf16, a, b, c, offsets, n, k, line: k, store })
 }
 
@@ -53,7 +53,7 @@ pub fn gemm_grouped_nn(
     store: Store,
 ) -> Result<()> {
     let f32 = ["gemm_grouped_nn_f32", "gemm_grouped_nn_few_f32"];
-    let bf16 = ["gemm_grouped_nn_bf16", "gemm_grouped_nn_some_bf16", "gemm_grouped_nn_few_bf16"];
+    let bf16 = ["gemm_grouped_nn_128x128_bf16", "gemm_grouped_nn_64x64_bf16", "gemm_grouped_nn_16x32_bf16"];
     rows(gpu, Rows { op: "gemm_grouped_nn", f32, bf16, a, b, c, offsets, n, k, line: n, store })
 }
 
@@ -116,7 +116,7 @@ pub fn gemm_grouped_tn(
     let (kernel, tile, vectors) = match dtype {
         DType::F32 => ("gemm_grouped_tn_f32", &F32[0], None),
         _ => (
-            ["gemm_grouped_tn_bf16_f32", "gemm_grouped_tn_some_bf16_f32"][size],
+            ["gemm_grouped_tn_128x128_bf16_f32", "gemm_grouped_tn_64x64_bf16_f32"][size],
             &BF16[size],
             Some(Arg::I32(vectors([a, b], [m, n]) as i32)),
         ),
