@@ -22,6 +22,8 @@ struct BulkCopy {
   char* to;
   uint64_t* bar;
   int32_t at[3];
+  Thread* by;
+  uint32_t bytes;  // that lie inside the tensor
 };
 
 // A wgmma that has begun.

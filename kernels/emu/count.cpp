@@ -194,6 +194,8 @@ void count_bulk(const void* pointer, size_t bytes) {
   for (uintptr_t sector = at / SECTOR; sector <= last; ++sector) touch(w, sector, Access::Read);
 }
 
+void count_copied(uint64_t bytes) { counter_of(*g_worker).counts.copied_bytes += bytes; }
+
 void count_matrix(const void* const (&rows)[8], bool first) {
   uintptr_t at[8];
   for (uint32_t i = 0; i < 8; ++i) at[i] = reinterpret_cast<uintptr_t>(rows[i]);
@@ -232,9 +234,11 @@ void count_block_meets(Worker& w) {
 void count_block_ends(Worker& w) {
   for (uint32_t warp = 0; warp < w.n_warps; ++warp) count_warp_meets(w, warp);
   Counts& counts = counter_of(w).counts;
-  uint64_t bytes = 0;
+  uint64_t bytes = 0, flight = 0;
   for (uint32_t i = 0; i < w.n_arrays; ++i) bytes += w.arrays[i].bytes;
+  for (uint32_t i = 0; i < w.n_threads; ++i) flight += w.threads[i].most_flying;
   if (bytes > counts.shared_bytes) counts.shared_bytes = bytes;
+  if (flight > counts.flight_bytes) counts.flight_bytes = flight;
 }
 
 void count_launch_ends(Worker& w) {
@@ -246,6 +250,7 @@ void count_launch_ends(Worker& w) {
   for (size_t i = 0; i < ADDED_COUNTS; ++i) __atomic_fetch_add(sum + i, mine[i], __ATOMIC_RELAXED);
   keep_most(&all.worst_conflict, counts.worst_conflict);
   keep_most(&all.shared_bytes, counts.shared_bytes);
+  keep_most(&all.flight_bytes, counts.flight_bytes);
   counts = Counts{};
 }
 

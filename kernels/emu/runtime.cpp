@@ -221,7 +221,7 @@ void start_threads(Worker& w) {
     t.fiber = nullptr;
     t.wait = Wait::None;
     t.done = false;
-    t.n_copies = t.groups = t.proxy_fences = 0;
+    t.n_copies = t.groups = t.proxy_fences = t.flying = t.most_flying = 0;
     t.mbarrier = nullptr;
     t.wgmma_fenced = false;
   }

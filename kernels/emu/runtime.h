@@ -53,15 +53,17 @@ struct Entry {
   Build build;
 };
 
-// What a counted launch did: added up over its blocks, but for the last two, whose most is kept. A request is one
+// What a counted launch did: added up over its blocks, but for the last three, whose most is kept. A request is one
 // instruction of a warp. Read by Rust (src/device/gpu/counts.rs).
 struct Counts {
   uint64_t read_requests, read_sectors, write_requests, write_sectors;  // global memory; a sector is 32 bytes
   uint64_t shared_requests, shared_wavefronts, shared_ideal;            // cycles of the banks, and without conflicts
   uint64_t mma_flops, wgmma_flops, barriers;
+  uint64_t copied_bytes;                  // that cp.async and bulk copies read
   uint64_t worst_conflict, shared_bytes;  // words asked of one bank at once; of a block
+  uint64_t flight_bytes;                  // of a block's copies, under way at once
 };
-constexpr size_t ADDED_COUNTS = 10;
+constexpr size_t ADDED_COUNTS = 11;
 
 struct Launch {
   const Entry* entry;
@@ -114,6 +116,8 @@ struct alignas(64) Thread {
   // cp.async
   Copy* copies;
   uint32_t n_copies, max_copies, groups;
+  // Bytes that copies of this thread read and have not brought, and the most so far.
+  uint32_t flying, most_flying;
   // sm_90: the mbarrier this thread waits at, and for which parity; what it has fenced.
   const void* mbarrier;
   uint32_t parity, proxy_fences;
@@ -205,6 +209,7 @@ const SharedArray* shared_overrun(const Worker& w);    // an array whose guard w
 const SharedArray* shared_at(const Worker& w, const void* at, size_t bytes);  // the array these bytes lie in
 
 // cp.async: the copy happens when it is waited for; until then its target is poison.
+void copy_takes_off(Thread& t, uint32_t bytes);
 void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes);
 void copy_commit();
 void copy_wait(uint32_t groups_left);

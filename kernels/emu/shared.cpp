@@ -80,6 +80,12 @@ void* shared_static(uint32_t* slot, const char* name, size_t bytes) {
   return w.slot_start[id];
 }
 
+void copy_takes_off(Thread& t, uint32_t bytes) {
+  t.flying += bytes;
+  if (t.flying > t.most_flying) t.most_flying = t.flying;
+  if (counted()) count_copied(bytes);
+}
+
 void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes) {
   Thread& t = *g_worker->self;
   if (reinterpret_cast<uintptr_t>(to) % bytes || reinterpret_cast<uintptr_t>(from) % bytes) {
@@ -102,6 +108,7 @@ void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes)
   }
   memset(to, POISON, bytes);
   t.copies[t.n_copies++] = {to, from, bytes, from_bytes, t.groups};
+  copy_takes_off(t, from_bytes);
 }
 
 void copy_commit() { ++g_worker->self->groups; }
@@ -115,6 +122,7 @@ void copy_wait(uint32_t groups_left) {
     if (checked()) check_access(copy.to, copy.bytes, Access::Write);
     memcpy(copy.to, copy.from, copy.from_bytes);
     memset(static_cast<char*>(copy.to) + copy.from_bytes, 0, copy.bytes - copy.from_bytes);
+    t.flying -= copy.from_bytes;
   }
   t.n_copies -= done;
   memmove(t.copies, t.copies + done, t.n_copies * sizeof(Copy));

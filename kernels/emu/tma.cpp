@@ -14,6 +14,17 @@ namespace {
 
 uint32_t box_bytes(const TensorMap& map) { return map.box[0] * map.box[1] * map.box[2] * map.element_bytes; }
 
+// Bytes of the box that lie inside the tensor.
+uint32_t bytes_inside(const TensorMap& map, const int32_t (&at)[3]) {
+  int64_t bytes = map.element_bytes;
+  for (int i = 0; i < 3; ++i) {
+    const int64_t first = at[i] < 0 ? 0 : at[i], dim = static_cast<int64_t>(map.dims[i]);
+    const int64_t end = static_cast<int64_t>(at[i]) + map.box[i] < dim ? static_cast<int64_t>(at[i]) + map.box[i] : dim;
+    bytes *= end > first ? end - first : 0;
+  }
+  return static_cast<uint32_t>(bytes);
+}
+
 // One row of the box, zero where it lies outside the tensor.
 void read_row(const TensorMap& map, const int32_t (&at)[3], char* row) {
   const int64_t i1 = at[1], i2 = at[2], size = map.element_bytes;
@@ -55,6 +66,9 @@ void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, c
   copy.to = static_cast<char*>(s_to);
   copy.bar = bar;
   memcpy(copy.at, at, sizeof copy.at);
+  copy.by = w.self;
+  copy.bytes = bytes_inside(*map, at);
+  copy_takes_off(*copy.by, copy.bytes);
 }
 
 void bulk_complete(Worker& w) {
@@ -76,6 +90,7 @@ void bulk_complete(Worker& w) {
     }
   }
   if (checked()) check_async_write(copy.to, box_bytes(map));
+  copy.by->flying -= copy.bytes;
   mbarrier_complete_bytes(w, copy.bar, box_bytes(map));
 }
 

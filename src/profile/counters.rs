@@ -34,7 +34,7 @@ impl Row {
     /// The head of the table that [`Row::line`] makes.
     pub fn head() -> String {
         format!(
-            "{:<32} {:<28} {:>8} {:>6} {:>7} {:>7} {:>5} {:>5} {:>9} {:>5} {:>7} {:>6} {:>9} bound by",
+            "{:<32} {:<28} {:>8} {:>6} {:>7} {:>7} {:>5} {:>5} {:>9} {:>5} {:>7} {:>6} {:>6} {:>9} bound by",
             "kernel",
             "shape",
             "blocks",
@@ -47,6 +47,7 @@ impl Row {
             "worst",
             "x FLOP",
             "bars",
+            "KB/SM",
             "us, H100"
         )
     }
@@ -70,7 +71,7 @@ impl Row {
         let [asked, touched] = self.bytes_of_formula();
         let conflicts = 100.0 * c.conflicts() as f64 / c.shared_ideal.max(1) as f64;
         format!(
-            "{:<32} {:<28} {:>8} {:>6.2} {asked:>7.2} {touched:>7.2} {:>5.1} {:>5.1} {conflicts:>8.0}% {:>5} {:>7.2} {:>6.1} {:>9.2} {}",
+            "{:<32} {:<28} {:>8} {:>6.2} {asked:>7.2} {touched:>7.2} {:>5.1} {:>5.1} {conflicts:>8.0}% {:>5} {:>7.2} {:>6.1} {:>6.1} {:>9.2} {}",
             launch.kernel,
             self.shape,
             launch.blocks,
@@ -80,6 +81,7 @@ impl Row {
             c.worst_conflict,
             self.flops_of_formula(),
             c.barriers as f64 / launch.blocks as f64,
+            self.predicted.flight_bytes / 1024.0,
             self.predicted.us,
             self.predicted.bound,
         )
@@ -95,6 +97,7 @@ impl Row {
             "formula_bytes": self.cost.bytes, "formula_flops": self.cost.flops, "shared_requests": c.shared_requests,
             "shared_wavefronts": c.shared_wavefronts, "conflicts": c.conflicts(), "worst_conflict": c.worst_conflict,
             "shared_bytes": c.shared_bytes, "mma_flops": c.mma_flops, "wgmma_flops": c.wgmma_flops, "barriers": c.barriers,
+            "copied_bytes": c.copied_bytes, "flight_bytes": c.flight_bytes, "flight_bytes_sm": self.predicted.flight_bytes,
             "waves": self.predicted.waves, "predicted_us": self.predicted.us, "bound": self.predicted.bound,
         })
     }

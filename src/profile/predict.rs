@@ -1,8 +1,9 @@
 //! How long a launch would take on an H100, from what the emulator counted: predicted, never measured.
 //!
 //! The largest of what memory, tensor cores, multiply-adds and shared memory need at the data sheet's rates, the last three
-//! longer where the blocks do not fill the card evenly. Left out: latency (a launch that keeps few bytes in flight is
-//! slower), instructions of other kinds, the second-level cache's own rate. So it is a bound from below, and says which.
+//! longer where the blocks do not fill the card evenly; and of what a block waits for memory that brings its bytes by copies
+//! of which few are under way at once. Left out: the latency of what is loaded otherwise, chains of instructions,
+//! instructions of other kinds, the second-level cache's own rate. So it is a bound from below, and says which.
 
 use super::data_sheet;
 use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
@@ -22,6 +23,8 @@ pub struct Card {
     pub flops_per_s: f64,
     /// Cycles a second.
     pub hertz: f64,
+    /// Seconds until memory answers when it is busy: assumed.
+    pub latency_s: f64,
     /// What a multiprocessor holds: threads, blocks, registers, bytes of shared memory.
     pub threads: u64,
     /// Blocks.
@@ -42,6 +45,7 @@ pub const H100: Card = Card {
     mma_share: 0.629,
     flops_per_s: data_sheet::H100.f32,
     hertz: 1.83e9,
+    latency_s: 0.8e-6,
     threads: 2048,
     blocks: 32,
     registers: 65536,
@@ -60,6 +64,8 @@ pub struct Prediction {
     pub bound: &'static str,
     /// Times the blocks fill the card.
     pub waves: f64,
+    /// Bytes of asynchronous copies that a multiprocessor has under way at once, at most.
+    pub flight_bytes: f64,
 }
 
 /// Registers a thread of a kernel on sm_90a; none where the table has no such kernel.
@@ -81,7 +87,8 @@ fn resident(card: &Card, launch: &Counted) -> u64 {
 /// Predicts a launch; `flops`: what the op's formula says it computes, for kernels without tensor instructions.
 pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
     let counts = &launch.counts;
-    let waves = launch.blocks as f64 / (card.sms * resident(card, launch)) as f64;
+    let held = resident(card, launch);
+    let waves = launch.blocks as f64 / (card.sms * held) as f64;
     // A card whose last wave is not full, or whose only one is not, computes with a part of itself.
     let uneven = if launch.blocks < card.sms {
         card.sms as f64 / launch.blocks as f64
@@ -95,16 +102,21 @@ pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
     let mma = counts.mma_flops as f64 / card.mma_share + counts.wgmma_flops as f64;
     let plain = if mma > 0.0 { 0.0 } else { flops };
     let sms = card.sms as f64;
+    // Times a block's copies fill what they can have under way.
+    let fills = counts.copied_bytes as f64 / launch.blocks as f64 / (counts.flight_bytes as f64).max(1.0);
+    let waits = if counts.copied_bytes > 0 { waves.ceil() * fills.max(1.0) } else { 0.0 };
     let terms = [
         ("memory", bytes as f64 / card.bytes_per_s),
         ("tensor cores", uneven * mma / card.tensor_flops_per_s),
         ("multiply-adds", uneven * plain / card.flops_per_s),
         ("shared memory", uneven * counts.shared_wavefronts as f64 / (sms * card.hertz)),
+        ("latency", waits * card.latency_s),
         ("requests", uneven * (counts.read_sectors + counts.write_sectors) as f64 / 4.0 / (sms * card.hertz)),
     ];
     let (bound, seconds) =
         terms.into_iter().fold(("memory", 0.0), |most, term| if term.1 > most.1 { term } else { most });
-    Prediction { us: seconds * 1e6, bound, waves }
+    let flight_bytes = counts.flight_bytes as f64 * (launch.blocks as f64 / sms).min(held as f64);
+    Prediction { us: seconds * 1e6, bound, waves, flight_bytes }
 }
 
 #[cfg(test)]
@@ -133,6 +145,19 @@ mod tests {
         let us = |blocks| predict(&H100, &launch(blocks, counts, [1, 1]), 0.0).us;
         assert!((us(66) / us(132) - 2.0).abs() < 1e-9);
         assert!((us(132 * 8 + 1) / us(132 * 8) - 2.0 * 1056.0 / 1057.0).abs() < 1e-9);
+    }
+
+    /// 132 blocks of 64 KiB each, of which 16 are under way: four times the latency. All at once: once.
+    #[test]
+    fn a_block_waits_as_often_as_its_copies_fill_its_ring() {
+        let counts = Counts { copied_bytes: 132 << 16, flight_bytes: 1 << 14, ..Counts::default() };
+        let few = predict(&H100, &launch(132, counts, [1, 1]), 0.0);
+        assert_eq!((few.bound, (few.us * 10.0).round(), few.flight_bytes), ("latency", 32.0, 16384.0));
+        let all = predict(&H100, &launch(132, Counts { flight_bytes: 1 << 16, ..counts }, [1, 1]), 0.0);
+        assert_eq!((all.us * 10.0).round(), 8.0);
+        let two =
+            Counted { blocks: 264, counts: Counts { copied_bytes: 132 << 17, ..counts }, ..launch(1, counts, [1, 1]) };
+        assert_eq!(predict(&H100, &two, 0.0).flight_bytes, 32768.0);
     }
 
     #[test]

@@ -220,7 +220,8 @@ fn count(dev: &Device, dtype: DType, shape: &ModelConfig, only: &[String], as_js
 /// What the columns of counters mean.
 const COUNTED: &str = "\
 counted on the emulator; times are predicted, never measured. x bytes, touched, x FLOP: times the op's formula, with and
-without what is read again; rd/rq, wr/rq: sectors a request; bars: barriers a block";
+without what is read again; rd/rq, wr/rq: sectors a request; bars: barriers a block; KB/SM: of asynchronous copies, under
+way at once on a multiprocessor";
 
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(|e| Error::io(path, format!("cannot write: {e}")))

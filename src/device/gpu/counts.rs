@@ -33,10 +33,14 @@ pub struct Counts {
     pub wgmma_flops: u64,
     /// Barriers of blocks.
     pub barriers: u64,
+    /// Bytes that asynchronous copies read, `cp.async` and the copy engine's.
+    pub copied_bytes: u64,
     /// The most words of one bank that one access asks for: 2 is a 2-way conflict.
     pub worst_conflict: u64,
     /// Shared memory of a block, in bytes.
     pub shared_bytes: u64,
+    /// Bytes that a block's asynchronous copies have under way at once, at most.
+    pub flight_bytes: u64,
 }
 
 impl Counts {
