@@ -318,13 +318,19 @@ impl Weights {
         }
     }
 
-    /// These of the parameters that train, to write, as [`Weights::data_mut`].
+    /// These of the parameters that train, to write, as [`Weights::data_mut`]; and what forwards read of them where that is
+    /// the same rounded to bf16: who writes one writes both, then [`Weights::renew`].
     ///
     /// # Panics
     /// When this rank does not keep them.
-    pub fn part_mut(&mut self, range: Range<usize>) -> ViewMut<'_> {
-        let start = if let Held::Trained { kept, .. } = &self.held { kept.start } else { 0 };
-        self.data_mut().at(range.start - start..range.end - start)
+    pub fn part_mut(&mut self, dev: &Device, range: Range<usize>) -> (ViewMut<'_>, Option<ViewMut<'_>>) {
+        if !matches!(self.held, Held::Trained { .. }) {
+            return (self.data_mut().at(range), None);
+        }
+        self.version = self.version.wrapping_add(1);
+        let Held::Trained { data, narrow, kept } = &mut self.held else { unreachable!("looked at above") };
+        let narrow = narrow.as_mut().filter(|_| matches!(dev, Device::Gpu(_)));
+        (data.at_mut(range.start - kept.start..range.end - kept.start), narrow.map(|narrow| narrow.at_mut(range)))
     }
 
     /// Takes the value of every parameter, `[n_trained]`; of what is kept elsewhere what forwards read. Then as
@@ -379,16 +385,13 @@ impl Weights {
         Ok(())
     }
 
-    /// After every rank has updated its part, `mine`, of the parameters: `share` brings what forwards read of them to all, in
-    /// the type they read; then as [`Weights::pack`].
+    /// After every rank has written its part of the parameters, all that [`Weights::part_mut`] gave: `share` brings what
+    /// forwards read of them to all, in the type they read; then as [`Weights::pack`].
     ///
     /// # Errors
     /// What the device and the ranks say.
-    pub fn renew(&mut self, dev: &Device, mine: Range<usize>, share: &mut Sharing) -> Result<()> {
-        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow), kept }) = (dev, &mut self.held) {
-            if !mine.is_empty() {
-                copy(dev, data.at(mine.start - kept.start..mine.end - kept.start), narrow.at_mut(mine))?;
-            }
+    pub fn renew(&mut self, dev: &Device, share: &mut Sharing) -> Result<()> {
+        if let (Device::Gpu(_), Held::Trained { narrow: Some(narrow), .. }) = (dev, &mut self.held) {
             share(narrow.view_mut())?;
             self.packed = Some(self.version);
             return Ok(());

@@ -296,7 +296,7 @@ impl Optimizer {
     /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
     pub fn update(&mut self, dev: &Device, weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
         let shard = self.shard();
-        self.update_shard(dev, weights.at(shard), grads, loss)
+        self.update_shard(dev, (weights.at(shard), None), grads, loss)
     }
 
     /// The same of a model's weights, of which this rank may keep its shard alone; then what forwards read of them is renewed at
@@ -305,21 +305,26 @@ impl Optimizer {
     /// # Errors
     /// As [`Optimizer::update`].
     pub fn advance(&mut self, dev: &Device, weights: &mut Weights, grads: View, loss: f32) -> Result<Update> {
-        let (shard, version) = (self.shard(), weights.version);
-        let update = self.update_shard(dev, weights.part_mut(shard.clone()), grads, loss)?;
+        let version = weights.version;
+        let update = self.update_shard(dev, weights.part_mut(dev, self.shard()), grads, loss)?;
         match update {
             Update::Skipped { .. } => weights.version = version, // nothing was written
-            Update::Applied { .. } if self.ranks.world() == 1 => weights.pack(dev)?,
+            Update::Applied { .. } if self.ranks.world() == 1 => weights.renew(dev, &mut |_| Ok(()))?,
             Update::Applied { .. } => {
-                let share = &mut |data: ViewMut| self.ranks.share("weights", dev, data, &self.shards);
-                weights.renew(dev, shard, share)?;
+                weights.renew(dev, &mut |data| self.ranks.share("weights", dev, data, &self.shards))?;
             }
         }
         Ok(update)
     }
 
-    /// The same of this rank's shard of the weights.
-    fn update_shard(&mut self, dev: &Device, mut own: ViewMut, grads: View, loss: f32) -> Result<Update> {
+    /// The same of this rank's shard of the weights, and of what forwards read of it where that is rounded.
+    fn update_shard(
+        &mut self,
+        dev: &Device,
+        (mut own, mut rounded): (ViewMut, Option<ViewMut>),
+        grads: View,
+        loss: f32,
+    ) -> Result<Update> {
         let _phase = dev.phase("optimizer");
         let grad_norm = self.grad_norm(dev, grads)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
@@ -341,9 +346,9 @@ impl Optimizer {
             let (step, element) = (self.step, range.start as u64);
             let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
             let kept = range.start - shard.start..range.end - shard.start;
-            let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept));
-            let w = own.reborrow().at(range.start - shard.start..range.end - shard.start);
-            ops::optim::adamw_step(dev, grads.at(range.clone()), w, m, v, None, how)?;
+            let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept.clone()));
+            let w_bf16 = rounded.as_mut().map(|all| all.reborrow().at(kept.clone()));
+            ops::optim::adamw_step(dev, grads.at(range), own.reborrow().at(kept), m, v, w_bf16, how)?;
         }
         Ok(Update::Applied { grad_norm, lr })
     }
@@ -381,6 +386,7 @@ fn merge(parts: impl IntoIterator<Item = Part>) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::record::Kind;
 
     fn dev() -> Device {
         Device::open("cpu", 1).unwrap()
@@ -404,6 +410,29 @@ mod tests {
         for (got, want) in dev.to_vec::<f32>(w.view()).iter().zip([0.85, 1.05, 0.85, 0.9, 1.1]) {
             assert!((got - want).abs() < 1e-6, "got {got}, want {want}");
         }
+    }
+
+    /// The update itself rounds what forwards read of the weights.
+    #[test]
+    fn an_update_in_bf16_launches_no_copy_afterwards() {
+        let dev = Device::open("emu", 1).unwrap();
+        let weights = Weights::init(&dev, crate::model::ModelConfig::tiny(64), 1).unwrap();
+        let mut weights = weights.compute_in(&dev, DType::Bf16).unwrap();
+        let hyper = Hyper { lr: 0.1, warmup_steps: 0, ..Hyper::default() };
+        let mut opt = Optimizer::new(&dev, crate::train::learner::parts(&weights), hyper, 10).unwrap();
+        let grads = dev.upload(&vec![0.5f32; weights.n_trained()]).unwrap();
+        let before = weights.read_crc(&dev).unwrap();
+        dev.start_recording(1 << 10).unwrap();
+        opt.advance(&dev, &mut weights, grads.view(), 0.0).unwrap();
+        let events = dev.stop_recording().unwrap().events;
+        let ran: Vec<_> = events.iter().filter(|e| e.kind == Kind::Kernel).map(|e| e.name).collect();
+        let mut want = vec!["grad_norm_parts", "grad_norm"];
+        want.resize(2 + opt.parts.len(), "adamw_step_f32");
+        assert_eq!(ran, want);
+        let after = weights.read_crc(&dev).unwrap();
+        assert_ne!(before, after);
+        weights.pack(&dev).unwrap();
+        assert_eq!(weights.read_crc(&dev).unwrap(), after, "the weights in f32, rounded");
     }
 
     #[test]
