@@ -7,8 +7,10 @@ mod support;
 
 use haggle::device::gpu::tensor_map::{Shape, TensorMap};
 use haggle::device::gpu::{Arg, Gpu, emu::Emu};
-use haggle::device::{DType, Device, View, ViewMut};
-use haggle::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
+use haggle::device::{DType, Device, View};
+use haggle::ops::gemm::Store;
+use haggle::ops::gemm::gpu::{NN, NT, Op, TN, by_tile};
+use haggle::ops::gemm::tiles::{SM90_128X128, SM90_128X256, T16X32, Tile, Unit};
 use haggle::{Error, Result};
 use half::bf16;
 use std::sync::Arc;
@@ -196,19 +198,16 @@ fn pairs() -> [(Device, Device); 2] {
     })
 }
 
-type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> Result<()>;
-
 /// Each product, and whether its operands are stored K by K.
-const GEMMS: [(&str, Gemm, [bool; 2]); 3] = [
-    ("gemm_nt_sm90", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), [false, false]),
-    ("gemm_nn_sm90", gemm_nn, [false, true]),
-    ("gemm_tn_sm90", gemm_tn, [true, true]),
-];
+const GEMMS: [(&str, &Op, [bool; 2]); 3] =
+    [("gemm_nt_sm90", &NT, [false, false]), ("gemm_nn_sm90", &NN, [false, true]), ("gemm_tn_sm90", &TN, [true, true])];
 
-/// A product into bf16 or f32; Hopper's kernel where it takes the shape and is asked for.
+/// A product into bf16 or f32 by this tile, whichever would be chosen; where it is Hopper's and does not take the shape, by
+/// another.
 fn product(
     dev: &Device,
-    (stem, gemm, by_k): (&str, Gemm, [bool; 2]),
+    tile: Tile,
+    (stem, op, by_k): (&str, &Op, [bool; 2]),
     [a, b]: [&[bf16]; 2],
     c: &[f32],
     [m, n, k]: [usize; 3],
@@ -217,13 +216,14 @@ fn product(
 ) -> Vec<f32> {
     let (a, b) = (dev.upload(a).unwrap(), dev.upload(b).unwrap());
     let mut c = if into == DType::F32 { dev.upload(c).unwrap() } else { dev.upload(&round(c)).unwrap() };
-    dev.start_recording(16).unwrap();
-    gemm(dev, a.view(), b.view(), c.view_mut(), m, n, k, store).unwrap();
-    let kernels: Vec<_> = dev.stop_recording().unwrap().events.iter().map(|e| e.name).collect();
     let lines = [if by_k[0] { m } else { k }, if by_k[1] { n } else { k }];
-    let takes = m > 16 && k > 0 && lines.iter().all(|line| line % 8 == 0);
+    let takes = matches!(tile.unit, Unit::Warpgroups(_)) && k > 0 && lines.iter().all(|line| line % 8 == 0);
+    let tile = if takes { tile } else { T16X32 };
+    dev.start_recording(16).unwrap();
+    by_tile(gpu(dev), op, tile, [a.view(), b.view()], c.view_mut(), [m, n, k], store).unwrap();
+    let kernels: Vec<_> = dev.stop_recording().unwrap().events.iter().map(|e| e.name).collect();
     let hopper = kernels.iter().any(|name| name.starts_with(stem));
-    assert_eq!(hopper, gpu(dev).hopper() && takes, "{stem} M {m} N {n} K {k}: ran {kernels:?}");
+    assert_eq!(hopper, takes, "{stem} M {m} N {n} K {k}: ran {kernels:?}");
     assert!(c.guard_intact());
     if into == DType::F32 { dev.to_vec(c.view()) } else { floats(&dev.to_vec(c.view())) }
 }
@@ -247,9 +247,12 @@ fn products_of_sm90_have_the_bits_of_their_twins_on_the_emulator() {
             for store in [Store::Set, Store::Add] {
                 // What Set finds in C must not matter.
                 let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
-                let run = |dev| product(dev, gemm, [&a, &b], &c, dims, store, into);
-                let what = format!("K {k}, {store:?} into {}", into.name());
-                same(gemm.0, &what, &[m, n], &run(plain), &run(hopper));
+                let run = |dev, tile| product(dev, tile, gemm, [&a, &b], &c, dims, store, into);
+                let want = run(plain, T16X32);
+                for tile in [SM90_128X256, SM90_128X128] {
+                    let what = format!("K {k}, {store:?} into {} by {} columns", into.name(), tile.columns);
+                    same(gemm.0, &what, &[m, n], &want, &run(hopper, tile));
+                }
             }
         }
     }
@@ -263,11 +266,14 @@ fn products_of_sm90_row_alone_equals_row_in_batch() {
     for gemm in &GEMMS[..2] {
         let into = if gemm.0 == "gemm_nn_sm90" { DType::Bf16 } else { DType::F32 };
         let (a, b) = (round(&normal(m * k, 1)), round(&normal(n * k, 2)));
-        let run = |a: &[bf16], m: usize| product(&dev, *gemm, [a, &b], &vec![0.0; m * n], [m, n, k], Store::Set, into);
-        let whole = run(&a, m);
+        let run =
+            |tile, a: &[bf16], m| product(&dev, tile, *gemm, [a, &b], &vec![0.0; m * n], [m, n, k], Store::Set, into);
+        let whole = run(SM90_128X256, &a, m);
         for (start, rows) in [(0, 1), (299, 1), (31, 17), (100, 64), (120, 130)] {
-            let part = run(&a[start * k..][..rows * k], rows);
-            same(gemm.0, &format!("rows {start}.. by {rows}"), &[rows, n], &whole[start * n..][..rows * n], &part);
+            for tile in [T16X32, SM90_128X256, SM90_128X128] {
+                let part = run(tile, &a[start * k..][..rows * k], rows);
+                same(gemm.0, &format!("rows {start}.. by {rows}"), &[rows, n], &whole[start * n..][..rows * n], &part);
+            }
         }
     }
 }

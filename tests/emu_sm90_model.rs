@@ -59,16 +59,8 @@ fn a_step_by_hopper_s_kernels_has_the_bits_of_the_portable_ones() {
     assert!(!plain.iter().any(|name| name.contains("_sm90_")));
     for seed in [0, 1] {
         let (got, ran) = step(&emu(seed, true));
-        for stem in [
-            "gemm_nt",
-            "gemm_nn",
-            "gemm_tn",
-            "attn_fwd",
-            "attn_bwd_dq",
-            "attn_bwd_dkv",
-            "linear_logprob_spans",
-            "linear_logprob_bwd",
-        ] {
+        // Products of so small a model have smaller tiles than Hopper's, whose bits tests/emu_sm90.rs holds.
+        for stem in ["attn_fwd", "attn_bwd_dq", "attn_bwd_dkv", "linear_logprob_spans", "linear_logprob_bwd"] {
             let kernel = format!("{stem}_sm90_");
             assert!(ran.iter().any(|name| name.starts_with(&kernel)), "{kernel} did not run: {ran:?}");
         }

@@ -2,7 +2,9 @@
 //
 // Each element is accumulated in f32 by one chain of mma.sync m16n8k16 over K in ascending order, from zero or from
 // what stands in C, and rounded once, at the store: the same instructions in the same order for every M, N and tile.
-// Tiles of A and B come by cp.async into a ring of STAGES slots in shared memory, swizzled (common/mma.cuh).
+// Tiles of A and B come by cp.async into a ring of STAGES slots in shared memory, swizzled (common/mma.cuh). Few rows are
+// bound by how many bytes are on their way: their tiles have few columns and many slots, so that many blocks each wait for
+// much. Which tile a product gets: src/ops/gemm/tiles.rs.
 #pragma once
 
 #include "common/math.cuh"
@@ -11,44 +13,66 @@
 
 constexpr int GEMM_K = 64;  // of a slot
 
-// A tile's rows (M or N), columns, warps down and across, slots of the ring.
+// A tile's rows (M or N), columns, warps down and across that multiply, slots of the ring. Two warps copy at least.
 template <int M_, int N_, int WARPS_M_, int WARPS_N_, int STAGES_>
 struct GemmTile {
     static constexpr int M = M_, N = N_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_, STAGES = STAGES_;
-    static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+    static constexpr int MULTIPLIES = 32 * WARPS_M * WARPS_N, THREADS = MULTIPLIES < 64 ? 64 : MULTIPLIES;
     static constexpr int FRAGS_M = M / WARPS_M / 16, FRAGS_N = N / WARPS_N / 8;
     static constexpr int SLOT = (M + N) * GEMM_K;  // elements
+    // Times 16 steps whose fragments are loaded at once: all, where they are few. Then nothing but the sums' own chain stands
+    // between one product and the next.
+    static constexpr int AHEAD = FRAGS_M * FRAGS_N <= 2 ? GEMM_K / 16 : 1;
+    static constexpr int PAIR = FRAGS_N == 1 ? 1 : 2;  // fragments of B that an ldmatrix brings
     static_assert(FRAGS_M * WARPS_M * 16 == M && FRAGS_N * WARPS_N * 8 == N, "warps share the tile evenly");
-    static_assert(FRAGS_N % 2 == 0, "an ldmatrix brings B for 16 columns");
+    static_assert(FRAGS_N == 1 || FRAGS_N % 2 == 0, "an ldmatrix brings B for 8 columns, or for 16");
 };
 
-using Gemm128x128 = GemmTile<128, 128, 2, 4, 3>;  // training
-using Gemm64x64 = GemmTile<64, 64, 2, 2, 3>;      // prefill, larger batches
-using Gemm16x32 = GemmTile<16, 32, 1, 2, 6>;      // decode
+using Gemm128x128 = GemmTile<128, 128, 2, 4, 3>;  // training: two blocks a multiprocessor, with 128 registers a thread
+using Gemm64x64 = GemmTile<64, 64, 2, 2, 4>;      // prefill
+using Gemm64x32 = GemmTile<64, 32, 2, 2, 6>;      // decode of tens of rows
+using Gemm16x32 = GemmTile<16, 32, 1, 4, 12>;     // decode: a warp has 8 columns, 44 KB of B are on their way
+using Gemm16x8 = GemmTile<16, 8, 1, 1, 24>;       // decode of weights of few rows: 23 KB of B are on their way
 
 // An operand's tile of ROWS x GEMM_K, stored like the operand: [ROWS, GEMM_K], or [GEMM_K, ROWS] when BY_K.
 template <bool BY_K, int ROWS>
 struct OperandTile {
     static constexpr int LINES = BY_K ? GEMM_K : ROWS, CHUNKS = (BY_K ? ROWS : GEMM_K) / 8;
 
-    // Starts to load rows i0.. and steps q0..; what lies outside the operand is 0. `vectors`: all its lines start on
-    // 16 bytes and are whole chunks.
+    // What one of THREADS threads copies of rows i0.., step by step: chunks that stand APART lines apart. Lines of the operand
+    // start on 16 bytes and are whole chunks; what lies outside it is 0.
     template <int THREADS>
-    __device__ __forceinline__ static void load(bf16* s_to, const bf16* __restrict__ from, int64_t i0, int64_t n,
-                                                int64_t q0, int64_t k, bool vectors) {
-        int64_t line0 = BY_K ? q0 : i0, lines = BY_K ? k : n, at0 = BY_K ? i0 : q0, width = BY_K ? n : k;
-        constexpr int EACH = LINES * CHUNKS / THREADS;
-        static_assert(EACH * THREADS == LINES * CHUNKS, "threads share a tile evenly");
-        if (vectors) {
+    struct Copies {
+        static constexpr int APART = THREADS / CHUNKS, EACH = LINES / APART;
+        static_assert(APART * CHUNKS == THREADS && EACH * APART == LINES, "threads share a tile evenly");
+        const bf16* from;       // the first chunk of the next step
+        int64_t apart, onward;  // elements to the next chunk, to the next step
+        int steps, rows;        // of the operand, from the first chunk's on
+
+        __device__ __forceinline__ Copies(const bf16* __restrict__ operand, int64_t i0, int64_t n, int64_t k) {
+            int line = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+            int64_t row = i0 + (BY_K ? chunk * 8 : line), step = BY_K ? line : chunk * 8, width = BY_K ? n : k;
+            from = operand + (BY_K ? step * width + row : row * width + step);
+            apart = APART * width, onward = BY_K ? GEMM_K * width : GEMM_K;
+            steps = (int)(k - step), rows = (int)min(n - row, (int64_t)ROWS);
+        }
+
+        __device__ __forceinline__ void start(bf16* s_slot) {
 #pragma unroll
             for (int e = 0; e < EACH; e++) {
-                int i = e * THREADS + threadIdx.x, line = i / CHUNKS, chunk = i % CHUNKS;
-                int64_t row = line0 + line, at = at0 + chunk * 8;
-                bool in = row < lines && at < width;
-                cp_async_16(s_to + swizzled<CHUNKS>(line, chunk) * 8, from + (in ? row * width + at : 0), in ? 16 : 0);
+                int line = threadIdx.x / CHUNKS + e * APART, chunk = threadIdx.x % CHUNKS;
+                bool in = BY_K ? rows > 0 && steps > e * APART : rows > e * APART && steps > 0;
+                cp_async_16(s_slot + swizzled<CHUNKS>(line, chunk) * 8, from + e * apart, in ? 16 : 0);
             }
-            return;
+            from += onward, steps -= GEMM_K;
         }
+    };
+
+    // The same at once for lines that are no vectors: step q0.
+    template <int THREADS>
+    __device__ __forceinline__ static void load(bf16* s_to, const bf16* __restrict__ from, int64_t i0, int64_t n,
+                                                int64_t q0, int64_t k) {
+        int64_t line0 = BY_K ? q0 : i0, lines = BY_K ? k : n, at0 = BY_K ? i0 : q0, width = BY_K ? n : k;
 #pragma unroll 1
         for (int i = threadIdx.x; i < LINES * CHUNKS * 8; i += THREADS) {
             int line = i / (CHUNKS * 8), x = i % (CHUNKS * 8);
@@ -58,20 +82,40 @@ struct OperandTile {
         }
     }
 
-    __device__ __forceinline__ static void load_a(uint32_t (&x)[4], const bf16* s_from, int i0, int q0) {
+    // Elements from the tile's first to the line that this lane names in an ldmatrix of step 0: of A's fragment (16 x 16) of
+    // rows i0.., of B's (16 x 8) of columns i0.. and, where there are two, i0 + 8...
+    __device__ __forceinline__ static int a_at(int i0) {
+        int lane = threadIdx.x % 32;
+        return 8 * (BY_K ? swizzled<CHUNKS>(lane / 16 * 8 + lane % 8, i0 / 8 + lane / 8 % 2)
+                         : swizzled<CHUNKS>(i0 + lane % 16, lane / 16));
+    }
+    __device__ __forceinline__ static int b_at(int i0) {
+        int lane = threadIdx.x % 32;
+        return 8 * (BY_K ? swizzled<CHUNKS>(lane % 16, i0 / 8 + lane / 16)
+                         : swizzled<CHUNKS>(i0 + lane / 16 * 8 + lane % 8, lane / 8 % 2));
+    }
+    // The same of step q, a multiple of 16: 16 lines on, or two chunks, which swizzling keeps apart by their own bits.
+    __device__ __forceinline__ static int onward(int at, int q) { return BY_K ? at + q * CHUNKS * 8 : at ^ q; }
+
+    __device__ __forceinline__ static void load_a(uint32_t (&x)[4], const bf16* s_line) {
         if constexpr (BY_K) {
-            frag_a_turned<CHUNKS>(x, s_from, i0, q0);
+            ldmatrix_x4_trans(x, s_line);
         } else {
-            frag_a<CHUNKS>(x, s_from, i0, q0);
+            ldmatrix_x4(x, s_line);
         }
     }
-
-    __device__ __forceinline__ static void load_b(uint32_t (&x)[2][2], const bf16* s_from, int i0, int q0) {
+    // One fragment of 8 columns, or two.
+    __device__ __forceinline__ static void load_b(uint32_t (&x)[1][2], const bf16* s_line) {
         if constexpr (BY_K) {
-            frag_b_turned<CHUNKS>(x, s_from, i0, q0);
+            ldmatrix_x2_trans(x[0], s_line);
         } else {
-            frag_b<CHUNKS>(x, s_from, i0, q0);
+            ldmatrix_x2(x[0], s_line);
         }
+    }
+    __device__ __forceinline__ static void load_b(uint32_t (&x)[2][2], const bf16* s_line) {
+        uint32_t y[4];
+        load_a(y, s_line);
+        x[0][0] = y[0], x[0][1] = y[1], x[1][0] = y[2], x[1][1] = y[3];
     }
 };
 
@@ -112,43 +156,75 @@ __device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [
     using TileB = OperandTile<B_BY_K, Tile::N>;
     SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of A, a tile of B
     float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
-    each_element<Tile>(acc, [&](int i, int j, float& x) {
-        x = add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
-    });
-    int steps = (int)ceil_div(k, GEMM_K);
-    auto load = [&](int step) {
-        bf16* s_slot = s_ring + step % Tile::STAGES * Tile::SLOT;
-        if (step < steps) {
-            TileA::template load<Tile::THREADS>(s_slot, a, i0, m, (int64_t)step * GEMM_K, k, vectors);
-            TileB::template load<Tile::THREADS>(s_slot + Tile::M * GEMM_K, b, j0, n, (int64_t)step * GEMM_K, k, vectors);
+    int steps = (int)ceil_div(k, GEMM_K), asked = 0, put = 0, take = 0;  // slots: to write, to read
+    typename TileA::template Copies<Tile::THREADS> copies_a(a, i0, m, k);
+    typename TileB::template Copies<Tile::THREADS> copies_b(b, j0, n, k);
+    auto ask = [&]() {  // for the next step
+        bf16* s_slot = s_ring + put * Tile::SLOT;
+        if (asked < steps && vectors) {
+            copies_a.start(s_slot);
+            copies_b.start(s_slot + Tile::M * GEMM_K);
+        } else if (asked < steps) {
+            TileA::template load<Tile::THREADS>(s_slot, a, i0, m, (int64_t)asked * GEMM_K, k);
+            TileB::template load<Tile::THREADS>(s_slot + Tile::M * GEMM_K, b, j0, n, (int64_t)asked * GEMM_K, k);
         }
+        asked++, put = put + 1 == Tile::STAGES ? 0 : put + 1;
         cp_async_commit();  // an empty group keeps the count
     };
-#pragma unroll
-    for (int step = 0; step < Tile::STAGES - 1; step++) load(step);
+#pragma unroll 1  // it is done once: unrolled, 23 copies of the code would have to be read first
+    for (int i = 0; i < Tile::STAGES - 1; i++) ask();
     int warp = threadIdx.x / 32;
+    bool multiplies = Tile::MULTIPLIES == Tile::THREADS || threadIdx.x < Tile::MULTIPLIES;
+    each_element<Tile>(acc, [&](int i, int j, float& x) {
+        x = add && multiplies && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
+    });
     int wi = warp / Tile::WARPS_N * Tile::FRAGS_M * 16, wj = warp % Tile::WARPS_N * Tile::FRAGS_N * 8;
+    int a_at[Tile::FRAGS_M], b_at[Tile::FRAGS_N / Tile::PAIR];
+#pragma unroll
+    for (int i = 0; i < Tile::FRAGS_M; i++) a_at[i] = TileA::a_at(wi + i * 16);
+#pragma unroll
+    for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) b_at[j] = TileB::b_at(wj + j * 16);
+    if constexpr (Tile::AHEAD > 1) {  // computed here, not again in each step
+#pragma unroll
+        for (int i = 0; i < Tile::FRAGS_M; i++) keep(a_at[i]);
+#pragma unroll
+        for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) keep(b_at[j]);
+    }
     for (int step = 0; step < steps; step++) {
         cp_async_wait<Tile::STAGES - 2>();
         __syncthreads();  // this step's slot is written, the last step's is read
-        load(step + Tile::STAGES - 1);
-        const bf16* s_a = s_ring + step % Tile::STAGES * Tile::SLOT;
+        const bf16* s_a = s_ring + take * Tile::SLOT;
         const bf16* s_b = s_a + Tile::M * GEMM_K;
+        take = take + 1 == Tile::STAGES ? 0 : take + 1;
+        if (Tile::AHEAD == 1 || !multiplies) ask();
+        if (!multiplies) continue;
 #pragma unroll
-        for (int q = 0; q < GEMM_K; q += 16) {
-            uint32_t x[Tile::FRAGS_M][4], y[Tile::FRAGS_N / 2][2][2];
+        for (int q = 0; q < GEMM_K; q += 16 * Tile::AHEAD) {
+            uint32_t x[Tile::AHEAD][Tile::FRAGS_M][4], y[Tile::AHEAD][Tile::FRAGS_N / Tile::PAIR][Tile::PAIR][2];
 #pragma unroll
-            for (int i = 0; i < Tile::FRAGS_M; i++) TileA::load_a(x[i], s_a, wi + i * 16, q);
+            for (int p = 0; p < Tile::AHEAD; p++) {
 #pragma unroll
-            for (int j = 0; j < Tile::FRAGS_N / 2; j++) TileB::load_b(y[j], s_b, wj + j * 16, q);
+                for (int i = 0; i < Tile::FRAGS_M; i++) TileA::load_a(x[p][i], s_a + TileA::onward(a_at[i], q + 16 * p));
 #pragma unroll
-            for (int i = 0; i < Tile::FRAGS_M; i++) {
+                for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) {
+                    TileB::load_b(y[p][j], s_b + TileB::onward(b_at[j], q + 16 * p));
+                }
+            }
 #pragma unroll
-                for (int j = 0; j < Tile::FRAGS_N; j++) mma_m16n8k16_bf16(acc[i][j], x[i], y[j / 2][j % 2]);
+            for (int p = 0; p < Tile::AHEAD; p++) {
+#pragma unroll
+                for (int i = 0; i < Tile::FRAGS_M; i++) {
+#pragma unroll
+                    for (int j = 0; j < Tile::FRAGS_N; j++) {
+                        mma_m16n8k16_bf16(acc[i][j], x[p][i], y[p][j / Tile::PAIR][j % Tile::PAIR]);
+                    }
+                }
+                if (Tile::AHEAD > 1 && p == 0) ask();  // while the first products are under way
             }
         }
     }
     cp_async_wait<0>();  // nothing is under way when the block ends
+    if (!multiplies) return;
     each_element<Tile>(acc, [&](int i, int j, float& x) {
         if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
     });

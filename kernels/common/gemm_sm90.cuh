@@ -1,8 +1,9 @@
-// The bf16 matrix product by Hopper's copy engine and wgmma, which gemm_*_sm90 and the head share: tiles of 128 x 256.
+// The bf16 matrix product by Hopper's copy engine and wgmma, which gemm_*_sm90 and the head share: tiles of 128 x 256, and of
+// 128 x 128 where those would leave half the card without a block.
 //
 // A block of 384 threads: two warpgroups multiply 64 rows each, a third has one thread that copies. Tiles of A and B come
-// by tensor maps into a ring of four slots of 64 steps; an mbarrier says when a slot is full, another when all eight warps
-// have read it. Each element is accumulated like in common/gemm_bf16.cuh: in f32 over K in ascending order.
+// by tensor maps into a ring of slots of 64 steps; an mbarrier says when a slot is full, another when all eight warps have
+// read it. Each element is accumulated like in common/gemm_bf16.cuh: in f32 over K in ascending order.
 // Maps have boxes of 64 steps x 128 lines, or of 64 lines x 64 steps where the operand is stored K by K.
 #pragma once
 
@@ -11,10 +12,14 @@
 
 #ifdef HAGGLE_SM90
 
+template <int N_, int STAGES_>
 struct TileSm90 {
-    static constexpr int M = 128, N = 256, STAGES = 4, SLOT = (M + N) * GEMM_K;
+    static constexpr int M = 128, N = N_, STAGES = STAGES_, SLOT = (M + N) * GEMM_K;
     static constexpr int COPIES = 256;  // the thread that copies
 };
+
+using Sm90Tile128x256 = TileSm90<256, 4>;
+using Sm90Tile128x128 = TileSm90<128, 6>;
 
 struct RingSm90 {
     bf16* s_slots;      // [STAGES]: a tile of A, a tile of B
@@ -23,12 +28,13 @@ struct RingSm90 {
 };
 
 // The whole block calls. `s_dynamic`: STAGES slots, and up to a multiple of 1024 bytes.
+template <class T>
 __device__ __forceinline__ RingSm90 start_ring(bf16* s_dynamic) {
-    __shared__ uint64_t s_full[TileSm90::STAGES];
-    __shared__ uint64_t s_empty[TileSm90::STAGES];
+    __shared__ uint64_t s_full[T::STAGES];
+    __shared__ uint64_t s_empty[T::STAGES];
     if (threadIdx.x == 0) {
 #pragma unroll
-        for (int slot = 0; slot < TileSm90::STAGES; slot++) {
+        for (int slot = 0; slot < T::STAGES; slot++) {
             mbarrier_init(&s_full[slot], 1);
             mbarrier_init(&s_empty[slot], 8);
         }
@@ -53,11 +59,11 @@ __device__ __forceinline__ void copy_operand(bf16* s_to, const TensorMap& from, 
     }
 }
 
-// One thread copies what a tile's product reads. `done`: steps the ring has seen before.
-template <bool A_BY_K, bool B_BY_K>
+// One thread copies what a tile's product reads. It may end while copies are under way, the block must not: whoever
+// multiplies waits for every slot to be full. `done`: steps the ring has seen before.
+template <class T, bool A_BY_K, bool B_BY_K>
 __device__ __forceinline__ void copy_tile(const RingSm90& ring, const TensorMap& a, const TensorMap& b, int64_t i0,
                                           int64_t j0, int steps, int done) {
-    using T = TileSm90;
     for (int step = 0; step < steps; step++) {
         int slot = (done + step) % T::STAGES, turn = (done + step) / T::STAGES % 2;
         bf16* s_a = ring.s_slots + slot * T::SLOT;
@@ -69,9 +75,8 @@ __device__ __forceinline__ void copy_tile(const RingSm90& ring, const TensorMap&
 }
 
 // The first two warpgroups add a tile's product to what stands in `acc`; steps > 0.
-template <bool A_BY_K, bool B_BY_K>
-__device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)[TileSm90::N / 8][4], int steps, int done) {
-    using T = TileSm90;
+template <class T, bool A_BY_K, bool B_BY_K>
+__device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)[T::N / 8][4], int steps, int done) {
     // 16 steps on: along a line, or 16 lines.
     constexpr int A_STEP = A_BY_K ? 128 : 2, B_STEP = B_BY_K ? 128 : 2;
     int warpgroup = threadIdx.x / 128;
@@ -98,37 +103,36 @@ __device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)
 }
 
 // Calls f(row, column, x) for each of this thread's accumulators; rows and columns count from the tile's first.
-template <typename F>
-__device__ __forceinline__ void each_sum(float (&acc)[TileSm90::N / 8][4], F f) {
+template <int FRAGS, typename F>
+__device__ __forceinline__ void each_sum(float (&acc)[FRAGS][4], F f) {
     int i0 = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, j0 = threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < TileSm90::N / 8; j++) {
+    for (int j = 0; j < FRAGS; j++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) f(i0 + e / 2 * 8, j * 8 + j0 + e % 2, acc[j][e]);
     }
 }
 
-template <bool A_BY_K, bool B_BY_K, typename C>
+template <class T, bool A_BY_K, bool B_BY_K, typename C>
 __device__ __forceinline__ void gemm_sm90(const TensorMap& a,  // [M, K], or [K, M] when A_BY_K
                                           const TensorMap& b,  // [N, K], or [K, N] when B_BY_K
                                           C* c,                // [M, N], = or +=
                                           int64_t m, int64_t n, int64_t k, int32_t add) {
-    using T = TileSm90;
     SHARED_DYNAMIC(bf16, s_dynamic);
-    RingSm90 ring = start_ring(s_dynamic);
+    RingSm90 ring = start_ring<T>(s_dynamic);
     int64_t i0, j0;
     tile_of_block<T>(m, n, i0, j0);
     int steps = (int)ceil_div(k, GEMM_K);
     if (threadIdx.x >= T::COPIES) {
         setmaxnreg_dec<40>();
-        if (threadIdx.x == T::COPIES) copy_tile<A_BY_K, B_BY_K>(ring, a, b, i0, j0, steps, 0);
+        if (threadIdx.x == T::COPIES) copy_tile<T, A_BY_K, B_BY_K>(ring, a, b, i0, j0, steps, 0);
     } else {
         setmaxnreg_inc<232>();
         float acc[T::N / 8][4];
         each_sum(acc, [&](int i, int j, float& x) {
             x = add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
         });
-        multiply_tile<A_BY_K, B_BY_K>(ring, acc, steps, 0);
+        multiply_tile<T, A_BY_K, B_BY_K>(ring, acc, steps, 0);
         each_sum(acc, [&](int i, int j, float& x) {
             if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
         });

@@ -13,6 +13,8 @@ using ::emu::ldmatrix_x2_trans;
 using ::emu::ldmatrix_x4;
 using ::emu::ldmatrix_x4_trans;
 
+inline void keep(int&) {}
+
 inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     ::emu::mma_m16n8k16_bf16(d, a, b, d);
 }
@@ -23,6 +25,9 @@ inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint3
 __device__ __forceinline__ uint32_t shared_address(const void* s) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(s));
 }
+
+// No instruction: x is in a register here, and what it was computed from is not computed again.
+__device__ __forceinline__ void keep(int& x) { asm volatile("" : "+r"(x)); }
 
 // Starts the copy of 16 bytes from global to shared memory; of these `bytes` (0 or 16) are read, the rest is 0.
 __device__ __forceinline__ void cp_async_16(void* s_to, const void* from, int bytes) {

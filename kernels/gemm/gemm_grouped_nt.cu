@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(64)
     gemm_grouped_f32<false, 16, 64>(a, b, offsets, c, n_groups, n, k, add);
 }
 
-extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)
     gemm_grouped_nt_128x128_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
                                  const int32_t* __restrict__ offsets, bf16* c, int32_t n_groups, int64_t n, int64_t k,
                                  int32_t add, int32_t vectors) {

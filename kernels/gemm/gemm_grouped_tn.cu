@@ -36,7 +36,7 @@ __device__ __forceinline__ void gemm_grouped_tn(const bf16* __restrict__ a,     
                                      t.i0, j0);
 }
 
-extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS)
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)
     gemm_grouped_tn_128x128_bf16_f32(const bf16* __restrict__ a, const bf16* __restrict__ b,
                                      const int32_t* __restrict__ offsets, float* c, int64_t m, int64_t n, int32_t add,
                                      int32_t vectors) {

@@ -29,21 +29,21 @@ __device__ __forceinline__ void linear_logprob_bwd_sm90(const TensorMap& x,     
                                                         bf16* dz,                             // [R, W]
                                                         int64_t n_rows, int32_t width, int32_t first, int32_t dim,
                                                         float inv_temperature) {
-    using T = TileSm90;
+    using T = Sm90Tile128x256;
     SHARED_DYNAMIC(bf16, s_dynamic);
-    RingSm90 ring = start_ring(s_dynamic);
+    RingSm90 ring = start_ring<T>(s_dynamic);
     int64_t i0, j0;
     tile_of_block<T>(n_rows, width, i0, j0);
     int steps = (int)ceil_div(dim, GEMM_K);
     if (threadIdx.x >= T::COPIES) {
         setmaxnreg_dec<40>();
-        if (threadIdx.x == T::COPIES) copy_tile<false, false>(ring, x, w, i0, j0, steps, 0);
+        if (threadIdx.x == T::COPIES) copy_tile<T, false, false>(ring, x, w, i0, j0, steps, 0);
         return;
     }
     setmaxnreg_inc<232>();
     float acc[T::N / 8][4];
     each_sum(acc, [](int, int, float& z) { z = 0.0f; });
-    multiply_tile<false, false>(ring, acc, steps, 0);
+    multiply_tile<T, false, false>(ring, acc, steps, 0);
     int column = threadIdx.x % 4 * 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -79,6 +79,6 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     linear_logprob_bwd_sm90(x, w, dlogprob, dentropy, target, lse, entropy, dz, n_rows, width, first, dim,
                             inv_temperature);
 #else
-    __trap();  // other chips have gemm_nt_bf16_f32 and linear_logprob_bwd_bf16
+    __trap();  // other chips have gemm_nt_*_bf16_f32 and linear_logprob_bwd_bf16
 #endif
 }

@@ -26,11 +26,11 @@
 // Sums of the first `width` columns of a tile for the row in half `HALF` of this thread's accumulators, which are scaled;
 // every thread of a quad ends with them. The whole warp calls.
 template <int HALF>
-__device__ __forceinline__ SoftmaxSums tile_sums(const float (&acc)[TileSm90::N / 8][4], int width) {
+__device__ __forceinline__ SoftmaxSums tile_sums(const float (&acc)[Sm90Tile128x256::N / 8][4], int width) {
     int at = threadIdx.x % 4 * 2;
     float lane_max[2][2] = {{NEG_INF, NEG_INF}, {NEG_INF, NEG_INF}}, sum[2][2] = {}, dot[2][2] = {};
 #pragma unroll
-    for (int j = 0; j < TileSm90::N / 8; j++) {
+    for (int j = 0; j < Sm90Tile128x256::N / 8; j++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             float x = acc[j][2 * HALF + e], &max = lane_max[j % 2][e];
@@ -39,7 +39,7 @@ __device__ __forceinline__ SoftmaxSums tile_sums(const float (&acc)[TileSm90::N 
     }
     float max = quad_max(lane_max), base = max > NEG_INF ? max : 0.0f;
 #pragma unroll
-    for (int j = 0; j < TileSm90::N / 8; j++) {
+    for (int j = 0; j < Sm90Tile128x256::N / 8; j++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             float below = acc[j][2 * HALF + e] - base, p = exp_f32(below);
@@ -58,12 +58,12 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
                                                           float* work,  // part [R, n_spans, 3], z_target [R]
                                                           int64_t part_at, int64_t hit_at, int64_t n_rows, int32_t vocab,
                                                           int32_t dim, float inv_temperature) {
-    using T = TileSm90;
+    using T = Sm90Tile128x256;
     constexpr int PIECES = SPAN / PIECE;
     static_assert(T::N == PIECE, "a tile's columns are a piece");
     SHARED_DYNAMIC(bf16, s_dynamic);
     __shared__ float s_part[T::M * PIECES * 3];  // [M, PIECES, 3]
-    RingSm90 ring = start_ring(s_dynamic);
+    RingSm90 ring = start_ring<T>(s_dynamic);
     // Rows first: blocks that run together read the same spans of w.
     int64_t down = ceil_div(n_rows, T::M), i0 = blockIdx.x % down * T::M;
     int32_t n_spans = (int32_t)ceil_div(vocab, SPAN), span = (int32_t)(blockIdx.x / down);
@@ -74,7 +74,7 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
         setmaxnreg_dec<40>();
         if (threadIdx.x != T::COPIES) return;
         for (int piece = 0; piece < pieces; piece++) {
-            copy_tile<false, false>(ring, x, w, i0, first + piece * PIECE, steps, piece * steps);
+            copy_tile<T, false, false>(ring, x, w, i0, first + piece * PIECE, steps, piece * steps);
         }
         return;
     }
@@ -83,7 +83,7 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
     for (int piece = 0; piece < pieces; piece++) {
         float acc[T::N / 8][4];
         each_sum(acc, [](int, int, float& z) { z = 0.0f; });
-        multiply_tile<false, false>(ring, acc, steps, piece * steps);
+        multiply_tile<T, false, false>(ring, acc, steps, piece * steps);
         each_sum(acc, [=](int, int, float& z) { z *= inv_temperature; });
         int here = width - piece * PIECE;
         SoftmaxSums sums[2] = {tile_sums<0>(acc, here), tile_sums<1>(acc, here)};
@@ -124,6 +124,6 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #ifdef HAGGLE_SM90
     linear_logprob_spans_sm90(x, w, target, work, part_at, hit_at, n_rows, vocab, dim, inv_temperature);
 #else
-    __trap();  // other chips have gemm_nt_bf16_f32 and linear_logprob_spans
+    __trap();  // other chips have gemm_nt_*_bf16_f32 and linear_logprob_spans
 #endif
 }

@@ -33,6 +33,7 @@ pub struct Cuda {
     shared_bytes: u32,
     /// Compute capability, major and minor.
     capability: [i32; 2],
+    multiprocessors: usize,
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
     timers: Timers,
@@ -63,7 +64,7 @@ impl Cuda {
             ));
         }
         check_driver().map_err(fail)?;
-        let Opened { name, id, owner, capability, shared_bytes } = open(index).map_err(fail)?;
+        let Opened { name, id, owner, capability, shared_bytes, multiprocessors } = open(index).map_err(fail)?;
         let hopper = super::asks_for_hopper();
         let [major, minor] = capability;
         if hopper && capability != [9, 0] {
@@ -92,6 +93,7 @@ impl Cuda {
             wait,
             shared_bytes,
             capability,
+            multiprocessors,
             hopper,
             timers,
             base_ns,
@@ -113,6 +115,11 @@ impl Cuda {
     /// Its compute capability, major and minor: `[9, 0]` is Hopper.
     pub fn capability(&self) -> [i32; 2] {
         self.capability
+    }
+
+    /// Its multiprocessors.
+    pub(super) fn multiprocessors(&self) -> usize {
+        self.multiprocessors
     }
 
     /// Names of all kernels, sorted.

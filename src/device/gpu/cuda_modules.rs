@@ -121,6 +121,8 @@ pub(super) struct Opened {
     pub capability: [i32; 2],
     /// Shared memory that a block can ask for.
     pub shared_bytes: u32,
+    /// Multiprocessors.
+    pub multiprocessors: usize,
 }
 
 /// The GPU of this number.
@@ -136,10 +138,12 @@ pub(super) fn open(index: i32) -> Result<Opened, String> {
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
         CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
+        CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
     };
     // SAFETY: `device` was just given by the driver.
     let part = |what| unsafe { result::device::get_attribute(device, what) }.map_err(text);
     let (major, minor, shared_bytes) = (part(MAJOR)?, part(MINOR)?, part(SHARED)? as u32);
+    let multiprocessors = part(MULTIPROCESSORS)? as usize;
     if code_for(&targets(), major, minor).is_none() {
         let targets = targets().join(", ");
         return Err(format!(
@@ -148,7 +152,8 @@ pub(super) fn open(index: i32) -> Result<Opened, String> {
     }
     // SAFETY: as above; the context is never released, like the device it belongs to.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(text)?;
-    Ok(Opened { name, id, owner: Owner::new(context).map_err(text)?, capability: [major, minor], shared_bytes })
+    let owner = Owner::new(context).map_err(text)?;
+    Ok(Opened { name, id, owner, capability: [major, minor], shared_bytes, multiprocessors })
 }
 
 /// Every kernel of every module.

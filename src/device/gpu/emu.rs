@@ -23,6 +23,9 @@ const MAX_THREADS: u32 = 1024;
 /// The most dynamic shared memory a block may have (sm_90).
 const MAX_SHARED_BYTES: u32 = 227 * 1024;
 
+/// Multiprocessors of the card it stands for: an H100 SXM.
+pub(super) const MULTIPROCESSORS: usize = 132;
+
 /// A kernel of the table; see `Entry` in kernels/emu/runtime.h.
 #[repr(C)]
 struct Entry {

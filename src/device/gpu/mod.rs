@@ -82,6 +82,14 @@ impl Gpu {
         }
     }
 
+    /// Multiprocessors; the emulator has an H100's.
+    pub fn multiprocessors(&self) -> usize {
+        match self {
+            Gpu::Emu(_) => emu::MULTIPROCESSORS,
+            Gpu::Cuda(cuda) => cuda.multiprocessors(),
+        }
+    }
+
     /// True when the host cannot read a buffer in place.
     pub(super) fn has_own_memory(&self) -> bool {
         matches!(self, Gpu::Cuda(_))
@@ -236,7 +244,7 @@ impl Gpu {
     ///
     /// # Errors
     /// Always.
-    pub fn no_kernel(&self, op: &'static str) -> Result<()> {
+    pub fn no_kernel<T>(&self, op: &'static str) -> Result<T> {
         Err(Error::Device { device: self.name().into(), what: format!("{op} has no kernel yet") })
     }
 }

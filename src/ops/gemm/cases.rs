@@ -1,7 +1,7 @@
-//! Cases of matrix products: ones, odd sizes, one row, one column, a thin and a long sum, enough for the largest tile; set
-//! and added to, in the model's type and into f32; weights in panels where the device has any.
+//! Cases of matrix products: ones, odd sizes, one row, one column, a thin and a long sum; set and added to, in the model's
+//! type and into f32; by every tile that a device has kernels of; weights in panels where the device has any.
 
-use super::gpu::gemm_nt_naive;
+use super::gpu::{self, gemm_nt_naive};
 use super::{Matrix, Store, cost, gemm_nn, gemm_nt, gemm_pack, gemm_tn, oracle, panels_len};
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
@@ -10,17 +10,17 @@ use crate::ops::case::{Dims, EXACT, Floor, Stage, sum};
 type Gemm = fn(&Device, View, View, ViewMut, usize, usize, usize, Store) -> Result<()>;
 type Oracle = fn(&[f64], &[f64], usize, usize, usize) -> Vec<f64>;
 
-const OPS: [(&str, Gemm, Oracle); 3] = [
-    ("gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), oracle::gemm_nt),
-    ("gemm_nn", gemm_nn, oracle::gemm_nn),
-    ("gemm_tn", gemm_tn, oracle::gemm_tn),
+const OPS: [(&str, Gemm, Oracle, &gpu::Op); 3] = [
+    ("gemm_nt", |dev, a, b, c, m, n, k, store| gemm_nt(dev, a, b, c, m, n, k, store), oracle::gemm_nt, &gpu::NT),
+    ("gemm_nn", gemm_nn, oracle::gemm_nn, &gpu::NN),
+    ("gemm_tn", gemm_tn, oracle::gemm_tn, &gpu::TN),
 ];
 
 /// Few rows, and many.
 const FEW: [[usize; 3]; 2] = [[5, 100, 72], [72, 104, 72]];
 const ODD: [[usize; 3]; 6] = [[1, 1, 1], [1, 65, 33], [37, 1, 19], [13, 47, 1], [65, 130, 128], [9, 33, 3000]];
-/// Enough for the largest tile, in lines of whole vectors, as Hopper's kernels want them; bf16 alone.
-const LARGE: [usize; 3] = [1504, 1456, 8];
+/// More than one of the largest tile, in lines of whole vectors, as Hopper's kernels want them; bf16 alone.
+const LARGE: [usize; 3] = [136, 264, 72];
 
 const FLOOR_OF_ONE: f64 = 6.0e-8;
 const FLOOR_OF_SOME: f64 = 3.7e-7;
@@ -36,7 +36,7 @@ pub fn all(s: &mut Stage) -> Result<()> {
         return timed(s);
     }
     let shapes = s.shapes(&FEW, &ODD, |_| vec![]);
-    for (stem, gemm, oracle) in OPS {
+    for (stem, gemm, oracle, op) in OPS {
         for dims in &shapes {
             for store in [Store::Set, Store::Add] {
                 product(s, stem, gemm, oracle, *dims, s.dtype, store)?;
@@ -44,11 +44,12 @@ pub fn all(s: &mut Stage) -> Result<()> {
         }
         if s.dtype == DType::Bf16 {
             // Into f32: logits, and gradients of weights; there is no such gemm_nn.
-            for dims in [FEW[0], FEW[1], LARGE] {
-                product(s, stem, gemm, oracle, dims, DType::Bf16, Store::Set)?;
-                if stem != "gemm_nn" {
-                    product(s, stem, gemm, oracle, dims, DType::F32, Store::Set)?;
+            let into = if stem == "gemm_nn" { &[DType::Bf16][..] } else { &[DType::Bf16, DType::F32] };
+            for out in into {
+                for dims in FEW {
+                    product(s, stem, gemm, oracle, dims, *out, Store::Set)?;
                 }
+                every_tile(s, stem, op, oracle, *out)?;
             }
         }
     }
@@ -68,8 +69,10 @@ fn timed(s: &mut Stage) -> Result<()> {
     let of = |rows: &[usize], m: Dims| -> Vec<[usize; 3]> {
         rows.iter().flat_map(|r| layers(m).map(|(n, k)| [*r, n, k])).collect()
     };
-    for dims in s.shapes(&[], &[], |m| of(&[16, 1, 4, 64, 128], m)) {
-        forward(s, dims)?;
+    for rows in [16, 1, 4, 64, 128] {
+        for dims in s.shapes(&[], &[], |m| of(&[rows], m)) {
+            forward(s, dims)?;
+        }
     }
     let ([_, nn, tn], dtype) = (OPS, s.dtype);
     for [n_tok, n, k] in s.shapes(&[], &[], |m| of(&[64, 4096], m)) {
@@ -137,6 +140,22 @@ fn product(
         let product = oracle(&a.values, &b.values, m, n, k);
         if adds { sum(&product, &start.values) } else { product }
     });
+    Ok(())
+}
+
+/// By every tile of the op that this device has, whichever it would choose.
+fn every_tile(s: &mut Stage, stem: &'static str, op: &gpu::Op, oracle: Oracle, out: DType) -> Result<()> {
+    let Device::Gpu(gpu) = s.dev.clone() else { return Ok(()) };
+    let ([m, n, k], hopper) = (LARGE, gpu.hopper());
+    for tile in op.tiles(hopper) {
+        let (a, b, mut c) = (s.input(m * k)?, s.input(n * k)?, s.out_as(m * n, out)?);
+        s.call(stem, "", cost::gemm(m, n, k, [s.dtype; 2], out, false), |_| {
+            let (factors, c) = ([a.buffer.view(), b.buffer.view()], c.view_mut());
+            gpu::by_tile(&gpu, op, tile, factors, c, LARGE, Store::Set)
+        })?;
+        let what = format!("{} c by a tile of {} x {}", out.name(), tile.rows, tile.columns);
+        s.holds(&what, &c, floor(k, out), || oracle(&a.values, &b.values, m, n, k));
+    }
     Ok(())
 }
 

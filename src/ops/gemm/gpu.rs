@@ -1,72 +1,113 @@
-//! Launches of the matrix products. Which tile a product gets is a matter of speed: bits do not depend on it.
+//! Launches of the matrix products. Which tile a product gets ([`super::tiles`]) is a matter of speed: bits do not depend
+//! on it.
 
+use super::tiles::{self, Block, Tile, Unit};
 use crate::device::gpu::tensor_map::{Shape, TensorMap};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::ops::gemm::Store;
 
-/// Rows up to which the tile for few rows is used: decode.
+/// Rows up to which f32 has a tile for few rows: decode.
 pub(crate) const FEW: usize = 16;
-/// Tiles of 128 x 128 below which smaller ones keep more of a GPU busy: its multiprocessors.
-pub(crate) const BUSY: usize = 132;
-
-/// A tile's rows and columns, threads, dynamic shared memory.
-pub(crate) struct Tile {
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    pub(crate) threads: u32,
-    pub(crate) shared_bytes: u32,
-}
 
 /// f32: many rows, few rows.
-pub(crate) const F32: [Tile; 2] = [
-    Tile { rows: 64, columns: 64, threads: 256, shared_bytes: 0 },
-    Tile { rows: 16, columns: 64, threads: 64, shared_bytes: 0 },
+pub(crate) const F32: [Block; 2] = [
+    Block { rows: 64, columns: 64, threads: 256, shared_bytes: 0 },
+    Block { rows: 16, columns: 64, threads: 64, shared_bytes: 0 },
 ];
 
-/// bf16: many rows, some, few. Shared memory: slots of 64 steps of the tile's rows and columns.
-pub(crate) const BF16: [Tile; 3] = [
-    Tile { rows: 128, columns: 128, threads: 256, shared_bytes: 3 * 256 * 128 },
-    Tile { rows: 64, columns: 64, threads: 128, shared_bytes: 3 * 128 * 128 },
-    Tile { rows: 16, columns: 32, threads: 64, shared_bytes: 6 * 48 * 128 },
-];
+/// A tile of an op in bf16: its kernels into bf16, and into f32 where there is one.
+struct Kernel {
+    tile: Tile,
+    bf16: &'static str,
+    f32: Option<&'static str>,
+}
 
-/// Hopper's tile (kernels/common/gemm_sm90.cuh); shared memory: four slots, and up to a multiple of 1024 bytes.
-pub(crate) const SM90: Tile = Tile { rows: 128, columns: 256, threads: 384, shared_bytes: 4 * 384 * 128 + 1024 };
-
-/// The kernels of one op: f32, bf16, and bf16 into f32, by tile; of bf16 the last is Hopper's.
-struct Kernels {
+/// A product of two matrices and its kernels.
+pub struct Op {
+    stem: &'static str,
+    /// Whether a, and b, is stored K by K.
+    by_k: [bool; 2],
+    /// Many rows, few.
     f32: [&'static str; 2],
-    bf16: [&'static str; 4],
-    bf16_f32: Option<[&'static str; 4]>,
+    /// Of equally good ones the first is taken.
+    bf16: &'static [Kernel],
+}
+
+const fn kernel(tile: Tile, bf16: &'static str, f32: &'static str) -> Kernel {
+    Kernel { tile, bf16, f32: Some(f32) }
+}
+
+/// `c = a b^T`
+pub static NT: Op = Op {
+    stem: "gemm_nt",
+    by_k: [false, false],
+    f32: ["gemm_nt_f32", "gemm_nt_few_f32"],
+    bf16: &[
+        kernel(tiles::T16X8, "gemm_nt_16x8_bf16", "gemm_nt_16x8_bf16_f32"),
+        kernel(tiles::T16X32, "gemm_nt_16x32_bf16", "gemm_nt_16x32_bf16_f32"),
+        kernel(tiles::T64X32, "gemm_nt_64x32_bf16", "gemm_nt_64x32_bf16_f32"),
+        kernel(tiles::T64X64, "gemm_nt_64x64_bf16", "gemm_nt_64x64_bf16_f32"),
+        kernel(tiles::T128X128, "gemm_nt_128x128_bf16", "gemm_nt_128x128_bf16_f32"),
+        kernel(tiles::SM90_128X128, "gemm_nt_sm90_128x128_bf16", "gemm_nt_sm90_128x128_bf16_f32"),
+        kernel(tiles::SM90_128X256, "gemm_nt_sm90_128x256_bf16", "gemm_nt_sm90_128x256_bf16_f32"),
+    ],
+};
+
+/// `c = a b`
+pub static NN: Op = Op {
+    stem: "gemm_nn",
+    by_k: [false, true],
+    f32: ["gemm_nn_f32", "gemm_nn_few_f32"],
+    bf16: &[
+        Kernel { tile: tiles::T16X32, bf16: "gemm_nn_16x32_bf16", f32: None },
+        Kernel { tile: tiles::T64X64, bf16: "gemm_nn_64x64_bf16", f32: None },
+        Kernel { tile: tiles::T128X128, bf16: "gemm_nn_128x128_bf16", f32: None },
+        Kernel { tile: tiles::SM90_128X128, bf16: "gemm_nn_sm90_128x128_bf16", f32: None },
+        Kernel { tile: tiles::SM90_128X256, bf16: "gemm_nn_sm90_128x256_bf16", f32: None },
+    ],
+};
+
+/// `c = a^T b`
+pub static TN: Op = Op {
+    stem: "gemm_tn",
+    by_k: [true, true],
+    f32: ["gemm_tn_f32", "gemm_tn_few_f32"],
+    bf16: &[
+        kernel(tiles::T16X32, "gemm_tn_16x32_bf16", "gemm_tn_16x32_bf16_f32"),
+        kernel(tiles::T64X64, "gemm_tn_64x64_bf16", "gemm_tn_64x64_bf16_f32"),
+        kernel(tiles::T128X128, "gemm_tn_128x128_bf16", "gemm_tn_128x128_bf16_f32"),
+        kernel(tiles::SM90_128X128, "gemm_tn_sm90_128x128_bf16", "gemm_tn_sm90_128x128_bf16_f32"),
+        kernel(tiles::SM90_128X256, "gemm_tn_sm90_128x256_bf16", "gemm_tn_sm90_128x256_bf16_f32"),
+    ],
+};
+
+impl Op {
+    /// Its tiles in bf16 on a card that has Hopper's instructions, or not.
+    pub fn tiles(&self, hopper: bool) -> impl Iterator<Item = Tile> {
+        let tiles = self.bf16.iter().map(|kernel| kernel.tile);
+        tiles.filter(move |tile| hopper || matches!(tile.unit, Unit::Warps(_)))
+    }
+
+    /// The tile by which the product `[m, n, k]` in bf16 is done first on such a card of `sms` multiprocessors.
+    pub fn tile(&self, dims: [usize; 3], hopper: bool, sms: usize) -> Option<Tile> {
+        tiles::first_done(self.tiles(hopper), dims, sms)
+    }
 }
 
 /// One product `c [M, N]`, with K.
 struct Product<'a> {
-    op: &'static str,
     a: View<'a>,
     b: View<'a>,
     c: ViewMut<'a>,
     dims: [usize; 3],
-    /// Whether a, and b, is stored K by K.
-    by_k: [bool; 2],
     store: Store,
 }
 
 /// See [`crate::ops::gemm::gemm_nt`].
 pub fn gemm_nt(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
-    let kernels = Kernels {
-        f32: ["gemm_nt_f32", "gemm_nt_few_f32"],
-        bf16: ["gemm_nt_128x128_bf16", "gemm_nt_64x64_bf16", "gemm_nt_16x32_bf16", "gemm_nt_sm90_bf16"],
-        bf16_f32: Some([
-            "gemm_nt_128x128_bf16_f32",
-            "gemm_nt_64x64_bf16_f32",
-            "gemm_nt_16x32_bf16_f32",
-            "gemm_nt_sm90_bf16_f32",
-        ]),
-    };
-    run(gpu, Product { op: "gemm_nt", a, b, c, dims: [m, n, k], by_k: [false, false], store }, kernels)
+    run(gpu, &NT, Product { a, b, c, dims: [m, n, k], store }, None)
 }
 
 /// The same without tiles, vectors or tensor cores: what benchmarks hold [`gemm_nt`] against. All f32 or all bf16.
@@ -96,62 +137,68 @@ pub fn gemm_nt_naive(gpu: &Gpu, a: View, b: View, c: ViewMut, [m, n, k]: [usize;
 
 /// See [`crate::ops::gemm::gemm_nn`].
 pub fn gemm_nn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
-    let kernels = Kernels {
-        f32: ["gemm_nn_f32", "gemm_nn_few_f32"],
-        bf16: ["gemm_nn_128x128_bf16", "gemm_nn_64x64_bf16", "gemm_nn_16x32_bf16", "gemm_nn_sm90_bf16"],
-        bf16_f32: None,
-    };
-    run(gpu, Product { op: "gemm_nn", a, b, c, dims: [m, n, k], by_k: [false, true], store }, kernels)
+    run(gpu, &NN, Product { a, b, c, dims: [m, n, k], store }, None)
 }
 
 /// See [`crate::ops::gemm::gemm_tn`].
 pub fn gemm_tn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
-    let kernels = Kernels {
-        f32: ["gemm_tn_f32", "gemm_tn_few_f32"],
-        bf16: ["gemm_tn_128x128_bf16", "gemm_tn_64x64_bf16", "gemm_tn_16x32_bf16", "gemm_tn_sm90_bf16"],
-        bf16_f32: Some([
-            "gemm_tn_128x128_bf16_f32",
-            "gemm_tn_64x64_bf16_f32",
-            "gemm_tn_16x32_bf16_f32",
-            "gemm_tn_sm90_bf16_f32",
-        ]),
-    };
-    run(gpu, Product { op: "gemm_tn", a, b, c, dims: [m, n, k], by_k: [true, true], store }, kernels)
+    run(gpu, &TN, Product { a, b, c, dims: [m, n, k], store }, None)
 }
 
-fn run(gpu: &Gpu, p: Product, kernels: Kernels) -> Result<()> {
+/// A product in bf16 by this tile, one of the op's, whichever would be chosen: what the tests of tiles compare.
+///
+/// # Errors
+/// What the op refuses.
+pub fn by_tile(
+    gpu: &Gpu,
+    op: &Op,
+    tile: Tile,
+    [a, b]: [View; 2],
+    c: ViewMut,
+    dims: [usize; 3],
+    store: Store,
+) -> Result<()> {
+    run(gpu, op, Product { a, b, c, dims, store }, Some(tile))
+}
+
+fn run(gpu: &Gpu, op: &Op, p: Product, tile: Option<Tile>) -> Result<()> {
     let [m, n, k] = p.dims;
-    if by_dtype(p.op, &[p.a.dtype(), p.b.dtype()])? == DType::F32 {
-        by_dtype(p.op, &[p.a.dtype(), p.c.dtype()])?;
+    if by_dtype(op.stem, &[p.a.dtype(), p.b.dtype()])? == DType::F32 {
+        by_dtype(op.stem, &[p.a.dtype(), p.c.dtype()])?;
         let few = (m <= FEW) as usize;
-        let Tile { rows, columns, .. } = F32[few];
-        let grid = [m.div_ceil(rows) as u32, n.div_ceil(columns) as u32, 1];
-        return launch(gpu, p, kernels.f32[few], &F32[few], grid, None);
+        let block = &F32[few];
+        let grid = [m.div_ceil(block.rows) as u32, n.div_ceil(block.columns) as u32, 1];
+        return launch(gpu, op.stem, p, op.f32[few], block, grid, None);
     }
-    let names = match (p.c.dtype(), kernels.bf16_f32) {
-        (DType::F32, Some(names)) => names,
-        (DType::F32, None) => return gpu.no_kernel(p.op),
-        (c, _) => by_dtype(p.op, &[p.a.dtype(), c]).map(|_| kernels.bf16)?,
-    };
-    let tiles = move |tile: &Tile| m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
-    let size = if m <= FEW { 2 } else { (tiles(&BF16[0]) < BUSY) as usize };
+    if k > i32::MAX as usize {
+        return Err(Error::Shape { op: op.stem, rule: "K is below 2^31", want: i32::MAX as usize, got: k });
+    }
     // Lines of whole 16-byte vectors, in buffers that start on one.
     let starts = p.a.address() as usize | p.b.address() as usize;
     let line = |by_k: bool, rows: usize| if by_k { rows } else { k };
-    let lines = [line(p.by_k[0], m), line(p.by_k[1], n)];
+    let lines = [line(op.by_k[0], m), line(op.by_k[1], n)];
     let vectors = starts.is_multiple_of(16) && lines.iter().all(|line| line.is_multiple_of(8));
-    if gpu.hopper() && vectors && m > FEW && n > 0 && k > 0 {
-        return launch_sm90(gpu, p, names[3], tiles(&SM90) as u32);
+    let hopper = gpu.hopper() && vectors && n > 0 && k > 0;
+    let tile = tile.or_else(|| op.tile(p.dims, hopper, gpu.multiprocessors()));
+    let Some(kernel) = op.bf16.iter().find(|kernel| Some(kernel.tile) == tile) else { return gpu.no_kernel(op.stem) };
+    let name = match (p.c.dtype(), kernel.f32) {
+        (DType::F32, Some(name)) => name,
+        (DType::F32, None) => return gpu.no_kernel(op.stem),
+        (into, _) => by_dtype(op.stem, &[DType::Bf16, into]).map(|_| kernel.bf16)?,
+    };
+    let (block, grid) = (kernel.tile.block(), [kernel.tile.blocks(m, n) as u32, 1, 1]);
+    match kernel.tile.unit {
+        Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, &block, grid),
+        Unit::Warps(_) => launch(gpu, op.stem, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
     }
-    let grid = [tiles(&BF16[size]) as u32, 1, 1];
-    launch(gpu, p, names[size], &BF16[size], grid, Some(Arg::I32(vectors as i32)))
 }
 
 fn launch(
     gpu: &Gpu,
+    op: &'static str,
     p: Product,
     kernel: &'static str,
-    tile: &Tile,
+    block: &Block,
     grid: [u32; 3],
     vectors: Option<Arg>,
 ) -> Result<()> {
@@ -169,10 +216,10 @@ fn launch(
     ];
     let launch = Launch {
         kernel,
-        op: p.op,
+        op,
         grid,
-        block: [tile.threads, 1, 1],
-        shared_bytes: tile.shared_bytes,
+        block: [block.threads, 1, 1],
+        shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),
     };
     gpu.launch(&launch, &mut args[..n_args])
@@ -191,11 +238,11 @@ pub(crate) fn operand_map<'a>(
 }
 
 /// By tensor maps.
-fn launch_sm90(gpu: &Gpu, p: Product, kernel: &'static str, blocks: u32) -> Result<()> {
+fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, block: &Block, grid: [u32; 3]) -> Result<()> {
     let [m, n, k] = p.dims;
     let mut args = [
-        Arg::Map(operand_map(gpu, p.op, p.a, [m, k], p.by_k[0])?),
-        Arg::Map(operand_map(gpu, p.op, p.b, [n, k], p.by_k[1])?),
+        Arg::Map(operand_map(gpu, op.stem, p.a, [m, k], op.by_k[0])?),
+        Arg::Map(operand_map(gpu, op.stem, p.b, [n, k], op.by_k[1])?),
         Arg::Out(p.c),
         Arg::I64(m as i64),
         Arg::I64(n as i64),
@@ -204,10 +251,10 @@ fn launch_sm90(gpu: &Gpu, p: Product, kernel: &'static str, blocks: u32) -> Resu
     ];
     let launch = Launch {
         kernel,
-        op: p.op,
-        grid: [blocks, 1, 1],
-        block: [SM90.threads, 1, 1],
-        shared_bytes: SM90.shared_bytes,
+        op: op.stem,
+        grid,
+        block: [block.threads, 1, 1],
+        shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),
     };
     gpu.launch(&launch, &mut args)

@@ -8,6 +8,7 @@ pub mod cases;
 pub(crate) mod cpu;
 pub mod gpu;
 pub mod oracle;
+pub mod tiles;
 
 use super::want;
 use crate::device::{DType, Device, View, ViewMut};

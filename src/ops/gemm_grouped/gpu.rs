@@ -4,10 +4,13 @@ use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::gemm::Store;
-use crate::ops::gemm::gpu::{BF16, BUSY, F32, FEW, Tile};
+use crate::ops::gemm::gpu::{F32, FEW};
+use crate::ops::gemm::tiles::{Block, T16X32, T64X64, T128X128, Tile};
 
 /// Rows an expert from which on the largest tile is used.
 const MANY: usize = 128;
+/// Tiles in bf16: many rows an expert, some, few.
+const BF16: [Tile; 3] = [T128X128, T64X64, T16X32];
 
 /// One product over rows: kernels in f32 (many rows an expert, few) and bf16 (many, some, few).
 struct Rows<'a> {
@@ -64,13 +67,12 @@ fn rows(gpu: &Gpu, p: Rows) -> Result<()> {
     // Rows an expert, were they shared out evenly.
     let each = r.div_ceil(e.max(1));
     let few = (each <= FEW) as usize;
-    let (kernel, tile, vectors) = if dtype == DType::F32 {
-        (p.f32[few], &F32[few], None)
+    let (kernel, Block { rows, columns, threads, shared_bytes }, vectors) = if dtype == DType::F32 {
+        (p.f32[few], F32[few], None)
     } else {
         let size = if few == 1 { 2 } else { (each < MANY) as usize };
-        (p.bf16[size], &BF16[size], Some(Arg::I32(vectors([p.a, p.b], [k, p.line]) as i32)))
+        (p.bf16[size], BF16[size].block(), Some(Arg::I32(vectors([p.a, p.b], [k, p.line]) as i32)))
     };
-    let Tile { rows, columns, .. } = tile;
     // As many tiles as there can be: an expert that has rows has one that is not full, at most.
     let tiles = r / rows + e.min(r);
     let n_args = 8 + vectors.is_some() as usize;
@@ -88,9 +90,9 @@ fn rows(gpu: &Gpu, p: Rows) -> Result<()> {
     let launch = Launch {
         kernel,
         op: p.op,
-        grid: [(tiles * n.div_ceil(*columns)) as u32, 1, 1],
-        block: [tile.threads, 1, 1],
-        shared_bytes: tile.shared_bytes,
+        grid: [(tiles * n.div_ceil(columns)) as u32, 1, 1],
+        block: [threads, 1, 1],
+        shared_bytes,
         shape: &format_args!("R={r} E={e} N={n} K={k}"),
     };
     gpu.launch(&launch, &mut args[..n_args])
@@ -111,13 +113,13 @@ pub fn gemm_grouped_tn(
     holds(op, DType::I32, &[("offsets", offsets.dtype())])?;
     holds(op, DType::F32, &[("c", c.dtype())])?;
     let dtype = by_dtype(op, &[a.dtype(), b.dtype()])?;
-    let tiles = |tile: &Tile| e * m.div_ceil(tile.rows) * n.div_ceil(tile.columns);
-    let size = (tiles(&BF16[0]) < BUSY) as usize;
-    let (kernel, tile, vectors) = match dtype {
-        DType::F32 => ("gemm_grouped_tn_f32", &F32[0], None),
+    // The largest where it keeps every multiprocessor busy.
+    let size = (e * BF16[0].blocks(m, n) < gpu.multiprocessors()) as usize;
+    let (kernel, Block { rows, columns, threads, shared_bytes }, vectors) = match dtype {
+        DType::F32 => ("gemm_grouped_tn_f32", F32[0], None),
         _ => (
             ["gemm_grouped_tn_128x128_bf16_f32", "gemm_grouped_tn_64x64_bf16_f32"][size],
-            &BF16[size],
+            BF16[size].block(),
             Some(Arg::I32(vectors([a, b], [m, n]) as i32)),
         ),
     };
@@ -135,9 +137,9 @@ pub fn gemm_grouped_tn(
     let launch = Launch {
         kernel,
         op,
-        grid: [tiles(tile) as u32, 1, 1],
-        block: [tile.threads, 1, 1],
-        shared_bytes: tile.shared_bytes,
+        grid: [(e * m.div_ceil(rows) * n.div_ceil(columns)) as u32, 1, 1],
+        block: [threads, 1, 1],
+        shared_bytes,
         shape: &format_args!("R={r} E={e} M={m} N={n}"),
     };
     gpu.launch(&launch, &mut args[..n_args])

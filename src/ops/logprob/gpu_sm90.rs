@@ -9,7 +9,8 @@ use crate::device::cpu::softmax::SPAN;
 use crate::device::gpu::{Arg, Gpu, Launch};
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
-use crate::ops::gemm::gpu::{SM90, operand_map};
+use crate::ops::gemm::gpu::operand_map;
+use crate::ops::gemm::tiles::SM90_128X256;
 use crate::ops::gemm::{Store, gemm_nn, gemm_tn};
 
 /// Rows whose sums exist at a time.
@@ -50,9 +51,9 @@ pub(crate) fn linear_logprob_fwd(gpu: &Gpu, head: Head, mut out: [ViewMut; 3], m
         let launch = Launch {
             kernel: "linear_logprob_spans_sm90_bf16",
             op,
-            grid: [(m.div_ceil(SM90.rows) * n_spans) as u32, 1, 1],
-            block: [SM90.threads, 1, 1],
-            shared_bytes: SM90.shared_bytes,
+            grid: [(m.div_ceil(SM90_128X256.rows) * n_spans) as u32, 1, 1],
+            block: [SM90_128X256.threads(), 1, 1],
+            shared_bytes: SM90_128X256.shared_bytes(),
             shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}"),
         };
         let args = &mut [
@@ -94,9 +95,9 @@ pub(crate) fn linear_logprob_bwd(
             let launch = Launch {
                 kernel: "linear_logprob_bwd_sm90_bf16",
                 op,
-                grid: [(m.div_ceil(SM90.rows) * k.div_ceil(SM90.columns)) as u32, 1, 1],
-                block: [SM90.threads, 1, 1],
-                shared_bytes: SM90.shared_bytes,
+                grid: [(m.div_ceil(SM90_128X256.rows) * k.div_ceil(SM90_128X256.columns)) as u32, 1, 1],
+                block: [SM90_128X256.threads(), 1, 1],
+                shared_bytes: SM90_128X256.shared_bytes(),
                 shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}, tokens {cols:?}"),
             };
             let [dlogprob, dentropy, lse, entropy] = given.map(|x| Arg::In(x.at(rows.clone())));
