@@ -9,7 +9,7 @@ use haggle::device::{Buffer, Device};
 use haggle::ops::attn::*;
 use half::bf16;
 use std::sync::Arc;
-use support::{cuda, floats, gpu, heads, normal, poisoned, round, same};
+use support::{attn, cuda, floats, gpu, heads, normal, poisoned, round, same};
 
 /// The emulator, in its natural thread order and shuffled ones, plain and with Hopper's kernels.
 fn pairs() -> [(Device, Device); 3] {
@@ -76,12 +76,14 @@ impl Case {
         let (seq, pos): (Vec<i32>, Vec<i32>) = rows.unzip();
         let table: Vec<i32> = (0..n_pages as i32).rev().collect();
         let [seq, pos, table] = [&seq, &pos, &table].map(|x| dev.upload(x).unwrap());
-        let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
+        let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages, longest: max_pages * CHUNK };
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|x| dev.upload(x).unwrap());
         let [mut k_pages, mut v_pages] = [0; 2].map(|_| nan(dev, pages_len(n_pages, self.heads)));
         let mut o = nan(dev, self.q.len());
         kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), self.heads).unwrap();
-        attn_decode(dev, q.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), self.heads).unwrap();
+        let mut parts = attn::parts(dev, at, self.heads);
+        let (k, v, to) = (k_pages.view(), v_pages.view(), o.view_mut());
+        attn_decode(dev, q.view(), k, v, at, to, parts.view_mut(), self.heads).unwrap();
         floats(&dev.to_vec(o.view()))
     }
 
@@ -137,7 +139,8 @@ fn runs(dev: &Device, names: &[&str], case: &Case, op: impl FnOnce() -> haggle::
 }
 
 /// Both sides of every chunk, box and tile, packed so that a box's end holds the next sequence, also one of NaN; empty
-/// sequences, an empty batch, a D that Hopper's kernels do not take; keys of 1, 2, 3, 4 heads; more boxes than the ring has.
+/// sequences, an empty batch, a D that Hopper's kernels do not take; keys of 1, 2, 3, 4 heads; more boxes than the ring has;
+/// both sides of a segment.
 fn cases() -> Vec<Case> {
     let lens = [1, 31, 32, 33, 63, 64, 65, 0, 129];
     vec![
@@ -146,6 +149,8 @@ fn cases() -> Vec<Case> {
         Case::new(&lens, heads(4, 2, 128)),
         Case::new(&[0, 130, 96, 1, 0], heads(3, 1, 128)),
         Case::new(&[700], heads(1, 1, 64)),
+        Case::new(&[511, 513, 512], heads(1, 1, 128)),
+        Case::new(&[1025], heads(2, 1, 64)),
         Case::new(&[40, 50, 33], heads(2, 2, 64)).poisoned(1),
         Case::new(&[40, 50, 33], heads(2, 1, 128)).poisoned(1),
         Case::new(&[0], heads(2, 1, 64)),
@@ -179,9 +184,10 @@ fn attn_bwd_sm90_has_the_bits_of_attn_bwd_on_the_emulator() {
 fn attn_fwd_sm90_has_the_bits_of_attn_decode() {
     let devices = pairs().into_iter().map(|(_, hopper)| hopper).chain(cuda());
     for (dev, dim) in devices.flat_map(|dev| [(dev.clone(), 64), (dev, 128)]) {
-        let case = Case::new(&[1, 97, 64, 131], heads(4, 2, dim));
-        let (want, [o, _]) = (case.paged(&dev), case.forward(&dev));
-        same("attn_fwd_sm90", &case.what(), &[case.n(), 4, dim], &want, &o);
+        for case in [Case::new(&[1, 97, 64, 131], heads(4, 2, dim)), Case::new(&[513], heads(2, 1, dim))] {
+            let (want, [o, _]) = (case.paged(&dev), case.forward(&dev));
+            same("attn_fwd_sm90", &case.what(), &[case.n(), case.heads.q, dim], &want, &o);
+        }
     }
 }
 

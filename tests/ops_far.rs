@@ -324,12 +324,15 @@ fn attn_on_far_pages() {
         // One page a sequence: the last but one, copied to the last afterwards.
         let table = dev.upload(&[before as i32, before as i32]).unwrap();
         let (seq, pos) = (dev.upload(&[0, 0]).unwrap(), dev.upload(&[0, 1]).unwrap());
-        let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages: 1 };
+        let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages: 1, longest: 2 };
         let [q, k, v] = [&q, &k, &v].map(|x| dev.upload(x).unwrap());
         let mut o = dev.zeros(DType::Bf16, 2 * row).unwrap();
         let [k_pages, v_pages] = &mut pages;
         kv_append(dev, k.view(), v.view(), at, k_pages.view_mut(), v_pages.view_mut(), heads).unwrap();
-        attn_decode(dev, q.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), heads).unwrap();
+        // Of one segment: no parts.
+        let mut none = dev.zeros(DType::F32, 0).unwrap();
+        let (k, v) = (k_pages.view(), v_pages.view());
+        attn_decode(dev, q.view(), k, v, at, o.view_mut(), none.view_mut(), heads).unwrap();
         kv_copy_page(dev, k_pages.view_mut(), before, before + 1, heads).unwrap();
         [end::<bf16>(dev, &o, 2 * row), end::<bf16>(dev, k_pages, page)].concat()
     });

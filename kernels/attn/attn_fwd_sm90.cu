@@ -1,9 +1,9 @@
-// attn_fwd_sm90   o = softmax(scale q k^T) v on Hopper's copy engine and wgmma: the twin of attn_fwd in bf16
+// attn_fwd_sm90   o = softmax(scale q k^T) v on Hopper's copy engine and wgmma: the twin of attn_fwd_bf16
 //
 // Shapes          q, o [N, H, D], k, v [N, Hk, D] bf16, q, k, v by tensor maps (D, heads, N) with boxes of 64 x 1 x 64
 //                 cu_seqlens [B + 1] i32   lse [N, H] f32, all packed; D of 64, 128
-// Numerics        scores in f32, wgmma m64n64k16 over D; online softmax over chunks of 32 keys, merged in order;
-//                 probabilities rounded to bf16 for p v alone, wgmma m64nDk16 over the chunk's keys.
+// Numerics        scores in f32, wgmma m64n64k16 over D; online softmax over chunks of 32 keys, segments of 512 merged in
+//                 order; probabilities rounded to bf16 for p v alone, wgmma m64nDk16 over the chunk's keys.
 // Parallel        tiles of 128 queries of one head: two warpgroups of 64, their q in registers; a third has one thread
 //                 that copies 64 keys at a time into a ring of four slots. One warpgroup multiplies while the other
 //                 takes its softmax.
@@ -66,43 +66,50 @@ __device__ __forceinline__ void attn_fwd_sm90(const TensorMap& q,              /
 #pragma unroll
     for (int i = 0; i < D / 16; i++) frag_a<8>(frag[i], s_q + warpgroup * BOX<D> + i / 4 * PANEL, row0, i % 4 * 16);
 
-    Softmax softmax;
-    softmax.open();
-    float acc[D / 8][4] = {};
-    for (int box = 0; box < boxes; box++) {
-        int slot = box % STAGES, turn = box / STAGES % 2;
-        bf16* s_k = s_ring + slot * 2 * BOX<D>;
-        mbarrier_wait(&s_full[slot], turn);
-        // Only a sequence's last box lacks keys, and only the warpgroup of its last queries reads it.
-        if (box == boxes - 1 && rows < LINES) clear_keys<D>(s_k, rows, s_clear);
-        uint64_t keys = matrix_descriptor(s_k), values = turned_box(s_k + BOX<D>);
-        float s[8][4];
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < D / 16; i++) wgmma_k16_bf16<64, false>(s, frag[i], keys + along<D>(i), i > 0);
-        wgmma_commit_group();
-        wgmma_wait_group<0>();
-        pin(s);
-#pragma unroll
-        for (int c = 0; c < 2; c++) {
-            int chunk = box * LINES + c * CHUNK;
-            if (chunk >= tile + rows) break;
-            int seen[2] = {tile + query + 1 - chunk, tile + query + 9 - chunk};
-            float shrink[2];
-            uint32_t p[2][4];
-            softmax.step(chunk_of(s, c), seen, scale, shrink);
-            if (c == 1) wgmma_wait_group<0>();  // the first chunk's values are added
-            pin(acc);
-            pin(chunk_of(s, c));  // operands in registers may not be made while another product runs
-            pack_chunk(p, chunk_of(s, c));
-            shrink_rows(acc, shrink);
+    Total<D / 8> total = {};
+    for (int first = 0; first < boxes; first += SEGMENT / LINES) {
+        Softmax softmax;
+        softmax.open();
+        float acc[D / 8][4] = {};
+        int end = min(boxes, first + SEGMENT / LINES);
+        for (int box = first; box < end; box++) {
+            int slot = box % STAGES, turn = box / STAGES % 2;
+            bf16* s_k = s_ring + slot * 2 * BOX<D>;
+            mbarrier_wait(&s_full[slot], turn);
+            // Only a sequence's last box lacks keys, and only the warpgroup of its last queries reads it.
+            if (box == boxes - 1 && rows < LINES) clear_keys<D>(s_k, rows, s_clear);
+            uint64_t keys = matrix_descriptor(s_k), values = turned_box(s_k + BOX<D>);
+            float s[8][4];
             wgmma_fence();
-            add_chunk<D>(acc, p, values + c * CHUNK_STEP);
+#pragma unroll
+            for (int i = 0; i < D / 16; i++) wgmma_k16_bf16<64, false>(s, frag[i], keys + along<D>(i), i > 0);
             wgmma_commit_group();
+            wgmma_wait_group<0>();
+            pin(s);
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                int chunk = box * LINES + c * CHUNK;
+                if (chunk >= tile + rows) break;
+                int seen[2] = {tile + query + 1 - chunk, tile + query + 9 - chunk};
+                float shrink[2];
+                uint32_t p[2][4];
+                softmax.step(chunk_of(s, c), seen, scale, shrink);
+                if (c == 1) wgmma_wait_group<0>();  // the first chunk's values are added
+                pin(acc);
+                pin(chunk_of(s, c));  // operands in registers may not be made while another product runs
+                pack_chunk(p, chunk_of(s, c));
+                shrink_rows(acc, shrink);
+                wgmma_fence();
+                add_chunk<D>(acc, p, values + c * CHUNK_STEP);
+                wgmma_commit_group();
+            }
+            wgmma_wait_group<0>();
+            pin(acc);
+            if (lane == 0) mbarrier_arrive(&s_empty[slot]);  // this warp has read it
         }
-        wgmma_wait_group<0>();
-        pin(acc);
-        if (lane == 0) mbarrier_arrive(&s_empty[slot]);  // this warp has read it
+        // A warpgroup's rows lie in one segment, so each sees keys of it and of all before it.
+#pragma unroll
+        for (int r = 0; r < 2; r++) total.add(r, softmax, acc, first == 0);
     }
     int64_t row = at.start + tile;
 #pragma unroll
@@ -110,7 +117,8 @@ __device__ __forceinline__ void attn_fwd_sm90(const TensorMap& q,              /
         int at_row = query + 8 * r;
         if (at_row >= rows) continue;
         int64_t to = (row + at_row) * n_heads + head;
-        store_row(o + to * D + lane % 4 * 2, acc, r, 1.0f / softmax.sum[r]);
+        const Softmax& softmax = total.softmax;
+        store_row(o + to * D + lane % 4 * 2, total.acc, r, 1.0f / softmax.sum[r]);
         if (lane % 4 == 0) lse[to] = softmax.max[r] + log_f32(softmax.sum[r]);
     }
 }

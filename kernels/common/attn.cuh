@@ -1,12 +1,30 @@
-// What the attention kernels share: where tiles of queries and of keys lie.
+// What the attention kernels share: the order of a row's sum over its keys, and where tiles of queries and of keys lie.
+//
+// Keys are walked in chunks of 32, chunks belong to segments of 512, both counted from the start of the sequence. A segment
+// is walked from nothing; then it is merged into those before it, ascending. The first stands as it is.
 //
 // Own rows of sequence s are cu[s] .. cu[s + 1]. Before them stand prefixes[2 s + 1] rows from row prefixes[2 s] on, the first
 // ones of the last sequence before it that has none: its stem. prefixes is null where no sequence has any.
 #pragma once
 
-#include "common/types.cuh"
+#include "common/math.cuh"
 
-constexpr int CHUNK = 32;  // keys walked at a time, slots of a page
+constexpr int CHUNK = 32;     // keys walked at a time, slots of a page
+constexpr int SEGMENT = 512;  // keys whose walk begins from nothing
+
+// What a merge multiplies the output of the segments so far by, and that of the segment behind them.
+struct Merge {
+    float total, part;
+};
+
+// max, sum of the segments so far take those of the segment behind them, of which the row has seen a key.
+__device__ __forceinline__ Merge merge_segment(float& max, float& sum, float part_max, float part_sum) {
+    float top = part_max > max ? part_max : max;
+    Merge by = {exp_f32(max - top), exp_f32(part_max - top)};
+    sum = fmaf(part_sum, by.part, sum * by.total);
+    max = top;
+    return by;
+}
 
 // Own rows tile .. tile + rows of a sequence of len own rows that start at row start; rows is 0 where there is none.
 struct Tile {

@@ -127,6 +127,42 @@ __device__ __forceinline__ void shrink_rows(float (&acc)[TILES][4], const float 
     }
 }
 
+// A lane's two rows over the segments so far.
+template <int TILES>
+struct Total {
+    Softmax softmax;
+    float acc[TILES][4];
+
+    // Row r takes the next segment, of which it has seen a key; the first stands as it is.
+    __device__ __forceinline__ void add(int r, const Softmax& part, const float (&part_acc)[TILES][4], bool first) {
+        if (first) {
+            softmax.max[r] = part.max[r], softmax.sum[r] = part.sum[r];
+#pragma unroll
+            for (int j = 0; j < TILES; j++) {
+#pragma unroll
+                for (int e = 2 * r; e < 2 * r + 2; e++) acc[j][e] = part_acc[j][e];
+            }
+            return;
+        }
+        Merge by = merge_segment(softmax.max[r], softmax.sum[r], part.max[r], part.sum[r]);
+#pragma unroll
+        for (int j = 0; j < TILES; j++) {
+#pragma unroll
+            for (int e = 2 * r; e < 2 * r + 2; e++) acc[j][e] = fmaf(part_acc[j][e], by.part, acc[j][e] * by.total);
+        }
+    }
+};
+
+// Stores row r of acc times `factor`, 8 TILES columns; `to` is this lane's first.
+template <int TILES>
+__device__ __forceinline__ void store_row(bf16* to, const float (&acc)[TILES][4], int r, float factor) {
+#pragma unroll
+    for (int j = 0; j < TILES; j++) {
+        store_pack<2>(to + j * 8, Pack<bf16, 2>{{from_f32<bf16>(acc[j][2 * r] * factor),
+                                                 from_f32<bf16>(acc[j][2 * r + 1] * factor)}});
+    }
+}
+
 // sum += o do over eight neighbouring elements.
 __device__ __forceinline__ float add_delta(float sum, const bf16* __restrict__ o, const bf16* __restrict__ d_o) {
     Pack<bf16, 8> x = load_pack<8>(o), y = load_pack<8>(d_o);

@@ -24,13 +24,34 @@ struct Walk {
         for (int r = 0; r < ACC; r++) acc[r] = 0.0f;
     }
 
+    // Takes the walk of the next segment; the first stands as it is.
+    __device__ __forceinline__ void add(const Walk& part, bool first) {
+        if (first) {
+            *this = part;
+            return;
+        }
+        Merge by = merge_segment(max, sum, part.max, part.sum);
+#pragma unroll
+        for (int r = 0; r < ACC; r++) acc[r] = fmaf(part.acc[r], by.part, acc[r] * by.total);
+    }
+
     // o [D] = acc / sum
     __device__ __forceinline__ void store(float* o, int dim) const {
-        float inverse = 1.0f / sum;
+        scaled(o, dim, 1.0f / sum);
+    }
+
+    // part [2 + D] = max, sum, acc
+    __device__ __forceinline__ void store_part(float* part, int dim) const {
+        if (threadIdx.x % LANES == 0) part[0] = max, part[1] = sum;
+        scaled(part + 2, dim, 1.0f);
+    }
+
+    // o [D] = acc times a factor
+    __device__ __forceinline__ void scaled(float* o, int dim, float factor) const {
 #pragma unroll
         for (int r = 0; r < ACC; r++) {
             int d = threadIdx.x % LANES + LANES * r;
-            if (d < dim) o[d] = acc[r] * inverse;
+            if (d < dim) o[d] = acc[r] * factor;
         }
     }
 };

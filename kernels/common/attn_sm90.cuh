@@ -136,14 +136,4 @@ __device__ __forceinline__ void add_chunk(float (&acc)[D / 8][4], const uint32_t
     for (int q = 0; q < 2; q++) wgmma_k16_bf16<D, true>(acc, a[q], lines + q * 128, 1);
 }
 
-// Stores a row of acc times `factor`, 8 TILES columns; `to` is this lane's first.
-template <int TILES>
-__device__ __forceinline__ void store_row(bf16* to, const float (&acc)[TILES][4], int r, float factor) {
-#pragma unroll
-    for (int j = 0; j < TILES; j++) {
-        store_pack<2>(to + j * 8, Pack<bf16, 2>{{from_f32<bf16>(acc[j][2 * r] * factor),
-                                                 from_f32<bf16>(acc[j][2 * r + 1] * factor)}});
-    }
-}
-
 #endif

@@ -1,8 +1,9 @@
-//! The graphs of an engine's decode steps: one for each bucket of rows, captured when its first step runs.
+//! The graphs of an engine's decode steps: one for each bucket of rows and of keys, captured when its first step runs.
 //!
-//! The one idea: a step of one row for each of some sequences has the same launches every time but for its number of rows.
-//! So rows are filled up to the next bucket, with rows nobody reads (a row's bits are its own), and all that moves from
-//! token to token is written to the same places of memory before the launches run again.
+//! The one idea: a step of one row for each of some sequences has the same launches every time but for its number of rows
+//! and the segments of keys that are walked side by side. So rows are filled up to the next bucket, with rows nobody reads (a
+//! row's bits are its own), keys are counted up to the next one (`PagedRows::longest`), and all that moves from token to token
+//! is written to the same places of memory before the launches run again.
 
 use super::batch::Batch;
 use crate::device::{Device, Graph, Life};
@@ -27,7 +28,8 @@ pub(super) struct Graphs {
 }
 
 struct Kept {
-    rows: usize,
+    /// Rows, and the keys that one of them sees at most.
+    sizes: [usize; 2],
     /// The weights it reads: which, and how they are computed with. Their numbers it finds where they stand.
     weights: Life,
     config: ModelConfig,
@@ -35,8 +37,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn fits(&self, rows: usize, weights: &Weights) -> bool {
-        self.rows == rows && self.weights.is(&weights.data().life()) && self.config == weights.config
+    fn fits(&self, sizes: [usize; 2], weights: &Weights) -> bool {
+        self.sizes == sizes && self.weights.is(&weights.data().life()) && self.config == weights.config
     }
 }
 
@@ -50,23 +52,23 @@ impl Graphs {
         (batch.decodes() && dev.replays()).then(|| bucket(batch.n_live(), self.most))
     }
 
-    /// Does what `work` does for this bucket and these weights: from a graph when there is one, which says true, else by
+    /// Does what `work` does for these buckets of rows and of keys and these weights: from a graph when there is one, which says true, else by
     /// `work` itself, whose launches are captured.
     pub fn run(
         &mut self,
         dev: &Device,
         weights: &Weights,
-        rows: usize,
+        sizes: [usize; 2],
         work: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
-        if let Some(kept) = self.kept.iter().find(|k| k.fits(rows, weights) && k.graph.is_whole()) {
+        if let Some(kept) = self.kept.iter().find(|k| k.fits(sizes, weights) && k.graph.is_whole()) {
             return dev.replay(&kept.graph).map(|()| true);
         }
         // Those of weights that are gone go too.
         self.kept.retain(|k| k.graph.is_whole());
-        let graph = dev.capture(&format!("decode of {rows} rows"), work)?;
+        let graph = dev.capture(&format!("decode of {} rows", sizes[0]), work)?;
         let (weights, config) = (weights.data().life(), weights.config.clone());
-        self.kept.push(Kept { rows, weights, config, graph });
+        self.kept.push(Kept { sizes, weights, config, graph });
         Ok(false)
     }
 }

@@ -118,7 +118,7 @@ impl Slate {
         self.send(batch)?;
         ready_paged(&dev, weights, &self.rows, &self.kv)?;
         let (rows, kv, acts, sampling) = (&mut self.rows, &mut self.kv, &mut self.acts, &mut self.sampling);
-        let (m, n_seqs) = (batch.logit_rows.len(), self.max_seqs);
+        let (m, n_seqs, longest) = (batch.logit_rows.len(), self.max_seqs, rows.longest());
         let mut masks = self.masks.as_mut().filter(|_| batch.masked);
         if let Some(masks) = &mut masks {
             dev.write(masks.at_mut(0..batch.allowed.len()), &batch.allowed);
@@ -146,7 +146,7 @@ impl Slate {
         };
         match (&mut self.graphs, bucket) {
             (Some(graphs), Some(rows)) => {
-                let replayed = graphs.run(&dev, weights, rows, work)?;
+                let replayed = graphs.run(&dev, weights, [rows, longest], work)?;
                 *if replayed { &mut stats.replays } else { &mut stats.captures } += 1;
             }
             _ => work()?,

@@ -5,6 +5,7 @@ use super::linear::Parts;
 use super::{ModelConfig, Plan};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
+use crate::ops::attn::attn_decode_workspace;
 use crate::ops::bias::bias_parts_len;
 use crate::ops::embed::embed_order_len;
 use crate::ops::logprob::linear_logprob_workspace;
@@ -46,6 +47,8 @@ pub(super) struct LayerActs {
     pub v: Buffer,
     pub o: Buffer,
     pub lse: Buffer,
+    /// What rows over pages leave of their segments; when decoding.
+    pub parts: Buffer,
     /// Residual stream before the MLP `[N, C]`; kept when training.
     pub x_mlp: Buffer,
     pub mlp_rstd: Buffer,
@@ -230,10 +233,14 @@ fn layer_acts(
     let (width, h, hk, (r, f)) = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.mlp_rows(n));
     let kept = if for_use == Use::Train { n * width } else { 0 };
     let normed = if c.family.norms_heads() { n } else { 0 };
+    let parts = match for_use {
+        Use::Decode => attn_decode_workspace(plan.device(), n, c.max_position_embeddings, c.heads()),
+        Use::Train | Use::Score => 0,
+    };
     let factor = plan.device().factor_dtype(c.compute);
     let mut of = |dtype, name: &str, len: usize| plan.buffer(group, format!("layers.{l}.{name}"), dtype, len);
     let mut b = |name: &str, len: usize| match name {
-        "attn_rstd" | "q_rstd" | "k_rstd" | "mlp_rstd" | "lse" => of(DType::F32, name, len),
+        "attn_rstd" | "q_rstd" | "k_rstd" | "mlp_rstd" | "lse" | "parts" => of(DType::F32, name, len),
         "attn_h" | "mlp_h" | "s" => of(factor, name, len),
         _ => of(c.compute, name, len),
     };
@@ -249,6 +256,7 @@ fn layer_acts(
         v: b("v", n * c.kv_dim())?,
         o: b("o", n * c.q_dim())?,
         lse: b("lse", n * h)?,
+        parts: b("parts", parts)?,
         x_mlp: b("x_mlp", kept)?,
         mlp_rstd: b("mlp_rstd", n)?,
         mlp_h: b("mlp_h", n * width)?,

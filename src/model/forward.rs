@@ -205,7 +205,7 @@ fn append(dev: &Device, w: &Weights, at: Paged, pages: &mut KvPages, layer: usiz
 fn attend_paged(dev: &Device, w: &Weights, at: Paged, pages: &KvPages, layer: usize, a: &mut LayerActs) -> Result<()> {
     let (len, heads) = (at.pos.len() * w.config.q_dim(), w.config.heads());
     let (k_pages, v_pages) = (pages.k[layer].view(), pages.v[layer].view());
-    attn_decode(dev, a.q.at(0..len), k_pages, v_pages, at, a.o.at_mut(0..len), heads)
+    attn_decode(dev, a.q.at(0..len), k_pages, v_pages, at, a.o.at_mut(0..len), a.parts.view_mut(), heads)
 }
 
 /// Residual stream += attention's output, projected.

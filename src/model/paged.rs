@@ -5,8 +5,9 @@ use super::{ModelConfig, Plan};
 use crate::device::record::Keys;
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
+use crate::ops::attn::{CHUNK, Paged, SEGMENT};
 use crate::ops::sample::decode_next;
-use crate::ops::{attn::Paged, want};
+use crate::ops::want;
 use std::ops::Range;
 
 /// Rows of a paged forward on the device, all i32: ids, positions, seq `[N]` (row of the page table), logit_rows `[M]`
@@ -22,6 +23,7 @@ pub struct PagedRows {
     wanted: Vec<i32>,
     held: Vec<i32>,
     keys_read: Keys,
+    longest: usize,
     n_rows: usize,
     n_seqs: usize,
     n_logits: usize,
@@ -69,6 +71,7 @@ impl PagedRows {
             wanted: Vec::with_capacity(len),
             held: Vec::with_capacity(len),
             keys_read: Keys::default(),
+            longest: 0,
             n_rows: 0,
             n_seqs: 0,
             n_logits: 0,
@@ -122,7 +125,7 @@ impl PagedRows {
         want("model", "page table [B, max_pages]", table.len() % self.max_pages, 0)?;
         below("ids < V", ids, self.vocab)?;
         below("positions < max_position_embeddings", positions, self.max_positions)?;
-        below("positions < max_pages S", positions, self.max_pages * crate::ops::attn::CHUNK)?;
+        below("positions < max_pages S", positions, self.max_pages * CHUNK)?;
         below("seq < B", seq, n_seqs)?;
         // How many pages there are, the forward knows.
         let new = &table[changed.clone()];
@@ -145,6 +148,8 @@ impl PagedRows {
             self.held.clone_from(&self.wanted);
         }
         (self.n_rows, self.n_seqs, self.n_logits) = (n, n_seqs, logit_rows.len());
+        let segments = positions.iter().max().map_or(1, |last| *last as usize / SEGMENT + 1);
+        self.longest = (segments.next_power_of_two() * SEGMENT).min(self.max_positions);
         Ok(())
     }
 
@@ -220,7 +225,13 @@ impl PagedRows {
 
     fn paged<'a>(&'a self, seq: View<'a>, pos: View<'a>) -> Paged<'a> {
         let table = self.table.at(0..self.n_seqs * self.max_pages);
-        Paged { seq, pos, table, max_pages: self.max_pages }
+        Paged { seq, pos, table, max_pages: self.max_pages, longest: self.longest }
+    }
+
+    /// Keys that a row sees at most, up to the next of [`SEGMENT`] times a power of two: launches of rows are the same where
+    /// it is.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
     /// What the logit rows see.

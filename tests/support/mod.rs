@@ -2,6 +2,7 @@
 //! Each test file uses its part.
 #![allow(dead_code)]
 
+pub mod attn;
 pub mod tensor;
 
 use haggle::device::cpu::{Cpu, math::Isa};

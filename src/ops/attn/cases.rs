@@ -1,10 +1,10 @@
-//! Cases of attention, packed and over pages: one token, odd heads, empty sequences, sequences that end with a chunk, more
-//! heads than a walk takes, every head dim that has a kernel.
+//! Cases of attention, packed and over pages: one token, odd heads, empty sequences, sequences that end with a chunk or a
+//! segment, more heads than a walk takes, every head dim that has a kernel.
 
 use super::oracle;
 use super::{
-    CHUNK, Heads, MAX_DIM, Packed, Paged, Sequences, attn_bwd, attn_decode, attn_fwd, cost, kv_append, kv_copy_page,
-    pages_len,
+    CHUNK, Heads, MAX_DIM, Packed, Paged, SEGMENT, Sequences, attn_bwd, attn_decode, attn_decode_workspace, attn_fwd,
+    cost, kv_append, kv_copy_page, pages_len,
 };
 use crate::device::record::Keys;
 use crate::device::{Buffer, DType};
@@ -34,6 +34,7 @@ fn odd(dtype: DType) -> Vec<Shape> {
             (vec![97, 140], heads(4, 1, 64)),
             (vec![45, 70], heads(6, 2, 128)),
             (vec![40], heads(18, 1, 32)),
+            (vec![SEGMENT + 1, SEGMENT], heads(1, 1, 32)),
         ];
     }
     vec![
@@ -45,6 +46,7 @@ fn odd(dtype: DType) -> Vec<Shape> {
         (vec![70], heads(18, 1, 48)),
         (vec![45], heads(2, 1, 128)),
         (vec![39], heads(2, 1, MAX_DIM)),
+        (vec![SEGMENT + 1, SEGMENT], heads(1, 1, 5)),
     ]
 }
 
@@ -84,7 +86,9 @@ pub fn all(s: &mut Stage) -> Result<()> {
     let paged = s.shapes(&few(s.dtype), &odd(s.dtype), |m| {
         [128, 512].map(|t| (vec![t; 64], heads(m.heads, m.kv_heads, m.head_dim))).into()
     });
-    for (lens, heads) in &paged {
+    // A lone conversation: its segments run side by side.
+    let lone = s.shapes(&[], &[], |m| vec![(vec![8192], heads(m.heads, m.kv_heads, m.head_dim))]);
+    for (lens, heads) in paged.iter().chain(&lone) {
         pages(s, lens, *heads)?;
     }
     let shared = s.shapes(&families(s.dtype), &families(s.dtype), |m| {
@@ -160,7 +164,8 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
     let rows =
         lens.iter().enumerate().flat_map(|(seq, len)| (first(*len)..*len).map(move |pos| (seq as i32, pos as i32)));
     let (seqs, positions): (Vec<i32>, Vec<i32>) = rows.unzip();
-    let (n, max_pages) = (seqs.len(), lens.iter().max().map_or(1, |len| len.div_ceil(CHUNK)));
+    let t = lens.iter().max().copied().unwrap_or(0);
+    let (n, max_pages) = (seqs.len(), t.div_ceil(CHUNK).max(1));
     let n_pages = lens.len() * max_pages;
     let (wide, narrow, type_of_pages) = (n * heads.q * heads.dim, n * heads.kv * heads.dim, s.dev.factor_dtype(dtype));
     let (q, k, v) = (s.scaled(wide, 2.0, dtype)?, s.input(narrow)?, s.input(narrow)?);
@@ -171,17 +176,22 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
     let (mut k_pages, mut v_pages) = (full(s)?, full(s)?);
     let (seq, pos) = (s.dev.upload(&seqs)?, s.dev.upload(&positions)?);
     let table = s.dev.upload(&(0..n_pages as i32).rev().collect::<Vec<i32>>())?;
-    let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages };
-    s.call("kv_append", "", cost::kv_append(n, heads, dtype, type_of_pages), |dev| {
-        kv_append(dev, k.buffer.view(), v.buffer.view(), at, k_pages.view_mut(), v_pages.view_mut(), heads)
-    })?;
+    let at = Paged { seq: seq.view(), pos: pos.view(), table: table.view(), max_pages, longest: t };
+    // What moves rows and pages is timed with the batches.
+    let lone = times && lens.len() == 1;
+    if !lone {
+        s.call("kv_append", "", cost::kv_append(n, heads, dtype, type_of_pages), |dev| {
+            kv_append(dev, k.buffer.view(), v.buffer.view(), at, k_pages.view_mut(), v_pages.view_mut(), heads)
+        })?;
+    }
     s.exactly("pages end where they say", |_| Ok(k_pages.guard_intact() && v_pages.guard_intact()))?;
     let (mut o, keys) = (s.out(wide)?, Keys::paged(&seqs, &positions));
-    let t = lens.iter().max().copied().unwrap_or(0);
+    let mut parts = s.out_f32(attn_decode_workspace(&s.dev, n, t, heads))?;
     s.call("attn_decode", &format!("T {t}"), cost::attn_decode(n, heads, keys, dtype, type_of_pages), |dev| {
-        attn_decode(dev, q.buffer.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), heads)
+        attn_decode(dev, q.buffer.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), parts.view_mut(), heads)
     })?;
     s.holds("o", &o, FLOOR_O, || oracle::attn_fwd(&q.values, &k.values, &v.values, Sequences::apart(&cu), heads).0);
+    s.exactly("parts end where they say", |_| Ok(parts.guard_intact()))?;
     s.exactly("the bits of attn_fwd", |dev| {
         let (cu, mut lse) = (dev.upload(&cu)?, dev.zeros(DType::F32, n * heads.q)?);
         let mut packed = dev.zeros(dtype, wide)?;
@@ -189,6 +199,9 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
         attn_fwd(dev, q, k, v, Packed::apart(cu.view()), packed.view_mut(), lse.view_mut(), heads)?;
         same(dev, &packed, &o)
     })?;
+    if lone {
+        return Ok(());
+    }
     let mut pages = s.input_as(pages_len(n_pages.max(2), heads), type_of_pages)?;
     let (page, last) = (pages_len(1, heads), n_pages.max(2) - 1);
     s.call("kv_copy_page", "", crate::ops::embed::cost::copy(page, type_of_pages, type_of_pages), |dev| {

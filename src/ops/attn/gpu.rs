@@ -1,32 +1,28 @@
-//! Launches of attention. f32 takes any head dim up to 256, bf16 32, 64 and 128.
+//! Launches of attention over packed sequences. f32 takes any head dim up to 256, bf16 32, 64 and 128.
 
 use super::gpu_sm90::{self, Saved};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
 use crate::error::{Error, Result};
-use crate::ops::attn::{CHUNK, Heads, Packed, Paged};
+use crate::ops::attn::{CHUNK, Heads, Packed};
 
 /// Threads that share a query or a key of the f32 kernels.
 const LANES: u32 = 8;
-/// Heads of a group that walk together in attn_decode in f32.
-const QUERIES: usize = 16;
 /// Queries or keys of a tile in bf16.
 const TILE: usize = 64;
-/// Pages in the ring of attn_decode in bf16.
-const PAGES: usize = 4;
 /// Threads of a block in bf16.
-const THREADS: u32 = 128;
+pub(super) const THREADS: u32 = 128;
 /// Head dims in bf16.
 const BF16_DIMS: [usize; 3] = [32, 64, 128];
 
 /// The kernels of one op: f32 for a head dim up to 32, 64, 128, 256, bf16 by [`BF16_DIMS`].
-struct Kernels {
-    f32: [&'static str; 4],
-    bf16: [&'static str; 3],
+pub(super) struct Kernels {
+    pub f32: [&'static str; 4],
+    pub bf16: [&'static str; 3],
 }
 
 /// One of the kernels, and whether it is of the bf16 ones.
-fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kernels) -> Result<(&'static str, bool)> {
+pub(super) fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kernels) -> Result<(&'static str, bool)> {
     if by_dtype(op, dtypes)? == DType::F32 {
         return Ok((kernels.f32[[32, 64, 128].iter().take_while(|most| dim > **most).count()], false));
     }
@@ -37,19 +33,19 @@ fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kernels) -> Res
 }
 
 /// `Ok` when 16-byte vectors of these tensors may be read, as the bf16 kernels do.
-fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Result<()> {
+pub(super) fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Result<()> {
     let tensors = if is_bf16 { tensors } else { &[] };
     let off = tensors.iter().map(|t| t.address() as usize % 16).max().unwrap_or(0);
     if off == 0 { Ok(()) } else { Err(Error::Shape { op, rule: "tensors start on 16 bytes", want: 0, got: off }) }
 }
 
 /// Bytes of `rows` rows of D floats an odd number of floats apart, and `more` floats.
-fn floats_bytes(rows: usize, dim: usize, more: usize) -> u32 {
+pub(super) fn floats_bytes(rows: usize, dim: usize, more: usize) -> u32 {
     ((rows * (dim | 1) + more) * size_of::<f32>()) as u32
 }
 
 /// Bytes of `rows` rows of D bf16, and `more` floats.
-fn halves_bytes(rows: usize, dim: usize, more: usize) -> u32 {
+pub(super) fn halves_bytes(rows: usize, dim: usize, more: usize) -> u32 {
     (rows * dim * 2 + more * size_of::<f32>()) as u32
 }
 
@@ -208,55 +204,6 @@ fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> 
             Arg::Out(dk),
             Arg::Out(dv),
             Arg::I32(n_seqs as i32),
-            Arg::I32(h as i32),
-            Arg::I32(kv as i32),
-            Arg::I32(dim as i32),
-            Arg::F32(scale),
-        ],
-    )
-}
-
-/// See [`crate::ops::attn::attn_decode`].
-pub fn attn_decode(
-    gpu: &Gpu,
-    q: View,
-    k_pages: View,
-    v_pages: View,
-    at: Paged,
-    n_pages: usize,
-    o: ViewMut,
-    heads: Heads,
-) -> Result<()> {
-    let (n, Heads { q: h, kv, dim, scale }) = (at.pos.len(), heads);
-    let kernels = Kernels {
-        f32: ["attn_decode_f32_d32", "attn_decode_f32_d64", "attn_decode_f32_d128", "attn_decode_f32_d256"],
-        bf16: ["attn_decode_bf16_d32", "attn_decode_bf16_d64", "attn_decode_bf16_d128"],
-    };
-    let dtypes = [q.dtype(), k_pages.dtype(), v_pages.dtype(), o.dtype()];
-    let (kernel, is_bf16) = pick("attn_decode", &dtypes, dim, kernels)?;
-    aligned("attn_decode", is_bf16, &[q, k_pages, v_pages])?;
-    let f32_bytes = floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1));
-    let bf16_bytes = halves_bytes(16 + PAGES * 2 * CHUNK, dim, 16 * (CHUNK + 4));
-    gpu.launch(
-        &Launch {
-            kernel,
-            op: "attn_decode",
-            grid: [n as u32, kv as u32, 1],
-            block: [THREADS, 1, 1],
-            shared_bytes: if is_bf16 { bf16_bytes } else { f32_bytes },
-            shape: &format_args!("N={n} P={n_pages} H={h} Hk={kv} D={dim}"),
-        },
-        &mut [
-            Arg::In(q),
-            Arg::In(k_pages),
-            Arg::In(v_pages),
-            Arg::In(at.seq),
-            Arg::In(at.pos),
-            Arg::In(at.table),
-            Arg::Out(o),
-            Arg::I64(n as i64),
-            Arg::I32(at.max_pages as i32),
-            Arg::I32(n_pages as i32),
             Arg::I32(h as i32),
             Arg::I32(kv as i32),
             Arg::I32(dim as i32),

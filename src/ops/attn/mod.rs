@@ -1,14 +1,17 @@
 //! Causal grouped-query attention: packed for training, paged for rollout and serving.
 //!
-//! The score matrix never exists. Every query walks its keys in chunks of [`CHUNK`], counted from the start of its
-//! sequence, and merges the chunks in order (online softmax); packed and paged walk the same chunks with the same
-//! arithmetic, so a token's bits are the same in training and in decode. A page holds one chunk.
+//! The score matrix never exists. Every query walks its keys in chunks of [`CHUNK`] and merges the chunks in order (online
+//! softmax). The walk begins from nothing every [`SEGMENT`] keys; what a segment gave is then merged into the total, segments
+//! ascending, the first as it is. Both are counted from the start of the sequence, so that segments may be walked side by
+//! side; packed and paged do so with the same arithmetic, and a token's bits are the same in training and in decode. A page
+//! holds one chunk.
 //! At medium precision (CPU) the factors of all products are rounded to bf16; softmax, its sums and the gradients' are f32.
 //! Source: Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
 
 pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
+mod gpu_decode;
 mod gpu_kv;
 mod gpu_sm90;
 pub mod oracle;
@@ -24,6 +27,9 @@ use half::bf16;
 
 /// Keys walked at a time, and slots of a page (S).
 pub const CHUNK: usize = 32;
+
+/// Keys after which the walk begins from nothing: see above.
+pub const SEGMENT: usize = 512;
 
 /// The widest head the ops take.
 pub const MAX_DIM: usize = 256;
@@ -144,6 +150,9 @@ pub struct Paged<'a> {
     pub table: View<'a>,
     /// Columns of the page table.
     pub max_pages: usize,
+    /// Keys that a row sees at most. It decides on how many blocks walk a row, and so on no bit; on a GPU a row that sees
+    /// more of them may become NaN.
+    pub longest: usize,
 }
 
 /// `Ok` when each row's own page is in its sequence's part of the table, and is a page.
@@ -220,8 +229,17 @@ pub fn kv_append(
     Ok(())
 }
 
+/// f32 elements of the workspace that [`attn_decode`] takes for `n` rows, or fewer, of at most `longest` keys. With less of it
+/// it is slower, with the same bits.
+pub fn attn_decode_workspace(dev: &Device, n: usize, longest: usize, heads: Heads) -> usize {
+    match dev {
+        Device::Cpu(_) => 0,
+        Device::Gpu(_) => gpu_decode::workspace(n, longest, heads),
+    }
+}
+
 /// Attention of rows over their sequences' pages, keys `0..=pos` each: decode, and prefill of any chunking.
-/// q, o `[N, H, D]`. Bit for bit what [`attn_fwd`] gives the same token.
+/// q, o `[N, H, D]`. Bit for bit what [`attn_fwd`] gives the same token. workspace: see [`attn_decode_workspace`].
 pub fn attn_decode(
     dev: &Device,
     q: View,
@@ -229,6 +247,7 @@ pub fn attn_decode(
     v_pages: View,
     at: Paged,
     mut o: ViewMut,
+    workspace: ViewMut,
     heads: Heads,
 ) -> Result<()> {
     heads.check("attn_decode")?;
@@ -247,7 +266,7 @@ pub fn attn_decode(
             let (k_pages, v_pages) = (elements(k_pages), elements(v_pages));
             cpu::attn_decode(cpu, q.host(), k_pages, v_pages, at, o.host_mut(), heads)
         }
-        Device::Gpu(gpu) => gpu::attn_decode(gpu, q, k_pages, v_pages, at, n_pages, o, heads)?,
+        Device::Gpu(gpu) => gpu_decode::attn_decode(gpu, q, k_pages, v_pages, at, n_pages, o, workspace, heads)?,
     }
     Ok(())
 }

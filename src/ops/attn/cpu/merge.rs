@@ -4,6 +4,8 @@
 //! `exp(score - m')`, and what was gathered before is to be multiplied by `exp(m - m')`, which is what these functions
 //! return. A chunk's sum is a tree, addends 16 apart, then 8, 4, 2, 1, whether lanes are queries ([`merge`]) or keys ([`merge_row`]): the same
 //! bits. Source: Milakov and Gimelshein 2018, arXiv:1805.02867.
+//!
+//! Segments of keys become one by [`merge_segment`].
 
 use super::{Queries, Scores};
 use crate::device::cpu::math;
@@ -113,4 +115,23 @@ pub(super) fn merge_row(s: &mut [f32; CHUNK], keys: usize, max: &mut f32, sum: &
     *sum = *sum * shrink + tree(*s);
     *max = new_max;
     shrink
+}
+
+/// max, sum of the segments so far take those of the segment behind them; returns what the outputs of both are multiplied by,
+/// see [`add_segment`].
+#[inline(always)]
+pub(super) fn merge_segment(max: &mut f32, sum: &mut f32, part_max: f32, part_sum: f32) -> [f32; 2] {
+    let top = if part_max > *max { part_max } else { *max };
+    let [total, part] = [math::exp(*max - top), math::exp(part_max - top)];
+    *sum = part_sum.mul_add(part, *sum * total);
+    *max = top;
+    [total, part]
+}
+
+/// `acc = acc total + part_acc part`, of a row.
+#[inline(always)]
+pub(super) fn add_segment(acc: &mut [f32], part_acc: &[f32], [total, part]: [f32; 2]) {
+    for (acc, x) in acc.iter_mut().zip(part_acc) {
+        *acc = x.mul_add(part, *acc * total);
+    }
 }

@@ -9,8 +9,8 @@
 //! copied together; all others lie in one piece.
 //!
 //! All do the same arithmetic per query: scores are chains over d, the sum of a chunk is one tree (`merge`), `o` is a
-//! chain over keys. The gradients are in `bwd`. Products (`products`) multiply floats or pairs of bf16, made by `factors`;
-//! all else is f32.
+//! chain over the keys of a segment, segments are merged ascending. The gradients are in `bwd`. Products (`products`)
+//! multiply floats or pairs of bf16, made by `factors`; all else is f32.
 
 mod append;
 mod bwd;

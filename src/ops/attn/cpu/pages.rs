@@ -6,7 +6,7 @@ use super::walk::{QUERIES, Walk};
 use super::{Floats, Paged, page_at, strides};
 use crate::device::cpu::pool::Shared;
 use crate::device::cpu::{Cpu, math};
-use crate::ops::attn::{CHUNK, Heads};
+use crate::ops::attn::{CHUNK, Heads, SEGMENT};
 use std::ops::Range;
 
 /// The longest run that is no tile.
@@ -143,16 +143,22 @@ impl Call<'_> {
             let at = |page| page_at(self.tools, page, kv, self.heads);
             (query.keys > chunk).then(|| at(table[query.seq * max_pages + chunk / CHUNK]))
         };
-        let (mut q, mut acc) = (Floats::new(), Floats::new());
+        let (mut q, mut acc, mut total) = (Floats::new(), Floats::new(), Floats::new());
         let len = self.tools.elements(dim);
+        let longest = queries.iter().map(|query| query.keys).max().unwrap_or(0);
         let (q, acc) = (q.zeroed(queries.len() * len), acc.zeroed(queries.len() * dim));
+        let total = total.zeroed(if longest > SEGMENT { queries.len() * dim } else { 0 });
         for (query, to) in queries.iter().zip(q.chunks_exact_mut(len)) {
             let from = &self.q[query.at..][..dim];
             if self.tools.steps == 1 { to.copy_from_slice(from) } else { narrow(self.tools, from, to) }
         }
-        let mut walk = Walk::new(self.tools, q, acc, queries.len(), self.heads);
-        let longest = queries.iter().map(|query| query.keys).max().unwrap_or(0);
+        let mut walk = Walk::new(self.tools, q, [acc, total], queries.len(), self.heads);
         for chunk in (0..longest).step_by(CHUNK) {
+            let gathered = !chunk.is_multiple_of(SEGMENT);
+            if chunk > 0 && !gathered {
+                let go_on = queries.iter().enumerate().filter(|(_, query)| query.keys > chunk);
+                go_on.for_each(|(i, _)| walk.end_segment(i, chunk == SEGMENT));
+            }
             // Who reads which page: every query of a group sees some of it.
             let (mut groups, mut n_groups, mut next) = ([(0, 0, 0); QUERIES], 0, 0);
             while next < queries.len() {
@@ -172,16 +178,17 @@ impl Call<'_> {
                 math::prefetch(self.page(at).1);
                 walk.scores(self.page(at).0, first..end);
             }
-            walk.merge(chunk > 0);
+            walk.merge(gathered);
             for &(first, end, at) in &groups[..n_groups] {
                 if let Some(at) = page(&queries[first], chunk + CHUNK) {
                     math::prefetch(self.page(at).0);
                 }
-                walk.values(self.page(at).1, first..end, chunk > 0);
+                walk.values(self.page(at).1, first..end, gathered);
             }
         }
         for (i, query) in queries.iter().enumerate() {
-            self.store(query.at, &walk.acc[i * dim..][..dim], walk.sum.0[i]);
+            let (acc, sum) = walk.end(i, query.keys);
+            self.store(query.at, acc, sum);
         }
     }
 }

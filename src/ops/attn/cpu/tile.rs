@@ -3,11 +3,11 @@
 //! Packed sequences and paged prefill share it; they differ in where a chunk's keys and values lie.
 
 use super::factors::{HEADS, Tools, by_rows, by_steps, columns, even_only, pair_turned, panels_len, turn};
-use super::merge::{Sees, merge};
+use super::merge::{Sees, add_segment, merge, merge_segment};
 use super::operands::{Left, Right};
 use super::products::{over_keys, scores};
 use super::{Floats, Pairs, Queries, Room, Scores};
-use crate::ops::attn::CHUNK;
+use crate::ops::attn::{CHUNK, SEGMENT};
 use std::ops::Range;
 
 /// Queries that walk together: of heads that read the same keys.
@@ -62,6 +62,40 @@ fn open<'a>(tools: Tools, at: Chunk<'a>, keys: usize, dim: usize, rooms: [&'a mu
     }
 }
 
+/// What the queries of some heads have gathered.
+struct Sums<'a> {
+    /// `[heads, CHUNK, D]`
+    acc: &'a mut [f32],
+    max: [Queries; HEADS],
+    sum: [Queries; HEADS],
+}
+
+impl<'a> Sums<'a> {
+    #[inline(always)]
+    fn new(acc: &'a mut [f32]) -> Sums<'a> {
+        Sums { acc, max: [Queries([f32::NEG_INFINITY; CHUNK]); HEADS], sum: [Queries([0.0; CHUNK]); HEADS] }
+    }
+
+    /// Takes a segment, which begins anew; the first stands as it is.
+    #[inline(always)]
+    fn take(&mut self, part: &mut Sums, first: bool, t: &Tile) {
+        let row = |head: usize, lane: usize| (head * CHUNK + lane) * t.dim..(head * CHUNK + lane + 1) * t.dim;
+        for (head, lane) in (0..t.heads).flat_map(|head| t.lanes.clone().map(move |lane| (head, lane))) {
+            let (max, sum) = (&mut self.max[head].0[lane], &mut self.sum[head].0[lane]);
+            let (part_max, part_sum) = (part.max[head].0[lane], part.sum[head].0[lane]);
+            let (acc, part_acc) = (&mut self.acc[row(head, lane)], &part.acc[row(head, lane)]);
+            if first {
+                (*max, *sum) = (part_max, part_sum);
+                acc.copy_from_slice(part_acc);
+            } else {
+                add_segment(acc, part_acc, merge_segment(max, sum, part_max, part_sum));
+            }
+        }
+        part.max.fill(Queries([f32::NEG_INFINITY; CHUNK]));
+        part.sum.fill(Queries([0.0; CHUNK]));
+    }
+}
+
 /// Calls `out(head, lane, o * sum, max, sum)` for every query; `chunk_at(c)` is where the keys from position c on lie, as
 /// many as the sequence has, up to [`CHUNK`].
 #[inline(always)]
@@ -72,42 +106,53 @@ pub(super) fn walk<'a>(
     mut out: impl FnMut(usize, usize, &[f32], f32, f32),
 ) {
     let (dim, len, spare) = (t.dim, CHUNK * t.dim, tools.steps - 1);
-    let (mut qt, mut acc, mut k, mut v) = (Floats::new(), Floats::new(), Pairs::new(), Pairs::new());
-    let (qt, acc) = (qt.zeroed(t.heads * len), acc.zeroed(t.heads * len));
+    let (mut qt, mut acc, mut total, mut k, mut v) =
+        (Floats::new(), Floats::new(), Floats::new(), Pairs::new(), Pairs::new());
+    let qt = qt.zeroed(t.heads * len);
     let (k, v) = (k.zeroed(spare * tools.elements(dim) * CHUNK), v.zeroed(spare * panels_len(dim)));
     let (mut s, mut p) = (Scores([[0.0; CHUNK]; CHUNK]), Room::<{ CHUNK * CHUNK / 2 }>::new());
     let p_room = p.zeroed(spare * CHUNK * CHUNK / 2);
-    let (mut max, mut sum) = ([Queries([f32::NEG_INFINITY; CHUNK]); HEADS], [Queries([0.0; CHUNK]); HEADS]);
+    // Of one segment the sums are the total.
+    let one = t.start < SEGMENT;
+    let (mut part, mut total) =
+        (Sums::new(acc.zeroed(t.heads * len)), Sums::new(total.zeroed(if one { 0 } else { t.heads * len })));
     for (head, qt) in qt.chunks_exact_mut(len).enumerate() {
         turn(tools, &t.q[head * dim..], t.stride, t.lanes.clone(), dim, qt);
         pair_turned(tools, qt, dim);
     }
     for chunk in (0..=t.start).step_by(CHUNK) {
-        let diagonal = chunk == t.start;
+        let (diagonal, gathered) = (chunk == t.start, !chunk.is_multiple_of(SEGMENT));
+        if chunk > 0 && !gathered {
+            total.take(&mut part, chunk == SEGMENT, &t);
+        }
         let keys = if diagonal { t.lanes.end } else { CHUNK };
         let (k, v) = open(tools, chunk_at(chunk), keys, dim, [k, v]);
         for head in 0..t.heads {
-            let (qt, acc) = (&qt[head * len..][..len], &mut acc[head * len..][..len]);
+            let (qt, acc) = (&qt[head * len..][..len], &mut part.acc[head * len..][..len]);
             let q = Right::rows(qt, CHUNK);
             scores(tools, k, q, &mut s, keys, dim, diagonal);
-            let (max, sum) = (&mut max[head], &mut sum[head]);
+            let (max, sum) = (&mut part.max[head], &mut part.sum[head]);
             let shrink = if diagonal {
                 merge(&mut s, Sees::UpToOwn, max, sum, t.scale)
             } else {
                 merge(&mut s, Sees::All, max, sum, t.scale)
             };
-            if chunk > 0 {
+            if gathered {
                 scale_rows(acc, &shrink, t.lanes.clone(), dim);
             }
             let p = columns(tools, &s, keys, p_room);
             let acc = acc[t.lanes.start * dim..t.lanes.end * dim].as_mut_ptr();
             // SAFETY: acc is [lanes, D].
-            unsafe { over_keys(tools, p, v, acc, dim, t.lanes.clone(), [CHUNK, dim], chunk > 0, diagonal) };
+            unsafe { over_keys(tools, p, v, acc, dim, t.lanes.clone(), [CHUNK, dim], gathered, diagonal) };
         }
     }
-    for (head, acc) in acc.chunks_exact(len).enumerate() {
+    if !one {
+        total.take(&mut part, false, &t);
+    }
+    let sums = if one { part } else { total };
+    for (head, acc) in sums.acc.chunks_exact(len).enumerate() {
         for lane in t.lanes.clone() {
-            out(head, lane, &acc[lane * dim..][..dim], max[head].0[lane], sum[head].0[lane]);
+            out(head, lane, &acc[lane * dim..][..dim], sums.max[head].0[lane], sums.sum[head].0[lane]);
         }
     }
 }

@@ -5,11 +5,11 @@
 //! merged one by one, lanes are keys.
 
 use super::factors::{Tools, columns, even_only, narrow, turn};
-use super::merge::{Sees, merge, merge_row};
+use super::merge::{Sees, add_segment, merge, merge_row, merge_segment};
 use super::operands::{Left, Right};
 use super::products::product;
 use super::{Queries, Scores};
-use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use crate::ops::attn::{CHUNK, Heads, MAX_DIM, SEGMENT};
 use std::ops::Range;
 
 /// Queries that walk together at most.
@@ -27,10 +27,14 @@ pub(super) struct Walk<'a> {
     n: usize,
     /// `[n, elements(D)]`
     q: &'a [f32],
-    /// `[n, D]`
-    pub acc: &'a mut [f32],
+    /// Of the present segment `[n, D]`.
+    acc: &'a mut [f32],
     max: Queries,
-    pub sum: Queries,
+    sum: Queries,
+    /// Of the segments before, where there are some `[n, D]`.
+    total_acc: &'a mut [f32],
+    total_max: Queries,
+    total_sum: Queries,
     /// Keys of the chunk that each query sees.
     pub sees: [i32; QUERIES],
     /// Scores of the chunk `[query, key]`, of few queries then probabilities.
@@ -43,7 +47,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     #[inline(always)]
-    pub fn new(tools: Tools, q: &'a [f32], acc: &'a mut [f32], n: usize, heads: Heads) -> Walk<'a> {
+    pub fn new(tools: Tools, q: &'a [f32], [acc, total_acc]: [&'a mut [f32]; 2], n: usize, heads: Heads) -> Walk<'a> {
         Walk {
             tools,
             dim: heads.dim,
@@ -53,11 +57,40 @@ impl<'a> Walk<'a> {
             acc,
             max: Queries([f32::NEG_INFINITY; QUERIES]),
             sum: Queries([0.0; QUERIES]),
+            total_acc,
+            total_max: Queries([f32::NEG_INFINITY; QUERIES]),
+            total_sum: Queries([0.0; QUERIES]),
             sees: [CHUNK as i32; QUERIES],
             rows: Scores([[0.0; CHUNK]; QUERIES]),
             turned: Scores([[0.0; QUERIES]; CHUNK]),
             factors: [[0.0; CHUNK]; CHUNK / 2],
         }
+    }
+
+    /// Query i ends a segment: its total takes it; the first stands as it is.
+    #[inline(always)]
+    pub fn end_segment(&mut self, i: usize, first: bool) {
+        let row = i * self.dim..(i + 1) * self.dim;
+        let (total, part) = (&mut self.total_acc[row.clone()], &self.acc[row]);
+        let (max, sum) = (&mut self.total_max.0[i], &mut self.total_sum.0[i]);
+        if first {
+            (*max, *sum) = (self.max.0[i], self.sum.0[i]);
+            total.copy_from_slice(part);
+        } else {
+            add_segment(total, part, merge_segment(max, sum, self.max.0[i], self.sum.0[i]));
+        }
+        (self.max.0[i], self.sum.0[i]) = (f32::NEG_INFINITY, 0.0);
+    }
+
+    /// `o sum [D]` and sum of query i, which has seen so many `keys`, its last.
+    #[inline(always)]
+    pub fn end(&mut self, i: usize, keys: usize) -> (&[f32], f32) {
+        let row = i * self.dim..(i + 1) * self.dim;
+        if keys <= SEGMENT {
+            return (&self.acc[row], self.sum.0[i]);
+        }
+        self.end_segment(i, false);
+        (&self.total_acc[row], self.total_sum.0[i])
     }
 
     /// Scores of the queries that read a page of keys.
