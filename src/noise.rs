@@ -67,6 +67,16 @@ impl Noise {
         ((self.bits(counter) as u128 * n as u128) >> 64) as usize
     }
 
+    /// One of a list in which each has a weight, as often as it weighs; none of an empty one.
+    pub fn among<T>(self, counter: u64, weighed: &[(T, f64)]) -> Option<&T> {
+        let mut left = self.uniform_f64(counter) * weighed.iter().map(|(_, weight)| weight).sum::<f64>();
+        let drawn = weighed.iter().find(|(_, weight)| {
+            left -= weight;
+            left < 0.0
+        });
+        drawn.or(weighed.last()).map(|(one, _)| one)
+    }
+
     /// `0..n` in a random order (Fisher and Yates 1938).
     pub fn shuffled(self, n: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..n).collect();

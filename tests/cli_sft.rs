@@ -6,7 +6,7 @@ mod cli_common;
 
 use cli_common::{Said, command, haggle, write_products};
 use haggle::embedded;
-use haggle::negotiate::{Outcome, Rules, Style};
+use haggle::negotiate::{Outcome, Rules, Seller, Style};
 use haggle::sft::dialogues::Dialogues;
 use haggle::sft::talk;
 use haggle::text::{Chat, Message, Role};
@@ -190,11 +190,20 @@ fn generated_conversations_are_those_of_the_game_in_either_style() {
     generate("paper", "buyer.jsonl", &["--roles", "buyer"]).done();
     let buyers = std::fs::read_to_string(at.join("buyer.jsonl")).unwrap();
     assert!(buyers.lines().all(|line| line.contains("You are buying") && !line.contains("You are selling")));
+    generate("compact", "strangers.jsonl", &["--sellers", "base=1,chatterer=3"]).done();
+    let met = std::fs::read_to_string(at.join("strangers.jsonl")).unwrap();
+    let chatters = |line: &&str| line.contains("My cousin") || line.contains("The weather") || line.contains("My dog");
+    let strangers: Vec<&str> = met.lines().filter(chatters).collect();
+    assert!((15..40).contains(&strangers.len()), "{} of 40", strangers.len());
+    assert!(strangers.iter().all(|line| line.contains("buyer.")), "nobody learns to sell from a stranger");
+    generate("compact", "none.jsonl", &["--sellers", "base_begging"]).refused(2, &["base_begging", "no script"]);
     haggle(at, &["sft", "--generate", "3"]).refused(2, &["--write"]);
-    // No word of them breaks a rule.
+    // No word of them breaks a rule, whoever sells.
+    let sellers = [Seller::Teacher, Seller::Rejector, Seller::Chatterer, Seller::Injector, Seller::Person];
     let stream = Dialogues::new(4).unwrap().under(Rules { style: Style::Paper, ..Rules::default() });
-    for index in 0..200 {
-        let (_, episode) = stream.episode(index);
+    let stream = stream.against(sellers.map(|seller| (seller, 1.0)).to_vec());
+    for index in 0..400 {
+        let (.., episode) = stream.episode(index);
         assert!(!matches!(episode.outcome(), Some(Outcome::Violation { .. } | Outcome::Overshoot { .. }) | None));
         assert!(episode.turns().iter().all(|turn| turn.intervention.is_none() && turn.violation.is_none()));
         for (side, messages) in stream.views(index) {

@@ -93,7 +93,7 @@ fn the_buyer_imitates_naive_play_only_and_the_seller_answers_all_of_it() {
     let stream = Dialogues::new(1).unwrap();
     let (mut conflicts, mut others) = (0, 0);
     for index in 0..1_000 {
-        let (buyer, episode) = stream.episode(index);
+        let (buyer, _, episode) = stream.episode(index);
         let sequences = stream.sequences(chat(), index).unwrap();
         for s in &sequences {
             assert_eq!(s.imitated, s.side == Side::Seller || buyer == Buyer::Naive);
@@ -115,7 +115,7 @@ fn the_buyer_imitates_naive_play_only_and_the_seller_answers_all_of_it() {
 fn loss_falls_on_own_replies_and_their_ends_only() {
     let stream = Dialogues::new(1).unwrap();
     for index in 0..100 {
-        let (_, episode) = stream.episode(index);
+        let (.., episode) = stream.episode(index);
         for s in stream.sequences(chat(), index).unwrap() {
             let own: Vec<i32> = s.ids.iter().zip(&s.own).filter(|(_, own)| **own).map(|(id, _)| *id).collect();
             let said: String = episode.dialogue(s.side).iter().map(|(_, said)| format!("{said}<|end|>")).collect();

@@ -286,7 +286,7 @@ fn write_dialogues(chat: &Chat, seed: u64, n: u64, dir: &Path) -> Result<()> {
     let stream = Dialogues::new(seed)?;
     let mut lines = String::new();
     for index in 0..n {
-        let (_, episode) = stream.episode(index);
+        let (.., episode) = stream.episode(index);
         for s in stream.sequences(chat, index)? {
             let messages = dialogues::messages(&episode, s.side);
             lines.push_str(&json!({ "messages": messages, "ids": s.ids }).to_string());

@@ -1,14 +1,14 @@
 //! `haggle sft`: a model fine-tuned on conversations, and conversations to fine-tune one on.
 
 use super::{Exit, Globals, lora_flags, out, path_text, quoted, ranked, shell, signals, together};
-use crate::config::Config;
 use crate::config::paths::{place, spelled};
+use crate::config::{Config, mix};
 use crate::device::Device;
 use crate::dist::Ranks;
 use crate::dist::launch::Launch;
 use crate::error::{Error, Result, shown};
 use crate::model::Plan;
-use crate::negotiate::{Product, Side};
+use crate::negotiate::{Product, SELLERS, Seller, Side};
 use crate::report::RunFiles;
 use crate::run::checkpoint;
 use crate::run::metrics::Metrics;
@@ -29,6 +29,7 @@ use std::time::Duration;
 #[command(after_help = "\
 Examples:
   haggle sft --generate 4000 --prompts paper --products AmazonHistoryPrice --write dialogues.jsonl
+  haggle sft --generate 4000 --sellers base=6,rejector=1,chatterer=1 --roles buyer --write strangers.jsonl
   haggle sft --model SmolLM2-135M-Instruct --data dialogues.jsonl --prompts paper --out runs/form
   haggle train --model runs/form --products AmazonHistoryPrice --set game.prompt_style=paper
   haggle sft --resume --out runs/form                           go on after Ctrl-C or a kill
@@ -79,6 +80,10 @@ pub struct SftArgs {
     /// Whose words they teach: both, buyer, seller
     #[arg(long, value_name = "ROLE", default_value = "both", value_parser = ["both", "buyer", "seller"], requires = "generate")]
     roles: String,
+    /// Who the buyer meets in them, by weight: base is the script that the base model learned to sell from, others as in
+    /// eval.seller (as --set rollout.sellers)
+    #[arg(long, value_name = "NAMES", requires = "generate")]
+    sellers: Option<String>,
     /// The prompts of the game: compact or paper (as --set game.prompt_style)
     #[arg(long, value_name = "STYLE", value_parser = ["compact", "paper"])]
     prompts: Option<String>,
@@ -97,6 +102,7 @@ pub fn run(args: &SftArgs, globals: &Globals) -> Result<Exit> {
         ("--model", "model.base", path(&args.model)),
         ("--prompts", "game.prompt_style", args.prompts.as_deref().map(quoted)),
         ("--products", "products.path", path(&args.products)),
+        ("--sellers", "rollout.sellers", args.sellers.as_deref().map(quoted)),
     ];
     flags.extend(lora_flags(args.lora.as_deref())?);
     if let (Some(n), Some(file)) = (args.generate, &args.write) {
@@ -143,12 +149,29 @@ fn generate(config: &Config, n: usize, roles: &str, file: &Path) -> Result<Exit>
             Dialogues::over(products, config.seed)
         }
     }
-    .under(rules);
+    .under(rules)
+    .against(scripts(&config.rollout.sellers)?);
     let wanted = |side: Side| roles == "both" || roles == side.name();
     let views = (0..).flat_map(|index| stream.views(index)).filter(|(side, _)| wanted(*side));
     let n = lines::write(file, views.take(n).map(|(_, messages)| Ok(messages)))?;
     out::line(&format!("{}: {n} conversations, {} prompts", shown(file), config.game.prompt_style));
     Ok(Exit::Done)
+}
+
+/// The scripts that sellers of training are played by.
+fn scripts(sellers: &str) -> Result<Vec<(Seller, f64)>> {
+    let wrong = |what: String| usage(&format!("rollout.sellers: {what}"));
+    let script = |(name, weight): (&str, f64)| match name {
+        "base" => Ok((Seller::Teacher, weight)),
+        _ => match Seller::from_key(name) {
+            Some(seller) => Ok((seller, weight)),
+            None => Err(wrong(format!(
+                "no script plays `{name}`; use base or scripts: {}",
+                SELLERS.map(Seller::key).join(", ")
+            ))),
+        },
+    };
+    mix::weighed(sellers).map_err(wrong)?.into_iter().map(script).collect()
 }
 
 /// A new run.

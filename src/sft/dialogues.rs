@@ -4,7 +4,8 @@
 //! a counter. The seller imitates the teacher against every kind of opponent. The buyer imitates the naive teacher only;
 //! from other buyers' views it learns what is no choice: form, and the price that belongs to a stated percentage. So it
 //! starts naive and yet spells a low bid as well as a high one. Prices, names and categories are varied so that what is
-//! learned is to copy from the card, not to know the catalog.
+//! learned is to copy from the card, not to know the catalog. A stream may have other sellers besides, as strangers that talk as
+//! people do: from them nobody learns to sell, but a buyer learns to keep its form.
 
 use crate::error::Result;
 use crate::negotiate::{Buyer, Cents, Episode, Product, Rules, Seller, Side, Style, catalog, play_as, prompts};
@@ -25,6 +26,8 @@ pub struct Dialogues {
     products: Vec<Product>,
     /// Prices, names and categories are varied.
     varied: bool,
+    /// Who sells, by weight.
+    sellers: Vec<(Seller, f64)>,
     noise: Noise,
     rules: Rules,
 }
@@ -56,7 +59,13 @@ impl Dialogues {
 
     /// The stream of a seed over products as they are; there is one at least.
     pub fn over(products: Vec<Product>, seed: u64) -> Dialogues {
-        Dialogues { products, varied: false, noise: Noise::new(seed, 0x6469_616c), rules: Rules::default() }
+        let noise = Noise::new(seed, 0x6469_616c);
+        Dialogues { products, varied: false, sellers: vec![(Seller::Teacher, 1.0)], noise, rules: Rules::default() }
+    }
+
+    /// The same stream with these sellers, each as often as it weighs.
+    pub fn against(self, sellers: Vec<(Seller, f64)>) -> Dialogues {
+        Dialogues { sellers, ..self }
     }
 
     /// The same stream under other rules, its prompts in their style.
@@ -64,12 +73,12 @@ impl Dialogues {
         Dialogues { rules, ..self }
     }
 
-    /// What a chat model is to imitate of dialogue `index`, as messages: every word of the seller, and of the naive buyer where
-    /// the seller plays no persona.
+    /// What a chat model is to imitate of dialogue `index`, as messages: every word of the teacher that sells, and of the naive
+    /// buyer where the seller plays no persona.
     pub fn views(&self, index: u64) -> Vec<(Side, Vec<Message>)> {
-        let (buyer, episode) = self.episode(index);
+        let (buyer, seller, episode) = self.episode(index);
         let buys = buyer == Buyer::Naive && episode.persona() == prompts::Persona::Neutral;
-        let sells = episode.turns_of(Side::Seller).next().is_some();
+        let sells = seller == Seller::Teacher && episode.turns_of(Side::Seller).next().is_some();
         let sides = [(Side::Buyer, buys), (Side::Seller, sells)];
         sides.into_iter().filter(|(_, imitated)| *imitated).map(|(side, _)| (side, messages(&episode, side))).collect()
     }
@@ -98,12 +107,16 @@ impl Dialogues {
         Product::new(&p.code, &p.category, &p.title, &p.description, p.list, p.cost)
     }
 
-    /// The scripted game of dialogue `index`.
-    pub fn episode(&self, index: u64) -> (Buyer, Episode) {
+    /// The scripted game of dialogue `index`. Whoever is no teacher meets the naive buyer.
+    pub fn episode(&self, index: u64) -> (Buyer, Seller, Episode) {
         let noise = self.noise.child(index);
-        let buyer = opponent(noise);
+        let seller = noise.among(2, &self.sellers).copied().unwrap_or(Seller::Teacher);
+        let (buyer, persona) = match seller {
+            Seller::Teacher => (opponent(noise), persona(noise)),
+            _ => (Buyer::Naive, prompts::Persona::Neutral),
+        };
         let product = Arc::new(self.product(noise.child(1)));
-        (buyer, play_as(persona(noise), buyer, Seller::Teacher, &product, self.rules, noise.child(2)))
+        (buyer, seller, play_as(persona, buyer, seller, &product, self.rules, noise.child(2)))
     }
 
     /// The training sequences of dialogue `index`: the seller's view, and the buyer's unless it bids off its card or the seller
@@ -112,13 +125,13 @@ impl Dialogues {
     /// # Errors
     /// As [`Transcript::new`].
     pub fn sequences(&self, chat: &Chat, index: u64) -> Result<Vec<Sequence>> {
-        let (buyer, episode) = self.episode(index);
+        let (buyer, seller, episode) = self.episode(index);
         let marks = Marks::new(chat);
         let mut views = Vec::new();
         if buyer != Buyer::OgNarrator && episode.persona() == prompts::Persona::Neutral {
             views.push(sequence(chat, &marks, &episode, Side::Buyer, buyer == Buyer::Naive)?);
         }
-        if episode.turns_of(Side::Seller).next().is_some() {
+        if seller == Seller::Teacher && episode.turns_of(Side::Seller).next().is_some() {
             views.push(sequence(chat, &marks, &episode, Side::Seller, true)?);
         }
         Ok(views)
@@ -190,7 +203,7 @@ pub fn corpus(seed: u64, n_dialogues: usize) -> Result<Vec<String>> {
     let paper = Rules { style: Style::Paper, ..Rules::default() };
     let mut texts = Vec::new();
     for index in 0..n_dialogues as u64 {
-        let (_, episode) = stream.episode(index);
+        let (.., episode) = stream.episode(index);
         for side in [Side::Buyer, Side::Seller] {
             texts.push(episode.system_prompt(side));
             texts.extend(episode.dialogue(side).into_iter().flat_map(|(heard, said)| [heard.into(), said.into()]));

@@ -81,12 +81,7 @@ impl Mix {
 
     /// The seller of group `slot` of a draw, by chance and weight.
     pub fn pick(&self, noise: Noise, slot: u64) -> Opponent {
-        let mut left = noise.uniform_f64(slot) * self.0.iter().map(|(_, weight)| weight).sum::<f64>();
-        let drawn = self.0.iter().find(|(_, weight)| {
-            left -= weight;
-            left < 0.0
-        });
-        drawn.or(self.0.last()).map_or(Opponent::Model(Persona::Neutral), |(opponent, _)| *opponent)
+        noise.among(slot, &self.0).copied().unwrap_or(Opponent::Model(Persona::Neutral))
     }
 }
 
