@@ -5,7 +5,8 @@ usage: peer_smollm2.py FOLDER [--peer transformers|llama.cpp] [--dtype f32|bf16|
                        [--case CASE]
 One JSON line a case: {"case", "peer", "dtype", "threads", "tok_per_s", "seconds", "seconds_min", "seconds_max", "version",
 "rss_bytes"}. Needs torch and transformers (5), or llama-cpp-python and a GGUF of the dtype. transformers: scaled-dot-product
-attention, fused AdamW. llama.cpp decodes one sequence; it trains nothing.
+attention, fused AdamW. llama.cpp decodes one sequence; it trains nothing. The case `start` loads, makes one token and ends: who
+starts this measures it.
 """
 import argparse
 import json
@@ -77,6 +78,8 @@ def transformers_cases(args):
             optimizer.zero_grad(set_to_none=True)
         return timed(step, args.repeat)
 
+    if args.case == "start":
+        return first(load().eval(), PROMPT)
     wanted = lambda case: args.case in case
     if any(map(wanted, ["decode_1", "decode_16", "prefill_512"])):
         model = load().eval()
@@ -116,6 +119,8 @@ def llama_cases(args):
         return seconds[1:]
 
     model = load()
+    if args.case == "start":
+        return first(model, PROMPT)
     if args.case in "decode_1":
         tell(args, version, "decode_1", NEW, decode(model))
     if args.case in "prefill_512":

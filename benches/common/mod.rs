@@ -122,6 +122,7 @@ pub fn measure(o: &Options, dev: &Device, work: Workload, mut run: impl FnMut())
         let row = serde_json::json!({
             "case": work.name, "device": dev.name(), "matmul": o.matmul, "threads": threads, "tok_per_s": rate, "seconds": median,
             "seconds_min": seconds[0], "seconds_max": seconds[seconds.len() - 1], "gflops": gflops, "peak_gflops": peak,
+            "rss_bytes": most_resident(),
         });
         println!("{row}");
     } else {
@@ -133,6 +134,13 @@ pub fn measure(o: &Options, dev: &Device, work: Workload, mut run: impl FnMut())
             100.0 * gflops / peak
         );
     }
+}
+
+/// Bytes of memory that this process held at most; none where the system does not tell.
+fn most_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * line.trim().split(' ').next()?.parse::<u64>().ok()?)
 }
 
 /// One more repetition, by op and shape; to stderr.
