@@ -7,6 +7,7 @@
 mod check;
 pub mod choice;
 mod credit;
+mod dist;
 mod fields;
 mod lora;
 pub mod mix;
@@ -195,6 +196,8 @@ pub struct TrainConfig {
 pub struct DistConfig {
     /// Lanes that a step's groups are dealt into, and its gradient is summed in.
     pub lanes: usize,
+    /// `moments`, `gradients` or `weights`: what ranks keep in parts.
+    pub shard: String,
     /// `auto`, `mpi` or `nccl`: what ranks meet over.
     pub transport: String,
     /// Seconds that ranks wait for each other.

@@ -15,6 +15,7 @@ use haggle::cli::train;
 use haggle::config::Config;
 use haggle::device::Device;
 use haggle::device::nccl::{Joining, Library, Nccl, UniqueId};
+use haggle::dist::lanes::Tree;
 use haggle::dist::nccl::OverNccl;
 use haggle::dist::{Ranks, agree, board};
 use haggle::error::{Error, Result};
@@ -165,7 +166,7 @@ fn sums_and_shares(ranks: &Ranks, dev: &Device, n: usize, cuts: &[Range<usize>])
     let mut branch = dev.upload(&(0..n).map(|i| of(i, ranks.rank())).collect::<Vec<f32>>()).unwrap();
     let own = cuts[ranks.rank()].len();
     let mut held: Vec<_> = (0..3).map(|_| dev.upload(&vec![f32::NAN; own]).unwrap()).collect();
-    ranks.reduce("sums", dev, branch.view_mut(), cuts, &mut held).unwrap();
+    ranks.reduce("sums", dev, (Tree::Runs, branch.view_mut()), cuts, &mut held).unwrap();
     ranks.share("sums", dev, branch.view_mut(), cuts).unwrap();
     let got = dev.to_vec::<f32>(branch.view());
     for (i, got) in got[..cuts[3].end].iter().enumerate().skip(cuts[0].start) {

@@ -13,6 +13,7 @@ use haggle::cli::train::train_ranked;
 use haggle::config::Config;
 use haggle::device::Device;
 use haggle::dist::agree;
+use haggle::dist::lanes::Tree;
 use haggle::error::Error;
 use haggle::model::config::Experts;
 use haggle::run::run_dir::RunDir;
@@ -21,26 +22,9 @@ use haggle::sft::dialogues::Dialogues;
 use haggle::sft::lines::Talk;
 use haggle::sft::tune::{self, Told, Tuning};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// Runs on each number of ranks, all of which must be the same to the bit. Returns the first one's directory.
-fn same_on(worlds: &[usize], overrides: &[&str], dir: &Path) -> PathBuf {
-    let config = config(overrides);
-    let at = |world: &usize| dir.join(format!("on-{world}"));
-    for world in worlds {
-        train(*world, &config, &at(world), false);
-    }
-    let rows = metrics(&at(&worlds[0]));
-    let moved = rows.iter().filter(|row| {
-        let row: serde_json::Value = serde_json::from_str(row).unwrap();
-        row["grad_norm"].as_f64().unwrap() > 1e-6
-    });
-    assert_eq!(moved.count(), config.grpo.steps, "every step must learn something: {rows:?}");
-    worlds[1..].iter().for_each(|world| assert_same_bits(&at(&worlds[0]), &at(world)));
-    at(&worlds[0])
-}
 
 #[test]
 fn one_two_four_and_eight_ranks_give_the_same_bits_though_groups_are_fewer_than_ranks() {
@@ -224,7 +208,7 @@ fn the_bytes_sent_for_gradients_are_those_of_a_ring() {
         let mut branch = dev.upload(&(0..n).map(value).collect::<Vec<f32>>())?;
         let longest = haggle::dist::shards::longest(n, world);
         let mut held = (0..3).map(|_| dev.upload(&vec![0f32; longest])).collect::<Result<Vec<_>, _>>()?;
-        ranks.reduce("gradients", &dev, branch.view_mut(), &cuts, &mut held)?;
+        ranks.reduce("gradients", &dev, (Tree::Runs, branch.view_mut()), &cuts, &mut held)?;
         ranks.share("sums", &dev, branch.view_mut(), &cuts)?;
         // Every rank sends all but its own piece, and its own to all others: 2 (N - 1) / N of all bytes, on average.
         let own = cuts[ranks.rank()].len();

@@ -1,13 +1,15 @@
 //! `haggle train --dry-run --ranks N`: what one of N ranks would hold, what it would send, and how long that takes.
 //!
 //! The one idea: the plan is made by the code that allocates, for a rank that is not there; bytes are those of the formula in
-//! `dist/shards.rs`, which runs report beside what they really sent. Links are assumed at the speed that is stated.
+//! `dist/sent.rs`, which runs report beside what they really sent. Links are assumed at the speed that is stated.
 
 use crate::config::Config;
 use crate::device::Device;
-use crate::dist::{Ranks, lanes, shards};
+use crate::dist::sent::{Done, fullest, most_sent_bytes};
+use crate::dist::{Cuts, Ranks, Shard, lanes};
 use crate::error::{Result, mib};
-use crate::model::Plan;
+use crate::model::{Layout, Plan};
+use crate::setup::base;
 use crate::train::rl;
 use clap::Args;
 use serde_json::{Value, json};
@@ -51,25 +53,53 @@ impl RankArgs {
         lanes::fit(world, config.dist.lanes)?;
         let mut plan = Plan::dry(dev);
         rl::planned_on(&Ranks::on_paper(0, world), config, &mut plan)?;
-        Ok(Ranks::on_paper(shards::fullest(parameters(&plan), world), world))
+        Ok(Ranks::on_paper(fullest(&cuts(config, &plan, world)?), world))
     }
 
-    /// What a rank of a plan sends, where several are asked about.
-    pub fn sends(&self, config: &Config, ranks: &Ranks, plan: &Plan) -> Option<Sends> {
+    /// What a rank of a plan sends, where several are asked about and a step learns from about so many tokens.
+    ///
+    /// # Errors
+    /// What is wrong with the model's shape.
+    pub fn sends(&self, config: &Config, ranks: &Ranks, plan: &Plan, step_tok: f64) -> Result<Option<Sends>> {
         let links = match &self.link[..] {
             [] => LINKS.map(|(speed, name)| (speed, name.to_string())).into(),
             own => own.iter().map(|speed| (*speed, String::new())).collect(),
         };
-        let (world, wide) = (ranks.world(), read_bytes(config));
-        let [gradients, weights] = shards::most_sent_bytes(parameters(plan), world, wide);
-        let updates = config.grpo.optimizer_steps_per_batch;
-        (world > 1).then_some(Sends { gradients, weights, updates, links })
+        let (world, updates) = (ranks.world(), config.grpo.optimizer_steps_per_batch);
+        let done = done_in_update(config, world, step_tok / updates as f64);
+        let sent = |done: Done| sent_bytes(config, plan, world, done);
+        let ([gradients, weights], [_, together]) = (sent(done)?, sent(Shard::of(&config.dist.shard).done_to_play())?);
+        Ok((world > 1).then_some(Sends { gradients, weights, together, updates, done, links }))
     }
 }
 
-/// Trained parameters of a plan, gaps of their layout included.
-pub fn parameters(plan: &Plan) -> usize {
-    bytes(plan, "gradients", "weights") / size_of::<f32>()
+/// How what a config trains is cut over ranks; of an adapter the plan knows its size.
+///
+/// # Errors
+/// What is wrong with the model's shape.
+pub fn cuts(config: &Config, plan: &Plan, world: usize) -> Result<Cuts> {
+    match Shard::of(&config.dist.shard) {
+        Shard::Moments => Ok(Cuts::whole(bytes(plan, "gradients", "weights") / size_of::<f32>(), world)),
+        shard @ (Shard::Gradients | Shard::Weights) => {
+            Ok(shard.cuts(&Layout::new(&base::shape(&config.model.base, config)?).buckets(), world))
+        }
+    }
+}
+
+/// What a rank does in an update that learns from about so many tokens.
+pub fn done_in_update(config: &Config, world: usize, update_tok: f64) -> Done {
+    let (lanes, most) = (config.dist.lanes, config.grpo.micro_batch_tokens as f64);
+    let rounds = (update_tok / lanes as f64 / most).ceil().max(1.0) as u64;
+    Shard::of(&config.dist.shard).done_in_update(rounds, (lanes / world).max(1) as u64)
+}
+
+/// What the rank that sends most sends for what was done: of gradients and of weights.
+///
+/// # Errors
+/// What is wrong with the model's shape.
+pub fn sent_bytes(config: &Config, plan: &Plan, world: usize, done: Done) -> Result<[u64; 2]> {
+    let layers = base::shape(&config.model.base, config)?.num_hidden_layers;
+    Ok(most_sent_bytes(&cuts(config, plan, world)?, read_bytes(config), layers, done))
 }
 
 /// Bytes of what forwards read of a trained parameter.
@@ -89,9 +119,13 @@ fn bytes(plan: &Plan, group: &str, name: &str) -> usize {
 /// What the rank that sends most sends.
 pub struct Sends {
     /// Bytes of gradients in an update.
-    gradients: usize,
+    gradients: u64,
     /// Bytes of weights in an update.
-    weights: usize,
+    weights: u64,
+    /// Bytes of weights that are brought together for the step's rollout.
+    together: u64,
+    /// What is done in an update.
+    done: Done,
     /// Updates of a step.
     updates: usize,
     /// Speeds and names of links.
@@ -99,8 +133,8 @@ pub struct Sends {
 }
 
 impl Sends {
-    fn step_bytes(&self) -> usize {
-        (self.gradients + self.weights) * self.updates
+    fn step_bytes(&self) -> u64 {
+        (self.gradients + self.weights) * self.updates as u64 + self.together
     }
 
     /// Seconds of a step on a link, and what share of a step that is whose work takes `work_s`.
@@ -111,9 +145,13 @@ impl Sends {
 
     /// As lines of a dry run: what is sent, and how long that takes beside a step's work of `work_s`.
     pub fn lines(&self, work_s: f64) -> [String; 2] {
-        let Sends { gradients, weights, updates, .. } = self;
-        let [gradients, weights] = [gradients, weights].map(|bytes| mib(*bytes as u64));
-        let sent = format!("{gradients} of gradients and {weights} of weights a rank and update, {updates} a step");
+        let Sends { updates, done, .. } = self;
+        let [gradients, weights, together] = [self.gradients, self.weights, self.together].map(mib);
+        let times = if done.sums > 1 { format!(" (about {} micro-batches)", done.sums) } else { String::new() };
+        let rollout = if self.together > 0 { format!("; {together} of weights for a rollout") } else { String::new() };
+        let sent = format!(
+            "{gradients} of gradients and {weights} of weights a rank and update{times}, {updates} a step{rollout}"
+        );
         let on = |(speed, name): &(f64, String)| {
             let (seconds, share) = self.on(*speed, work_s);
             let (ms, percent) = (1e3 * seconds, 100.0 * share);
@@ -129,8 +167,8 @@ impl Sends {
             json!({ "bytes_per_s": speed, "seconds_a_step": seconds, "share_of_step": share })
         };
         json!({
-            "gradient_bytes_an_update": self.gradients, "weight_bytes_an_update": self.weights,
-            "updates_a_step": self.updates, "bytes_a_step": self.step_bytes(),
+            "gradient_bytes_an_update": self.gradients, "gradients_an_update": self.done.sums, "weight_bytes_an_update": self.weights,
+            "weight_bytes_a_rollout": self.together, "updates_a_step": self.updates, "bytes_a_step": self.step_bytes(),
             "links": self.links.iter().map(on).collect::<Vec<_>>(),
         })
     }

@@ -4,13 +4,14 @@
 //! The one idea: tokens are counted on dialogues that scripted players play over the run's own products, in the run's own
 //! tokenizer; work follows from the model's shape; time from a matrix product measured here. Estimates are called so.
 
-use super::dry_ranks::{RankArgs, moment_bytes, parameters, read_bytes};
+use super::dry_ranks::{RankArgs, cuts, done_in_update, moment_bytes, sent_bytes};
 use super::{Exit, doctor, out};
 use crate::config::Config;
-use crate::dist::{Ranks, lanes, shards};
+use crate::dist::sent::fullest;
+use crate::dist::{Ranks, lanes};
 use crate::error::{Result, mib};
 use crate::model::flops::{head_flops, row_flops, unread_row_flops};
-use crate::model::{ModelConfig, Plan};
+use crate::model::{ModelConfig, Phase, Plan};
 use crate::negotiate::{Buyer, Seller, Side, play};
 use crate::noise::Noise;
 use crate::setup::{Frozen, Setup, known};
@@ -43,7 +44,7 @@ pub fn print(config: &Config, on_paper: &RankArgs, verbose: bool, as_json: bool)
     let all_flops = work.step_flops * config.grpo.steps as f64 + work.look_flops * looks as f64 + work.eval_flops;
     let world = ranks.world() as f64;
     let (least_s, step_s) = (all_flops / gflops / 1e9 / world, work.step_flops / gflops / 1e9 / world);
-    let sends = on_paper.sends(config, &ranks, &plan);
+    let sends = on_paper.sends(config, &ranks, &plan, work.trained_tok)?;
     if as_json {
         let mut report = json!({
             "config": config, "plan_bytes": bytes_of_groups(&plan), "total_bytes": plan.total_bytes(),
@@ -97,7 +98,7 @@ pub fn print(config: &Config, on_paper: &RankArgs, verbose: bool, as_json: bool)
         ),
         ("evaluation", evaluations(config, &work, gflops)),
         ("seller", seller(&setup)),
-        ("ranks", if sends.is_some() { planned(&ranks, config, &plan) } else { possible(config, &plan) }),
+        ("ranks", if sends.is_some() { planned(&ranks, config, &plan) } else { possible(config, &plan, &work)? }),
         ("run", config.run.out.clone()),
     ];
     if let Some([sent, takes]) = sends.map(|sends| sends.lines(step_s)) {
@@ -127,22 +128,29 @@ fn evaluations(config: &Config, work: &Work, gflops: f64) -> String {
 fn planned(ranks: &Ranks, config: &Config, plan: &Plan) -> String {
     let (rank, world, moments) = (ranks.rank(), ranks.world(), mib(moment_bytes(plan) as u64));
     let lanes = config.dist.lanes / world;
+    let [plays, learns] = [Phase::Plays, Phase::Learns].map(|phase| plan.phase_bytes(phase) as u64);
+    let phases = match plays + learns {
+        0 => String::new(),
+        _ => format!("; {} while it plays or {} while it learns, the larger counts", mib(plays), mib(learns)),
+    };
     format!(
-        "{world}, a device each; the plan is rank {rank}'s, of the longest shard: {moments} of moments, {lanes} of the lanes"
+        "{world}, a device each; the plan is rank {rank}'s, of the longest shard: {moments} of moments, {lanes} of the lanes{phases}"
     )
 }
 
 /// What each of several ranks would hold of the moments, and send.
-fn possible(config: &Config, plan: &Plan) -> String {
-    let (lanes, parameters, moments) = (config.dist.lanes, parameters(plan), moment_bytes(plan));
-    let of = |world: usize| {
-        let sent = shards::most_sent_bytes(parameters, world, read_bytes(config)).iter().sum::<usize>();
-        let own = moments / parameters.max(1) * shards::longest(parameters, world);
-        let [own, sent] = [own, sent].map(|bytes| mib(bytes as u64));
-        format!("{world} of them hold {own} of moments and send {sent} an update each (--ranks {world})")
+fn possible(config: &Config, plan: &Plan, work: &Work) -> Result<String> {
+    let (lanes, moments) = (config.dist.lanes, moment_bytes(plan));
+    let update_tok = work.trained_tok / config.grpo.optimizer_steps_per_batch as f64;
+    let of = |world: usize| -> Result<String> {
+        let cuts = cuts(config, plan, world)?;
+        let sent = sent_bytes(config, plan, world, done_in_update(config, world, update_tok))?;
+        let own = moments / cuts.n_elements().max(1) * cuts.kept(fullest(&cuts)).len();
+        let [own, sent] = [own as u64, sent.iter().sum()].map(mib);
+        Ok(format!("{world} of them hold {own} of moments and send {sent} an update each (--ranks {world})"))
     };
-    let all: Vec<String> = (2..=lanes).filter(|world| lanes::divides(*world, lanes)).map(of).collect();
-    if all.is_empty() { "one, for there is one lane (dist.lanes)".into() } else { all.join("; ") }
+    let all = (2..=lanes).filter(|world| lanes::divides(*world, lanes)).map(of).collect::<Result<Vec<_>>>()?;
+    Ok(if all.is_empty() { "one, for there is one lane (dist.lanes)".into() } else { all.join("; ") })
 }
 
 /// The threads that it would run on.

@@ -4,8 +4,8 @@ use super::{Exit, Globals, lora_flags, out, path_text, quoted, ranked, shell, si
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, mix};
 use crate::device::Device;
-use crate::dist::Ranks;
 use crate::dist::launch::Launch;
+use crate::dist::{Ranks, Shard};
 use crate::error::{Error, Result, shown};
 use crate::model::Plan;
 use crate::negotiate::{Product, SELLERS, Seller, Side};
@@ -196,6 +196,9 @@ fn read(ranks: &Ranks, args: &SftArgs, mut config: Config) -> Result<(Config, Tu
     if !(share && args.lr.is_finite() && args.lr > 0.0) {
         let what = if share { "--lr: want a number above 0" } else { "--val: want a share, 0 or more and below 1" };
         return Err(usage(what));
+    }
+    if Shard::of(&config.dist.shard) == Shard::Weights {
+        return Err(usage("dist.shard: haggle sft keeps weights whole at every rank; set gradients or moments"));
     }
     config.rooted();
     let (talks, sources) = lines::read(&args.data)?;

@@ -23,6 +23,7 @@ pub fn check(config: &Config, found: &mut Found) {
     super::credit::check(config, found);
     super::seller::check(config, found);
     super::lora::check(config, found);
+    super::dist::check(config, found);
     super::mix::check(config, found);
 }
 

@@ -4,6 +4,7 @@
 
 use super::choice::{Dtype, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
 use super::*;
+use crate::dist::Shard;
 use crate::dist::join::Transport;
 
 /// One key: its name, unit, doc line, and the slot it fills.
@@ -352,6 +353,12 @@ impl DistConfig {
                 Count(&mut self.lanes, 1),
             ),
             field(
+                "shard",
+                "",
+                "moments: ranks keep moments in parts, and f32 parameters of bf16 runs; gradients: those too, summed layer by layer in an order of their own; weights: and weights, gathered layer by layer.",
+                Choice(&mut self.shard, Shard::WORDS),
+            ),
+            field(
                 "transport",
                 "",
                 "auto: NCCL for GPUs and under torchrun, else MPI (through the host); or mpi or nccl. Never changes a result.",
@@ -511,7 +518,7 @@ impl Default for Config {
                 micro_batch_tokens: 8192,
             },
             train: TrainConfig { share_prefix: true, checkpoint: "none".into() },
-            dist: DistConfig { lanes: 1, transport: "auto".into(), timeout_s: 600.0 },
+            dist: DistConfig { lanes: 1, shard: "moments".into(), transport: "auto".into(), timeout_s: 600.0 },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

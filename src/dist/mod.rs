@@ -6,6 +6,7 @@
 
 pub mod agree;
 pub mod board;
+pub mod cuts;
 pub mod join;
 pub mod lanes;
 pub mod launch;
@@ -15,9 +16,11 @@ pub mod nccl;
 pub mod packet;
 mod paper;
 pub mod reduce;
+pub mod sent;
 pub mod shards;
 pub mod threads;
 
+pub use cuts::{Cuts, Kept, Shard};
 pub use packet::{Packet, Unpack};
 
 use self::board::Board;

@@ -3,7 +3,8 @@
 //! The one idea: what is added goes to who adds it, in rounds of a fixed size, and is added there where it came to. All ranks
 //! send and receive in every round, and no more memory is held however many they are.
 
-use super::{Ranks, lanes};
+use super::Ranks;
+use super::lanes::Tree;
 use crate::device::nccl::Place;
 use crate::device::{Buffer, DType, Device, ViewMut};
 use crate::error::{Error, Result};
@@ -27,8 +28,8 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn of(world: usize) -> Rounds {
-        let slots = lanes::places(world, lanes::held(world).max(2));
+    fn of(world: usize, tree: Tree) -> Rounds {
+        let slots = tree.places(world, tree.held(world).max(2));
         Rounds { per: slots.iter().map(|(_, slot)| slot + 1).max().unwrap_or(1), slots }
     }
 
@@ -69,9 +70,9 @@ impl Ranks {
         told
     }
 
-    /// The sum of every rank's branch of the tree of lanes, where this rank's cut of it lies: `branch` `[N]` f32, of which
-    /// `cuts[r]` becomes rank r's. `held`, as many as [`lanes::held`] of the ranks, is scratch; [`scratch_len`] of this rank's cut is
-    /// long enough.
+    /// The sum of what every rank has of a `tree`, where this rank's cut of it lies: `branch` `[N]` f32, of which `cuts[r]`
+    /// becomes rank r's. `held`, as many as [`Tree::held`] of the ranks, is scratch; [`scratch_len`] of this rank's cut is long
+    /// enough.
     ///
     /// # Errors
     /// As [`super::Link::all_to_all`]; what the device says.
@@ -79,12 +80,12 @@ impl Ranks {
         &self,
         what: &'static str,
         dev: &Device,
-        mut branch: ViewMut,
+        (tree, mut branch): (Tree, ViewMut),
         cuts: &[Range<usize>],
         held: &mut [Buffer],
     ) -> Result<()> {
         let Some(link) = self.link.as_ref().filter(|link| link.world() > 1) else { return Ok(()) };
-        let (rounds, own) = (Rounds::of(self.world()), &cuts[self.rank()]);
+        let (rounds, own) = (Rounds::of(self.world(), tree), &cuts[self.rank()]);
         let least = if own.is_empty() { 0 } else { rounds.per * rounds.chunk(own) };
         // A cut of fewer elements than there are ranks.
         let mut few = Vec::new();
@@ -104,7 +105,7 @@ impl Ranks {
             self.leaves();
             told?;
             if !mine.is_empty() {
-                add_tree(dev, held, &places, branch.reborrow().at(mine))?;
+                add_tree(dev, tree, held, &places, branch.reborrow().at(mine))?;
             }
         }
         Ok(())
@@ -112,11 +113,11 @@ impl Ranks {
 }
 
 /// The sum of what lies at `places`, in the tree of as many leaves, added where it lies and copied `to`.
-fn add_tree(dev: &Device, held: &mut [Buffer], places: &[Place], to: ViewMut) -> Result<()> {
+fn add_tree(dev: &Device, tree: Tree, held: &mut [Buffer], places: &[Place], to: ViewMut) -> Result<()> {
     let mut open: Vec<&Place> = Vec::new();
     for (i, place) in places.iter().enumerate() {
         open.push(place);
-        for _ in 0..lanes::merges(i, places.len()) {
+        for _ in 0..tree.merges(i, places.len()) {
             let (Some((b, from)), Some((a, onto))) = (open.pop(), open.last()) else { break };
             let Ok([a, b]) = held.get_disjoint_mut([*a, *b]) else {
                 return Err(Error::Ranks { what: "two that are added lie in one buffer: a bug in haggle".into() });
@@ -134,8 +135,8 @@ mod tests {
 
     #[test]
     fn every_round_fits_the_scratch_and_all_rounds_are_the_whole_cut() {
-        for world in 2..=17 {
-            let rounds = Rounds::of(world);
+        for (tree, world) in (2..=17).flat_map(|world| [(Tree::Runs, world), (Tree::Rounds, world)]) {
+            let rounds = Rounds::of(world, tree);
             for len in [0, 1, 2, 7, 64, 1000, MOST + 5, 3 * MOST] {
                 let cut = 10..10 + len;
                 let n = rounds.count(std::slice::from_ref(&cut));

@@ -7,7 +7,7 @@ use super::activations::{Grads, LayerActs};
 use super::experts::{ExpertIds, experts_bwd};
 use super::forward::layer_packed;
 use super::linear::{Parts, linear_bwd};
-use super::{Activations, LayerIds, Linear, Mlp, PackedBatch, TensorId, Use, Weights};
+use super::{Activations, Gradient, LayerIds, Layout, Linear, Mlp, PackedBatch, TensorId, Use, Walk, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::attn_bwd;
@@ -26,20 +26,24 @@ use crate::ops::want;
 /// [`crate::Error::Shape`] when the activations are not of such a forward.
 pub fn backward(
     dev: &Device,
-    w: &Weights,
+    mut walk: impl Walk,
     batch: &PackedBatch,
     acts: &mut Activations,
     dlogprob: View,
     dentropy: View,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     inv_temperature: f32,
 ) -> Result<()> {
     want("backward", "activations made for training", (acts.for_use == Use::Train) as usize, 1)?;
     want("backward", "the batch of the last forward", batch.n_loss(), acts.n_out)?;
-    want("backward", "dw laid out like what trains", dw.len(), w.n_trained())?;
+    want("backward", "dw laid out like what trains", dw.n_elements(), walk.weights().n_trained())?;
     let (Some(g), balance) = (&mut acts.grads, acts.balance) else { return Ok(()) };
-    let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
-    let (out, layout) = (&mut acts.out, &w.layout);
+    let (n, m, c) = (batch.n_tokens(), batch.n_loss(), walk.weights().config.hidden_size);
+    let (n_layers, head) = (walk.weights().layout.layers.len(), walk.weights().layout.bucket_of_head());
+    walk.enters(dev, head)?;
+    dw.begins(dev, head)?;
+    let (out, w) = (&mut acts.out, walk.weights());
+    let layout = &w.layout;
     linear_logprob_bwd(
         dev,
         dlogprob,
@@ -55,15 +59,26 @@ pub fn backward(
         c,
         inv_temperature,
     )?;
+    if head != Layout::EMBED {
+        dw.ends(dev, head)?;
+    }
+    // The final norm is the last layer's.
+    dw.begins(dev, Layout::bucket_of_layer(n_layers - 1))?;
     fill(dev, g.dx_out.at_mut(0..m * c), 0.0)?;
     let dh = [g.dh_out.at(0..m * c), out.x.at(0..m * c), out.rstd.at(0..m)];
     norm_bwd(dev, w, layout.norm, dh, g.dx_out.at_mut(0..m * c), dw, &mut g.parts)?;
     fill(dev, g.dx.at_mut(0..n * c), 0.0)?;
     let order = g.order.at_mut(0..embed_order_len(dev, m));
     embed_bwd(dev, batch.loss_rows(), g.dx_out.at(0..m * c), g.dx.at_mut(0..n * c), order, c)?;
-    let (kept, n_layers) = (acts.layers.len(), layout.layers.len());
-    for (l, ids) in layout.layers.iter().enumerate().rev() {
-        let at = l.min(kept - 1);
+    let kept = acts.layers.len();
+    for l in (0..n_layers).rev() {
+        let (at, bucket) = (l.min(kept - 1), Layout::bucket_of_layer(l));
+        walk.enters(dev, bucket)?;
+        if l + 1 < n_layers {
+            dw.begins(dev, bucket)?;
+        }
+        let w = walk.weights();
+        let ids = &w.layout.layers[l];
         // What the last layer made is still there.
         if kept < n_layers && l + 1 < n_layers {
             copy(dev, acts.inputs[l].at(0..n * c), acts.x.at_mut(0..n * c))?;
@@ -74,10 +89,39 @@ pub fn backward(
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, x, g, dw, batch.positions())?;
+        dw.ends(dev, bucket)?;
     }
-    let Some(dtable) = w.gradient(dw, layout.embed) else { return Ok(()) };
-    let order = g.order.at_mut(0..embed_order_len(dev, n));
-    embed_bwd(dev, batch.ids(), g.dx.at(0..n * c), dtable, order, c)
+    if head != Layout::EMBED {
+        dw.begins(dev, Layout::EMBED)?;
+    }
+    let w = walk.weights();
+    if let Some(dtable) = w.gradient(dw, w.layout.embed) {
+        let order = g.order.at_mut(0..embed_order_len(dev, n));
+        embed_bwd(dev, batch.ids(), g.dx.at(0..n * c), dtable, order, c)?;
+    }
+    dw.ends(dev, Layout::EMBED)
+}
+
+/// Adds nothing to `dw`, in the order in which [`backward()`] adds, behind [`super::no_forward`].
+///
+/// # Errors
+/// What the device and the ranks say.
+pub fn no_backward(dev: &Device, mut walk: impl Walk, dw: &mut dyn Gradient) -> Result<()> {
+    let (n_layers, head) = (walk.weights().layout.layers.len(), walk.weights().layout.bucket_of_head());
+    let layers = (0..n_layers).rev().map(Layout::bucket_of_layer);
+    let between = (head != Layout::EMBED).then_some(head);
+    if head == Layout::EMBED {
+        dw.begins(dev, Layout::EMBED)?;
+    }
+    for bucket in between.into_iter().chain(layers) {
+        walk.enters(dev, bucket)?;
+        dw.begins(dev, bucket)?;
+        dw.ends(dev, bucket)?;
+    }
+    if head != Layout::EMBED {
+        dw.begins(dev, Layout::EMBED)?;
+    }
+    dw.ends(dev, Layout::EMBED)
 }
 
 fn mlp(
@@ -86,7 +130,7 @@ fn mlp(
     ids: &LayerIds,
     a: &LayerActs,
     g: &mut Grads,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     [l, n]: [usize; 2],
     balance: f32,
 ) -> Result<()> {
@@ -107,7 +151,7 @@ fn dense_bwd(
     [gate_ids, up_ids, down_ids]: [&Linear; 3],
     a: &LayerActs,
     g: &mut Grads,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     [n, c, f]: [usize; 3],
 ) -> Result<()> {
     let (dx, parts) = (g.dx.at(0..n * c), &mut g.parts);
@@ -125,7 +169,7 @@ fn project_out(
     ids: &LayerIds,
     a: &LayerActs,
     g: &mut Grads,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     n: usize,
 ) -> Result<()> {
     let (c, q) = (w.config.hidden_size, w.config.q_dim());
@@ -158,7 +202,7 @@ fn project_qkv(
     a: &LayerActs,
     x_attn: &Buffer,
     g: &mut Grads,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     positions: View,
 ) -> Result<()> {
     let (n, cfg, parts) = (positions.len(), &w.config, &mut g.parts);
@@ -190,7 +234,7 @@ fn norm_bwd(
     norm: TensorId,
     [dy, x, rstd]: [View; 3],
     dx: ViewMut,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     parts: &mut Parts,
 ) -> Result<()> {
     let weight = w.get(norm);

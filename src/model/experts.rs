@@ -6,8 +6,8 @@
 
 use super::activations::{Grads, LayerActs};
 use super::linear::linear_bwd;
-use super::{Grouped, Linear, ModelConfig, Weights};
-use crate::device::{Buffer, DType, Device, View, ViewMut};
+use super::{Gradient, Grouped, Linear, ModelConfig, Weights};
+use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::embed::copy;
 use crate::ops::gemm::{Store, gemm_nt};
@@ -77,7 +77,7 @@ pub(super) fn experts_bwd(
     ids: ExpertIds,
     acts: &LayerActs,
     g: &mut Grads,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     [l, n]: [usize; 2],
     balance: f32,
 ) -> Result<()> {

@@ -6,7 +6,7 @@
 use super::activations::{LayerActs, OutActs};
 use super::experts::{ExpertIds, experts_fwd};
 use super::linear::{linear_add, linear_fwd};
-use super::{Activations, KvPages, LayerIds, Mlp, PackedBatch, PagedRows, Use, Weights};
+use super::{Activations, KvPages, LayerIds, Layout, Mlp, PackedBatch, PagedRows, Use, Walk, Weights};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use crate::ops::attn::{Paged, attn_decode, attn_fwd, kv_append};
@@ -19,31 +19,41 @@ use crate::ops::swiglu::swiglu_fwd;
 use crate::ops::want;
 
 /// Logprob and entropy of every target of packed sequences, at `softmax(inv_temperature * logits)`; see
-/// [`Activations::logprob`], [`Activations::entropy`]. With [`Use::Train`], keeps what backward needs.
+/// [`Activations::logprob`], [`Activations::entropy`]. With [`Use::Train`], keeps what backward needs. Weights that ranks keep in
+/// parts are brought together layer by layer, where they are given to be written.
 ///
 /// # Errors
-/// [`Error::Shape`] when the batch does not fit the activations, or they were made for another use.
+/// [`Error::Shape`] when the batch does not fit the activations, or they were made for another use; what the ranks say.
 pub fn forward(
     dev: &Device,
-    w: &Weights,
+    mut walk: impl Walk,
     batch: &PackedBatch,
     acts: &mut Activations,
     inv_temperature: f32,
 ) -> Result<()> {
-    let (n, m, c) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size);
+    walk.begins()?;
+    let w = walk.weights();
+    let (n, m, c, n_layers) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size, w.layout.layers.len());
     w.ready(dev)?;
     acts.begin([n, m, w.config.adapter_rank], acts.for_use != Use::Decode)?;
     let keep = acts.for_use == Use::Train;
+    walk.enters(dev, Layout::EMBED)?;
+    let w = walk.weights();
     embed_fwd(dev, batch.ids(), w.get(w.layout.embed), acts.x.at_mut(0..n * c), c)?;
-    for (l, ids) in w.layout.layers.iter().enumerate() {
+    for l in 0..n_layers {
         if keep {
             copy(dev, acts.x.at(0..n * c), acts.inputs[l].at_mut(0..n * c))?;
         }
         let at = l.min(acts.layers.len() - 1);
-        layer_packed(dev, w, ids, batch, &mut acts.x, &mut acts.layers[at], keep)?;
+        walk.enters(dev, Layout::bucket_of_layer(l))?;
+        let w = walk.weights();
+        layer_packed(dev, w, &w.layout.layers[l], batch, &mut acts.x, &mut acts.layers[at], keep)?;
     }
     embed_fwd(dev, batch.loss_rows(), acts.x.at(0..n * c), acts.out.x.at_mut(0..m * c), c)?;
-    norm_out(dev, w, &mut acts.out, m)?;
+    norm_out(dev, walk.weights(), &mut acts.out, m)?;
+    let head = walk.weights().layout.bucket_of_head();
+    walk.enters(dev, head)?;
+    let w = walk.weights();
     let (head, o) = (w.matrix(w.layout.head), &mut acts.out);
     linear_logprob_fwd(
         dev,
@@ -57,6 +67,18 @@ pub fn forward(
         c,
         inv_temperature,
     )
+}
+
+/// Brings weights together in the order of [`forward()`]: what a rank does while others have a batch and it has none.
+///
+/// # Errors
+/// What the device and the ranks say.
+pub fn no_forward(dev: &Device, mut walk: impl Walk) -> Result<()> {
+    walk.begins()?;
+    let (n_layers, head) = (walk.weights().layout.layers.len(), walk.weights().layout.bucket_of_head());
+    walk.enters(dev, Layout::EMBED)?;
+    (0..n_layers).try_for_each(|l| walk.enters(dev, Layout::bucket_of_layer(l)))?;
+    walk.enters(dev, head)
 }
 
 /// One layer of packed sequences, over the residual stream; `keep`: with all that its backward reads.
@@ -86,6 +108,7 @@ pub(super) fn layer_packed(
 /// # Errors
 /// [`Error::Shape`] for a page that is none, or weights not packed since their last change.
 pub fn ready_paged(dev: &Device, w: &Weights, rows: &PagedRows, kv: &KvPages) -> Result<()> {
+    w.want_together()?;
     w.ready(dev)?;
     rows.fit(kv.n_pages)
 }

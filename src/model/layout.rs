@@ -2,7 +2,7 @@
 
 use super::ModelConfig;
 use super::config::Experts;
-use crate::device::{Buffer, View, ViewMut};
+use crate::device::{Buffer, View};
 use std::ops::Range;
 
 /// Tensors start at multiples of this many elements: a cache line of f32. The gaps stay zero.
@@ -140,6 +140,9 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The bucket of the embedding.
+    pub const EMBED: usize = 0;
+
     /// The layout of a model.
     pub fn new(c: &ModelConfig) -> Layout {
         let mut b = Builder::default();
@@ -179,6 +182,26 @@ impl Layout {
         Layout { specs: b.specs, embed, layers, norm, head, len: b.len }
     }
 
+    /// The buckets of the parameters, end to end: the embedding, each layer (the last one with the final norm), and the head
+    /// where it is its own.
+    pub fn buckets(&self) -> Vec<Range<usize>> {
+        let begins = self.layers.iter().map(|ids| self.specs[ids.attn_norm.0].offset);
+        let head = (self.head != self.embed).then(|| self.specs[self.head.0].offset);
+        let ends: Vec<usize> = begins.chain(head).chain([self.len]).collect();
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        starts.zip(ends.iter().copied()).map(|(start, end)| start..end).collect()
+    }
+
+    /// The bucket of a layer.
+    pub fn bucket_of_layer(layer: usize) -> usize {
+        Layout::EMBED + 1 + layer
+    }
+
+    /// The bucket of the head: the embedding's when tied.
+    pub fn bucket_of_head(&self) -> usize {
+        if self.head == self.embed { Layout::EMBED } else { Layout::bucket_of_layer(self.layers.len()) }
+    }
+
     /// Parameters of the model, without the gaps.
     pub fn n_params(&self) -> usize {
         self.specs.iter().map(TensorSpec::len).sum()
@@ -198,11 +221,6 @@ impl Layout {
     pub fn group(&self, g: &Grouped) -> Range<usize> {
         let last = &self.specs[g.first.0 + g.n_experts - 1];
         self.specs[g.first.0].offset..last.range().end
-    }
-
-    /// A tensor in a flat buffer of this layout, to write.
-    pub fn of_mut<'a>(&self, flat: &'a mut Buffer, id: TensorId) -> ViewMut<'a> {
-        flat.at_mut(self.specs[id.0].range())
     }
 }
 

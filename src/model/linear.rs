@@ -1,6 +1,6 @@
 //! A linear layer in both directions: the one place that knows whether it has a bias, an adapter, or weights that train.
 
-use super::{Linear, Weights};
+use super::{Gradient, Linear, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::bias::{bias_bwd, bias_fwd, bias_parts_len};
@@ -64,7 +64,7 @@ pub(super) fn linear_bwd(
     l: &Linear,
     [x, dy]: [View; 2],
     mut dx: ViewMut,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     parts: &mut Parts,
     store: Store,
 ) -> Result<()> {
@@ -86,7 +86,7 @@ fn adapter_bwd(
     l: &Linear,
     [x, dy]: [View; 2],
     dx: ViewMut,
-    dw: &mut Buffer,
+    dw: &mut dyn Gradient,
     [t, u]: &mut [Buffer; 2],
 ) -> Result<()> {
     let Some(own) = w.low_rank(l.weight) else { return Ok(()) };
@@ -94,8 +94,8 @@ fn adapter_bwd(
     // What is not scaled lies where u will.
     gemm_nt(dev, x, own.a, u.at_mut(0..n * r), n, r, l.n_in, Store::Set)?;
     scale(dev, u.at(0..n * r), t.at_mut(0..n * r), own.factor)?;
-    gemm_tn(dev, dy, t.at(0..n * r), dw.at_mut(at_b), l.n_out, r, n, Store::Add)?;
+    gemm_tn(dev, dy, t.at(0..n * r), dw.part_mut(at_b), l.n_out, r, n, Store::Add)?;
     gemm_nn(dev, dy, own.b.rows, u.at_mut(0..n * r), n, r, l.n_out, Store::Set)?;
-    gemm_tn(dev, u.at(0..n * r), x, dw.at_mut(at_a), r, l.n_in, n, Store::Add)?;
+    gemm_tn(dev, u.at(0..n * r), x, dw.part_mut(at_a), r, l.n_in, n, Store::Add)?;
     gemm_nn(dev, u.at(0..n * r), own.a.rows, dx, n, l.n_in, r, Store::Add)
 }

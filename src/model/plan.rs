@@ -6,6 +6,17 @@ use crate::device::{Buffer, DType, Device};
 use crate::error::Result;
 use std::fmt;
 
+/// When a buffer is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// All the time.
+    Always,
+    /// While episodes are played.
+    Plays,
+    /// While it is learned from them.
+    Learns,
+}
+
 /// One buffer of the plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanRow {
@@ -15,6 +26,8 @@ pub struct PlanRow {
     pub name: String,
     /// Its size.
     pub bytes: usize,
+    /// When it is held.
+    pub phase: Phase,
 }
 
 /// Allocates buffers and keeps the list of them.
@@ -54,7 +67,7 @@ impl Plan {
         let (name, bytes) = (name.into(), len.saturating_mul(dtype.size()));
         let buffer = self.dev.zeros(dtype, if self.dry { 0 } else { len });
         let buffer = buffer.map_err(|e| e.named(|| format!("{group}: {name}")))?;
-        self.rows.push(PlanRow { group, name, bytes });
+        self.rows.push(PlanRow { group, name, bytes, phase: Phase::Always });
         Ok(buffer)
     }
 
@@ -74,15 +87,39 @@ impl Plan {
         self.buffer(group, name, DType::I32, len)
     }
 
-    /// Bytes of all buffers.
-    pub fn total_bytes(&self) -> usize {
-        self.rows.iter().map(|r| r.bytes).sum()
+    /// What `make` asks for is held in a phase alone: it is noted, and made when the phase begins. Returns what it makes of
+    /// empty buffers.
+    ///
+    /// # Errors
+    /// What `make` says.
+    pub fn later<T>(&mut self, phase: Phase, make: impl FnOnce(&mut Plan) -> Result<T>) -> Result<T> {
+        let mut dry = Plan::dry(&self.dev);
+        let made = make(&mut dry)?;
+        self.rows.extend(dry.rows.into_iter().map(|row| PlanRow { phase, ..row }));
+        Ok(made)
     }
 
-    /// Groups in the order they first appear, with their bytes.
+    /// Bytes of a phase, without what is always held.
+    pub fn phase_bytes(&self, phase: Phase) -> usize {
+        self.rows.iter().filter(|row| row.phase == phase).map(|row| row.bytes).sum()
+    }
+
+    /// The buffers that are held when most is: those of all the time, and of the phase that takes more.
+    pub fn most(&self) -> impl Iterator<Item = &PlanRow> {
+        let plays = self.phase_bytes(Phase::Plays) > self.phase_bytes(Phase::Learns);
+        let other = if plays { Phase::Learns } else { Phase::Plays };
+        self.rows.iter().filter(move |row| row.phase != other)
+    }
+
+    /// Bytes of all buffers that are held at a time.
+    pub fn total_bytes(&self) -> usize {
+        self.most().map(|r| r.bytes).sum()
+    }
+
+    /// Groups in the order they first appear, with their bytes of [`Plan::most`].
     pub fn groups(&self) -> Vec<(&'static str, usize)> {
         let mut groups: Vec<(&'static str, usize)> = vec![];
-        for row in &self.rows {
+        for row in self.most() {
             match groups.iter_mut().find(|g| g.0 == row.group) {
                 Some(g) => g.1 += row.bytes,
                 None => groups.push((row.group, row.bytes)),
@@ -92,14 +129,19 @@ impl Plan {
     }
 }
 
-/// The table: each buffer, each group's sum, the total.
+/// The table: each buffer, each group's sum, the total; sums are of what is held at a time.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(12);
         for (group, bytes) in self.groups() {
             writeln!(f, "{group:<width$}  {bytes:>14} bytes  {:>9.1} MiB", mib(bytes), width = width + 2)?;
             for row in self.rows.iter().filter(|r| r.group == group) {
-                writeln!(f, "  {:<width$}  {:>14} bytes", row.name, row.bytes)?;
+                let phase = match row.phase {
+                    Phase::Always => "",
+                    Phase::Plays => "  while it plays",
+                    Phase::Learns => "  while it learns",
+                };
+                writeln!(f, "  {:<width$}  {:>14} bytes{phase}", row.name, row.bytes)?;
             }
         }
         let total = self.total_bytes();
@@ -134,5 +176,20 @@ mod tests {
         assert_eq!(dry.total_bytes(), dry.groups().iter().map(|g| g.1).sum::<usize>());
         let table = dry.to_string();
         assert!(table.contains("layers.3.gate") && table.contains(&dry.total_bytes().to_string()), "{table}");
+    }
+
+    #[test]
+    fn of_two_phases_the_larger_counts_and_nothing_is_made_before_it() {
+        let mut plan = Plan::on(&Device::open("cpu", 1).unwrap());
+        plan.f32("a", "always", 100).unwrap();
+        let later = |plan: &mut Plan, phase, len| plan.later(phase, |plan| plan.f32("b", "later", len)).unwrap();
+        assert!(later(&mut plan, Phase::Plays, 70).is_empty());
+        assert_eq!(plan.total_bytes(), 4 * 170);
+        later(&mut plan, Phase::Learns, 30);
+        later(&mut plan, Phase::Learns, 50);
+        assert_eq!((plan.total_bytes(), plan.groups()), (4 * 180, vec![("a", 400), ("b", 320)]));
+        assert_eq!([Phase::Plays, Phase::Learns].map(|phase| plan.phase_bytes(phase)), [280, 320]);
+        let table = plan.to_string();
+        assert!(table.contains("280 bytes  while it plays") && table.contains("720 bytes"), "{table}");
     }
 }

@@ -1,9 +1,11 @@
 //! A model's parameters: one flat buffer, f32 or, of frozen ones, bf16; and how it is born.
 
 use super::adapter::{Adapter, Lora, LowRank};
+use super::by_layer::{ByLayer, GROUP};
 use super::layout::end_to_end;
-use super::{Grouped, Layout, ModelConfig, Plan, TensorId, TensorSpec};
+use super::{Gradient, Grouped, Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
+use crate::dist::{Cuts, Kept, Ranks, Shard};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::ops::embed::copy;
@@ -15,8 +17,6 @@ use std::sync::{Arc, OnceLock};
 
 /// Standard deviation of new weights.
 const INIT_STD: f64 = 0.02;
-/// Their group in a plan.
-const GROUP: &str = "weights";
 
 /// The parameters of one model on one device, with what is derived from its config.
 ///
@@ -48,12 +48,30 @@ pub type Sharing<'a> = dyn FnMut(ViewMut) -> Result<()> + 'a;
 
 /// How parameters are held: flat buffers of `[layout.len]`.
 enum Held {
-    /// In f32; and the same rounded to bf16, when the model computes in it. Then the f32 ones may be a part alone, `kept`.
-    Trained { data: Buffer, narrow: Option<Buffer>, kept: Range<usize> },
+    /// In f32, and what forwards read of them. The f32 ones may be a part alone, `kept`, where forwards do not read them.
+    Trained { data: Buffer, read: Read, kept: Kept },
     /// In bf16; and norms and biases in f32, end to end, on the CPU, whose ops take them so.
     Frozen { data: Buffer, vectors: Buffer, vectors_at: Vec<Range<usize>> },
     /// By another, and never written; and what is added to them.
     Over { base: Arc<Weights>, adapter: Option<Box<Adapter>> },
+}
+
+/// What forwards read of parameters that train.
+enum Read {
+    /// Those, in f32.
+    Data,
+    /// The same, rounded to bf16.
+    Narrow(Buffer),
+    /// The same in what the model computes in, brought together from all ranks.
+    ByLayer(Box<ByLayer>),
+}
+
+/// What one of several ranks keeps of parameters that train.
+pub enum Keeping {
+    /// This part of them in f32 where forwards read them in bf16, and what forwards read whole.
+    Part(Kept),
+    /// Its cuts of them in f32; what forwards read comes from all ranks.
+    ByLayer(Ranks, Cuts),
 }
 
 impl Weights {
@@ -70,11 +88,11 @@ impl Weights {
     /// # Errors
     /// [`Error::Memory`].
     pub fn planned(plan: &mut Plan, name: &str, config: ModelConfig) -> Result<Weights> {
-        Weights::planned_kept(plan, name, config, &|n| 0..n)
+        Weights::planned_kept(plan, name, config, &|layout| Keeping::Part(Kept::all(layout.len)))
     }
 
-    /// The same for a rank that keeps the part `kept` of so many parameters in f32, where forwards read all of them in bf16;
-    /// what forwards read in f32 is whole at every rank.
+    /// The same for a rank that keeps of a layout what `keeping` says; what forwards read in f32 as it is kept is whole at every
+    /// rank.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -82,13 +100,23 @@ impl Weights {
         plan: &mut Plan,
         name: &str,
         config: ModelConfig,
-        kept: &dyn Fn(usize) -> Range<usize>,
+        keeping: &dyn Fn(&Layout) -> Keeping,
     ) -> Result<Weights> {
         let config = ModelConfig { stored: DType::F32, ..config };
         let layout = Layout::new(&config);
-        let kept = if config.compute == DType::Bf16 { kept(layout.len) } else { 0..layout.len };
-        let data = plan.f32(GROUP, name, kept.len())?;
-        let held = Held::Trained { data, narrow: narrow(plan, name, &config, &layout)?, kept };
+        let held = match keeping(&layout) {
+            Keeping::Part(kept) => {
+                let kept = if config.compute == DType::Bf16 { kept } else { Kept::all(layout.len) };
+                let data = plan.f32(GROUP, name, kept.len())?;
+                Held::Trained { data, read: read(plan, name, &config, &layout)?, kept }
+            }
+            Keeping::ByLayer(ranks, cuts) => {
+                let kept = cuts.kept(ranks.rank());
+                let data = plan.f32(GROUP, name, kept.len())?;
+                let by_layer = ByLayer::planned(plan, name, &layout, config.compute, (ranks, cuts))?;
+                Held::Trained { data, read: Read::ByLayer(Box::new(by_layer)), kept }
+            }
+        };
         Weights::of(plan, name, config, layout, held)
     }
 
@@ -119,8 +147,11 @@ impl Weights {
             dev.write(rope.view_mut(), &table);
         }
         let dtype = if matches!(held, Held::Frozen { .. }) { DType::Bf16 } else { DType::F32 };
+        // Of a layer that is there for a moment nothing is made.
+        let passes = matches!(held, Held::Trained { read: Read::ByLayer(_), .. });
+        let matrix = |spec: &TensorSpec| spec.matrix().filter(|_| !passes);
         let (panels_at, end) =
-            end_to_end(&layout.specs, |spec| spec.matrix().map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
+            end_to_end(&layout.specs, |spec| matrix(spec).map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
         let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
         let crc = OnceLock::new();
         Ok(Weights { config, layout, version: 0, held, panels, packed: None, crc, panels_at, rope })
@@ -146,7 +177,7 @@ impl Weights {
     pub(super) fn set(&mut self, dev: &Device, id: TensorId, values: &[f32]) {
         let (range, whole) = (self.layout.specs[id.0].range(), self.layout.len);
         match &mut self.held {
-            Held::Trained { data, narrow, kept } => write_kept(dev, (data, narrow, kept), whole, range, values),
+            Held::Trained { data, read, kept } => write_kept(dev, (data, read, kept), whole, range, values),
             Held::Frozen { data, vectors, vectors_at } => {
                 let narrow: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
                 dev.write(data.at_mut(range), &narrow);
@@ -198,22 +229,26 @@ impl Weights {
     }
 
     /// A tensor as a forward reads it: f32, or bf16 as it is held or as [`Weights::pack`] rounded it.
+    ///
+    /// # Panics
+    /// When it is brought together by layers and its own was not entered.
     pub fn get(&self, id: TensorId) -> View<'_> {
         match &self.held {
             Held::Frozen { vectors, vectors_at, .. } if !vectors_at[id.0].is_empty() => {
                 vectors.at(vectors_at[id.0].clone())
             }
             Held::Over { base, .. } => base.get(id),
-            _ => self.layout.of(self.read(), id),
+            _ => self.at(self.layout.specs[id.0].range()),
         }
     }
 
-    /// What forwards read of the matrices.
-    fn read(&self) -> &Buffer {
+    /// What forwards read of the matrices, of these elements.
+    fn at(&self, range: Range<usize>) -> View<'_> {
         match &self.held {
-            Held::Trained { data, narrow, .. } => narrow.as_ref().unwrap_or(data),
-            Held::Frozen { data, .. } => data,
-            Held::Over { base, .. } => base.read(),
+            Held::Trained { data, read: Read::Data, .. } | Held::Frozen { data, .. } => data.at(range),
+            Held::Trained { read: Read::Narrow(narrow), .. } => narrow.at(range),
+            Held::Trained { read: Read::ByLayer(by_layer), .. } => by_layer.at(range),
+            Held::Over { base, .. } => base.at(range),
         }
     }
 
@@ -228,13 +263,13 @@ impl Weights {
     }
 
     /// Where a gradient is written: a tensor's part of `dw`, if it trains.
-    pub(super) fn gradient<'a>(&self, dw: &'a mut Buffer, id: TensorId) -> Option<ViewMut<'a>> {
-        (!matches!(self.held, Held::Over { .. })).then(|| self.layout.of_mut(dw, id))
+    pub(super) fn gradient<'a>(&self, dw: &'a mut dyn Gradient, id: TensorId) -> Option<ViewMut<'a>> {
+        (!matches!(self.held, Held::Over { .. })).then(|| dw.part_mut(self.layout.specs[id.0].range()))
     }
 
     /// The same of all experts' matrices.
-    pub(super) fn group_gradient<'a>(&self, dw: &'a mut Buffer, g: &Grouped) -> Option<ViewMut<'a>> {
-        (!matches!(self.held, Held::Over { .. })).then(|| dw.at_mut(self.layout.group(g)))
+    pub(super) fn group_gradient<'a>(&self, dw: &'a mut dyn Gradient, g: &Grouped) -> Option<ViewMut<'a>> {
+        (!matches!(self.held, Held::Over { .. })).then(|| dw.part_mut(self.layout.group(g)))
     }
 
     /// The same weights for a model that computes in `compute`.
@@ -243,8 +278,8 @@ impl Weights {
     /// [`Error::Device`] when the device does not compute in it, [`Error::Memory`].
     pub fn compute_in(mut self, dev: &Device, compute: DType) -> Result<Weights> {
         self.config.compute = compute;
-        if let Held::Trained { narrow: copy, .. } = &mut self.held {
-            *copy = narrow(&mut Plan::on(dev), "model", &self.config, &self.layout)?;
+        if let Held::Trained { read: as_read @ (Read::Data | Read::Narrow(_)), .. } = &mut self.held {
+            *as_read = read(&mut Plan::on(dev), "model", &self.config, &self.layout)?;
         }
         self.pack(dev)?;
         self.ready(dev)?;
@@ -293,7 +328,7 @@ impl Weights {
         }
         let at = self.panels_at[g.first.0].start..self.panels_at[g.first.0 + g.n_experts - 1].end;
         let fresh = self.packed == Some(self.version) && !at.is_empty();
-        let rows = self.read().at(self.layout.group(g));
+        let rows = self.at(self.layout.group(g));
         Matrix { rows, panels: fresh.then(|| self.panels.at(at)) }
     }
 
@@ -307,8 +342,8 @@ impl Weights {
         }
     }
 
-    /// Every parameter that trains, to write: counts a change. [`Weights::pack`] before the next decode spares it
-    /// time.
+    /// Every parameter that trains, to write, of those that a rank keeps a part of that part: counts a change.
+    /// [`Weights::pack`] before the next decode spares it time.
     pub fn data_mut(&mut self) -> ViewMut<'_> {
         self.version = self.version.wrapping_add(1);
         match &mut self.held {
@@ -318,19 +353,87 @@ impl Weights {
         }
     }
 
-    /// These of the parameters that train, to write, as [`Weights::data_mut`]; and what forwards read of them where that is
-    /// the same rounded to bf16: who writes one writes both, then [`Weights::renew`].
-    ///
-    /// # Panics
-    /// When this rank does not keep them.
-    pub fn part_mut(&mut self, dev: &Device, range: Range<usize>) -> (ViewMut<'_>, Option<ViewMut<'_>>) {
+    /// The parameters that train to write, as [`Weights::data_mut`]; and all that forwards read of them where that is the same
+    /// rounded to bf16: who writes one writes both, then [`Weights::renew`].
+    pub fn both_mut(&mut self, dev: &Device) -> (ViewMut<'_>, Option<ViewMut<'_>>) {
         if !matches!(self.held, Held::Trained { .. }) {
-            return (self.data_mut().at(range), None);
+            return (self.data_mut(), None);
         }
         self.version = self.version.wrapping_add(1);
-        let Held::Trained { data, narrow, kept } = &mut self.held else { unreachable!("looked at above") };
-        let narrow = narrow.as_mut().filter(|_| matches!(dev, Device::Gpu(_)));
-        (data.at_mut(range.start - kept.start..range.end - kept.start), narrow.map(|narrow| narrow.at_mut(range)))
+        let Held::Trained { data, read, .. } = &mut self.held else { unreachable!("looked at above") };
+        let narrow = match (dev, read) {
+            (Device::Gpu(_), Read::Narrow(narrow)) => Some(narrow.view_mut()),
+            _ => None,
+        };
+        (data.view_mut(), narrow)
+    }
+
+    /// Which of the parameters that train [`Weights::data`] holds.
+    pub fn kept(&self) -> Kept {
+        if let Held::Trained { kept, .. } = &self.held { kept.clone() } else { Kept::all(self.n_trained()) }
+    }
+
+    /// How what trains is cut over ranks: by the buckets of the layout; an adapter is one.
+    pub fn cuts(&self, shard: Shard, world: usize) -> Cuts {
+        match self.adapter() {
+            Some(adapter) => Cuts::whole(adapter.n_elements(), world),
+            None => shard.cuts(&self.layout.buckets(), world),
+        }
+    }
+
+    /// True where each of several ranks keeps a part of the parameters alone.
+    pub fn in_parts(&self) -> bool {
+        matches!(self.held, Held::Trained { read: Read::Narrow(_) | Read::ByLayer(_), .. })
+    }
+
+    fn by_layer(&mut self) -> Option<(&mut ByLayer, &Buffer, &Kept)> {
+        match &mut self.held {
+            Held::Trained { data, read: Read::ByLayer(by_layer), kept } => Some((by_layer, &*data, &*kept)),
+            _ => None,
+        }
+    }
+
+    /// Brings the parameters of a bucket together for forwards to read, where each rank keeps a part alone: all come to this.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub(super) fn enter(&mut self, dev: &Device, bucket: usize) -> Result<()> {
+        self.by_layer().map_or(Ok(()), |(by_layer, data, kept)| by_layer.enter(dev, data, kept, bucket))
+    }
+
+    /// Takes nothing for what was entered before.
+    pub(super) fn forget(&mut self) {
+        self.by_layer().into_iter().for_each(|(by_layer, ..)| by_layer.forget());
+    }
+
+    /// Brings all parameters together for forwards to read, until [`Weights::let_go`]; where each rank has them nothing is done.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn bring_together(&mut self, dev: &Device) -> Result<()> {
+        let version = self.version;
+        self.by_layer().map_or(Ok(()), |(by_layer, data, kept)| by_layer.bring(dev, data, kept))?;
+        self.packed = Some(version);
+        Ok(())
+    }
+
+    /// Gives back what [`Weights::bring_together`] brought, and makes room for layers; of a dry plan gives that back too.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn let_go(&mut self, plan: &mut Plan) -> Result<()> {
+        let Some((by_layer, ..)) = self.by_layer() else { return Ok(()) };
+        by_layer.let_go();
+        by_layer.make_room(plan)
+    }
+
+    /// `Ok` where a forward finds all parameters.
+    pub(super) fn want_together(&self) -> Result<()> {
+        let here = match &self.held {
+            Held::Trained { read: Read::ByLayer(by_layer), .. } => by_layer.is_together(),
+            Held::Trained { .. } | Held::Frozen { .. } | Held::Over { .. } => true,
+        };
+        want("forward", "weights brought together from all ranks", here.into(), 1)
     }
 
     /// Takes the value of every parameter, `[n_trained]`; of what is kept elsewhere what forwards read. Then as
@@ -341,8 +444,8 @@ impl Weights {
     pub fn take(&mut self, dev: &Device, values: &[f32]) -> Result<()> {
         want("take", "a value for every parameter", values.len(), self.n_trained())?;
         match &mut self.held {
-            Held::Trained { data, narrow, kept } => {
-                write_kept(dev, (data, narrow, kept), values.len(), 0..values.len(), values);
+            Held::Trained { data, read, kept } => {
+                write_kept(dev, (data, read, kept), values.len(), 0..values.len(), values);
                 self.version = self.version.wrapping_add(1);
             }
             Held::Frozen { .. } | Held::Over { .. } => dev.write(self.data_mut(), values),
@@ -350,7 +453,7 @@ impl Weights {
         self.pack(dev)
     }
 
-    fn want_whole(&self, kept: &Range<usize>) -> Result<()> {
+    fn want_whole(&self, kept: &Kept) -> Result<()> {
         if kept.len() == self.layout.len {
             return Ok(());
         }
@@ -369,10 +472,10 @@ impl Weights {
             self.packed = Some(self.version);
             return Ok(());
         }
-        if let (Device::Gpu(_), Held::Trained { data, narrow: Some(narrow), kept }) = (dev, &mut self.held)
-            && kept.start < kept.end
-        {
-            copy(dev, data.view(), narrow.at_mut(kept.clone()))?;
+        if let (Device::Gpu(_), Held::Trained { data, read: Read::Narrow(narrow), kept }) = (dev, &mut self.held) {
+            for (whole, held) in kept.of_range(&(0..self.layout.len)) {
+                copy(dev, data.at(held), narrow.at_mut(whole))?;
+            }
         }
         for (id, at) in self.panels_at.iter().enumerate().filter(|(_, at)| !at.is_empty()) {
             if let Some((n, k)) = self.layout.specs[id].matrix() {
@@ -385,13 +488,16 @@ impl Weights {
         Ok(())
     }
 
-    /// After every rank has written its part of the parameters, all that [`Weights::part_mut`] gave: `share` brings what
+    /// After every rank has written its part of the parameters, all that [`Weights::both_mut`] gave: `share` brings what
     /// forwards read of them to all, in the type they read; then as [`Weights::pack`].
     ///
     /// # Errors
     /// What the device and the ranks say.
     pub fn renew(&mut self, dev: &Device, share: &mut Sharing) -> Result<()> {
-        if let (Device::Gpu(_), Held::Trained { narrow: Some(narrow), .. }) = (dev, &mut self.held) {
+        if self.by_layer().is_some() {
+            return self.pack(dev);
+        }
+        if let (Device::Gpu(_), Held::Trained { read: Read::Narrow(narrow), .. }) = (dev, &mut self.held) {
             share(narrow.view_mut())?;
             self.packed = Some(self.version);
             return Ok(());
@@ -402,21 +508,25 @@ impl Weights {
         self.pack(dev)
     }
 
-    /// The type that [`Weights::renew`] brings to all.
+    /// The type in which forwards' parameters go from rank to rank.
     pub fn renewed(&self) -> DType {
-        if matches!(self.held, Held::Trained { narrow: Some(_), .. }) { DType::Bf16 } else { DType::F32 }
+        if self.in_parts() { self.config.compute } else { DType::F32 }
     }
 
-    /// CRC-32C of what forwards read of the parameters that train, as it lies there: what all ranks must have alike.
+    /// CRC-32C of what forwards read of the parameters that train, as it lies there: what all ranks must have alike. None where
+    /// no two ranks keep the same.
     ///
     /// # Errors
     /// What reading them from the device meets.
-    pub fn read_crc(&self, dev: &Device) -> Result<u32> {
-        let read = self.adapter().map_or_else(|| self.read().view(), Adapter::data);
-        match read.dtype() {
-            DType::Bf16 => Ok(crc32c::crc32c(bytemuck::cast_slice(&dev.download::<bf16>(read)?))),
-            _ => Ok(crc32c::crc32c(bytemuck::cast_slice(&dev.download::<f32>(read)?))),
+    pub fn read_crc(&self, dev: &Device) -> Result<Option<u32>> {
+        if matches!(self.held, Held::Trained { read: Read::ByLayer(_), .. }) {
+            return Ok(None);
         }
+        let read = self.adapter().map_or_else(|| self.at(0..self.layout.len), Adapter::data);
+        Ok(Some(match read.dtype() {
+            DType::Bf16 => crc32c::crc32c(bytemuck::cast_slice(&dev.download::<bf16>(read)?)),
+            _ => crc32c::crc32c(bytemuck::cast_slice(&dev.download::<f32>(read)?)),
+        }))
     }
 
     /// Calls these very parameters by another version: what was made of them stays.
@@ -444,7 +554,9 @@ impl Weights {
     /// Bytes of everything.
     pub fn size_bytes(&self) -> usize {
         let held = match &self.held {
-            Held::Trained { data, narrow, .. } => data.size_bytes() + narrow.as_ref().map_or(0, Buffer::size_bytes),
+            Held::Trained { data, read: Read::Data, .. } => data.size_bytes(),
+            Held::Trained { data, read: Read::Narrow(narrow), .. } => data.size_bytes() + narrow.size_bytes(),
+            Held::Trained { data, read: Read::ByLayer(by), .. } => data.size_bytes() + by.size_bytes(),
             Held::Frozen { data, vectors, .. } => data.size_bytes() + vectors.size_bytes(),
             Held::Over { base, .. } => base.size_bytes() + self.own_bytes(),
         };
@@ -478,12 +590,12 @@ impl Weights {
     /// Copies every parameter in f32; of what is kept elsewhere what forwards read.
     fn copy_trained(&mut self, dev: &Device, all: View) -> Result<()> {
         let whole = self.layout.len;
-        let Held::Trained { data, narrow, kept } = &mut self.held else { return Ok(()) };
-        if let (Some(narrow), true) = (narrow, kept.len() < whole) {
+        let Held::Trained { data, read, kept } = &mut self.held else { return Ok(()) };
+        if let (Read::Narrow(narrow), true) = (read, kept.len() < whole) {
             copy(dev, all, narrow.view_mut())?;
         }
-        if kept.start < kept.end {
-            copy(dev, all.at(kept.clone()), data.view_mut())?;
+        for (whole, held) in kept.of_range(&(0..whole)) {
+            copy(dev, all.at(whole), data.at_mut(held))?;
         }
         self.version = self.version.wrapping_add(1);
         Ok(())
@@ -610,25 +722,25 @@ impl Weights {
 /// where it keeps a part alone, all of them as forwards read them.
 fn write_kept(
     dev: &Device,
-    (data, narrow, kept): (&mut Buffer, &mut Option<Buffer>, &Range<usize>),
+    (data, read, kept): (&mut Buffer, &mut Read, &Kept),
     whole: usize,
     range: Range<usize>,
     values: &[f32],
 ) {
-    let own = range.start.max(kept.start)..range.end.min(kept.end);
-    if !own.is_empty() {
-        let to = data.at_mut(own.start - kept.start..own.end - kept.start);
-        dev.write(to, &values[own.start - range.start..own.end - range.start]);
+    for (own, held) in kept.of_range(&range) {
+        dev.write(data.at_mut(held), &values[own.start - range.start..own.end - range.start]);
     }
-    if let (Some(narrow), true) = (narrow, kept.len() < whole) {
+    if let (Read::Narrow(narrow), true) = (read, kept.len() < whole) {
         let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
         dev.write(narrow.at_mut(range), &rounded);
     }
 }
 
-fn narrow(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) -> Result<Option<Buffer>> {
-    let narrow = || plan.buffer(GROUP, format!("{name}, in bf16"), DType::Bf16, layout.len);
-    (config.compute == DType::Bf16).then(narrow).transpose()
+fn read(plan: &mut Plan, name: &str, config: &ModelConfig, layout: &Layout) -> Result<Read> {
+    if config.compute != DType::Bf16 {
+        return Ok(Read::Data);
+    }
+    Ok(Read::Narrow(plan.buffer(GROUP, format!("{name}, in bf16"), DType::Bf16, layout.len)?))
 }
 
 /// A new tensor's values, see [`Weights::init`]; those that are written into the residual stream times `residual`.

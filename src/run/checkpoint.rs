@@ -109,7 +109,7 @@ const CONFIG: &str = "haggle/config.toml";
 
 /// Saves a checkpoint under `run/checkpoints`, points `run/latest` to it and names the best one; then removes all but that and
 /// the newest `keep`. All ranks of the optimizer do so together.
-/// `write_model` writes the Hugging Face folder into the path it is given, at the first rank.
+/// Every rank calls `write_model`, of which the first one's writes the Hugging Face folder into the path it is given.
 ///
 /// # Errors
 /// Whatever fails at whichever rank, the checkpoints saved before are still there and `latest` names one of them.
@@ -126,10 +126,13 @@ pub fn save(
     let unfinished = all.join(format!("{UNFINISHED}{name}"));
     let written = write_parts(&unfinished, dev, optimizer).and_then(|parts| {
         let rest = || {
+            if !ranks.is_first() {
+                return write_model(&unfinished);
+            }
             write_rest(&unfinished, parts, state.clone(), config_toml, write_model)?;
             publish(run, &unfinished, &state, keep)
         };
-        ranks.agree("the checkpoint", if ranks.is_first() { rest() } else { Ok(()) })
+        ranks.agree("the checkpoint", rest())
     });
     if let (Err(_), true) = (&written, ranks.is_first()) {
         let _ = fs::remove_dir_all(&unfinished); // gives the space back

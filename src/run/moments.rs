@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! haggle/optimizer.safetensors                 all of them, of one rank
-//! haggle/optimizer-00002-of-00008.safetensors  those of the second of eight; `elements` says which
+//! haggle/optimizer-00002-of-00008.safetensors  those of the second of eight; `elements` says which: `a..b,c..d`
 //! ```
 //!
-//! The one idea: a file says which parameters it is of and files lie end to end, so that a rank takes its own range out of
-//! those that have a part of it, and nothing asks how many wrote them. Their checksums are with all others in `state.json`.
+//! The one idea: a file says which parameters it is of and all files together are of all, so that a rank takes its own out of
+//! those that have a part of it, and nothing asks how many wrote them, or how they were cut. Their checksums are with all
+//! others in `state.json`.
 
 use crate::device::{DType, Device, map_file};
-use crate::dist::bytes_of;
+use crate::dist::{Kept, bytes_of};
 use crate::error::{Error, Result};
 use crate::train::optimizer::Optimizer;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -20,7 +21,7 @@ use std::ops::Range;
 use std::path::Path;
 
 const ALONE: &str = "haggle/optimizer.safetensors";
-/// Which parameters a file is of, in its metadata: `a..b`.
+/// Which parameters a file is of, in its metadata: `a..b,c..d`.
 const ELEMENTS: &str = "elements";
 
 /// The file of a rank's moments in a checkpoint.
@@ -47,16 +48,18 @@ fn stored(dtype: DType) -> Dtype {
 
 /// Writes the moments of this rank's shard to disk; returns the file and its CRC-32C.
 pub(super) fn write(at: &Path, dev: &Device, optimizer: &Optimizer) -> Result<(String, u32)> {
-    let (file, shard) = (file_of(optimizer.ranks.rank(), optimizer.ranks.world()), optimizer.shard());
+    let (file, kept) = (file_of(optimizer.ranks.rank(), optimizer.ranks.world()), optimizer.kept());
     let (path, dtype) = (at.join(&file), optimizer.m.dtype());
     let [m, v] = [&optimizer.m, &optimizer.v].map(|of| bytes_of(dev, of.view()));
     let (m, v) = (m?, v?);
     let mut views = Vec::new();
     for (name, data) in [("m", &m), ("v", &v)] {
-        let view = TensorView::new(stored(dtype), vec![shard.len()], data);
+        let view = TensorView::new(stored(dtype), vec![kept.len()], data);
         views.push((name, view.map_err(|e| Error::data(&path, e))?));
     }
-    let elements = || HashMap::from([(ELEMENTS.to_string(), format!("{}..{}", shard.start, shard.end))]);
+    let named = |part: &Range<usize>| format!("{}..{}", part.start, part.end);
+    let elements = || kept.parts().iter().map(named).collect::<Vec<_>>().join(",");
+    let elements = || HashMap::from([(ELEMENTS.to_string(), elements())]);
     let of = (file != ALONE).then(elements);
     let bytes = safetensors::serialize(views, of).map_err(|e| Error::data(&path, e))?;
     let written = File::create(&path).and_then(|mut f| f.write_all(&bytes).and_then(|()| f.sync_all()));
@@ -71,31 +74,28 @@ pub(super) fn read<'a>(
     dev: &Device,
     optimizer: &mut Optimizer,
 ) -> Result<()> {
-    let (shard, each) = (optimizer.shard(), optimizer.m.dtype().size());
-    let mut own = [vec![0; shard.len() * each], vec![0; shard.len() * each]];
-    let (mut end, mut last) = (0, at.join(ALONE));
+    let (kept, each) = (optimizer.kept(), optimizer.m.dtype().size());
+    let mut own = [vec![0; kept.len() * each], vec![0; kept.len() * each]];
+    let (mut all, mut last) = (Vec::new(), at.join(ALONE));
     for file in files.filter(|file| writer(file).is_some()) {
         last = at.join(file);
-        let found = part(&last, file, optimizer.m.dtype(), end, &shard, &mut own)?;
-        end = found.end;
+        all.extend_from_slice(part(&last, file, optimizer.m.dtype(), kept, &mut own)?.parts());
     }
-    let whole = optimizer.shards().last().map_or(0, |shard| shard.end);
-    if end != whole {
-        return Err(Error::data(&last, format!("the moments of {end} parameters are here, the model has {whole}")));
+    all.sort_by_key(|part| part.start);
+    let (whole, here) = (optimizer.cuts().n_elements(), all.iter().map(Range::len).sum::<usize>());
+    if here != whole {
+        return Err(Error::data(&last, format!("the moments of {here} parameters are here, the model has {whole}")));
+    }
+    if Kept::of(all) != Kept::all(whole) {
+        let what = format!("the files' `{ELEMENTS}` are not all of the model's: they overlap, and others are missing");
+        return Err(Error::data(&last, what));
     }
     optimizer.restore(dev, &own[0], &own[1]);
     Ok(())
 }
 
-/// Takes what a file has of a shard; returns which parameters it is of.
-fn part(
-    path: &Path,
-    file: &str,
-    dtype: DType,
-    begins: usize,
-    shard: &Range<usize>,
-    own: &mut [Vec<u8>; 2],
-) -> Result<Range<usize>> {
+/// Takes what a file has of what a rank keeps; returns which parameters it is of.
+fn part(path: &Path, file: &str, dtype: DType, kept: &Kept, own: &mut [Vec<u8>; 2]) -> Result<Kept> {
     if !path.exists() {
         return Err(missing(path, file));
     }
@@ -103,7 +103,7 @@ fn part(
     let broken = |e: safetensors::SafeTensorError| Error::data(path, e);
     let (tensors, of) = (SafeTensors::deserialize(&bytes).map_err(broken)?, SafeTensors::read_metadata(&bytes));
     let of = elements(path, of.map_err(broken)?.1.metadata().as_ref())?;
-    let mut found = of.clone().unwrap_or(0..0);
+    let mut found = Kept::default();
     for (name, own) in ["m", "v"].into_iter().zip(own) {
         let tensor = tensors.tensor(name).map_err(broken)?;
         if tensor.dtype() != stored(dtype) {
@@ -114,28 +114,33 @@ fn part(
             return Err(Error::data(path, what));
         }
         let n = tensor.data().len() / each;
-        found = of.clone().unwrap_or(0..n);
-        if found.start != begins || found.len() != n {
-            let what = format!("`{name}` holds {n} of elements {found:?}, the files before it end at {begins}");
+        found = of.clone().unwrap_or_else(|| Kept::all(n));
+        if found.len() != n {
+            let what = format!("`{name}` holds {n} numbers of elements {:?}", found.parts());
             return Err(Error::data(path, what));
         }
-        let both = shard.start.max(found.start)..shard.end.min(found.end);
-        if !both.is_empty() {
-            let bytes = |from: usize| (both.start - from) * each..(both.end - from) * each;
-            own[bytes(shard.start)].copy_from_slice(&tensor.data()[bytes(found.start)]);
+        let bytes = |part: Range<usize>| part.start * each..part.end * each;
+        for part in found.parts() {
+            for (both, mine) in kept.of_range(part) {
+                own[bytes(mine)].copy_from_slice(&tensor.data()[bytes(found.run(&both))]);
+            }
         }
     }
     Ok(found)
 }
 
 /// What a file says it is of; none where it says nothing: all.
-fn elements(path: &Path, metadata: Option<&HashMap<String, String>>) -> Result<Option<Range<usize>>> {
+fn elements(path: &Path, metadata: Option<&HashMap<String, String>>) -> Result<Option<Kept>> {
     let Some(text) = metadata.and_then(|all| all.get(ELEMENTS)) else { return Ok(None) };
     let number = |text: &str| text.parse::<usize>().ok();
-    let range = text.split_once("..").and_then(|(start, end)| Some(number(start)?..number(end)?));
-    match range.filter(|range| range.start <= range.end) {
-        Some(range) => Ok(Some(range)),
-        None => Err(Error::data(path, format!("`{ELEMENTS}` is `{text}`, which is no range"))),
+    let range = |text: &str| text.split_once("..").and_then(|(start, end)| Some(number(start)?..number(end)?));
+    let parts: Option<Vec<Range<usize>>> = text.split(',').filter(|part| !part.is_empty()).map(range).collect();
+    let ascending = |parts: &Vec<Range<usize>>| {
+        parts.iter().all(|part| part.start <= part.end) && parts.windows(2).all(|two| two[0].end <= two[1].start)
+    };
+    match parts.filter(ascending) {
+        Some(parts) => Ok(Some(Kept::of(parts))),
+        None => Err(Error::data(path, format!("`{ELEMENTS}` is `{text}`, which is no list of ranges"))),
     }
 }
 

@@ -5,14 +5,17 @@ use crate::config::paths::{place, spelled};
 use crate::config::{Config, is_address};
 use crate::device::{DType, Device};
 use crate::disk::read_fetched;
-use crate::dist::shards::Gathered;
+use crate::dist::bytes_of;
+use crate::dist::packet::numbers;
 use crate::embedded;
 use crate::error::{Error, Result, shown};
 use crate::model::config::preset;
-use crate::model::{ModelConfig, Plan, Weights, files};
+use crate::model::{ModelConfig, Plan, TensorId, Weights, files};
 use crate::ops::want;
 use crate::run::checkpoint;
 use crate::text::{Chat, Prompts};
+use crate::train::optimizer::Optimizer;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// A model and the text side it speaks through.
@@ -309,28 +312,59 @@ pub fn folder(path: &Path) -> Result<PathBuf> {
 
 /// Writes what trains: a Hugging Face folder, or an adapter as PEFT has it; and the text side.
 pub fn save(dev: &Device, weights: &Weights, chat: &Chat, folder: &Path) -> Result<()> {
-    save_gathered(dev, weights, None, chat, folder)
-}
-
-/// The same of weights that ranks keep in parts, which are here together.
-///
-/// # Errors
-/// As [`save`].
-pub fn save_gathered(
-    dev: &Device,
-    weights: &Weights,
-    parts: Option<&Gathered>,
-    chat: &Chat,
-    folder: &Path,
-) -> Result<()> {
-    match (weights.adapter(), parts) {
-        (Some(_), _) => weights.save_adapter(dev, folder)?,
-        (None, None) => weights.save(dev, folder)?,
-        (None, Some(parts)) => {
-            weights.save_from(folder, &|id| Ok(parts.numbers(weights.layout.specs[id.0].range())))?
-        }
+    if weights.adapter().is_some() {
+        weights.save_adapter(dev, folder)?;
+    } else {
+        weights.save(dev, folder)?;
     }
     save_text(weights, chat, folder)
+}
+
+/// The same of weights that ranks of an optimizer may keep in parts: tensor by tensor they come to the first rank, which alone
+/// writes. All ranks call it together.
+///
+/// # Errors
+/// As [`save`]; what the ranks say.
+pub fn save_among(dev: &Device, weights: &Weights, optimizer: &Optimizer, chat: &Chat, folder: &Path) -> Result<()> {
+    let (ranks, first) = (&optimizer.ranks, optimizer.ranks.is_first());
+    if ranks.world() == 1 || !weights.in_parts() {
+        return if first { save(dev, weights, chat, folder) } else { Ok(()) };
+    }
+    let next = Cell::new(0);
+    let of = |id: TensorId| {
+        next.set(id.0 + 1);
+        brought(dev, weights, optimizer, id)
+    };
+    let written = || {
+        weights.save_from(folder, &of)?;
+        save_text(weights, chat, folder)
+    };
+    let written = if first { written() } else { Ok(()) };
+    // The others, and a first rank that cannot write: nobody waits for it.
+    for id in next.get()..weights.layout.specs.len() {
+        of(TensorId(id))?;
+    }
+    written
+}
+
+/// A tensor's values at the first rank, from what each keeps of it; at the others nothing.
+fn brought(dev: &Device, weights: &Weights, optimizer: &Optimizer, id: TensorId) -> Result<Vec<f32>> {
+    let (range, mut own) = (weights.layout.specs[id.0].range(), Vec::new());
+    for (_, held) in weights.kept().of_range(&range) {
+        own.extend(bytes_of(dev, weights.data().at(held))?);
+    }
+    let told = optimizer.ranks.bring("a tensor of the model", own)?;
+    let mut all = vec![0f32; if optimizer.ranks.is_first() { range.len() } else { 0 }];
+    let told = if all.is_empty() { &[][..] } else { &told[..] };
+    for (rank, bytes) in told.iter().enumerate() {
+        let (theirs, mut at) = (numbers::<f32>(bytes), 0);
+        for (whole, _) in optimizer.cuts().kept(rank).of_range(&range) {
+            let to = whole.start - range.start..whole.end - range.start;
+            all[to].copy_from_slice(&theirs[at..at + whole.len()]);
+            at += whole.len();
+        }
+    }
+    Ok(all)
 }
 
 /// Writes the whole model, an adapter added to its matrices; and the text side.

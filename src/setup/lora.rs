@@ -6,11 +6,10 @@
 use super::base::Base;
 use crate::config::Config;
 use crate::device::Device;
-use crate::dist::Ranks;
-use crate::dist::shards::shards;
+use crate::dist::{Ranks, Shard};
 use crate::error::{Error, Result};
 use crate::model::adapter::TARGETS;
-use crate::model::{Lora, ModelConfig, Plan, Weights};
+use crate::model::{Keeping, Layout, Lora, ModelConfig, Plan, Weights};
 
 /// The adapter that a config trains over a model of `shape`; none when every parameter trains.
 ///
@@ -40,15 +39,20 @@ pub fn of(config: &Config, shape: &ModelConfig) -> Result<Option<Lora>> {
     }
 }
 
-/// The weights that train, through a plan: all of those of `base`, of which each of several ranks keeps its shard in f32 where
+/// The weights that train, through a plan: all of those of `base`, of which each of several ranks keeps its `shard` in f32 where
 /// forwards read them in bf16, or an adapter over it. Their values come with [`begin`].
 ///
 /// # Errors
 /// As [`of`]; [`Error::Config`] when the base is an adapter other than the one that is to train; [`Error::Memory`].
-pub fn trained(plan: &mut Plan, config: &Config, base: &Weights, ranks: &Ranks) -> Result<Weights> {
+pub fn trained(plan: &mut Plan, config: &Config, base: &Weights, (ranks, shard): (&Ranks, Shard)) -> Result<Weights> {
     let (Some(lora), Some(over)) = (of(config, &base.config)?, base.base()) else {
         let shape = ModelConfig { adapter_rank: 0, ..base.config.clone() };
-        return Weights::planned_kept(plan, "trained", shape, &|n| shards(n, ranks.world())[ranks.rank()].clone());
+        let cuts = |layout: &Layout| shard.cuts(&layout.buckets(), ranks.world());
+        let keeping = |layout: &Layout| match shard {
+            Shard::Moments | Shard::Gradients => Keeping::Part(cuts(layout).kept(ranks.rank())),
+            Shard::Weights => Keeping::ByLayer(ranks.clone(), cuts(layout)),
+        };
+        return Weights::planned_kept(plan, "trained", shape, &keeping);
     };
     let lora = base.adapter().map_or(Ok(lora.clone()), |own| goes_on(&own.lora, lora))?;
     Weights::planned_over(plan, over, lora, config.lora.seed)

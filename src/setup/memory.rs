@@ -226,7 +226,7 @@ pub(super) fn planned(dev: &Device, config: &Config, planner: Planner) -> Result
 }
 
 fn plan_sizes(plan: &Plan) -> Vec<u64> {
-    plan.rows.iter().map(|row| row.bytes as u64).collect()
+    plan.most().map(|row| row.bytes as u64).collect()
 }
 
 fn needs(dev: &Device, plan: &Plan, room: Room) -> String {

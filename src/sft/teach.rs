@@ -9,7 +9,7 @@ use super::trainer::{Supervision, Trainer};
 use crate::config::Config;
 use crate::config::paths::spelled;
 use crate::device::Device;
-use crate::dist::Ranks;
+use crate::dist::{Ranks, Shard};
 use crate::error::{Error, Result};
 use crate::model::{Plan, Weights};
 use crate::negotiate::Side;
@@ -76,7 +76,7 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
         base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
     }
     // Each rank teaches itself, to the same bits: what it taught is read in f32 too.
-    let weights = lora::trained(plan, config, &base, &Ranks::alone())?;
+    let weights = lora::trained(plan, config, &base, (&Ranks::alone(), Shard::Moments))?;
     let how = supervision(config.seed, 1, &weights);
     Trainer::planned(plan, weights, how, 1).map(drop)
 }
@@ -104,7 +104,8 @@ fn supervision(seed: u64, tokens: u64, weights: &Weights) -> Supervision {
 /// # Errors
 /// As [`Trainer::run_on`]; [`Error::Config`] for a task that has no format to teach.
 pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let mut weights = lora::trained(&mut Plan::on(&setup.dev), &setup.config, &setup.base.weights, &Ranks::alone())?;
+    let (plan, alone) = (&mut Plan::on(&setup.dev), (&Ranks::alone(), Shard::Moments));
+    let mut weights = lora::trained(plan, &setup.config, &setup.base.weights, alone)?;
     lora::begin(&setup.dev, &mut weights, &setup.base)?;
     let seed = setup.config.seed;
     let how = supervision(seed, tokens, &weights);

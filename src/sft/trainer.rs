@@ -6,14 +6,15 @@
 //! tokens that carry weight.
 
 use crate::device::{Buffer, Device};
+use crate::dist::lanes::Tree;
 use crate::dist::packet::numbers;
-use crate::dist::{Packet, Ranks, Unpack, lanes};
+use crate::dist::{Packet, Ranks, Shard, Unpack, lanes};
 use crate::error::Result;
 use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Plan, Use, Weights};
 use crate::sft::dialogues::{Dialogues, Sequence};
 use crate::text::Chat;
-use crate::train::branches::Branches;
 use crate::train::optimizer::{Hyper, Optimizer, Part, Schedule, Update};
+use crate::train::sums::Sums;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -74,6 +75,8 @@ pub struct Row {
 struct Batch {
     /// The micro-batches of each lane of this rank.
     lanes: Vec<Vec<Micro>>,
+    /// Micro-batches of the lane that has most, wherever it is.
+    rounds: usize,
     /// The weight of all its tokens.
     total: f64,
     tokens: u64,
@@ -84,14 +87,16 @@ struct Batch {
 pub struct Among {
     /// See [`crate::dist::lanes`].
     pub lanes: usize,
-    /// Each has its run of the lanes.
+    /// Each has its share of the lanes.
     pub ranks: Ranks,
+    /// What they keep in parts.
+    pub shard: Shard,
 }
 
 impl Among {
     /// One rank, one lane: a batch in its order.
     pub fn alone() -> Among {
-        Among { lanes: 1, ranks: Ranks::alone() }
+        Among { lanes: 1, ranks: Ranks::alone(), shard: Shard::Moments }
     }
 }
 
@@ -111,7 +116,7 @@ pub struct Trainer {
     pub optimizer: Optimizer,
     dev: Device,
     among: Among,
-    grads: Branches,
+    grads: Sums,
     acts: Activations,
     batch: PackedBatch,
     dlogprob: Buffer,
@@ -168,10 +173,11 @@ impl Trainer {
         let parts = padded(parts.collect(), weights.n_trained());
         let c = &weights.config;
         let n = how.micro_tokens;
-        let optimizer = Optimizer::sharded(plan, parts, how.optim, steps, among.ranks.clone())?;
+        let cuts = weights.cuts(among.shard, among.ranks.world());
+        let optimizer = Optimizer::cut(plan, parts, how.optim, steps, (among.ranks.clone(), cuts))?;
         Ok(Trainer {
             dev: plan.device().clone(),
-            grads: Branches::planned(plan, weights.n_trained(), among.lanes, &optimizer)?,
+            grads: Sums::planned(plan, &weights, (among.shard, among.lanes), &optimizer)?,
             optimizer,
             among,
             acts: Activations::planned(plan, c, n, n, Use::Train)?,
@@ -240,14 +246,12 @@ impl Trainer {
 
     /// One update from one batch.
     fn step(&mut self, batch: &Batch) -> Result<Row> {
-        let mut losses = Vec::new();
-        for (i, lane) in batch.lanes.iter().enumerate() {
-            self.grads.begin(&self.dev, i)?;
-            losses.push(self.lane(lane, batch.total)?);
-            self.grads.end(&self.dev)?;
-        }
-        let told = self.among.ranks.gather("losses of lanes", bytemuck::cast_slice(&losses))?;
-        let loss = numbers::<f64>(&told.concat()).into_iter().fold(0.0, |sum, loss| sum + loss);
+        self.grads.begin(&self.dev)?;
+        let losses = match self.grads.tree() {
+            Tree::Runs => self.lane_by_lane(batch)?,
+            Tree::Rounds => self.round_by_round(batch)?,
+        };
+        let loss = self.loss(&losses)?;
         self.tokens += batch.tokens;
         let grads = self.grads.sum(&self.dev, &self.optimizer)?;
         let update = self.optimizer.advance(&self.dev, &mut self.weights, grads, loss as f32)?;
@@ -258,22 +262,58 @@ impl Trainer {
         Ok(Row { step: self.optimizer.step, tokens: self.tokens, loss, lr, grad_norm })
     }
 
-    /// The gradient of a lane, its micro-batches added in order; returns its part of the loss.
-    fn lane(&mut self, lane: &[Micro], total: f64) -> Result<f64> {
-        let mut loss = 0.0;
-        for micro in lane {
-            self.batch.set(&self.dev, &micro.packing)?;
-            let m = self.batch.n_loss();
-            model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
-            let logprobs = self.dev.download::<f32>(self.acts.logprob())?;
-            loss -= logprobs.iter().zip(&micro.weight).map(|(l, w)| *l as f64 * *w as f64).sum::<f64>() / total;
-            let dlogprob: Vec<f32> = micro.weight.iter().map(|w| (-*w as f64 / total) as f32).collect();
-            self.dev.write(self.dlogprob.at_mut(0..m), &dlogprob);
-            let (dlogprob, dentropy) = (self.dlogprob.at(0..m), self.dentropy.at(0..m));
-            let (w, acts, grads) = (&self.weights, &mut self.acts, self.grads.lane());
-            model::backward(&self.dev, w, &self.batch, acts, dlogprob, dentropy, grads, 1.0)?;
+    /// The gradients of this rank's lanes, each lane's micro-batches added in order; returns each one's part of the loss.
+    fn lane_by_lane(&mut self, batch: &Batch) -> Result<Vec<f64>> {
+        let mut losses = vec![0.0; batch.lanes.len()];
+        for (i, (lane, loss)) in batch.lanes.iter().zip(&mut losses).enumerate() {
+            self.grads.begin_lane(&self.dev, i)?;
+            for micro in lane {
+                self.micro_batch(micro, batch.total, loss)?;
+            }
+            self.grads.end_lane(&self.dev)?;
         }
-        Ok(loss)
+        Ok(losses)
+    }
+
+    /// The same of the first micro-batch of each lane, then of the second, to the last of the lane that has most.
+    fn round_by_round(&mut self, batch: &Batch) -> Result<Vec<f64>> {
+        let mut losses = vec![0.0; batch.lanes.len()];
+        for round in 0..batch.rounds {
+            for (i, (lane, loss)) in batch.lanes.iter().zip(&mut losses).enumerate() {
+                self.grads.begin_lane(&self.dev, i)?;
+                match lane.get(round) {
+                    Some(micro) => self.micro_batch(micro, batch.total, loss)?,
+                    None => model::no_backward(&self.dev, &self.weights, self.grads.target())?,
+                }
+                self.grads.end_lane(&self.dev)?;
+            }
+        }
+        Ok(losses)
+    }
+
+    /// Adds a micro-batch's gradient, and its part of the loss.
+    fn micro_batch(&mut self, micro: &Micro, total: f64, loss: &mut f64) -> Result<()> {
+        self.batch.set(&self.dev, &micro.packing)?;
+        let m = self.batch.n_loss();
+        model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0)?;
+        let logprobs = self.dev.download::<f32>(self.acts.logprob())?;
+        *loss -= logprobs.iter().zip(&micro.weight).map(|(l, w)| *l as f64 * *w as f64).sum::<f64>() / total;
+        let dlogprob: Vec<f32> = micro.weight.iter().map(|w| (-*w as f64 / total) as f32).collect();
+        self.dev.write(self.dlogprob.at_mut(0..m), &dlogprob);
+        let (dlogprob, dentropy) = (self.dlogprob.at(0..m), self.dentropy.at(0..m));
+        let (w, acts, grads) = (&self.weights, &mut self.acts, self.grads.target());
+        model::backward(&self.dev, w, &self.batch, acts, dlogprob, dentropy, grads, 1.0)
+    }
+
+    /// The loss of all lanes, added in their order, from this rank's.
+    fn loss(&self, own: &[f64]) -> Result<f64> {
+        let (ranks, tree) = (&self.among.ranks, self.grads.tree());
+        let mut all = vec![0.0; own.len() * ranks.world()];
+        for (rank, told) in ranks.gather("losses of lanes", bytemuck::cast_slice(own))?.iter().enumerate() {
+            let lanes = tree.own(rank, ranks.world(), all.len());
+            lanes.into_iter().zip(numbers::<f64>(told)).for_each(|(lane, loss)| all[lane] = loss);
+        }
+        Ok(all.into_iter().fold(0.0, |sum, loss| sum + loss))
     }
 
     /// Logprobs of the own tokens of sequences, one list a sequence; each rank finds its run of them.
@@ -346,17 +386,21 @@ impl Batch {
     /// A batch of these sequences, dealt into lanes by their lengths; a lane keeps their order.
     fn of(sequences: &[Sequence], how: &Supervision, among: &Among) -> Batch {
         let loads: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
-        let (lane_of, ranks) = (lanes::deal(&loads, among.lanes), &among.ranks);
+        let (lane_of, ranks, lanes) = (lanes::deal(&loads, among.lanes), &among.ranks, among.lanes.max(1));
+        let of_lane = |lane: usize| -> Vec<&Sequence> {
+            sequences.iter().zip(&lane_of).filter(|(_, of)| **of == lane).map(|(s, _)| s).collect()
+        };
         let lane = |lane: usize| {
-            let own: Vec<&Sequence> =
-                sequences.iter().zip(&lane_of).filter(|(_, of)| **of == lane).map(|(s, _)| s).collect();
+            let own = of_lane(lane);
             groups(&own, how.micro_tokens).into_iter().map(|group| pack(&own[group], carries)).collect()
         };
+        let rounds = (0..lanes).map(|lane| groups(&of_lane(lane), how.micro_tokens).len());
         let weights = sequences
             .iter()
             .flat_map(|s| (1..s.ids.len()).filter(move |i| carries(s, *i)).map(move |i| s.weight[i] as f64));
         Batch {
-            lanes: ranks.dealt(among.lanes.max(1)).map(lane).collect(),
+            lanes: among.shard.tree().own(ranks.rank(), ranks.world(), lanes).into_iter().map(lane).collect(),
+            rounds: rounds.max().unwrap_or(0),
             total: weights.sum(),
             tokens: loads.iter().sum::<usize>() as u64,
         }

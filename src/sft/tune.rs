@@ -11,7 +11,7 @@ use super::trainer::{Among, Supervision, Trainer};
 use crate::config::Config;
 use crate::device::Device;
 use crate::disk::write_atomic;
-use crate::dist::{Ranks, agree};
+use crate::dist::{Ranks, Shard, agree};
 use crate::error::{Error, Result};
 use crate::model::Plan;
 use crate::noise::Noise;
@@ -192,12 +192,12 @@ pub fn planned(how: &Tuning, stock: &Stock, config: &Config, ranks: &Ranks, plan
     let mut gone = Plan::dry(plan.device());
     let held = if config.lora.rank == 0 { &mut gone } else { &mut *plan };
     let base = base::plan_frozen(held, "base", &config.model.base, config, &mut vec![])?;
-    let weights = lora::trained(plan, config, &base, ranks)?;
+    let weights = lora::trained(plan, config, &base, (ranks, Shard::of(&config.dist.shard)))?;
     Trainer::planned_among(plan, weights, how.supervision(stock), 1, among(config, ranks)).map(drop)
 }
 
 fn among(config: &Config, ranks: &Ranks) -> Among {
-    Among { lanes: config.dist.lanes, ranks: ranks.clone() }
+    Among { lanes: config.dist.lanes, ranks: ranks.clone(), shard: Shard::of(&config.dist.shard) }
 }
 
 /// Trains in a run directory, from its latest checkpoint where it has one: `base` is that, or what the run begins with.
@@ -251,8 +251,8 @@ fn begin(
     base: Base,
     (dir, config, ranks): (&RunDir, &Config, &Ranks),
 ) -> Result<(Trainer, State)> {
-    let steps = how.steps(stock.train.len());
-    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights, ranks)?;
+    let (steps, shard) = (how.steps(stock.train.len()), Shard::of(&config.dist.shard));
+    let mut weights = lora::trained(&mut Plan::on(dev), config, &base.weights, (ranks, shard))?;
     lora::begin(dev, &mut weights, &base)?;
     // Under an adapter the base lives on; else nothing reads it any more.
     drop(base);
@@ -310,13 +310,12 @@ impl Running<'_> {
         let (dev, Trainer { weights, optimizer, .. }) = (self.dev, &self.trainer);
         let ranks = &optimizer.ranks;
         ranks.phase("checkpoint");
-        if ranks.world() > 1 {
-            agree::same(ranks, "weights after this update", weights.read_crc(dev)?)?;
+        if let (true, Some(crc)) = (ranks.world() > 1, weights.read_crc(dev)?) {
+            agree::same(ranks, "weights after this update", crc)?;
         }
-        let parts = optimizer.gathered(dev, weights)?;
         self.state.metrics_bytes = ranks.agree("the logs", self.metrics.sync())?;
         self.state.note(optimizer);
-        let write_model = |at: &Path| base::save_gathered(dev, weights, parts.as_ref(), &self.chat, at);
+        let write_model = |at: &Path| base::save_among(dev, weights, optimizer, &self.chat, at);
         let (run, state, keep) = (self.dir.path(), self.state.clone(), self.how.keep);
         let at = checkpoint::save(run, keep, dev, optimizer, state, &self.config_toml, write_model)?;
         told(Told::Saved(&at));

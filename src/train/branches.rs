@@ -1,11 +1,11 @@
-//! The gradient of an update, summed as lanes and ranks say: see [`crate::dist::lanes`].
+//! The gradient of an update, summed as lanes and ranks say: see [`crate::dist::lanes::Tree::Runs`].
 //!
 //! The one idea: a lane's gradient is added to what is held as soon as it is there, so that the tree of a rank's lanes needs
 //! as many gradients as it is high, and no more; what is left is one branch, which ranks sum in shards.
 
 use super::optimizer::Optimizer;
 use crate::device::{Buffer, Device, View};
-use crate::dist::lanes;
+use crate::dist::lanes::Tree;
 use crate::dist::reduce::scratch_len;
 use crate::error::Result;
 use crate::model::Plan;
@@ -30,11 +30,11 @@ impl Branches {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn planned(plan: &mut Plan, n: usize, lanes: usize, optimizer: &Optimizer) -> Result<Branches> {
-        let (world, scratch) = (optimizer.ranks.world(), scratch_len(optimizer.shard().len()));
+        let (world, scratch) = (optimizer.ranks.world(), scratch_len(optimizer.kept().len()));
         let own = (lanes / world).max(1);
         let name = |i: usize| if i == 0 { "weights".into() } else { format!("weights, branch {i} of the lanes") };
-        let of_lanes = (0..lanes::held(own)).map(|i| plan.f32("gradients", name(i), n)).collect::<Result<_>>()?;
-        let sums = if world > 1 { lanes::held(world) } else { 0 };
+        let of_lanes = (0..Tree::Runs.held(own)).map(|i| plan.f32("gradients", name(i), n)).collect::<Result<_>>()?;
+        let sums = if world > 1 { Tree::Runs.held(world) } else { 0 };
         let of_ranks = (0..sums).map(|i| plan.f32("gradients", format!("shard, branch {i} of the ranks"), scratch));
         Ok(Branches { lanes: of_lanes, shards: of_ranks.collect::<Result<_>>()?, own, done: 0, held: 0 })
     }
@@ -60,7 +60,7 @@ impl Branches {
     /// What the device says.
     pub fn end(&mut self, dev: &Device) -> Result<()> {
         self.held += 1;
-        for _ in 0..lanes::merges(self.done, self.own) {
+        for _ in 0..Tree::Runs.merges(self.done, self.own) {
             self.held -= 1;
             let (left, right) = self.lanes.split_at_mut(self.held);
             add(dev, right[0].view(), left[self.held - 1].view_mut())?;
@@ -68,13 +68,16 @@ impl Branches {
         Ok(())
     }
 
-    /// The sum of all lanes of all ranks `[N]`, of which this rank's shard holds; all ranks ask for it together.
+    /// The sum of all lanes of all ranks, of what this rank keeps; all ranks ask for it together.
     ///
     /// # Errors
     /// What the device and the ranks say.
     pub fn sum(&mut self, dev: &Device, optimizer: &Optimizer) -> Result<View<'_>> {
-        let branch = self.lanes[0].view_mut();
-        optimizer.ranks.reduce("gradients", dev, branch, optimizer.shards(), &mut self.shards)?;
-        Ok(self.lanes[0].view())
+        for cuts in optimizer.cuts().buckets() {
+            let branch = (Tree::Runs, self.lanes[0].view_mut());
+            optimizer.ranks.reduce("gradients", dev, branch, cuts, &mut self.shards)?;
+        }
+        let own = optimizer.kept().parts().first().cloned().unwrap_or(0..0);
+        Ok(self.lanes[0].at(own))
     }
 }

@@ -7,6 +7,7 @@ use super::learned::Learned;
 use super::learning::Learning;
 use super::samples::{Placed, Sample, micro_batches, sorted};
 use crate::credit::importance::Histogram;
+use crate::dist::lanes::Tree;
 use crate::dist::{Packet, Ranks, Unpack, lanes};
 use crate::error::Result;
 use crate::ops::loss::POLICY_SUMS;
@@ -46,8 +47,14 @@ impl<'a> Dealt<'a> {
     }
 
     /// The lanes of this rank.
-    pub fn own(&self, ranks: &Ranks) -> &[Vec<Vec<Placed<'a>>>] {
-        &self.lanes[ranks.dealt(self.lanes.len())]
+    pub fn own(&self, ranks: &Ranks, tree: Tree) -> Vec<&[Vec<Placed<'a>>]> {
+        let own = tree.own(ranks.rank(), ranks.world(), self.lanes.len());
+        own.into_iter().map(|lane| &self.lanes[lane][..]).collect()
+    }
+
+    /// Micro-batches of the lane that has most.
+    pub fn rounds(&self) -> usize {
+        self.lanes.iter().map(Vec::len).max().unwrap_or(0)
     }
 }
 
@@ -80,23 +87,24 @@ impl Tally {
         Tally { expert_load: vec![0; experts], ..Tally::default() }
     }
 
-    /// Every rank's lanes, in order, from this rank's. Seconds are not told: each rank counts its own.
-    pub fn of_all_ranks(ranks: &Ranks, own: Vec<Tally>) -> Result<Vec<Tally>> {
+    /// Every lane, in order, from this rank's of a tree. Seconds are not told: each rank counts its own.
+    pub fn of_all_ranks(ranks: &Ranks, tree: Tree, own: Vec<Tally>) -> Result<Vec<Tally>> {
         if ranks.world() == 1 {
             return Ok(own);
         }
         let mut packet = Packet::new();
         own.iter().for_each(|tally| tally.write(&mut packet));
         let told = ranks.gather("sums of lanes", &packet.bytes)?;
-        let mut all = Vec::new();
+        let lanes = own.len() * ranks.world();
+        let mut all = vec![Tally::default(); lanes];
         for (rank, bytes) in told.iter().enumerate().filter(|(_, bytes)| !bytes.is_empty()) {
             let mut read = Unpack::of(bytes);
-            for mine in 0..own.len() {
-                let (mut tally, own) = (Tally::read(&mut read)?, &own[mine]);
+            for (lane, own) in tree.own(rank, ranks.world(), lanes).into_iter().zip(&own) {
+                let mut tally = Tally::read(&mut read)?;
                 if rank == ranks.rank() {
                     (tally.forward_s, tally.backward_s) = (own.forward_s, own.backward_s);
                 }
-                all.push(tally);
+                all[lane] = tally;
             }
         }
         Ok(all)

@@ -10,17 +10,19 @@ pub use super::learning::Learning;
 pub use super::samples::Sample;
 use crate::credit::importance::{Correction, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
-use crate::dist::{Packet, Unpack, shards};
+use crate::dist::lanes::Tree;
+use crate::dist::sent::{Done, Wire};
+use crate::dist::{Packet, Shard, Unpack};
 use crate::error::Result;
-use crate::model::{self, Activations, PackedBatch, Packing, Plan, Use, Weights};
+use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Phase, Plan, Use, Weights};
 use crate::ops;
 use crate::ops::loss::POLICY_SUMS;
 use crate::text::Transcript;
 
-use super::branches::Branches;
 use super::dealt::{Dealt, Tally, fold};
 use super::optimizer::{Optimizer, Part, Update};
 use super::samples::{Placed, micro_batches, shares};
+use super::sums::Sums;
 use std::time::Instant;
 
 /// The trained weights, their optimizer, and every buffer of an update.
@@ -31,8 +33,8 @@ pub struct Learner {
     pub weights: Weights,
     /// Their optimizer.
     pub optimizer: Optimizer,
-    /// The gradients that the tree of lanes holds at a time.
-    grads: Branches,
+    /// What is held of the gradients while they become one.
+    grads: Sums,
     acts: Activations,
     batch: PackedBatch,
     tokens: TokenBuffers,
@@ -41,6 +43,10 @@ pub struct Learner {
     pub expert_load: Vec<u64>,
     /// A micro-batch has run: what ops size on first use is sized.
     warm: bool,
+    /// What others were told of so far.
+    pub done: Done,
+    /// What there is room for, where that changes.
+    phase: Phase,
 }
 
 /// What the loss reads and writes for each trained token, `[M]` each.
@@ -86,21 +92,10 @@ impl Learner {
         let n = how.micro_batch_tok.max(c.max_position_embeddings);
         let how = Learning { micro_batch_tok: n, ..how };
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
-        let grads = Branches::planned(plan, weights.n_trained(), how.lanes, &optimizer)?;
-        let acts = Activations::checkpointed(plan, &c, n, n, Use::Train, how.checkpoint)?;
-        let mut batch = PackedBatch::planned(plan, &c, n, n)?;
-        if how.guided {
-            batch = batch.with_masks(plan)?;
-        }
-        let mut b = |name: &str, len| plan.f32("loss", name, len);
-        let tokens = TokenBuffers {
-            old: b("old", n)?,
-            reference: b("reference", n)?,
-            advantage: b("advantage", n)?,
-            weight: b("weight", n)?,
-            dlogprob: b("dlogprob", n)?,
-            dentropy: b("dentropy", n)?,
-            sums: b("sums", POLICY_SUMS.len())?,
+        let grads = Sums::planned(plan, &weights, (how.shard, how.lanes), &optimizer)?;
+        let (acts, batch, tokens) = match how.shard {
+            Shard::Moments | Shard::Gradients => buffers(plan, &c, &how)?,
+            Shard::Weights => plan.later(Phase::Learns, |plan| buffers(plan, &c, &how))?,
         };
         Ok(Learner {
             dev: plan.device().clone(),
@@ -114,7 +109,30 @@ impl Learner {
             host: Host::new(n, experts, how.guided),
             expert_load: vec![0; experts],
             warm: false,
+            done: Done::default(),
+            phase: Phase::Always,
         })
+    }
+
+    /// Makes the weights ready for episodes that are played, or to learn from those: where ranks keep weights in parts they are
+    /// whole in the first phase, and the buffers of an update there in the second. All ranks come to it together.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`]; what the ranks say.
+    pub fn turns_to(&mut self, phase: Phase) -> Result<()> {
+        if self.how.shard != Shard::Weights || self.phase == phase {
+            return Ok(());
+        }
+        let mut plan = if phase == Phase::Learns { Plan::on(&self.dev) } else { Plan::dry(&self.dev) };
+        self.weights.let_go(&mut plan)?;
+        self.grads.make_room(&mut plan)?;
+        (self.acts, self.batch, self.tokens) = buffers(&mut plan, &self.weights.config, &self.how)?;
+        if phase == Phase::Plays {
+            self.weights.bring_together(&self.dev)?;
+            self.done.renewals += 1;
+        }
+        self.phase = phase;
+        Ok(())
     }
 
     /// Learns from a batch: `updates` optimizer steps, each on its share of the episodes, in order; the ratio is taken to
@@ -129,11 +147,11 @@ impl Learner {
         self.expert_load.fill(0);
         let shares = shares(samples.len(), self.how.updates);
         let dealt: Vec<Dealt> = shares.iter().map(|s| Dealt::of(&samples[s.clone()], &self.how)).collect();
+        let tree = self.grads.tree();
         for share in dealt.iter().skip(1) {
             // Later shares are compared now, before the first update moves the weights.
-            let own = share.own(&self.optimizer.ranks);
-            let tallies = own.iter().map(|lane| self.compared(lane)).collect::<Result<Vec<_>>>()?;
-            let tallies = Tally::of_all_ranks(&self.optimizer.ranks, tallies)?;
+            let tallies = self.compared(share)?;
+            let tallies = Tally::of_all_ranks(&self.optimizer.ranks, tree, tallies)?;
             fold(&tallies, &mut learned, &mut self.expert_load);
         }
         for (i, share) in dealt.iter().enumerate() {
@@ -147,15 +165,28 @@ impl Learner {
         Ok(learned)
     }
 
-    /// A lane compared with its rollout, nothing learned.
-    fn compared(&mut self, lane: &[Vec<Placed>]) -> Result<Tally> {
-        let mut tally = Tally::default();
-        for micro in lane {
-            self.pack(micro, Share { sequences: 1, trained: 1 })?;
-            self.forward(None, &mut tally)?;
-            self.compare(&mut tally)?;
+    /// The lanes of this rank compared with their rollout, nothing learned.
+    fn compared(&mut self, share: &Dealt) -> Result<Vec<Tally>> {
+        let lanes = share.own(&self.optimizer.ranks, self.grads.tree());
+        let mut tallies = vec![Tally::default(); lanes.len()];
+        for round in 0..share.rounds() {
+            for (lane, tally) in lanes.iter().zip(&mut tallies) {
+                let Some(micro) = lane.get(round) else {
+                    self.no_forward()?;
+                    continue;
+                };
+                self.pack(micro, Share { sequences: 1, trained: 1 })?;
+                self.forward(None, tally)?;
+                self.compare(tally)?;
+            }
         }
-        Ok(tally)
+        Ok(tallies)
+    }
+
+    /// What a forward does for other ranks, where this one has nothing to run it on.
+    fn no_forward(&mut self) -> Result<()> {
+        self.done.forwards += walked(&self.how);
+        model::no_forward(&self.dev, &mut self.weights)
     }
 
     /// One optimizer update on one share of the batch.
@@ -163,37 +194,78 @@ impl Learner {
         if share.trained == 0 {
             return Ok(());
         }
-        let (ranks, mut tallies) = (self.optimizer.ranks.clone(), Vec::new());
-        for (i, lane) in share.own(&ranks).iter().enumerate() {
-            self.grads.begin(&self.dev, i)?;
-            tallies.push(self.lane(lane, share, reference, first)?);
-            self.grads.end(&self.dev)?;
-        }
-        let tallies = Tally::of_all_ranks(&ranks, tallies)?;
+        let tree = self.grads.tree();
+        self.grads.begin(&self.dev)?;
+        let tallies = match tree {
+            Tree::Runs => self.lane_by_lane(share, reference, first)?,
+            Tree::Rounds => self.round_by_round(share, reference, first)?,
+        };
+        let tallies = Tally::of_all_ranks(&self.optimizer.ranks, tree, tallies)?;
         let sums = fold(&tallies, learned, &mut self.expert_load);
         learned.trained_tok += share.trained;
         self.step(sums[0], learned)
     }
 
-    /// The gradient of a lane: its micro-batches added in order.
-    fn lane(&mut self, lane: &[Vec<Placed>], share: &Dealt, reference: Option<&Weights>, first: bool) -> Result<Tally> {
-        let mut tally = Tally::new(self.expert_load.len());
-        for micro in lane {
-            let counted = alloc::count();
-            self.pack(micro, Share { sequences: share.sequences, trained: share.trained })?;
-            self.forward(reference, &mut tally)?;
-            if first {
-                self.compare(&mut tally)?;
+    /// Each lane of this rank after the other, its micro-batches in order; what became of each.
+    fn lane_by_lane(&mut self, share: &Dealt, reference: Option<&Weights>, first: bool) -> Result<Vec<Tally>> {
+        let mut tallies = Vec::new();
+        for (i, lane) in share.own(&self.optimizer.ranks, Tree::Runs).into_iter().enumerate() {
+            let mut tally = Tally::new(self.expert_load.len());
+            self.grads.begin_lane(&self.dev, i)?;
+            for micro in lane {
+                let counted = alloc::count();
+                self.micro_batch(micro, share, (reference, first), &mut tally)?;
+                debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
+                self.warm = true;
             }
-            self.correct(&mut tally)?;
-            self.acts.balance = self.how.balance * self.batch.n_tokens() as f32 / share.rows as f32;
-            self.backward(&mut tally)?;
-            debug_assert!(!self.warm || alloc::count() == counted, "a micro-batch took memory from the heap");
-            self.warm = true;
-            tally.packed_tok += self.batch.n_tokens();
-            tally.shared_tok += micro.iter().map(|placed| placed.shared).sum::<usize>();
+            self.grads.end_lane(&self.dev)?;
+            tallies.push(tally);
         }
-        Ok(tally)
+        self.done.sums += 1;
+        Ok(tallies)
+    }
+
+    /// The first micro-batch of each lane of this rank, then the second, to the last of the lane that has most, wherever it is;
+    /// what became of each lane.
+    fn round_by_round(&mut self, share: &Dealt, reference: Option<&Weights>, first: bool) -> Result<Vec<Tally>> {
+        let lanes = share.own(&self.optimizer.ranks, Tree::Rounds);
+        let mut tallies = vec![Tally::new(self.expert_load.len()); lanes.len()];
+        for round in 0..share.rounds() {
+            for (i, (lane, tally)) in lanes.iter().zip(&mut tallies).enumerate() {
+                self.grads.begin_lane(&self.dev, i)?;
+                if let Some(micro) = lane.get(round) {
+                    self.micro_batch(micro, share, (reference, first), tally)?;
+                } else {
+                    self.no_forward()?;
+                    model::no_backward(&self.dev, &mut self.weights, self.grads.target())?;
+                }
+                self.grads.end_lane(&self.dev)?;
+                self.done.sums += 1;
+                self.done.backwards += walked(&self.how);
+            }
+        }
+        Ok(tallies)
+    }
+
+    /// Adds the gradient of a micro-batch of a share, and what became of it to its lane's tally.
+    fn micro_batch(
+        &mut self,
+        micro: &[Placed],
+        share: &Dealt,
+        (reference, first): (Option<&Weights>, bool),
+        tally: &mut Tally,
+    ) -> Result<()> {
+        self.pack(micro, Share { sequences: share.sequences, trained: share.trained })?;
+        self.forward(reference, tally)?;
+        if first {
+            self.compare(tally)?;
+        }
+        self.correct(tally)?;
+        self.acts.balance = self.how.balance * self.batch.n_tokens() as f32 / share.rows as f32;
+        self.backward(tally)?;
+        tally.packed_tok += self.batch.n_tokens();
+        tally.shared_tok += micro.iter().map(|placed| placed.shared).sum::<usize>();
+        Ok(())
     }
 
     /// The optimizer's step on the summed gradient.
@@ -202,6 +274,7 @@ impl Learner {
         let start = Instant::now();
         match self.optimizer.advance(&self.dev, &mut self.weights, grads, loss)? {
             Update::Applied { grad_norm, lr } => {
+                self.done.renewals += u64::from(self.how.shard != Shard::Weights);
                 learned.applied += 1;
                 learned.grad_norm += grad_norm;
                 learned.lr = lr;
@@ -264,7 +337,9 @@ impl Learner {
             model::forward(&self.dev, reference, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
             ops::embed::copy(&self.dev, self.acts.logprob(), self.tokens.reference.at_mut(0..m))?;
         }
-        model::forward(&self.dev, &self.weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
+        let inv_temperature = 1.0 / self.how.temperature;
+        model::forward(&self.dev, &mut self.weights, &self.batch, &mut self.acts, inv_temperature)?;
+        self.done.forwards += walked(&self.how);
         tally.forward_s += start.elapsed().as_secs_f64();
         Ok(())
     }
@@ -302,12 +377,11 @@ impl Learner {
         Ok(())
     }
 
-    /// Bytes of gradients and weights that this rank sent for what was learned, by the formula: see [`shards::sent_bytes`].
-    pub fn sent_bytes(&self, learned: &Learned) -> u64 {
-        let (ranks, size) = (&self.optimizer.ranks, self.weights.renewed().size());
-        let [gradients, weights] = shards::sent_bytes(self.weights.n_trained(), ranks.world(), ranks.rank(), size);
-        let applied = u64::from(learned.applied);
-        (applied + u64::from(learned.skipped)) * gradients as u64 + applied * weights as u64
+    /// Bytes of gradients and weights that this rank sent for what was done since, by the formula: see [`Wire`].
+    pub fn sent_bytes(&self, before: Done) -> u64 {
+        let (optimizer, size) = (&self.optimizer, self.weights.renewed().size());
+        let wire = Wire::of(optimizer.cuts(), optimizer.ranks.rank(), size, self.weights.layout.layers.len());
+        wire.bytes(self.done.since(before)).into_iter().sum()
     }
 
     /// Logprobs of each transcript's sampled tokens under `of`, or under the trained weights; each rank finds its run of them.
@@ -316,7 +390,14 @@ impl Learner {
     /// What the ops refuse.
     pub fn logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
         let ranks = self.optimizer.ranks.clone();
-        let own = self.own_logprobs(of, &transcripts[ranks.dealt(transcripts.len())])?;
+        let dealt = |rank: usize| &transcripts[ranks.dealt_to(rank, transcripts.len())];
+        let own = self.own_logprobs(of, dealt(ranks.rank()))?;
+        if of.is_none() && self.how.shard == Shard::Weights {
+            // Ranks go through the weights as often as the one that has most to run.
+            let micros = |rank: usize| micro_batches(&spoken(dealt(rank)), self.how.micro_batch_tok, false).len();
+            let most = (0..ranks.world()).map(micros).max().unwrap_or(0);
+            (micros(ranks.rank())..most).try_for_each(|_| self.no_forward())?;
+        }
         if ranks.world() == 1 {
             return Ok(own);
         }
@@ -336,15 +417,17 @@ impl Learner {
     }
 
     fn own_logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
-        // In their order, so none shares another's rows.
-        let samples: Vec<Sample> = transcripts.iter().map(|t| Sample::even(t, 0.0)).collect();
-        let speaks: Vec<bool> = samples.iter().map(|s| s.n_trained() > 0).collect();
-        let samples: Vec<Sample> = samples.into_iter().zip(&speaks).filter(|(_, s)| **s).map(|(s, _)| s).collect();
+        let inv_temperature = 1.0 / self.how.temperature;
         let mut found = Vec::new();
-        for micro in micro_batches(&samples, self.how.micro_batch_tok, false) {
+        for micro in micro_batches(&spoken(transcripts), self.how.micro_batch_tok, false) {
             self.pack(&micro, Share { sequences: 1, trained: 1 })?;
-            let weights = of.unwrap_or(&self.weights);
-            model::forward(&self.dev, weights, &self.batch, &mut self.acts, 1.0 / self.how.temperature)?;
+            match of {
+                Some(weights) => model::forward(&self.dev, weights, &self.batch, &mut self.acts, inv_temperature)?,
+                None => {
+                    model::forward(&self.dev, &mut self.weights, &self.batch, &mut self.acts, inv_temperature)?;
+                    self.done.forwards += walked(&self.how);
+                }
+            }
             self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;
             let mut rest = &self.host.logprob[..];
             for own in &self.host.lengths {
@@ -353,8 +436,9 @@ impl Learner {
                 rest = tail;
             }
         }
-        let mut found = found.into_iter();
-        Ok(speaks.into_iter().map(|speaks| if speaks { found.next().unwrap_or_default() } else { vec![] }).collect())
+        let (mut found, speaks) = (found.into_iter(), |t: &&Transcript| Sample::even(t, 0.0).n_trained() > 0);
+        let one = |t| if speaks(t) { found.next().unwrap_or_default() } else { vec![] };
+        Ok(transcripts.iter().map(one).collect())
     }
 
     /// Loss and gradients of the packed episodes; adds to the lane's gradient and to its tally.
@@ -377,12 +461,12 @@ impl Learner {
         )?;
         model::backward(
             &self.dev,
-            &self.weights,
+            &mut self.weights,
             &self.batch,
             &mut self.acts,
             t.dlogprob.at(0..m),
             t.dentropy.at(0..m),
-            self.grads.lane(),
+            self.grads.target(),
             1.0 / self.how.temperature,
         )?;
         self.acts.add_expert_load(&self.dev, &mut self.host.expert_counts, &mut tally.expert_load)?;
@@ -392,6 +476,37 @@ impl Learner {
         tally.backward_s += start.elapsed().as_secs_f64();
         Ok(())
     }
+}
+
+/// How often others hear of it when one goes through the weights.
+fn walked(how: &Learning) -> u64 {
+    u64::from(how.shard == Shard::Weights)
+}
+
+/// The buffers of an update, gradients aside.
+fn buffers(plan: &mut Plan, c: &ModelConfig, how: &Learning) -> Result<(Activations, PackedBatch, TokenBuffers)> {
+    let n = how.micro_batch_tok;
+    let acts = Activations::checkpointed(plan, c, n, n, Use::Train, how.checkpoint)?;
+    let mut batch = PackedBatch::planned(plan, c, n, n)?;
+    if how.guided {
+        batch = batch.with_masks(plan)?;
+    }
+    let mut b = |name: &str, len| plan.f32("loss", name, len);
+    let tokens = TokenBuffers {
+        old: b("old", n)?,
+        reference: b("reference", n)?,
+        advantage: b("advantage", n)?,
+        weight: b("weight", n)?,
+        dlogprob: b("dlogprob", n)?,
+        dentropy: b("dentropy", n)?,
+        sums: b("sums", POLICY_SUMS.len())?,
+    };
+    Ok((acts, batch, tokens))
+}
+
+/// Transcripts that say anything, in their order, so that none shares another's rows.
+fn spoken<'a>(transcripts: &[&'a Transcript]) -> Vec<Sample<'a>> {
+    transcripts.iter().map(|t| Sample::even(t, 0.0)).filter(|sample| sample.n_trained() > 0).collect()
 }
 
 impl Host {

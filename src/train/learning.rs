@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::config::choice::{Importance, ImportanceLevel, LossAggregation, LossObjective};
 use crate::credit::aggregate::Aggregation;
 use crate::credit::importance::{Correction, Level};
+use crate::dist::Shard;
 use crate::model::Checkpoint;
 use crate::ops::loss::PolicyLoss;
 use crate::setup::Setup;
@@ -33,6 +34,8 @@ pub struct Learning {
     pub updates: usize,
     /// Lanes that an update's gradient is summed in; see [`crate::dist::lanes`].
     pub lanes: usize,
+    /// What ranks keep in parts, and with it the order of sums.
+    pub shard: Shard,
     /// Weight of each layer's load-balancing loss, the mean over tokens; of models with experts.
     pub balance: f32,
 }
@@ -68,6 +71,7 @@ impl Learning {
             temperature: setup.config.rollout.temperature,
             updates: g.optimizer_steps_per_batch,
             lanes: setup.config.dist.lanes,
+            shard: Shard::of(&setup.config.dist.shard),
             balance: l.balance,
         }
     }
@@ -95,6 +99,7 @@ impl Default for Learning {
             temperature: 1.0,
             updates: 1,
             lanes: 1,
+            shard: Shard::Moments,
             balance: 0.0,
         }
     }

@@ -8,5 +8,7 @@ pub mod learner;
 pub mod learning;
 pub mod optimizer;
 pub mod rl;
+pub mod rounds;
 mod row;
 pub mod samples;
+pub mod sums;

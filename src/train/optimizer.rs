@@ -2,12 +2,11 @@
 //!
 //! The one idea: a step is applied whole or not at all. When the loss or the gradient's norm is not finite, weights,
 //! moments and step count stay as they are, the skip is counted and named, and a configured number of skips in a row
-//! ends the run. Of several ranks each keeps the moments of its shard and updates that: see [`crate::dist::shards`].
+//! ends the run. Of several ranks each keeps the moments of its shard and updates that: see [`crate::dist::cuts`].
 
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::dist::packet::numbers;
-use crate::dist::shards::{Gathered, shards};
-use crate::dist::{Ranks, bytes_of, write_bytes};
+use crate::dist::{Cuts, Kept, Ranks, bytes_of, write_bytes};
 use crate::error::{Error, Result};
 use crate::model::{Plan, Weights};
 use crate::ops;
@@ -161,8 +160,10 @@ pub struct Optimizer {
     pub v: Buffer,
     /// Who works together.
     pub ranks: Ranks,
-    /// Elements of each rank.
-    shards: Vec<Range<usize>>,
+    /// Which elements are whose.
+    cuts: Cuts,
+    /// Those of this rank.
+    kept: Kept,
     parts: Vec<Part>,
     norm: Buffer,
     parts_of_norm: Buffer,
@@ -198,7 +199,7 @@ impl Optimizer {
         Optimizer::sharded(plan, parts, hyper, total_steps, Ranks::alone())
     }
 
-    /// The same, of which this rank has its shard.
+    /// The same, of which this rank has its run.
     ///
     /// # Errors
     /// [`Error::Memory`].
@@ -210,11 +211,27 @@ impl Optimizer {
         ranks: Ranks,
     ) -> Result<Optimizer> {
         let parts = merge(parts);
-        let shards = shards(parts.last().map_or(0, |p| p.range.end), ranks.world());
-        let n = shards[ranks.rank()].len();
+        let cuts = Cuts::whole(parts.last().map_or(0, |p| p.range.end), ranks.world());
+        Optimizer::cut(plan, parts, hyper, total_steps, (ranks, cuts))
+    }
+
+    /// The same, of which this rank has what the cuts say.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn cut(
+        plan: &mut Plan,
+        parts: impl IntoIterator<Item = Part>,
+        hyper: Hyper,
+        total_steps: u64,
+        (ranks, cuts): (Ranks, Cuts),
+    ) -> Result<Optimizer> {
+        let (parts, kept) = (merge(parts), cuts.kept(ranks.rank()));
+        let (n, parts_of_norm) = (kept.len(), ops::optim::GRAD_NORM_PARTS * cuts.n_buckets());
         Ok(Optimizer {
             ranks,
-            shards,
+            cuts,
+            kept,
             hyper,
             total_steps,
             step: 0,
@@ -224,47 +241,52 @@ impl Optimizer {
             v: plan.buffer(GROUP, "second moments", hyper.moments.dtype(), n)?,
             parts,
             norm: plan.f32(GROUP, "norm", 1)?,
-            parts_of_norm: plan.buffer(GROUP, "parts of the norm", DType::U64, ops::optim::GRAD_NORM_PARTS)?,
+            parts_of_norm: plan.buffer(GROUP, "parts of the norm", DType::U64, parts_of_norm)?,
         })
     }
 
     /// The elements whose moments this rank keeps.
-    pub fn shard(&self) -> Range<usize> {
-        self.shards[self.ranks.rank()].clone()
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
-    /// The elements of each rank, end to end.
-    pub fn shards(&self) -> &[Range<usize>] {
-        &self.shards
+    /// Which elements are whose.
+    pub fn cuts(&self) -> &Cuts {
+        &self.cuts
     }
 
-    /// Number of parameters N.
-    fn len(&self) -> usize {
-        self.shards.last().map_or(0, |shard| shard.end)
-    }
-
-    /// Global norm of grads `[N]`, of which this rank's shard is read; all ranks ask for it together.
+    /// Global norm of a gradient, of which `own` is what this rank keeps; all ranks ask for it together.
     ///
     /// # Errors
     /// What the device and the ranks say.
-    pub fn grad_norm(&mut self, dev: &Device, grads: View) -> Result<f32> {
-        if self.ranks.world() > 1 {
-            return self.norm_of_shards(dev, grads.at(self.shard()));
+    pub fn grad_norm(&mut self, dev: &Device, own: View) -> Result<f32> {
+        if self.ranks.world() > 1 || self.cuts.n_buckets() > 1 {
+            return self.norm_of_cuts(dev, own);
         }
-        ops::optim::grad_norm(dev, grads, self.norm.view_mut(), self.parts_of_norm.view_mut())?;
+        ops::optim::grad_norm(dev, own, self.norm.view_mut(), self.parts_of_norm.view_mut())?;
         let mut squares = [0f32];
         dev.read(self.norm.view(), &mut squares)?;
         Ok(squares[0].sqrt())
     }
 
-    /// The same, from every rank's parts in their order.
-    fn norm_of_shards(&mut self, dev: &Device, shard: View) -> Result<f32> {
-        let whole = self.len();
-        let n = ops::optim::grad_norm_parts(dev, shard, self.parts_of_norm.view_mut(), whole)?;
-        let mine = bytes_of(dev, self.parts_of_norm.at(0..n))?;
-        let all = self.ranks.gather("parts of the gradient's norm", &mine)?.concat();
-        let parts = numbers::<f64>(&all);
-        Ok((parts.iter().fold(0f64, |a, b| a + b) as f32).sqrt())
+    /// The same, from every rank's parts in their order, bucket by bucket.
+    fn norm_of_cuts(&mut self, dev: &Device, own: View) -> Result<f32> {
+        const PARTS: usize = ops::optim::GRAD_NORM_PARTS;
+        for bucket in 0..self.cuts.n_buckets() {
+            let whole = self.cuts.bucket(bucket);
+            // A cut is one run of its bucket, so it is one run of what is kept.
+            for (_, held) in self.kept.of_range(&whole) {
+                let sums = self.parts_of_norm.at_mut(bucket * PARTS..(bucket + 1) * PARTS);
+                ops::optim::grad_norm_parts(dev, own.at(held), sums, whole.len())?;
+            }
+        }
+        let found = numbers::<f64>(&bytes_of(dev, self.parts_of_norm.view())?);
+        let rank = self.ranks.rank();
+        let of = |bucket: usize| &found[bucket * PARTS..bucket * PARTS + self.cuts.norm_parts(bucket, rank)];
+        let mine: Vec<f64> = (0..self.cuts.n_buckets()).flat_map(of).copied().collect();
+        let told = self.ranks.gather("parts of the gradient's norm", bytemuck::cast_slice(&mine))?;
+        let told: Vec<Vec<f64>> = told.iter().map(|bytes| numbers(bytes)).collect();
+        Ok((self.cuts.fold_norm(&told) as f32).sqrt())
     }
 
     /// Takes the moments of this rank's shard.
@@ -276,57 +298,50 @@ impl Optimizer {
         write_bytes(dev, self.v.view_mut(), v);
     }
 
-    /// Every parameter in f32 at the first rank, where ranks keep a part of them each; none where each has them all. All ranks
-    /// ask for it together.
-    ///
-    /// # Errors
-    /// What the device and the ranks say.
-    pub fn gathered(&self, dev: &Device, weights: &Weights) -> Result<Option<Gathered>> {
-        if self.ranks.world() == 1 || weights.renewed() == DType::F32 {
-            return Ok(None);
-        }
-        let told = self.ranks.bring("weights in f32", bytes_of(dev, weights.data())?)?;
-        Ok(Some(Gathered::of(told)))
-    }
-
     /// One update of weights `[N]` from grads `[N]`, whose loss was `loss`; skipped when either is not finite. Of both this
-    /// rank's shard is read and written.
+    /// rank's shard is read and written, which is one run.
     ///
     /// # Errors
     /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
     pub fn update(&mut self, dev: &Device, weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
-        let shard = self.shard();
-        self.update_shard(dev, (weights.at(shard), None), grads, loss)
+        let own = self.kept.parts().first().cloned().unwrap_or(0..0);
+        let whole = Kept::all(self.cuts.n_elements());
+        self.update_kept(dev, (weights, None, &whole), grads.at(own), loss)
     }
 
-    /// The same of a model's weights, of which this rank may keep its shard alone; then what forwards read of them is renewed at
-    /// every rank.
+    /// The same of a model's weights, of which this rank may keep a part alone, from what this rank keeps of the gradient, `own`;
+    /// then what forwards read of them is renewed at every rank.
     ///
     /// # Errors
     /// As [`Optimizer::update`].
-    pub fn advance(&mut self, dev: &Device, weights: &mut Weights, grads: View, loss: f32) -> Result<Update> {
-        let version = weights.version;
-        let update = self.update_shard(dev, weights.part_mut(dev, self.shard()), grads, loss)?;
+    pub fn advance(&mut self, dev: &Device, weights: &mut Weights, own: View, loss: f32) -> Result<Update> {
+        let (version, place) = (weights.version, weights.kept());
+        let (data, rounded) = weights.both_mut(dev);
+        let update = self.update_kept(dev, (data, rounded, &place), own, loss)?;
         match update {
             Update::Skipped { .. } => weights.version = version, // nothing was written
             Update::Applied { .. } if self.ranks.world() == 1 => weights.renew(dev, &mut |_| Ok(()))?,
             Update::Applied { .. } => {
-                weights.renew(dev, &mut |data| self.ranks.share("weights", dev, data, &self.shards))?;
+                let share = &mut |mut data: ViewMut| {
+                    self.cuts.buckets().try_for_each(|cuts| self.ranks.share("weights", dev, data.reborrow(), cuts))
+                };
+                weights.renew(dev, share)?;
             }
         }
         Ok(update)
     }
 
-    /// The same of this rank's shard of the weights, and of what forwards read of it where that is rounded.
-    fn update_shard(
+    /// The same of what this rank keeps, of weights that lie as `place` says, and of all that forwards read of them where that is
+    /// rounded.
+    fn update_kept(
         &mut self,
         dev: &Device,
-        (mut own, mut rounded): (ViewMut, Option<ViewMut>),
-        grads: View,
+        (mut weights, mut rounded, place): (ViewMut, Option<ViewMut>, &Kept),
+        own: View,
         loss: f32,
     ) -> Result<Update> {
         let _phase = dev.phase("optimizer");
-        let grad_norm = self.grad_norm(dev, grads)?;
+        let grad_norm = self.grad_norm(dev, own)?;
         if !loss.is_finite() || !grad_norm.is_finite() {
             return self.skip(if loss.is_finite() { "gradient" } else { "loss" });
         }
@@ -336,19 +351,16 @@ impl Optimizer {
         self.skipped_in_a_row = 0;
         let lr = self.hyper.lr_at(self.step, self.total_steps);
         let Hyper { beta1, beta2, eps, weight_decay, .. } = self.hyper;
-        let shard = self.shard();
         for Part { range, decays } in &self.parts {
-            let range = range.start.max(shard.start)..range.end.min(shard.end);
-            if range.is_empty() {
-                continue;
+            for (range, kept) in self.kept.of_range(range) {
+                let weight_decay = if *decays { weight_decay } else { 0.0 };
+                let (step, element) = (self.step, range.start as u64);
+                let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
+                let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept.clone()));
+                let w = weights.reborrow().at(place.run(&range));
+                let w_bf16 = rounded.as_mut().map(|all| all.reborrow().at(range.clone()));
+                ops::optim::adamw_step(dev, own.at(kept), w, m, v, w_bf16, how)?;
             }
-            let weight_decay = if *decays { weight_decay } else { 0.0 };
-            let (step, element) = (self.step, range.start as u64);
-            let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
-            let kept = range.start - shard.start..range.end - shard.start;
-            let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept.clone()));
-            let w_bf16 = rounded.as_mut().map(|all| all.reborrow().at(kept.clone()));
-            ops::optim::adamw_step(dev, grads.at(range), own.reborrow().at(kept), m, v, w_bf16, how)?;
         }
         Ok(Update::Applied { grad_norm, lr })
     }

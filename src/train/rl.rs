@@ -12,12 +12,12 @@ use super::optimizer::{Hyper, Optimizer};
 use super::row::{self, StepFacts};
 use crate::config::Config;
 use crate::config::choice::KlIn;
-use crate::dist::{Ranks, agree};
+use crate::dist::{Ranks, Shard, agree};
 use crate::error::{Error, Result};
 use crate::guide::Manner;
 use crate::infer::Engine;
 use crate::model::plan::PlanRow;
-use crate::model::{ModelConfig, Plan, Weights};
+use crate::model::{ModelConfig, Phase, Plan, Weights};
 use crate::noise::Noise;
 use crate::rollout::{Rollout, Voice};
 use crate::run::checkpoint::{self, State};
@@ -148,6 +148,7 @@ pub fn run(
             return Ok(Trained { step: state.step, weights: None });
         }
     }
+    trainer.learner.turns_to(Phase::Plays)?;
     Ok(Trained { step: state.step, weights: Some(trainer.learner.weights) })
 }
 
@@ -176,7 +177,7 @@ pub fn planned_on(ranks: &Ranks, config: &Config, plan: &mut Plan) -> Result<()>
     let apart = !base::is_its_own_seller(config) || taught;
     let base = base::plan_frozen(plan, reference(apart), &config.model.base, config, &mut held)?;
     if taught && config.lora.rank > 0 {
-        lora::trained(plan, config, &base, ranks)?;
+        lora::trained(plan, config, &base, (ranks, Shard::of(&config.dist.shard)))?;
     } else if taught {
         held.clear();
     }
@@ -185,7 +186,8 @@ pub fn planned_on(ranks: &Ranks, config: &Config, plan: &mut Plan) -> Result<()>
     }
     let (micro_batch_tok, checkpoint) = (config.grpo.micro_batch_tokens, config.checkpoint());
     let (lanes, guided) = (config.dist.lanes, config.rollout.constrain);
-    let how = Learning { micro_batch_tok, checkpoint, lanes, guided, ..Learning::default() };
+    let shard = Shard::of(&config.dist.shard);
+    let how = Learning { micro_batch_tok, checkpoint, lanes, shard, guided, ..Learning::default() };
     let hyper = Hyper { moments: moments(config), ..Hyper::default() };
     Trainer::planned(plan, config, (&base, seller), hyper, how, ranks.clone()).map(drop)
 }
@@ -217,7 +219,7 @@ impl Trainer {
             // What the base holds already, the seller does not hold again.
             let again = name != reference(apart) && is_same(weights.base(), base.base());
             let bytes = if again { weights.own_bytes() } else { weights.size_bytes() };
-            plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes });
+            plan.rows.push(PlanRow { group: "weights", name: name.into(), bytes, phase: Phase::Always });
         }
         let models = (base, seller.map(|seller| seller.config.clone()));
         let (hyper, how, ranks) = (setup.hyper(), Learning::of(setup), setup.ranks.clone());
@@ -236,9 +238,10 @@ impl Trainer {
         how: Learning,
         ranks: Ranks,
     ) -> Result<Trainer> {
-        let weights = lora::trained(plan, config, base, &ranks)?;
+        let weights = lora::trained(plan, config, base, (&ranks, how.shard))?;
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
-        let optimizer = Optimizer::sharded(plan, learner::parts(&weights), hyper, updates as u64, ranks)?;
+        let cuts = weights.cuts(how.shard, ranks.world());
+        let optimizer = Optimizer::cut(plan, learner::parts(&weights), hyper, updates as u64, (ranks, cuts))?;
         let mut buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
         if config.rollout.constrain {
             buyer = buyer.with_masks(plan)?;
@@ -277,6 +280,7 @@ impl Trainer {
     ) -> Result<bool> {
         let (began, step) = (Instant::now(), state.step);
         setup.ranks.phase("evaluation");
+        self.learner.turns_to(Phase::Plays)?;
         let (weights, chat) = (&self.learner.weights, &setup.base.chat);
         let model = Entrant { name: "trained", weights, chat, speaks: Speaks::Replies };
         let engines = Engines { learner: &mut self.buyer, frozen: &mut self.seller };
@@ -290,11 +294,12 @@ impl Trainer {
     /// # Errors
     /// [`Error::Training`] when too many updates in a row were not finite; what the ops and the disk say.
     pub fn step(&mut self, setup: &Setup, step: u64, log: &mut Log, events: &mut dyn FnMut(Event)) -> Result<Metrics> {
-        let (began, sent) = (Instant::now(), setup.ranks.sent_bytes());
+        let (began, sent, done) = (Instant::now(), setup.ranks.sent_bytes(), self.learner.done);
         let grpo = &setup.config.grpo;
         setup.ranks.phase("rollout");
         let rollout = self.rollout(setup, step, events)?;
         setup.ranks.phase("learning");
+        self.learner.turns_to(Phase::Learns)?;
 
         events(Event::Learning { step, of: self.task.transcripts().len() });
         let crediting = Instant::now();
@@ -326,7 +331,7 @@ impl Trainer {
             skipped_total,
             with_kl,
             began,
-            sent_bytes: [setup.ranks.sent_bytes() - sent, self.learner.sent_bytes(learned)],
+            sent_bytes: [setup.ranks.sent_bytes() - sent, self.learner.sent_bytes(done)],
         };
         Ok(row::row(mine, &facts))
     }
@@ -338,6 +343,7 @@ impl Trainer {
         let products = chosen.into_iter().map(|i| setup.train[i].clone()).collect();
         let noise = Noise::new(seed, self.task.stream()).child(step);
         self.task.begin(setup, Draw { step, products, rollouts: r.group_size, noise })?;
+        self.learner.turns_to(Phase::Plays)?;
         let (weights, sampling) = (&self.learner.weights, self.task.sampling(setup));
         let (chat, manner) = (&setup.base.chat, self.manner.clone());
         let learner = Voice { weights, engine: &mut self.buyer, chat, sampling, manner };
@@ -377,15 +383,14 @@ impl Trainer {
     ) -> Result<()> {
         let (dev, ranks, l) = (&setup.dev, &setup.ranks, &self.learner);
         ranks.phase("checkpoint");
-        if ranks.world() > 1 {
+        if let (true, Some(crc)) = (ranks.world() > 1, l.weights.read_crc(dev)?) {
             // A device that computes wrongly is known by its name before its weights are kept.
-            agree::same(ranks, "weights after this step", l.weights.read_crc(dev)?)?;
+            agree::same(ranks, "weights after this step", crc)?;
         }
-        let parts = l.optimizer.gathered(dev, &l.weights)?;
         state.note(&l.optimizer);
         let mut synced = || Ok((metrics.sync()?, episodes.sync()?));
         (state.metrics_bytes, state.episodes_bytes) = ranks.agree("the logs", synced())?;
-        let write_model = |at: &Path| base::save_gathered(dev, &l.weights, parts.as_ref(), &setup.base.chat, at);
+        let write_model = |at: &Path| base::save_among(dev, &l.weights, &l.optimizer, &setup.base.chat, at);
         let (keep, toml) = (setup.config.run.keep, setup.config.to_toml(true));
         let at = checkpoint::save(run, keep, dev, &l.optimizer, state.clone(), &toml, write_model)?;
         if ranks.is_first() {

@@ -134,6 +134,23 @@ pub fn assert_same_bits(a: &Path, b: &Path) {
     }
 }
 
+/// Runs on each number of ranks, all of which must be the same to the bit. Returns the first one's directory.
+pub fn same_on(worlds: &[usize], overrides: &[&str], dir: &Path) -> PathBuf {
+    let config = config(overrides);
+    let at = |world: &usize| dir.join(format!("on-{world}"));
+    for world in worlds {
+        train(*world, &config, &at(world), false);
+    }
+    let rows = metrics(&at(&worlds[0]));
+    let moved = rows.iter().filter(|row| {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        row["grad_norm"].as_f64().unwrap() > 1e-6
+    });
+    assert_eq!(moved.count(), config.grpo.steps, "every step must learn something: {rows:?}");
+    worlds[1..].iter().for_each(|world| assert_same_bits(&at(&worlds[0]), &at(world)));
+    at(&worlds[0])
+}
+
 /// The files of a checkpoint that hold moments, in the order of their ranks.
 pub fn moment_files(checkpoint: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(checkpoint.join("haggle")).unwrap().map(|entry| entry.unwrap().path());
@@ -144,14 +161,28 @@ pub fn moment_files(checkpoint: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Both moments of every parameter of a checkpoint, whoever wrote them.
+/// Both moments of every parameter of a checkpoint, whoever wrote them, however they were cut.
 pub fn moments(checkpoint: &Path) -> Named {
     let files: Vec<Vec<u8>> = moment_files(checkpoint).iter().map(|path| fs::read(path).unwrap()).collect();
     let of = |name: &str| -> Vec<u8> {
-        files
-            .iter()
-            .flat_map(|bytes| SafeTensors::deserialize(bytes).unwrap().tensor(name).unwrap().data().to_vec())
-            .collect()
+        let mut parts: Vec<(usize, Vec<u8>)> = vec![];
+        for bytes in &files {
+            let (tensors, header) =
+                (SafeTensors::deserialize(bytes).unwrap(), SafeTensors::read_metadata(bytes).unwrap().1);
+            let tensor = tensors.tensor(name).unwrap();
+            let (n, mut at) = (tensor.shape()[0], 0);
+            let elements = header.metadata().as_ref().map_or(format!("0..{n}"), |of| of["elements"].clone());
+            for part in elements.split(',').filter(|part| !part.is_empty()) {
+                let (start, end) = part.split_once("..").unwrap();
+                let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
+                let (each, len) = (tensor.data().len() / n, end - start);
+                parts.push((start, tensor.data()[at * each..(at + len) * each].to_vec()));
+                at += len;
+            }
+            assert_eq!(at, n, "{elements}");
+        }
+        parts.sort_by_key(|(start, _)| *start);
+        parts.into_iter().flat_map(|(_, bytes)| bytes).collect()
     };
     ["m", "v"].map(|name| (format!("moments {name}"), of(name))).into()
 }

@@ -6,8 +6,9 @@ use crate::cli::ranked;
 use crate::config::Config;
 use crate::device::nccl::{self, Library};
 use crate::device::{DType, Device};
+use crate::dist::lanes::Tree;
 use crate::dist::shards::{longest, shards};
-use crate::dist::{Ranks, agree, lanes};
+use crate::dist::{Ranks, agree};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -77,12 +78,12 @@ fn view_speed(ranks: &Ranks, dev: &Device, bytes: usize) -> Result<f64> {
     let (world, cuts) = (ranks.world(), shards(n, ranks.world()));
     let mut branch = dev.zeros(DType::F32, n)?;
     let mut held =
-        (0..lanes::held(world)).map(|_| dev.zeros(DType::F32, longest(n, world))).collect::<Result<Vec<_>>>()?;
+        (0..Tree::Runs.held(world)).map(|_| dev.zeros(DType::F32, longest(n, world))).collect::<Result<Vec<_>>>()?;
     let mut speed = 0.0;
     for _ in 0..2 {
         ranks.meet("doctor")?;
         let (start, sent) = (Instant::now(), ranks.sent_bytes());
-        ranks.reduce("doctor's sum of views", dev, branch.view_mut(), &cuts, &mut held)?;
+        ranks.reduce("doctor's sum of views", dev, (Tree::Runs, branch.view_mut()), &cuts, &mut held)?;
         ranks.share("doctor's share of views", dev, branch.view_mut(), &cuts)?;
         dev.wait()?;
         speed = (ranks.sent_bytes() - sent) as f64 / start.elapsed().as_secs_f64() / 1e9;
@@ -95,13 +96,19 @@ fn tree_holds(ranks: &Ranks, dev: &Device) -> Result<&'static str> {
     let (world, of) = (ranks.world(), |rank: usize| numbers(100 + rank as u64, ELEMENTS));
     let cuts = shards(ELEMENTS, world);
     let mut branch = dev.upload(&of(ranks.rank()))?;
-    let scratch = (0..lanes::held(world)).map(|_| dev.upload(&vec![0f32; longest(ELEMENTS, world)]));
-    ranks.reduce("doctor's sum", dev, branch.view_mut(), &cuts, &mut scratch.collect::<Result<Vec<_>>>()?)?;
+    let scratch = (0..Tree::Runs.held(world)).map(|_| dev.upload(&vec![0f32; longest(ELEMENTS, world)]));
+    ranks.reduce(
+        "doctor's sum",
+        dev,
+        (Tree::Runs, branch.view_mut()),
+        &cuts,
+        &mut scratch.collect::<Result<Vec<_>>>()?,
+    )?;
     ranks.share("doctor's sum", dev, branch.view_mut(), &cuts)?;
     let mut want: Vec<Vec<f32>> = vec![];
     for rank in 0..world {
         want.push(of(rank));
-        for _ in 0..lanes::merges(rank, world) {
+        for _ in 0..Tree::Runs.merges(rank, world) {
             let (Some(b), Some(a)) = (want.pop(), want.last_mut()) else { continue };
             a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         }

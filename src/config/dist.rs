@@ -1,0 +1,14 @@
+//! What of ranks cannot go with other keys.
+
+use super::Config;
+use super::read::Found;
+use crate::dist::Shard;
+
+pub(super) fn check(config: &Config, found: &mut Found) {
+    if Shard::of(&config.dist.shard) != Shard::Moments && config.lora.rank > 0 {
+        found.problem(
+            "dist.shard",
+            "what an adapter trains is small, and the base under it is whole at every rank; set moments, or lora.rank = 0",
+        );
+    }
+}
