@@ -5,7 +5,7 @@
 //! runs; a run that teaches its own keeps it in its directory, so that it is taught once however often it is resumed.
 
 use super::dialogues::Sequence;
-use super::trainer::{Supervision, Trainer};
+use super::trainer::{Among, Supervision, Trainer};
 use crate::config::Config;
 use crate::config::paths::spelled;
 use crate::device::Device;
@@ -40,12 +40,12 @@ pub fn prepare(setup: &mut Setup, run: &Path, resume: bool, progress: &mut dyn F
         return Ok(());
     }
     let (kept, unfinished) = (run.join(TAUGHT), run.join(format!("{TAUGHT}.unfinished")));
-    if resume && kept.is_dir() {
+    if setup.ranks.any("the taught base", resume && kept.is_dir())? {
         setup.replace_base(base::open_beside(&setup.dev, &spelled(&kept), &setup.config, &[&setup.base])?);
         return Ok(());
     }
     teach(setup, &*task, tokens, progress)?;
-    // Each rank has taught itself, to the same bits; one keeps what all have.
+    // Ranks have learned together; one keeps what all have.
     let keep = || {
         base::save(&setup.dev, &setup.base.weights, &setup.base.chat, &unfinished)?;
         std::fs::rename(&unfinished, &kept).map_err(|e| Error::io(&kept, format!("cannot rename: {e}")))
@@ -70,15 +70,23 @@ pub fn forget(run: &Path) -> Result<()> {
 /// # Errors
 /// What is wrong with the models' shapes.
 pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
+    planned_on(&Ranks::alone(), config, plan)
+}
+
+/// The same at one of several ranks.
+///
+/// # Errors
+/// As [`planned`].
+pub fn planned_on(ranks: &Ranks, config: &Config, plan: &mut Plan) -> Result<()> {
     let mut held = vec![];
     let base = base::plan_frozen(plan, "base", &config.model.base, config, &mut held)?;
     if base::shapes(config)?.1.is_some() && !base::is_its_own_seller(config) {
         base::plan_frozen(plan, "frozen seller", base::seller_name(config), config, &mut held)?;
     }
-    // Each rank teaches itself, to the same bits: what it taught is read in f32 too.
+    // What is taught is read in f32 too: every rank keeps all of it.
     let weights = lora::trained(plan, config, &base, (&Ranks::alone(), Shard::Moments))?;
     let how = supervision(config.seed, 1, &weights);
-    Trainer::planned(plan, weights, how, 1).map(drop)
+    Trainer::planned_among(plan, weights, how, 1, among(config, ranks)).map(drop)
 }
 
 /// `Ok`, with the plan of this rank's training, when what is free is enough for it, and for the demonstrations before it.
@@ -87,9 +95,14 @@ pub fn planned(config: &Config, plan: &mut Plan) -> Result<()> {
 /// As [`memory::fit`].
 pub fn fits(dev: &Device, config: &Config, ranks: &Ranks) -> Result<Plan> {
     if config.task.supervised_tokens > 0 && tasks::named(&config.task.name)?.teaches() {
-        memory::fit_beside(dev, config, &planned, ranks.local_world())?;
+        memory::fit_beside(dev, config, &|config, plan| planned_on(ranks, config, plan), ranks.local_world())?;
     }
     memory::fit_beside(dev, config, &|config, plan| rl::planned_on(ranks, config, plan), ranks.local_world())
+}
+
+/// Who learns demonstrations: a batch is dealt into lanes, which ranks share.
+fn among(config: &Config, ranks: &Ranks) -> Among {
+    Among { lanes: config.dist.lanes, ranks: ranks.clone(), shard: Shard::Moments }
 }
 
 /// How demonstrations are learned.
@@ -99,7 +112,8 @@ fn supervision(seed: u64, tokens: u64, weights: &Weights) -> Supervision {
     Supervision { seed, tokens, micro_tokens, optim, ..Supervision::default() }
 }
 
-/// Teaches the base of a setup on about `tokens` tokens of demonstrations; a function of config and base alone.
+/// Teaches the base of a setup on about `tokens` tokens of demonstrations; a function of config and base alone. All ranks come to
+/// it together.
 ///
 /// # Errors
 /// As [`Trainer::run_on`]; [`Error::Config`] for a task that has no format to teach.
@@ -109,7 +123,7 @@ pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn
     lora::begin(&setup.dev, &mut weights, &setup.base)?;
     let seed = setup.config.seed;
     let how = supervision(seed, tokens, &weights);
-    let mut trainer = Trainer::of(&setup.dev, weights, how)?;
+    let mut trainer = Trainer::among(&setup.dev, weights, how, among(&setup.config, &setup.ranks))?;
     let noise = Noise::new(seed, DEMONSTRATIONS);
     let shared = &*setup;
     trainer.run_on(
@@ -119,7 +133,8 @@ pub fn teach(setup: &mut Setup, task: &dyn Task, tokens: u64, progress: &mut dyn
             Ok(true)
         },
     )?;
-    setup.replace_base(Base { weights: trainer.weights, chat: setup.base.chat.clone(), root: setup.base.root.clone() });
+    let weights = trainer.into_weights()?;
+    setup.replace_base(Base { weights, chat: setup.base.chat.clone(), root: setup.base.root.clone() });
     setup.base.weights.pack(&setup.dev)
 }
 

@@ -150,6 +150,14 @@ impl Trainer {
         Trainer::planned(&mut Plan::on(dev), weights, how, steps)
     }
 
+    /// The same of one of several ranks; its schedule is stretched over all that is to be learned.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn among(dev: &Device, weights: Weights, how: Supervision, among: Among) -> Result<Trainer> {
+        Trainer::planned_among(&mut Plan::on(dev), weights, how, how.total_steps(), among)
+    }
+
     /// The same through a plan.
     ///
     /// # Errors
@@ -314,6 +322,22 @@ impl Trainer {
             lanes.into_iter().zip(numbers::<f64>(told)).for_each(|(lane, loss)| all[lane] = loss);
         }
         Ok(all.into_iter().fold(0.0, |sum, loss| sum + loss))
+    }
+
+    /// The trained weights, whole at every rank: of what forwards read in bf16 each has the f32 parameters of its shard alone so
+    /// far. All ranks come to it together.
+    ///
+    /// # Errors
+    /// What the device and the ranks say.
+    pub fn into_weights(mut self) -> Result<Weights> {
+        let (dev, ranks) = (&self.dev, &self.among.ranks);
+        let version = self.weights.version;
+        let mut data = self.weights.data_mut();
+        for cuts in self.optimizer.cuts().buckets() {
+            ranks.share("taught weights", dev, data.reborrow(), cuts)?;
+        }
+        self.weights.version = version; // the same numbers, now everywhere
+        Ok(self.weights)
     }
 
     /// Logprobs of the own tokens of sequences, one list a sequence; each rank finds its run of them.
