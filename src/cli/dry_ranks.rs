@@ -30,8 +30,9 @@ pub struct RankArgs {
     link: Vec<f64>,
 }
 
-fn speed(text: &str) -> std::result::Result<f64, String> {
-    let wrong = || "must be a number of bytes a second above 0, for example 450e9".to_string();
+/// A number of something a second.
+pub fn speed(text: &str) -> std::result::Result<f64, String> {
+    let wrong = || "must be a number a second above 0, for example 450e9".to_string();
     text.parse::<f64>().ok().filter(|speed| speed.is_finite() && *speed > 0.0).ok_or_else(wrong)
 }
 

@@ -75,6 +75,7 @@ pub fn needs(config: &Config, trained: memory::Planner, served: Served, cards_gb
     let mut all = vec![];
     let (mut whole, mut adapter) = (config.clone(), config);
     whole.lora.rank = 0;
+    adapter.dist.shard = "moments".into();
     adapter.lora.rank = if adapter.lora.rank > 0 { adapter.lora.rank } else { RANK };
     for gb in cards_gb {
         all.push(training(&dev, "training, every parameter", &whole, trained, *gb)?);
