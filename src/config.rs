@@ -198,6 +198,8 @@ pub struct DistConfig {
     pub lanes: usize,
     /// `moments`, `gradients` or `weights`: what ranks keep in parts.
     pub shard: String,
+    /// `tree` or `nccl`: who adds gradients.
+    pub sum: String,
     /// `auto`, `mpi` or `nccl`: what ranks meet over.
     pub transport: String,
     /// Seconds that ranks wait for each other.

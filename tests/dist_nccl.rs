@@ -15,6 +15,7 @@ use haggle::cli::train;
 use haggle::config::Config;
 use haggle::device::Device;
 use haggle::device::nccl::{Joining, Library, Nccl, UniqueId};
+use haggle::dist::join::Sum;
 use haggle::dist::lanes::Tree;
 use haggle::dist::nccl::OverNccl;
 use haggle::dist::{Ranks, agree, board};
@@ -94,13 +95,14 @@ fn assert_same_bits(a: &Path, b: &Path) {
     dist_common::assert_same_bits(a, b);
 }
 
-fn same_on_threads(double: &Path, config: &Config, dir: &Path) {
+fn same_on_threads(double: &Path, config: &Config, (worlds, sum): (&[usize], Sum), dir: &Path) {
     let stop = AtomicBool::new(false);
     let alone = dir.join("alone");
     train::train(config, &alone, false, &stop, &mut |_| ()).unwrap();
-    for world in [1, 2, 4] {
+    for world in worlds {
         let run = dir.join(world.to_string());
-        let told = threads(double, world, &config.device, |ranks| {
+        let told = threads(double, *world, &config.device, |ranks| {
+            let ranks = &ranks.clone().summing(sum).unwrap();
             train::train_ranked(ranks, config, &run, false, &stop, &mut |_| ()).map(|finished| {
                 ranks.finish();
                 finished.step
@@ -119,14 +121,57 @@ fn one_two_and_four_ranks_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gp
     let dir = tempfile::tempdir().unwrap();
     let base = small_model::base_in(&dir.path().join("model"), None);
     let small = [&*base, "device=emu", "rollout.max_reply_tokens=6", "game.turns=1", "model.dtype=bf16"];
-    same_on_threads(double, &config(&small), dir.path());
+    same_on_threads(double, &config(&small), (&[1, 2, 4], Sum::Tree), dir.path());
 }
 
 #[test]
 fn one_two_and_four_ranks_over_nccl_give_the_bits_of_no_ranks_on_the_cpu() {
     let Some(double) = double("one_two_and_four_ranks_over_nccl_give_the_bits_of_no_ranks_on_the_cpu") else { return };
     let dir = tempfile::tempdir().unwrap();
-    same_on_threads(double, &config(&[]), dir.path());
+    same_on_threads(double, &config(&[]), (&[1, 2, 4], Sum::Tree), dir.path());
+}
+
+#[test]
+fn weights_in_shards_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gpu() {
+    let Some(double) = double("weights_in_shards_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gpu") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let base = small_model::base_in(&dir.path().join("model"), None);
+    let small =
+        [&*base, "device=emu", "rollout.max_reply_tokens=6", "game.turns=1", "model.dtype=bf16", "grpo.steps=2"];
+    let config = config(&[&small[..], &["dist.shard=weights"]].concat());
+    same_on_threads(double, &config, (&[4], Sum::Tree), dir.path());
+}
+
+#[test]
+fn nccl_sums_where_it_is_asked_to_and_of_two_ranks_it_has_no_choice() {
+    let Some(double) = double("nccl_sums_where_it_is_asked_to_and_of_two_ranks_it_has_no_choice") else { return };
+    let of = |i: usize, rank: usize| (i as f32 * 0.37 + rank as f32).sin();
+    let in_order = |i: usize| ((of(i, 0) + of(i, 1)) + of(i, 2)) + of(i, 3);
+    let in_tree = |i: usize| (of(i, 0) + of(i, 1)) + (of(i, 2) + of(i, 3));
+    let n = 100_003;
+    assert!((0..n).any(|i| in_order(i) != in_tree(i)), "the orders differ, or nothing is proven");
+    threads(double, 4, "emu", |ranks| {
+        let (ranks, dev) = (ranks.clone().summing(Sum::Nccl).unwrap(), ranks.device().unwrap());
+        for cuts in [cuts_even(n, 4), cuts_odd(n, 4)] {
+            let mut branch = dev.upload(&(0..n).map(|i| of(i, ranks.rank())).collect::<Vec<f32>>()).unwrap();
+            ranks.reduce("sums", &dev, (Tree::Runs, branch.view_mut()), &cuts, &mut []).unwrap();
+            let got = dev.to_vec::<f32>(branch.view());
+            assert!(cuts[ranks.rank()].clone().all(|i| got[i].to_bits() == in_order(i).to_bits()));
+            assert!(branch.guard_intact());
+        }
+        ranks.finish();
+    });
+    // a + b is b + a.
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&["dist.shard=gradients", "grpo.steps=2"]);
+    same_on_threads(double, &config, (&[2], Sum::Nccl), dir.path());
+    let refused = |args: &[&str], parts: &[&str]| {
+        cli_common::haggle(dir.path(), &[&["train", "--set", "dist.sum=nccl"], args].concat()).refused(2, parts)
+    };
+    refused(&[], &["dist.sum: nccl adds for ranks that meet over NCCL", "set tree"]);
+    refused(&["--set", "dist.transport=mpi"], &["dist.sum", "dist.transport"]);
 }
 
 #[test]

@@ -2,9 +2,7 @@
 
 use super::progress::Live;
 use super::train::give_back;
-use super::{
-    Exit, Globals, command_line, out, path_text, quoted, rank, ranked, run_config, shell, signals, tables, together,
-};
+use super::{Exit, Globals, command_line, out, path_text, quoted, rank, run_config, shell, signals, tables, together};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, SELLERS, is_address, mix};
 use crate::dist::Ranks;
@@ -77,7 +75,7 @@ pub struct EvalArgs {
 /// Everything wrong with config, model, products or the folder, before a game is played.
 pub fn run(args: &EvalArgs, globals: &Globals) -> Result<Exit> {
     let asked = resolve(args, globals)?;
-    let ranks = ranked::ranks(&asked.0)?;
+    let ranks = together::ranks(&asked.0)?;
     let exit = evaluated(&ranks, args, globals, asked)?;
     ranks.finish();
     Ok(exit)
@@ -100,7 +98,7 @@ impl Table {
     fn open(ranks: &Ranks, args: &EvalArgs, globals: &Globals, (config, protocol): Asked) -> Result<Table> {
         let paths: Vec<String> = args.model.iter().map(|path| spelled(path)).collect();
         let (labels, speaks) = (labels(&args.model, &config)?, speaks(args, &config)?);
-        let dev = ranked::device(ranks, &config)?;
+        let dev = together::device(ranks, &config)?;
         let planner = |config: &Config, plan: &mut Plan| memory::of_evaluation(config, &paths, plan);
         let plan = memory::fit_beside(&dev, &config, &planner, ranks.local_world())?;
         if let (Some(folder), true) = (&globals.out, ranks.is_first()) {

@@ -20,7 +20,6 @@ pub mod products;
 mod profile;
 pub mod progress;
 pub mod rank;
-mod ranked;
 pub mod report;
 mod sampling;
 pub mod score;

@@ -1,6 +1,6 @@
 //! `haggle sft`: a model fine-tuned on conversations, and conversations to fine-tune one on.
 
-use super::{Exit, Globals, lora_flags, out, path_text, quoted, ranked, shell, signals, together};
+use super::{Exit, Globals, lora_flags, out, path_text, quoted, shell, signals, together};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, mix};
 use crate::device::Device;
@@ -112,12 +112,12 @@ pub fn run(args: &SftArgs, globals: &Globals) -> Result<Exit> {
     if args.resume {
         let dir = globals.out.as_deref().ok_or_else(|| usage("sft --resume needs --out DIR: the run to go on with"))?;
         let (how, config) = begun(dir, globals)?;
-        let ranks = ranked::ranks(&config)?;
+        let ranks = together::learners(&config)?;
         let opened = ranks.agree("start", reopened(&ranks, dir, how, config))?;
         return tuned(&ranks, opened, globals.json);
     }
     let config = globals.resolve(&flags)?;
-    let ranks = ranked::ranks(&config)?;
+    let ranks = together::learners(&config)?;
     let opened = begin(&ranks, args, globals, config)?;
     tuned(&ranks, opened, globals.json)
 }
@@ -202,7 +202,7 @@ fn read(ranks: &Ranks, args: &SftArgs, mut config: Config) -> Result<(Config, Tu
     }
     config.rooted();
     let (talks, sources) = lines::read(&args.data)?;
-    let dev = together::device(ranks, &config)?;
+    let dev = together::learning_device(ranks, &config)?;
     let (name, shape) = (&config.model.base, base::shape(&config.model.base, &config)?);
     let context = shape.max_position_embeddings;
     let absolute = |path: &Path| spelled(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
@@ -254,7 +254,7 @@ fn reopened(ranks: &Ranks, dir: &Path, how: Tuning, config: Config) -> Result<Op
             "is not what the run began with; put it back, or start another run with --out",
         ));
     }
-    let dev = together::device(ranks, &config)?;
+    let dev = together::learning_device(ranks, &config)?;
     let saved = checkpoint::latest(dir)?;
     let from = saved.as_deref().map_or(how.model.clone(), spelled);
     let stock = tune::stock(&base::chat(&from, &config)?, &talks, &how)?;

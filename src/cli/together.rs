@@ -1,27 +1,72 @@
-//! What commands whose work ranks share do before it: a device each, one directory, everything alike.
+//! What commands whose work ranks share do before it: ranks met, a device each, one directory, everything alike.
 //!
 //! The one idea: the first rank makes, prints and writes; the others are told where, and find out that they see it.
 
-use super::ranked;
+use super::out;
 use crate::config::Config;
 use crate::config::paths::{place, spelled};
 use crate::device::Device;
 use crate::dist::agree::{self, Fact};
+use crate::dist::join::{self, Asked, Sum, Transport};
+use crate::dist::launch::Seat;
 use crate::dist::{Ranks, lanes};
 use crate::error::{Error, Result};
 use crate::run::run_dir::RunDir;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where runs go without `--out`.
 pub const RUNS: &str = "runs";
 
-/// The device of this rank, for ranks that fit the lanes of a config.
+/// The ranks that a launcher started, met over what the config says.
 ///
 /// # Errors
-/// [`Error::Config`] for lanes that they do not divide; as [`ranked::device`].
+/// As [`join::ranks`].
+pub fn ranks(config: &Config) -> Result<Ranks> {
+    join::ranks(&Asked {
+        transport: Transport::of(&config.dist.transport),
+        device: &config.device,
+        limit: Duration::from_secs_f32(config.dist.timeout_s),
+        open: &|seat: &Seat| open(config, seat),
+    })
+}
+
+/// The same, to learn together: whose gradients are added as the config says. The first rank says so where that moves bits.
+///
+/// # Errors
+/// As [`ranks`] and [`Ranks::summing`].
+pub fn learners(config: &Config) -> Result<Ranks> {
+    let ranks = ranks(config)?.summing(Sum::of(&config.dist.sum))?;
+    if ranks.sum() == Sum::Nccl && ranks.is_first() {
+        out::note(&format!(
+            "haggle: dist.sum = \"nccl\": NCCL adds gradients in an order of its own; what {} ranks compute no other number of \
+             ranks computes to the bit",
+            ranks.world()
+        ));
+    }
+    Ok(ranks)
+}
+
+/// The device of this rank.
+///
+/// # Errors
+/// As [`Seat::device`] and [`Config::open_device`].
 pub fn device(ranks: &Ranks, config: &Config) -> Result<Device> {
+    ranks.device().map_or_else(|| open(config, &ranks.seat()), Ok)
+}
+
+/// The same, for ranks that fit the lanes of a config.
+///
+/// # Errors
+/// [`Error::Config`] for lanes that they do not divide; as [`device`].
+pub fn learning_device(ranks: &Ranks, config: &Config) -> Result<Device> {
     lanes::fit(ranks.world(), config.dist.lanes)?;
-    ranked::device(ranks, config)
+    device(ranks, config)
+}
+
+fn open(config: &Config, seat: &Seat) -> Result<Device> {
+    let (device, threads) = (seat.device(&config.device)?, seat.threads(config.threads));
+    Config { device, threads, ..config.clone() }.open_device()
 }
 
 /// The next free directory of runs: the first rank claims it, and tells the others.

@@ -2,9 +2,7 @@
 
 use super::progress::Live;
 use super::together::{self, RUNS};
-use super::{
-    Exit, Globals, cards, dry_ranks, dry_run, lora_flags, out, path_text, quoted, ranked, shell, signals, tables,
-};
+use super::{Exit, Globals, cards, dry_ranks, dry_run, lora_flags, out, path_text, quoted, shell, signals, tables};
 use crate::config::paths::{place, spelled};
 use crate::config::{Config, Override};
 use crate::credit::rules::{RULES, Rule};
@@ -114,7 +112,7 @@ pub fn run(args: &TrainArgs, globals: &Globals) -> Result<Exit> {
     if args.dry_run {
         return dry(config, args, globals);
     }
-    let ranks = ranked::ranks(&config)?;
+    let ranks = together::learners(&config)?;
     let auto = config.run.out == "auto";
     if auto {
         config.run.out = spelled(&together::claim(&ranks)?);
@@ -263,7 +261,7 @@ pub fn train_ranked(
 
 /// The device of this rank, where it and the ranks fit what a config asks for: found before anything is read or held.
 fn fitting(ranks: &Ranks, config: &Config) -> Result<Device> {
-    let dev = together::device(ranks, config)?;
+    let dev = together::learning_device(ranks, config)?;
     teach::fits(&dev, config, ranks)?;
     Ok(dev)
 }

@@ -3,8 +3,12 @@
 use super::Config;
 use super::read::Found;
 use crate::dist::Shard;
+use crate::dist::join::{Sum, Transport};
 
 pub(super) fn check(config: &Config, found: &mut Found) {
+    if Sum::of(&config.dist.sum) == Sum::Nccl && Transport::of(&config.dist.transport) == Transport::Mpi {
+        found.problem("dist.sum", "nccl adds for ranks that meet over NCCL; set tree, or dist.transport = \"nccl\"");
+    }
     if Shard::of(&config.dist.shard) != Shard::Moments && config.lora.rank > 0 {
         found.problem(
             "dist.shard",

@@ -5,7 +5,7 @@
 use super::choice::{Dtype, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
 use super::*;
 use crate::dist::Shard;
-use crate::dist::join::Transport;
+use crate::dist::join::{Sum, Transport};
 
 /// One key: its name, unit, doc line, and the slot it fills.
 pub struct Field<'a> {
@@ -359,6 +359,12 @@ impl DistConfig {
                 Choice(&mut self.shard, Shard::WORDS),
             ),
             field(
+                "sum",
+                "",
+                "tree: gradients are added in the tree of lanes; nccl: by NCCL, in an order that depends on the number of ranks.",
+                Choice(&mut self.sum, Sum::WORDS),
+            ),
+            field(
                 "transport",
                 "",
                 "auto: NCCL for GPUs and under torchrun, else MPI (through the host); or mpi or nccl. Never changes a result.",
@@ -518,7 +524,13 @@ impl Default for Config {
                 micro_batch_tokens: 8192,
             },
             train: TrainConfig { share_prefix: true, checkpoint: "none".into() },
-            dist: DistConfig { lanes: 1, shard: "moments".into(), transport: "auto".into(), timeout_s: 600.0 },
+            dist: DistConfig {
+                lanes: 1,
+                shard: "moments".into(),
+                sum: "tree".into(),
+                transport: "auto".into(),
+                timeout_s: 600.0,
+            },
             task: TaskConfig::default(),
             credit: CreditConfig::default(),
             loss: LossConfig::default(),

@@ -45,6 +45,33 @@ impl Transport {
     }
 }
 
+/// Who adds what ranks have: `dist.sum`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sum {
+    /// This program, in the tree of lanes: the bits of one rank.
+    #[default]
+    Tree,
+    /// NCCL, in an order of its own: the bits depend on the number of ranks, and on what NCCL chooses.
+    Nccl,
+}
+
+impl Sum {
+    /// The words, in the order of the variants.
+    pub const WORDS: &'static [&'static str] = &["tree", "nccl"];
+
+    /// What a word means.
+    ///
+    /// # Panics
+    /// For a word that is none of these.
+    pub fn of(word: &str) -> Sum {
+        match word {
+            "tree" => Sum::Tree,
+            "nccl" => Sum::Nccl,
+            other => panic!("`{other}` is none of {:?}", Sum::WORDS),
+        }
+    }
+}
+
 /// What a run asks of its ranks.
 pub struct Asked<'a> {
     /// What they meet over.
@@ -153,5 +180,6 @@ mod tests {
     fn the_words_of_the_transports_mean_them_in_their_order() {
         let all: Vec<Transport> = Transport::WORDS.iter().map(|word| Transport::of(word)).collect();
         assert_eq!(all, [Transport::Auto, Transport::Mpi, Transport::Nccl]);
+        assert_eq!(Sum::WORDS.iter().map(|word| Sum::of(word)).collect::<Vec<_>>(), [Sum::Tree, Sum::Nccl]);
     }
 }

@@ -24,6 +24,7 @@ pub use cuts::{Cuts, Kept, Shard};
 pub use packet::{Packet, Unpack};
 
 use self::board::Board;
+use self::join::Sum;
 use self::launch::Seat;
 use crate::device::nccl::Place;
 use crate::device::{Buffer, DType, Device, Element, View, ViewMut};
@@ -92,6 +93,19 @@ pub trait Link: Send + Sync {
         Ok(())
     }
 
+    /// True where it can sum, in an order of its own.
+    fn sums(&self) -> bool {
+        false
+    }
+
+    /// Sums `data` f32 over all ranks in an order of its own: then it holds where `cuts` of this rank are.
+    ///
+    /// # Errors
+    /// As [`Link::exchange`]; [`Error::Ranks`] where it cannot sum.
+    fn sum(&self, call: &Call, _data: ViewMut, _cuts: &[Range<usize>]) -> Result<()> {
+        Err(Error::Ranks { what: format!("{call}: {} sums nothing", self.transport()) })
+    }
+
     /// Ends what every rank waits for: they fail with `why`, or their processes end with this code.
     fn abort(&self, code: u8, why: &str);
 
@@ -125,6 +139,7 @@ pub struct Ranks {
     sent_bytes: Arc<AtomicU64>,
     seat: Seat,
     board: Option<Arc<Board>>,
+    sum: Sum,
 }
 
 impl std::fmt::Debug for Ranks {
@@ -136,7 +151,8 @@ impl std::fmt::Debug for Ranks {
 impl Ranks {
     /// One rank: nothing is told to anybody.
     pub fn alone() -> Ranks {
-        Ranks { link: None, calls: Arc::default(), sent_bytes: Arc::default(), seat: Seat::ALONE, board: None }
+        let (calls, sent_bytes) = (Arc::default(), Arc::default());
+        Ranks { link: None, calls, sent_bytes, seat: Seat::ALONE, board: None, sum: Sum::Tree }
     }
 
     /// A rank of so many that are not there: to plan what it holds; whatever it would ask the others is refused.
@@ -147,6 +163,24 @@ impl Ranks {
     /// The ranks of a link.
     pub fn linked(link: impl Link + 'static) -> Ranks {
         Ranks { link: Some(Arc::new(link)), ..Ranks::alone() }
+    }
+
+    /// The same, whose gradients are added so.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where these ranks cannot.
+    pub fn summing(self, sum: Sum) -> Result<Ranks> {
+        if sum == Sum::Nccl && !self.link.as_ref().is_some_and(|link| link.sums()) {
+            let what =
+                format!("dist.sum: nccl adds for ranks that meet over NCCL, these: {}; set tree", self.transport());
+            return Err(Error::Config { problems: vec![what] });
+        }
+        Ok(Ranks { sum, ..self })
+    }
+
+    /// Who adds gradients.
+    pub fn sum(&self) -> Sum {
+        self.sum
     }
 
     /// The same, watched: a rank that waits too long for another ends the run. For ranks that are processes.

@@ -90,6 +90,14 @@ impl Link for OverNccl {
         self.told(self.nccl.share(&call.to_string(), data, cuts))
     }
 
+    fn sums(&self) -> bool {
+        true
+    }
+
+    fn sum(&self, call: &Call, data: ViewMut, cuts: &[Range<usize>]) -> Result<()> {
+        self.told(self.nccl.sum(&call.to_string(), data, cuts))
+    }
+
     fn abort(&self, code: u8, why: &str) {
         let Ends::Process(mpi) = &self.ends else { return self.nccl.abort(why) };
         self.ending.store(true, Ordering::SeqCst);

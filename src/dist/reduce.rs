@@ -4,6 +4,7 @@
 //! send and receive in every round, and no more memory is held however many they are.
 
 use super::Ranks;
+use super::join::Sum;
 use super::lanes::Tree;
 use crate::device::nccl::Place;
 use crate::device::{Buffer, DType, Device, ViewMut};
@@ -85,6 +86,12 @@ impl Ranks {
         held: &mut [Buffer],
     ) -> Result<()> {
         let Some(link) = self.link.as_ref().filter(|link| link.world() > 1) else { return Ok(()) };
+        if self.sum() == Sum::Nccl {
+            let call = self.comes(what, ring_bytes(cuts, self.rank()));
+            let told = link.sum(&call, branch, cuts);
+            self.leaves();
+            return told;
+        }
         let (rounds, own) = (Rounds::of(self.world(), tree), &cuts[self.rank()]);
         let least = if own.is_empty() { 0 } else { rounds.per * rounds.chunk(own) };
         // A cut of fewer elements than there are ranks.
@@ -110,6 +117,13 @@ impl Ranks {
         }
         Ok(())
     }
+}
+
+/// Bytes that a rank sends where a ring sums: all but its cut, and where cuts are of several lengths the whole sum goes round.
+fn ring_bytes(cuts: &[Range<usize>], rank: usize) -> usize {
+    let (own, all): (usize, usize) = (cuts[rank].len(), cuts.iter().map(Range::len).sum());
+    let alike = cuts.iter().all(|cut| cut.len() == own);
+    size_of::<f32>() * if alike { all - own } else { 2 * all * (cuts.len() - 1) / cuts.len() }
 }
 
 /// The sum of what lies at `places`, in the tree of as many leaves, added where it lies and copied `to`.

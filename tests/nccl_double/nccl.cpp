@@ -32,7 +32,7 @@
 namespace {
 
 enum Code { SUCCESS = 0, SYSTEM = 2, INVALID_ARGUMENT = 4, INVALID_USAGE = 5, REMOTE = 6, IN_PROGRESS = 7 };
-enum Kind : uint64_t { SEND = 1, GATHER = 2 };
+enum Kind : uint64_t { SEND = 1, GATHER = 2, SCATTER_SUM = 3, SUM_ALL = 4 };
 
 constexpr size_t RING = 256 << 10;
 constexpr int MOST = 16;
@@ -64,6 +64,12 @@ struct Move {
     bool posted, over;
 };
 
+// Numbers that are added when all have come: in the order of ranks, which is not the tree that haggle adds in.
+struct Sum {
+    float* into;
+    std::vector<std::vector<float>> of;
+};
+
 struct Config {
     size_t size;
     unsigned magic, version;
@@ -81,6 +87,7 @@ struct Comm {
     std::vector<Move> moves;
     bool under_way;
     Code failed;
+    std::vector<Sum> sums;
 };
 
 constexpr uint64_t LIVE = 0x6e63636c646f7562, GONE = 0x676f6e65676f6e65;
@@ -221,8 +228,15 @@ Code goes_on(Comm* comm) {
     }
     if (Code code = left_lying(comm)) return code;
     if (!all) return IN_PROGRESS;
+    for (Sum& sum : comm->sums) {
+        std::vector<float> all = sum.of[0];
+        for (int rank = 1; rank < comm->world; rank++)
+            for (size_t i = 0; i < all.size(); i++) all[i] += sum.of[rank][i];
+        memcpy(sum.into, all.data(), all.size() * sizeof(float));
+    }
     comm->under_way = false;
     comm->moves.clear();
+    comm->sums.clear();
     return SUCCESS;
 }
 
@@ -258,6 +272,23 @@ void write_down(const Comm* comm) {
     if (file < 0) return;
     if (write(file, line.data(), line.size()) < 0) perror("nccl double");
     close(file);
+}
+
+// `count` numbers of each rank come here: those at `from + step * rank` of every rank's.
+Code sums(Comm* comm, const char* function, Kind kind, const void* from, void* into, size_t count, size_t step, int type, int op) {
+    if (type != 7 || op != 0) return fail(INVALID_ARGUMENT, "%s: the double adds f32 alone", function);
+    auto* own = static_cast<const float*>(from);
+    comm->sums.push_back({static_cast<float*>(into), std::vector<std::vector<float>>(comm->world, std::vector<float>(count))});
+    auto& of = comm->sums.back().of;
+    memcpy(of[comm->rank].data(), own + step * comm->rank, count * sizeof(float));
+    for (int peer = 0; peer < comm->world; peer++) {
+        if (peer == comm->rank) continue;
+        auto* piece = reinterpret_cast<unsigned char*>(const_cast<float*>(own + step * peer));
+        auto* theirs = reinterpret_cast<unsigned char*>(of[peer].data());
+        Code code = enqueue(comm, function, {{kind, true, peer, piece, count * sizeof(float), 0, false, false}, {kind, false, peer, theirs, count * sizeof(float), 0, false, false}});
+        if (code != SUCCESS) return code;
+    }
+    return SUCCESS;
 }
 
 } // namespace
@@ -301,7 +332,7 @@ Code ncclCommInitRankConfig(Comm** made, int world, ncclUniqueId id, int rank, C
     void* map = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     if (map == MAP_FAILED) return fail(SYSTEM, "%s: %s", path.c_str(), strerror(errno));
-    Comm* comm = new Comm{LIVE, rank, world, config->blocking != 0, false, false, path, static_cast<Head*>(map), bytes, 0, {}, false, SUCCESS};
+    Comm* comm = new Comm{LIVE, rank, world, config->blocking != 0, false, false, path, static_cast<Head*>(map), bytes, 0, {}, false, SUCCESS, {}};
     int none = 0;
     if (!comm->head->world.compare_exchange_strong(none, world) && none != world)
         return fail(INVALID_USAGE, "rank %d says there are %d ranks, another says %d", rank, world, none);
@@ -390,6 +421,14 @@ Code ncclRecv(void* into, size_t n, int type, int peer, void* handle, void*) {
     Comm* comm = checked(handle, "ncclRecv");
     if (type > 1) return fail(INVALID_ARGUMENT, "ncclRecv: the double moves bytes alone");
     return enqueue(comm, "ncclRecv", {{SEND, false, peer, (unsigned char*)into, n, 0, false, false}});
+}
+
+Code ncclReduceScatter(const void* from, void* into, size_t n, int type, int op, void* handle, void*) {
+    return sums(checked(handle, "ncclReduceScatter"), "ncclReduceScatter", SCATTER_SUM, from, into, n, n, type, op);
+}
+
+Code ncclAllReduce(const void* from, void* into, size_t n, int type, int op, void* handle, void*) {
+    return sums(checked(handle, "ncclAllReduce"), "ncclAllReduce", SUM_ALL, from, into, n, 0, type, op);
 }
 
 Code ncclAllGather(const void* from, void* into, size_t n, int type, void* handle, void*) {

@@ -2,7 +2,7 @@
 //! of one rank.
 
 use super::numbers;
-use crate::cli::ranked;
+use crate::cli::together;
 use crate::config::Config;
 use crate::device::nccl::{self, Library};
 use crate::device::{DType, Device};
@@ -24,8 +24,8 @@ const ELEMENTS: usize = 200_000;
 /// # Errors
 /// What the launcher, the transport and the ranks say; [`Error::Ranks`] where a sum is not that of one rank.
 pub(super) fn report(config: &Config) -> Result<Option<Map<String, Value>>> {
-    let ranks = ranked::ranks(config)?;
-    let dev = &ranked::device(&ranks, config)?;
+    let ranks = together::ranks(config)?;
+    let dev = &together::device(&ranks, config)?;
     let mut report = Map::new();
     report.insert("ranks".into(), json!(ranks.world()));
     report.insert("transport".into(), json!(ranks.transport()));

@@ -3,7 +3,7 @@
 //! The one idea: no call blocks. Whoever waits asks NCCL again and again how it goes, so that another thread can end it: NCCL
 //! has no time limit of its own, and a rank that is missed would be waited for until the end of days.
 
-use super::library::{BYTES, Code, Config, Handled, IN_PROGRESS, Library, SUCCESS, UniqueId};
+use super::library::{BYTES, Code, Config, F32, Handled, IN_PROGRESS, Library, SUCCESS, SUM, UniqueId};
 use crate::error::{Error, Result};
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +34,18 @@ pub(super) enum Move {
         from: *const u8,
         into: *mut u8,
         bytes: usize,
+    },
+    /// The sum of everybody's f32 numbers, of which each rank gets its `count`; `into` may lie in `from`.
+    SumScattered {
+        from: *const u8,
+        into: *mut u8,
+        count: usize,
+    },
+    /// The sum of everybody's `count` f32 numbers, to all; `into` may be `from`.
+    SumAll {
+        from: *const u8,
+        into: *mut u8,
+        count: usize,
     },
 }
 
@@ -160,6 +172,14 @@ impl Comm {
                     Move::GatherAll { from, into, bytes } => {
                         let code = (nccl.all_gather)(from.cast(), into.cast(), bytes, BYTES, comm, stream);
                         well("ncclAllGather", code)?;
+                    }
+                    Move::SumScattered { from, into, count } => {
+                        let code = (nccl.reduce_scatter)(from.cast(), into.cast(), count, F32, SUM, comm, stream);
+                        well("ncclReduceScatter", code)?;
+                    }
+                    Move::SumAll { from, into, count } => {
+                        let code = (nccl.all_reduce)(from.cast(), into.cast(), count, F32, SUM, comm, stream);
+                        well("ncclAllReduce", code)?;
                     }
                 }
             }

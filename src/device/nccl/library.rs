@@ -64,6 +64,10 @@ pub(super) const SUCCESS: Code = 0;
 pub(super) const IN_PROGRESS: Code = 7;
 /// `ncclUint8`.
 pub(super) const BYTES: c_int = 1;
+/// `ncclFloat32`.
+pub(super) const F32: c_int = 7;
+/// `ncclSum`.
+pub(super) const SUM: c_int = 0;
 
 type GetVersion = unsafe extern "C" fn(*mut c_int) -> Code;
 type GetUniqueId = unsafe extern "C" fn(*mut UniqueId) -> Code;
@@ -75,6 +79,7 @@ type LastError = unsafe extern "C" fn(Handled) -> *const c_char;
 type Group = unsafe extern "C" fn() -> Code;
 type Send = unsafe extern "C" fn(*const c_void, usize, c_int, c_int, Handled, *mut c_void) -> Code;
 type Receive = unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, Handled, *mut c_void) -> Code;
+type Reduce = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Handled, *mut c_void) -> Code;
 type AllGather = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Handled, *mut c_void) -> Code;
 
 /// A loaded `libnccl`; it stays loaded as long as the process.
@@ -98,6 +103,8 @@ pub struct Library {
     pub(super) send: Symbol<Send>,
     pub(super) receive: Symbol<Receive>,
     pub(super) all_gather: Symbol<AllGather>,
+    pub(super) reduce_scatter: Symbol<Reduce>,
+    pub(super) all_reduce: Symbol<Reduce>,
 }
 
 impl std::fmt::Debug for Library {
@@ -178,6 +185,8 @@ impl Library {
                 send: symbol(&handle, file, "ncclSend")?,
                 receive: symbol(&handle, file, "ncclRecv")?,
                 all_gather: symbol(&handle, file, "ncclAllGather")?,
+                reduce_scatter: symbol(&handle, file, "ncclReduceScatter")?,
+                all_reduce: symbol(&handle, file, "ncclAllReduce")?,
             };
             // Threads of its own may run until the process ends.
             std::mem::forget(handle);

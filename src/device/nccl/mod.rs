@@ -1,8 +1,8 @@
 //! NCCL, loaded at run time: memory of GPUs goes from rank to rank without a detour over the host.
 //!
 //! The one idea: everything is a copy, as grouped sends and receives of bytes or an all-gather of equal pieces, on the device's
-//! own stream; sums are this program's, in an order of its own, so that NCCL's algorithms never decide a bit. Bytes of the host
-//! go through a staging buffer on the device. Nothing of NCCL is needed to build. **It has run on the double of the tests
+//! own stream; sums are this program's, in an order of its own, so that NCCL's algorithms never decide a bit, but where NCCL is
+//! asked for sums by name ([`Nccl::sum`]). Bytes of the host go through a staging buffer on the device. Nothing of NCCL is needed to build. **It has run on the double of the tests
 //! (tests/nccl_double), which moves memory of the host, and not on several GPUs.**
 
 mod comm;
@@ -164,6 +164,22 @@ impl Nccl {
             }
         }
         self.moved(what, &moves)
+    }
+
+    /// Sums `data` f32 over all ranks in NCCL's own order: then it holds where `cuts` of this rank are. A reduce-scatter where all
+    /// are of one length, else an all-reduce.
+    ///
+    /// # Errors
+    /// As [`Nccl::exchange`].
+    pub fn sum(&self, what: &str, data: ViewMut, cuts: &[Range<usize>]) -> Result<()> {
+        let (own, all) = (cuts[self.rank()].clone(), cuts[0].start..cuts[cuts.len() - 1].end);
+        let from = data.view().at(all.clone()).address();
+        if cuts.iter().all(|cut| cut.len() == own.len()) {
+            let count = own.len();
+            return self.moved(what, &[Move::SumScattered { from, into: data.at(own).address(), count }]);
+        }
+        let count = all.len();
+        self.moved(what, &[Move::SumAll { from, into: data.at(all).address(), count }])
     }
 
     /// `pieces[r]`, of the host, goes to rank r; returns each rank's piece for this one, in their order.
