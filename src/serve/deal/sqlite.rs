@@ -30,12 +30,19 @@ CREATE INDEX negotiations_by_age ON negotiations (created_ms, id);";
 /// What stores something, or refuses to.
 type Work = Box<dyn FnOnce(&Connection) -> rusqlite::Result<Result<(), Refusal>> + Send>;
 
+/// A write that nobody has stored yet.
+struct Waiting {
+    work: Work,
+    /// Whom to tell.
+    tell: SyncSender<Result<(), Refusal>>,
+}
+
 /// The database.
 pub struct Sqlite {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
-    /// Writes that the next who has the writer stores, and whom it tells.
-    waiting: Mutex<Vec<(Work, SyncSender<Result<(), Refusal>>)>>,
+    /// Writes that the next who has the writer stores.
+    waiting: Mutex<Vec<Waiting>>,
     path: PathBuf,
 }
 
@@ -74,12 +81,13 @@ impl Sqlite {
         work: impl FnOnce(&Connection) -> rusqlite::Result<Result<(), Refusal>> + Send + 'static,
     ) -> Result<(), Refusal> {
         let (tell, told) = sync_channel(1);
-        locked(&self.waiting).push((Box::new(work), tell));
+        locked(&self.waiting).push(Waiting { work: Box::new(work), tell });
         let mut db = locked(&self.writer);
         if let Ok(done) = told.try_recv() {
             return done;
         }
-        let (work, tell): (Vec<Work>, Vec<_>) = std::mem::take(&mut *locked(&self.waiting)).into_iter().unzip();
+        let waiting = std::mem::take(&mut *locked(&self.waiting));
+        let (work, tell): (Vec<Work>, Vec<_>) = waiting.into_iter().map(|one| (one.work, one.tell)).unzip();
         let n = work.len();
         let done = self.synced(&mut db, work).unwrap_or_else(|e| vec![Err(self.failed(&e)); n]);
         tell.iter().zip(done).for_each(|(tell, done)| drop(tell.send(done)));
