@@ -86,8 +86,10 @@ pub fn all(s: &mut Stage) -> Result<()> {
     let paged = s.shapes(&few(s.dtype), &odd(s.dtype), |m| {
         [128, 512].map(|t| (vec![t; 64], heads(m.heads, m.kv_heads, m.head_dim))).into()
     });
-    // A lone conversation: its segments run side by side.
-    let lone = s.shapes(&[], &[], |m| vec![(vec![8192], heads(m.heads, m.kv_heads, m.head_dim))]);
+    // A lone conversation, or few rows: segments run side by side.
+    let lone = s.shapes(&[(vec![SEGMENT + 1], heads(2, 1, 32))], &[], |m| {
+        vec![(vec![8192], heads(m.heads, m.kv_heads, m.head_dim))]
+    });
     for (lens, heads) in paged.iter().chain(&lone) {
         pages(s, lens, *heads)?;
     }
