@@ -199,17 +199,14 @@ impl Kept {
     }
 
     /// What is held of `range`: where it lies in the whole, and where among what is held.
-    pub fn of_range(&self, range: &Range<usize>) -> Vec<(Range<usize>, Range<usize>)> {
-        let (mut found, mut at) = (Vec::new(), 0);
-        for part in &self.parts {
-            let both = part.start.max(range.start)..part.end.min(range.end);
-            if both.start < both.end {
-                let held = at + both.start - part.start;
-                found.push((both.clone(), held..held + both.len()));
-            }
-            at += part.len();
-        }
-        found
+    pub fn of_range(&self, range: &Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + '_ {
+        let (range, mut next) = (range.clone(), 0);
+        self.parts.iter().filter_map(move |part| {
+            let (at, both) = (next, part.start.max(range.start)..part.end.min(range.end));
+            next += part.len();
+            let held = at + both.start - part.start;
+            (both.start < both.end).then(|| (both.clone(), held..held + both.len()))
+        })
     }
 
     /// Where a run of elements lies, all of which are held, as one run.
@@ -217,8 +214,9 @@ impl Kept {
     /// # Panics
     /// When they are not.
     pub fn run(&self, range: &Range<usize>) -> Range<usize> {
-        match &self.of_range(range)[..] {
-            [(whole, held)] if whole == range => held.clone(),
+        let mut found = self.of_range(range);
+        match (found.next(), found.next()) {
+            (Some((whole, held)), None) if whole == *range => held,
             _ => panic!("{range:?} is no run of {:?}", self.parts),
         }
     }
@@ -246,7 +244,7 @@ mod tests {
                 assert!(all.windows(2).all(|two| two[0].0.end == two[1].0.start), "{all:?}");
             }
             // What is held lies end to end.
-            let held: Vec<_> = kept[0].of_range(&(0..300_000)).into_iter().map(|(_, held)| held).collect();
+            let held: Vec<_> = kept[0].of_range(&(0..300_000)).map(|(_, held)| held).collect();
             assert_eq!((held[0].start, held.last().unwrap().end), (0, kept[0].len()));
         }
         assert_eq!(Cuts::of(&BUCKETS, 1).kept(0), Kept::all(300_000), "neighbours are one");

@@ -305,8 +305,7 @@ impl Optimizer {
     /// [`Error::Training`] when `max_skipped_steps` updates in a row were skipped.
     pub fn update(&mut self, dev: &Device, weights: ViewMut, grads: View, loss: f32) -> Result<Update> {
         let own = self.kept.parts().first().cloned().unwrap_or(0..0);
-        let whole = Kept::all(self.cuts.n_elements());
-        self.update_kept(dev, (weights, None, &whole), grads.at(own), loss)
+        self.update_kept(dev, (weights, None, None), grads.at(own), loss)
     }
 
     /// The same of a model's weights, of which this rank may keep a part alone, from what this rank keeps of the gradient, `own`;
@@ -317,7 +316,7 @@ impl Optimizer {
     pub fn advance(&mut self, dev: &Device, weights: &mut Weights, own: View, loss: f32) -> Result<Update> {
         let (version, place) = (weights.version, weights.kept());
         let (data, rounded) = weights.both_mut(dev);
-        let update = self.update_kept(dev, (data, rounded, &place), own, loss)?;
+        let update = self.update_kept(dev, (data, rounded, Some(&place)), own, loss)?;
         match update {
             Update::Skipped { .. } => weights.version = version, // nothing was written
             Update::Applied { .. } if self.ranks.world() == 1 => weights.renew(dev, &mut |_| Ok(()))?,
@@ -331,12 +330,12 @@ impl Optimizer {
         Ok(update)
     }
 
-    /// The same of what this rank keeps, of weights that lie as `place` says, and of all that forwards read of them where that is
-    /// rounded.
+    /// The same of what this rank keeps, of weights that lie as `place` says, whole where nothing does, and of all that forwards
+    /// read of them where that is rounded.
     fn update_kept(
         &mut self,
         dev: &Device,
-        (mut weights, mut rounded, place): (ViewMut, Option<ViewMut>, &Kept),
+        (mut weights, mut rounded, place): (ViewMut, Option<ViewMut>, Option<&Kept>),
         own: View,
         loss: f32,
     ) -> Result<Update> {
@@ -357,7 +356,7 @@ impl Optimizer {
                 let (step, element) = (self.step, range.start as u64);
                 let how = ops::optim::AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, step, element };
                 let (m, v) = (self.m.at_mut(kept.clone()), self.v.at_mut(kept.clone()));
-                let w = weights.reborrow().at(place.run(&range));
+                let w = weights.reborrow().at(place.map_or(range.clone(), |place| place.run(&range)));
                 let w_bf16 = rounded.as_mut().map(|all| all.reborrow().at(range.clone()));
                 ops::optim::adamw_step(dev, own.at(kept), w, m, v, w_bf16, how)?;
             }
