@@ -89,15 +89,14 @@ impl Scribe {
         scribe
     }
 
-    /// Takes tokens of one answer; their events, as the text of a stream.
-    pub fn chunk(&mut self, news: Result<Vec<Token>, Refusal>) -> String {
-        let tokens = match news {
-            Ok(tokens) => tokens,
+    /// Takes a token; its events, as the text of a stream.
+    pub fn chunk(&mut self, news: Result<Token, Refusal>) -> String {
+        let token = match news {
+            Ok(token) => token,
             Err(refusal) => return event(&refusal.body()),
         };
-        let Some(at) = tokens.first().map(|token| token.choice) else { return String::new() };
-        let sure = tokens.iter().any(|token| !token.text.is_empty() || token.finish.is_some());
-        tokens.into_iter().for_each(|token| self.take(token));
+        let (at, sure) = (token.choice, !token.text.is_empty() || token.finish.is_some());
+        self.take(token);
         let mut events = String::new();
         if !std::mem::replace(&mut self.choices[at].begun, true) && self.told.form == Form::Chat {
             let delta = json!({"index": at, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null});

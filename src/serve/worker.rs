@@ -54,8 +54,8 @@ pub struct Token {
     pub reused: usize,
 }
 
-/// Where an order's tokens go: those of one answer that came within a blink, at least one.
-pub type News = UnboundedSender<Result<Vec<Token>, Refusal>>;
+/// Where an order's tokens go.
+pub type News = UnboundedSender<Result<Token, Refusal>>;
 
 /// Answers that are wanted.
 pub struct Order {
@@ -114,7 +114,7 @@ impl Live<'_> {
             return true;
         }
         self.handed = Some(now);
-        self.order.news.send(Ok(std::mem::take(&mut self.held))).is_ok()
+        self.held.drain(..).all(|token| self.order.news.send(Ok(token)).is_ok())
     }
 }
 

@@ -146,12 +146,11 @@ async fn said(
     let Some((request, how, guide)) = ask else { return Ok(None) };
     let mut news = give(shared, span, vec![request], how, Some(Rule::Reply(guide)), None)?;
     let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
-    while let Some(tokens) = news.recv().await {
-        for token in tokens? {
-            ids.push(token.id);
-            logprobs.push(token.logprob);
-            done |= token.finish.is_some();
-        }
+    while let Some(token) = news.recv().await {
+        let token = token?;
+        ids.push(token.id);
+        logprobs.push(token.logprob);
+        done |= token.finish.is_some();
         if !events.tell(json!({"id": id, "object": "negotiation.writing", "tokens": ids.len()})) {
             break;
         }
