@@ -177,8 +177,9 @@ __device__ __forceinline__ void attn_decode(const bf16* __restrict__ q,         
 extern "C" __global__ void __launch_bounds__(128, 5)
     attn_decode_bf16_d32(const bf16* __restrict__ q, const bf16* __restrict__ k_pages, const bf16* __restrict__ v_pages,
                          const int32_t* __restrict__ seq, const int32_t* __restrict__ pos,
-                         const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
-                         int32_t n_segments, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
+                         const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows,
+                         int32_t max_pages, int32_t n_pages, int32_t n_segments, int32_t n_heads, int32_t n_kv_heads,
+                         int32_t dim, float scale) {
     attn_decode<32>(q, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows, max_pages,
                     n_pages, n_heads, n_kv_heads, scale);
 }
@@ -186,8 +187,9 @@ extern "C" __global__ void __launch_bounds__(128, 5)
 extern "C" __global__ void __launch_bounds__(128, 5)
     attn_decode_bf16_d64(const bf16* __restrict__ q, const bf16* __restrict__ k_pages, const bf16* __restrict__ v_pages,
                          const int32_t* __restrict__ seq, const int32_t* __restrict__ pos,
-                         const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
-                         int32_t n_segments, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
+                         const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows,
+                         int32_t max_pages, int32_t n_pages, int32_t n_segments, int32_t n_heads, int32_t n_kv_heads,
+                         int32_t dim, float scale) {
     attn_decode<64>(q, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows, max_pages,
                     n_pages, n_heads, n_kv_heads, scale);
 }
@@ -196,9 +198,8 @@ extern "C" __global__ void __launch_bounds__(128, 3)
     attn_decode_bf16_d128(const bf16* __restrict__ q, const bf16* __restrict__ k_pages,
                           const bf16* __restrict__ v_pages, const int32_t* __restrict__ seq,
                           const int32_t* __restrict__ pos, const int32_t* __restrict__ table, bf16* __restrict__ o,
-                          float* __restrict__ parts, int64_t n_rows, int32_t max_pages,
-                          int32_t n_pages, int32_t n_segments, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
-                          float scale) {
+                          float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
+                          int32_t n_segments, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
     attn_decode<128>(q, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows, max_pages,
                      n_pages, n_heads, n_kv_heads, scale);
 }

@@ -117,21 +117,23 @@ pub(super) fn merge_row(s: &mut [f32; CHUNK], keys: usize, max: &mut f32, sum: &
     shrink
 }
 
-/// max, sum of the segments so far take those of the segment behind them; returns what the outputs of both are multiplied by,
-/// see [`add_segment`].
-#[inline(always)]
-pub(super) fn merge_segment(max: &mut f32, sum: &mut f32, part_max: f32, part_sum: f32) -> [f32; 2] {
-    let top = if part_max > *max { part_max } else { *max };
-    let [total, part] = [math::exp(*max - top), math::exp(part_max - top)];
-    *sum = part_sum.mul_add(part, *sum * total);
-    *max = top;
-    [total, part]
-}
+/// What a row has gathered: maximum, sum and `o sum [D]`.
+pub(super) type Row<'a> = (&'a mut f32, &'a mut f32, &'a mut [f32]);
 
-/// `acc = acc total + part_acc part`, of a row.
+/// The segments so far of a row take the one behind them, which begins anew; the first stands as it is.
 #[inline(always)]
-pub(super) fn add_segment(acc: &mut [f32], part_acc: &[f32], [total, part]: [f32; 2]) {
-    for (acc, x) in acc.iter_mut().zip(part_acc) {
-        *acc = x.mul_add(part, *acc * total);
+pub(super) fn merge_segment((max, sum, acc): Row, (part_max, part_sum, part_acc): Row, first: bool) {
+    if first {
+        (*max, *sum) = (*part_max, *part_sum);
+        acc.copy_from_slice(part_acc);
+    } else {
+        let top = if *part_max > *max { *part_max } else { *max };
+        let [total, part] = [math::exp(*max - top), math::exp(*part_max - top)];
+        *sum = part_sum.mul_add(part, *sum * total);
+        *max = top;
+        for (acc, x) in acc.iter_mut().zip(part_acc) {
+            *acc = x.mul_add(part, *acc * total);
+        }
     }
+    (*part_max, *part_sum) = (f32::NEG_INFINITY, 0.0);
 }

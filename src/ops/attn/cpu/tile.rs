@@ -3,7 +3,7 @@
 //! Packed sequences and paged prefill share it; they differ in where a chunk's keys and values lie.
 
 use super::factors::{HEADS, Tools, by_rows, by_steps, columns, even_only, pair_turned, panels_len, turn};
-use super::merge::{Sees, add_segment, merge, merge_segment};
+use super::merge::{Row, Sees, merge, merge_segment};
 use super::operands::{Left, Right};
 use super::products::{over_keys, scores};
 use super::{Floats, Pairs, Queries, Room, Scores};
@@ -79,20 +79,15 @@ impl<'a> Sums<'a> {
     /// Takes a segment, which begins anew; the first stands as it is.
     #[inline(always)]
     fn take(&mut self, part: &mut Sums, first: bool, t: &Tile) {
-        let row = |head: usize, lane: usize| (head * CHUNK + lane) * t.dim..(head * CHUNK + lane + 1) * t.dim;
         for (head, lane) in (0..t.heads).flat_map(|head| t.lanes.clone().map(move |lane| (head, lane))) {
-            let (max, sum) = (&mut self.max[head].0[lane], &mut self.sum[head].0[lane]);
-            let (part_max, part_sum) = (part.max[head].0[lane], part.sum[head].0[lane]);
-            let (acc, part_acc) = (&mut self.acc[row(head, lane)], &part.acc[row(head, lane)]);
-            if first {
-                (*max, *sum) = (part_max, part_sum);
-                acc.copy_from_slice(part_acc);
-            } else {
-                add_segment(acc, part_acc, merge_segment(max, sum, part_max, part_sum));
-            }
+            merge_segment(self.row(head, lane, t.dim), part.row(head, lane, t.dim), first);
         }
-        part.max.fill(Queries([f32::NEG_INFINITY; CHUNK]));
-        part.sum.fill(Queries([0.0; CHUNK]));
+    }
+
+    #[inline(always)]
+    fn row(&mut self, head: usize, lane: usize, dim: usize) -> Row<'_> {
+        let acc = &mut self.acc[(head * CHUNK + lane) * dim..][..dim];
+        (&mut self.max[head].0[lane], &mut self.sum[head].0[lane], acc)
     }
 }
 

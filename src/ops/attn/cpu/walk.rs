@@ -5,7 +5,7 @@
 //! merged one by one, lanes are keys.
 
 use super::factors::{Tools, columns, even_only, narrow, turn};
-use super::merge::{Sees, add_segment, merge, merge_row, merge_segment};
+use super::merge::{Sees, merge, merge_row, merge_segment};
 use super::operands::{Left, Right};
 use super::products::product;
 use super::{Queries, Scores};
@@ -71,15 +71,8 @@ impl<'a> Walk<'a> {
     #[inline(always)]
     pub fn end_segment(&mut self, i: usize, first: bool) {
         let row = i * self.dim..(i + 1) * self.dim;
-        let (total, part) = (&mut self.total_acc[row.clone()], &self.acc[row]);
-        let (max, sum) = (&mut self.total_max.0[i], &mut self.total_sum.0[i]);
-        if first {
-            (*max, *sum) = (self.max.0[i], self.sum.0[i]);
-            total.copy_from_slice(part);
-        } else {
-            add_segment(total, part, merge_segment(max, sum, self.max.0[i], self.sum.0[i]));
-        }
-        (self.max.0[i], self.sum.0[i]) = (f32::NEG_INFINITY, 0.0);
+        let total = (&mut self.total_max.0[i], &mut self.total_sum.0[i], &mut self.total_acc[row.clone()]);
+        merge_segment(total, (&mut self.max.0[i], &mut self.sum.0[i], &mut self.acc[row]), first);
     }
 
     /// `o sum [D]` and sum of query i, which has seen so many `keys`, its last.
