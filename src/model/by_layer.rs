@@ -8,6 +8,7 @@
 //! Source: Rajbhandari et al. 2020, arXiv:1910.02054 (ZeRO, stage 3).
 
 use super::plan::Phase;
+use super::slots::Slots;
 use super::{Layout, Plan};
 use crate::device::{Buffer, DType, Device, View};
 use crate::dist::{Cuts, Kept, Ranks};
@@ -24,11 +25,7 @@ pub(super) struct ByLayer {
     cuts: Cuts,
     /// The type they read.
     dtype: DType,
-    /// The bucket of the head.
-    head: usize,
-    layer: Slot,
-    /// The embedding, or the head where it is its own.
-    end: Slot,
+    slots: Slots<Slot>,
     whole: Option<Buffer>,
 }
 
@@ -50,13 +47,13 @@ impl ByLayer {
         let head = layout.bucket_of_head();
         let whole = format!("{name}, together");
         plan.later(Phase::Plays, |plan| plan.buffer(GROUP, whole, dtype, cuts.n_elements()))?;
-        let [layer, end] = plan.later(Phase::Learns, |plan| slots(plan, &cuts, head, dtype))?;
-        Ok(ByLayer { ranks, cuts, dtype, head, layer, end, whole: None })
+        let slots = plan.later(Phase::Learns, |plan| slots(plan, &cuts, head, dtype))?;
+        Ok(ByLayer { ranks, cuts, dtype, slots, whole: None })
     }
 
     /// Makes room for a layer; of a dry plan it gives it back.
     pub(super) fn make_room(&mut self, plan: &mut Plan) -> Result<()> {
-        [self.layer, self.end] = slots(plan, &self.cuts, self.head, self.dtype)?;
+        self.slots = slots(plan, &self.cuts, self.slots.head(), self.dtype)?;
         Ok(())
     }
 
@@ -85,13 +82,12 @@ impl ByLayer {
 
     /// Takes nothing for what is there: parameters may have changed.
     pub(super) fn forget(&mut self) {
-        (self.layer.holds, self.end.holds) = (None, None);
+        self.slots.both_mut().into_iter().for_each(|slot| slot.holds = None);
     }
 
     /// Brings a bucket together, where it is not.
     pub(super) fn enter(&mut self, dev: &Device, data: &Buffer, kept: &Kept, bucket: usize) -> Result<()> {
-        let is_end = bucket == Layout::EMBED || bucket == self.head;
-        let slot = if is_end { &mut self.end } else { &mut self.layer };
+        let slot = self.slots.of_mut(bucket);
         if self.whole.is_some() || slot.holds == Some(bucket) {
             return Ok(());
         }
@@ -113,8 +109,7 @@ impl ByLayer {
             return whole.at(range);
         }
         let bucket = self.cuts.bucket_of(range.start);
-        let is_end = bucket == Layout::EMBED || bucket == self.head;
-        let slot = if is_end { &self.end } else { &self.layer };
+        let slot = self.slots.of(bucket);
         assert_eq!(slot.holds, Some(bucket), "a bucket is read that was not entered");
         let start = self.cuts.bucket(bucket).start;
         slot.data.at(range.start - start..range.end - start)
@@ -123,13 +118,12 @@ impl ByLayer {
     /// Bytes of everything that is there.
     pub(super) fn size_bytes(&self) -> usize {
         let whole = self.whole.as_ref().map_or(0, Buffer::size_bytes);
-        self.layer.data.size_bytes() + self.end.data.size_bytes() + whole
+        self.slots.both().into_iter().map(|slot| slot.data.size_bytes()).sum::<usize>() + whole
     }
 }
 
-fn slots(plan: &mut Plan, cuts: &Cuts, head: usize, dtype: DType) -> Result<[Slot; 2]> {
-    let [layer, end] = cuts.longest_buckets(&[Layout::EMBED, head]);
-    let mut slot =
-        |name, len| -> Result<Slot> { Ok(Slot { data: plan.buffer(GROUP, name, dtype, len)?, holds: None }) };
-    Ok([slot("trained, a layer", layer)?, slot("trained, the embedding or the head", end)?])
+fn slots(plan: &mut Plan, cuts: &Cuts, head: usize, dtype: DType) -> Result<Slots<Slot>> {
+    Slots::planned(plan, cuts, head, |plan, name, len| {
+        Ok(Slot { data: plan.buffer(GROUP, format!("trained, {name}"), dtype, len)?, holds: None })
+    })
 }

@@ -22,6 +22,7 @@ mod linear;
 mod masks;
 mod paged;
 pub mod plan;
+mod slots;
 mod walk;
 pub mod weights;
 
@@ -36,5 +37,6 @@ pub use kv::KvPages;
 pub use layout::{Grouped, LayerIds, Layout, Linear, Mlp, TensorId, TensorSpec};
 pub use paged::PagedRows;
 pub use plan::{Phase, Plan};
+pub use slots::Slots;
 pub use walk::Walk;
 pub use weights::{Keeping, Weights};

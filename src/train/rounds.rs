@@ -13,7 +13,7 @@ use crate::dist::lanes::Tree;
 use crate::dist::reduce::scratch_len;
 use crate::dist::{Cuts, Kept, Ranks};
 use crate::error::Result;
-use crate::model::{Gradient, Layout, Phase, Plan};
+use crate::model::{Gradient, Layout, Phase, Plan, Slots};
 use crate::ops::embed::{add, copy, fill};
 use std::ops::Range;
 
@@ -22,8 +22,6 @@ pub struct Rounds {
     ranks: Ranks,
     cuts: Cuts,
     kept: Kept,
-    /// The bucket of the head, where it is its own: it lies where the embedding's does, which comes last.
-    head: usize,
     room: Room,
     /// This rank's shard of the sum of all rounds so far.
     sum: Buffer,
@@ -37,9 +35,8 @@ pub struct Rounds {
 
 /// Room for what passes.
 struct Room {
-    /// The gradient of one layer, and of the embedding or the head.
-    layer: Buffer,
-    end: Buffer,
+    /// The gradient of the bucket that is made: that of a head of its own lies where the embedding's does, which comes last.
+    made: Slots<Buffer>,
     /// Sums of ranks, of a round of one cut.
     scratch: Vec<Buffer>,
 }
@@ -49,11 +46,10 @@ const GROUP: &str = "gradients";
 
 impl Room {
     fn planned(plan: &mut Plan, cuts: &Cuts, head: usize) -> Result<Room> {
-        let ([layer, end], world) = (cuts.longest_buckets(&[Layout::EMBED, head]), cuts.world());
+        let world = cuts.world();
         let (sums, each) = (if world > 1 { Tree::Rounds.held(world) } else { 0 }, scratch_len(cuts.longest()));
         Ok(Room {
-            layer: plan.f32(GROUP, "a layer", layer)?,
-            end: plan.f32(GROUP, "the embedding or the head", end)?,
+            made: Slots::planned(plan, cuts, head, |plan, name, len| plan.f32(GROUP, name, len))?,
             scratch: (0..sums)
                 .map(|i| plan.f32(GROUP, format!("a cut, branch {i} of the ranks"), each))
                 .collect::<Result<_>>()?,
@@ -83,7 +79,7 @@ impl Rounds {
         let held = if own > 1 { Tree::Rounds.held(own) } else { 0 };
         let of_lanes = (0..held).map(|i| plan.f32(GROUP, format!("shard, branch {i} of the lanes"), kept.len()));
         let of_lanes = of_lanes.collect::<Result<_>>()?;
-        Ok(Rounds { ranks, cuts, kept, head, room, sum, lanes: of_lanes, own, lane: 0, held: 0 })
+        Ok(Rounds { ranks, cuts, kept, room, sum, lanes: of_lanes, own, lane: 0, held: 0 })
     }
 
     /// Makes room for what passes; of a dry plan gives it back.
@@ -91,7 +87,7 @@ impl Rounds {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn make_room(&mut self, plan: &mut Plan) -> Result<()> {
-        self.room = Room::planned(plan, &self.cuts, self.head)?;
+        self.room = Room::planned(plan, &self.cuts, self.room.made.head())?;
         Ok(())
     }
 
@@ -133,9 +129,7 @@ impl Rounds {
 
     /// Where a bucket's gradient is made.
     fn bucket_mut(&mut self, bucket: usize) -> ViewMut<'_> {
-        let len = self.cuts.bucket(bucket).len();
-        let is_end = bucket == Layout::EMBED || bucket == self.head;
-        if is_end { self.room.end.at_mut(0..len) } else { self.room.layer.at_mut(0..len) }
+        self.room.made.of_mut(bucket).at_mut(0..self.cuts.bucket(bucket).len())
     }
 }
 
@@ -157,8 +151,7 @@ impl Gradient for Rounds {
     /// Sums a bucket over the lanes that all ranks are at, and adds this rank's cut to the round's sum.
     fn ends(&mut self, dev: &Device, bucket: usize) -> Result<()> {
         let (range, cuts) = (self.cuts.bucket(bucket), self.cuts.within(bucket));
-        let is_end = bucket == Layout::EMBED || bucket == self.head;
-        let made = if is_end { &mut self.room.end } else { &mut self.room.layer };
+        let made = self.room.made.of_mut(bucket);
         let summed = (Tree::Rounds, made.at_mut(0..range.len()));
         self.ranks.reduce("gradients of a layer", dev, summed, &cuts, &mut self.room.scratch)?;
         for (whole, held) in self.kept.of_range(&range) {
