@@ -91,7 +91,8 @@ impl Sqlite {
         let n = work.len();
         let done = self.synced(&mut db, work).unwrap_or_else(|e| vec![Err(self.failed(&e)); n]);
         tell.iter().zip(done).for_each(|(tell, done)| drop(tell.send(done)));
-        told.recv().unwrap_or_else(|_| Err(overtaken()))
+        let lost = || self.broken("whoever stored it broke off");
+        told.recv().unwrap_or_else(|_| Err(lost()))
     }
 
     /// Each of `work` for itself, in one transaction. An error is of the whole: nothing was stored.
@@ -112,7 +113,11 @@ impl Sqlite {
     }
 
     fn failed(&self, e: &rusqlite::Error) -> Refusal {
-        let what = format!("{}: {e}; nothing was changed", shown(&self.path));
+        self.broken(&e.to_string())
+    }
+
+    fn broken(&self, what: &str) -> Refusal {
+        let what = format!("{}: {what}; nothing was changed", shown(&self.path));
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, what).with_code("storage")
     }
 
