@@ -14,8 +14,9 @@ use half::bf16;
 
 /// Logits that exist at a time, about; in f32 elements. They stay in the second-level caches.
 const BLOCK: usize = 1 << 18;
-/// Their gradients at medium precision, in bf16: more rows, for dw is read and written once for all of them.
-const NARROW_BLOCK: usize = 1 << 20;
+/// Their gradients at medium precision, in bf16: more rows, for the head is packed, and dw read and written, once for all of
+/// them; 64 MiB.
+const NARROW_BLOCK: usize = 1 << 25;
 /// Logits a task works on, about.
 const TASK: usize = 1 << 13;
 

@@ -2,7 +2,7 @@
 //!
 //! Packing does nothing but read and write: without this it waits for memory while nothing multiplies.
 
-use super::{KC, Kernels, Product};
+use super::{Kernels, Product};
 use std::ops::Range;
 
 /// Memory that is read soon: its next line, and the bytes from there to the one after it. A tile asks for one line every
@@ -24,6 +24,8 @@ pub(super) struct Place {
     pub cols: Range<usize>,
     /// Rows of tiles.
     pub tiles: usize,
+    /// Steps of K in a part that is no last one.
+    most: usize,
     /// Lines that a tile asks for in a stream: one every two elements of K.
     turns: usize,
     /// Panels across.
@@ -33,7 +35,7 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(k0: usize, kc: usize, rows: Range<usize>, cols: Range<usize>, kernels: &Kernels) -> Place {
         let (tiles, panels) = (rows.len().div_ceil(kernels.mr), cols.len().div_ceil(kernels.nr));
-        Place { k0, kc, rows, cols, tiles, turns: kernels.elements(kc) / 2, panels }
+        Place { k0, kc, rows, cols, tiles, most: kernels.kc(), turns: kernels.elements(kc) / 2, panels }
     }
 
     /// Rows of a row of tiles. All are of about equal height: a thin last one would waste a panel's loads.
@@ -67,9 +69,9 @@ impl Place {
         part: usize,
     ) -> Option<Ahead> {
         let across = (of.len() * size).div_ceil(LINE);
-        let k = self.k0 + KC + part / across * self.turns;
+        let k = self.k0 + self.most + part / across * self.turns;
         let at = x.wrapping_add((k * ld + of.start) * size + part % across * LINE);
-        (k < p.k.min(self.k0 + 2 * KC)).then_some(Ahead { at, step: ld * size })
+        (k < p.k.min(self.k0 + 2 * self.most)).then_some(Ahead { at, step: ld * size })
     }
 
     /// The rows of the next row of tiles: each panel's part of them.

@@ -2,8 +2,8 @@
 //!
 //! C is cut into blocks, one a task. A task packs its columns of B into panels of `nr` columns, unless [`gemm_pack`] has,
 //! and its rows of A, where they cannot be read in place, into tiles of `mr` rows. A microkernel holds one `mr x nr` tile
-//! of C in registers while it walks K in ascending order. K is walked in blocks of `KC`; between blocks the tile of C goes
-//! through memory. So each element is one chain of fused multiply-adds, and its bits depend on nothing but the row of A,
+//! of C in registers while it walks K in ascending order. K is walked in blocks of `KC` elements, which are as many steps or, where
+//! an element is a pair, twice as many; between blocks the tile of C goes through memory. So each element is one chain of fused multiply-adds, and its bits depend on nothing but the row of A,
 //! the column of B and what it is added to. Source of the blocking: Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication".
 //!
@@ -37,11 +37,11 @@ use narrow::Rounded;
 pub(crate) use product::{Factor, Product};
 use std::ops::Range;
 
-/// K walked between two visits to memory of a tile of C.
+/// Elements of K walked between two visits to memory of a tile of C.
 pub(crate) const KC: usize = 512;
 /// Floats from row to row of a tile of A packed by rows; odd in cache lines, so that rows do not share cache sets.
 pub(crate) const A_STRIDE: usize = KC + 16;
-/// Columns of B a task packs at a time, of `KC` steps; of fewer steps more, up to `WIDE`.
+/// Columns of B a task packs at a time, of `KC` elements; of fewer more, up to `WIDE`.
 const NC: usize = 128;
 /// So wide that rows of C up to it are written whole: a row of tiles is then one stretch of memory, which `ahead` asks for.
 const WIDE: usize = 512;
@@ -49,6 +49,8 @@ const WIDE: usize = 512;
 const MC: usize = 256;
 /// Rows a thread must have at least for rows to be cut.
 const FEW: usize = 8;
+/// Elements of a B that no second-level cache holds.
+const LARGE: usize = 1 << 19;
 /// Multiply-adds below which waking another thread costs more than it brings.
 const INLINE: usize = 1 << 18;
 
@@ -103,6 +105,11 @@ impl Kernels {
     /// Elements in a row or column of `kc` steps.
     fn elements(&self, kc: usize) -> usize {
         kc.div_ceil(self.steps)
+    }
+
+    /// Steps of K walked between two visits to memory of a tile of C.
+    fn kc(&self) -> usize {
+        KC * self.steps
     }
 
     /// Elements of a panel of B of `kc` steps.
@@ -191,15 +198,15 @@ pub fn panels_len(cpu: &Cpu, n: usize, k: usize, is_bf16: bool) -> usize {
     n.div_ceil(kernels.nr) * kernels.panel_len(k)
 }
 
-/// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` steps, in each its panels `[elements(kc), nr]`, side by side.
+/// See [`crate::ops::gemm::gemm_pack`]: blocks of `KC` elements, in each its panels `[elements(kc), nr]`, side by side.
 pub fn gemm_pack(cpu: &Cpu, b: Factor, panels: &mut [f32], n: usize, k: usize) {
     let is_bf16 = matches!(b, Factor::Bf16(_));
     let (kernels, to) = (kernels_of(cpu, is_bf16), Shared::new(panels));
     assert!(b.len() == n * k && to.len() == panels_len(cpu, n, k, is_bf16), "gemm_pack: sizes");
-    let n_panels = n.div_ceil(kernels.nr);
-    cpu.pool.run(n_panels * k.div_ceil(KC), |task| {
-        let (k0, j) = (task / n_panels * KC, task % n_panels * kernels.nr);
-        let (kc, width) = (KC.min(k - k0), kernels.nr.min(n - j));
+    let (n_panels, most) = (n.div_ceil(kernels.nr), kernels.kc());
+    cpu.pool.run(n_panels * k.div_ceil(most), |task| {
+        let (k0, j) = (task / n_panels * most, task % n_panels * kernels.nr);
+        let (kc, width) = (most.min(k - k0), kernels.nr.min(n - j));
         let (mut scratch, len) = (pack::Scratch::new(), kernels.panel_len(kc));
         let (_, packed) = scratch.get();
         // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
@@ -236,8 +243,7 @@ pub(crate) fn run(cpu: &Cpu, p: Product) {
     }
     let kernels = kernels_of(cpu, p.packed_bf16());
     let threads = if p.m * p.n * p.k < INLINE { 1 } else { cpu.pool.threads() };
-    let (rows, cols) =
-        if p.a_by_k { split_evenly(p.m, p.n, kernels, threads) } else { split(p.m, p.n, kernels, threads) };
+    let (rows, cols) = if p.a_by_k { split_evenly(p.m, p.n, kernels, threads) } else { split(&p, kernels, threads) };
     let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
     cpu.pool.run(down * across, |task| {
         let (i, j) = (task / across * rows, task % across * cols);
@@ -246,9 +252,11 @@ pub(crate) fn run(cpu: &Cpu, p: Product) {
 }
 
 /// Rows and columns of the blocks of C. Rows are cut first: what an op makes of a row, the next op then finds on the same
-/// core. Few rows are not worth the loads of B on every core: then columns are cut.
-fn split(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize, usize) {
-    if threads == 1 || m >= threads * FEW {
+/// core. Few rows are not worth the loads of B on every core: then columns are cut, and of a B that no cache holds sooner.
+fn split(p: &Product, kernels: &Kernels, threads: usize) -> (usize, usize) {
+    let (m, n) = (p.m, p.n);
+    let few = if n * p.k >= LARGE { n / 8 } else { threads * FEW };
+    if threads == 1 || m >= few {
         let rows = m.div_ceil((m / MC).max(1).next_multiple_of(threads));
         return (if rows < MC / 2 { rows } else { rows.next_multiple_of(kernels.mr) }, n);
     }
@@ -270,23 +278,24 @@ fn split_evenly(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize
 fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>) {
     let mut scratch = pack::Scratch::new();
     let (a, b) = scratch.get();
+    let most = kernels.kc();
     // A product over nothing is one empty block: it stores zeros, or what was there.
-    for k0 in (0..p.k.max(1)).step_by(KC) {
-        let kc = KC.min(p.k - k0);
-        let wide = (NC * KC / kc.max(1)).min(WIDE) / kernels.nr * kernels.nr;
+    for k0 in (0..p.k.max(1)).step_by(most) {
+        let kc = most.min(p.k - k0);
+        let wide = (NC * KC / kernels.elements(kc).max(1)).min(WIDE) / kernels.nr * kernels.nr;
         for j0 in cols.clone().step_by(wide) {
             let cols = j0..cols.end.min(j0 + wide);
             let b = match p.panels {
                 Some(panels) => panels[panel_at(p.n.div_ceil(kernels.nr), kernels, k0, kc, j0)..].as_ptr(),
                 None => {
-                    // SAFETY: inside B; the panels of these columns and steps hold at most NC KC floats.
+                    // SAFETY: inside B; the panels of these columns and steps hold at most NC KC elements.
                     unsafe { pack::pack_b(p, kernels, k0, kc, cols.clone(), b) };
                     b.cast_const()
                 }
             };
             let place = Place::new(k0, kc, rows.clone(), cols, kernels);
             for t in 0..place.tiles {
-                // SAFETY: inside A, at most mr rows and KC steps.
+                // SAFETY: inside A, at most mr rows and KC elements of each.
                 let a = unsafe { pack::pack_a(p, kernels, k0, kc, place.tile(t), a) };
                 tile_row(p, kernels, &place, t, a, b);
             }

@@ -12,11 +12,12 @@ const MAX_STEP: usize = 16;
 /// Columns of the widest.
 pub(super) const MAX_NR: usize = 32;
 
-/// Room for one packed tile of A and the packed panels of one block of B: on the stack, never initialised.
+/// Room for one packed tile of A and the packed panels of one block of B, the last of them in floats while it is made pairs: on
+/// the stack, never initialised.
 #[repr(C, align(64))]
 pub(super) struct Scratch {
     a: MaybeUninit<[f32; MAX_STEP * A_STRIDE]>,
-    b: MaybeUninit<[f32; NC * KC]>,
+    b: MaybeUninit<[f32; (NC + MAX_NR) * KC]>,
 }
 
 impl Scratch {
@@ -34,7 +35,7 @@ impl Scratch {
 /// possible, else packed into `to`, `[mr, A_STRIDE]` or, for A stored `[K, M]`, by steps.
 ///
 /// # Safety
-/// The range is inside A, of at most `mr` rows and `KC` steps; `to` is the A of a [`Scratch`].
+/// The range is inside A, of at most `mr` rows and `KC` elements of each; `to` is the A of a [`Scratch`].
 pub(super) unsafe fn pack_a(
     p: &Product,
     kernels: &Kernels,
@@ -64,7 +65,7 @@ unsafe fn pack_rows<T>(
     rows: Range<usize>,
     to: *mut f32,
 ) -> (*const f32, usize) {
-    // SAFETY: inside A, and inside `to`, which holds MAX_STEP A_STRIDE >= kc step, mr A_STRIDE floats.
+    // SAFETY: inside A, and inside `to`, which holds MAX_STEP A_STRIDE elements: by steps, and mr A_STRIDE of them by rows.
     unsafe {
         if p.a_by_k {
             (packs.copy_a)(a.add(k0 * p.lda + rows.start), p.lda, rows.len(), kc, to);
@@ -88,7 +89,7 @@ unsafe fn pack_rows<T>(
 /// Packs `cols` of B over `k0..k0 + kc` into panels `[elements(kc), nr]`, the last one filled up with zeros.
 ///
 /// # Safety
-/// The range is inside B; its panels are at most `NC KC` floats; `to` is the B of a [`Scratch`].
+/// The range is inside B; its panels are at most `NC KC` elements; `to` is the B of a [`Scratch`].
 pub(super) unsafe fn pack_b(p: &Product, kernels: &Kernels, k0: usize, kc: usize, cols: Range<usize>, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
@@ -113,8 +114,8 @@ unsafe fn pack_panels<T>(
 ) {
     for j in cols.clone().step_by(kernels.nr) {
         let width = kernels.nr.min(cols.end - j);
-        // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; NC is a multiple of nr, so `to` holds
-        // kc nr floats for each panel, of which packing may use all.
+        // SAFETY: B holds `width` columns from j on, over kc steps from k0 on; `to` holds the
+        // elements of all their panels, and kc nr floats from the last panel on.
         unsafe {
             let panel = to.add((j - cols.start) * kernels.elements(kc));
             if p.b_by_k {
