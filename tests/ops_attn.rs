@@ -281,6 +281,30 @@ fn attn_in_bf16_refuses_other_head_dims() {
     );
 }
 
+/// The kernels store vectors: an output that starts between two of them is refused before anything is written.
+#[test]
+fn attn_in_bf16_refuses_outputs_off_16_bytes() {
+    let case = Case::new(&[3], heads(2, 2, 32)).in_bf16();
+    let (dev, cu, n) = (kernel_device(), [0i32, 3], case.q.len());
+    let [q, k, v] = [&case.q, &case.k, &case.v].map(|x| case.up(&dev, x));
+    let (q, k, v, cu) = (q.view(), k.view(), v.view(), dev.upload(&cu).unwrap());
+    let room = || case.poisoned(&dev, n + 1);
+    let (mut o, mut lse, seqs) = (room(), poisoned(&dev, 6), Packed::apart(cu.view()));
+    refused(
+        attn_fwd(&dev, q, k, v, seqs, o.at_mut(1..n + 1), lse.view_mut(), case.heads),
+        "attn_fwd",
+        "tensors start on 16 bytes",
+    );
+    for off in 0..3 {
+        let mut d = [room(), room(), room()];
+        let [dq, dk, dv] = d.each_mut();
+        let at = |i: usize| usize::from(i == off)..n + usize::from(i == off);
+        let (dq, dk, dv) = (dq.at_mut(at(0)), dk.at_mut(at(1)), dv.at_mut(at(2)));
+        let done = attn_bwd(&dev, q, q, k, v, q, lse.view(), seqs, dq, dk, dv, case.heads);
+        refused(done, "attn_bwd", "tensors start on 16 bytes");
+    }
+}
+
 #[test]
 fn attn_keys_far_apart_and_equal_keys() {
     // Scores that differ by hundreds: the new maximum shrinks everything before it to nothing. Equal keys: the mean.

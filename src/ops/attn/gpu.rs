@@ -32,7 +32,7 @@ pub(super) fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kern
     }
 }
 
-/// `Ok` when 16-byte vectors of these tensors may be read, as the bf16 kernels do.
+/// `Ok` when 16-byte vectors of these tensors may be read and written, as the bf16 kernels do.
 pub(super) fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Result<()> {
     let tensors = if is_bf16 { tensors } else { &[] };
     let off = tensors.iter().map(|t| t.address() as usize % 16).max().unwrap_or(0);
@@ -81,7 +81,7 @@ pub fn attn_fwd(
         bf16: ["attn_fwd_bf16_d32", "attn_fwd_bf16_d64", "attn_fwd_bf16_d128"],
     };
     let (kernel, is_bf16) = pick("attn_fwd", &[q.dtype(), k.dtype(), v.dtype(), o.dtype()], dim, kernels)?;
-    aligned("attn_fwd", is_bf16, &[q, k, v])?;
+    aligned("attn_fwd", is_bf16, &[q, k, v, o.view()])?;
     if gpu_sm90::takes(gpu, is_bf16, dim, n, seqs) {
         return gpu_sm90::attn_fwd(gpu, q, k, v, seqs, o, lse, heads);
     }
@@ -129,7 +129,7 @@ pub fn attn_bwd(
 ) -> Result<()> {
     let dtypes = [d_o.dtype(), q.dtype(), k.dtype(), v.dtype(), o.dtype(), dq.dtype(), dk.dtype(), dv.dtype()];
     let is_bf16 = by_dtype("attn_bwd", &dtypes)? == DType::Bf16;
-    aligned("attn_bwd", is_bf16, &[d_o, q, k, v, o])?;
+    aligned("attn_bwd", is_bf16, &[d_o, q, k, v, o, dq.view(), dk.view(), dv.view()])?;
     let saved = Saved { d_o, q, k, v, o, lse, seqs };
     if gpu_sm90::takes(gpu, is_bf16, heads.dim, lse.len() / heads.q, seqs) {
         gpu_sm90::attn_bwd_dq(gpu, saved, dq, heads)?;

@@ -56,7 +56,7 @@ pub fn attn_decode(
     };
     let dtypes = [q.dtype(), k_pages.dtype(), v_pages.dtype(), o.dtype()];
     let (kernel, is_bf16) = pick("attn_decode", &dtypes, dim, kernels)?;
-    aligned("attn_decode", is_bf16, &[q, k_pages, v_pages])?;
+    aligned("attn_decode", is_bf16, &[q, k_pages, v_pages, o.view()])?;
     let f32_bytes = floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1));
     let bf16_bytes = halves_bytes(16 + RING * 2 * CHUNK, dim, 16 * (CHUNK + 4));
     let segments = at.longest.div_ceil(SEGMENT);
