@@ -110,14 +110,16 @@ fn a_set_clock_ends_no_negotiation_early_or_late_and_forgets_no_answered_key() {
 fn a_set_clock_moves_no_deadline_and_no_rate() {
     let Some(clocked) = Clocked::start(&["--timeout", "60", "--read-timeout", "20", "--rate", "60"]) else { return };
     let server = &clocked.server;
-    let long = json!({"prompt": "Hi", "max_tokens": 600, "temperature": 50.0, "seed": 3, "stream": true});
+    let long = json!({"prompt": "Hi", "max_tokens": 600, "temperature": 50.0, "seed": 3, "stream": true,
+                      "stream_options": {"include_usage": true}});
     std::thread::scope(|scope| {
         let stream = scope.spawn(|| server.stream(TEXT, &long));
         let mut slow = TcpStream::connect(server.url.trim_start_matches("http://")).unwrap();
         slow.write_all(format!("POST {TEXT} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{").as_bytes()).unwrap();
         server.wait_until("it runs", |ready| ready["running"] == 1);
         [7, -7, 24 * 30, -24 * 30, 0].into_iter().for_each(|hours| clocked.set(hours));
-        assert!(stream.join().unwrap().len() > 20, "a stream was cut");
+        let told = stream.join().unwrap();
+        assert_eq!(told.last().unwrap()["usage"]["completion_tokens"], 600, "a stream was cut");
         let mut told = [0];
         slow.set_nonblocking(true).unwrap();
         let still = slow.read(&mut told);

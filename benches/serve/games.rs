@@ -100,11 +100,11 @@ impl Seat {
     fn turn(&mut self) -> (Turn, bool) {
         let path = format!("/v1/negotiations/{}/messages", self.id);
         let told = self.wire.post(&path, &self.game.message(), "negotiation.writing");
-        let (mut tokens, mut last) = (0, Value::Null);
-        for event in told.events() {
-            tokens = event["tokens"].as_u64().map_or(tokens, |n| n as usize);
-            last = event;
-        }
+        // The client shares the machine: it reads the last event alone.
+        let events = told.body.lines().filter_map(|line| line.strip_prefix("data: "));
+        let mut events = events.rev().filter(|event| *event != "[DONE]");
+        let [last, written] = [(); 2].map(|()| -> Value { serde_json::from_str(events.next().unwrap()).unwrap() });
+        let tokens = written["tokens"].as_u64().unwrap_or(0) as usize;
         let words = last["message"].as_str().unwrap_or_else(|| panic!("{last}")).to_string();
         let said = Said { words, price: last["action"]["price_cents"].as_i64(), open: last["state"] == "open" };
         let goes_on = self.game.goes_on(&said);

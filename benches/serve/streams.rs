@@ -90,7 +90,8 @@ impl Heard {
 
 /// Streams of so many clients at once, beside the engine alone at the same prompts.
 pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64) -> Value {
-    let n = (2 * clients).max(48) as u64;
+    // A second or more a round: begin and end, where seats are empty, are small beside it.
+    let n = (4 * clients).max(320) as u64;
     let (mut heard, mut pairs) = (Heard::default(), vec![]);
     for round in 0..rounds {
         let seed = round * 100_000 + clients as u64 * 600;

@@ -2,15 +2,17 @@
 //!
 //! The one idea: tokens are gathered until they bring text that is sure; then text, ids and logprobs are told together, so that
 //! a chunk never holds part of a stop string or half of a character, and the chunks of an answer, joined, are the whole of it.
+//! Tokens that were handed out together are one chunk of text, and a chunk each where more than text is told of them.
 
 use super::Model;
 use super::refusal::Refusal;
 use super::sure::Piece;
-use super::tools::{Listener, Part};
+use super::tools::{self, Listener};
 use super::worker::Token;
 use crate::generate::{Finish, Stream};
 use crate::infer::Told as Scored;
 use crate::text::Tokenizer;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -43,6 +45,13 @@ pub struct Told {
     pub tools: Option<Listener>,
 }
 
+impl Told {
+    /// Whether each token has a chunk of its own.
+    fn each_token(&self) -> bool {
+        self.logprobs || self.token_ids || self.tools.is_some()
+    }
+}
+
 /// An answer as it grows.
 #[derive(Debug, Default)]
 struct Choice {
@@ -62,6 +71,41 @@ struct Choice {
     n_tokens: usize,
     reused: usize,
     finish: Option<Finish>,
+}
+
+/// What is told of an answer at a time, in the order of its fields: a chunk's part of it, or the whole.
+#[derive(Serialize)]
+struct Part {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<Said>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Said>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    logprobs: Option<Value>,
+    finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<i32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Value>,
+}
+
+/// A message, or more of it.
+#[derive(Serialize)]
+struct Said {
+    content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+}
+
+/// Where a message stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Delta,
+    Message,
 }
 
 /// The answers to a request.
@@ -89,34 +133,47 @@ impl Scribe {
         scribe
     }
 
-    /// Takes a token; its events, as the text of a stream.
-    pub fn chunk(&mut self, news: Result<Token, Refusal>) -> String {
-        let token = match news {
-            Ok(token) => token,
-            Err(refusal) => return event(&refusal.body()),
-        };
-        let (at, sure) = (token.choice, !token.text.is_empty() || token.finish.is_some());
-        self.take(token);
+    /// Takes tokens; their events, as the text of a stream.
+    pub fn chunk(&mut self, news: Result<Vec<Token>, Refusal>) -> String {
         let mut events = String::new();
+        match news {
+            Ok(tokens) => {
+                let (n, each) = (tokens.len(), self.told.each_token());
+                for (i, token) in tokens.into_iter().enumerate() {
+                    let at = token.choice;
+                    self.take(token);
+                    if each || i + 1 == n {
+                        self.events(at, &mut events);
+                    }
+                }
+            }
+            Err(refusal) => events += &event(&refusal.body()),
+        }
+        events
+    }
+
+    /// Adds the events of what was gathered of an answer.
+    fn events(&mut self, at: usize, events: &mut String) {
+        let gathered = &self.choices[at].tokens;
+        let sure = gathered.iter().any(|token| !token.text.is_empty() || token.finish.is_some());
         if !std::mem::replace(&mut self.choices[at].begun, true) && self.told.form == Form::Chat {
-            let delta = json!({"index": at, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null});
-            events += &self.event(&delta, at == 0);
+            let begin = json!({"index": at, "delta": {"role": "assistant", "content": ""}, "logprobs": null, "finish_reason": null});
+            self.event(&begin, at == 0, events);
         }
         if sure || self.choices[at].echoed > 0 {
             let first = at == 0 && self.told.form == Form::Text && self.choices[at].offset == 0;
-            let choice = self.told_of(at, "delta");
-            events += &self.event(&choice, first);
+            let part = self.told_of(at, Place::Delta);
+            self.event(&part, first, events);
         }
         if self.is_done() {
             if self.told.include_usage {
                 let mut last = self.head(true);
                 last.insert("choices".into(), json!([]));
                 last.insert("usage".into(), self.usage());
-                events += &event(&Value::Object(last));
+                *events += &event(&Value::Object(last));
             }
-            events += "data: [DONE]\n\n";
+            *events += "data: [DONE]\n\n";
         }
-        events
     }
 
     /// Takes a token of an answer that is told as a whole.
@@ -143,9 +200,9 @@ impl Scribe {
 
     /// The whole.
     pub fn whole(mut self) -> Value {
-        let choices: Vec<Value> = (0..self.choices.len()).map(|at| self.told_of(at, "message")).collect();
+        let choices: Vec<Part> = (0..self.choices.len()).map(|at| self.told_of(at, Place::Message)).collect();
         let mut body = self.head(false);
-        body.insert("choices".into(), Value::Array(choices));
+        body.insert("choices".into(), json!(choices));
         body.insert("usage".into(), self.usage());
         self.tell_prompts(&mut body);
         if let Some(n) = self.told.prompt.filter(|_| self.told.form == Form::Chat) {
@@ -173,14 +230,21 @@ impl Scribe {
         head
     }
 
-    fn event(&self, choice: &Value, first: bool) -> String {
-        let usage = if self.told.include_usage { ",\"usage\":null" } else { "" };
-        let mut more = Map::new();
-        if first {
-            self.tell_prompts(&mut more);
+    /// Adds the event of a part; `first`: with what is told of prompts.
+    fn event(&self, part: &impl Serialize, first: bool, events: &mut String) {
+        events.push_str(&self.begins);
+        // Numbers, strings and lists of them: each can be told.
+        events.push_str(&serde_json::to_string(part).unwrap_or_default());
+        events.push(']');
+        if self.told.include_usage {
+            events.push_str(",\"usage\":null");
         }
-        let more: String = more.iter().map(|(name, value)| format!(",\"{name}\":{value}")).collect();
-        format!("{}{choice}]{usage}{more}}}\n\n", self.begins)
+        if first {
+            let mut more = Map::new();
+            self.tell_prompts(&mut more);
+            more.iter().for_each(|(name, value)| *events += &format!(",\"{name}\":{value}"));
+        }
+        events.push_str("}\n\n");
     }
 
     fn tell_prompts(&self, body: &mut Map<String, Value>) {
@@ -191,45 +255,43 @@ impl Scribe {
     }
 
     /// What was gathered of an answer, in the form that is asked for.
-    fn told_of(&mut self, at: usize, place: &str) -> Value {
+    fn told_of(&mut self, at: usize, place: Place) -> Part {
         let tokens = std::mem::take(&mut self.choices[at].tokens);
         let echoed = std::mem::take(&mut self.choices[at].echoed);
         let text: String = tokens.iter().map(|token| token.text.as_str()).collect();
         let offset = self.choices[at].offset;
         self.choices[at].offset += text.len();
-        let model = self.model.clone();
-        let tokenizer = &model.prompts.tokenizer;
-        let mut choice = Map::new();
-        choice.insert("index".into(), json!(at));
-        let logprobs = match self.told.form {
+        let tokenizer = &self.model.prompts.tokenizer;
+        let logprobs = self.told.logprobs.then(|| match self.told.form {
             Form::Chat => {
-                let mut said = self.said(at, text);
-                if place == "message" {
-                    said.insert("role".into(), json!("assistant"));
-                }
-                choice.insert(place.into(), Value::Object(said));
                 json!({"content": tokens.iter().map(|token| chat_logprob(token, tokenizer)).collect::<Vec<_>>()})
             }
-            Form::Text => {
-                choice.insert("text".into(), json!(text));
-                text_logprobs(&tokens, tokenizer, offset)
-            }
+            Form::Text => text_logprobs(&tokens, tokenizer, offset),
+        });
+        let (text, said) = match self.told.form {
+            Form::Chat => (None, Some(self.said(at, text, place))),
+            Form::Text => (Some(text), None),
         };
-        choice.insert("logprobs".into(), if self.told.logprobs { logprobs } else { Value::Null });
-        choice.insert("finish_reason".into(), json!(self.choices[at].finish.map(|why| self.choices[at].reason(why))));
-        if self.told.token_ids {
-            choice.insert("token_ids".into(), json!(tokens[echoed..].iter().map(|token| token.id).collect::<Vec<_>>()));
+        let (delta, message) = if place == Place::Delta { (said, None) } else { (None, said) };
+        let ids = || tokens[echoed..].iter().map(|token| token.id).collect();
+        let prompt = self.told.prompt.filter(|_| self.told.form == Form::Text);
+        Part {
+            index: at,
+            delta,
+            message,
+            text,
+            logprobs,
+            finish_reason: self.choices[at].finish.map(|why| self.choices[at].reason(why)),
+            token_ids: self.told.token_ids.then(ids),
+            prompt_logprobs: prompt.map(|n| self.prompt_logprobs(at, n)),
         }
-        if let Some(n) = self.told.prompt.filter(|_| self.told.form == Form::Text) {
-            choice.insert("prompt_logprobs".into(), self.prompt_logprobs(at, n));
-        }
-        Value::Object(choice)
     }
 
     /// More of a message: its words, and calls of tools where those are read.
-    fn said(&mut self, at: usize, text: String) -> Map<String, Value> {
+    fn said(&mut self, at: usize, text: String, place: Place) -> Said {
+        let role = (place == Place::Message).then_some("assistant");
         let (choice, id) = (&mut self.choices[at], &self.id);
-        let Some(tools) = &mut choice.tools else { return Map::from_iter([("content".into(), json!(text))]) };
+        let Some(tools) = &mut choice.tools else { return Said { content: Some(text), tool_calls: vec![], role } };
         let mut parts = tools.take(&text);
         if choice.finish.is_some() {
             parts.extend(tools.end());
@@ -237,18 +299,14 @@ impl Scribe {
         let (mut words, mut calls) = (String::new(), vec![]);
         for part in parts {
             match part {
-                Part::Text(more) => words += &more,
-                Part::Call(call) => calls.push(choice.call(id, at, &call.name, &call.arguments)),
-                Part::Piece(Piece::Name(name)) => calls.push(choice.call(id, at, &name, "")),
-                Part::Piece(Piece::Arguments(more)) => choice.more(&mut calls, &more),
+                tools::Part::Text(more) => words += &more,
+                tools::Part::Call(call) => calls.push(choice.call(id, at, &call.name, &call.arguments)),
+                tools::Part::Piece(Piece::Name(name)) => calls.push(choice.call(id, at, &name, "")),
+                tools::Part::Piece(Piece::Arguments(more)) => choice.more(&mut calls, &more),
             }
         }
-        let content = if words.is_empty() && !calls.is_empty() { Value::Null } else { json!(words) };
-        let mut said = Map::from_iter([("content".to_string(), content)]);
-        if !calls.is_empty() {
-            said.insert("tool_calls".into(), Value::Array(calls));
-        }
-        said
+        let content = (!words.is_empty() || calls.is_empty()).then_some(words);
+        Said { content, tool_calls: calls, role }
     }
 
     /// Of each token of a prompt: itself and the `n` likeliest, by id; nothing is told of the first.

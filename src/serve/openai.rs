@@ -162,7 +162,7 @@ pub fn give(
     how: How,
     rule: Option<Rule>,
     tells: Option<usize>,
-) -> Result<UnboundedReceiver<Result<Token, Refusal>>, Refusal> {
+) -> Result<UnboundedReceiver<Result<Vec<Token>, Refusal>>, Refusal> {
     if let Some(trouble) = shared.progress.trouble() {
         return Err(Refusal::of_trouble(trouble));
     }
@@ -182,16 +182,16 @@ pub fn give(
     Ok(heard)
 }
 
-async fn whole(mut scribe: Scribe, mut news: UnboundedReceiver<Result<Token, Refusal>>) -> Result<Value, Refusal> {
-    while let Some(token) = news.recv().await {
-        scribe.take(token?);
+async fn whole(mut scribe: Scribe, mut news: UnboundedReceiver<Result<Vec<Token>, Refusal>>) -> Result<Value, Refusal> {
+    while let Some(tokens) = news.recv().await {
+        tokens?.into_iter().for_each(|token| scribe.take(token));
     }
     if scribe.is_done() { Ok(scribe.whole()) } else { Err(Refusal::of_trouble(Trouble::Draining)) }
 }
 
 /// Server-sent events. Who reads slowly holds up nobody; who hangs up drops the stream, and with it the order.
-fn streamed(mut scribe: Scribe, news: UnboundedReceiver<Result<Token, Refusal>>) -> Response {
-    let events = UnboundedReceiverStream::new(news).map(move |token| Ok::<_, Infallible>(scribe.chunk(token)));
+fn streamed(mut scribe: Scribe, news: UnboundedReceiver<Result<Vec<Token>, Refusal>>) -> Response {
+    let events = UnboundedReceiverStream::new(news).map(move |tokens| Ok::<_, Infallible>(scribe.chunk(tokens)));
     let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
     (head, Body::from_stream(events)).into_response()
 }

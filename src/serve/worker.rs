@@ -54,8 +54,8 @@ pub struct Token {
     pub reused: usize,
 }
 
-/// Where an order's tokens go.
-pub type News = UnboundedSender<Result<Token, Refusal>>;
+/// Where an order's tokens go: those of one answer that were gathered, in order, never none.
+pub type News = UnboundedSender<Result<Vec<Token>, Refusal>>;
 
 /// Answers that are wanted.
 pub struct Order {
@@ -114,7 +114,7 @@ impl Live<'_> {
             return true;
         }
         self.handed = Some(now);
-        self.held.drain(..).all(|token| self.order.news.send(Ok(token)).is_ok())
+        self.order.news.send(Ok(std::mem::take(&mut self.held))).is_ok()
     }
 }
 
@@ -225,18 +225,10 @@ impl<'a> Bench<'a> {
 
     /// Gives up answers that nobody waits for.
     fn let_go(&mut self) {
-        let engine = &mut self.engine;
-        let mut going = Vec::with_capacity(self.live.len());
-        for one in self.live.drain(..) {
-            match given_up(&one.order) {
-                true => {
-                    one.traced("given_up");
-                    one.answering.release(engine);
-                }
-                false => going.push(one),
-            }
+        for one in self.live.extract_if(.., |one| given_up(&one.order)) {
+            one.traced("given_up");
+            one.answering.release(&mut self.engine);
         }
-        self.live = going;
     }
 
     /// One step of the engine, and what it brought each answer.
@@ -255,15 +247,9 @@ impl<'a> Bench<'a> {
                 return self.fail(&refusal);
             }
         }
-        let engine = &mut self.engine;
-        let mut going = Vec::with_capacity(self.live.len());
-        for mut one in self.live.drain(..) {
-            match told(engine, self.tokenizer, self.metrics, &mut one) {
-                true => going.push(one),
-                false => one.answering.release(engine),
-            }
-        }
-        self.live = going;
+        let (engine, tokenizer, metrics) = (&mut self.engine, self.tokenizer, self.metrics);
+        let over: Vec<Live> = self.live.extract_if(.., |one| !told(engine, tokenizer, metrics, one)).collect();
+        over.into_iter().for_each(|one| one.answering.release(engine));
     }
 
     fn fail(&mut self, refusal: &Refusal) {

@@ -39,8 +39,8 @@ struct Events(Option<UnboundedSender<Value>>);
 
 impl Events {
     /// Tells an event; false where nobody listens any more.
-    fn tell(&self, event: Value) -> bool {
-        self.0.as_ref().is_none_or(|to| to.send(event).is_ok())
+    fn tell(&self, event: impl FnOnce() -> Value) -> bool {
+        self.0.as_ref().is_none_or(|to| to.send(event()).is_ok())
     }
 }
 
@@ -84,7 +84,7 @@ pub async fn message(
         };
         let last =
             told.map_or_else(|refusal| refusal.body(), |answer| serde_json::from_str(&answer).unwrap_or_default());
-        to.tell(last);
+        to.tell(|| last);
     });
     let events = UnboundedReceiverStream::new(events).map(|event| format!("data: {event}\n\n"));
     let all = events.chain(tokio_stream::once("data: [DONE]\n\n".to_string())).map(Ok::<_, Infallible>);
@@ -110,7 +110,7 @@ async fn played(
     turn: super::Turn,
     events: &Events,
 ) -> Result<String, Refusal> {
-    events.tell(json!({"id": id, "object": "negotiation.heard", "theirs": draft.theirs()}));
+    events.tell(|| json!({"id": id, "object": "negotiation.heard", "theirs": draft.theirs()}));
     let said = said(shared, span, ask, id, events).await?;
     let (model, id): (Arc<Model>, String) = (shared.model.clone(), id.into());
     let (metrics, span) = (shared.metrics.clone(), span.clone());
@@ -146,12 +146,13 @@ async fn said(
     let Some((request, how, guide)) = ask else { return Ok(None) };
     let mut news = give(shared, span, vec![request], how, Some(Rule::Reply(guide)), None)?;
     let (mut ids, mut logprobs, mut done) = (vec![], vec![], false);
-    while let Some(token) = news.recv().await {
-        let token = token?;
-        ids.push(token.id);
-        logprobs.push(token.logprob);
-        done |= token.finish.is_some();
-        if !events.tell(json!({"id": id, "object": "negotiation.writing", "tokens": ids.len()})) {
+    while let Some(tokens) = news.recv().await {
+        for token in tokens? {
+            ids.push(token.id);
+            logprobs.push(token.logprob);
+            done |= token.finish.is_some();
+        }
+        if !events.tell(|| json!({"id": id, "object": "negotiation.writing", "tokens": ids.len()})) {
             break;
         }
     }
