@@ -349,8 +349,8 @@ pub struct EngineConfig {
     pub pages: usize,
     /// Rows (tokens) of one forward.
     pub max_rows: usize,
-    /// Run decode steps from graphs (emu and cuda).
-    pub graphs: bool,
+    /// Run decode steps from graphs (emu and cuda): see [`choice::Graphs`].
+    pub graphs: String,
 }
 
 /// Evaluation on held-out products.

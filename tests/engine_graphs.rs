@@ -225,10 +225,10 @@ fn graphs_take_one_page_and_one_row_of_the_table_more() {
 fn the_cpu_refuses_graphs_by_name() {
     let dev = Device::open("cpu", 1).unwrap();
     let refused = Engine::new(&dev, &model(), with_graphs(sized(4, 8))).err().unwrap();
-    assert_eq!(refused.to_string(), "device cpu: launches no kernels: engine.graphs = true needs emu or cuda");
-    let text = Config::parse("mine", "[engine]\ngraphs = true\n", &[]).err().unwrap().to_string();
+    assert_eq!(refused.to_string(), "device cpu: launches no kernels: graphs of launches need emu or cuda");
+    let text = Config::parse("mine", "[engine]\ngraphs = \"on\"\n", &[]).err().unwrap().to_string();
     assert!(text.contains("graphs") && text.contains("--device emu or cuda"), "{text}");
-    assert!(Config::parse("mine", "device = \"emu\"\n[engine]\ngraphs = true\n", &[]).is_ok());
+    assert!(Config::parse("mine", "device = \"emu\"\n[engine]\ngraphs = \"on\"\n", &[]).is_ok());
 }
 
 const CONFIG: &str = "
@@ -248,7 +248,7 @@ rollouts = 1
 best_of = 1
 ";
 
-fn train(dir: &Path, out: &str, graphs: bool) -> cli_common::Said {
+fn train(dir: &Path, out: &str, graphs: &str) -> cli_common::Said {
     fs::write(dir.join("small.toml"), CONFIG).unwrap();
     let set = format!("engine.graphs={graphs}");
     let args = ["train", "--config", "small.toml", "--device", "emu", "--out", out, "--set", &set];
@@ -258,7 +258,7 @@ fn train(dir: &Path, out: &str, graphs: bool) -> cli_common::Said {
 #[test]
 fn training_with_graphs_has_the_bits_of_training_without() {
     let dir = tempfile::tempdir().unwrap();
-    for (out, graphs) in [("plain", false), ("graphed", true)] {
+    for (out, graphs) in [("plain", "off"), ("graphed", "on")] {
         let said = train(dir.path(), out, graphs);
         assert_eq!(said.code, 0, "{said:?}");
     }

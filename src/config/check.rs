@@ -15,8 +15,8 @@ pub fn check(config: &Config, found: &mut Found) {
     if config.model.matmul_precision == "medium" && !on_cpu {
         found.problem("model.matmul_precision", "medium is for the cpu; set highest, or model.dtype = \"bf16\"");
     }
-    if config.engine.graphs && ["auto", "cpu"].contains(&config.device.as_str()) {
-        found.problem("engine.graphs", "the cpu launches no kernels; set false, or --device emu or cuda");
+    if config.engine.graphs == "on" && ["auto", "cpu"].contains(&config.device.as_str()) {
+        found.problem("engine.graphs", "the cpu launches no kernels; set auto, or --device emu or cuda");
     }
     check_rollout(config, found);
     check_grpo(config, found);

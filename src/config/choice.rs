@@ -40,6 +40,17 @@ choice! {
     }
 }
 choice! {
+    /// `engine.graphs`.
+    Graphs {
+        /// What cards of this kind have shown decides: [`crate::device::gpu::proven`].
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
+    }
+}
+choice! {
     /// `model.matmul_precision`.
     Matmul {
         /// f32.

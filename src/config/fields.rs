@@ -2,7 +2,7 @@
 //!
 //! The one idea: a `Field` borrows the struct's own slot, so one list serves reading, printing and documentation.
 
-use super::choice::{Dtype, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
+use super::choice::{Dtype, Graphs, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
 use super::*;
 use crate::dist::Shard;
 use crate::dist::join::{Sum, Transport};
@@ -426,8 +426,8 @@ impl EngineConfig {
             field(
                 "graphs",
                 "",
-                "Run decode steps from graphs of launches (emu and cuda); has not run on hardware.",
-                Switch(&mut self.graphs),
+                "Run decode steps from graphs of launches (emu and cuda); auto: where a card of this kind has passed with them.",
+                Choice(&mut self.graphs, Graphs::WORDS),
             ),
         ]
     }
@@ -549,7 +549,7 @@ impl Default for Config {
                 max_bad_steps: 3,
                 moments: "f32".into(),
             },
-            engine: EngineConfig { pages: 0, max_rows: 2048, graphs: false },
+            engine: EngineConfig { pages: 0, max_rows: 2048, graphs: "auto".into() },
             eval: EvalConfig {
                 every: 0,
                 rollouts: 4,

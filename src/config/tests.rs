@@ -255,8 +255,8 @@ fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
         ("optim.lr=0,001", "; write 0.001"),
         ("rollout.temperature=1.", "; write 1.0"),
         ("grpo.steps=007", "; write 7"),
-        ("engine.graphs=True", "; write true"),
-        ("engine.graphs=FALSE", "; write false"),
+        ("train.share_prefix=True", "; write true"),
+        ("train.share_prefix=FALSE", "; write false"),
     ] {
         let said = problem(set);
         assert!(said.ends_with(want) && said.contains(set), "{set}: {said}");
@@ -275,8 +275,8 @@ fn numbers_and_truths_that_toml_spells_otherwise_are_told_their_spelling() {
         "grpo.steps=1.5",
         "grpo.steps=1e",
         "grpo.steps=.5",
-        "engine.graphs=yes",
-        "engine.graphs=1.",
+        "train.share_prefix=yes",
+        "train.share_prefix=1.",
         "game.prompt_style=.5",
     ] {
         assert!(!problem(set).contains("; write"), "{}", problem(set));

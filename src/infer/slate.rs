@@ -44,7 +44,7 @@ impl Slate {
     pub fn planned(plan: &mut Plan, model: &ModelConfig, config: EngineConfig, table_width: usize) -> Result<Slate> {
         let EngineConfig { max_pages, max_rows, max_seqs, graphs, .. } = config;
         if graphs && matches!(plan.device(), Device::Cpu(_)) {
-            let what = "launches no kernels: engine.graphs = true needs emu or cuda".into();
+            let what = "launches no kernels: graphs of launches need emu or cuda".into();
             return Err(Error::Device { device: plan.device().name().into(), what });
         }
         // Rows that fill a bucket are of a sequence of their own, with a page of its own.

@@ -10,8 +10,7 @@ use crate::error::{Error, Result, mib};
 use crate::infer::{Engine, EngineConfig, Lean};
 use crate::model::{Lora, ModelConfig, Plan, Weights};
 use crate::ops::attn::CHUNK;
-use crate::setup::base;
-use crate::setup::engine_config;
+use crate::setup::{base, engine_config, engine_pages, graphs};
 
 /// A plan of a config's buffers.
 pub type Planner<'a> = &'a dyn Fn(&Config, &mut Plan) -> Result<()>;
@@ -34,12 +33,13 @@ pub fn of_evaluation(config: &Config, models: &[String], plan: &mut Plan) -> Res
     let mut buyer = base;
     for name in models {
         let model = base::shape(name, config)?;
-        if engine_config(config, &model).max_pages >= engine_config(config, &buyer).max_pages {
+        if engine_pages(config, &model) >= engine_pages(config, &buyer) {
             buyer = model;
         }
     }
-    engine(plan, &buyer, engine_config(config, &buyer), config.rollout.constrain)?;
-    seller.map_or(Ok(()), |seller| Engine::planned(plan, &seller, engine_config(config, &seller)).map(drop))
+    let dev = plan.device().clone();
+    engine(plan, &buyer, engine_config(config, &dev, &buyer), config.rollout.constrain)?;
+    seller.map_or(Ok(()), |seller| Engine::planned(plan, &seller, engine_config(config, &dev, &seller)).map(drop))
 }
 
 /// An engine, with room for masks where it is guided.
@@ -55,7 +55,8 @@ fn engine(plan: &mut Plan, shape: &ModelConfig, sizes: EngineConfig, guided: boo
 pub fn of_chat(config: &Config, model: &str, guided: bool, plan: &mut Plan) -> Result<()> {
     let shape = base::shape(model, config)?;
     base::plan_frozen(plan, "model", model, config, &mut vec![])?;
-    engine(plan, &shape, chat_engine(config, &shape), guided)
+    let sizes = chat_engine(config, plan.device(), &shape);
+    engine(plan, &shape, sizes, guided)
 }
 
 /// What generating with a model of `shape` holds, in an engine of `sizes`, whose logits `lean` moves.
@@ -109,7 +110,12 @@ pub fn seats(
         let sized = |config: &Config| {
             let (sized, own) = (EngineConfig::sized_for(seats, tokens), &config.engine);
             let pages = if own.pages > 0 { own.pages } else { sized.max_pages };
-            EngineConfig { max_pages: pages.max(least_pages), max_rows: own.max_rows, graphs: own.graphs, ..sized }
+            EngineConfig {
+                max_pages: pages.max(least_pages),
+                max_rows: own.max_rows,
+                graphs: graphs(config, dev),
+                ..sized
+            }
         };
         match fit(dev, config, &|config, plan| planner(sized(config), plan)) {
             Ok(plan) => return Ok((sized(config), plan)),
@@ -120,8 +126,8 @@ pub fn seats(
 }
 
 /// Sizes of a chat's engine: one sequence, one whole context.
-pub fn chat_engine(config: &Config, shape: &ModelConfig) -> EngineConfig {
-    EngineConfig { graphs: config.engine.graphs, ..EngineConfig::sized_for(1, shape.max_position_embeddings) }
+pub fn chat_engine(config: &Config, dev: &Device, shape: &ModelConfig) -> EngineConfig {
+    EngineConfig { graphs: graphs(config, dev), ..EngineConfig::sized_for(1, shape.max_position_embeddings) }
 }
 
 /// A setting that takes memory and moves no result: its key, its value, the least it can be, and how it is set.
@@ -136,7 +142,7 @@ fn levers(config: &Config) -> Result<Vec<Lever>> {
     let (base, seller) = base::shapes(config)?;
     let seller = seller.unwrap_or_else(|| base.clone());
     let context = base.max_position_embeddings.max(seller.max_position_embeddings);
-    let pages = engine_config(config, &base).max_pages.max(engine_config(config, &seller).max_pages);
+    let pages = engine_pages(config, &base).max(engine_pages(config, &seller));
     Ok(vec![
         Lever { key: "engine.pages", now: pages, least: context.div_ceil(CHUNK) + 1, set: |c, n| c.engine.pages = n },
         Lever { key: "engine.max_rows", now: config.engine.max_rows, least: 64, set: |c, n| c.engine.max_rows = n },

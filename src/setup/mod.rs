@@ -14,9 +14,10 @@ pub mod resume;
 use self::base::Base;
 pub use self::frozen::Frozen;
 use crate::config::Config;
-use crate::config::choice::{KlEstimator, KlIn, LossObjective, LrSchedule, MomentType, PromptStyle, Split};
+use crate::config::choice::{Graphs, KlEstimator, KlIn, LossObjective, LrSchedule, MomentType, PromptStyle, Split};
 use crate::config::paths::place;
 use crate::device::Device;
+use crate::device::gpu::proven::Waits;
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::guide::Manner;
@@ -197,7 +198,7 @@ impl Setup {
     /// Sizes of an engine for a model: `engine.pages`, or half a context for each episode of a step, at least one whole
     /// context. Episodes that grow beyond lose pages and are run again to the same bits.
     pub fn engine_config(&self, model: &ModelConfig) -> EngineConfig {
-        engine_config(&self.config, model)
+        engine_config(&self.config, &self.dev, model)
     }
 
     /// Clip, KL and entropy. A KL in the reward is none of the loss's.
@@ -257,16 +258,30 @@ pub fn moments(config: &Config) -> Moments {
 }
 
 /// See [`Setup::engine_config`].
-pub fn engine_config(config: &Config, model: &ModelConfig) -> EngineConfig {
+pub fn engine_config(config: &Config, dev: &Device, model: &ModelConfig) -> EngineConfig {
+    EngineConfig {
+        max_pages: engine_pages(config, model),
+        max_rows: config.engine.max_rows,
+        max_seqs: config.rollout.products_per_step * config.rollout.group_size,
+        prefix_reuse: true,
+        graphs: graphs(config, dev),
+    }
+}
+
+/// Pages of a rollout's engine: see [`Setup::engine_config`].
+pub fn engine_pages(config: &Config, model: &ModelConfig) -> usize {
     let live = config.rollout.products_per_step * config.rollout.group_size;
     let whole = model.max_position_embeddings.div_ceil(CHUNK) + 1;
     let pages = if config.engine.pages > 0 { config.engine.pages } else { live * whole.div_ceil(2) };
-    EngineConfig {
-        max_pages: pages.max(whole),
-        max_rows: config.engine.max_rows,
-        max_seqs: live,
-        prefix_reuse: true,
-        graphs: config.engine.graphs,
+    pages.max(whole)
+}
+
+/// Whether decode steps run from graphs: as `engine.graphs` says, or as cards like this one have shown.
+pub fn graphs(config: &Config, dev: &Device) -> bool {
+    match (Graphs::of(&config.engine.graphs), dev) {
+        (Graphs::On, _) => true,
+        (Graphs::Off, _) | (_, Device::Cpu(_)) => false,
+        (Graphs::Auto, Device::Gpu(gpu)) => gpu.verdict(Waits::Graphs).on,
     }
 }
 

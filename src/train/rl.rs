@@ -242,11 +242,12 @@ impl Trainer {
         let updates = config.grpo.steps * config.grpo.optimizer_steps_per_batch;
         let cuts = weights.cuts(how.shard, ranks.world());
         let optimizer = Optimizer::cut(plan, learner::parts(&weights), hyper, updates as u64, (ranks, cuts))?;
-        let mut buyer = Engine::planned(plan, &weights.config, engine_config(config, &weights.config))?;
+        let sizes = |plan: &Plan, model: &ModelConfig| engine_config(config, plan.device(), model);
+        let mut buyer = Engine::planned(plan, &weights.config, sizes(plan, &weights.config))?;
         if config.rollout.constrain {
             buyer = buyer.with_masks(plan)?;
         }
-        let seller = seller.map(|s| Engine::planned(plan, &s, engine_config(config, &s))).transpose()?;
+        let seller = seller.map(|s| Engine::planned(plan, &s, sizes(plan, &s))).transpose()?;
         let learner = Learner::planned(plan, weights, optimizer, how)?;
         Ok(Trainer { learner, task: tasks::named(&config.task.name)?, buyer, manner: None, seller })
     }

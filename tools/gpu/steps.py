@@ -59,7 +59,7 @@ def doctor(purse):
 def tests(purse):
     """kernel and engine tests, the portable kernels, then Hopper's"""
     # One thread a file: they share a GPU, and a fault names one test.
-    plain = {"HAGGLE_BIN": str(purse.here / "haggle"), "HAGGLE_CUDA_SYNC": "1"}
+    plain = {"HAGGLE_BIN": str(purse.here / "haggle"), "HAGGLE_CUDA_SYNC": "1", "HAGGLE_SM90": "0"}
     # A name keeps to one test of the file.
     only = [] if purse.on_gpu() else ["a_step_that_fails", "mbarriers_pass_a_ring"]
     for binary in binaries(purse, TESTS if purse.on_gpu() else REHEARSED[:1]):
@@ -137,7 +137,7 @@ def kernels(purse):
 
 def ours(purse, ops, shape):
     """Our kernels whose names begin so, portable and, where there are some, Hopper's."""
-    ways = [("haggle", {})] + ([("haggle, HAGGLE_SM90=1", {"HAGGLE_SM90": "1"})] if is_sm90(purse) and ops[0] in TWINS else [])
+    ways = [("haggle", {"HAGGLE_SM90": "0"})] + ([("haggle, HAGGLE_SM90=1", {"HAGGLE_SM90": "1"})] if is_sm90(purse) and ops[0] in TWINS else [])
     for library, env in ways:
         raw = purse.out / "kernels.jsonl"
         args = [purse.here / "benches/kernels", *ops, "--device", purse.device, "--dtype", "bf16", "--shape", shape, "--json", raw]

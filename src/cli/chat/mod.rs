@@ -109,7 +109,7 @@ pub fn run(args: &ChatArgs, globals: &Globals) -> Result<Exit> {
     let kept = args.transcript.as_deref().map(sitting::transcript).transpose()?;
     let manner = (!args.unguarded).then(|| manner(&model, &config)).flatten();
     let (plan, shape) = (&mut Plan::on(&dev), &model.weights.config);
-    let engine = Engine::planned(plan, shape, memory::chat_engine(&config, shape))?;
+    let engine = Engine::planned(plan, shape, memory::chat_engine(&config, plan.device(), shape))?;
     let engine = if manner.is_some() { engine.with_masks(plan)? } else { engine };
     let mut sitting = Sitting { args, config, name, model, engine, sampling, manner, person, kept, scores: vec![] };
     let (mut input, mut screen): (_, Box<dyn std::io::Write>) =

@@ -5,6 +5,7 @@ mod ranks;
 
 use super::{Exit, Globals, out};
 use crate::device::gpu::cuda_modules;
+use crate::device::gpu::proven::Waits;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -123,6 +124,10 @@ fn machine(device: &Device) -> Map<String, Value> {
         Device::Cpu(cpu) => say("instructions", json!(format!("{:?}", cpu.isa).to_lowercase())),
         Device::Gpu(gpu) => say("kernels", json!(gpu.kernels().len())),
     };
+    if let Device::Gpu(gpu) = device {
+        say("engine.graphs auto", json!(gpu.verdict(Waits::Graphs).why));
+        say("HAGGLE_SM90 unset", json!(gpu.verdict(Waits::Hopper).why));
+    }
     let targets = cuda_modules::targets().join(", ");
     let none = "no GPU code: nvcc was not found when this binary was built";
     say("built for", json!(if targets.is_empty() { none } else { targets.as_str() }));

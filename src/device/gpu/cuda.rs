@@ -3,7 +3,7 @@
 //! One context, one stream: work runs in the order it was asked for. A launch returns before it has run, so a fault may
 //! show at a later call; from then on every launch answers with it. `HAGGLE_CUDA_SYNC=1` waits after each launch, which
 //! names the kernel at fault. `HAGGLE_SM90=1` has ops choose the kernels of Hopper's own instructions where they have some;
-//! other GPUs refuse it. **This device has never run on hardware**: it compiles, its refusals are tested, and the
+//! other GPUs refuse it. Where it is not set, what cards have shown decides ([`super::proven`]). **This device has never run on hardware**: it compiles, its refusals are tested, and the
 //! kernels and their launch code run on the emulator.
 
 use super::cuda_graph::Exec;
@@ -11,6 +11,7 @@ use super::cuda_memory::{Memory, Owner, text};
 use super::cuda_modules::{Function, MODULES, Opened, allow_shared, check_driver, load, open};
 use super::cuda_time::{End, MAX_TIMED, Timers};
 use super::launch::{ArgBlock, Launch};
+use super::proven::{Waits, verdict};
 use super::tape::{Step, Tape};
 use crate::device::record::{Recorder, Recording};
 use crate::device::{DType, Element, Room};
@@ -65,8 +66,8 @@ impl Cuda {
         }
         check_driver().map_err(fail)?;
         let Opened { name, id, owner, capability, shared_bytes, multiprocessors } = open(index).map_err(fail)?;
-        let hopper = super::asks_for_hopper();
-        let [major, minor] = capability;
+        let (asked, [major, minor]) = (super::asks_for_hopper(), capability);
+        let hopper = asked.unwrap_or_else(|| verdict(Waits::Hopper, capability).on);
         if hopper && capability != [9, 0] {
             return Err(fail(format!("HAGGLE_SM90=1 is for sm_90, {name} is sm_{major}{minor}: unset it")));
         }

@@ -165,7 +165,7 @@ impl Emu {
             checked,
             tensor_cores: TensorCores::from_env()?,
             last: u64::MAX,
-            hopper: super::asks_for_hopper(),
+            hopper: super::asks_for_hopper().unwrap_or(false),
             card: Arc::new(Card::from_env()?),
             counter: counts::Counter::default(),
             recorder: Recorder::default(),

@@ -13,6 +13,7 @@ mod cuda_time;
 pub mod emu;
 pub mod graph;
 pub mod launch;
+pub mod proven;
 mod tape;
 pub mod tensor_map;
 
@@ -23,6 +24,7 @@ use crate::device::record::{Cost, Kind, Recorder, Recording};
 use crate::device::{Buffer, DType, Element, Room, View, ViewMut, room::host_room};
 use crate::error::{Error, Result};
 use launch::ArgBlock;
+use proven::{Verdict, Waits};
 use std::ffi::c_void;
 
 /// A device that runs kernels.
@@ -73,12 +75,20 @@ impl Gpu {
         }
     }
 
-    /// True when ops may choose the kernels of Hopper's own instructions, which have not run on hardware:
-    /// `HAGGLE_SM90=1`.
+    /// True when ops may choose the kernels of Hopper's own instructions: with `HAGGLE_SM90=1`, and unsaid where a card has
+    /// passed with them ([`proven`]).
     pub fn hopper(&self) -> bool {
         match self {
             Gpu::Emu(emu) => emu.hopper,
             Gpu::Cuda(cuda) => cuda.hopper,
+        }
+    }
+
+    /// What cards of this kind have shown of something that waits for one; nothing counts for the emulator.
+    pub fn verdict(&self, waits: Waits) -> Verdict {
+        match self {
+            Gpu::Emu(_) => Verdict { on: false, why: "off on the emulator, where nobody says otherwise".into() },
+            Gpu::Cuda(cuda) => proven::verdict(waits, cuda.capability()),
         }
     }
 
@@ -249,9 +259,9 @@ impl Gpu {
     }
 }
 
-/// Whether `HAGGLE_SM90=1`.
-fn asks_for_hopper() -> bool {
-    std::env::var("HAGGLE_SM90").is_ok_and(|v| v == "1")
+/// What `HAGGLE_SM90` says: 1 or 0, or nothing.
+fn asks_for_hopper() -> Option<bool> {
+    std::env::var("HAGGLE_SM90").ok().map(|v| v == "1")
 }
 
 /// `Ok` when each of an op's tensors, by name, holds numbers of type `want`.
