@@ -29,6 +29,7 @@ use crate::device::cpu::Cpu;
 use crate::device::cpu::float::Narrow;
 use crate::device::cpu::math::Isa;
 use crate::device::cpu::pool::Shared;
+use crate::device::cpu::rooms::Rooms;
 use crate::ops::gemm::Store;
 use ahead::{Ahead, Place};
 pub(crate) use groups::run_groups;
@@ -45,7 +46,7 @@ pub(crate) const A_STRIDE: usize = KC + 16;
 const NC: usize = 128;
 /// So wide that rows of C up to it are written whole: a row of tiles is then one stretch of memory, which `ahead` asks for.
 const WIDE: usize = 512;
-/// Rows of A that a task walks, about, where all threads have as many: what packing B costs is spread over them.
+/// Rows of A that a task walks, about, where all threads have as many; twice as many where it packs B, which is spread over them.
 const MC: usize = 256;
 /// Rows a thread must have at least for rows to be cut.
 const FEW: usize = 8;
@@ -247,7 +248,7 @@ pub(crate) fn run(cpu: &Cpu, p: Product) {
     let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
     cpu.pool.run(down * across, |task| {
         let (i, j) = (task / across * rows, task % across * cols);
-        block(&p, kernels, i..p.m.min(i + rows), j..p.n.min(j + cols));
+        block(&p, kernels, &cpu.rooms, i..p.m.min(i + rows), j..p.n.min(j + cols));
     });
 }
 
@@ -257,7 +258,8 @@ fn split(p: &Product, kernels: &Kernels, threads: usize) -> (usize, usize) {
     let (m, n) = (p.m, p.n);
     let few = if n * p.k >= LARGE { n / 8 } else { threads * FEW };
     if threads == 1 || m >= few {
-        let rows = m.div_ceil((m / MC).max(1).next_multiple_of(threads));
+        let most = if p.panels.is_some() { MC } else { 2 * MC };
+        let rows = m.div_ceil((m / most).max(1).next_multiple_of(threads));
         return (if rows < MC / 2 { rows } else { rows.next_multiple_of(kernels.mr) }, n);
     }
     let panels = n.div_ceil(kernels.nr);
@@ -275,14 +277,20 @@ fn split_evenly(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize
 }
 
 /// One block of C.
-fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>) {
+fn block(p: &Product, kernels: &Kernels, rooms: &Rooms, rows: Range<usize>, cols: Range<usize>) {
     let mut scratch = pack::Scratch::new();
     let (a, b) = scratch.get();
+    let tall = if p.a_by_k { pack::Tiles::most(kernels) * kernels.mr } else { rows.len().max(1) };
+    let chunks = rows.clone().step_by(tall).map(|top| top..rows.end.min(top + tall));
     let most = kernels.kc();
     // A product over nothing is one empty block: it stores zeros, or what was there.
-    for k0 in (0..p.k.max(1)).step_by(most) {
+    for (rows, k0) in chunks.flat_map(|rows| (0..p.k.max(1)).step_by(most).map(move |k0| (rows.clone(), k0))) {
         let kc = most.min(p.k - k0);
         let wide = (NC * KC / kernels.elements(kc).max(1)).min(WIDE) / kernels.nr * kernels.nr;
+        // Of columns that come in several parts, tiles of A are not packed for each.
+        let again = p.a_by_k && cols.len() > wide;
+        let room = if again { rooms.take() } else { None };
+        let whole = room.map(|room| pack::Tiles::of(p, kernels, k0, kc, &rows, room));
         for j0 in cols.clone().step_by(wide) {
             let cols = j0..cols.end.min(j0 + wide);
             let b = match p.panels {
@@ -295,8 +303,11 @@ fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>)
             };
             let place = Place::new(k0, kc, rows.clone(), cols, kernels);
             for t in 0..place.tiles {
-                // SAFETY: inside A, at most mr rows and KC elements of each.
-                let a = unsafe { pack::pack_a(p, kernels, k0, kc, place.tile(t), a) };
+                let a = match &whole {
+                    Some(tiles) => tiles.tile(t),
+                    // SAFETY: inside A, at most mr rows and KC elements of each.
+                    None => unsafe { pack::pack_a(p, kernels, k0, kc, place.tile(t), a) },
+                };
                 tile_row(p, kernels, &place, t, a, b);
             }
         }

@@ -1,7 +1,9 @@
 //! Packing: the operands in the order in which a microkernel reads them.
 
+use super::ahead::Place;
 use super::{A_STRIDE, Factor, KC, Kernels, NC, Packs, Product};
 use crate::device::cpu::float::Float;
+use crate::device::cpu::rooms::{self, Room};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -83,6 +85,43 @@ unsafe fn pack_rows<T>(
             (packs.row)(from.add(i * p.lda), kc, to.add(i * A_STRIDE));
         }
         (to, A_STRIDE)
+    }
+}
+
+/// The tiles of some rows of an A stored `[K, M]`, packed.
+pub(super) struct Tiles<'a> {
+    room: Room<'a>,
+    /// Floats of a tile.
+    len: usize,
+}
+
+impl<'a> Tiles<'a> {
+    /// How many there is room for.
+    pub(super) fn most(kernels: &Kernels) -> usize {
+        rooms::LEN / (KC * kernels.step)
+    }
+
+    /// Steps `k0..k0 + kc` of `rows`, tile by tile.
+    pub(super) fn of(
+        p: &Product,
+        kernels: &Kernels,
+        k0: usize,
+        kc: usize,
+        rows: &Range<usize>,
+        mut room: Room<'a>,
+    ) -> Tiles<'a> {
+        let place = Place::new(k0, kc, rows.clone(), 0..0, kernels);
+        let len = kernels.elements(kc) * kernels.step;
+        for t in 0..place.tiles {
+            // SAFETY: inside A, at most mr rows; a tile by steps is `elements(kc) step` floats.
+            unsafe { pack_a(p, kernels, k0, kc, place.tile(t), room[t * len..][..len].as_mut_ptr()) };
+        }
+        Tiles { room, len }
+    }
+
+    /// A tile as [`pack_a`] tells it.
+    pub(super) fn tile(&self, t: usize) -> (*const f32, usize) {
+        (self.room[t * self.len..].as_ptr(), 0)
     }
 }
 
