@@ -7,6 +7,7 @@ use haggle::negotiate::money::MAX_CENTS;
 use haggle::negotiate::{Action, Cents, Product};
 use serde_json::{Value, json};
 use std::ops::Range;
+use std::sync::Mutex;
 use std::time::Instant;
 
 const WORDS: &str = "It is a bit worn.";
@@ -114,14 +115,15 @@ impl Seat {
 
 /// Plays games with so many clients; the seconds, and the turns of each.
 fn played(server: &Server, games: Vec<Game>, clients: usize) -> (f64, Vec<Vec<Turn>>) {
-    let shares: Vec<Vec<(usize, Game)>> =
-        (0..clients).map(|client| games.iter().cloned().enumerate().skip(client).step_by(clients).collect()).collect();
-    let began = Instant::now();
+    let (began, next) = (Instant::now(), &Mutex::new(games.into_iter().enumerate()));
     let mut all: Vec<(usize, Vec<Turn>)> = std::thread::scope(|scope| {
-        let one = |share: Vec<(usize, Game)>| {
+        let one = |_| {
             scope.spawn(move || {
                 let mut done = vec![];
-                for (at, game) in share {
+                loop {
+                    // Whoever is free takes the next one, as the engine alone does.
+                    let taken = next.lock().unwrap().next();
+                    let Some((at, game)) = taken else { return done };
                     let mut seat = Seat::take(Wire::open(&server.address), game);
                     let mut turns = vec![];
                     loop {
@@ -133,10 +135,9 @@ fn played(server: &Server, games: Vec<Game>, clients: usize) -> (f64, Vec<Vec<Tu
                     }
                     done.push((at, turns));
                 }
-                done
             })
         };
-        let threads: Vec<_> = shares.into_iter().map(one).collect();
+        let threads: Vec<_> = (0..clients).map(one).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let seconds = began.elapsed().as_secs_f64();
@@ -146,7 +147,8 @@ fn played(server: &Server, games: Vec<Game>, clients: usize) -> (f64, Vec<Vec<Tu
 
 /// Negotiations of so many clients at once: times of turns, and tokens a second beside the engine alone at the same games.
 pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64) -> Value {
-    let n = clients.max(24);
+    // Several games a client: the end, where seats are empty, is small beside them.
+    let n = (4 * clients).max(48);
     let (mut first, mut whole, mut pairs) = (Times::default(), Times::default(), vec![]);
     for round in 0..rounds {
         let seed = round * 100_000 + clients as u64 * 300;

@@ -6,7 +6,7 @@ use crate::table::{Pair, Times, joined, rates};
 use haggle::infer::Sampling;
 use haggle::noise::Noise;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const PROMPT: usize = 128;
@@ -47,12 +47,16 @@ fn hot(i: u64) -> Value {
 
 /// Asks all of it with so many clients, which keep their connections or not; the seconds, and what came of each.
 fn asked(address: &str, bodies: &[Value], clients: usize, keep: bool) -> (f64, Vec<Told>) {
-    let began = Instant::now();
+    let (began, next) = (Instant::now(), &AtomicUsize::new(0));
     let mut all: Vec<(usize, Told)> = std::thread::scope(|scope| {
-        let one = |client: usize| {
+        let one = |_| {
             scope.spawn(move || {
                 let mut wire = Wire::open(address);
-                let own = bodies.iter().enumerate().skip(client).step_by(clients);
+                // Whoever is free takes the next one, as the engine alone does.
+                let own = std::iter::from_fn(|| {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    bodies.get(at).map(|body| (at, body))
+                });
                 own.map(|(at, body)| {
                     if !keep {
                         wire = Wire::open(address);
