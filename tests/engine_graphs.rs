@@ -189,9 +189,9 @@ fn while_launches_are_recorded_they_are_launched_and_a_graph_holds_as_many() {
     let launches = recording.events.iter().filter(|e| e.kind == Kind::Kernel).count();
     let stats = engine.take_stats();
     assert_eq!((stats.captures, stats.replays, stats.steps), (0, 0, 1));
-    // Of a layer: norms 4, products 7, rope 2, keys 1, attention 1, swiglu 1; the last norms its rows once more, behind a
-    // gather of them; then embedding, norm, head, sampling, the next rows.
-    assert_eq!(launches, 16 * 2 + 2 + 5, "of a step of the model's 2 layers");
+    // Of a layer: norm and queries, keys, values; their heads' norms, rotations, slots, and attention; projection; norm, gate,
+    // up and SwiGLU; down. Then embedding, norm, head, sampling, the next rows.
+    assert_eq!(launches, 5 * 2 + 5, "of a step of the model's 2 layers");
     seqs.into_iter().for_each(|seq| engine.release(seq));
 }
 
@@ -282,7 +282,7 @@ fn training_with_graphs_has_the_bits_of_training_without() {
 #[test]
 fn a_card_lost_inside_a_graph_is_told_by_the_graphs_name() {
     // The model has two layers: the prompts' step is launches 1 and 2, the captured one 3 and 4.
-    let dev = Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(1, 0).unwrap().with_loss("swiglu_fwd_f32", 5))));
+    let dev = Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(1, 0).unwrap().with_loss("gemm_swiglu_normed_f32", 5))));
     let w = weights(&dev, 1);
     let mut engine = Engine::new(&dev, &w.config, with_graphs(sized(40, 64))).unwrap();
     for i in 0..3 {
@@ -290,9 +290,9 @@ fn a_card_lost_inside_a_graph_is_told_by_the_graphs_name() {
     }
     assert!(engine.step(&w).unwrap() && engine.step(&w).unwrap());
     let lost = engine.step(&w).unwrap_err();
-    let ops = "embed_fwd x2, rmsnorm_fwd x10, gemm_nt x15, rope_fwd x4, kv_append x2, attn_decode x2, swiglu_fwd x2, sample x1, decode_next x1";
-    let what = "device emu: the card was lost in launch 5 of swiglu_fwd_f32 (HAGGLE_EMU_FAIL)";
-    let want = format!("graph decode of 4 rows ({ops}): launch 17 of 39: {what}");
+    let ops = "embed_fwd x1, gemm_qkv x2, attn_step x2, gemm_nt x5, gemm_swiglu x2, rmsnorm_fwd x1, sample x1, decode_next x1";
+    let what = "device emu: the card was lost in launch 5 of gemm_swiglu_normed_f32 (HAGGLE_EMU_FAIL)";
+    let want = format!("graph decode of 4 rows ({ops}): launch 6 of 15: {what}");
     assert_eq!((lost.to_string(), lost.exit_code()), (want, 4));
 }
 

@@ -12,167 +12,7 @@
 // Requires        pages in 0..P; a row with another page becomes NaN.
 // Source          Dao et al. 2022, arXiv:2205.14135, alg. 1; Kwon et al. 2023, arXiv:2309.06180 (pages).
 // Oracle          src/ops/attn/oracle.rs
-#include "common/attn_bf16.cuh"
-#include "common/attn_pages.cuh"
-#include "common/shared.cuh"
-
-constexpr int RING = 4;              // pages of the ring
-constexpr int S_STRIDE = CHUNK + 4;  // floats from a row of scores to the next
-constexpr int SEGMENT_PAGES = SEGMENT / CHUNK;
-
-// Rows from `row` on that walk together: they follow each other in one sequence, `most` at most, and their positions
-// lie in one aligned group of `most`. 0 when the row before leads this one.
-__device__ __forceinline__ int rows_together(const int32_t* __restrict__ seq, const int32_t* __restrict__ pos,
-                                             int64_t row, int64_t n_rows, int most) {
-    auto follows = [&](int64_t r) {
-        return seq[r] == seq[r - 1] && pos[r] == pos[r - 1] + 1 && pos[r] % most != 0;
-    };
-    if (row > 0 && follows(row)) return 0;
-    int n = 1;
-    while (n < most && row + n < n_rows && follows(row + n)) n++;
-    return n;
-}
-
-// The pages of a block's segments, in the order in which it walks them, and the ring through which they come.
-template <int D>
-struct Ring {
-    bf16* s_ring;   // [RING]: k [32, D], v [32, D]
-    const bf16* k;  // of page 0 of this kv head
-    const bf16* v;
-    int64_t page_stride;   // elements from a page to the next
-    const int32_t* pages;  // [max_pages] of the sequence
-    int32_t n_keys, max_pages, n_pages;
-    bool unknown;  // a page was none
-
-    // First key of the block's page number j.
-    __device__ __forceinline__ int32_t key_of(int j) const {
-        return (j / SEGMENT_PAGES * gridDim.z + blockIdx.z) * SEGMENT + j % SEGMENT_PAGES * CHUNK;
-    }
-
-    __device__ __forceinline__ bf16* k_of(int j) const { return s_ring + j % RING * 2 * CHUNK * D; }
-
-    // Starts to load page number j.
-    __device__ __forceinline__ void load(int j) {
-        int32_t chunk = key_of(j);
-        if (chunk < n_keys) {
-            int32_t page = page_at(pages, chunk, max_pages, n_pages);
-            unknown |= page < 0;
-            int64_t from = max(page, 0) * page_stride;
-            load_tile<D>(k_of(j), k + from, D, CHUNK, n_keys - chunk);
-            load_tile<D>(k_of(j) + CHUNK * D, v + from, D, CHUNK, n_keys - chunk);
-        }
-        cp_async_commit();  // an empty group keeps the count
-    }
-
-    // A row's sum, or NaN.
-    __device__ __forceinline__ float or_nan(float sum) const { return unknown ? __uint_as_float(0x7fc00000u) : sum; }
-};
-
-// Stores row r of acc as it is; `to` is this lane's first column.
-template <int TILES>
-__device__ __forceinline__ void store_part(float* to, const float (&acc)[TILES][4], int r) {
-#pragma unroll
-    for (int j = 0; j < TILES; j++) store_pack<2>(to + j * 8, Pack<float, 2>{{acc[j][2 * r], acc[j][2 * r + 1]}});
-}
-
-// s [16, 32] = rows of s_q times the keys of a page: even warps make those of 16 keys each (an ldmatrix brings B for 16
-// columns), all read them from s_s.
-template <int D>
-__device__ __forceinline__ void page_scores(float (&s)[4][4], const bf16* s_q, const bf16* s_k, float* s_s) {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    float* s_row = s_s + lane / 4 * S_STRIDE + lane % 4 * 2;
-    if (warp % 2 == 0) {
-        float part[2][4];
-        dot_rows<D>(part, s_q, 0, s_k, warp * 8);
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) s_row[e / 2 * 8 * S_STRIDE + (warp + j) * 8 + e % 2] = part[j][e];
-        }
-    }
-    __syncthreads();  // s_s holds the page's scores
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[j][e] = s_row[e / 2 * 8 * S_STRIDE + j * 8 + e % 2];
-    }
-}
-
-template <int D>
-__device__ __forceinline__ void attn_decode(const bf16* __restrict__ q,         // [N, H, D]
-                                            const bf16* __restrict__ k_pages,   // [P, Hk, S, D]
-                                            const bf16* __restrict__ v_pages,   // [P, Hk, S, D]
-                                            const int32_t* __restrict__ seq,    // [N]
-                                            const int32_t* __restrict__ pos,    // [N]
-                                            const int32_t* __restrict__ table,  // [B, max_pages]
-                                            bf16* __restrict__ o,               // [N, H, D]
-                                            Parts parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
-                                            int32_t n_heads, int32_t n_kv_heads, float scale) {
-    SHARED_DYNAMIC(bf16, s_q);  // [16, D], then the ring, then scores [16, 36] f32
-    bf16* s_ring = s_q + 16 * D;
-    float* s_s = reinterpret_cast<float*>(s_ring + RING * 2 * CHUNK * D);
-    constexpr int TILES = D >= 64 ? D / 32 : 2;  // of eight columns, a warp
-    int group = n_heads / n_kv_heads, kv = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    bool has_columns = D >= 64 || warp % 2 == 0;
-    int64_t row = blockIdx.x, kv_at = (int64_t)kv * CHUNK * D;
-    int most = group < 16 ? 16 / group : 1, together = rows_together(seq, pos, row, n_rows, most);
-    int32_t n_keys = pos[row] + together, n_segments = (int32_t)ceil_div(n_keys, SEGMENT);
-    if (together == 0 || (int32_t)blockIdx.z >= n_segments) return;
-    Ring<D> ring = {s_ring, k_pages + kv_at, v_pages + kv_at, (int64_t)n_kv_heads * CHUNK * D,
-                    table + (int64_t)seq[row] * max_pages, n_keys, max_pages, n_pages, false};
-    for (int first = 0; first < group; first += 16) {
-        // Row i of the fragment is head i % heads of row i / heads.
-        int heads = min(16, group - first), live = together * heads;
-        auto head_row = [&](int i) { return (row + i / heads) * n_heads + kv * group + first + i % heads; };
-        int mine[2] = {lane / 4, lane / 4 + 8}, column = warp * (D / 4) + lane % 4 * 2;
-        int32_t keys[2] = {pos[row] + 1 + mine[0] / heads, pos[row] + 1 + mine[1] / heads};
-        __syncthreads();  // the last heads are done
-        for (int i = threadIdx.x; i < 16 * D / 8; i += blockDim.x) {
-            int r = i / (D / 8), chunk = i % (D / 8);
-            bool in = r < live;
-            cp_async_16(s_q + 8 * swizzled<D / 8>(r, chunk), q + (in ? head_row(r) * D + chunk * 8 : 0), in ? 16 : 0);
-        }
-#pragma unroll
-        for (int j = 0; j < RING - 1; j++) ring.load(j);
-        Total<TILES> total = {};
-        int j = 0;
-        for (int32_t segment = blockIdx.z; segment < n_segments; segment += gridDim.z) {
-            Softmax softmax;
-            softmax.open();
-            float acc[TILES][4] = {};
-            int32_t end = min(n_keys, (segment + 1) * SEGMENT);
-            for (int32_t chunk = segment * SEGMENT; chunk < end; chunk += CHUNK, j++) {
-                cp_async_wait<RING - 2>();
-                __syncthreads();  // q and this page stand in shared memory, the last page is read
-                ring.load(j + RING - 1);
-                float s[4][4], shrink[2];
-                page_scores<D>(s, s_q, ring.k_of(j), s_s);
-                int seen[2] = {keys[0] - chunk, keys[1] - chunk};
-                softmax.step(s, seen, scale, shrink);
-                shrink_rows(acc, shrink);
-                if (has_columns) add_product<D>(acc, s, ring.k_of(j) + CHUNK * D, warp * (D / 4));
-            }
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                if (keys[r] <= segment * SEGMENT) continue;  // the row sees nothing of this segment
-                if (!leaves_parts(keys[r])) {
-                    total.add(r, softmax, acc, segment == 0);
-                } else if (mine[r] < live && has_columns && parts.has(segment)) {
-                    float* part = parts.of(head_row(mine[r]), segment);
-                    store_part(part + 2 + column, acc, r);
-                    if (warp == 0 && lane % 4 == 0) part[0] = softmax.max[r], part[1] = ring.or_nan(softmax.sum[r]);
-                }
-            }
-        }
-        cp_async_wait<0>();  // nothing is under way when the block ends
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            // Block 0 stores rows of one segment, also where the next rows of the group have two.
-            if (mine[r] >= live || !has_columns || blockIdx.z > 0 || leaves_parts(keys[r])) continue;
-            store_row(o + head_row(mine[r]) * D + column, total.acc, r, 1.0f / ring.or_nan(total.softmax.sum[r]));
-        }
-    }
-}
+#include "common/attn_decode_bf16.cuh"
 
 extern "C" __global__ void __launch_bounds__(128, 5)
     attn_decode_bf16_d32(const bf16* __restrict__ q, const bf16* __restrict__ k_pages, const bf16* __restrict__ v_pages,
@@ -180,8 +20,8 @@ extern "C" __global__ void __launch_bounds__(128, 5)
                          const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows,
                          int32_t max_pages, int32_t n_pages, int32_t n_segments, int32_t n_heads, int32_t n_kv_heads,
                          int32_t dim, float scale) {
-    attn_decode<32>(q, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows, max_pages,
-                    n_pages, n_heads, n_kv_heads, scale);
+    attn_decode<32>(GivenRows{q}, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows,
+                    max_pages, n_pages, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 5)
@@ -190,8 +30,8 @@ extern "C" __global__ void __launch_bounds__(128, 5)
                          const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows,
                          int32_t max_pages, int32_t n_pages, int32_t n_segments, int32_t n_heads, int32_t n_kv_heads,
                          int32_t dim, float scale) {
-    attn_decode<64>(q, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows, max_pages,
-                    n_pages, n_heads, n_kv_heads, scale);
+    attn_decode<64>(GivenRows{q}, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows,
+                    max_pages, n_pages, n_heads, n_kv_heads, scale);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
@@ -200,6 +40,6 @@ extern "C" __global__ void __launch_bounds__(128, 3)
                           const int32_t* __restrict__ pos, const int32_t* __restrict__ table, bf16* __restrict__ o,
                           float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
                           int32_t n_segments, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
-    attn_decode<128>(q, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows, max_pages,
-                     n_pages, n_heads, n_kv_heads, scale);
+    attn_decode<128>(GivenRows{q}, k_pages, v_pages, seq, pos, table, o, Parts{parts, n_segments, dim}, n_rows,
+                    max_pages, n_pages, n_heads, n_kv_heads, scale);
 }

@@ -5,6 +5,10 @@
 // Tiles of A and B come by cp.async into a ring of STAGES slots in shared memory, swizzled (common/mma.cuh). Few rows are
 // bound by how many bytes are on their way: their tiles have few columns and many slots, so that many blocks each wait for
 // much. Which tile a product gets: src/ops/gemm/tiles.rs.
+//
+// A tile's rows come through the ring, or stand in shared memory all the time (common/gemm_normed.cuh); its columns are those
+// of one matrix, or half of them each of two matrices of one shape, column by column the same (common/gemm_pair.cuh). What a
+// sum begins with and where it goes says the kernel.
 #pragma once
 
 #include "common/math.cuh"
@@ -33,6 +37,8 @@ using Gemm64x64 = GemmTile<64, 64, 2, 2, 4>;      // prefill
 using Gemm64x32 = GemmTile<64, 32, 2, 2, 6>;      // decode of tens of rows
 using Gemm16x32 = GemmTile<16, 32, 1, 4, 12>;     // decode: a warp has 8 columns, 44 KB of B are on their way
 using Gemm16x8 = GemmTile<16, 8, 1, 1, 24>;       // decode of weights of few rows: 23 KB of B are on their way
+using Gemm16x64 = GemmTile<16, 64, 1, 4, 6>;      // decode of two matrices: a warp has 8 columns of each, 40 KB are on their way
+using Gemm16x16 = GemmTile<16, 16, 1, 1, 12>;     // the same of few rows: 22 KB of B are on their way
 
 // An operand's tile of ROWS x GEMM_K, stored like the operand: [ROWS, GEMM_K], or [GEMM_K, ROWS] when BY_K.
 template <bool BY_K, int ROWS>
@@ -83,16 +89,16 @@ struct OperandTile {
     }
 
     // Elements from the tile's first to the line that this lane names in an ldmatrix of step 0: of A's fragment (16 x 16) of
-    // rows i0.., of B's (16 x 8) of columns i0.. and, where there are two, i0 + 8...
+    // rows i0.., of B's (16 x 8) of columns i0.. and, where there are two, i0 + second...
     __device__ __forceinline__ static int a_at(int i0) {
         int lane = threadIdx.x % 32;
         return 8 * (BY_K ? swizzled<CHUNKS>(lane / 16 * 8 + lane % 8, i0 / 8 + lane / 8 % 2)
                          : swizzled<CHUNKS>(i0 + lane % 16, lane / 16));
     }
-    __device__ __forceinline__ static int b_at(int i0) {
+    __device__ __forceinline__ static int b_at(int i0, int second = 8) {
         int lane = threadIdx.x % 32;
         return 8 * (BY_K ? swizzled<CHUNKS>(lane % 16, i0 / 8 + lane / 16)
-                         : swizzled<CHUNKS>(i0 + lane / 16 * 8 + lane % 8, lane / 8 % 2));
+                         : swizzled<CHUNKS>(i0 + lane / 16 * second + lane % 8, lane / 8 % 2));
     }
     // The same of step q, a multiple of 16: 16 lines on, or two chunks, which swizzling keeps apart by their own bits.
     __device__ __forceinline__ static int onward(int at, int q) { return BY_K ? at + q * CHUNKS * 8 : at ^ q; }
@@ -145,45 +151,78 @@ __device__ __forceinline__ void each_element(float (&acc)[Tile::FRAGS_M][Tile::F
     }
 }
 
-// The tile of rows i0.. and columns j0.. of C.
-template <class Tile, bool A_BY_K, bool B_BY_K, typename C>
-__device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
-                                               const bf16* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
-                                               C* c,                        // [M, N], = or +=
-                                               int64_t m, int64_t n, int64_t k, int32_t add, int32_t vectors,
-                                               int64_t i0, int64_t j0) {
-    using TileA = OperandTile<A_BY_K, Tile::M>;
-    using TileB = OperandTile<B_BY_K, Tile::N>;
-    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of A, a tile of B
-    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
+// Rows of A that come through the ring, step by step.
+template <class Tile, bool BY_K>
+struct RingRows {
+    using Operand = OperandTile<BY_K, Tile::M>;
+    static constexpr int SLOT = Tile::M * GEMM_K;  // elements of a slot of the ring
+    typename Operand::template Copies<Tile::THREADS> copies;
+    const bf16* __restrict__ a;
+    int64_t i0, m, k;
+
+    __device__ __forceinline__ RingRows(const bf16* __restrict__ a, int64_t i0, int64_t m, int64_t k)
+        : copies(a, i0, m, k), a(a), i0(i0), m(m), k(k) {}
+    __device__ __forceinline__ void start(bf16* s_slot) { copies.start(s_slot); }
+    __device__ __forceinline__ void load(bf16* s_slot, int step) {
+        Operand::template load<Tile::THREADS>(s_slot, a, i0, m, (int64_t)step * GEMM_K, k);
+    }
+    __device__ __forceinline__ void prepare() {}
+    // Where this lane's lines of the fragment of rows i.. stand, from the step's first element on.
+    __device__ __forceinline__ int at(int i) const { return Operand::a_at(i); }
+    __device__ __forceinline__ const bf16* of_step(const bf16* s_slot, int) const { return s_slot; }
+};
+
+// Columns of one matrix.
+template <class Tile, bool BY_K>
+struct RingColumns {
+    using Operand = OperandTile<BY_K, Tile::N>;
+    typename Operand::template Copies<Tile::THREADS> copies;
+    const bf16* __restrict__ b;
+    int64_t j0, n, k;
+
+    __device__ __forceinline__ RingColumns(const bf16* __restrict__ b, int64_t j0, int64_t n, int64_t k)
+        : copies(b, j0, n, k), b(b), j0(j0), n(n), k(k) {}
+    __device__ __forceinline__ void start(bf16* s_slot) { copies.start(s_slot); }
+    __device__ __forceinline__ void load(bf16* s_slot, int step) {
+        Operand::template load<Tile::THREADS>(s_slot, b, j0, n, (int64_t)step * GEMM_K, k);
+    }
+    // Where this lane's lines of the warp's fragments 2 j and 2 j + 1 stand; wj: the warp's first column.
+    __device__ __forceinline__ static int at(int wj, int j) { return Operand::b_at(wj + j * 16); }
+};
+
+// acc = the sums of the tile whose rows and columns `a` and `b` bring, from start(row of the tile, column of it) on. False
+// for a thread that has none.
+template <class Tile, class Rows, class Columns, class Start>
+__device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], Rows& a, Columns& b,
+                                               bf16* s_ring, int64_t k, int32_t vectors, Start start) {
+    using TileA = typename Rows::Operand;
+    using TileB = typename Columns::Operand;
+    constexpr int SLOT = Rows::SLOT + Tile::N * GEMM_K;
     int steps = (int)ceil_div(k, GEMM_K), asked = 0, put = 0, take = 0;  // slots: to write, to read
-    typename TileA::template Copies<Tile::THREADS> copies_a(a, i0, m, k);
-    typename TileB::template Copies<Tile::THREADS> copies_b(b, j0, n, k);
     auto ask = [&]() {  // for the next step
-        bf16* s_slot = s_ring + put * Tile::SLOT;
+        bf16* s_slot = s_ring + put * SLOT;
         if (asked < steps && vectors) {
-            copies_a.start(s_slot);
-            copies_b.start(s_slot + Tile::M * GEMM_K);
+            a.start(s_slot);
+            b.start(s_slot + Rows::SLOT);
         } else if (asked < steps) {
-            TileA::template load<Tile::THREADS>(s_slot, a, i0, m, (int64_t)asked * GEMM_K, k);
-            TileB::template load<Tile::THREADS>(s_slot + Tile::M * GEMM_K, b, j0, n, (int64_t)asked * GEMM_K, k);
+            a.load(s_slot, asked);
+            b.load(s_slot + Rows::SLOT, asked);
         }
         asked++, put = put + 1 == Tile::STAGES ? 0 : put + 1;
         cp_async_commit();  // an empty group keeps the count
     };
 #pragma unroll 1  // it is done once: unrolled, 23 copies of the code would have to be read first
     for (int i = 0; i < Tile::STAGES - 1; i++) ask();
+    a.prepare();
     int warp = threadIdx.x / 32;
     bool multiplies = Tile::MULTIPLIES == Tile::THREADS || threadIdx.x < Tile::MULTIPLIES;
-    each_element<Tile>(acc, [&](int i, int j, float& x) {
-        x = add && multiplies && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
-    });
+    each_element<Tile>(acc, [&](int i, int j, float& x) { x = multiplies ? start(i, j) : 0.0f; });
     int wi = warp / Tile::WARPS_N * Tile::FRAGS_M * 16, wj = warp % Tile::WARPS_N * Tile::FRAGS_N * 8;
     int a_at[Tile::FRAGS_M], b_at[Tile::FRAGS_N / Tile::PAIR];
 #pragma unroll
-    for (int i = 0; i < Tile::FRAGS_M; i++) a_at[i] = TileA::a_at(wi + i * 16);
+    for (int i = 0; i < Tile::FRAGS_M; i++) a_at[i] = a.at(wi + i * 16);
 #pragma unroll
-    for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) b_at[j] = TileB::b_at(wj + j * 16);
+    for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) b_at[j] = Columns::at(wj, j);
     if constexpr (Tile::AHEAD > 1) {  // computed here, not again in each step
 #pragma unroll
         for (int i = 0; i < Tile::FRAGS_M; i++) keep(a_at[i]);
@@ -193,8 +232,8 @@ __device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [
     for (int step = 0; step < steps; step++) {
         cp_async_wait<Tile::STAGES - 2>();
         __syncthreads();  // this step's slot is written, the last step's is read
-        const bf16* s_a = s_ring + take * Tile::SLOT;
-        const bf16* s_b = s_a + Tile::M * GEMM_K;
+        const bf16* s_a = a.of_step(s_ring + take * SLOT, step);
+        const bf16* s_b = s_ring + take * SLOT + Rows::SLOT;
         take = take + 1 == Tile::STAGES ? 0 : take + 1;
         if (Tile::AHEAD == 1 || !multiplies) ask();
         if (!multiplies) continue;
@@ -224,7 +263,24 @@ __device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [
         }
     }
     cp_async_wait<0>();  // nothing is under way when the block ends
-    if (!multiplies) return;
+    return multiplies;
+}
+
+// The tile of rows i0.. and columns j0.. of C.
+template <class Tile, bool A_BY_K, bool B_BY_K, typename C>
+__device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                               const bf16* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
+                                               C* c,                        // [M, N], = or +=
+                                               int64_t m, int64_t n, int64_t k, int32_t add, int32_t vectors,
+                                               int64_t i0, int64_t j0) {
+    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of A, a tile of B
+    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
+    RingRows<Tile, A_BY_K> rows(a, i0, m, k);
+    RingColumns<Tile, B_BY_K> columns(b, j0, n, k);
+    auto begins = [&](int i, int j) {
+        return add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
+    };
+    if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, begins)) return;
     each_element<Tile>(acc, [&](int i, int j, float& x) {
         if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
     });

@@ -22,14 +22,16 @@ struct TileF32 {
         q = BY_K ? at / ROWS : at % GEMM_F32_K;
     }
 
-    // What lies outside the operand is 0.
-    __device__ __forceinline__ void load(const float* __restrict__ from, int64_t i0, int64_t n, int64_t q0, int64_t k) {
+    // of(element, its row in the tile, its step); what lies outside the operand is 0.
+    template <typename Of>
+    __device__ __forceinline__ void load(const float* __restrict__ from, int64_t i0, int64_t n, int64_t q0, int64_t k,
+                                         Of of) {
 #pragma unroll
         for (int e = 0; e < PER_THREAD; e++) {
             int i, q;
             place(e, i, q);
             bool in = i0 + i < n && q0 + q < k;
-            x[e] = in ? from[BY_K ? (q0 + q) * n + i0 + i : (i0 + i) * k + q0 + q] : 0.0f;
+            x[e] = in ? of(from[BY_K ? (q0 + q) * n + i0 + i : (i0 + i) * k + q0 + q], i, q0 + q) : 0.0f;
         }
     }
 
@@ -55,29 +57,32 @@ __device__ __forceinline__ void gemm_f32_step(float (&acc)[4][4], const float* a
     }
 }
 
-// Rows i0.. and columns j0.. of C, by BM / 4 x BN / 4 threads.
-template <bool A_BY_K, bool B_BY_K, int BM, int BN>
-__device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
-                                              const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
-                                              float* c,                     // [M, N], = or +=
-                                              int64_t m, int64_t n, int64_t k, int32_t add, int64_t i0, int64_t j0) {
-    constexpr int THREADS = BM / 4 * BN / 4;
-    __shared__ __align__(16) float s_a[2][GEMM_F32_K][BM + 4];
-    __shared__ __align__(16) float s_b[2][GEMM_F32_K][BN + 4];
-    TileF32<A_BY_K, BM, THREADS> next_a;
-    TileF32<B_BY_K, BN, THREADS> next_b;
+// This thread's 4 x 4 elements of a tile of BM x BN, of BM / 4 x BN / 4 threads: calls f(row of the tile, column, value).
+template <int BN, typename F>
+__device__ __forceinline__ void each_f32(float (&acc)[4][4], F f) {
     int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
-    float acc[4][4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            bool in = add && i0 + ti + i < m && j0 + tj + j < n;
-            acc[i][j] = in ? c[(i0 + ti + i) * n + j0 + tj + j] : 0.0f;
-        }
+        for (int j = 0; j < 4; j++) f(ti + i, tj + j, acc[i][j]);
     }
-    next_a.load(a, i0, m, 0, k);
-    next_b.load(b, j0, n, 0, k);
+}
+
+// Adds to acc the products of rows i0.. of A, as of(element, row of the tile, step) makes them, and columns j0.. of B.
+template <bool A_BY_K, bool B_BY_K, int BM, int BN, typename Of>
+__device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
+                                              const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                              const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
+                                              int64_t m, int64_t n, int64_t k, int64_t i0, int64_t j0, Of of) {
+    constexpr int THREADS = BM / 4 * BN / 4;
+    __shared__ __align__(16) float s_a[2][GEMM_F32_K][BM + 4];
+    __shared__ __align__(16) float s_b[2][GEMM_F32_K][BN + 4];
+    auto as_is = [](float x, int, int64_t) { return x; };
+    TileF32<A_BY_K, BM, THREADS> next_a;
+    TileF32<B_BY_K, BN, THREADS> next_b;
+    int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
+    next_a.load(a, i0, m, 0, k, of);
+    next_b.load(b, j0, n, 0, k, as_is);
     next_a.store(s_a[0]);
     next_b.store(s_b[0]);
     __syncthreads();  // tile 0 stands in shared memory
@@ -85,8 +90,8 @@ __device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [
     for (int64_t q0 = 0; q0 < k; q0 += GEMM_F32_K, turn ^= 1) {
         bool more = q0 + GEMM_F32_K < k;
         if (more) {
-            next_a.load(a, i0, m, q0 + GEMM_F32_K, k);
-            next_b.load(b, j0, n, q0 + GEMM_F32_K, k);
+            next_a.load(a, i0, m, q0 + GEMM_F32_K, k, of);
+            next_b.load(b, j0, n, q0 + GEMM_F32_K, k, as_is);
         }
         if (q0 + GEMM_F32_K <= k) {
 #pragma unroll
@@ -100,13 +105,22 @@ __device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [
         }
         __syncthreads();  // the next tile is written, this one is read
     }
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (i0 + ti + i < m && j0 + tj + j < n) c[(i0 + ti + i) * n + j0 + tj + j] = acc[i][j];
-        }
-    }
+}
+
+// Rows i0.. and columns j0.. of C, by BM / 4 x BN / 4 threads.
+template <bool A_BY_K, bool B_BY_K, int BM, int BN>
+__device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                              const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
+                                              float* c,                     // [M, N], = or +=
+                                              int64_t m, int64_t n, int64_t k, int32_t add, int64_t i0, int64_t j0) {
+    float acc[4][4];
+    each_f32<BN>(acc, [&](int i, int j, float& x) {
+        x = add && i0 + i < m && j0 + j < n ? c[(i0 + i) * n + j0 + j] : 0.0f;
+    });
+    gemm_f32_sums<A_BY_K, B_BY_K, BM, BN>(acc, a, b, m, n, k, i0, j0, [](float x, int, int64_t) { return x; });
+    each_f32<BN>(acc, [&](int i, int j, float& x) {
+        if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = x;
+    });
 }
 
 // Block (x, y) has rows x BM.. and columns y BN.. of C.

@@ -113,30 +113,40 @@ __device__ __forceinline__ void each_sum(float (&acc)[FRAGS][4], F f) {
     }
 }
 
+// A block's tile: copy(ring, steps) by one thread, then store(acc) by those that multiply, of the sums from start(row of the
+// tile, column of it) on.
+template <class T, bool A_BY_K, bool B_BY_K, typename Copy, typename Start, typename Store>
+__device__ __forceinline__ void gemm_sm90_sums(int64_t k, Copy copy, Start start, Store store) {
+    SHARED_DYNAMIC(bf16, s_dynamic);
+    RingSm90 ring = start_ring<T>(s_dynamic);
+    int steps = (int)ceil_div(k, GEMM_K);
+    if (threadIdx.x >= T::COPIES) {
+        setmaxnreg_dec<40>();
+        if (threadIdx.x == T::COPIES) copy(ring, steps);
+    } else {
+        setmaxnreg_inc<232>();
+        float acc[T::N / 8][4];
+        each_sum(acc, [&](int i, int j, float& x) { x = start(i, j); });
+        multiply_tile<T, A_BY_K, B_BY_K>(ring, acc, steps, 0);
+        store(acc);
+    }
+}
+
 template <class T, bool A_BY_K, bool B_BY_K, typename C>
 __device__ __forceinline__ void gemm_sm90(const TensorMap& a,  // [M, K], or [K, M] when A_BY_K
                                           const TensorMap& b,  // [N, K], or [K, N] when B_BY_K
                                           C* c,                // [M, N], = or +=
                                           int64_t m, int64_t n, int64_t k, int32_t add) {
-    SHARED_DYNAMIC(bf16, s_dynamic);
-    RingSm90 ring = start_ring<T>(s_dynamic);
     int64_t i0, j0;
     tile_of_block<T>(m, n, i0, j0);
-    int steps = (int)ceil_div(k, GEMM_K);
-    if (threadIdx.x >= T::COPIES) {
-        setmaxnreg_dec<40>();
-        if (threadIdx.x == T::COPIES) copy_tile<T, A_BY_K, B_BY_K>(ring, a, b, i0, j0, steps, 0);
-    } else {
-        setmaxnreg_inc<232>();
-        float acc[T::N / 8][4];
-        each_sum(acc, [&](int i, int j, float& x) {
-            x = add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
+    gemm_sm90_sums<T, A_BY_K, B_BY_K>(
+        k, [&](const RingSm90& ring, int steps) { copy_tile<T, A_BY_K, B_BY_K>(ring, a, b, i0, j0, steps, 0); },
+        [&](int i, int j) { return add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f; },
+        [&](float (&acc)[T::N / 8][4]) {
+            each_sum(acc, [&](int i, int j, float& x) {
+                if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
+            });
         });
-        multiply_tile<T, A_BY_K, B_BY_K>(ring, acc, steps, 0);
-        each_sum(acc, [&](int i, int j, float& x) {
-            if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
-        });
-    }
 }
 
 #endif

@@ -60,5 +60,8 @@ __device__ __forceinline__ float log_f32(float x) {
 // 1 / sqrt(x): two correctly rounded operations.
 __device__ __forceinline__ float rsqrt_f32(float x) { return 1.0f / sqrtf(x); }
 
+// silu(gate) up,   silu(g) = g / (1 + e^-g)
+__device__ __forceinline__ float swiglu_f32(float gate, float up) { return gate / (1.0f + exp_f32(-gate)) * up; }
+
 // a <= b, rounded up: ceil(a / b)
 __host__ __device__ __forceinline__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

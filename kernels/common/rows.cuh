@@ -21,6 +21,19 @@ __device__ __forceinline__ void each_vector(int n_rows, int dim, Body body) {
     }
 }
 
+// 1 / sqrt(mean(x^2) + eps) of a row of dim elements, by half a warp: element(i) is the i-th. A half warp that has no row walks
+// along with nothing to sum: every lane of a warp takes part in the shuffles.
+template <typename Element>
+__device__ __forceinline__ float row_rstd(bool has, int32_t dim, float eps, Element element) {
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int i = threadIdx.x % ROW_LANES; i < (has ? dim : 0); i += ROW_LANES) {
+        float v = element(i);
+        sum = fmaf(v, v, sum);
+    }
+    return 1.0f / sqrtf(lanes_sum<ROW_LANES>(sum) / (float)dim + eps);
+}
+
 // x [n_rows, dim] into s_x [n_rows, row_stride].
 template <int N, typename T>
 __device__ __forceinline__ void load_rows(T* s_x, const T* x, int n_rows, int dim) {

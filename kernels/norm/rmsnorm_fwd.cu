@@ -27,15 +27,8 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x,   // [N, C]
     int live = (int)min((int64_t)rows, n_rows - first), row = threadIdx.x / ROW_LANES, lane = threadIdx.x % ROW_LANES;
     load_rows<N>(s_x, x + first * dim, live, dim);
     __syncthreads();  // s_x holds the rows
-    float sum = 0.0f;
-    // Half warps without a row walk along with nothing to sum: every lane of a warp takes part in the shuffles.
-#pragma unroll 8
-    for (int i = lane; i < (row < live ? dim : 0); i += ROW_LANES) {
-        float v = to_f32(s_x[row * row_stride(dim) + i]);
-        sum = fmaf(v, v, sum);
-    }
-    sum = lanes_sum<ROW_LANES>(sum);
-    if (row < live && lane == 0) rstd[first + row] = s_rstd[row] = 1.0f / sqrtf(sum / (float)dim + eps);
+    float r = row_rstd(row < live, dim, eps, [=](int i) { return to_f32(s_x[row * row_stride(dim) + i]); });
+    if (row < live && lane == 0) rstd[first + row] = s_rstd[row] = r;
     __syncthreads();  // s_rstd holds the rows'
     each_vector<N>(live, dim, [=](int i, int at, int column) {
         float r = s_rstd[i / dim];

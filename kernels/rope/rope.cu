@@ -9,19 +9,7 @@
 // Requires        D even; positions in 0..T, another row becomes NaN.
 // Source          Su et al. 2021, arXiv:2104.09864, eq. 34.
 // Oracle          src/ops/rope/oracle.rs
-#include "common/types.cuh"
-
-// Up to 16 bytes at once.
-template <int N>
-__device__ __forceinline__ void load_floats(float (&to)[N], const float* __restrict__ from) {
-    constexpr int M = N < PACK<float> ? N : PACK<float>;
-#pragma unroll
-    for (int i = 0; i < N; i += M) {
-        Pack<float, M> some = load_pack<M>(from + i);
-#pragma unroll
-        for (int j = 0; j < M; j++) to[i + j] = some.v[j];
-    }
-}
+#include "common/rope.cuh"
 
 // N pairs of one head.
 template <int N, typename T>
@@ -34,21 +22,9 @@ __device__ __forceinline__ void rope(T* x,                                   // 
     if (pair >= n_pairs) return;
     int32_t half = head_dim / 2, d = (int32_t)(pair % half);
     int64_t head = pair / half;  // counted over all rows
-    int32_t pos = positions[head / n_heads];
-    bool known = pos >= 0 && pos < n_positions;
-    const float* angle = table + (int64_t)(known ? pos : 0) * head_dim + d;
     T* at = x + head * head_dim + d;
     Pack<T, N> first = load_pack<N>(at), second = load_pack<N>(at + half);
-    float cosine[N], sine[N];
-    load_floats<N>(cosine, angle);
-    load_floats<N>(sine, angle + half);
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-        float c = known ? cosine[j] : __uint_as_float(0x7fc00000u), s = sine[j] * sign;
-        float u = to_f32(first.v[j]), v = to_f32(second.v[j]);
-        first.v[j] = from_f32<T>(u * c - v * s);
-        second.v[j] = from_f32<T>(v * c + u * s);
-    }
+    Angles(table, positions[head / n_heads], n_positions, head_dim).turn<N>(first, second, d, sign);
     store_pack(at, first);
     store_pack(at + half, second);
 }

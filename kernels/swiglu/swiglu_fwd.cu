@@ -19,10 +19,7 @@ __device__ __forceinline__ void swiglu_fwd(const T* __restrict__ gate,  // [N, F
     if (i >= n) return;
     Pack<T, N> g = load_pack<N>(gate + i), u = load_pack<N>(up + i), out;
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        float x = to_f32(g.v[j]);
-        out.v[j] = from_f32<T>(x / (1.0f + exp_f32(-x)) * to_f32(u.v[j]));
-    }
+    for (int j = 0; j < N; j++) out.v[j] = from_f32<T>(swiglu_f32(to_f32(g.v[j]), to_f32(u.v[j])));
     store_pack(h + i, out);
 }
 

@@ -176,13 +176,13 @@ impl Batch {
         self.ids.len() - self.n_pads
     }
 
-    /// Fills a batch of decode rows alone up to `rows` with rows of the sequence in `slot`, a page long, that nobody reads.
-    /// Every other position is one's: no two write one place, and none follows another (attention would join them).
-    pub fn pad(&mut self, rows: usize, slot: usize, context: usize) {
+    /// Fills a batch of decode rows alone up to `rows` with rows of the sequence in `slot`, a page long, that nobody reads: all are
+    /// its first token, and write the same to one place.
+    pub fn pad(&mut self, rows: usize, slot: usize) {
         self.n_pads = rows - self.ids.len();
-        for pad in 0..self.n_pads {
+        for _ in 0..self.n_pads {
             self.logit_rows.push(self.ids.len() as i32);
-            self.row(slot, (2 * pad).min(context - 1), 0);
+            self.row(slot, 0, 0);
             self.unread();
         }
     }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::{ModelConfig, Weights};
 use crate::ops::attn::CHUNK;
 
-/// Buckets are powers of two up to here, then multiples of it: as many rows as a page has every other position for.
+/// Buckets are powers of two up to here, then multiples of it.
 const STEP: usize = CHUNK / 2;
 
 /// The bucket of `rows` rows: 1, 2, 4, 8, 16, 32, 48, ... and `most`.

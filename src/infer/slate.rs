@@ -113,7 +113,7 @@ impl Slate {
         let graphs = self.graphs.as_ref().filter(|_| !batch.masked && batch.leans.is_empty());
         let bucket = graphs.and_then(|graphs| graphs.bucket_of(&dev, batch));
         if let Some(rows) = bucket {
-            batch.pad(rows, self.max_seqs, self.context);
+            batch.pad(rows, self.max_seqs);
         }
         self.send(batch)?;
         ready_paged(&dev, weights, &self.rows, &self.kv)?;

@@ -3,19 +3,21 @@
 //! Packed (training, scoring) and paged (decode) run the same ops in the same order on a row and differ only in
 //! where attention finds its keys; so a token's logprob has the same bits in both.
 
-use super::activations::{LayerActs, OutActs};
+use super::activations::LayerActs;
 use super::experts::{ExpertIds, experts_fwd};
-use super::linear::{linear_add, linear_fwd};
+use super::linear::{linear_add, linear_fwd, linear_qkv, linear_swiglu};
 use super::{Activations, KvPages, LayerIds, Layout, Mlp, PackedBatch, PagedRows, Use, Walk, Weights};
 use crate::device::{Buffer, Device, View};
 use crate::error::{Error, Result};
 use crate::ops::attn::{Paged, attn_decode, attn_fwd, kv_append};
+use crate::ops::attn_step::attn_step;
 use crate::ops::embed::{copy, embed_fwd};
 use crate::ops::gemm::{Store, gemm_nt};
+use crate::ops::gemm_fused::Normed;
 use crate::ops::logprob::linear_logprob_fwd;
 use crate::ops::norm::rmsnorm_fwd;
+use crate::ops::qk_rope::{NewRows, Turn, qk_rope_append, qk_rope_fwd};
 use crate::ops::rope::rope_fwd;
-use crate::ops::swiglu::swiglu_fwd;
 use crate::ops::want;
 
 /// Logprob and entropy of every target of packed sequences, at `softmax(inv_temperature * logits)`; see
@@ -50,7 +52,8 @@ pub fn forward(
         layer_packed(dev, w, &w.layout.layers[l], batch, &mut acts.x, &mut acts.layers[at], keep)?;
     }
     embed_fwd(dev, batch.loss_rows(), acts.x.at(0..n * c), acts.out.x.at_mut(0..m * c), c)?;
-    norm_out(dev, walk.weights(), &mut acts.out, m)?;
+    let o = &mut acts.out;
+    norm_out(dev, walk.weights(), o.x.at(0..m * c), &mut o.h, &mut o.rstd)?;
     let head = walk.weights().layout.bucket_of_head();
     walk.enters(dev, head)?;
     let w = walk.weights();
@@ -92,15 +95,14 @@ pub(super) fn layer_packed(
     keep: bool,
 ) -> Result<()> {
     let (n, c) = (batch.n_tokens(), w.config.hidden_size);
-    norm_in(dev, w, ids, x, a, n)?;
-    project_kv(dev, w, ids, a, batch.positions())?;
-    project_q(dev, w, ids, a, batch.positions())?;
+    project_qkv(dev, w, ids, x, a, n, keep)?;
+    turn(dev, w, ids, a, batch.positions())?;
     attend_packed(dev, w, batch, a)?;
     project_out(dev, w, ids, x, a, n)?;
     if keep {
         copy(dev, x.at(0..n * c), a.x_mlp.at_mut(0..n * c))?;
     }
-    mlp(dev, w, ids, x, a, n)
+    mlp(dev, w, ids, x, a, n, keep)
 }
 
 /// `Ok` when [`forward_paged`] may run: what it looks at on the host besides shapes. A graph of its launches asks too.
@@ -131,26 +133,31 @@ pub fn forward_paged(
     let n_layers = w.layout.layers.len();
     for (l, ids) in w.layout.layers.iter().enumerate() {
         let a = &mut acts.layers[0];
-        norm_in(dev, w, ids, &acts.x, a, n)?;
-        project_kv(dev, w, ids, a, rows.positions())?;
-        append(dev, w, rows.at(), kv, l, a)?;
-        let (x, at) = if l + 1 < n_layers {
-            (&mut acts.x, rows.at())
+        if l + 1 == n_layers {
+            dev.note_keys(|| rows.keys_read());
+        }
+        let (x, n) = if l + 1 < n_layers || rows.all_sample() {
+            project_qkv(dev, w, ids, &acts.x, a, n, false)?;
+            attend_new(dev, w, ids, rows, kv, l, a)?;
+            (&mut acts.x, n)
         } else {
             // What the last layer makes of other rows nobody reads: of them only keys and values are wanted.
+            norm_in(dev, w, ids, &acts.x, a, n)?;
+            project_kv(dev, w, ids, a, rows.positions())?;
+            append(dev, w, rows.at(), kv, l, a)?;
             let x = &mut acts.out.x;
             embed_fwd(dev, rows.logit_rows(), acts.x.at(0..n * c), x.at_mut(0..m * c), c)?;
             norm_in(dev, w, ids, x, a, m)?;
-            dev.note_keys(|| rows.keys_read());
-            (x, rows.at_logits())
+            project_q(dev, w, ids, a, rows.at_logits().pos)?;
+            attend_paged(dev, w, rows.at_logits(), kv, l, a)?;
+            (x, m)
         };
-        project_q(dev, w, ids, a, at.pos)?;
-        attend_paged(dev, w, at, kv, l, a)?;
-        project_out(dev, w, ids, x, a, at.pos.len())?;
-        mlp(dev, w, ids, x, a, at.pos.len())?;
+        project_out(dev, w, ids, x, a, n)?;
+        mlp(dev, w, ids, x, a, n, false)?;
     }
-    norm_out(dev, w, &mut acts.out, m)?;
     let (v, head, o) = (acts.vocab, w.matrix(w.layout.head), &mut acts.out);
+    let x = if rows.all_sample() { &acts.x } else { &o.x };
+    norm_out(dev, w, x.at(0..m * c), &mut o.h, &mut o.rstd)?;
     gemm_nt(dev, o.h.at(0..m * c), head, o.logits.at_mut(0..m * v), m, v, c, Store::Set)
 }
 
@@ -175,6 +182,70 @@ impl Activations {
 fn norm_in(dev: &Device, w: &Weights, ids: &LayerIds, x: &Buffer, a: &mut LayerActs, n: usize) -> Result<()> {
     let (c, eps) = (w.config.hidden_size, w.config.rms_norm_eps);
     rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.attn_norm), a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n), eps)
+}
+
+/// Residual stream -> its norm, and queries, keys and values of it, as they are before [`turn`]; `keep`: with the norm.
+fn project_qkv(
+    dev: &Device,
+    w: &Weights,
+    ids: &LayerIds,
+    x: &Buffer,
+    a: &mut LayerActs,
+    n: usize,
+    keep: bool,
+) -> Result<()> {
+    let (c, q, kv, eps) = (w.config.hidden_size, w.config.q_dim(), w.config.kv_dim(), w.config.rms_norm_eps);
+    let (h, rstd) = (a.attn_h.at_mut(0..n * c), a.attn_rstd.at_mut(0..n));
+    let rows = Normed { x: x.at(0..n * c), weight: w.get(ids.attn_norm), eps, h, rstd, keep };
+    let (to_q, to_k) = if ids.head_norms.is_some() { (&mut a.q_raw, &mut a.k_raw) } else { (&mut a.q, &mut a.k) };
+    let to = [to_q.at_mut(0..n * q), to_k.at_mut(0..n * kv), a.v.at_mut(0..n * kv)];
+    linear_qkv(dev, w, ids, rows, to, &mut a.low)
+}
+
+/// Queries and keys, normed where the family does, rotated.
+fn turn(dev: &Device, w: &Weights, ids: &LayerIds, a: &mut LayerActs, positions: View) -> Result<()> {
+    let (n, heads, eps) = (positions.len(), w.config.heads(), w.config.rms_norm_eps);
+    let (q, k) = (n * w.config.q_dim(), n * w.config.kv_dim());
+    let (to_q, to_k) = (a.q.at_mut(0..q), a.k.at_mut(0..k));
+    let (q, k) = match ids.head_norms {
+        None => (Turn::InPlace(to_q), Turn::InPlace(to_k)),
+        Some([q_norm, k_norm]) => {
+            let (q_rstd, k_rstd) = (a.q_rstd.at_mut(0..n * heads.q), a.k_rstd.at_mut(0..n * heads.kv));
+            let q = Turn::Normed { raw: a.q_raw.at(0..q), weight: w.get(q_norm), rstd: Some(q_rstd), to: to_q };
+            (q, Turn::Normed { raw: a.k_raw.at(0..k), weight: w.get(k_norm), rstd: Some(k_rstd), to: to_k })
+        }
+    };
+    qk_rope_fwd(dev, q, k, positions, w.rope(), heads, eps)
+}
+
+/// The same of new rows over pages, whose keys and values go to their slots; and their attention: at once where no row sees
+/// another's new key.
+fn attend_new(
+    dev: &Device,
+    w: &Weights,
+    ids: &LayerIds,
+    rows: &PagedRows,
+    pages: &mut KvPages,
+    layer: usize,
+    a: &mut LayerActs,
+) -> Result<()> {
+    let (at, table, heads, eps) = (rows.at(), w.rope(), w.config.heads(), w.config.rms_norm_eps);
+    let (q, kv) = (at.pos.len() * w.config.q_dim(), at.pos.len() * w.config.kv_dim());
+    let to = a.q.at_mut(0..q);
+    let (turn, k, k_norm) = match ids.head_norms {
+        None => (Turn::InPlace(to), &a.k, None),
+        Some([q_norm, k_norm]) => {
+            let (raw, weight) = (a.q_raw.at(0..q), w.get(q_norm));
+            (Turn::Normed { raw, weight, rstd: None, to }, &a.k_raw, Some(w.get(k_norm)))
+        }
+    };
+    let new = NewRows { q: turn, k: k.at(0..kv), v: a.v.at(0..kv), k_norm, at, table, eps };
+    let to = [pages.k[layer].view_mut(), pages.v[layer].view_mut()];
+    if rows.apart() {
+        return attn_step(dev, new, to, a.o.at_mut(0..q), a.parts.view_mut(), heads);
+    }
+    qk_rope_append(dev, new, to, heads)?;
+    attend_paged(dev, w, at, pages, layer, a)
 }
 
 /// Rotated queries, normed where the family does.
@@ -237,25 +308,34 @@ fn project_out(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mu
     linear_add(dev, w, &ids.o, a.o.at(0..n * q), x.at_mut(0..n * c), &mut a.low)
 }
 
-/// Residual stream += MLP, or experts, of the normed residual stream.
-fn mlp(dev: &Device, w: &Weights, ids: &LayerIds, x: &mut Buffer, a: &mut LayerActs, n: usize) -> Result<()> {
+/// Residual stream += MLP, or experts, of the normed residual stream; `keep`: with all that backward reads.
+fn mlp(
+    dev: &Device,
+    w: &Weights,
+    ids: &LayerIds,
+    x: &mut Buffer,
+    a: &mut LayerActs,
+    n: usize,
+    keep: bool,
+) -> Result<()> {
     let (c, f, eps) = (w.config.hidden_size, w.config.intermediate_size, w.config.rms_norm_eps);
-    rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n), eps)?;
-    let (gate, up, down) = match &ids.mlp {
-        Mlp::Dense { gate, up, down } => (gate, up, down),
-        Mlp::Experts { router, gate, up, down } => {
-            return experts_fwd(dev, w, ExpertIds { router, gate, up, down }, x.at_mut(0..n * c), a, n);
+    let (h, rstd) = (a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n));
+    match &ids.mlp {
+        Mlp::Dense { gate, up, down } => {
+            let rows = Normed { x: x.at(0..n * c), weight: w.get(ids.mlp_norm), eps, h, rstd, keep };
+            let pair = [a.gate.at_mut(0..n * f), a.up.at_mut(0..n * f)];
+            linear_swiglu(dev, w, [gate, up], rows, pair, a.s.at_mut(0..n * f), &mut a.low)?;
+            linear_add(dev, w, down, a.s.at(0..n * f), x.at_mut(0..n * c), &mut a.low)
         }
-    };
-    let h = a.mlp_h.at(0..n * c);
-    linear_fwd(dev, w, gate, h, a.gate.at_mut(0..n * f), &mut a.low)?;
-    linear_fwd(dev, w, up, h, a.up.at_mut(0..n * f), &mut a.low)?;
-    swiglu_fwd(dev, a.gate.at(0..n * f), a.up.at(0..n * f), a.s.at_mut(0..n * f))?;
-    linear_add(dev, w, down, a.s.at(0..n * f), x.at_mut(0..n * c), &mut a.low)
+        Mlp::Experts { router, gate, up, down } => {
+            rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), h, rstd, eps)?;
+            experts_fwd(dev, w, ExpertIds { router, gate, up, down }, x.at_mut(0..n * c), a, n)
+        }
+    }
 }
 
 /// The final norm, of the rows that carry a loss or sample only.
-fn norm_out(dev: &Device, w: &Weights, o: &mut OutActs, m: usize) -> Result<()> {
+fn norm_out(dev: &Device, w: &Weights, x: View, h: &mut Buffer, rstd: &mut Buffer) -> Result<()> {
     let (c, eps) = (w.config.hidden_size, w.config.rms_norm_eps);
-    rmsnorm_fwd(dev, o.x.at(0..m * c), w.get(w.layout.norm), o.h.at_mut(0..m * c), o.rstd.at_mut(0..m), eps)
+    rmsnorm_fwd(dev, x, w.get(w.layout.norm), h.at_mut(0..x.len()), rstd.at_mut(0..x.len() / c), eps)
 }

@@ -1,11 +1,15 @@
-//! A linear layer in both directions: the one place that knows whether it has a bias, an adapter, or weights that train.
+//! A linear layer in both directions: the one place that knows whether it has a bias, an adapter, or weights that train. Layers
+//! that read the same normed rows go together where none of them has an adapter.
 
-use super::{Gradient, Linear, Weights};
+use super::{Gradient, LayerIds, Linear, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::bias::{bias_bwd, bias_fwd, bias_parts_len};
 use crate::ops::embed::scale;
 use crate::ops::gemm::{Store, gemm_nn, gemm_nt, gemm_tn};
+use crate::ops::gemm_fused::{Normed, Projection, gemm_qkv, gemm_swiglu};
+use crate::ops::norm::rmsnorm_fwd;
+use crate::ops::swiglu::swiglu_fwd;
 
 /// Scratch of a backward: sums of blocks of rows, and two of what an adapter makes of rows, `[N, r]`.
 pub(super) struct Parts {
@@ -36,6 +40,50 @@ pub(super) fn linear_fwd(
 /// `y += x W^T`, and what an adapter adds: what a layer without a bias adds to the residual stream.
 pub(super) fn linear_add(dev: &Device, w: &Weights, l: &Linear, x: View, y: ViewMut, low: &mut Buffer) -> Result<()> {
     product(dev, w, l, x, y, Store::Add, low)
+}
+
+/// q, k, v `[N, ..]` of normed rows; `low`, of `[N, r]`, is scratch.
+pub(super) fn linear_qkv(
+    dev: &Device,
+    w: &Weights,
+    ids: &LayerIds,
+    mut rows: Normed,
+    to: [ViewMut; 3],
+    low: &mut Buffer,
+) -> Result<()> {
+    let layers = [&ids.q, &ids.k, &ids.v];
+    if layers.iter().any(|l| w.low_rank(l.weight).is_some()) {
+        norm_rows(dev, &mut rows)?;
+        return layers.into_iter().zip(to).try_for_each(|(l, to)| linear_fwd(dev, w, l, rows.h.view(), to, low));
+    }
+    let [q, k, v] = to;
+    let part = |l: &Linear, to| Projection { weight: w.matrix(l.weight), bias: l.bias.map(|b| w.get(b)), to };
+    gemm_qkv(dev, rows, [part(&ids.q, q), part(&ids.k, k), part(&ids.v, v)])
+}
+
+/// `s = silu(gate) up [N, F]` of normed rows; gate and up are made too, or, where nothing is kept, perhaps not.
+pub(super) fn linear_swiglu(
+    dev: &Device,
+    w: &Weights,
+    layers: [&Linear; 2],
+    mut rows: Normed,
+    mut pair: [ViewMut; 2],
+    s: ViewMut,
+    low: &mut Buffer,
+) -> Result<()> {
+    if layers.iter().any(|l| w.low_rank(l.weight).is_some()) {
+        norm_rows(dev, &mut rows)?;
+        for (l, to) in layers.into_iter().zip(&mut pair) {
+            linear_fwd(dev, w, l, rows.h.view(), to.reborrow(), low)?;
+        }
+        let [gate, up] = &pair;
+        return swiglu_fwd(dev, gate.view(), up.view(), s);
+    }
+    gemm_swiglu(dev, rows, layers.map(|l| w.matrix(l.weight)), pair, s)
+}
+
+fn norm_rows(dev: &Device, rows: &mut Normed) -> Result<()> {
+    rmsnorm_fwd(dev, rows.x, rows.weight, rows.h.reborrow(), rows.rstd.reborrow(), rows.eps)
 }
 
 /// `y = x W^T` or `y += ` it, and what an adapter adds: `y += (x A^T) (s B)^T`.

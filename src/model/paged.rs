@@ -27,6 +27,10 @@ pub struct PagedRows {
     n_rows: usize,
     n_seqs: usize,
     n_logits: usize,
+    all_sample: bool,
+    apart: bool,
+    /// One more than the first row of each sequence, scratch of [`apart`].
+    first_of: Vec<usize>,
     max_rows: usize,
     max_logits: usize,
     max_pages: usize,
@@ -75,6 +79,9 @@ impl PagedRows {
             n_rows: 0,
             n_seqs: 0,
             n_logits: 0,
+            all_sample: false,
+            apart: false,
+            first_of: Vec::with_capacity(max_seqs),
             max_rows,
             max_logits,
             max_pages,
@@ -148,6 +155,8 @@ impl PagedRows {
             self.held.clone_from(&self.wanted);
         }
         (self.n_rows, self.n_seqs, self.n_logits) = (n, n_seqs, logit_rows.len());
+        self.all_sample = logit_rows.iter().copied().eq(0..n as i32);
+        self.apart = apart(&mut self.first_of, n_seqs, ids, positions, seq);
         let segments = positions.iter().max().map_or(1, |last| *last as usize / SEGMENT + 1);
         self.longest = (segments.next_power_of_two() * SEGMENT).min(self.max_positions);
         Ok(())
@@ -190,6 +199,16 @@ impl PagedRows {
     /// Rows M that give logits.
     pub fn n_logits(&self) -> usize {
         self.n_logits
+    }
+
+    /// Whether every row gives logits, in its own order, as in decode: then the logit rows are the rows.
+    pub(super) fn all_sample(&self) -> bool {
+        self.all_sample
+    }
+
+    /// Whether each row is of a sequence of its own, as in decode, or the same as another.
+    pub(super) fn apart(&self) -> bool {
+        self.apart
     }
 
     pub(super) fn ids(&self) -> View<'_> {
@@ -237,5 +256,30 @@ impl PagedRows {
     /// What the logit rows see.
     pub(super) fn keys_read(&self) -> Keys {
         self.keys_read
+    }
+}
+
+/// Whether no two rows are of one of `n_seqs` sequences, unless they are the same row.
+fn apart(first_of: &mut Vec<usize>, n_seqs: usize, ids: &[i32], positions: &[i32], seq: &[i32]) -> bool {
+    first_of.clear();
+    first_of.resize(n_seqs, 0);
+    seq.iter().enumerate().all(|(row, seq)| {
+        let first = &mut first_of[*seq as usize];
+        let is_new = *first == 0;
+        *first = if is_new { row + 1 } else { *first };
+        is_new || (ids[*first - 1], positions[*first - 1]) == (ids[row], positions[row])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apart;
+
+    #[test]
+    fn rows_of_sequences_of_their_own_are_apart_and_padding_is_one_row() {
+        let of = |ids: &[i32], positions: &[i32], seq: &[i32]| apart(&mut vec![9; 7], 4, ids, positions, seq);
+        assert!(of(&[], &[], &[]) && of(&[5, 6, 7], &[1, 2, 3], &[2, 0, 1]));
+        assert!(of(&[5, 0, 0], &[1, 0, 0], &[0, 3, 3]), "the same row twice");
+        assert!(!of(&[5, 6], &[1, 2], &[1, 1]) && !of(&[5, 6], &[1, 1], &[1, 1]) && !of(&[5, 5], &[1, 2], &[1, 1]));
     }
 }

@@ -285,6 +285,25 @@ pub fn sum(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
+/// Whether two buffers of one type hold the same bits.
+///
+/// # Errors
+/// What the device met since.
+pub fn same_bits(dev: &Device, a: &Buffer, b: &Buffer) -> Result<bool> {
+    Ok(match a.dtype() {
+        DType::Bf16 => {
+            let bits = |x: &Buffer| dev.download::<bf16>(x.view()).map(|x| x.iter().map(|x| x.to_bits()).collect());
+            let (a, b): (Vec<u16>, Vec<u16>) = (bits(a)?, bits(b)?);
+            a == b
+        }
+        _ => {
+            let bits = |x: &Buffer| dev.download::<f32>(x.view()).map(|x| x.iter().map(|x| x.to_bits()).collect());
+            let (a, b): (Vec<u32>, Vec<u32>) = (bits(a)?, bits(b)?);
+            a == b
+        }
+    })
+}
+
 /// The largest error over the largest number.
 fn error(want: &[f64], got: &[f64]) -> f64 {
     if want.len() != got.len() || got.iter().any(|x| !x.is_finite()) {

@@ -7,11 +7,13 @@
 //! rows share the call, in which order, on which pages, from a cached or a fresh prefix, on how many threads.
 
 pub mod attn;
+pub mod attn_step;
 pub mod bias;
 pub mod case;
 pub mod credit;
 pub mod embed;
 pub mod gemm;
+pub mod gemm_fused;
 pub mod gemm_grouped;
 pub mod logprob;
 pub mod loss;
@@ -19,6 +21,7 @@ pub mod moe;
 pub mod noise;
 pub mod norm;
 pub mod optim;
+pub mod qk_rope;
 pub mod rope;
 pub mod sample;
 pub mod swiglu;
@@ -47,8 +50,8 @@ pub(crate) fn below(op: &'static str, rule: &'static str, indices: &[i32], n: us
 /// What an op must do at least, from its FLOPs and bytes and the letters and sizes of its shape. Profiler and benches divide
 /// by it; each family states its formulas, the `Cost` lines of its kernels in code.
 ///
-/// FLOPs are those of the mathematics: a multiply-add is two, exp and division count one each; of attention and the head
-/// only the products, as is usual, the second forward that their backwards make included where the op cannot do without.
+/// FLOPs are those of the mathematics: a multiply-add is two, exp and division count one each; of attention, the head and
+/// products that norm or gate on their way only the products, as is usual, the second forward that their backwards make included where the op cannot do without.
 /// Bytes are what must cross the memory once when the op runs alone: every input read, every output written (`+=` reads it
 /// too), nothing twice. An op whose data lies in a cache may beat the memory's bandwidth.
 pub fn cost(flops: usize, bytes: usize, letters: &'static str, dims: [usize; 3]) -> Cost {
@@ -74,5 +77,8 @@ pub fn cases(s: &mut case::Stage) -> Result<()> {
     optim::cases::all(s)?;
     gemm_grouped::cases::all(s)?;
     moe::cases::all(s)?;
-    bias::cases::all(s)
+    bias::cases::all(s)?;
+    qk_rope::cases::all(s)?;
+    gemm_fused::cases::all(s)?;
+    attn_step::cases::all(s)
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::device::record::Keys;
 use crate::device::{Buffer, DType};
 use crate::error::Result;
-use crate::ops::case::{EXACT, Floor, Stage};
+use crate::ops::case::{EXACT, Floor, Stage, same_bits};
 
 /// Lengths of the packed sequences, and heads.
 type Shape = (Vec<usize>, Heads);
@@ -199,7 +199,7 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
         let mut packed = dev.zeros(dtype, wide)?;
         let (q, k, v) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
         attn_fwd(dev, q, k, v, Packed::apart(cu.view()), packed.view_mut(), lse.view_mut(), heads)?;
-        same(dev, &packed, &o)
+        same_bits(dev, &packed, &o)
     })?;
     if lone {
         return Ok(());
@@ -215,20 +215,4 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
         want
     });
     Ok(())
-}
-
-fn same(dev: &crate::device::Device, a: &Buffer, b: &Buffer) -> Result<bool> {
-    Ok(match a.dtype() {
-        DType::Bf16 => {
-            let bits =
-                |x: &Buffer| dev.download::<half::bf16>(x.view()).map(|x| x.iter().map(|x| x.to_bits()).collect());
-            let (a, b): (Vec<u16>, Vec<u16>) = (bits(a)?, bits(b)?);
-            a == b
-        }
-        _ => {
-            let bits = |x: &Buffer| dev.download::<f32>(x.view()).map(|x| x.iter().map(|x| x.to_bits()).collect());
-            let (a, b): (Vec<u32>, Vec<u32>) = (bits(a)?, bits(b)?);
-            a == b
-        }
-    })
 }

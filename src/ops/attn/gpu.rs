@@ -11,18 +11,18 @@ const LANES: u32 = 8;
 /// Queries or keys of a tile in bf16.
 const TILE: usize = 64;
 /// Threads of a block in bf16.
-pub(super) const THREADS: u32 = 128;
+pub(crate) const THREADS: u32 = 128;
 /// Head dims in bf16.
 const BF16_DIMS: [usize; 3] = [32, 64, 128];
 
 /// The kernels of one op: f32 for a head dim up to 32, 64, 128, 256, bf16 by [`BF16_DIMS`].
-pub(super) struct Kernels {
+pub(crate) struct Kernels {
     pub f32: [&'static str; 4],
     pub bf16: [&'static str; 3],
 }
 
 /// One of the kernels, and whether it is of the bf16 ones.
-pub(super) fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kernels) -> Result<(&'static str, bool)> {
+pub(crate) fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kernels) -> Result<(&'static str, bool)> {
     if by_dtype(op, dtypes)? == DType::F32 {
         return Ok((kernels.f32[[32, 64, 128].iter().take_while(|most| dim > **most).count()], false));
     }
@@ -33,7 +33,7 @@ pub(super) fn pick(op: &'static str, dtypes: &[DType], dim: usize, kernels: Kern
 }
 
 /// `Ok` when 16-byte vectors of these tensors may be read and written, as the bf16 kernels do.
-pub(super) fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Result<()> {
+pub(crate) fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Result<()> {
     let tensors = if is_bf16 { tensors } else { &[] };
     let off = tensors.iter().map(|t| t.address() as usize % 16).max().unwrap_or(0);
     if off == 0 { Ok(()) } else { Err(Error::Shape { op, rule: "tensors start on 16 bytes", want: 0, got: off }) }

@@ -20,7 +20,7 @@ const BLOCKS: usize = 1024;
 const MOST: usize = 8 << 20;
 
 /// f32 elements of the parts of `n` rows: maximum, sum and output of each head and segment.
-fn parts_len(n: usize, segments: usize, heads: Heads) -> usize {
+pub(crate) fn parts_len(n: usize, segments: usize, heads: Heads) -> usize {
     n * heads.q * segments * (2 + heads.dim)
 }
 
@@ -32,9 +32,17 @@ pub fn workspace(n: usize, longest: usize, heads: Heads) -> usize {
 }
 
 /// Blocks of a row and kv head: more than one where the parts of all rows have `room`.
-fn blocks_a_row(n: usize, segments: usize, heads: Heads, room: usize) -> usize {
+pub(crate) fn blocks_a_row(n: usize, segments: usize, heads: Heads, room: usize) -> usize {
     let blocks = BLOCKS.div_ceil(n.max(1) * heads.kv).min(segments);
     if blocks > 1 && parts_len(n, segments, heads) <= room { blocks } else { 1 }
+}
+
+/// Shared memory of a block: queries, keys and values of a chunk or of the ring, scores.
+pub(crate) fn shared_bytes(is_bf16: bool, dim: usize) -> u32 {
+    match is_bf16 {
+        true => halves_bytes(16 + RING * 2 * CHUNK, dim, 16 * (CHUNK + 4)),
+        false => floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1)),
+    }
 }
 
 /// See [`crate::ops::attn::attn_decode`].
@@ -57,8 +65,6 @@ pub fn attn_decode(
     let dtypes = [q.dtype(), k_pages.dtype(), v_pages.dtype(), o.dtype()];
     let (kernel, is_bf16) = pick("attn_decode", &dtypes, dim, kernels)?;
     aligned("attn_decode", is_bf16, &[q, k_pages, v_pages, o.view()])?;
-    let f32_bytes = floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1));
-    let bf16_bytes = halves_bytes(16 + RING * 2 * CHUNK, dim, 16 * (CHUNK + 4));
     let segments = at.longest.div_ceil(SEGMENT);
     let blocks = blocks_a_row(n, segments, heads, workspace.len());
     let mut parts = (blocks > 1).then(|| workspace.at(0..parts_len(n, segments, heads)));
@@ -68,7 +74,7 @@ pub fn attn_decode(
             op: "attn_decode",
             grid: [n as u32, kv as u32, blocks as u32],
             block: [THREADS, 1, 1],
-            shared_bytes: if is_bf16 { bf16_bytes } else { f32_bytes },
+            shared_bytes: shared_bytes(is_bf16, dim),
             shape: &format_args!("N={n} P={n_pages} H={h} Hk={kv} D={dim} G={segments}"),
         },
         &mut [
@@ -91,18 +97,18 @@ pub fn attn_decode(
         ],
     )?;
     match parts {
-        Some(parts) => merge(gpu, parts.view(), at, o, heads),
+        Some(parts) => merge(gpu, "attn_decode", parts.view(), at, o, heads),
         None => Ok(()),
     }
 }
 
 /// o of the rows that left parts.
-fn merge(gpu: &Gpu, parts: View, at: Paged, o: ViewMut, heads: Heads) -> Result<()> {
+pub(crate) fn merge(gpu: &Gpu, op: &'static str, parts: View, at: Paged, o: ViewMut, heads: Heads) -> Result<()> {
     let (n, segments, Heads { q: h, dim, .. }) = (at.pos.len(), at.longest.div_ceil(SEGMENT), heads);
     gpu.launch(
         &Launch {
             kernel: if o.dtype() == DType::Bf16 { "attn_merge_bf16" } else { "attn_merge_f32" },
-            op: "attn_decode",
+            op,
             grid: [n as u32, h as u32, 1],
             block: [dim.next_multiple_of(32) as u32, 1, 1],
             shared_bytes: 0,

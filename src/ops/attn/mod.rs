@@ -11,7 +11,7 @@
 pub mod cases;
 pub(crate) mod cpu;
 pub(crate) mod gpu;
-mod gpu_decode;
+pub(crate) mod gpu_decode;
 mod gpu_kv;
 mod gpu_sm90;
 pub mod oracle;
@@ -49,7 +49,7 @@ pub struct Heads {
 
 impl Heads {
     /// `Ok` when the ops take these heads.
-    fn check(self, op: &'static str) -> Result<()> {
+    pub(crate) fn check(self, op: &'static str) -> Result<()> {
         for (rule, got) in [("H >= 1", self.q), ("Hk >= 1", self.kv), ("D >= 1", self.dim)] {
             want(op, rule, got.min(1), 1)?;
         }
@@ -156,7 +156,7 @@ pub struct Paged<'a> {
 }
 
 /// `Ok` when each row's own page is in its sequence's part of the table, and is a page.
-fn check_pages(op: &'static str, at: cpu::Paged, n_pages: usize) -> Result<()> {
+pub(crate) fn check_pages(op: &'static str, at: cpu::Paged, n_pages: usize) -> Result<()> {
     let (seq, pos, table, max_pages) = at;
     let page_of = |row: usize| {
         let (seq, page) = (usize::try_from(seq[row]).ok()?, usize::try_from(pos[row]).ok()? / CHUNK);
@@ -168,7 +168,7 @@ fn check_pages(op: &'static str, at: cpu::Paged, n_pages: usize) -> Result<()> {
 }
 
 /// `Ok` when pages have the type of a factor, [`Device::factor_dtype`], and pairs, where they hold some, are whole.
-fn check_dtype(op: &'static str, dev: &Device, pages: [DType; 2], heads: Heads) -> Result<()> {
+pub(crate) fn check_dtype(op: &'static str, dev: &Device, pages: [DType; 2], heads: Heads) -> Result<()> {
     if let Device::Cpu(_) = dev {
         let dtype = dev.factor_dtype(DType::F32);
         want(op, "pages of factor_dtype", pages.iter().filter(|got| **got == dtype).count(), 2)?;
@@ -178,7 +178,7 @@ fn check_dtype(op: &'static str, dev: &Device, pages: [DType; 2], heads: Heads) 
 }
 
 /// Pages as the CPU's products take them: floats, or pairs of bf16 in the place of floats.
-fn elements<'a>(pages: View<'a>) -> &'a [f32] {
+pub(crate) fn elements<'a>(pages: View<'a>) -> &'a [f32] {
     match pages.dtype() {
         DType::Bf16 => bytemuck::cast_slice(pages.host::<bf16>()),
         _ => pages.host(),
@@ -186,7 +186,7 @@ fn elements<'a>(pages: View<'a>) -> &'a [f32] {
 }
 
 /// The same, to write.
-fn elements_mut<'a>(pages: &'a mut ViewMut) -> &'a mut [f32] {
+pub(crate) fn elements_mut<'a>(pages: &'a mut ViewMut) -> &'a mut [f32] {
     match pages.dtype() {
         DType::Bf16 => bytemuck::cast_slice_mut(pages.host_mut::<bf16>()),
         _ => pages.host_mut(),

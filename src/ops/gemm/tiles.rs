@@ -70,6 +70,10 @@ pub const T64X32: Tile = Tile { rows: 64, columns: 32, slots: 6, unit: Unit::War
 pub const T16X32: Tile = Tile { rows: 16, columns: 32, slots: 12, unit: Unit::Warps([1, 4]) };
 /// Decode of weights of few rows.
 pub const T16X8: Tile = Tile { rows: 16, columns: 8, slots: 24, unit: Unit::Warps([1, 1]) };
+/// Decode of a pair of matrices, of each half the columns: see kernels/common/gemm_pair.cuh.
+pub const T16X64: Tile = Tile { rows: 16, columns: 64, slots: 6, unit: Unit::Warps([1, 4]) };
+/// The same of weights of few rows.
+pub const T16X16: Tile = Tile { rows: 16, columns: 16, slots: 12, unit: Unit::Warps([1, 1]) };
 /// Hopper's: training.
 pub const SM90_128X256: Tile = Tile { rows: 128, columns: 256, slots: 4, unit: Unit::Warpgroups(2) };
 /// Hopper's where the larger leaves half the card without a block.
@@ -222,7 +226,7 @@ mod tests {
     #[test]
     fn a_tile_is_what_its_kernel_says() {
         let source = include_str!("../../../kernels/common/gemm_bf16.cuh");
-        for tile in [T128X128, T64X64, T64X32, T16X32, T16X8] {
+        for tile in [T128X128, T64X64, T64X32, T16X64, T16X32, T16X16, T16X8] {
             let Unit::Warps([down, across]) = tile.unit else { panic!("{tile:?}") };
             let Tile { rows, columns, slots, .. } = tile;
             let line = format!("using Gemm{rows}x{columns} = GemmTile<{rows}, {columns}, {down}, {across}, {slots}>;");

@@ -26,6 +26,23 @@ fn row_sum(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32, f32) -> f3
     tree(acc)
 }
 
+/// y of one row, or head; returns rstd.
+#[inline(always)]
+pub(crate) fn norm_row<T: Float>(x: &[f32], w: &[f32], y: &mut [T], eps: f32) -> f32 {
+    let sum = row_sum(
+        x,
+        x,
+        x,
+        #[inline(always)]
+        |x, _, _, s| x.mul_add(x, s),
+    );
+    let scale = 1.0 / (sum / w.len() as f32 + eps).sqrt();
+    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+        *y = T::of(x * scale * w);
+    }
+    scale
+}
+
 /// See [`crate::ops::norm::rmsnorm_fwd`].
 pub(crate) fn rmsnorm_fwd<T: Float>(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [T], rstd: &mut [f32], eps: f32) {
     let (c, n) = (w.len(), rstd.len());
@@ -38,19 +55,7 @@ pub(crate) fn rmsnorm_fwd<T: Float>(cpu: &Cpu, x: &[f32], w: &[f32], y: &mut [T]
             for row in first..first + rows {
                 // SAFETY: each row is one task's.
                 let (y, r) = unsafe { (y.part(row * c, c), rstd.part(row, 1)) };
-                let x = &x[row * c..][..c];
-                let sum = row_sum(
-                    x,
-                    x,
-                    x,
-                    #[inline(always)]
-                    |x, _, _, s| x.mul_add(x, s),
-                );
-                let scale = 1.0 / (sum / c as f32 + eps).sqrt();
-                r[0] = scale;
-                for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                    *y = T::of(x * scale * w);
-                }
+                r[0] = norm_row(&x[row * c..][..c], w, y, eps);
             }
         },
     );

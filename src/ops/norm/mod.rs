@@ -6,6 +6,7 @@ pub(crate) mod gpu;
 pub mod oracle;
 
 use super::want;
+use crate::device::cpu::Cpu;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use half::bf16;
@@ -19,16 +20,19 @@ pub fn rmsnorm_fwd(dev: &Device, x: View, w: View, mut y: ViewMut, mut rstd: Vie
     want("rmsnorm_fwd", "y [N, C]", y.len(), n * c)?;
     let _span = dev.op("rmsnorm_fwd", || cost::rmsnorm_fwd(n, c, x.dtype(), y.dtype()));
     match dev {
-        Device::Cpu(cpu) => {
-            let (x, w, rstd) = (x.host(), w.host(), rstd.host_mut());
-            match y.dtype() {
-                DType::Bf16 => cpu::rmsnorm_fwd(cpu, x, w, y.host_mut::<bf16>(), rstd, eps),
-                _ => cpu::rmsnorm_fwd(cpu, x, w, y.host_mut::<f32>(), rstd, eps),
-            }
-        }
+        Device::Cpu(cpu) => on_cpu(cpu, x, w, &mut y, &mut rstd, eps),
         Device::Gpu(gpu) => gpu::rmsnorm_fwd(gpu, x, w, y, rstd, eps)?,
     }
     Ok(())
+}
+
+/// The CPU's, by the type of y.
+pub(crate) fn on_cpu(cpu: &Cpu, x: View, w: View, y: &mut ViewMut, rstd: &mut ViewMut, eps: f32) {
+    let (x, w, rstd) = (x.host(), w.host(), rstd.host_mut());
+    match y.dtype() {
+        DType::Bf16 => cpu::rmsnorm_fwd(cpu, x, w, y.host_mut::<bf16>(), rstd, eps),
+        _ => cpu::rmsnorm_fwd(cpu, x, w, y.host_mut::<f32>(), rstd, eps),
+    }
 }
 
 /// f32 elements that [`rmsnorm_bwd`] needs for the sums of blocks of rows.

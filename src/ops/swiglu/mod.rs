@@ -6,6 +6,7 @@ pub(crate) mod gpu;
 pub mod oracle;
 
 use super::want;
+use crate::device::cpu::Cpu;
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
 use half::bf16;
@@ -16,13 +17,18 @@ pub fn swiglu_fwd(dev: &Device, gate: View, up: View, mut h: ViewMut) -> Result<
     want("swiglu_fwd", "h [N, F]", h.len(), gate.len())?;
     let _span = dev.op("swiglu_fwd", || cost::swiglu_fwd(gate.len(), gate.dtype(), h.dtype()));
     match dev {
-        Device::Cpu(cpu) => match h.dtype() {
-            DType::Bf16 => cpu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut::<bf16>()),
-            _ => cpu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut::<f32>()),
-        },
+        Device::Cpu(cpu) => on_cpu(cpu, gate, up, &mut h),
         Device::Gpu(gpu) => gpu::swiglu_fwd(gpu, gate, up, h)?,
     }
     Ok(())
+}
+
+/// The CPU's, by the type of h.
+pub(crate) fn on_cpu(cpu: &Cpu, gate: View, up: View, h: &mut ViewMut) {
+    match h.dtype() {
+        DType::Bf16 => cpu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut::<bf16>()),
+        _ => cpu::swiglu_fwd(cpu, gate.host(), up.host(), h.host_mut::<f32>()),
+    }
 }
 
 /// `dgate = `, `dup = ` the gradients of [`swiglu_fwd`]; on the CPU both may be bf16.

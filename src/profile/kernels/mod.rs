@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// The stems that are timed.
-pub const STEMS: [&str; 49] = [
+pub const STEMS: [&str; 54] = [
     "adamw_step",
     "add",
     "attn_bwd",
     "attn_decode",
     "attn_fwd",
+    "attn_step",
     "bias_bwd",
     "bias_fwd",
     "copy",
@@ -34,6 +35,8 @@ pub const STEMS: [&str; 49] = [
     "gemm_nt",
     "gemm_nt_naive",
     "gemm_pack",
+    "gemm_qkv",
+    "gemm_swiglu",
     "gemm_tn",
     "grad_norm",
     "group_advantage",
@@ -48,6 +51,8 @@ pub const STEMS: [&str; 49] = [
     "moe_sort",
     "noise_bits",
     "policy_loss",
+    "qk_rope_append",
+    "qk_rope_fwd",
     "rmsnorm_bwd",
     "rmsnorm_fwd",
     "rope_bwd",

@@ -24,6 +24,7 @@ mod products;
 mod tile;
 mod walk;
 
+pub(crate) use append::Slots;
 pub use append::kv_append;
 pub use bwd::attn_bwd;
 pub use fwd::attn_fwd;

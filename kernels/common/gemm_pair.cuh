@@ -1,0 +1,66 @@
+// Products of the same rows with two matrices of one shape, gate and up, in one tile: its columns j and j + N/2 are the same
+// column of the two. A thread has both sums of an element, so what is made of the two needs no second pass.
+//
+// Each sum is the chain of common/gemm_bf16.cuh or common/gemm_f32.cuh on its row and its column.
+#pragma once
+
+#include "common/gemm_bf16.cuh"
+
+// The columns j0.. of both, half a tile each.
+template <class Tile>
+struct PairColumns {
+    static_assert(Tile::PAIR == 2, "an ldmatrix brings eight columns of each");
+    using Operand = OperandTile<false, Tile::N / 2>;
+    static constexpr int HALF = Tile::N / 2 * GEMM_K;  // elements of a slot
+    typename Operand::template Copies<Tile::THREADS> gates, ups;
+    const bf16* __restrict__ gate;  // [N, K]
+    const bf16* __restrict__ up;    // [N, K]
+    int64_t j0, n, k;
+
+    __device__ __forceinline__ PairColumns(const bf16* __restrict__ gate, const bf16* __restrict__ up, int64_t j0,
+                                           int64_t n, int64_t k)
+        : gates(gate, j0, n, k), ups(up, j0, n, k), gate(gate), up(up), j0(j0), n(n), k(k) {}
+    __device__ __forceinline__ void start(bf16* s_slot) {
+        gates.start(s_slot);
+        ups.start(s_slot + HALF);
+    }
+    __device__ __forceinline__ void load(bf16* s_slot, int step) {
+        Operand::template load<Tile::THREADS>(s_slot, gate, j0, n, (int64_t)step * GEMM_K, k);
+        Operand::template load<Tile::THREADS>(s_slot + HALF, up, j0, n, (int64_t)step * GEMM_K, k);
+    }
+    // See RingColumns: fragment 2 j is gate's, 2 j + 1 up's of the same columns.
+    __device__ __forceinline__ static int at(int wj, int j) { return Operand::b_at(wj / 2 + j * 8, Tile::N / 2); }
+};
+
+// Calls f(row of the tile, column of either matrix from j0 on, gate's sum, up's) for this lane's elements.
+template <class Tile, class F>
+__device__ __forceinline__ void each_pair(const float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], F f) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int i0 = warp / Tile::WARPS_N * Tile::FRAGS_M * 16 + lane / 4;
+    int j0 = warp % Tile::WARPS_N * Tile::FRAGS_N * 4 + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < Tile::FRAGS_M; i++) {
+#pragma unroll
+        for (int j = 0; j < Tile::FRAGS_N; j += 2) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) f(i0 + i * 16 + e / 2 * 8, j0 + j * 4 + e % 2, acc[i][j][e], acc[i][j + 1][e]);
+        }
+    }
+}
+
+// The outputs of a pair: h = silu(gate) up, of gate and up as they are stored or, where nobody needs them, would be.
+template <typename T>
+struct Swiglu {
+    T* gate;  // [M, N], null when not kept
+    T* up;    // [M, N], the same
+    T* h;     // [M, N]
+    int64_t m, n;
+
+    __device__ __forceinline__ void put(int64_t row, int64_t column, float gate_sum, float up_sum) const {
+        if (row >= m || column >= n) return;
+        int64_t at = row * n + column;
+        T g = from_f32<T>(gate_sum), u = from_f32<T>(up_sum);
+        if (gate != nullptr) gate[at] = g, up[at] = u;
+        h[at] = from_f32<T>(swiglu_f32(to_f32(g), to_f32(u)));
+    }
+};

@@ -1,0 +1,59 @@
+// Three matrices of one width, side by side: the products of the same rows with each of them, by one launch. A tile has columns
+// of one of them alone, so an element is the chain that a product of its own would be.
+#pragma once
+
+#include "common/gemm_bf16.cuh"
+
+// What one of the products reads and writes.
+template <typename T>
+struct Part {
+    const T* w;     // [N, K]
+    const T* bias;  // [N], null where it has none
+    T* to;          // [M, N]
+    int64_t n;
+    int64_t j0;  // the tile's first column
+
+    // Where the sum of an element of the tile begins.
+    __device__ __forceinline__ float start(int j) const {
+        return bias != nullptr && j0 + j < n ? to_f32(bias[j0 + j]) : 0.0f;
+    }
+    // Its end, of row `row` of m.
+    __device__ __forceinline__ void put(int64_t row, int64_t m, int j, float x) const {
+        if (row < m && j0 + j < n) to[row * n + j0 + j] = from_f32<T>(x);
+    }
+};
+
+// q, k and v of a layer.
+template <typename T>
+struct Qkv {
+    const T *wq, *wk, *wv;  // [Nq, K], [Nkv, K], [Nkv, K]
+    const T *bq, *bk, *bv;  // [Nq], [Nkv], [Nkv], or null
+    T *q, *k, *v;           // [M, Nq], [M, Nkv], [M, Nkv]
+    int64_t n_q, n_kv;
+
+    // Tiles of `columns` columns, of a row of tiles.
+    __device__ __forceinline__ int64_t tiles(int columns) const { return ceil_div(n_q, columns) + 2 * ceil_div(n_kv, columns); }
+
+    // Which of the three a tile is of.
+    __device__ __forceinline__ int which(int64_t tile, int columns) const {
+        int64_t of_q = ceil_div(n_q, columns), of_k = ceil_div(n_kv, columns);
+        return tile < of_q ? 0 : tile < of_q + of_k ? 1 : 2;
+    }
+
+    __device__ __forceinline__ Part<T> part(int64_t tile, int columns) const {
+        int64_t of_q = ceil_div(n_q, columns), of_k = ceil_div(n_kv, columns);
+        switch (which(tile, columns)) {
+            case 0: return {wq, bq, q, n_q, tile * columns};
+            case 1: return {wk, bk, k, n_kv, (tile - of_q) * columns};
+            default: return {wv, bv, v, n_kv, (tile - of_q - of_k) * columns};
+        }
+    }
+};
+
+// First row of this block's tile, and which tile of the row of tiles it is.
+template <class Tile, typename T>
+__device__ __forceinline__ int64_t qkv_tile_of_block(const Qkv<T>& all, int64_t m, int64_t& i0) {
+    int64_t j0;
+    tile_of_block<Tile>(m, all.tiles(Tile::N) * Tile::N, i0, j0);
+    return j0 / Tile::N;
+}

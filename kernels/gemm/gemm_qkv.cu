@@ -1,0 +1,124 @@
+// gemm_qkv        q, k, v = h wq^T + bq, h wk^T + bk, h wv^T + bv;   "normed": h = rmsnorm(x) w, made on the way
+//
+// Shapes          h [M, K], or x [M, K] and w [K]   wq [Nq, K]   wk, wv [Nkv, K]   bq [Nq], bk, bv [Nkv] or null
+//                 q [M, Nq]   k, v [M, Nkv]; all f32 or all bf16
+// Numerics        as gemm_nt, each sum from its bias or from zero; h as rmsnorm_fwd, rounded like its store.
+// Parallel        tiles of gemm_nt, each of columns of one of the three matrices. "normed", for few rows: each block norms its
+//                 own again, while the weight is on its way (common/gemm_normed.cuh). Which: src/ops/gemm_fused/gpu.rs.
+// Cost            2 M (Nq + 2 Nkv) K FLOP; reads MK + (Nq + 2 Nkv) K elements at least, writes M (Nq + 2 Nkv).
+// Determinism     an element's bits are those of rmsnorm_fwd, bias_fwd and gemm_nt one after another.
+// Requires        normed: a tile's rows, and the ring, fit into shared memory.
+// Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Source          common/gemm_qkv.cuh, common/gemm_normed.cuh
+// Oracle          src/ops/gemm_fused/oracle.rs
+#include "common/gemm_normed.cuh"
+#include "common/gemm_qkv.cuh"
+
+// Block (x, y) has rows x BM.. and tile y of the columns.
+template <int BM, int BN, typename Of>
+__device__ __forceinline__ void gemm_qkv_tile(const float* __restrict__ a, const Qkv<float>& all, int64_t m, int64_t k, Of of) {
+    int64_t i0 = (int64_t)blockIdx.x * BM;
+    Part<float> part = all.part(blockIdx.y, BN);
+    float acc[4][4];
+    each_f32<BN>(acc, [&](int, int j, float& x) { x = part.start(j); });
+    gemm_f32_sums<false, false, BM, BN>(acc, a, part.w, m, part.n, k, i0, part.j0, of);
+    each_f32<BN>(acc, [&](int i, int j, float& x) { part.put(i0 + i, m, j, x); });
+}
+
+template <class Tile, class Rows>
+__device__ __forceinline__ void gemm_qkv_bf16(Rows& rows, const Part<bf16>& part, bf16* s_ring, int64_t m, int64_t k,
+                                              int64_t i0, int32_t vectors) {
+    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
+    RingColumns<Tile, false> columns(part.w, part.j0, part.n, k);
+    if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [&](int, int j) { return part.start(j); })) return;
+    each_element<Tile>(acc, [&](int i, int j, float& x) { part.put(i0 + i, m, j, x); });
+}
+
+template <class Tile>
+__device__ __forceinline__ void gemm_qkv_of(const bf16* __restrict__ h, const Qkv<bf16>& all, int64_t m, int64_t k,
+                                            int32_t vectors) {
+    SHARED_DYNAMIC(bf16, s_ring);
+    int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
+    RingRows<Tile, false> rows(h, i0, m, k);
+    gemm_qkv_bf16<Tile>(rows, all.part(tile, Tile::N), s_ring, m, k, i0, vectors);
+}
+
+template <class Tile>
+__device__ __forceinline__ void gemm_qkv_of(const Norm<bf16>& norm, const Qkv<bf16>& all, int64_t m, int64_t k,
+                                            int32_t vectors) {
+    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of columns; then the rows
+    int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
+    NormedRows<Tile> rows(norm, s_ring + Tile::STAGES * Tile::N * GEMM_K, i0, m, k, vectors);
+    gemm_qkv_bf16<Tile>(rows, all.part(tile, Tile::N), s_ring, m, k, i0, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    gemm_qkv_f32(const float* __restrict__ h, const float* __restrict__ wq, const float* __restrict__ wk,
+                 const float* __restrict__ wv, const float* __restrict__ bq, const float* __restrict__ bk,
+                 const float* __restrict__ bv, float* __restrict__ q, float* __restrict__ k, float* __restrict__ v,
+                 int64_t m, int64_t n_q, int64_t n_kv, int64_t dim) {
+    gemm_qkv_tile<64, 64>(h, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim,
+                         [](float x, int, int64_t) { return x; });
+}
+
+extern "C" __global__ void __launch_bounds__(64)
+    gemm_qkv_normed_f32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ wq,
+                        const float* __restrict__ wk, const float* __restrict__ wv, const float* __restrict__ bq,
+                        const float* __restrict__ bk, const float* __restrict__ bv, float* __restrict__ q,
+                        float* __restrict__ k, float* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,
+                        float eps) {
+    __shared__ float s_rstd[16];
+    tile_rstd<16, 64>(s_rstd, Norm<float>{x, w, eps}, (int64_t)blockIdx.x * 16, m, dim);
+    gemm_qkv_tile<16, 64>(x, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim,
+                         [=](float x, int i, int64_t step) { return x * s_rstd[i] * w[step]; });
+}
+
+extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)
+    gemm_qkv_128x128_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+                          const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
+                          const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
+                          int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
+    gemm_qkv_of<Gemm128x128>(h, Qkv<bf16>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
+    gemm_qkv_64x64_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+                        const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
+                        const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
+                        int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
+    gemm_qkv_of<Gemm64x64>(h, Qkv<bf16>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(Gemm64x32::THREADS)
+    gemm_qkv_64x32_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+                        const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
+                        const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
+                        int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
+    gemm_qkv_of<Gemm64x32>(h, Qkv<bf16>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
+    gemm_qkv_16x32_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+                        const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
+                        const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
+                        int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
+    gemm_qkv_of<Gemm16x32>(h, Qkv<bf16>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
+    gemm_qkv_normed_16x32_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ wq,
+                               const bf16* __restrict__ wk, const bf16* __restrict__ wv, const bf16* __restrict__ bq,
+                               const bf16* __restrict__ bk, const bf16* __restrict__ bv, bf16* __restrict__ q,
+                               bf16* __restrict__ k, bf16* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,
+                               float eps, int32_t vectors) {
+    gemm_qkv_of<Gemm16x32>(Norm<bf16>{x, w, eps}, Qkv<bf16>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim, vectors);
+}
+
+extern "C" __global__ void __launch_bounds__(Gemm16x8::THREADS)
+    gemm_qkv_normed_16x8_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ wq,
+                              const bf16* __restrict__ wk, const bf16* __restrict__ wv, const bf16* __restrict__ bq,
+                              const bf16* __restrict__ bk, const bf16* __restrict__ bv, bf16* __restrict__ q,
+                              bf16* __restrict__ k, bf16* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,
+                              float eps, int32_t vectors) {
+    gemm_qkv_of<Gemm16x8>(Norm<bf16>{x, w, eps}, Qkv<bf16>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim, vectors);
+}

@@ -1,0 +1,264 @@
+//! Launches of the products that begin a half of a layer. Which way they go is a matter of speed: bits do not depend on it.
+//!
+//! Few rows, in decode, are normed by each block again on its way to the product, which saves a launch and h's way through
+//! memory; more rows are normed once, by rmsnorm_fwd.
+
+use super::{Normed, Projection, columns};
+use crate::device::gpu::launch::MAX_ARGS;
+use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
+use crate::device::{DType, View, ViewMut};
+use crate::error::{Error, Result};
+use crate::ops::gemm::Matrix;
+use crate::ops::gemm::gpu::{F32, FEW, operand_map};
+use crate::ops::gemm::tiles::{self, Block, Tile, Unit};
+use crate::ops::norm::gpu::rmsnorm_fwd;
+
+/// Steps of K in a slot of a ring.
+const SLOT: usize = 64;
+/// Bytes of normed rows in shared memory at most: so much that blocks still stand side by side on a multiprocessor.
+const ROWS_BYTES: usize = 32 * 1024;
+
+/// A kernel: in bf16 of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Its name.
+    pub kernel: &'static str,
+    /// Whether it norms its rows itself.
+    pub normed: bool,
+    /// In f32 none.
+    pub tile: Option<Tile>,
+}
+
+/// A group of products and its kernels.
+pub struct Op {
+    stem: &'static str,
+    /// Whether a tile has half its columns of each of two matrices; else of one of them all.
+    pair: bool,
+    /// Of normed rows, of given ones.
+    f32: [&'static str; 2],
+    normed: &'static [(Tile, &'static str)],
+    given: &'static [(Tile, &'static str)],
+}
+
+/// Queries, keys and values.
+pub static QKV: Op = Op {
+    stem: "gemm_qkv",
+    pair: false,
+    f32: ["gemm_qkv_normed_f32", "gemm_qkv_f32"],
+    normed: &[(tiles::T16X8, "gemm_qkv_normed_16x8_bf16"), (tiles::T16X32, "gemm_qkv_normed_16x32_bf16")],
+    given: &[
+        (tiles::T16X32, "gemm_qkv_16x32_bf16"),
+        (tiles::T64X32, "gemm_qkv_64x32_bf16"),
+        (tiles::T64X64, "gemm_qkv_64x64_bf16"),
+        (tiles::T128X128, "gemm_qkv_128x128_bf16"),
+        (tiles::SM90_128X128, "gemm_qkv_sm90_128x128_bf16"),
+        (tiles::SM90_128X256, "gemm_qkv_sm90_128x256_bf16"),
+    ],
+};
+
+/// Gate and up.
+pub static SWIGLU: Op = Op {
+    stem: "gemm_swiglu",
+    pair: true,
+    f32: ["gemm_swiglu_normed_f32", "gemm_swiglu_f32"],
+    normed: &[(tiles::T16X16, "gemm_swiglu_normed_16x16_bf16"), (tiles::T16X64, "gemm_swiglu_normed_16x64_bf16")],
+    given: &[
+        (tiles::T16X64, "gemm_swiglu_16x64_bf16"),
+        (tiles::T64X32, "gemm_swiglu_64x32_bf16"),
+        (tiles::T64X64, "gemm_swiglu_64x64_bf16"),
+        (tiles::T128X128, "gemm_swiglu_128x128_bf16"),
+        (tiles::SM90_128X256, "gemm_swiglu_sm90_128x256_bf16"),
+    ],
+};
+
+impl Op {
+    /// Its kernels on a device that has Hopper's instructions, or not.
+    pub fn ways(&self, dtype: DType, hopper: bool) -> Vec<Way> {
+        self.each(dtype, hopper).collect()
+    }
+
+    fn each(&self, dtype: DType, hopper: bool) -> impl Iterator<Item = Way> {
+        let is_f32 = dtype == DType::F32;
+        let f32 = self.f32.into_iter().zip([true, false]).filter(move |_| is_f32);
+        let f32 = f32.map(|(kernel, normed)| Way { kernel, normed, tile: None });
+        let tiles = [(self.normed, true), (self.given, false)].into_iter().filter(move |_| !is_f32);
+        let bf16 = tiles.flat_map(|(tiles, normed)| tiles.iter().map(move |(tile, kernel)| (*tile, *kernel, normed)));
+        let bf16 = bf16.filter(move |(tile, ..)| hopper || matches!(tile.unit, Unit::Warps(_)));
+        f32.chain(bf16.map(|(tile, kernel, normed)| Way { kernel, normed, tile: Some(tile) }))
+    }
+
+    /// The way by which products of N columns in all are done first: of those that norm rows on the way, or of the others.
+    pub fn way(&self, dtype: DType, normed: bool, dims: [usize; 3], hopper: bool, sms: usize) -> Option<Way> {
+        let cycles = |way: &Way| way.tile.map_or(0.0, |tile| tile.cycles(dims, sms));
+        let ways = self.each(dtype, hopper).filter(|way| way.normed == normed);
+        ways.min_by(|a, b| cycles(a).total_cmp(&cycles(b)))
+    }
+}
+
+/// Whether rows are normed on the way: few, of which nobody needs h, and which leave room in shared memory.
+fn on_the_way(rows: &Normed, [m, k]: [usize; 2]) -> bool {
+    !rows.keep && m <= FEW && rows_bytes([m, k]) <= ROWS_BYTES
+}
+
+/// Bytes in bf16 of the rows of one tile of 16, up to whole slots.
+fn rows_bytes([m, k]: [usize; 2]) -> usize {
+    2 * m.min(FEW) * k.next_multiple_of(SLOT)
+}
+
+/// One call of an op: W weights, O tensors that its kernels read or write besides, D sizes as they take them, M first, K last.
+struct Products<'a, const W: usize, const O: usize, const D: usize> {
+    rows: Normed<'a>,
+    weights: [View<'a>; W],
+    /// Columns of each product.
+    columns: [usize; W],
+    others: [Arg<'a>; O],
+    dims: [usize; D],
+}
+
+/// See [`super::gemm_qkv`], by the way that is done first, or by this one: bits do not depend on it.
+///
+/// # Errors
+/// What the op refuses.
+pub fn gemm_qkv(gpu: &Gpu, rows: Normed, parts: [Projection; 3], way: Option<Way>) -> Result<()> {
+    let (m, k) = (rows.rstd.len(), rows.weight.len());
+    let [n_q, n_kv] = [0, 1].map(|i: usize| columns(parts[i].weight, k));
+    let mut dtypes = [rows.x.dtype(); 9];
+    for (i, part) in parts.iter().enumerate() {
+        let bias = part.bias.map_or(dtypes[0], |bias| bias.dtype());
+        (dtypes[3 * i], dtypes[3 * i + 1], dtypes[3 * i + 2]) = (part.weight.rows.dtype(), bias, part.to.dtype());
+    }
+    by_dtype(QKV.stem, &[rows.x.dtype(), by_dtype(QKV.stem, &dtypes)?])?;
+    let (weights, dims) = (parts.each_ref().map(|part| part.weight.rows), [m, n_q, n_kv, k]);
+    let [bq, bk, bv] = parts.each_ref().map(|part| part.bias.map_or(Arg::Null, Arg::In));
+    let [q, k, v] = parts.map(|part| Arg::Out(part.to));
+    let others = [bq, bk, bv, q, k, v];
+    run(gpu, &QKV, Products { rows, weights, columns: [n_q, n_kv, n_kv], others, dims }, way)
+}
+
+/// See [`super::gemm_swiglu`], by the way that is done first, or by this one: bits do not depend on it.
+///
+/// # Errors
+/// What the op refuses.
+pub fn gemm_swiglu(
+    gpu: &Gpu,
+    rows: Normed,
+    weights: [Matrix; 2],
+    [gate, up]: [ViewMut; 2],
+    s: ViewMut,
+    way: Option<Way>,
+) -> Result<()> {
+    let (m, k, n) = (rows.rstd.len(), rows.weight.len(), columns(weights[0], rows.weight.len()));
+    let weights = weights.map(|w| w.rows);
+    let [wg, wu] = weights.map(|w| w.dtype());
+    by_dtype(SWIGLU.stem, &[rows.x.dtype(), wg, wu, gate.dtype(), up.dtype(), s.dtype()])?;
+    let [gate, up] = [gate, up].map(|to| if rows.keep { Arg::Out(to) } else { Arg::Null });
+    let dims = [m, n, k];
+    run(gpu, &SWIGLU, Products { rows, weights, columns: [n; 2], others: [gate, up, Arg::Out(s)], dims }, way)
+}
+
+fn run<const W: usize, const O: usize, const D: usize>(
+    gpu: &Gpu,
+    op: &Op,
+    p: Products<W, O, D>,
+    way: Option<Way>,
+) -> Result<()> {
+    let (m, k, n) = (p.dims[0], p.dims[D - 1], p.columns.iter().sum::<usize>());
+    let normed = on_the_way(&p.rows, [m, k]);
+    let Normed { x, weight, eps, mut h, rstd, .. } = p.rows;
+    by_dtype(op.stem, &[x.dtype(), weight.dtype(), h.dtype()])?;
+    if k > i32::MAX as usize {
+        return Err(Error::Shape { op: op.stem, rule: "K is below 2^31", want: i32::MAX as usize, got: k });
+    }
+    // Lines of whole 16-byte vectors, in buffers that start on one.
+    let vectors = k.is_multiple_of(8) && [x, weight, h.view()].iter().chain(&p.weights).all(|x| aligned(*x));
+    let hopper = gpu.hopper() && vectors && n > 0 && k > 0;
+    let chosen = || op.way(x.dtype(), normed, [m, n, k], hopper, gpu.multiprocessors());
+    let Some(way) = way.or_else(chosen) else { return gpu.no_kernel(op.stem) };
+    if !way.normed {
+        rmsnorm_fwd(gpu, x, weight, h.reborrow(), rstd, eps)?;
+    }
+    let mut args = Args::none();
+    match way {
+        Way { normed: true, .. } => args.extend([x, weight].into_iter().chain(p.weights).map(Arg::In)),
+        Way { tile: Some(Tile { unit: Unit::Warpgroups(_), .. }), .. } => {
+            args.extend([Arg::Map(operand_map(gpu, op.stem, h.view(), [m, k], false)?)]);
+            for (w, n) in p.weights.into_iter().zip(p.columns) {
+                args.extend([Arg::Map(operand_map(gpu, op.stem, w, [n, k], false)?)]);
+            }
+        }
+        _ => args.extend([h.view()].into_iter().chain(p.weights).map(Arg::In)),
+    }
+    args.extend(p.others);
+    args.extend(p.dims.map(|dim| Arg::I64(dim as i64)));
+    args.extend(way.normed.then_some(Arg::F32(eps)));
+    args.extend(way.takes_vectors().then_some(Arg::I32(vectors as i32)));
+    let (block, across) = (way.block([m, k]), op.across(way, &p.columns) as u32);
+    let down = m.div_ceil(block.rows) as u32;
+    let launch = Launch {
+        kernel: way.kernel,
+        op: op.stem,
+        grid: if way.tile.is_some() { [down * across, 1, 1] } else { [down, across, 1] },
+        block: [block.threads, 1, 1],
+        shared_bytes: block.shared_bytes,
+        shape: &format_args!("M={m} N={n} K={k}"),
+    };
+    gpu.launch(&launch, args.all())
+}
+
+impl Way {
+    /// Kernels whose lines may not be whole vectors.
+    fn takes_vectors(&self) -> bool {
+        self.tile.is_some_and(|tile| matches!(tile.unit, Unit::Warps(_)))
+    }
+
+    /// What a launch sees of it: the rows that stand in shared memory are none of the ring's.
+    fn block(&self, dims: [usize; 2]) -> Block {
+        let Some(tile) = self.tile else { return F32[self.normed as usize] };
+        let ring = 2 * SLOT * tile.slots * tile.columns;
+        match self.normed {
+            true => Block { shared_bytes: (ring + rows_bytes(dims)) as u32, ..tile.block() },
+            false => tile.block(),
+        }
+    }
+}
+
+impl Op {
+    /// Tiles of a row of tiles.
+    fn across(&self, way: Way, columns: &[usize]) -> usize {
+        let wide = match way.tile {
+            Some(tile) if self.pair => tile.columns / 2,
+            Some(tile) => tile.columns,
+            None => F32[way.normed as usize].columns,
+        };
+        let all = columns.iter().map(|n| n.div_ceil(wide)).sum();
+        if self.pair { all / 2 } else { all }
+    }
+}
+
+/// Parameters of a launch, one after another.
+struct Args<'a> {
+    args: [Arg<'a>; MAX_ARGS],
+    len: usize,
+}
+
+impl<'a> Args<'a> {
+    fn none() -> Args<'a> {
+        Args { args: [const { Arg::Null }; MAX_ARGS], len: 0 }
+    }
+
+    fn extend(&mut self, more: impl IntoIterator<Item = Arg<'a>>) {
+        for arg in more {
+            self.args[self.len] = arg;
+            self.len += 1;
+        }
+    }
+
+    fn all(&mut self) -> &mut [Arg<'a>] {
+        &mut self.args[..self.len]
+    }
+}
+
+/// Whether it starts on a vector.
+fn aligned(x: View) -> bool {
+    (x.address() as usize).is_multiple_of(16)
+}
