@@ -7,7 +7,7 @@
 // Numerics        f32; one rounding after the norm, one at the store. Values are copied.
 // Parallel        a block eight heads of a row, of queries, keys and values: common/qk_rope.cuh.
 // Cost            reads and writes N (H + 2 Hk) D elements, reads 4ND bytes of the table. Memory bound.
-// Sass            qk_rope: LDG.E.128 ST.E.128
+// Sass            qk_rope: LD.E.128 STG.E.128
 // Determinism     each slot is one row's, whose bits depend on that row alone: those of rmsnorm_fwd, rope and kv_append one
 //                 after another.
 // Requires        D even; the page in 0..P, a row of another page is not written; pos in 0..T, another row becomes NaN.

@@ -6,7 +6,7 @@
 // Numerics        f32; one rounding after the norm, one at the store.
 // Parallel        a block eight heads of a row, half a warp a head: common/qk_rope.cuh.
 // Cost            reads and writes N (H + Hk) D elements, reads 4ND bytes of the table, writes 4N (H + Hk) bytes. Memory bound.
-// Sass            qk_rope: LDG.E.128 ST.E.128
+// Sass            qk_rope: LD.E.128 STG.E.128
 // Determinism     a row's bits depend on that row alone: those of rmsnorm_fwd and rope one after another.
 // Requires        D even; positions in 0..T, another row becomes NaN.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4; Su et al. 2021, arXiv:2104.09864, eq. 34.

@@ -54,13 +54,13 @@ pub mod cost {
     use crate::ops::attn::{self, Heads};
     use crate::ops::{cost, qk_rope};
 
-    /// Both ops', without the queries' way through memory: each is written by one and read by the other. The new keys are
-    /// written, and read as those that were there.
+    /// The products of attention; both ops' bytes, without the queries' way through memory: each is written by one and read by the
+    /// other. The new keys are written, and read as those that were there.
     pub fn attn_step(n: usize, heads: Heads, keys: Keys, normed: bool, [x, pages]: [DType; 2]) -> Cost {
         let before = qk_rope::cost::qk_rope_append(n, heads, normed, [x, pages]);
         let attends = attn::cost::attn_decode(n, heads, keys, x, pages);
         let (queries, rows) = (2 * n * heads.q * heads.dim * x.size(), 8 * n);
         let bytes = (before.bytes + attends.bytes) as usize - queries - rows;
-        cost((before.flops + attends.flops) as usize, bytes, "N H D", [n, heads.q, heads.dim])
+        cost(attends.flops as usize, bytes, "N H D", [n, heads.q, heads.dim])
     }
 }

@@ -34,7 +34,8 @@ pub struct Op {
     stem: &'static str,
     /// Whether a tile has half its columns of each of two matrices; else of one of them all.
     pair: bool,
-    /// Of normed rows, of given ones.
+    /// Of normed rows, of given ones. Of equally good tiles the first is taken: of those that norm the larger, which norms less
+    /// often.
     f32: [&'static str; 2],
     normed: &'static [(Tile, &'static str)],
     given: &'static [(Tile, &'static str)],
@@ -45,7 +46,7 @@ pub static QKV: Op = Op {
     stem: "gemm_qkv",
     pair: false,
     f32: ["gemm_qkv_normed_f32", "gemm_qkv_f32"],
-    normed: &[(tiles::T16X8, "gemm_qkv_normed_16x8_bf16"), (tiles::T16X32, "gemm_qkv_normed_16x32_bf16")],
+    normed: &[(tiles::T16X32, "gemm_qkv_normed_16x32_bf16"), (tiles::T16X8, "gemm_qkv_normed_16x8_bf16")],
     given: &[
         (tiles::T16X32, "gemm_qkv_16x32_bf16"),
         (tiles::T64X32, "gemm_qkv_64x32_bf16"),
@@ -61,7 +62,7 @@ pub static SWIGLU: Op = Op {
     stem: "gemm_swiglu",
     pair: true,
     f32: ["gemm_swiglu_normed_f32", "gemm_swiglu_f32"],
-    normed: &[(tiles::T16X16, "gemm_swiglu_normed_16x16_bf16"), (tiles::T16X64, "gemm_swiglu_normed_16x64_bf16")],
+    normed: &[(tiles::T16X64, "gemm_swiglu_normed_16x64_bf16"), (tiles::T16X16, "gemm_swiglu_normed_16x16_bf16")],
     given: &[
         (tiles::T16X64, "gemm_swiglu_16x64_bf16"),
         (tiles::T64X32, "gemm_swiglu_64x32_bf16"),
@@ -261,4 +262,43 @@ impl<'a> Args<'a> {
 /// Whether it starts on a vector.
 fn aligned(x: View) -> bool {
     (x.address() as usize).is_multiple_of(16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    /// Products of Qwen3-0.6B: whose, M, columns in all, K, and the kernels they get without and with Hopper's instructions.
+    const CHOICES: [(&Op, bool, [usize; 3], [&str; 2]); 6] = [
+        (&QKV, true, [1, 4096, 1024], ["gemm_qkv_normed_16x32_bf16"; 2]),
+        (&QKV, false, [64, 4096, 1024], ["gemm_qkv_64x32_bf16"; 2]),
+        (&QKV, false, [16384, 4096, 1024], ["gemm_qkv_128x128_bf16", "gemm_qkv_sm90_128x256_bf16"]),
+        (&SWIGLU, true, [1, 6144, 1024], ["gemm_swiglu_normed_16x64_bf16"; 2]),
+        (&SWIGLU, false, [64, 6144, 1024], ["gemm_swiglu_64x64_bf16"; 2]),
+        (&SWIGLU, false, [16384, 6144, 1024], ["gemm_swiglu_128x128_bf16", "gemm_swiglu_sm90_128x256_bf16"]),
+    ];
+
+    #[test]
+    fn named_products_get_these_kernels() {
+        for (op, normed, dims, want) in CHOICES {
+            for (hopper, want) in [(false, want[0]), (true, want[1])] {
+                let got = op.way(DType::Bf16, normed, dims, hopper, 132).unwrap();
+                assert_eq!(got.kernel, want, "{dims:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_normed_on_the_way_where_they_are_few_and_narrow_and_nobody_needs_them() {
+        let dev = Device::open("cpu", 1).unwrap();
+        let (mut h, mut rstd) = (dev.zeros(DType::F32, 0).unwrap(), dev.zeros(DType::F32, 0).unwrap());
+        let x = dev.zeros(DType::F32, 0).unwrap();
+        let mut on = |m, k, keep| {
+            let (h, rstd) = (h.view_mut(), rstd.view_mut());
+            on_the_way(&Normed { x: x.view(), weight: x.view(), eps: 0.0, h, rstd, keep }, [m, k])
+        };
+        assert!(on(1, 1024, false) && on(16, 1024, false) && on(4, 4096, false) && on(1, 16384, false));
+        assert!(!on(17, 64, false) && !on(16, 1025, false) && !on(5, 4096, false) && !on(1, 1024, true));
+    }
 }
