@@ -198,6 +198,8 @@ pub struct DistConfig {
     pub lanes: usize,
     /// `moments`, `gradients` or `weights`: what ranks keep in parts.
     pub shard: String,
+    /// `everywhere` or `spread`: where experts are while it is learned.
+    pub experts: String,
     /// `tree` or `nccl`: who adds gradients.
     pub sum: String,
     /// `auto`, `mpi` or `nccl`: what ranks meet over.
@@ -479,7 +481,8 @@ impl Config {
 const SELF: &str = "self";
 
 /// Keys that do not change a run's bits.
-const FREE_ON_RESUME: [&str; 20] = [
+const FREE_ON_RESUME: [&str; 21] = [
+    "dist.experts",
     "dist.timeout_s",
     "dist.transport",
     "threads",

@@ -6,10 +6,11 @@
 
 mod cli_common;
 mod dist_common;
-
-use dist_common::{assert_same_bits, learned};
+mod small_model;
 
 use cli_common::{Said, said};
+use dist_common::{assert_same_bits, learned};
+use haggle::model::config::Experts;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -278,6 +279,17 @@ fn one_and_four(test: &str, dir: &Path, args: &dyn Fn(&Path) -> Vec<String>) -> 
         run
     });
     std::iter::once(one.clone()).chain(each).collect()
+}
+
+#[test]
+fn experts_spread_over_processes_give_the_bits_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let experts = Experts { count: 8, active: 2, intermediate_size: 16, normalise: true };
+    let base = small_model::base_in(&dir.path().join("model"), Some(experts));
+    let more = ["--set", &base, "--set", "dist.shard=weights", "--set", "dist.experts=spread"];
+    let args = |run: &Path| args(dir.path(), run, &more);
+    let runs = one_and_four("experts_spread_over_processes_give_the_bits_of_one", dir.path(), &args);
+    runs[1..].iter().for_each(|run| assert_same_bits(&runs[0], run));
 }
 
 #[test]

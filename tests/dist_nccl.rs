@@ -20,6 +20,7 @@ use haggle::dist::lanes::Tree;
 use haggle::dist::nccl::OverNccl;
 use haggle::dist::{Ranks, agree, board};
 use haggle::error::{Error, Result};
+use haggle::model::config::Experts;
 use std::ffi::{c_char, c_int, c_void};
 use std::fs;
 use std::ops::Range;
@@ -142,6 +143,17 @@ fn weights_in_shards_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gpu() {
         [&*base, "device=emu", "rollout.max_reply_tokens=6", "game.turns=1", "model.dtype=bf16", "grpo.steps=2"];
     let config = config(&[&small[..], &["dist.shard=weights"]].concat());
     same_on_threads(double, &config, (&[4], Sum::Tree), dir.path());
+}
+
+#[test]
+fn experts_spread_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gpu() {
+    let Some(double) = double("experts_spread_over_nccl_give_the_bits_of_no_ranks_on_the_emulated_gpu") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let experts = Experts { count: 4, active: 2, intermediate_size: 16, normalise: true };
+    let base = small_model::base_in(&dir.path().join("model"), Some(experts));
+    let small = [&*base, "device=emu", "rollout.max_reply_tokens=6", "game.turns=1", "model.dtype=bf16"];
+    let config = config(&[&small[..], &["dist.shard=weights", "dist.experts=spread"]].concat());
+    same_on_threads(double, &config, (&[2], Sum::Tree), dir.path());
 }
 
 #[test]

@@ -5,10 +5,10 @@
 
 use crate::config::Config;
 use crate::device::Device;
-use crate::dist::sent::{Done, fullest, most_sent_bytes};
-use crate::dist::{Cuts, Ranks, Shard, lanes};
+use crate::dist::sent::{Done, Sizes, fullest, most_sent_bytes};
+use crate::dist::{Cuts, Experts, Ranks, Shard, lanes};
 use crate::error::{Result, mib};
-use crate::model::{Layout, Plan};
+use crate::model::{Checkpoint, Layout, ModelConfig, Plan};
 use crate::setup::base;
 use crate::train::rl;
 use clap::Args;
@@ -67,10 +67,11 @@ impl RankArgs {
             own => own.iter().map(|speed| (*speed, String::new())).collect(),
         };
         let (world, updates) = (ranks.world(), config.grpo.optimizer_steps_per_batch);
-        let done = done_in_update(config, world, step_tok / updates as f64);
+        let done = done_in_update(config, world, step_tok / updates as f64)?;
         let sent = |done: Done| sent_bytes(config, plan, world, done);
-        let ([gradients, weights], [_, together]) = (sent(done)?, sent(Shard::of(&config.dist.shard).done_to_play())?);
-        Ok((world > 1).then_some(Sends { gradients, weights, together, updates, done, links }))
+        let [gradients, weights, rows] = sent(done)?;
+        let [_, together, _] = sent(Shard::of(&config.dist.shard).done_to_play())?;
+        Ok((world > 1).then_some(Sends { gradients, weights, rows, together, updates, done, links }))
     }
 }
 
@@ -82,25 +83,48 @@ pub fn cuts(config: &Config, plan: &Plan, world: usize) -> Result<Cuts> {
     match Shard::of(&config.dist.shard) {
         Shard::Moments => Ok(Cuts::whole(bytes(plan, "gradients", "weights") / size_of::<f32>(), world)),
         shard @ (Shard::Gradients | Shard::Weights) => {
-            Ok(shard.cuts(&Layout::new(&base::shape(&config.model.base, config)?).buckets(), world))
+            let layout = Layout::new(&base::shape(&config.model.base, config)?);
+            Ok(shard.cuts(&layout.buckets(), world, Experts::of(&config.dist.experts)))
         }
     }
 }
 
 /// What a rank does in an update that learns from about so many tokens.
-pub fn done_in_update(config: &Config, world: usize, update_tok: f64) -> Done {
-    let (lanes, most) = (config.dist.lanes, config.grpo.micro_batch_tokens as f64);
-    let rounds = (update_tok / lanes as f64 / most).ceil().max(1.0) as u64;
-    Shard::of(&config.dist.shard).done_in_update(rounds, (lanes / world).max(1) as u64)
-}
-
-/// What the rank that sends most sends for what was done: of gradients and of weights.
 ///
 /// # Errors
 /// What is wrong with the model's shape.
-pub fn sent_bytes(config: &Config, plan: &Plan, world: usize, done: Done) -> Result<[u64; 2]> {
-    let layers = base::shape(&config.model.base, config)?.num_hidden_layers;
-    Ok(most_sent_bytes(&cuts(config, plan, world)?, read_bytes(config), layers, done))
+pub fn done_in_update(config: &Config, world: usize, update_tok: f64) -> Result<Done> {
+    let (lanes, most) = (config.dist.lanes, config.grpo.micro_batch_tokens as f64);
+    let rounds = (update_tok / lanes as f64 / most).ceil().max(1.0) as u64;
+    let done = Shard::of(&config.dist.shard).done_in_update(rounds, (lanes / world).max(1) as u64);
+    let [rows, rows_back] = match Experts::of(&config.dist.experts) {
+        Experts::Everywhere => [0; 2],
+        Experts::Spread => sent_rows(config, &base::shape(&config.model.base, config)?, world, update_tok),
+    };
+    Ok(Done { rows, rows_back, ..done })
+}
+
+/// Rows that a rank sends to experts elsewhere and back from its own in an update, were tokens routed evenly: there and back in a
+/// forward and in a layer's second one, where it has that; for the backward there their gradients, and once more the rows
+/// where they did not stay, and back the rows' gradients.
+fn sent_rows(config: &Config, shape: &ModelConfig, world: usize, update_tok: f64) -> [u64; 2] {
+    let rows = update_tok / world as f64 * shape.mlp_rows(1).0 as f64 * (world - 1) as f64 / world as f64;
+    let (all, others) = (shape.num_hidden_layers as f64, shape.num_hidden_layers as f64 - 1.0);
+    let [there, back] = match config.checkpoint() {
+        Checkpoint::None => [2.0 * all + others, 2.0 * all],
+        Checkpoint::Layers => [2.0 * all + others; 2],
+    };
+    [(rows * there) as u64, (rows * back) as u64]
+}
+
+/// What the rank that sends most sends for what was done: of gradients, of weights, and of rows of experts.
+///
+/// # Errors
+/// What is wrong with the model's shape.
+pub fn sent_bytes(config: &Config, plan: &Plan, world: usize, done: Done) -> Result<[u64; 3]> {
+    let (shape, weight) = (base::shape(&config.model.base, config)?, read_bytes(config));
+    let sizes = Sizes { weight, layers: shape.num_hidden_layers, rows: [weight * shape.hidden_size; 2] };
+    Ok(most_sent_bytes(&cuts(config, plan, world)?, sizes, done))
 }
 
 /// Bytes of what forwards read of a trained parameter.
@@ -123,6 +147,8 @@ pub struct Sends {
     gradients: u64,
     /// Bytes of weights in an update.
     weights: u64,
+    /// Bytes of rows to experts and back in an update.
+    rows: u64,
     /// Bytes of weights that are brought together for the step's rollout.
     together: u64,
     /// What is done in an update.
@@ -135,7 +161,7 @@ pub struct Sends {
 
 impl Sends {
     fn step_bytes(&self) -> u64 {
-        (self.gradients + self.weights) * self.updates as u64 + self.together
+        (self.gradients + self.weights + self.rows) * self.updates as u64 + self.together
     }
 
     /// Seconds of a step on a link, and what share of a step that is whose work takes `work_s`.
@@ -147,11 +173,12 @@ impl Sends {
     /// As lines of a dry run: what is sent, and how long that takes beside a step's work of `work_s`.
     pub fn lines(&self, work_s: f64) -> [String; 2] {
         let Sends { updates, done, .. } = self;
-        let [gradients, weights, together] = [self.gradients, self.weights, self.together].map(mib);
+        let [gradients, weights, rows, together] = [self.gradients, self.weights, self.rows, self.together].map(mib);
         let times = if done.sums > 1 { format!(" (about {} micro-batches)", done.sums) } else { String::new() };
         let rollout = if self.together > 0 { format!("; {together} of weights for a rollout") } else { String::new() };
+        let rows = if self.rows > 0 { format!(", {rows} of rows to experts and back,") } else { String::new() };
         let sent = format!(
-            "{gradients} of gradients and {weights} of weights a rank and update{times}, {updates} a step{rollout}"
+            "{gradients} of gradients and {weights} of weights{rows} a rank and update{times}, {updates} a step{rollout}"
         );
         let on = |(speed, name): &(f64, String)| {
             let (seconds, share) = self.on(*speed, work_s);
@@ -169,7 +196,7 @@ impl Sends {
         };
         json!({
             "gradient_bytes_an_update": self.gradients, "gradients_an_update": self.done.sums, "weight_bytes_an_update": self.weights,
-            "weight_bytes_a_rollout": self.together, "updates_a_step": self.updates, "bytes_a_step": self.step_bytes(),
+            "row_bytes_an_update": self.rows, "weight_bytes_a_rollout": self.together, "updates_a_step": self.updates, "bytes_a_step": self.step_bytes(),
             "links": self.links.iter().map(on).collect::<Vec<_>>(),
         })
     }

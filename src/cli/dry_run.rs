@@ -144,7 +144,7 @@ fn possible(config: &Config, plan: &Plan, work: &Work) -> Result<String> {
     let update_tok = work.trained_tok / config.grpo.optimizer_steps_per_batch as f64;
     let of = |world: usize| -> Result<String> {
         let cuts = cuts(config, plan, world)?;
-        let sent = sent_bytes(config, plan, world, done_in_update(config, world, update_tok))?;
+        let sent = sent_bytes(config, plan, world, done_in_update(config, world, update_tok)?)?;
         let own = moments / cuts.n_elements().max(1) * cuts.kept(fullest(&cuts)).len();
         let [own, sent] = [own as u64, sent.iter().sum()].map(mib);
         Ok(format!("{world} of them hold {own} of moments and send {sent} an update each (--ranks {world})"))

@@ -5,7 +5,7 @@ use crate::config::paths::{place, spelled};
 use crate::config::{Config, mix};
 use crate::device::Device;
 use crate::dist::launch::Launch;
-use crate::dist::{Ranks, Shard};
+use crate::dist::{Experts, Ranks, Shard};
 use crate::error::{Error, Result, shown};
 use crate::model::Plan;
 use crate::negotiate::{Product, SELLERS, Seller, Side};
@@ -199,6 +199,9 @@ fn read(ranks: &Ranks, args: &SftArgs, mut config: Config) -> Result<(Config, Tu
     }
     if Shard::of(&config.dist.shard) == Shard::Weights {
         return Err(usage("dist.shard: haggle sft keeps weights whole at every rank; set gradients or moments"));
+    }
+    if Experts::of(&config.dist.experts) == Experts::Spread {
+        return Err(usage("dist.experts: haggle sft keeps experts at every rank; set everywhere"));
     }
     config.rooted();
     let (talks, sources) = lines::read(&args.data)?;

@@ -4,8 +4,8 @@
 
 use super::choice::{Dtype, Graphs, Kept, LrSchedule, Matmul, MomentType, PromptStyle, Split};
 use super::*;
-use crate::dist::Shard;
 use crate::dist::join::{Sum, Transport};
+use crate::dist::{Experts, Shard};
 
 /// One key: its name, unit, doc line, and the slot it fills.
 pub struct Field<'a> {
@@ -359,6 +359,12 @@ impl DistConfig {
                 Choice(&mut self.shard, Shard::WORDS),
             ),
             field(
+                "experts",
+                "",
+                "everywhere: at every rank as other parameters; spread: each at one rank while it is learned, and rows go there; with dist.shard = gradients or weights. Never changes a result.",
+                Choice(&mut self.experts, Experts::WORDS),
+            ),
+            field(
                 "sum",
                 "",
                 "tree: gradients are added in the tree of lanes; nccl: by NCCL, in an order that depends on the number of ranks.",
@@ -527,6 +533,7 @@ impl Default for Config {
             dist: DistConfig {
                 lanes: 1,
                 shard: "moments".into(),
+                experts: "everywhere".into(),
                 sum: "tree".into(),
                 transport: "auto".into(),
                 timeout_s: 600.0,

@@ -20,7 +20,7 @@ pub mod sent;
 pub mod shards;
 pub mod threads;
 
-pub use cuts::{Cuts, Kept, Shard};
+pub use cuts::{Cuts, Experts, Kept, Shard, Stretch};
 pub use packet::{Packet, Unpack};
 
 use self::board::Board;
@@ -250,7 +250,7 @@ impl Ranks {
 
     /// A rank's run of `n` things in order, as even as it goes.
     pub fn dealt_to(&self, rank: usize, n: usize) -> Range<usize> {
-        rank * n / self.world()..(rank + 1) * n / self.world()
+        cuts::dealt(rank, self.world(), n)
     }
 
     /// Ends the run at every rank, with this exit code where they are processes.

@@ -7,7 +7,7 @@ use super::Ranks;
 use super::join::Sum;
 use super::lanes::Tree;
 use crate::device::nccl::Place;
-use crate::device::{Buffer, DType, Device, ViewMut};
+use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::ops::embed::{add, copy};
 use std::ops::Range;
@@ -67,6 +67,28 @@ impl Ranks {
         let own = cuts[self.rank()].len() * data.dtype().size();
         let call = self.comes(what, own * (self.world() - 1));
         let told = link.share(&call, dev, data, cuts);
+        self.leaves();
+        told
+    }
+
+    /// Of `from`, `cuts[r]` goes to rank r; what rank r has for this one comes to `places[r]` of `into`: as many as it sends.
+    ///
+    /// # Errors
+    /// As [`super::Link::all_to_all`]; what the device says.
+    pub fn exchange(
+        &self,
+        what: &'static str,
+        dev: &Device,
+        (from, cuts): (View, &[Range<usize>]),
+        (into, places): (&mut Buffer, &[Range<usize>]),
+    ) -> Result<()> {
+        let Some(link) = &self.link else {
+            return Err(Error::Ranks { what: format!("{what}: one rank alone exchanges nothing") });
+        };
+        let sent = cuts.iter().map(Range::len).sum::<usize>() - cuts[self.rank()].len();
+        let call = self.comes(what, sent * from.dtype().size());
+        let places: Vec<Place> = places.iter().map(|place| (0, place.clone())).collect();
+        let told = link.exchange(&call, dev, from, cuts, std::slice::from_mut(into), &places);
         self.leaves();
         told
     }

@@ -1,8 +1,9 @@
 //! The buffers a forward and a backward write, sized once for the most tokens a call may bring.
 
-use super::expert_acts::{ExpertActs, ExpertGrads};
+use super::expert_acts::{ExpertActs, ExpertGrads, Guests};
 use super::linear::Parts;
-use super::{ModelConfig, Plan};
+use super::spread::Spread;
+use super::{ModelConfig, Plan, Weights};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::attn_decode_workspace;
@@ -53,7 +54,7 @@ pub(super) struct LayerActs {
     pub x_mlp: Buffer,
     pub mlp_rstd: Buffer,
     pub mlp_h: Buffer,
-    /// Rows of the MLP, `[N, F]` or, of experts, `[R, F]`.
+    /// Of the MLP, `[N, F]`; of experts: [`super::expert_acts::Mid`].
     pub gate: Buffer,
     pub up: Buffer,
     pub s: Buffer,
@@ -119,6 +120,8 @@ pub struct Activations {
     pub(super) layers: Vec<LayerActs>,
     pub(super) out: OutActs,
     pub(super) grads: Option<Grads>,
+    /// Where experts are spread over ranks.
+    pub(super) guests: Option<Guests>,
 }
 
 impl Activations {
@@ -156,6 +159,26 @@ impl Activations {
         for_use: Use,
         checkpoint: Checkpoint,
     ) -> Result<Activations> {
+        Activations::sized(plan, c, [max_tokens, max_out], for_use, checkpoint, None)
+    }
+
+    /// The same to train these weights, for as many tokens as carry a loss at most: where their experts are spread over ranks,
+    /// with room for the rows of the others.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`].
+    pub fn training(plan: &mut Plan, w: &Weights, max_tokens: usize, checkpoint: Checkpoint) -> Result<Activations> {
+        Activations::sized(plan, &w.config, [max_tokens; 2], Use::Train, checkpoint, w.spread())
+    }
+
+    fn sized(
+        plan: &mut Plan,
+        c: &ModelConfig,
+        [max_tokens, max_out]: [usize; 2],
+        for_use: Use,
+        checkpoint: Checkpoint,
+        spread: Option<&Spread>,
+    ) -> Result<Activations> {
         let group = match for_use {
             Use::Train => "activations (train)",
             Use::Score => "activations (score)",
@@ -170,9 +193,11 @@ impl Activations {
             plan.buffer(group, format!("layers.{l}.x_attn"), c.compute, max_tokens * c.hidden_size)
         };
         let inputs = (0..trained).map(|l| input(l, plan)).collect::<Result<_>>()?;
-        let layers = (0..kept).map(|l| layer_acts(plan, group, c, rows, l, for_use)).collect::<Result<_>>()?;
+        let layers =
+            (0..kept).map(|l| layer_acts(plan, group, c, [rows, l], for_use, spread)).collect::<Result<_>>()?;
         let out = out_acts(plan, group, c, max_out, for_use)?;
-        let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, max_tokens, max_out)).transpose()?;
+        let grads = (for_use == Use::Train).then(|| grad_acts(plan, c, [max_tokens, max_out], spread)).transpose()?;
+        let guests = spread.map(|spread| Guests::planned(plan, c, max_tokens, spread)).transpose()?;
         Ok(Activations {
             max_tokens,
             max_out,
@@ -186,6 +211,7 @@ impl Activations {
             layers,
             out,
             grads,
+            guests,
         })
     }
 
@@ -211,6 +237,11 @@ impl Activations {
         Ok(())
     }
 
+    /// Rows that this rank has sent to experts at other ranks, and back from its own, since it was asked last.
+    pub fn take_sent_rows(&mut self) -> [u64; 2] {
+        self.guests.as_mut().map_or([0; 2], |guests| std::mem::take(&mut guests.sent))
+    }
+
     /// Logits `[M, V]` of the last paged forward.
     pub fn logits(&self) -> View<'_> {
         self.out.logits.at(0..self.n_out * self.vocab)
@@ -226,11 +257,12 @@ fn layer_acts(
     plan: &mut Plan,
     group: &'static str,
     c: &ModelConfig,
-    n: usize,
-    l: usize,
+    [n, l]: [usize; 2],
     for_use: Use,
+    spread: Option<&Spread>,
 ) -> Result<LayerActs> {
-    let (width, h, hk, (r, f)) = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.mlp_rows(n));
+    let (width, h, hk) = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads);
+    let dense = if c.experts.is_some() { 0 } else { n * c.intermediate_size };
     let kept = if for_use == Use::Train { n * width } else { 0 };
     let normed = if c.family.norms_heads() { n } else { 0 };
     let parts = match for_use {
@@ -260,11 +292,11 @@ fn layer_acts(
         x_mlp: b("x_mlp", kept)?,
         mlp_rstd: b("mlp_rstd", n)?,
         mlp_h: b("mlp_h", n * width)?,
-        gate: b("gate", r * f)?,
-        up: b("up", r * f)?,
-        s: b("s", r * f)?,
+        gate: b("gate", dense)?,
+        up: b("up", dense)?,
+        s: b("s", dense)?,
         low: b("low", n * c.adapter_rank)?,
-        experts: c.experts.is_some().then(|| ExpertActs::planned(plan, group, c, n, l)).transpose()?,
+        experts: c.experts.is_some().then(|| ExpertActs::planned(plan, group, c, [n, l], spread)).transpose()?,
     })
 }
 
@@ -291,7 +323,7 @@ fn out_acts(plan: &mut Plan, group: &'static str, c: &ModelConfig, m: usize, for
     })
 }
 
-fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Grads> {
+fn grad_acts(plan: &mut Plan, c: &ModelConfig, [n, m]: [usize; 2], spread: Option<&Spread>) -> Result<Grads> {
     let group = "gradients of activations";
     let order = plan.buffer(group, "order", DType::I32, embed_order_len(plan.device(), n))?;
     let norms = [(n, c.hidden_size), (n * c.num_attention_heads, c.head_dim), (n * c.num_key_value_heads, c.head_dim)];
@@ -300,7 +332,8 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
     let sums = plan.buffer(group, "parts", DType::F32, widest.max(biases))?;
     let mut low = |name| plan.buffer(group, name, c.compute, n * c.adapter_rank);
     let parts = Parts { sums, low: [low("low")?, low("dlow")?] };
-    let (normed, (r, f)) = (if c.family.norms_heads() { n } else { 0 }, c.mlp_rows(n));
+    let normed = if c.family.norms_heads() { n } else { 0 };
+    let dense = if c.experts.is_some() { 0 } else { n * c.intermediate_size };
     let factor = plan.device().factor_dtype(c.compute);
     let mut b = |name: &str, len: usize| match name {
         "dgate" | "dup" => plan.buffer(group, name, factor, len),
@@ -315,12 +348,12 @@ fn grad_acts(plan: &mut Plan, c: &ModelConfig, n: usize, m: usize) -> Result<Gra
         dk: b("dk", n * c.kv_dim())?,
         dv: b("dv", n * c.kv_dim())?,
         d_o: b("do", n * c.q_dim())?,
-        dgate: b("dgate", r * f)?,
-        dup: b("dup", r * f)?,
-        ds: b("ds", r * f)?,
+        dgate: b("dgate", dense)?,
+        dup: b("dup", dense)?,
+        ds: b("ds", dense)?,
         dx_out: b("dx_out", m * c.hidden_size)?,
         dh_out: b("dh_out", m * c.hidden_size)?,
-        experts: c.experts.is_some().then(|| ExpertGrads::planned(plan, group, c, n)).transpose()?,
+        experts: c.experts.is_some().then(|| ExpertGrads::planned(plan, group, c, n, spread)).transpose()?,
         order,
         parts,
     })

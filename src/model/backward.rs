@@ -4,8 +4,8 @@
 //! ([`super::Checkpoint`]) a layer's forward is run again before its backward.
 
 use super::activations::{Grads, LayerActs};
-use super::experts::{ExpertIds, experts_bwd};
-use super::forward::layer_packed;
+use super::experts::{Away, ExpertIds, experts_bwd, spread_bwd};
+use super::forward::{layer_packed, no_layer};
 use super::linear::{Parts, linear_bwd};
 use super::{Activations, Gradient, LayerIds, Layout, Linear, Mlp, PackedBatch, TensorId, Use, Walk, Weights};
 use crate::device::{Buffer, Device, View, ViewMut};
@@ -37,6 +37,8 @@ pub fn backward(
     want("backward", "activations made for training", (acts.for_use == Use::Train) as usize, 1)?;
     want("backward", "the batch of the last forward", batch.n_loss(), acts.n_out)?;
     want("backward", "dw laid out like what trains", dw.n_elements(), walk.weights().n_trained())?;
+    let apart = walk.spread().is_some();
+    want("backward", "activations for experts where these are", acts.guests.is_some().into(), apart.into())?;
     let (Some(g), balance) = (&mut acts.grads, acts.balance) else { return Ok(()) };
     let (n, m, c) = (batch.n_tokens(), batch.n_loss(), walk.weights().config.hidden_size);
     let (n_layers, head) = (walk.weights().layout.layers.len(), walk.weights().layout.bucket_of_head());
@@ -82,10 +84,12 @@ pub fn backward(
         // What the last layer made is still there.
         if kept < n_layers && l + 1 < n_layers {
             copy(dev, acts.inputs[l].at(0..n * c), acts.x.at_mut(0..n * c))?;
-            layer_packed(dev, w, ids, batch, &mut acts.x, &mut acts.layers[at], true)?;
+            let away = Away { spread: walk.spread(), guests: acts.guests.as_mut() };
+            layer_packed(dev, w, l, batch, &mut acts.x, &mut acts.layers[at], true, away)?;
         }
         let (a, x) = (&acts.layers[at], &acts.inputs[l]);
-        mlp(dev, w, ids, a, g, dw, [l, n], balance)?;
+        let away = Away { spread: walk.spread(), guests: acts.guests.as_mut() };
+        mlp(dev, w, ids, a, g, dw, [l, n], balance, away)?;
         project_out(dev, w, ids, a, g, dw, n)?;
         attend_packed(dev, w, batch, a, g)?;
         project_qkv(dev, w, ids, a, x, g, dw, batch.positions())?;
@@ -102,26 +106,43 @@ pub fn backward(
     dw.ends(dev, Layout::EMBED)
 }
 
-/// Adds nothing to `dw`, in the order in which [`backward()`] adds, behind [`super::no_forward`].
+/// Adds nothing to `dw` but what the rows of others make of this rank's experts, in the order in which [`backward()`] adds, behind
+/// [`super::no_forward`].
 ///
 /// # Errors
 /// What the device and the ranks say.
-pub fn no_backward(dev: &Device, mut walk: impl Walk, dw: &mut dyn Gradient) -> Result<()> {
+pub fn no_backward(dev: &Device, mut walk: impl Walk, acts: &mut Activations, dw: &mut dyn Gradient) -> Result<()> {
     let (n_layers, head) = (walk.weights().layout.layers.len(), walk.weights().layout.bucket_of_head());
-    let layers = (0..n_layers).rev().map(Layout::bucket_of_layer);
-    let between = (head != Layout::EMBED).then_some(head);
-    if head == Layout::EMBED {
-        dw.begins(dev, Layout::EMBED)?;
+    walk.enters(dev, head)?;
+    dw.begins(dev, head)?;
+    if head != Layout::EMBED {
+        dw.ends(dev, head)?;
     }
-    for bucket in between.into_iter().chain(layers) {
+    for l in (0..n_layers).rev() {
+        let bucket = Layout::bucket_of_layer(l);
         walk.enters(dev, bucket)?;
         dw.begins(dev, bucket)?;
+        if acts.layers.len() < n_layers && l + 1 < n_layers {
+            no_layer(dev, &walk, acts, l)?;
+        }
+        no_layer_bwd(dev, &walk, acts, dw, l)?;
         dw.ends(dev, bucket)?;
     }
     if head != Layout::EMBED {
         dw.begins(dev, Layout::EMBED)?;
     }
     dw.ends(dev, Layout::EMBED)
+}
+
+/// The rows of others in one layer.
+fn no_layer_bwd(dev: &Device, walk: &impl Walk, acts: &mut Activations, dw: &mut dyn Gradient, l: usize) -> Result<()> {
+    let (w, at) = (walk.weights(), l.min(acts.layers.len() - 1));
+    let ids = ExpertIds::of(&w.layout.layers[l].mlp);
+    let (m, d) = (&acts.layers[at].experts, acts.grads.as_mut().and_then(|g| g.experts.as_mut()));
+    match (walk.spread().zip(acts.guests.as_mut()), ids, m.as_ref().zip(d)) {
+        (Some(away), Some(ids), Some((m, d))) => spread_bwd(dev, w, ids, away, m, d, dw, l),
+        _ => Ok(()),
+    }
 }
 
 fn mlp(
@@ -133,12 +154,13 @@ fn mlp(
     dw: &mut dyn Gradient,
     [l, n]: [usize; 2],
     balance: f32,
+    away: Away,
 ) -> Result<()> {
     let (c, f) = (w.config.hidden_size, w.config.intermediate_size);
     match &ids.mlp {
         Mlp::Dense { gate, up, down } => dense_bwd(dev, w, [gate, up, down], a, g, dw, [n, c, f])?,
         Mlp::Experts { router, gate, up, down } => {
-            experts_bwd(dev, w, ExpertIds { router, gate, up, down }, a, g, dw, [l, n], balance)?
+            experts_bwd(dev, w, ExpertIds { router, gate, up, down }, a, g, dw, [l, n], balance, away)?
         }
     }
     let (x, rstd, norm) = (a.x_mlp.at(0..n * c), a.mlp_rstd.at(0..n), ids.mlp_norm);

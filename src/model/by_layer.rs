@@ -3,7 +3,7 @@
 //!
 //! The one idea: training goes through the layers in order, so room for one layer is enough, gathered before its forward and
 //! again before its backward. A rollout goes through all layers for every token, at a pace of its own at each rank: then the
-//! whole is brought together once, where training has its buffers otherwise.
+//! whole is brought together once, where training has its buffers otherwise. Of experts that are spread a rank reads its own.
 //!
 //! Source: Rajbhandari et al. 2020, arXiv:1910.02054 (ZeRO, stage 3).
 
@@ -11,6 +11,7 @@ use super::plan::Phase;
 use super::slots::Slots;
 use super::{Layout, Plan};
 use crate::device::{Buffer, DType, Device, View};
+use crate::dist::cuts::counted;
 use crate::dist::{Cuts, Kept, Ranks};
 use crate::error::Result;
 use crate::ops::embed::copy;
@@ -23,6 +24,8 @@ pub(super) const GROUP: &str = "weights";
 pub(super) struct ByLayer {
     ranks: Ranks,
     cuts: Cuts,
+    /// What of each bucket is here while it is learned from.
+    here: Vec<Kept>,
     /// The type they read.
     dtype: DType,
     slots: Slots<Slot>,
@@ -47,13 +50,14 @@ impl ByLayer {
         let head = layout.bucket_of_head();
         let whole = format!("{name}, together");
         plan.later(Phase::Plays, |plan| plan.buffer(GROUP, whole, dtype, cuts.n_elements()))?;
-        let slots = plan.later(Phase::Learns, |plan| slots(plan, &cuts, head, dtype))?;
-        Ok(ByLayer { ranks, cuts, dtype, slots, whole: None })
+        let here: Vec<Kept> = (0..cuts.n_buckets()).map(|bucket| cuts.here(bucket, ranks.rank())).collect();
+        let slots = plan.later(Phase::Learns, |plan| slots(plan, &here, head, dtype))?;
+        Ok(ByLayer { ranks, cuts, here, dtype, slots, whole: None })
     }
 
     /// Makes room for a layer; of a dry plan it gives it back.
     pub(super) fn make_room(&mut self, plan: &mut Plan) -> Result<()> {
-        self.slots = slots(plan, &self.cuts, self.slots.head(), self.dtype)?;
+        self.slots = slots(plan, &self.here, self.slots.head(), self.dtype)?;
         Ok(())
     }
 
@@ -63,7 +67,7 @@ impl ByLayer {
         for (at, held) in kept.of_range(&(0..self.cuts.n_elements())) {
             copy(dev, data.at(held), whole.at_mut(at))?;
         }
-        for cuts in self.cuts.buckets() {
+        for cuts in self.cuts.stretches() {
             self.ranks.share("all weights", dev, whole.view_mut(), cuts)?;
         }
         self.whole = Some(whole);
@@ -91,11 +95,14 @@ impl ByLayer {
         if self.whole.is_some() || slot.holds == Some(bucket) {
             return Ok(());
         }
-        let (range, cuts) = (self.cuts.bucket(bucket), self.cuts.within(bucket));
-        for (at, held) in kept.of_range(&range) {
-            copy(dev, data.at(held), slot.data.at_mut(at.start - range.start..at.end - range.start))?;
+        let here = &self.here[bucket];
+        for (held, at) in kept.common(here) {
+            copy(dev, data.at(held), slot.data.at_mut(at))?;
         }
-        self.ranks.share("weights of a layer", dev, slot.data.at_mut(0..range.len()), &cuts)?;
+        for cuts in self.cuts.gathered(bucket) {
+            let whole = slot.data.at_mut(here.run(&(cuts[0].start..cuts[cuts.len() - 1].end)));
+            self.ranks.share("weights of a layer", dev, whole, &counted(cuts))?;
+        }
         slot.holds = Some(bucket);
         Ok(())
     }
@@ -103,7 +110,7 @@ impl ByLayer {
     /// These parameters, as forwards read them.
     ///
     /// # Panics
-    /// When their bucket was not entered.
+    /// When their bucket was not entered, or they are not here.
     pub(super) fn at(&self, range: Range<usize>) -> View<'_> {
         if let Some(whole) = &self.whole {
             return whole.at(range);
@@ -111,8 +118,7 @@ impl ByLayer {
         let bucket = self.cuts.bucket_of(range.start);
         let slot = self.slots.of(bucket);
         assert_eq!(slot.holds, Some(bucket), "a bucket is read that was not entered");
-        let start = self.cuts.bucket(bucket).start;
-        slot.data.at(range.start - start..range.end - start)
+        slot.data.at(self.here[bucket].run(&range))
     }
 
     /// Bytes of everything that is there.
@@ -122,8 +128,9 @@ impl ByLayer {
     }
 }
 
-fn slots(plan: &mut Plan, cuts: &Cuts, head: usize, dtype: DType) -> Result<Slots<Slot>> {
-    Slots::planned(plan, cuts, head, |plan, name, len| {
+fn slots(plan: &mut Plan, here: &[Kept], head: usize, dtype: DType) -> Result<Slots<Slot>> {
+    let lens: Vec<usize> = here.iter().map(Kept::len).collect();
+    Slots::planned(plan, &lens, head, |plan, name, len| {
         Ok(Slot { data: plan.buffer(GROUP, format!("trained, {name}"), dtype, len)?, holds: None })
     })
 }

@@ -4,7 +4,7 @@
 //! where attention finds its keys; so a token's logprob has the same bits in both.
 
 use super::activations::LayerActs;
-use super::experts::{ExpertIds, experts_fwd};
+use super::experts::{Away, ExpertIds, experts_fwd, spread_fwd};
 use super::linear::{linear_add, linear_fwd, linear_qkv, linear_swiglu};
 use super::{Activations, KvPages, LayerIds, Layout, Mlp, PackedBatch, PagedRows, Use, Walk, Weights};
 use crate::device::{Buffer, Device, View};
@@ -38,6 +38,7 @@ pub fn forward(
     let (n, m, c, n_layers) = (batch.n_tokens(), batch.n_loss(), w.config.hidden_size, w.layout.layers.len());
     w.ready(dev)?;
     acts.begin([n, m, w.config.adapter_rank], acts.for_use != Use::Decode)?;
+    acts.has_guests(walk.spread().is_some())?;
     let keep = acts.for_use == Use::Train;
     walk.enters(dev, Layout::EMBED)?;
     let w = walk.weights();
@@ -49,7 +50,8 @@ pub fn forward(
         let at = l.min(acts.layers.len() - 1);
         walk.enters(dev, Layout::bucket_of_layer(l))?;
         let w = walk.weights();
-        layer_packed(dev, w, &w.layout.layers[l], batch, &mut acts.x, &mut acts.layers[at], keep)?;
+        let away = Away { spread: walk.spread(), guests: acts.guests.as_mut() };
+        layer_packed(dev, w, l, batch, &mut acts.x, &mut acts.layers[at], keep, away)?;
     }
     embed_fwd(dev, batch.loss_rows(), acts.x.at(0..n * c), acts.out.x.at_mut(0..m * c), c)?;
     let o = &mut acts.out;
@@ -72,29 +74,45 @@ pub fn forward(
     )
 }
 
-/// Brings weights together in the order of [`forward()`]: what a rank does while others have a batch and it has none.
+/// Brings weights together in the order of [`forward()`], and runs the rows that others send to this rank's experts: what a rank
+/// does while others have a batch and it has none.
 ///
 /// # Errors
 /// What the device and the ranks say.
-pub fn no_forward(dev: &Device, mut walk: impl Walk) -> Result<()> {
+pub fn no_forward(dev: &Device, mut walk: impl Walk, acts: &mut Activations) -> Result<()> {
     walk.begins()?;
+    acts.has_guests(walk.spread().is_some())?;
     let (n_layers, head) = (walk.weights().layout.layers.len(), walk.weights().layout.bucket_of_head());
     walk.enters(dev, Layout::EMBED)?;
-    (0..n_layers).try_for_each(|l| walk.enters(dev, Layout::bucket_of_layer(l)))?;
+    for l in 0..n_layers {
+        walk.enters(dev, Layout::bucket_of_layer(l))?;
+        no_layer(dev, &walk, acts, l)?;
+    }
     walk.enters(dev, head)
 }
 
-/// One layer of packed sequences, over the residual stream; `keep`: with all that its backward reads.
+/// The rows of others in one layer.
+pub(super) fn no_layer(dev: &Device, walk: &impl Walk, acts: &mut Activations, l: usize) -> Result<()> {
+    let (w, at) = (walk.weights(), l.min(acts.layers.len() - 1));
+    let (ids, m) = (ExpertIds::of(&w.layout.layers[l].mlp), &mut acts.layers[at].experts);
+    match (walk.spread(), &mut acts.guests, ids, m) {
+        (Some(spread), Some(guests), Some(ids), Some(m)) => spread_fwd(dev, w, ids, (spread, guests), m, [l, 0]),
+        _ => Ok(()),
+    }
+}
+
+/// Layer l of packed sequences, over the residual stream; `keep`: with all that its backward reads.
 pub(super) fn layer_packed(
     dev: &Device,
     w: &Weights,
-    ids: &LayerIds,
+    l: usize,
     batch: &PackedBatch,
     x: &mut Buffer,
     a: &mut LayerActs,
     keep: bool,
+    away: Away,
 ) -> Result<()> {
-    let (n, c) = (batch.n_tokens(), w.config.hidden_size);
+    let (n, c, ids) = (batch.n_tokens(), w.config.hidden_size, &w.layout.layers[l]);
     project_qkv(dev, w, ids, x, a, n, keep)?;
     turn(dev, w, ids, a, batch.positions())?;
     attend_packed(dev, w, batch, a)?;
@@ -102,7 +120,7 @@ pub(super) fn layer_packed(
     if keep {
         copy(dev, x.at(0..n * c), a.x_mlp.at_mut(0..n * c))?;
     }
-    mlp(dev, w, ids, x, a, n, keep)
+    mlp(dev, w, ids, x, a, [l, n], keep, away)
 }
 
 /// `Ok` when [`forward_paged`] may run: what it looks at on the host besides shapes. A graph of its launches asks too.
@@ -153,7 +171,7 @@ pub fn forward_paged(
             (x, m)
         };
         project_out(dev, w, ids, x, a, n)?;
-        mlp(dev, w, ids, x, a, n, false)?;
+        mlp(dev, w, ids, x, a, [l, n], false, Away::NONE)?;
     }
     let (v, head, o) = (acts.vocab, w.matrix(w.layout.head), &mut acts.out);
     let x = if rows.all_sample() { &acts.x } else { &o.x };
@@ -175,6 +193,11 @@ impl Activations {
         }
         self.n_out = m;
         Ok(())
+    }
+
+    /// `Ok` where there is room for other ranks' rows, if they come; of weights that are only read they do not.
+    fn has_guests(&self, come: bool) -> Result<()> {
+        want("forward", "activations with room for rows of other ranks", (!come || self.guests.is_some()).into(), 1)
     }
 }
 
@@ -315,8 +338,9 @@ fn mlp(
     ids: &LayerIds,
     x: &mut Buffer,
     a: &mut LayerActs,
-    n: usize,
+    [l, n]: [usize; 2],
     keep: bool,
+    away: Away,
 ) -> Result<()> {
     let (c, f, eps) = (w.config.hidden_size, w.config.intermediate_size, w.config.rms_norm_eps);
     let (h, rstd) = (a.mlp_h.at_mut(0..n * c), a.mlp_rstd.at_mut(0..n));
@@ -329,7 +353,7 @@ fn mlp(
         }
         Mlp::Experts { router, gate, up, down } => {
             rmsnorm_fwd(dev, x.at(0..n * c), w.get(ids.mlp_norm), h, rstd, eps)?;
-            experts_fwd(dev, w, ExpertIds { router, gate, up, down }, x.at_mut(0..n * c), a, n)
+            experts_fwd(dev, w, ExpertIds { router, gate, up, down }, x.at_mut(0..n * c), a, [l, n], away)
         }
     }
 }

@@ -21,6 +21,18 @@ pub trait Gradient {
     /// What the device says.
     fn begins(&mut self, dev: &Device, bucket: usize) -> Result<()>;
 
+    /// From here on experts that are spread are added to, by the rows of a rank; ranks come in order from 0.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn begins_rows_of(&mut self, dev: &Device, rank: usize) -> Result<()>;
+
+    /// Nothing more is added by the rows of that rank.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn ends_rows_of(&mut self, dev: &Device, rank: usize) -> Result<()>;
+
     /// Nothing more is added to a bucket.
     ///
     /// # Errors
@@ -39,6 +51,14 @@ impl Gradient for Buffer {
     }
 
     fn begins(&mut self, _: &Device, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn begins_rows_of(&mut self, _: &Device, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn ends_rows_of(&mut self, _: &Device, _: usize) -> Result<()> {
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use super::ModelConfig;
 use super::config::Experts;
 use crate::device::{Buffer, View};
+use crate::dist::Stretch;
 use std::ops::Range;
 
 /// Tensors start at multiples of this many elements: a cache line of f32. The gaps stay zero.
@@ -183,13 +184,30 @@ impl Layout {
     }
 
     /// The buckets of the parameters, end to end: the embedding, each layer (the last one with the final norm), and the head
-    /// where it is its own.
-    pub fn buckets(&self) -> Vec<Range<usize>> {
+    /// where it is its own; each in stretches, of which every projection of a layer's experts is one.
+    pub fn buckets(&self) -> Vec<Vec<Stretch>> {
         let begins = self.layers.iter().map(|ids| self.specs[ids.attn_norm.0].offset);
         let head = (self.head != self.embed).then(|| self.specs[self.head.0].offset);
         let ends: Vec<usize> = begins.chain(head).chain([self.len]).collect();
         let starts = [0].into_iter().chain(ends.iter().copied());
-        starts.zip(ends.iter().copied()).map(|(start, end)| start..end).collect()
+        starts.zip(&ends).enumerate().map(|(bucket, (start, end))| self.stretches(bucket, start..*end)).collect()
+    }
+
+    /// A bucket's stretches.
+    fn stretches(&self, bucket: usize, range: Range<usize>) -> Vec<Stretch> {
+        let mlp =
+            bucket.checked_sub(Layout::bucket_of_layer(0)).and_then(|layer| self.layers.get(layer)).map(|l| l.mlp);
+        let groups = if let Some(Mlp::Experts { gate, up, down, .. }) = mlp { vec![gate, up, down] } else { vec![] };
+        let (mut stretches, mut start) = (vec![], range.start);
+        for group in groups {
+            let experts = Stretch { range: self.group(&group, 0..group.n_experts), experts: group.n_experts };
+            let before = start..experts.range.start;
+            start = experts.range.end;
+            stretches.extend((!before.is_empty()).then_some(Stretch::plain(before)));
+            stretches.push(experts);
+        }
+        stretches.extend((start < range.end).then_some(Stretch::plain(start..range.end)));
+        stretches
     }
 
     /// The bucket of a layer.
@@ -217,10 +235,10 @@ impl Layout {
         flat.at(self.specs[id.0].range())
     }
 
-    /// Where the matrices `[E, out, in]` of all experts lie.
-    pub fn group(&self, g: &Grouped) -> Range<usize> {
-        let last = &self.specs[g.first.0 + g.n_experts - 1];
-        self.specs[g.first.0].offset..last.range().end
+    /// Where the matrices `[E, out, in]` of these experts lie.
+    pub fn group(&self, g: &Grouped, experts: Range<usize>) -> Range<usize> {
+        let [first, last] = [experts.start, experts.end - 1].map(|expert| &self.specs[g.first.0 + expert]);
+        first.offset..last.range().end
     }
 }
 
@@ -267,5 +285,33 @@ impl Builder {
         self.len = (self.len + spec.len()).next_multiple_of(ALIGN);
         self.specs.push(spec);
         TensorId(self.specs.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_lie_end_to_end_and_hold_each_projection_of_a_layers_experts_without_the_gaps() {
+        // Three matrices of 5 x 6 end between two lines.
+        let experts = Experts { count: 3, active: 1, intermediate_size: 5, normalise: true };
+        let shape = ModelConfig { hidden_size: 6, num_hidden_layers: 2, ..ModelConfig::tiny(64) };
+        let of = |experts| Layout::new(&ModelConfig { experts, ..shape.clone() }).buckets();
+        for (buckets, projections) in [(of(Some(experts)), 3), (of(None), 0)] {
+            let all: Vec<&Stretch> = buckets.iter().flatten().collect();
+            assert!(
+                all[0].range.start == 0 && all.windows(2).all(|two| two[0].range.end == two[1].range.start),
+                "{all:?}"
+            );
+            for layer in &buckets[1..3] {
+                let whole: Vec<_> = layer.iter().filter(|stretch| stretch.experts > 0).collect();
+                assert_eq!(whole.len(), projections);
+                assert!(
+                    whole.iter().all(|stretch| stretch.experts == 3 && stretch.range.len() == 3 * 5 * 6),
+                    "{layer:?}"
+                );
+            }
+        }
     }
 }

@@ -23,6 +23,7 @@ mod masks;
 mod paged;
 pub mod plan;
 mod slots;
+mod spread;
 mod walk;
 pub mod weights;
 

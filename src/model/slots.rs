@@ -4,7 +4,6 @@
 //! another. What lies there is for the user to say: weights that were gathered, a gradient that is made.
 
 use super::{Layout, Plan};
-use crate::dist::Cuts;
 use crate::error::Result;
 
 /// A place for layers, and one for the embedding or the head.
@@ -16,18 +15,21 @@ pub struct Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// Makes both, each of a name and the elements of the longest bucket that it has to hold.
+    /// Makes both, each of a name and the elements of the longest bucket that it has to hold, of so many elements each.
     ///
     /// # Errors
     /// What `make` says.
     pub fn planned(
         plan: &mut Plan,
-        cuts: &Cuts,
+        buckets: &[usize],
         head: usize,
         make: impl Fn(&mut Plan, &'static str, usize) -> Result<T>,
     ) -> Result<Slots<T>> {
-        let [layer, end] = cuts.longest_buckets(&[Layout::EMBED, head]);
-        let layer = make(plan, "a layer", layer)?;
+        let longest = |is_end: bool| {
+            let alike = buckets.iter().enumerate().filter(|(bucket, _)| is_an_end(*bucket, head) == is_end);
+            alike.map(|(_, len)| *len).max().unwrap_or(0)
+        };
+        let (layer, end) = (make(plan, "a layer", longest(false))?, longest(true));
         Ok(Slots { layer, end: make(plan, "the embedding or the head", end)?, head })
     }
 
@@ -36,18 +38,14 @@ impl<T> Slots<T> {
         self.head
     }
 
-    fn is_end(&self, bucket: usize) -> bool {
-        bucket == Layout::EMBED || bucket == self.head
-    }
-
     /// The place of a bucket.
     pub fn of(&self, bucket: usize) -> &T {
-        if self.is_end(bucket) { &self.end } else { &self.layer }
+        if is_an_end(bucket, self.head) { &self.end } else { &self.layer }
     }
 
     /// The same, to write.
     pub fn of_mut(&mut self, bucket: usize) -> &mut T {
-        if self.is_end(bucket) { &mut self.end } else { &mut self.layer }
+        if is_an_end(bucket, self.head) { &mut self.end } else { &mut self.layer }
     }
 
     /// Both.
@@ -59,4 +57,9 @@ impl<T> Slots<T> {
     pub fn both(&self) -> [&T; 2] {
         [&self.layer, &self.end]
     }
+}
+
+/// True for the embedding and the head.
+fn is_an_end(bucket: usize, head: usize) -> bool {
+    bucket == Layout::EMBED || bucket == head
 }

@@ -3,6 +3,7 @@
 //! The one idea: who may only read weights finds them as they are; who may write them brings together what ranks keep in parts.
 
 use super::Weights;
+use super::spread::Spread;
 use crate::device::Device;
 use crate::error::Result;
 
@@ -22,6 +23,9 @@ pub trait Walk {
     /// # Errors
     /// What the device and the ranks say.
     fn enters(&mut self, dev: &Device, bucket: usize) -> Result<()>;
+
+    /// Whose experts are whose, where all ranks go through these weights in step and experts are spread over them.
+    fn spread(&self) -> Option<&Spread>;
 }
 
 /// Read as they are.
@@ -36,6 +40,10 @@ impl Walk for &Weights {
 
     fn enters(&mut self, _: &Device, _: usize) -> Result<()> {
         Ok(())
+    }
+
+    fn spread(&self) -> Option<&Spread> {
+        None
     }
 }
 
@@ -52,5 +60,9 @@ impl Walk for &mut Weights {
 
     fn enters(&mut self, dev: &Device, bucket: usize) -> Result<()> {
         self.enter(dev, bucket)
+    }
+
+    fn spread(&self) -> Option<&Spread> {
+        Weights::spread(self)
     }
 }

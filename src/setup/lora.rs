@@ -6,7 +6,7 @@
 use super::base::Base;
 use crate::config::Config;
 use crate::device::Device;
-use crate::dist::{Ranks, Shard};
+use crate::dist::{Experts, Ranks, Shard};
 use crate::error::{Error, Result};
 use crate::model::adapter::TARGETS;
 use crate::model::{Keeping, Layout, Lora, ModelConfig, Plan, Weights};
@@ -43,19 +43,38 @@ pub fn of(config: &Config, shape: &ModelConfig) -> Result<Option<Lora>> {
 /// forwards read them in bf16, or an adapter over it. Their values come with [`begin`].
 ///
 /// # Errors
-/// As [`of`]; [`Error::Config`] when the base is an adapter other than the one that is to train; [`Error::Memory`].
+/// As [`of`] and [`spread`]; [`Error::Config`] when the base is an adapter other than the one that is to train; [`Error::Memory`].
 pub fn trained(plan: &mut Plan, config: &Config, base: &Weights, (ranks, shard): (&Ranks, Shard)) -> Result<Weights> {
     let (Some(lora), Some(over)) = (of(config, &base.config)?, base.base()) else {
         let shape = ModelConfig { adapter_rank: 0, ..base.config.clone() };
-        let cuts = |layout: &Layout| shard.cuts(&layout.buckets(), ranks.world());
+        let experts = if shard == Shard::Moments { Experts::Everywhere } else { spread(config, &shape, ranks)? };
+        let cuts = |layout: &Layout| shard.cuts(&layout.buckets(), ranks.world(), experts);
         let keeping = |layout: &Layout| match shard {
             Shard::Moments | Shard::Gradients => Keeping::Part(cuts(layout).kept(ranks.rank())),
             Shard::Weights => Keeping::ByLayer(ranks.clone(), cuts(layout)),
         };
-        return Weights::planned_kept(plan, "trained", shape, &keeping);
+        let weights = Weights::planned_kept(plan, "trained", shape, &keeping)?;
+        return Ok(if experts == Experts::Spread { weights.spread_over(ranks) } else { weights });
     };
     let lora = base.adapter().map_or(Ok(lora.clone()), |own| goes_on(&own.lora, lora))?;
     Weights::planned_over(plan, over, lora, config.lora.seed)
+}
+
+/// Where the experts of a model of `shape` are while ranks learn it.
+///
+/// # Errors
+/// [`Error::Config`] for a model that has none to spread, or fewer than there are ranks.
+pub fn spread(config: &Config, shape: &ModelConfig, ranks: &Ranks) -> Result<Experts> {
+    let (experts, world) = (Experts::of(&config.dist.experts), ranks.world());
+    let what = match (experts, shape.experts) {
+        (Experts::Everywhere, _) => return Ok(experts),
+        (Experts::Spread, None) => "dist.experts: the model has no experts to spread; set everywhere".into(),
+        (Experts::Spread, Some(own)) if own.count < world => {
+            format!("dist.experts: {} experts cannot be spread over {world} ranks; set everywhere", own.count)
+        }
+        (Experts::Spread, Some(_)) => return Ok(experts),
+    };
+    Err(Error::Config { problems: vec![what] })
 }
 
 /// An adapter that is trained on is the one that it was.

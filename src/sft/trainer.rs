@@ -291,7 +291,7 @@ impl Trainer {
                 self.grads.begin_lane(&self.dev, i)?;
                 match lane.get(round) {
                     Some(micro) => self.micro_batch(micro, batch.total, loss)?,
-                    None => model::no_backward(&self.dev, &self.weights, self.grads.target())?,
+                    None => model::no_backward(&self.dev, &self.weights, &mut self.acts, self.grads.target())?,
                 }
                 self.grads.end_lane(&self.dev)?;
             }
@@ -333,7 +333,7 @@ impl Trainer {
         let (dev, ranks) = (&self.dev, &self.among.ranks);
         let version = self.weights.version;
         let mut data = self.weights.data_mut();
-        for cuts in self.optimizer.cuts().buckets() {
+        for cuts in self.optimizer.cuts().stretches() {
             ranks.share("taught weights", dev, data.reborrow(), cuts)?;
         }
         self.weights.version = version; // the same numbers, now everywhere

@@ -59,13 +59,7 @@ impl Branches {
     /// # Errors
     /// What the device says.
     pub fn end(&mut self, dev: &Device) -> Result<()> {
-        self.held += 1;
-        for _ in 0..Tree::Runs.merges(self.done, self.own) {
-            self.held -= 1;
-            let (left, right) = self.lanes.split_at_mut(self.held);
-            add(dev, right[0].view(), left[self.held - 1].view_mut())?;
-        }
-        Ok(())
+        add_up(dev, &mut self.lanes, &mut self.held, Tree::Runs.merges(self.done, self.own))
     }
 
     /// The sum of all lanes of all ranks, of what this rank keeps; all ranks ask for it together.
@@ -73,11 +67,22 @@ impl Branches {
     /// # Errors
     /// What the device and the ranks say.
     pub fn sum(&mut self, dev: &Device, optimizer: &Optimizer) -> Result<View<'_>> {
-        for cuts in optimizer.cuts().buckets() {
+        for cuts in optimizer.cuts().stretches() {
             let branch = (Tree::Runs, self.lanes[0].view_mut());
             optimizer.ranks.reduce("gradients", dev, branch, cuts, &mut self.shards)?;
         }
         let own = optimizer.kept().parts().first().cloned().unwrap_or(0..0);
         Ok(self.lanes[0].at(own))
     }
+}
+
+/// One more sum is held, and the last two of those are added so often.
+pub(super) fn add_up(dev: &Device, sums: &mut [Buffer], held: &mut usize, merges: usize) -> Result<()> {
+    *held += 1;
+    for _ in 0..merges {
+        *held -= 1;
+        let (left, right) = sums.split_at_mut(*held);
+        add(dev, right[0].view(), left[*held - 1].view_mut())?;
+    }
+    Ok(())
 }

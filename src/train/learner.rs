@@ -11,10 +11,10 @@ pub use super::samples::Sample;
 use crate::credit::importance::{Correction, correct, sequence_ratio};
 use crate::device::{Buffer, Device, alloc};
 use crate::dist::lanes::Tree;
-use crate::dist::sent::{Done, Wire};
+use crate::dist::sent::{Done, Sizes, Wire};
 use crate::dist::{Packet, Shard, Unpack};
 use crate::error::Result;
-use crate::model::{self, Activations, ModelConfig, PackedBatch, Packing, Phase, Plan, Use, Weights};
+use crate::model::{self, Activations, PackedBatch, Packing, Phase, Plan, Weights};
 use crate::ops;
 use crate::ops::loss::POLICY_SUMS;
 use crate::text::Transcript;
@@ -94,8 +94,8 @@ impl Learner {
         let experts = c.num_hidden_layers * c.experts.map_or(0, |experts| experts.count);
         let grads = Sums::planned(plan, &weights, (how.shard, how.lanes), &optimizer)?;
         let (acts, batch, tokens) = match how.shard {
-            Shard::Moments | Shard::Gradients => buffers(plan, &c, &how)?,
-            Shard::Weights => plan.later(Phase::Learns, |plan| buffers(plan, &c, &how))?,
+            Shard::Moments | Shard::Gradients => buffers(plan, &weights, &how)?,
+            Shard::Weights => plan.later(Phase::Learns, |plan| buffers(plan, &weights, &how))?,
         };
         Ok(Learner {
             dev: plan.device().clone(),
@@ -126,7 +126,7 @@ impl Learner {
         let mut plan = if phase == Phase::Learns { Plan::on(&self.dev) } else { Plan::dry(&self.dev) };
         self.weights.let_go(&mut plan)?;
         self.grads.make_room(&mut plan)?;
-        (self.acts, self.batch, self.tokens) = buffers(&mut plan, &self.weights.config, &self.how)?;
+        (self.acts, self.batch, self.tokens) = buffers(&mut plan, &self.weights, &self.how)?;
         if phase == Phase::Plays {
             self.weights.bring_together(&self.dev)?;
             self.done.renewals += 1;
@@ -186,7 +186,9 @@ impl Learner {
     /// What a forward does for other ranks, where this one has nothing to run it on.
     fn no_forward(&mut self) -> Result<()> {
         self.done.forwards += walked(&self.how);
-        model::no_forward(&self.dev, &mut self.weights)
+        model::no_forward(&self.dev, &mut self.weights, &mut self.acts)?;
+        self.done.note_rows(self.acts.take_sent_rows());
+        Ok(())
     }
 
     /// One optimizer update on one share of the batch.
@@ -237,8 +239,9 @@ impl Learner {
                     self.micro_batch(micro, share, (reference, first), tally)?;
                 } else {
                     self.no_forward()?;
-                    model::no_backward(&self.dev, &mut self.weights, self.grads.target())?;
+                    model::no_backward(&self.dev, &mut self.weights, &mut self.acts, self.grads.target())?;
                 }
+                self.done.note_rows(self.acts.take_sent_rows());
                 self.grads.end_lane(&self.dev)?;
                 self.done.sums += 1;
                 self.done.backwards += walked(&self.how);
@@ -340,6 +343,7 @@ impl Learner {
         let inv_temperature = 1.0 / self.how.temperature;
         model::forward(&self.dev, &mut self.weights, &self.batch, &mut self.acts, inv_temperature)?;
         self.done.forwards += walked(&self.how);
+        self.done.note_rows(self.acts.take_sent_rows());
         tally.forward_s += start.elapsed().as_secs_f64();
         Ok(())
     }
@@ -377,10 +381,12 @@ impl Learner {
         Ok(())
     }
 
-    /// Bytes of gradients and weights that this rank sent for what was done since, by the formula: see [`Wire`].
+    /// Bytes of gradients, weights and rows of experts that this rank sent for what was done since, by the formula: see [`Wire`].
     pub fn sent_bytes(&self, before: Done) -> u64 {
-        let (optimizer, size) = (&self.optimizer, self.weights.renewed().size());
-        let wire = Wire::of(optimizer.cuts(), optimizer.ranks.rank(), size, self.weights.layout.layers.len());
+        let (optimizer, c) = (&self.optimizer, &self.weights.config);
+        let rows = [self.dev.factor_dtype(c.compute), c.compute].map(|dtype| c.hidden_size * dtype.size());
+        let sizes = Sizes { weight: self.weights.renewed().size(), layers: c.num_hidden_layers, rows };
+        let wire = Wire::of(optimizer.cuts(), optimizer.ranks.rank(), sizes);
         wire.bytes(self.done.since(before)).into_iter().sum()
     }
 
@@ -392,7 +398,7 @@ impl Learner {
         let ranks = self.optimizer.ranks.clone();
         let dealt = |rank: usize| &transcripts[ranks.dealt_to(rank, transcripts.len())];
         let own = self.own_logprobs(of, dealt(ranks.rank()))?;
-        if of.is_none() && self.how.shard == Shard::Weights {
+        if of.is_none() && self.goes_in_step() {
             // Ranks go through the weights as often as the one that has most to run.
             let micros = |rank: usize| micro_batches(&spoken(dealt(rank)), self.how.micro_batch_tok, false).len();
             let most = (0..ranks.world()).map(micros).max().unwrap_or(0);
@@ -416,6 +422,11 @@ impl Learner {
         Ok(all)
     }
 
+    /// True where a forward of one rank is one of all.
+    fn goes_in_step(&self) -> bool {
+        self.how.shard == Shard::Weights || self.weights.is_spread()
+    }
+
     fn own_logprobs(&mut self, of: Option<&Weights>, transcripts: &[&Transcript]) -> Result<Vec<Vec<f32>>> {
         let inv_temperature = 1.0 / self.how.temperature;
         let mut found = Vec::new();
@@ -426,6 +437,7 @@ impl Learner {
                 None => {
                     model::forward(&self.dev, &mut self.weights, &self.batch, &mut self.acts, inv_temperature)?;
                     self.done.forwards += walked(&self.how);
+                    self.done.note_rows(self.acts.take_sent_rows());
                 }
             }
             self.dev.read(self.acts.logprob(), &mut self.host.logprob)?;
@@ -484,9 +496,9 @@ fn walked(how: &Learning) -> u64 {
 }
 
 /// The buffers of an update, gradients aside.
-fn buffers(plan: &mut Plan, c: &ModelConfig, how: &Learning) -> Result<(Activations, PackedBatch, TokenBuffers)> {
-    let n = how.micro_batch_tok;
-    let acts = Activations::checkpointed(plan, c, n, n, Use::Train, how.checkpoint)?;
+fn buffers(plan: &mut Plan, w: &Weights, how: &Learning) -> Result<(Activations, PackedBatch, TokenBuffers)> {
+    let (n, c) = (how.micro_batch_tok, &w.config);
+    let acts = Activations::training(plan, w, n, how.checkpoint)?;
     let mut batch = PackedBatch::planned(plan, c, n, n)?;
     if how.guided {
         batch = batch.with_masks(plan)?;

@@ -227,7 +227,7 @@ impl Optimizer {
         (ranks, cuts): (Ranks, Cuts),
     ) -> Result<Optimizer> {
         let (parts, kept) = (merge(parts), cuts.kept(ranks.rank()));
-        let (n, parts_of_norm) = (kept.len(), ops::optim::GRAD_NORM_PARTS * cuts.n_buckets());
+        let (n, parts_of_norm) = (kept.len(), ops::optim::GRAD_NORM_PARTS * cuts.n_stretches());
         Ok(Optimizer {
             ranks,
             cuts,
@@ -260,7 +260,7 @@ impl Optimizer {
     /// # Errors
     /// What the device and the ranks say.
     pub fn grad_norm(&mut self, dev: &Device, own: View) -> Result<f32> {
-        if self.ranks.world() > 1 || self.cuts.n_buckets() > 1 {
+        if self.ranks.world() > 1 || self.cuts.n_stretches() > 1 {
             return self.norm_of_cuts(dev, own);
         }
         ops::optim::grad_norm(dev, own, self.norm.view_mut(), self.parts_of_norm.view_mut())?;
@@ -269,21 +269,20 @@ impl Optimizer {
         Ok(squares[0].sqrt())
     }
 
-    /// The same, from every rank's parts in their order, bucket by bucket.
+    /// The same, from every rank's parts in their order, stretch by stretch.
     fn norm_of_cuts(&mut self, dev: &Device, own: View) -> Result<f32> {
         const PARTS: usize = ops::optim::GRAD_NORM_PARTS;
-        for bucket in 0..self.cuts.n_buckets() {
-            let whole = self.cuts.bucket(bucket);
-            // A cut is one run of its bucket, so it is one run of what is kept.
-            for (_, held) in self.kept.of_range(&whole) {
-                let sums = self.parts_of_norm.at_mut(bucket * PARTS..(bucket + 1) * PARTS);
-                ops::optim::grad_norm_parts(dev, own.at(held), sums, whole.len())?;
+        let rank = self.ranks.rank();
+        for (stretch, (cut, _, part)) in self.cuts.norm_parts(rank).enumerate() {
+            // A cut is one run of its stretch, so it is one run of what is kept.
+            for (_, held) in self.kept.of_range(cut) {
+                let sums = self.parts_of_norm.at_mut(stretch * PARTS..(stretch + 1) * PARTS);
+                ops::optim::grad_norm_parts(dev, own.at(held), sums, part)?;
             }
         }
         let found = numbers::<f64>(&bytes_of(dev, self.parts_of_norm.view())?);
-        let rank = self.ranks.rank();
-        let of = |bucket: usize| &found[bucket * PARTS..bucket * PARTS + self.cuts.norm_parts(bucket, rank)];
-        let mine: Vec<f64> = (0..self.cuts.n_buckets()).flat_map(of).copied().collect();
+        let of = |(stretch, (_, n, _)): (usize, (_, usize, _))| found[stretch * PARTS..stretch * PARTS + n].iter();
+        let mine: Vec<f64> = self.cuts.norm_parts(rank).enumerate().flat_map(of).copied().collect();
         let told = self.ranks.gather("parts of the gradient's norm", bytemuck::cast_slice(&mine))?;
         let told: Vec<Vec<f64>> = told.iter().map(|bytes| numbers(bytes)).collect();
         Ok((self.cuts.fold_norm(&told) as f32).sqrt())
@@ -322,7 +321,7 @@ impl Optimizer {
             Update::Applied { .. } if self.ranks.world() == 1 => weights.renew(dev, &mut |_| Ok(()))?,
             Update::Applied { .. } => {
                 let share = &mut |mut data: ViewMut| {
-                    self.cuts.buckets().try_for_each(|cuts| self.ranks.share("weights", dev, data.reborrow(), cuts))
+                    self.cuts.stretches().try_for_each(|cuts| self.ranks.share("weights", dev, data.reborrow(), cuts))
                 };
                 weights.renew(dev, share)?;
             }

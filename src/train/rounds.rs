@@ -3,12 +3,15 @@
 //! The one idea: a round is one micro-batch of every lane. As soon as a layer's backward is done its gradient is summed over
 //! the lanes that all ranks are at, at whoever keeps each part of it; what a rank holds is one layer's gradient and its shard of
 //! the sum. The order is this mode's own: lanes are summed in their tree within a round, and rounds are added one after
-//! another. A lane without a micro-batch in a round adds zero, wherever it is.
+//! another. A lane without a micro-batch in a round adds zero, wherever it is. Of experts that are spread each rank makes the
+//! gradients of its own, a lane after the other, and sums them in the same tree without telling anybody.
 //!
 //! Source: Rajbhandari et al. 2020, arXiv:1910.02054 (ZeRO, stage 2).
 
+use super::branches::add_up;
 use super::optimizer::Optimizer;
 use crate::device::{Buffer, Device, View, ViewMut};
+use crate::dist::cuts::counted;
 use crate::dist::lanes::Tree;
 use crate::dist::reduce::scratch_len;
 use crate::dist::{Cuts, Kept, Ranks};
@@ -22,6 +25,8 @@ pub struct Rounds {
     ranks: Ranks,
     cuts: Cuts,
     kept: Kept,
+    /// Of each bucket what all ranks sum, and what is made and summed here alone.
+    buckets: Vec<[Kept; 2]>,
     room: Room,
     /// This rank's shard of the sum of all rounds so far.
     sum: Buffer,
@@ -31,12 +36,16 @@ pub struct Rounds {
     own: usize,
     lane: usize,
     held: usize,
+    /// Sums held of the gradients of this rank's experts.
+    experts: usize,
 }
 
 /// Room for what passes.
 struct Room {
     /// The gradient of the bucket that is made: that of a head of its own lies where the embedding's does, which comes last.
     made: Slots<Buffer>,
+    /// What the tree of the ranks' lanes holds of the gradients of this rank's experts in a layer.
+    experts: Vec<Buffer>,
     /// Sums of ranks, of a round of one cut.
     scratch: Vec<Buffer>,
 }
@@ -45,14 +54,19 @@ struct Room {
 const GROUP: &str = "gradients";
 
 impl Room {
-    fn planned(plan: &mut Plan, cuts: &Cuts, head: usize) -> Result<Room> {
+    fn planned(plan: &mut Plan, cuts: &Cuts, buckets: &[[Kept; 2]], head: usize) -> Result<Room> {
         let world = cuts.world();
         let (sums, each) = (if world > 1 { Tree::Rounds.held(world) } else { 0 }, scratch_len(cuts.longest()));
+        let [together, at_home] = [0, 1].map(|of| buckets.iter().map(|both| both[of].len()).collect::<Vec<_>>());
+        let own = at_home.into_iter().max().unwrap_or(0);
+        let of_experts = if own > 0 { sums } else { 0 };
+        let mut branches = |n, what, each| -> Result<Vec<Buffer>> {
+            (0..n).map(|i| plan.f32(GROUP, format!("{what}, branch {i} of the ranks"), each)).collect()
+        };
         Ok(Room {
-            made: Slots::planned(plan, cuts, head, |plan, name, len| plan.f32(GROUP, name, len))?,
-            scratch: (0..sums)
-                .map(|i| plan.f32(GROUP, format!("a cut, branch {i} of the ranks"), each))
-                .collect::<Result<_>>()?,
+            scratch: branches(sums, "a cut", each)?,
+            experts: branches(of_experts, "a layer's experts", own)?,
+            made: Slots::planned(plan, &together, head, |plan, name, len| plan.f32(GROUP, name, len))?,
         })
     }
 }
@@ -71,15 +85,17 @@ impl Rounds {
     ) -> Result<Rounds> {
         let (ranks, cuts, kept) = (optimizer.ranks.clone(), optimizer.cuts().clone(), optimizer.kept().clone());
         let (own, head) = ((lanes / ranks.world()).max(1), layout.bucket_of_head());
+        let of = |bucket| [cuts.together(bucket), cuts.at_home(bucket, ranks.rank())];
+        let buckets: Vec<[Kept; 2]> = (0..cuts.n_buckets()).map(of).collect();
         let room = match phase {
-            Phase::Always => Room::planned(plan, &cuts, head)?,
-            Phase::Plays | Phase::Learns => plan.later(phase, |plan| Room::planned(plan, &cuts, head))?,
+            Phase::Always => Room::planned(plan, &cuts, &buckets, head)?,
+            Phase::Plays | Phase::Learns => plan.later(phase, |plan| Room::planned(plan, &cuts, &buckets, head))?,
         };
         let sum = plan.f32(GROUP, "shard", kept.len())?;
         let held = if own > 1 { Tree::Rounds.held(own) } else { 0 };
         let of_lanes = (0..held).map(|i| plan.f32(GROUP, format!("shard, branch {i} of the lanes"), kept.len()));
         let of_lanes = of_lanes.collect::<Result<_>>()?;
-        Ok(Rounds { ranks, cuts, kept, room, sum, lanes: of_lanes, own, lane: 0, held: 0 })
+        Ok(Rounds { ranks, cuts, kept, buckets, room, sum, lanes: of_lanes, own, lane: 0, held: 0, experts: 0 })
     }
 
     /// Makes room for what passes; of a dry plan gives it back.
@@ -87,7 +103,7 @@ impl Rounds {
     /// # Errors
     /// [`crate::Error::Memory`].
     pub fn make_room(&mut self, plan: &mut Plan) -> Result<()> {
-        self.room = Room::planned(plan, &self.cuts, self.room.made.head())?;
+        self.room = Room::planned(plan, &self.cuts, &self.buckets, self.room.made.head())?;
         Ok(())
     }
 
@@ -113,12 +129,7 @@ impl Rounds {
         if self.own == 1 {
             return Ok(()); // every cut has been added already
         }
-        self.held += 1;
-        for _ in 0..Tree::Rounds.merges(self.lane, self.own) {
-            self.held -= 1;
-            let (left, right) = self.lanes.split_at_mut(self.held);
-            add(dev, right[0].view(), left[self.held - 1].view_mut())?;
-        }
+        add_up(dev, &mut self.lanes, &mut self.held, Tree::Rounds.merges(self.lane, self.own))?;
         if self.lane + 1 == self.own { add(dev, self.lanes[0].view(), self.sum.view_mut()) } else { Ok(()) }
     }
 
@@ -127,9 +138,9 @@ impl Rounds {
         self.sum.view()
     }
 
-    /// Where a bucket's gradient is made.
+    /// Where a bucket's gradient is made, but those of experts that are at home.
     fn bucket_mut(&mut self, bucket: usize) -> ViewMut<'_> {
-        self.room.made.of_mut(bucket).at_mut(0..self.cuts.bucket(bucket).len())
+        self.room.made.of_mut(bucket).at_mut(0..self.buckets[bucket][0].len())
     }
 }
 
@@ -140,25 +151,45 @@ impl Gradient for Rounds {
 
     fn part_mut(&mut self, range: Range<usize>) -> ViewMut<'_> {
         let bucket = self.cuts.bucket_of(range.start);
-        let start = self.cuts.bucket(bucket).start;
-        self.bucket_mut(bucket).at(range.start - start..range.end - start)
+        let [together, at_home] = &self.buckets[bucket];
+        if at_home.of_range(&range).next().is_some() {
+            return self.room.experts[self.experts].at_mut(at_home.run(&range));
+        }
+        self.room.made.of_mut(bucket).at_mut(together.run(&range))
     }
 
     fn begins(&mut self, dev: &Device, bucket: usize) -> Result<()> {
         fill(dev, self.bucket_mut(bucket), 0.0)
     }
 
-    /// Sums a bucket over the lanes that all ranks are at, and adds this rank's cut to the round's sum.
+    fn begins_rows_of(&mut self, dev: &Device, rank: usize) -> Result<()> {
+        self.experts = if rank == 0 { 0 } else { self.experts };
+        fill(dev, self.room.experts[self.experts].view_mut(), 0.0)
+    }
+
+    /// Adds the lane that a rank is at to the branch of the tree that it ends.
+    fn ends_rows_of(&mut self, dev: &Device, rank: usize) -> Result<()> {
+        let merges = Tree::Rounds.merges(rank, self.ranks.world());
+        add_up(dev, &mut self.room.experts, &mut self.experts, merges)
+    }
+
+    /// Sums a bucket over the lanes that all ranks are at, and adds this rank's cuts to the round's sum.
     fn ends(&mut self, dev: &Device, bucket: usize) -> Result<()> {
-        let (range, cuts) = (self.cuts.bucket(bucket), self.cuts.within(bucket));
+        let [together, at_home] = &self.buckets[bucket];
         let made = self.room.made.of_mut(bucket);
-        let summed = (Tree::Rounds, made.at_mut(0..range.len()));
-        self.ranks.reduce("gradients of a layer", dev, summed, &cuts, &mut self.room.scratch)?;
-        for (whole, held) in self.kept.of_range(&range) {
-            let cut = made.at(whole.start - range.start..whole.end - range.start);
-            match self.own {
-                1 => add(dev, cut, self.sum.at_mut(held))?,
-                _ => copy(dev, cut, self.lanes[self.held].at_mut(held))?,
+        for cuts in self.cuts.gathered(bucket) {
+            let stretch = made.at_mut(together.run(&(cuts[0].start..cuts[cuts.len() - 1].end)));
+            let summed = (Tree::Rounds, stretch);
+            self.ranks.reduce("gradients of a layer", dev, summed, &counted(cuts), &mut self.room.scratch)?;
+        }
+        let (made, experts) = (&*made, self.room.experts.first());
+        let both = [Some((together, made)), experts.map(|experts| (at_home, experts))];
+        for (summed, from) in both.into_iter().flatten() {
+            for (held, at) in self.kept.common(summed) {
+                match self.own {
+                    1 => add(dev, from.at(at), self.sum.at_mut(held))?,
+                    _ => copy(dev, from.at(at), self.lanes[self.held].at_mut(held))?,
+                }
             }
         }
         Ok(())

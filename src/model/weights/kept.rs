@@ -5,9 +5,10 @@
 
 use super::{Held, Read, Weights};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
-use crate::dist::{Cuts, Kept, Ranks, Shard};
+use crate::dist::{Cuts, Experts, Kept, Ranks, Shard};
 use crate::error::{Error, Result};
 use crate::model::by_layer::ByLayer;
+use crate::model::spread::Spread;
 use crate::model::{Adapter, Plan};
 use crate::ops::embed::copy;
 use crate::ops::want;
@@ -33,10 +34,27 @@ impl Weights {
 
     /// How what trains is cut over ranks: by the buckets of the layout; an adapter is one.
     pub fn cuts(&self, shard: Shard, world: usize) -> Cuts {
+        let experts = if self.is_spread() { Experts::Spread } else { Experts::Everywhere };
         match self.adapter() {
             Some(adapter) => Cuts::whole(adapter.n_elements(), world),
-            None => shard.cuts(&self.layout.buckets(), world),
+            None => shard.cuts(&self.layout.buckets(), world, experts),
         }
+    }
+
+    /// The same weights, whose experts are spread over ranks while these go through them in step; of one rank they are not.
+    pub fn spread_over(self, ranks: &Ranks) -> Weights {
+        let spread = self.config.experts.filter(|_| ranks.world() > 1).map(|experts| Spread::new(ranks, experts.count));
+        Weights { spread, ..self }
+    }
+
+    /// True where its experts are spread over ranks.
+    pub fn is_spread(&self) -> bool {
+        self.spread.is_some()
+    }
+
+    /// Whose experts are whose, where they are spread.
+    pub(in crate::model) fn spread(&self) -> Option<&Spread> {
+        self.spread.as_ref()
     }
 
     /// True where each of several ranks keeps a part of the parameters alone.

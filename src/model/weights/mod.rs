@@ -8,6 +8,7 @@ use self::kept::write_kept;
 use super::adapter::{Adapter, Lora, LowRank};
 use super::by_layer::{ByLayer, GROUP};
 use super::layout::end_to_end;
+use super::spread::Spread;
 use super::{Gradient, Grouped, Layout, ModelConfig, Plan, TensorId, TensorSpec};
 use crate::device::{Buffer, DType, Device, View, ViewMut};
 use crate::dist::Kept;
@@ -37,6 +38,8 @@ pub struct Weights {
     /// Counts changes of the parameters. Caches of anything computed from them are keyed by it.
     pub version: u64,
     held: Held,
+    /// Whose experts are whose, where they are spread over ranks.
+    spread: Option<Spread>,
     /// The matrices in panels, one after another, and the version they were made of.
     panels: Buffer,
     packed: Option<u64>,
@@ -148,7 +151,7 @@ impl Weights {
             end_to_end(&layout.specs, |spec| matrix(spec).map_or(0, |(n, k)| panels_len(&dev, n, k, dtype)));
         let panels = plan.f32(GROUP, format!("{name}, in panels"), end)?;
         let crc = OnceLock::new();
-        Ok(Weights { config, layout, version: 0, held, panels, packed: None, crc, panels_at, rope })
+        Ok(Weights { config, layout, version: 0, held, spread: None, panels, packed: None, crc, panels_at, rope })
     }
 
     /// A new model: matrices normal with deviation 0.02, those that write into the residual stream divided by
@@ -261,9 +264,14 @@ impl Weights {
         (!matches!(self.held, Held::Over { .. })).then(|| dw.part_mut(self.layout.specs[id.0].range()))
     }
 
-    /// The same of all experts' matrices.
-    pub(super) fn group_gradient<'a>(&self, dw: &'a mut dyn Gradient, g: &Grouped) -> Option<ViewMut<'a>> {
-        (!matches!(self.held, Held::Over { .. })).then(|| dw.part_mut(self.layout.group(g)))
+    /// The same of these experts' matrices.
+    pub(super) fn group_gradient<'a>(
+        &self,
+        dw: &'a mut dyn Gradient,
+        g: &Grouped,
+        experts: Range<usize>,
+    ) -> Option<ViewMut<'a>> {
+        (!matches!(self.held, Held::Over { .. })).then(|| dw.part_mut(self.layout.group(g, experts)))
     }
 
     /// The same weights for a model that computes in `compute`.
@@ -315,14 +323,14 @@ impl Weights {
         Matrix { rows: self.get(id), panels: fresh.then(|| self.panels.at(at)) }
     }
 
-    /// The matrices of all experts, to multiply by: with their panels, if they are of this version.
-    pub fn group(&self, g: &Grouped) -> Matrix<'_> {
+    /// The matrices of these experts, to multiply by: with their panels, if they are of this version.
+    pub fn group(&self, g: &Grouped, experts: Range<usize>) -> Matrix<'_> {
         if let Held::Over { base, .. } = &self.held {
-            return base.group(g);
+            return base.group(g, experts);
         }
-        let at = self.panels_at[g.first.0].start..self.panels_at[g.first.0 + g.n_experts - 1].end;
+        let at = self.panels_at[g.first.0 + experts.start].start..self.panels_at[g.first.0 + experts.end - 1].end;
         let fresh = self.packed == Some(self.version) && !at.is_empty();
-        let rows = self.at(self.layout.group(g));
+        let rows = self.at(self.layout.group(g, experts));
         Matrix { rows, panels: fresh.then(|| self.panels.at(at)) }
     }
 
@@ -510,6 +518,7 @@ impl Weights {
             config,
             layout: base.layout.clone(),
             version,
+            spread: None,
             panels: none()?,
             packed: None,
             crc: OnceLock::new(),

@@ -28,18 +28,20 @@ pub fn grad_norm(dev: &Device, g: View, mut out: ViewMut, workspace: ViewMut) ->
     Ok(())
 }
 
-/// Sums of squares of the parts of g `[N]`, which is whole parts of a gradient of `whole` elements or its end: as many as it
-/// has go to `sums` `[1024]`, f64 by their bits. All parts of a gradient, added in their order, are its [`grad_norm`].
-/// Returns how many there are.
-pub fn grad_norm_parts(dev: &Device, g: View, mut sums: ViewMut, whole: usize) -> Result<usize> {
-    let part = part_len(whole);
+/// Sums of squares of the parts of g `[N]`, of `part` elements each, the last one perhaps of fewer: as many as there are go to
+/// `sums` `[1024]`, f64 by their bits. Parts of [`part_len`] of a gradient, added in their order, are its [`grad_norm`].
+///
+/// # Errors
+/// [`crate::Error::Shape`] for more parts than there are sums.
+pub fn grad_norm_parts(dev: &Device, g: View, mut sums: ViewMut, part: usize) -> Result<()> {
     want("grad_norm", "sums", sums.len(), GRAD_NORM_PARTS)?;
+    want("grad_norm", "parts beyond the sums", g.len().div_ceil(part).saturating_sub(GRAD_NORM_PARTS), 0)?;
     let _span = dev.op("grad_norm", || cost::grad_norm(g.len()));
     match dev {
         Device::Cpu(cpu) => cpu::parts_squares(cpu, g.host(), part, sums.host_mut()),
         Device::Gpu(gpu) => gpu::grad_norm_parts(gpu, g, sums, part)?,
     }
-    Ok(g.len().div_ceil(part))
+    Ok(())
 }
 
 /// Parameters of [`adamw_step`].
