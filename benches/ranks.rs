@@ -2,18 +2,22 @@
 //! docs/ranks.md.
 //!
 //! `cargo bench --bench ranks` trains the embedded model for two steps on 2, 4 and 8 ranks that are threads, once for each
-//! `dist.shard`, and prints the first table: bytes do not depend on where it runs. `cargo bench --bench ranks -- --times
-//! [--steps N] [--set KEY=VALUE]...` trains on one and on two processes of one thread each (`mpirun.openmpi` or `mpirun.mpich`, on
-//! a quiet machine of two cores at least) and prints the second: means over the steps behind the first.
+//! `dist.shard`, and a random one with experts, everywhere and spread, and prints the first two tables: bytes do not depend on
+//! where it runs. `cargo bench --bench ranks -- --times [--steps N] [--set KEY=VALUE]...` trains on one and on two processes of
+//! one thread each (`mpirun.openmpi` or `mpirun.mpich`, on a quiet machine of two cores at least) and prints the last: means over
+//! the steps behind the first.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "../tests/small_model/mod.rs"]
+mod small_model;
 
 use haggle::cli::train::train_ranked;
 use haggle::config::{Config, Override};
 use haggle::device::Device;
 use haggle::dist::threads::Threads;
-use haggle::dist::{Ranks, Shard};
-use haggle::model::Plan;
+use haggle::dist::{Experts, Ranks, Shard};
+use haggle::model::{self, Plan};
 use haggle::train::rl::{self, Event};
 use serde_json::Value;
 use std::path::Path;
@@ -21,7 +25,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// Settings of both tables.
+/// Settings of all tables.
 const STEP: [&str; 9] = [
     "rollout.products_per_step=8",
     "rollout.group_size=4",
@@ -48,29 +52,37 @@ fn config(more: &[String]) -> Config {
     Config::load(None, &all.map(parse).collect::<Vec<_>>()).unwrap()
 }
 
-/// The first table.
+/// The tables of bytes.
 fn bytes() {
-    println!("| dist.shard | ranks | a rank holds | sent by the formula | sent, measured | of it episodes and sums |");
-    println!("|---|---|---|---|---|---|");
-    for shard in Shard::WORDS {
-        for world in [2, 4, 8] {
-            let config = config(&[format!("dist.shard={shard}"), "dist.lanes=8".into(), "grpo.steps=2".into()]);
-            let dir = tempfile::tempdir().unwrap();
-            let rows = second_steps(&config, world, &dir.path().join("run"));
-            let most = |key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).fold(0.0, f64::max);
-            let [sent, formula] = ["time/sent_bytes", "time/sent_bytes_formula"].map(most);
-            let mut plan = Plan::dry(&Device::open("cpu", 1).unwrap());
-            rl::planned_on(&Ranks::on_paper(0, world), &config, &mut plan).unwrap();
-            let mib = |bytes: f64| bytes / (1u64 << 20) as f64;
-            println!(
-                "| {shard} | {world} | {:.1} MiB | {:.3} MiB | {:.3} MiB | {:.2} % |",
-                mib(plan.total_bytes() as f64),
-                mib(formula),
-                mib(sent),
-                100.0 * (sent - formula) / sent
-            );
+    let head = "ranks | a rank holds | sent by the formula | sent, measured | of it episodes and sums |";
+    println!("| dist.shard | {head}\n|---|---|---|---|---|---|");
+    for (shard, world) in Shard::WORDS.iter().flat_map(|shard| [2, 4, 8].map(|world| (shard, world))) {
+        println!("| {shard} | {} |", sent(&[format!("dist.shard={shard}")], world));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let experts = model::config::Experts { count: 32, active: 4, intermediate_size: 128, normalise: true };
+    let base = small_model::base_of(dir.path(), Some(experts), 4, |_, _| ());
+    println!("\n| dist.shard | dist.experts | {head}\n|---|---|---|---|---|---|---|");
+    for shard in ["gradients", "weights"] {
+        for (experts, world) in Experts::WORDS.iter().flat_map(|experts| [2, 4, 8].map(|world| (experts, world))) {
+            let more = [base.clone(), format!("dist.shard={shard}"), format!("dist.experts={experts}")];
+            println!("| {shard} | {experts} | {} |", sent(&more, world));
         }
     }
+}
+
+/// What the first of so many ranks holds, and what the one that sends most sends in the second step.
+fn sent(more: &[String], world: usize) -> String {
+    let config = config(&[more, &["dist.lanes=8".into(), "grpo.steps=2".into()]].concat());
+    let dir = tempfile::tempdir().unwrap();
+    let rows = second_steps(&config, world, &dir.path().join("run"));
+    let most = |key: &str| rows.iter().map(|row| row[key].as_f64().unwrap()).fold(0.0, f64::max);
+    let [sent, formula] = ["time/sent_bytes", "time/sent_bytes_formula"].map(most);
+    let mut plan = Plan::dry(&Device::open("cpu", 1).unwrap());
+    rl::planned_on(&Ranks::on_paper(0, world), &config, &mut plan).unwrap();
+    let mib = |bytes: f64| bytes / (1u64 << 20) as f64;
+    let (holds, beside) = (mib(plan.total_bytes() as f64), 100.0 * (sent - formula) / sent);
+    format!("{world} | {holds:.1} MiB | {:.3} MiB | {:.3} MiB | {beside:.2} %", mib(formula), mib(sent))
 }
 
 /// Each rank's row of the second step.
@@ -93,7 +105,7 @@ fn second_steps(config: &Config, world: usize, run: &Path) -> Vec<Value> {
     })
 }
 
-/// The second table.
+/// The table of times.
 fn times(args: &[String]) {
     let behind = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned();
     let steps = behind("--steps").unwrap_or("6".into());
