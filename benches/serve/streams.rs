@@ -92,10 +92,9 @@ impl Heard {
     }
 }
 
-/// Streams of so many clients at once, beside the engine alone at the same prompts.
-pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64) -> Value {
-    // A second or more a round: begin and end, where seats are empty, are small beside it.
-    let n = (4 * clients).max(320) as u64;
+/// Streams of so many clients at once, `least` of them or more, beside the engine alone at the same prompts.
+pub fn load(server: &Server, alone: &mut Alone, clients: usize, rounds: u64, least: usize) -> Value {
+    let n = (4 * clients).max(least) as u64;
     let (mut heard, mut pairs) = (Heard::default(), vec![]);
     for round in 0..rounds {
         let seed = round * 100_000 + clients as u64 * 600;
