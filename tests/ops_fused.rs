@@ -419,6 +419,23 @@ fn bits_of_a_step_do_not_depend_on_where_a_tensor_starts() {
 }
 
 #[test]
+fn a_step_in_bf16_refuses_an_output_off_16_bytes() {
+    let (heads, dev) = (Heads { q: 4, kv: 2, dim: 32, scale: 0.2 }, kernel_devices().swap_remove(3).1);
+    let bf16 = |n: usize| dev.zeros(DType::Bf16, n).unwrap();
+    let (mut q, k, mut o, one) = (bf16(128), bf16(64), bf16(129), dev.upload(&[0i32]).unwrap());
+    let (mut pages, table) = ([bf16(2048), bf16(2048)], dev.zeros(DType::F32, 32).unwrap());
+    let mut none = dev.zeros(DType::F32, 0).unwrap();
+    let mut step = |at: usize| {
+        let rows = Paged { seq: one.view(), pos: one.view(), table: one.view(), max_pages: 1, longest: 1 };
+        let (turn, to) = (Turn::InPlace(q.view_mut()), pages.each_mut().map(|pages| pages.view_mut()));
+        let new = NewRows { q: turn, k: k.view(), v: k.view(), k_norm: None, at: rows, table: table.view(), eps: EPS };
+        attn_step(&dev, new, to, o.at_mut(at..at + 128), none.view_mut(), heads)
+    };
+    step(0).unwrap();
+    refused(step(1), "attn_step", "tensors start on 16 bytes");
+}
+
+#[test]
 fn wrong_sizes_are_refused() {
     let dev = cpu(1);
     let (a, w) = (dev.zeros(DType::F32, 24).unwrap(), dev.zeros(DType::F32, 4).unwrap());

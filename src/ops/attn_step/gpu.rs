@@ -31,7 +31,7 @@ pub fn attn_step(
     let [a, b, c, d, e] = dtypes;
     let all = [a, b, c, d, e, k_pages.dtype(), v_pages.dtype(), o.dtype()];
     let (kernel, is_bf16) = pick("attn_step", &all, dim, kernels)?;
-    aligned("attn_step", is_bf16, &[k_pages.view(), v_pages.view()])?;
+    aligned("attn_step", is_bf16, &[k_pages.view(), v_pages.view(), o.view()])?;
     let starts = [q, rows.k, rows.v, q_norm.unwrap_or(q), rows.k_norm.unwrap_or(q), rows.table].map(|x| x.address());
     let vectors = vector_width(dim / 2, if is_bf16 { DType::Bf16 } else { DType::F32 }, &starts) > 1;
     let (n, segments) = (at.pos.len(), at.longest.div_ceil(SEGMENT));
