@@ -8,7 +8,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/rank_common/mod.rs"]
+#[path = "../tests/rank/common.rs"]
 mod rank_common;
 
 use haggle::rank::board::board;

@@ -9,7 +9,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/small_model/mod.rs"]
+#[path = "../tests/support/small_model.rs"]
 mod small_model;
 
 use haggle::cli::train::train_ranked;

@@ -1,7 +1,7 @@
 //! haggle trains language models to negotiate, serves them, and profiles itself down to the kernel.
 //!
 //! The way in: `main` -> `cli` -> `train` -> `infer` -> `model` -> `ops` -> `device`. Modules use only what lies
-//! below them; `negotiate` and `rank` know no device. The floors, and why each lies where it lies: `tests/house.rs`.
+//! below them; `negotiate` and `rank` know no device. The floors, and why each lies where it lies: `tests/house/floors.rs`.
 //!
 //! **Letters for shapes**, the same everywhere: `B` sequences, `T` tokens, `N` packed tokens, `C` width, `H` query
 //! heads, `Hk` key/value heads, `D` head dim, `F` MLP width, `V` vocabulary, `L` layers, `P` pages, `S` slots a page,

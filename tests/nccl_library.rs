@@ -1,7 +1,8 @@
 //! NVIDIA's own `libnccl`, where `tools/install-nccl` has put it: it loads, says its version, gives every rank the same id, and
 //! on a machine without a driver says in one line why it does not start.
 //!
-//! Skipped, loudly, where it is not installed; `HAGGLE_REQUIRE_NCCL=1` makes a skip a failure.
+//! Skipped, loudly, where it is not installed; `HAGGLE_REQUIRE_NCCL=1` makes a skip a failure. A process of its own: where its ids
+//! meet is told by a variable of the environment, which ranks that are started beside it would take over.
 
 #![allow(clippy::unwrap_used)]
 

@@ -9,7 +9,7 @@ Needs transformers, and torch when scores are given. Ids: the chat template of t
 transformers, against the ids haggle trains on; and back to text. Logprobs: those of the side's own replies within 1e-4
 of transformers in f32. What the other side says and the prompt, never trained on, holds a few tokens that f32 itself
 cannot give to 1e-4: there the floor is what transformers' f32 is off its own f64, and haggle stays within twice that.
---golden writes a few dialogues, and some odd text, with the ids transformers gives them: tests/text_golden.rs.
+--golden writes a few dialogues, and some odd text, with the ids transformers gives them: tests/text/golden.rs.
 """
 
 import sys

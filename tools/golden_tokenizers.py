@@ -5,7 +5,7 @@
     tools/get_tokenizers && tools/get_smollm2
     tools/golden_tokenizers.py
 
-Encodings: STRINGS random strings a tokenizer, made by the rule of `any_text`, which tests/text_published.rs has too; of each
+Encodings: STRINGS random strings a tokenizer, made by the rule of `any_text`, which tests/text/published.rs has too; of each
 100 of them one hash of their ids, of their ids where special tokens are plain text, and of the ids' text; and as many hashes
 of the text of ids that no text has. Conversations: what `apply_chat_template` renders of each, null where it refuses, and a
 hash of its ids.

@@ -9,7 +9,7 @@
 //! must know which turns have ended. Up: nothing while the same sequences go on decoding, because the device makes the next
 //! step's ids, positions and noise keys from its own tokens (`decode_next`); the changed stretch of the page table when one
 //! of them takes a page (every 32 tokens); and when a sequence joins or leaves, the rows, 24 bytes each, and how they are
-//! sampled, 40 bytes each, in a copy each. The tests count it (tests/engine_transfers.rs).
+//! sampled, 40 bytes each, in a copy each. The tests count it (tests/engine/transfers.rs).
 
 use super::lean::{Lean, Leaning};
 use super::schedule::Schedule;

@@ -3,6 +3,10 @@
 #![allow(dead_code)]
 
 pub mod attn;
+pub mod browser;
+pub mod cli;
+pub mod engine;
+pub mod small_model;
 pub mod tensor;
 
 use haggle::device::cpu::{Cpu, math::Isa};

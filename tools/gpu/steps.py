@@ -5,15 +5,15 @@ import subprocess
 
 from spend import parsed
 
-# Held first to the portable kernels, then again to Hopper's.
-TESTS = ("ops_cases", "ops_rows", "ops_sample", "ops_attn", "ops_attn_shared", "ops_attn_segments", "ops_head", "ops_moe", "ops_moe_block", "ops_optim",
-         "ops_credit", "ops_far", "row_rule_gemm", "model_emu", "model_row_rule", "model_bf16", "model_gradients", "families",
-         "lora_rows", "engine_random", "engine_pages", "engine_padded", "engine_masks", "engine_results", "engine_transfers",
-         "engine_graphs", "device_memory")
-SM90_TESTS = ("emu_sm90", "emu_sm90_attn", "emu_sm90_head", "emu_sm90_model", "row_rule_gemm", "ops_cases", "ops_attn", "ops_head",
-              "model_bf16")
-# What a rehearsal on the emulator builds, and of both kinds the one test that it runs: seconds, for the emulator is slow.
-REHEARSED = ("engine_transfers", "emu_sm90", "mma_probe")
+# Held first to the portable kernels, then again to Hopper's: a binary and a file of its tests each.
+TESTS = ("ops cases", "ops rows", "ops sample", "ops attn", "ops attn_shared", "ops attn_segments", "ops fused", "ops head", "ops moe",
+         "ops moe_block", "ops optim", "ops credit", "ops far", "ops row_rule", "model emu", "model row_rule", "model bf16", "model gradients",
+         "engine families", "engine lora", "engine random", "engine pages", "engine padded", "engine masks", "engine results",
+         "engine transfers", "engine graphs", "engine card_memory")
+SM90_TESTS = ("emu sm90", "emu sm90_attn", "emu sm90_head", "emu sm90_model", "ops row_rule", "ops cases", "ops attn", "ops fused", "ops head",
+              "model bf16")
+# What a rehearsal on the emulator builds, and of the first two the one test that it runs: seconds, for the emulator is slow.
+REHEARSED = ("engine transfers", "emu sm90", "emu probe")
 # Shapes of benches, the one the marks are of first.
 SHAPES = ("qwen3-0.6b", "qwen3-8b")
 # Ops that PyTorch has a twin of, and those it has not.
@@ -35,20 +35,22 @@ def is_sm90(purse):
     return not purse.on_gpu() or nvidia_smi("compute_cap") == ["9.0"]
 
 
-def binaries(purse, names):
-    """Those of the test binaries that are here."""
-    found = [purse.here / "tests/bin" / name for name in names]
-    for path in found:
-        if not path.exists():
-            purse.verdict(False, f"{path.name}: not in the bundle")
-    return [path for path in found if path.exists()]
+def held(purse, names):
+    """(name, binary, the option that keeps to its file) of those tests that are here."""
+    for name in names:
+        room, file = name.split()
+        path = purse.here / "tests/bin" / room
+        if path.exists():
+            yield name, path, f"{file}::"
+        else:
+            purse.verdict(False, f"{room}: not in the bundle")
 
 
 def probe(purse):
     """wgmma, mma.sync and the emulator's model of both: the same bits over random tiles"""
-    for binary in binaries(purse, ("mma_probe",)):
+    for _, binary, file in held(purse, ("emu probe",)):
         for hopper in ("0", "1") if is_sm90(purse) else ("0",):
-            purse.call([binary], 60, {"HAGGLE_PROBE_TILES": "1000000" if purse.on_gpu() else "200", "HAGGLE_SM90": hopper})
+            purse.call([binary, file], 60, {"HAGGLE_PROBE_TILES": "1000000" if purse.on_gpu() else "200", "HAGGLE_SM90": hopper})
 
 
 def doctor(purse):
@@ -60,16 +62,15 @@ def tests(purse):
     """kernel and engine tests, the portable kernels, then Hopper's"""
     # One thread a file: they share a GPU, and a fault names one test.
     plain = {"HAGGLE_BIN": str(purse.here / "haggle"), "HAGGLE_CUDA_SYNC": "1", "HAGGLE_SM90": "0"}
-    # A name keeps to one test of the file.
-    only = [] if purse.on_gpu() else ["a_step_that_fails", "mbarriers_pass_a_ring"]
-    for binary in binaries(purse, TESTS if purse.on_gpu() else REHEARSED[:1]):
+    only = {} if purse.on_gpu() else {"engine transfers": "a_step_that_fails", "emu sm90": "mbarriers_pass_a_ring"}
+    for name, binary, file in held(purse, TESTS if purse.on_gpu() else REHEARSED[:1]):
         # Not with HAGGLE_CUDA_SYNC=1, which launches one by one.
-        env = {**plain, "HAGGLE_CUDA_SYNC": "0"} if binary.name == "engine_graphs" else plain
-        purse.call([binary, "--test-threads=1", *only[:1]], 60, env)
+        env = {**plain, "HAGGLE_CUDA_SYNC": "0"} if name == "engine graphs" else plain
+        purse.call([binary, "--test-threads=1", file + only.get(name, "")], 60, env)
     if not is_sm90(purse):
         return print("    not an sm_90: Hopper's kernels are left out")
-    for binary in binaries(purse, SM90_TESTS if purse.on_gpu() else REHEARSED[1:2]):
-        purse.call([binary, "--test-threads=1", *only[1:]], 60, {**plain, "HAGGLE_SM90": "1"})
+    for name, binary, file in held(purse, SM90_TESTS if purse.on_gpu() else REHEARSED[1:2]):
+        purse.call([binary, "--test-threads=1", file + only.get(name, "")], 60, {**plain, "HAGGLE_SM90": "1"})
 
 
 def step(purse):

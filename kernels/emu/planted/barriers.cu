@@ -1,4 +1,4 @@
-// Kernels that are wrong about barriers and lanes, for tests/emu_detectors.rs. Never compiled for a GPU.
+// Kernels that are wrong about barriers and lanes, for tests/emu/detectors.rs. Never compiled for a GPU.
 #include "common/shared.cuh"
 #include "common/types.cuh"
 

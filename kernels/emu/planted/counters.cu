@@ -1,4 +1,4 @@
-// Kernels whose traffic is known by hand, right and wasteful, for tests/emu_counters.rs. Never compiled for a GPU.
+// Kernels whose traffic is known by hand, right and wasteful, for tests/emu/counters.rs. Never compiled for a GPU.
 #include "common/shared.cuh"
 #include "common/types.cuh"
 

@@ -1,4 +1,4 @@
-// Kernels that are wrong about Hopper's instructions, for tests/emu_sm90.rs. Never compiled for a GPU. `fault` says which
+// Kernels that are wrong about Hopper's instructions, for tests/emu/sm90.rs. Never compiled for a GPU. `fault` says which
 // line is wrong; 0 is right.
 #include "common/ptx_sm90.cuh"
 #include "common/shared.cuh"

@@ -1,4 +1,4 @@
-// What threads of a warp and of a block tell each other: for tests/emu_features.rs and benches/emu.rs.
+// What threads of a warp and of a block tell each other: for tests/emu/features.rs and benches/emu.rs.
 #include "common/shared.cuh"
 #include "common/types.cuh"
 

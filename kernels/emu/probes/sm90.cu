@@ -1,4 +1,4 @@
-// Hopper's instructions, alone: for tests/emu_sm90.rs.
+// Hopper's instructions, alone: for tests/emu/sm90.rs.
 #include "common/ptx_sm90.cuh"
 #include "common/shared.cuh"
 

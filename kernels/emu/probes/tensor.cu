@@ -1,4 +1,4 @@
-// mma, ldmatrix and conversions: for tests/emu_features.rs and benches/emu.rs. Fragments are indexed as the PTX manual
+// mma, ldmatrix and conversions: for tests/emu/features.rs and benches/emu.rs. Fragments are indexed as the PTX manual
 // draws them (sections on m16n8k16 and m16n8k8): lane = 4 group + quarter.
 #include "common/shared.cuh"
 #include "common/types.cuh"

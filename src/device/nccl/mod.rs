@@ -3,7 +3,7 @@
 //! The one idea: everything is a copy, as grouped sends and receives of bytes or an all-gather of equal pieces, on the device's
 //! own stream; sums are this program's, in an order of its own, so that NCCL's algorithms never decide a bit, but where NCCL is
 //! asked for sums by name ([`Nccl::sum`]). Bytes of the host go through a staging buffer on the device. Nothing of NCCL is needed to build. **It has run on the double of the tests
-//! (tests/nccl_double), which moves memory of the host, and not on several GPUs.**
+//! (tests/dist/nccl_double), which moves memory of the host, and not on several GPUs.**
 
 mod comm;
 mod library;

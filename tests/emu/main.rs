@@ -1,0 +1,16 @@
+//! The emulator: what it finds, counts and computes.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod counters;
+mod detectors;
+mod features;
+mod mma;
+mod probe;
+mod sm90;
+mod sm90_attn;
+mod sm90_head;
+mod sm90_model;

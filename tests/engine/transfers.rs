@@ -1,0 +1,123 @@
+//! What crosses the bus in decode: nothing up while the same sequences go on, tokens and logprobs down, one wait a token.
+
+use crate::support::engine::{CONTEXT, sized, tokens, weights};
+use haggle::device::{Device, Traffic};
+use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
+use haggle::model::{ModelConfig, Weights};
+use haggle::ops::attn::CHUNK;
+use haggle::ops::sample::decode_next;
+
+/// Of every device, and with graphs where there are some.
+fn engines(config: EngineConfig) -> Vec<(Engine, Weights)> {
+    let devices =
+        [Device::open("cpu", 1).unwrap(), Device::open("emu", 2).unwrap()].into_iter().chain(crate::support::cuda());
+    let with = |dev: &Device, graphs: bool| {
+        let w = weights(dev, 1);
+        (Engine::new(dev, &w.config, EngineConfig { graphs, ..config }).unwrap(), w)
+    };
+    let both =
+        |dev: Device| if dev.replays() { vec![with(&dev, false), with(&dev, true)] } else { vec![with(&dev, false)] };
+    devices.flat_map(both).collect()
+}
+
+/// A step, and what it moved.
+fn step(engine: &mut Engine, w: &Weights) -> Traffic {
+    let before = engine.device().traffic();
+    assert!(engine.step(w).unwrap());
+    engine.device().traffic().since(before)
+}
+
+#[test]
+fn while_the_same_sequences_decode_only_tokens_come_down_and_new_pages_go_up() {
+    // Five in a bucket of eight; prompts of different lengths, so pages are taken at different steps.
+    for (mut engine, w) in engines(EngineConfig { prefix_reuse: false, ..sized(60, 256) }) {
+        for i in 0..5 {
+            let key = NoiseKey { seed: 3, stream: i };
+            engine.add(&tokens(i, 4 + 3 * i as usize), Sampling::plain(1.0, 150, -1), key).unwrap();
+        }
+        let prefill = step(&mut engine, &w);
+        assert!(prefill.uploads == 3 && prefill.waits == 1, "rows, sampling, page table: {prefill:?}");
+        let first = step(&mut engine, &w);
+        assert_eq!((first.uploads, first.downloads, first.waits), (2, 2, 1), "rows and sampling");
+        let (mut pages, mut quiet) = (engine.pages_used(), 0);
+        for token in 0..100 {
+            let (moved, now) = (step(&mut engine, &w), engine.pages_used());
+            let table_bytes = moved.upload_bytes;
+            assert_eq!(moved.uploads, (now > pages) as u64, "token {token}: the page table when it changed: {moved:?}");
+            assert!(table_bytes <= (5 * CONTEXT.div_ceil(CHUNK) * 4) as u64 && table_bytes.is_multiple_of(4));
+            assert_eq!((moved.downloads, moved.download_bytes, moved.waits), (2, 5 * 8, 1), "token {token}");
+            (pages, quiet) = (now, quiet + (moved.uploads == 0) as usize);
+        }
+        // Each takes a page every 32 tokens, no two at once.
+        assert!((80..90).contains(&quiet), "{quiet} of 100 tokens sent nothing up");
+    }
+}
+
+#[test]
+fn a_sequence_that_leaves_or_joins_costs_one_copy_of_rows_and_one_of_sampling() {
+    for (mut engine, w) in engines(EngineConfig { prefix_reuse: false, ..sized(60, 256) }) {
+        for i in 0..4u64 {
+            let how = Sampling::plain(1.0, if i == 1 { 6 } else { 25 }, -1);
+            engine.add(&tokens(i, 4), how, NoiseKey { seed: 3, stream: i }).unwrap();
+        }
+        let moved: Vec<Traffic> = (0..20).map(|_| step(&mut engine, &w)).collect();
+        // Step 0 is the prompts', 1 the first of decode; one has its 6 tokens after step 5.
+        let sent: Vec<u64> = moved.iter().map(|m| m.uploads).collect();
+        let mut want = vec![0; 20];
+        (want[0], want[1], want[6]) = (3, 2, 2);
+        assert_eq!(sent, want);
+        assert_eq!(moved[6].download_bytes, 3 * 8);
+        let gone = engine.next_finished().unwrap().seq;
+        engine.release(gone);
+        engine.add(&tokens(9, 4), Sampling::plain(1.0, 9, -1), NoiseKey { seed: 3, stream: 9 }).unwrap();
+        let joins: Vec<u64> = (0..4).map(|_| step(&mut engine, &w).uploads).collect();
+        // Its prompt runs beside the others' decode, in the page that was given back: the table may stand as it is.
+        assert!((2..=3).contains(&joins[0]) && joins[1..] == [2, 0, 0], "{joins:?}");
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_nothing_taken_for_sent() {
+    let dev = Device::open("cpu", 1).unwrap();
+    let (w, mut engine) =
+        (weights(&dev, 1), Engine::new(&dev, &crate::support::engine::model(), sized(60, 256)).unwrap());
+    let how = Sampling::plain(1.0, 30, -1);
+    let key = NoiseKey { seed: 3, stream: 1 };
+    engine.add(&tokens(1, 40), how, key).unwrap();
+    (0..5).for_each(|_| assert!(engine.step(&w).unwrap()));
+    // Weights whose heads are none: attention refuses, after the rows were sent.
+    let bad = ModelConfig { num_attention_heads: 3, num_key_value_heads: 2, ..crate::support::engine::model() };
+    let refused = engine.step(&Weights::init(&dev, bad, 1).unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("H % Hk"), "{refused}");
+    while engine.step(&w).unwrap() {}
+    let got = engine.next_finished().unwrap().ids.to_vec();
+    let mut alone = Engine::new(&dev, &w.config, sized(60, 256)).unwrap();
+    alone.add(&tokens(1, 40), how, key).unwrap();
+    while alone.step(&w).unwrap() {}
+    assert_eq!(got, alone.next_finished().unwrap().ids);
+}
+
+#[test]
+fn decode_next_is_the_oracles_on_every_device_and_leaves_padding() {
+    let all = crate::support::devices().into_iter().chain(crate::support::kernel_devices());
+    for (name, dev) in all {
+        for n in [1usize, 7, 128, 129, 300] {
+            let n_seqs = 50;
+            let seq: Vec<i32> = (0..n as i32).map(|i| if i % 5 == 4 { n_seqs + i } else { i % n_seqs }).collect();
+            let token = crate::support::indices(n, 1000, 1);
+            let (mut ids, mut positions) = (crate::support::indices(n, 1000, 2), crate::support::indices(n, 200, 3));
+            let mut noise: Vec<u64> = positions.iter().map(|p| *p as u64 + u32::MAX as u64).collect();
+            let pack = |ids: &[i32], positions: &[i32]| [ids, positions, &seq, &token, positions, &seq].concat();
+            let keys = |noise: &[u64]| noise.iter().flat_map(|p| [7, 9, *p]).collect::<Vec<u64>>();
+            let mut rows = dev.upload(&pack(&ids, &positions)).unwrap();
+            let mut key = dev.upload(&keys(&noise)).unwrap();
+            let t = dev.upload(&token).unwrap();
+            decode_next(&dev, t.view(), rows.view_mut(), key.view_mut(), n_seqs as usize).unwrap();
+            let live: Vec<bool> = seq.iter().map(|s| *s < n_seqs).collect();
+            haggle::ops::sample::oracle::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
+            assert_eq!(dev.to_vec::<i32>(rows.view()), pack(&ids, &positions), "{name}, N {n}");
+            assert_eq!(dev.to_vec::<u64>(key.view()), keys(&noise), "{name}, N {n}");
+            assert!(rows.guard_intact() && key.guard_intact());
+        }
+    }
+}
