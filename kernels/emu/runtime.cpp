@@ -234,6 +234,15 @@ void start_threads(Worker& w) {
   w.warp = choose(w, w.ready_warps);
 }
 
+// One of the turn-th of `turns` equal parts of `n`, at another place in each part, by the golden ratio, so that no width of the
+// grid has them in one column. Turn itself where there are as many parts.
+uint64_t one_of(uint64_t turn, uint64_t turns, uint64_t n) {
+  using Wide = unsigned __int128;
+  const uint64_t start = static_cast<uint64_t>(Wide{turn} * n / turns), end = static_cast<uint64_t>((Wide{turn} + 1) * n / turns);
+  const uint32_t place = static_cast<uint32_t>(turn) * 2654435769u + 0x80000000u;
+  return start + static_cast<uint64_t>(Wide{end - start} * place >> 32);
+}
+
 void run_block(Worker& w, uint64_t number) {
   Launch& launch = *w.launch;
   const Index3 grid = launch.grid;
@@ -390,9 +399,9 @@ void haggle_emu_work(Worker* w, Launch* launch) {
   w->block_dim = launch->block;
   w->grid_dim = launch->grid;
   while (!__atomic_load_n(&launch->report.set, __ATOMIC_RELAXED)) {
-    const uint64_t block = __atomic_fetch_add(&launch->next_block, 1, __ATOMIC_RELAXED);
-    if (block >= n_blocks) break;
-    run_block(*w, block);
+    const uint64_t turn = __atomic_fetch_add(&launch->next_turn, 1, __ATOMIC_RELAXED);
+    if (turn >= launch->turns) break;
+    run_block(*w, launch->first_block + one_of(turn, launch->turns, n_blocks - launch->first_block));
   }
   if (w->counting) count_launch_ends(*w);
   g_worker = outer;

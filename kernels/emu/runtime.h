@@ -76,7 +76,9 @@ struct Launch {
   Counts* counts;   // null: not counted
   uint8_t* marks;   // of every sector of the ranges, one after another: 1 read, 2 written
   uint64_t seed;        // 0: natural order
-  uint64_t next_block;  // taken atomically
+  uint64_t next_turn;  // taken atomically
+  uint64_t turns;        // a block each, spread evenly over those from `first_block` on
+  uint64_t first_block;
   uint64_t failed_block;
   uint32_t lock;
   Report report;

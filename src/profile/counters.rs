@@ -5,6 +5,7 @@ use super::kernels::dims_of;
 use super::predict::{H100, Prediction, predict};
 use crate::device::gpu::Gpu;
 use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
+use crate::device::gpu::emu::Emu;
 use crate::device::record::Cost;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
@@ -103,6 +104,20 @@ impl Row {
     }
 }
 
+/// The emulator, which counts.
+///
+/// # Errors
+/// [`Error::Config`] when the device is another.
+pub(super) fn counting(dev: &Device) -> Result<&Emu> {
+    if let Device::Gpu(gpu) = dev
+        && let Gpu::Emu(emu) = gpu.as_ref()
+    {
+        return Ok(emu);
+    }
+    let problem = format!("--counters goes with --device emu: nobody counts on {}", dev.name());
+    Err(Error::Config { problems: vec![problem] })
+}
+
 /// Counts every op whose stem has one of the wanted parts (none: all), and shows its launches; floats are f32 or bf16.
 ///
 /// # Errors
@@ -115,17 +130,7 @@ pub fn count(
     only: &[String],
     show: &mut dyn FnMut(&Row),
 ) -> Result<()> {
-    let emu = match dev {
-        Device::Gpu(gpu) => match gpu.as_ref() {
-            Gpu::Emu(emu) => Some(emu),
-            Gpu::Cuda(_) => None,
-        },
-        Device::Cpu(_) => None,
-    };
-    let Some(emu) = emu else {
-        let problem = format!("--counters goes with --device emu: nobody counts on {}", dev.name());
-        return Err(Error::Config { problems: vec![problem] });
-    };
+    let emu = counting(dev)?;
     let wants = |stem: &str| only.is_empty() || only.iter().any(|part| stem.contains(part.as_str()));
     let mut clock = |call: &Call, op: &mut dyn FnMut(&Device) -> Result<()>| -> Result<()> {
         emu.start_counting();
@@ -140,7 +145,7 @@ pub fn count(
 }
 
 /// The launches of a call. What the formula computes is laid to the one that moves most.
-fn rows(call: &Call, launches: &[Counted]) -> Vec<Row> {
+pub(super) fn rows(call: &Call, launches: &[Counted]) -> Vec<Row> {
     let sectors = |l: &Counted| l.counts.read_sectors + l.counts.write_sectors;
     let (op_sectors, most) = (launches.iter().map(sectors).sum(), launches.iter().map(sectors).max().unwrap_or(0));
     let row = |launch: &Counted| {

@@ -1,9 +1,9 @@
 //! How long a launch would take on an H100, from what the emulator counted: predicted, never measured.
 //!
-//! The largest of what memory, tensor cores, multiply-adds and shared memory need at the data sheet's rates, the last three
-//! longer where the blocks do not fill the card evenly; and of what a block waits for memory that brings its bytes by copies
+//! The largest of what memory, tensor cores, the instructions around them (those of a loop's turn in kernels/table.tsv),
+//! multiply-adds and shared memory need at the data sheet's rates, all but the first longer where the blocks do not fill the card evenly; and of what a block waits for memory that brings its bytes by copies
 //! of which few are under way at once. Left out: the latency of what is loaded otherwise, chains of instructions,
-//! instructions of other kinds, the second-level cache's own rate. So it is a bound from below, and says which.
+//! instructions outside loops of products, the second-level cache's own rate. So it is a bound from below, and says which.
 
 use super::data_sheet;
 use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
@@ -25,6 +25,8 @@ pub struct Card {
     pub hertz: f64,
     /// Seconds until memory answers when it is busy: assumed.
     pub latency_s: f64,
+    /// Seconds between a launch of a graph and the next, in which no multiprocessor computes: assumed.
+    pub launch_s: f64,
     /// What a multiprocessor holds: threads, blocks, registers, bytes of shared memory.
     pub threads: u64,
     /// Blocks.
@@ -37,7 +39,8 @@ pub struct Card {
 
 /// H100 SXM: the rates of its data sheet, 132 multiprocessors; from that of bf16 and the 4096 FLOPs a multiprocessor does a
 /// cycle follow 1.83 GHz. CUDA C++ Programming Guide, compute
-/// capability 9.0: 2048 threads, 32 blocks, 65536 registers, 228 KiB. `mma.sync`: 62.9 % of the peak, arXiv:2402.13499.
+/// capability 9.0: 2048 threads, 32 blocks, 65536 registers, 228 KiB. `mma.sync`: 62.9 % of the peak, arXiv:2402.13499. Between
+/// launches of a graph: 1.3 us, as measured on an H100 by B. Spector et al., "Look Ma, No Bubbles!", 2025.
 pub const H100: Card = Card {
     sms: 132,
     bytes_per_s: data_sheet::H100.bytes_per_s,
@@ -46,6 +49,7 @@ pub const H100: Card = Card {
     flops_per_s: data_sheet::H100.f32,
     hertz: 1.83e9,
     latency_s: 0.8e-6,
+    launch_s: 1.3e-6,
     threads: 2048,
     blocks: 32,
     registers: 65536,
@@ -68,18 +72,31 @@ pub struct Prediction {
     pub flight_bytes: f64,
 }
 
-/// Registers a thread of a kernel on sm_90a; none where the table has no such kernel.
-fn registers(kernel: &str) -> Option<u64> {
-    let row = TABLE.lines().find_map(|line| line.strip_prefix(kernel)?.strip_prefix("\tsm_90a\t"))?;
-    row.split('\t').next()?.parse().ok()
+/// What the compiler made of a kernel for sm_90a.
+struct Compiled {
+    /// Registers a thread.
+    registers: u64,
+    /// Instructions that a warp issues for a FLOP of its tensor instructions, in their innermost loop.
+    issued_per_flop: f64,
+}
+
+impl Compiled {
+    /// None where the table has no such kernel.
+    fn of(kernel: &str) -> Option<Compiled> {
+        let row = TABLE.lines().find_map(|line| line.strip_prefix(kernel)?.strip_prefix("\tsm_90a\t"))?;
+        let column = |i: usize| row.split('\t').nth(i)?.parse::<u64>().ok();
+        let (issued, flops) = (column(4).unwrap_or(0), column(5).unwrap_or(0));
+        Some(Compiled { registers: column(0)?, issued_per_flop: issued as f64 / flops.max(1) as f64 })
+    }
 }
 
 /// Blocks of a launch that a multiprocessor holds at once.
 fn resident(card: &Card, launch: &Counted) -> u64 {
     let threads = u64::from(launch.threads).next_multiple_of(32);
     // Registers are given to a warp in units of 256.
-    let by_registers = registers(launch.kernel)
-        .map_or(card.blocks, |each| card.registers / ((32 * each).next_multiple_of(256) * threads / 32).max(1));
+    let by_registers = Compiled::of(launch.kernel).map_or(card.blocks, |Compiled { registers: each, .. }| {
+        card.registers / ((32 * each).next_multiple_of(256) * threads / 32).max(1)
+    });
     let by_shared = card.shared_bytes / (launch.counts.shared_bytes + 1024);
     [card.blocks, card.threads / threads, by_registers, by_shared].into_iter().min().unwrap_or(1).max(1)
 }
@@ -105,9 +122,14 @@ pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
     // Times a block's copies fill what they can have under way.
     let fills = counts.copied_bytes as f64 / launch.blocks as f64 / (counts.flight_bytes as f64).max(1.0);
     let waits = if counts.copied_bytes > 0 { waves.ceil() * fills.max(1.0) } else { 0.0 };
+    // Four warps issue a cycle.
+    let issued = Compiled::of(launch.kernel).map_or(0.0, |compiled| {
+        compiled.issued_per_flop * (counts.mma_flops + counts.wgmma_flops) as f64
+    });
     let terms = [
         ("memory", bytes as f64 / card.bytes_per_s),
         ("tensor cores", uneven * mma / card.tensor_flops_per_s),
+        ("instructions", uneven * issued / (4.0 * sms * card.hertz)),
         ("multiply-adds", uneven * plain / card.flops_per_s),
         ("shared memory", uneven * counts.shared_wavefronts as f64 / (sms * card.hertz)),
         ("latency", waits * card.latency_s),
@@ -163,7 +185,7 @@ mod tests {
     #[test]
     fn registers_and_shared_memory_limit_the_blocks_of_a_multiprocessor() {
         let many = Counted { kernel: "adamw_step_bf16", ..launch(1, Counts::default(), [0, 0]) };
-        assert_eq!(registers("adamw_step_bf16"), Some(26), "kernels/table.tsv");
+        assert_eq!(Compiled::of("adamw_step_bf16").map(|c| c.registers), Some(26), "kernels/table.tsv");
         assert_eq!(resident(&H100, &many), 8);
         let shared = Counts { shared_bytes: 100 * 1024, ..Counts::default() };
         assert_eq!(resident(&H100, &launch(1, shared, [0, 0])), 2);

@@ -16,7 +16,7 @@ use crate::setup::Setup;
 use crate::train::rl::Trainer;
 
 /// Spans that a recording has room for: some 100 MiB, touched only as far as they are used.
-const CAPACITY: usize = 1 << 20;
+pub(super) const CAPACITY: usize = 1 << 20;
 /// Decode steps before the recorded ones.
 const WARM: usize = 3;
 
@@ -73,18 +73,7 @@ pub fn shape(name: &str) -> Result<ModelConfig> {
 /// [`Error::Config`] when the model's context is too short; what the device refuses.
 pub fn decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording)> {
     let Sizes { batch, prompt, steps } = sizes;
-    let new = WARM + steps + 1;
-    let mut engine = Engine::new(dev, &w.config, engine_config(&w.config, sizes, new)?)?;
-    add(&mut engine, w, sizes, new, 0)?;
-    let mut prefilled = 0;
-    while prefilled < (batch * prompt) as u64 {
-        engine.step(w)?;
-        prefilled += engine.take_stats().rows_prefill;
-    }
-    for _ in 1..WARM {
-        engine.step(w)?;
-    }
-    dev.wait()?;
+    let mut engine = decoding(dev, w, sizes)?;
     dev.start_recording(CAPACITY)?;
     for _ in 0..steps {
         let _step = dev.phase(STEP);
@@ -93,6 +82,36 @@ pub fn decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording
     }
     let title = format!("decode on {}, {batch} sequences after prompts of {prompt}", dev.name());
     Ok((Ran { what: "decode", title, device: dev.name(), note: note(dev) }, dev.stop_recording()?))
+}
+
+/// An engine whose next steps decode every sequence.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn decoding(dev: &Device, w: &Weights, sizes: Sizes) -> Result<Engine> {
+    let new = WARM + sizes.steps + 1;
+    let mut engine = Engine::new(dev, &w.config, engine_config(&w.config, sizes, new)?)?;
+    add(&mut engine, w, sizes, new, 0)?;
+    let mut prefilled = 0;
+    while prefilled < (sizes.batch * sizes.prompt) as u64 {
+        engine.step(w)?;
+        prefilled += engine.take_stats().rows_prefill;
+    }
+    for _ in 1..WARM {
+        engine.step(w)?;
+    }
+    dev.wait()?;
+    Ok(engine)
+}
+
+/// An engine whose next steps, as many as there are to do, are prefill.
+///
+/// # Errors
+/// As [`decode`].
+pub(super) fn prefilling(dev: &Device, w: &Weights, sizes: Sizes) -> Result<Engine> {
+    let mut engine = Engine::new(dev, &w.config, engine_config(&w.config, sizes, 1)?)?;
+    add(&mut engine, w, sizes, 1, 0)?;
+    Ok(engine)
 }
 
 /// Prefill: every prompt, and its first token; no prefix is shared.

@@ -260,6 +260,26 @@ fn the_command_writes_table_json_trace_and_page() {
     assert!(text.contains("route_topk_fwd") && text.contains("route_balance_bwd"), "{text}");
 }
 
+/// From some blocks of one layer and of two.
+#[test]
+fn a_step_and_a_mark_are_predicted_where_launches_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = ["--device", "emu", "--counters", "--shape", "tiny", "--batch", "2", "--prompt", "40"];
+    let ran = haggle(dir.path(), &[&["profile", "decode", "--json"], &tiny[..]].concat());
+    if ran.err.contains("HAGGLE_EMU_COUNT=1") {
+        return eprintln!("SKIPPED: this build counts nothing");
+    }
+    let json: serde_json::Value = serde_json::from_str(&ran.done()).unwrap();
+    // Three layers of five launches.
+    assert!(json["predicted"] == true && (19..=20).contains(&json["launches"].as_u64().unwrap()), "{json}");
+    let (step, kernels) = (json["step_us"].as_f64().unwrap(), json["kernels_us"].as_f64().unwrap());
+    assert!(kernels > 0.0 && step > kernels && json["roofline"].as_f64().unwrap() < 1.0, "{json}");
+    let text = haggle(dir.path(), &[&["profile", "prefill"], &tiny[..]].concat()).done();
+    assert!(text.contains("predicted for an H100, never measured") && text.contains("attn"), "{text}");
+    let text = haggle(dir.path(), &["profile", "marks", "a decode row", "--device", "emu"]).done();
+    assert!(text.lines().count() == 2 && text.contains("predicted") && text.contains(">= 85 %"), "{text}");
+}
+
 #[test]
 fn a_training_step_is_profiled_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -292,4 +312,9 @@ fn options_that_do_not_go_are_refused_in_a_line() {
     }
     refused(&["decode", "--trace", "no/where.json", "--steps", "1"], 3, &["no/where.json"]);
     refused(&["sleep"], 2, &["sleep", "decode"]);
+    refused(&["marks"], 2, &["--device cuda", "--device emu"]);
+    refused(&["marks", "no such", "--device", "emu"], 2, &["no such", "sampling of one row"]);
+    refused(&["decode", "--counters"], 2, &["--device emu", "cpu"]);
+    refused(&["decode", "--blocks", "4"], 2, &["--blocks", "--counters"]);
+    refused(&["train", "--counters"], 2, &["--counters", "decode"]);
 }

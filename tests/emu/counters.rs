@@ -46,6 +46,28 @@ fn a_stride_of_two_reads_twice_the_sectors() {
     }
 }
 
+/// A part of the blocks, spread over the launch, tells of all.
+#[test]
+fn some_blocks_of_alike_ones_are_scaled_to_what_all_do() {
+    let some = |n| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, 0).unwrap().spread_blocks(n))));
+    let (all, two) = (stride(&device(0), 2), stride(&some(2), 2));
+    assert_eq!((two.counts, two.touched, two.blocks), (all.counts, all.touched, 8));
+    // Of what each block reads whole, no more than there is.
+    let wide = |dev: &Device| {
+        let (x, mut y) = (floats(dev, 64), floats(dev, 8 * 64));
+        counted(dev, "planted_stride", 8, 64, &mut [Arg::In(x.view()), Arg::Out(y.view_mut()), Arg::I32(0)])
+    };
+    assert_eq!(wide(&some(2)).touched[1], wide(&device(0)).touched[1]);
+    assert!(wide(&some(2)).touched[0] <= 9);
+    // Which run: one of each half, not in one column.
+    let dev = some(2);
+    let (x, mut y) = (dev.upload(&vec![1f32; 8 * 64]).unwrap(), floats(&dev, 8 * 64));
+    counted(&dev, "planted_stride", 8, 64, &mut [Arg::In(x.view()), Arg::Out(y.view_mut()), Arg::I32(1)]);
+    let written: Vec<usize> =
+        dev.to_vec::<f32>(y.view()).chunks(64).enumerate().filter(|(_, c)| c[0] != 0.0).map(|(i, _)| i).collect();
+    assert_eq!(written, [2, 4]);
+}
+
 #[test]
 fn vectors_are_one_request_of_sixteen_sectors() {
     let dev = device(0);

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 
+import marks as table_of_marks
 from spend import parsed
 
 # Held first to the portable kernels, then again to Hopper's: a binary and a file of its tests each.
@@ -155,6 +156,14 @@ def theirs(purse, ops, shape):
         purse.note(row)
 
 
+def marks(purse):
+    """each mark of the plan, one by one: what is wanted, predicted, measured"""
+    told = table_of_marks.predicted(purse.here)
+    for row in told if purse.on_gpu() else told[:1]:
+        for own in purse.rows([purse.here / "haggle", "profile", "marks", row["mark"], "--device", purse.device, "--json"], 60):
+            purse.note({"library": "haggle", **own})
+
+
 def sanitizer(purse):
     """compute-sanitizer's four tools over the self-test, whose shapes are small"""
     if not purse.on_gpu() or not shutil.which("compute-sanitizer"):
@@ -184,4 +193,4 @@ def whole(purse):
         purse.call([purse.here / "haggle", "profile", "train", "--device", purse.device, "--html", purse.out / "train.html"], 60)
 
 
-STEPS = {step.__name__: step for step in (probe, doctor, tests, step, ranks, kernels, sanitizer, whole)}
+STEPS = {step.__name__: step for step in (probe, doctor, tests, step, ranks, kernels, marks, sanitizer, whole)}

@@ -4,18 +4,22 @@ mod table;
 
 use super::{Exit, Globals, out, path_text, quoted};
 use crate::config::Config;
+use crate::device::gpu::{Gpu, emu::Emu};
 use crate::device::{DType, Device};
 use crate::disk::try_file;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Plan, Weights};
 use crate::profile::counters::{self, Row};
+use crate::profile::forecast::{Step, forecast};
 use crate::profile::kernels::{Bench, Timed};
+use crate::profile::marks::{self, Told};
 use crate::profile::work::{self, Sizes};
 use crate::profile::{Peaks, kernels, roofline, summary, trace};
 use crate::setup::{base, memory};
 use crate::train::rl;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Options of `haggle profile`.
 #[derive(Args)]
@@ -33,13 +37,16 @@ Examples:
   haggle profile kernel gemm_nt                    one kernel at many shapes
   haggle profile kernel attn --device emu
   haggle profile kernel gemm_nt --device emu --counters
+  haggle profile decode --device emu --counters --shape qwen3-8b --batch 64
+                                                   what a step would take on an H100, predicted
+  haggle profile marks --device emu                what the engine means to reach there, and how far it is
 
 tools/profile_gpu holds the commands for Nsight Systems and Nsight Compute.")]
 pub struct ProfileArgs {
     /// What to profile
     #[arg(value_enum)]
     what: What,
-    /// With kernel: part of the stems' names (all by default)
+    /// With kernel and marks: part of the names (all by default)
     stem: Option<String>,
     /// Steps to record (default: train 1, decode 32, prefill 4)
     #[arg(long, value_name = "N")]
@@ -59,10 +66,14 @@ pub struct ProfileArgs {
     /// Number type to compute in: f32 or bf16 (default: the config's model.dtype); the cpu has f32 only
     #[arg(long, value_name = "NAME")]
     dtype: Option<String>,
-    /// With kernel, on emu: count sectors, bank conflicts and products instead of timing (needs a build with
-    /// HAGGLE_EMU_COUNT=1)
+    /// With kernel, on emu: count sectors, bank conflicts and products instead of timing; with decode and prefill: predict a
+    /// step on an H100 from them (needs a build with HAGGLE_EMU_COUNT=1)
     #[arg(long)]
     counters: bool,
+    /// Of a launch that is counted, run so many blocks, spread over it, and scale what they do (default: with kernel all, else
+    /// 8)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    blocks: Option<u32>,
     /// Count each shape of an op by itself
     #[arg(long)]
     shapes: bool,
@@ -84,6 +95,8 @@ enum What {
     Prefill,
     /// Single ops at the tiny model's shapes
     Kernel,
+    /// What the engine means to reach on an H100: measured on cuda, predicted on emu
+    Marks,
 }
 
 /// Profiles.
@@ -97,12 +110,16 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     let dtype = args.dtype.as_deref().map(quoted);
     let config = globals.resolve(&[("--model", "model.base", model), ("--dtype", "model.dtype", dtype)])?;
     let dev = config.open_device()?;
-    if args.what == What::Kernel {
-        return kernel(args, globals, dev, config.compute());
+    match args.what {
+        What::Kernel => return kernel(args, globals, on_some_blocks(args, dev)?, config.compute()),
+        What::Marks => return marks(args, globals, &on_some_blocks(args, dev)?),
+        _ if args.counters => return predict(args, globals, &on_some_blocks(args, dev)?, &config),
+        _ => {}
     }
     fits(args, &dev, &config)?;
     let peaks = Peaks::measure(&dev, config.compute())?;
     let weights = || match &args.shape {
+        Some(name) if config.compute() == DType::Bf16 => Weights::for_timing(&dev, work::shape(name)?),
         Some(name) => Weights::init(&dev, work::shape(name)?, 1)?.compute_in(&dev, config.compute()),
         None => base::open(&dev, &config.model.base, &config).map(|base| base.weights),
     };
@@ -137,12 +154,14 @@ fn fits(args: &ProfileArgs, dev: &Device, config: &Config) -> Result<()> {
         return memory::fit(dev, config, &rl::planned).map(drop);
     }
     let planner = |plan: &mut Plan| {
+        let compute = config.compute();
         let shape = match &args.shape {
-            Some(name) => ModelConfig { compute: config.compute(), ..work::shape(name)? },
+            Some(name) if compute == DType::Bf16 => ModelConfig { compute, stored: compute, ..work::shape(name)? },
+            Some(name) => ModelConfig { compute, ..work::shape(name)? },
             None => base::shape(&config.model.base, config)?,
         };
         match &args.shape {
-            Some(_) => Weights::planned(plan, "model", shape.clone()).map(drop)?,
+            Some(_) => Weights::planned_frozen(plan, "model", shape.clone()).map(drop)?,
             None => base::plan_frozen(plan, "model", &config.model.base, config, &mut vec![]).map(drop)?,
         }
         work::planned(plan, &shape, sizes(args), args.what == What::Decode)
@@ -152,13 +171,31 @@ fn fits(args: &ProfileArgs, dev: &Device, config: &Config) -> Result<()> {
 
 /// Options that do not go together, all at once.
 fn check(args: &ProfileArgs) -> Result<()> {
-    let kernel = args.what == What::Kernel;
+    let (kernel, marks) = (args.what == What::Kernel, args.what == What::Marks);
+    let pages = args.trace.is_some() || args.html.is_some();
     let steps = [
         (args.steps == Some(0), "--steps must be 1 or more"),
-        (!kernel && args.stem.is_some(), "a STEM goes with `haggle profile kernel` only"),
+        (!kernel && !marks && args.stem.is_some(), "a STEM goes with `haggle profile kernel` and `marks` only"),
         (kernel && args.trace.is_some(), "--trace goes with train, decode and prefill: a kernel alone has no trace"),
         (kernel && args.html.is_some(), "--html goes with train, decode and prefill"),
-        (!kernel && args.counters, "--counters goes with `haggle profile kernel` only"),
+        (args.what == What::Train && args.counters, "--counters goes with kernel, decode and prefill"),
+        (
+            marks && args.counters,
+            "--counters goes with kernel, decode and prefill; on emu the marks are counted anyway",
+        ),
+        ((marks || args.counters && !kernel) && pages, "--trace and --html show what was measured: leave them out"),
+        (
+            args.counters && args.model.is_some(),
+            "--counters knows no weights: give the model's --shape (its config.json)",
+        ),
+        (
+            marks && (args.shape.is_some() || args.model.is_some()),
+            "the marks have shapes of their own: leave --shape and --model out",
+        ),
+        (
+            args.blocks.is_some() && !args.counters && !marks,
+            "--blocks goes with what is counted: --counters, or marks on emu",
+        ),
         (args.what == What::Train && args.shape.is_some(), "--shape goes with decode and prefill; train takes --model"),
     ];
     let problems: Vec<String> = steps.iter().filter(|(wrong, _)| *wrong).map(|(_, what)| (*what).into()).collect();
@@ -201,6 +238,51 @@ fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> R
         ));
     }
     bench.run()?;
+    Ok(Exit::Done)
+}
+
+/// The device; where it is the emulator and not all blocks are to run, one that runs some.
+fn on_some_blocks(args: &ProfileArgs, dev: Device) -> Result<Device> {
+    let some = args.blocks.or((args.what != What::Kernel).then_some(8));
+    match (&dev, some) {
+        (Device::Gpu(gpu), Some(n)) => match gpu.as_ref() {
+            Gpu::Emu(emu) => {
+                // Predictions are of an H100, which has Hopper's kernels.
+                let hopper = gpu.hopper() || args.what != What::Kernel;
+                let emu = Emu::new(emu.threads())?.with_hopper(hopper).spread_blocks(n.into());
+                Ok(Device::Gpu(Arc::new(Gpu::Emu(emu))))
+            }
+            Gpu::Cuda(_) => Ok(dev),
+        },
+        _ => Ok(dev),
+    }
+}
+
+/// Predicts a step.
+fn predict(args: &ProfileArgs, globals: &Globals, dev: &Device, config: &Config) -> Result<Exit> {
+    let shape = match &args.shape {
+        Some(name) => work::shape(name)?,
+        None => base::shape(&config.model.base, config)?,
+    };
+    let step = if args.what == What::Decode { Step::Decode } else { Step::Prefill };
+    let told = forecast(dev, &shape, step, Sizes { steps: 1, ..sizes(args) })?;
+    match globals.json {
+        true => out::line(&told.json().to_string()),
+        false => out::print(&told.text()),
+    }
+    Ok(Exit::Done)
+}
+
+/// The marks, each when it is known.
+fn marks(args: &ProfileArgs, globals: &Globals, dev: &Device) -> Result<Exit> {
+    let (as_json, mut headed) = (globals.json, globals.json);
+    marks::walk(dev, args.stem.as_deref().unwrap_or(""), &mut |told: &Told| {
+        if !headed {
+            out::line(&Told::head(dev.name() != "cuda"));
+            headed = true;
+        }
+        out::line(&if as_json { told.json().to_string() } else { told.line() });
+    })?;
     Ok(Exit::Done)
 }
 

@@ -44,6 +44,24 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// The same with what is added up made larger, and what is the most of any block left.
+    fn scaled(self, whole: impl Fn(u64) -> u64) -> Counts {
+        Counts {
+            read_requests: whole(self.read_requests),
+            read_sectors: whole(self.read_sectors),
+            write_requests: whole(self.write_requests),
+            write_sectors: whole(self.write_sectors),
+            shared_requests: whole(self.shared_requests),
+            shared_wavefronts: whole(self.shared_wavefronts),
+            shared_ideal: whole(self.shared_ideal),
+            mma_flops: whole(self.mma_flops),
+            wgmma_flops: whole(self.wgmma_flops),
+            barriers: whole(self.barriers),
+            copied_bytes: whole(self.copied_bytes),
+            ..self
+        }
+    }
+
     /// Cycles lost to bank conflicts.
     pub fn conflicts(&self) -> u64 {
         self.shared_wavefronts - self.shared_ideal
@@ -59,11 +77,16 @@ pub struct Counted {
     pub blocks: u64,
     /// Threads of a block.
     pub threads: u32,
-    /// What its blocks did.
+    /// What its blocks did; where only some of them ran ([`super::emu::Emu::spread_blocks`]), what those did, times what they are
+    /// of all.
     pub counts: Counts,
-    /// Different sectors read, and written, by the launch: what must come from memory, and go there, at least once.
+    /// Different sectors read, and written, by the launch: what must come from memory, and go there, at least once. Where only
+    /// some blocks ran, of each argument in proportion, and not more than it has.
     pub touched: [u64; 2],
 }
+
+/// Sectors of an argument: how many it has, read, written.
+type Touched = [u64; 3];
 
 /// The launches since counting began, when it has.
 #[derive(Default)]
@@ -86,12 +109,17 @@ impl Counter {
         self.lock().is_some()
     }
 
-    /// What a launch did, where anybody counts.
-    pub fn add(&self, launch: &Launch, counts: Counts, marks: &[u8]) {
-        let touched = [1u8, 2].map(|bit| marks.iter().filter(|mark| **mark & bit != 0).count() as u64);
-        let (blocks, threads) = (launch.grid.iter().map(|n| u64::from(*n)).product(), launch.block.iter().product());
-        let counted = Counted { kernel: launch.kernel, blocks, threads, counts, touched };
-        self.lock().iter_mut().for_each(|all| all.push(counted));
+    /// What `ran` of a launch's blocks did, where anybody counts.
+    pub fn add(&self, launch: &Launch, counts: Counts, touched: impl Iterator<Item = Touched>, ran: u64) {
+        let mut all = self.lock();
+        let Some(all) = all.as_mut() else { return };
+        let (blocks, threads) =
+            (launch.grid.iter().map(|n| u64::from(*n)).product::<u64>(), launch.block.iter().product());
+        let whole = |part: u64| (u128::from(part) * u128::from(blocks) / u128::from(ran.max(1))) as u64;
+        let touched = touched.fold([0, 0], |sum, [has, read, written]| {
+            [sum[0] + whole(read).min(has), sum[1] + whole(written).min(has)]
+        });
+        all.push(Counted { kernel: launch.kernel, blocks, threads, counts: counts.scaled(whole), touched });
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Counted>>> {
@@ -99,8 +127,23 @@ impl Counter {
     }
 }
 
-/// A mark for each sector that these ranges begin, hold or end in.
+/// Sectors that a range begins, holds or ends in.
+fn sectors(range: &Range) -> usize {
+    range.end / SECTOR_BYTES as usize - range.start / SECTOR_BYTES as usize + 1
+}
+
+/// A mark for each sector of these ranges.
 pub(super) fn marks(ranges: &[Range]) -> Vec<u8> {
-    let sectors = |range: &Range| range.end / SECTOR_BYTES as usize - range.start / SECTOR_BYTES as usize + 1;
     vec![0; ranges.iter().map(sectors).sum()]
+}
+
+/// What the marks say of each range.
+pub(super) fn touched<'a>(ranges: &'a [Range], marks: &'a [u8]) -> impl Iterator<Item = Touched> + 'a {
+    let mut rest = marks;
+    ranges.iter().map_while(move |range| {
+        let (own, others) = rest.split_at_checked(sectors(range))?;
+        rest = others;
+        let with = |bit: u8| own.iter().filter(|mark| **mark & bit != 0).count() as u64;
+        Some([own.len() as u64, with(1), with(2)])
+    })
 }

@@ -57,7 +57,9 @@ struct RawLaunch {
     counts: *mut Counts,
     marks: *mut u8,
     seed: u64,
-    next_block: u64,
+    next_turn: u64,
+    turns: u64,
+    first_block: u64,
     failed_block: u64,
     lock: u32,
     report: Report,
@@ -109,8 +111,7 @@ pub struct Emu {
     seed: u64,
     checked: bool,
     tensor_cores: TensorCores,
-    /// Blocks of a launch that run: the last so many.
-    last: u64,
+    runs: Blocks,
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
     card: Arc<Card>,
@@ -164,7 +165,7 @@ impl Emu {
             seed,
             checked,
             tensor_cores: TensorCores::from_env()?,
-            last: u64::MAX,
+            runs: Blocks::All,
             hopper: super::asks_for_hopper().unwrap_or(false),
             card: Arc::new(Card::from_env()?),
             counter: counts::Counter::default(),
@@ -176,7 +177,14 @@ impl Emu {
     /// The same emulator, which runs only the last `n` blocks of each launch: what a kernel does far out in tensors that
     /// are too large to walk whole. What the other blocks would have written is missing: for tests of addresses.
     pub fn last_blocks(mut self, n: u64) -> Emu {
-        self.last = n;
+        self.runs = Blocks::Last(n.max(1));
+        self
+    }
+
+    /// The same emulator, which runs only `n` blocks of each launch, spread evenly over its grid: what a launch too large to
+    /// walk does, counted; one while nobody counts. What the other blocks would have written is missing: for counting alone.
+    pub fn spread_blocks(mut self, n: u64) -> Emu {
+        self.runs = Blocks::Spread(n.max(1));
         self
     }
 
@@ -259,6 +267,7 @@ impl Emu {
             return Ok(());
         }
         self.wait()?;
+        let (turns, first_block) = self.runs.of(blocks(launch.grid), counting);
         let (mut did, mut marks) = (Counts::default(), if counting { counts::marks(block.ranges()) } else { vec![] });
         let mut raw = RawLaunch {
             entry,
@@ -272,14 +281,16 @@ impl Emu {
             counts: if counting { &raw mut did } else { std::ptr::null_mut() },
             marks: marks.as_mut_ptr(),
             seed: self.seed,
-            next_block: blocks(launch.grid).saturating_sub(self.last),
+            next_turn: 0,
+            turns,
+            first_block,
             failed_block: 0,
             lock: 0,
             report: Report { set: 0, block: [0; 3], thread: [0; 3], what: [0; 320] },
         };
         self.run(&mut raw);
         if raw.report.set == 0 {
-            self.counter.add(launch, did, &marks);
+            self.counter.add(launch, did, counts::touched(block.ranges(), &marks), turns);
             return Ok(());
         }
         let end = raw.report.what.iter().position(|b| *b == 0).unwrap_or(0);
@@ -344,6 +355,28 @@ impl Emu {
             #[cfg(not(haggle_emu))]
             let _ = (workers, raw, task);
         });
+    }
+}
+
+/// Which blocks of a launch run.
+#[derive(Debug, Clone, Copy)]
+enum Blocks {
+    All,
+    /// So many, the last ones.
+    Last(u64),
+    /// So many, spread evenly, while somebody counts.
+    Spread(u64),
+}
+
+impl Blocks {
+    /// How many run of `n`, and the first of those over which they are spread.
+    fn of(self, n: u64, counting: bool) -> (u64, u64) {
+        match self {
+            Blocks::All => (n, 0),
+            Blocks::Last(some) => (some.min(n), n.saturating_sub(some)),
+            Blocks::Spread(some) if counting => (some.min(n), 0),
+            Blocks::Spread(_) => (n.min(1), 0),
+        }
     }
 }
 

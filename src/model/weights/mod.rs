@@ -170,6 +170,35 @@ impl Weights {
         Ok(w)
     }
 
+    /// A model in bf16 that is timed and asked nothing: matrices repeat a million numbers as [`Weights::init`] draws them, norms
+    /// are one, biases zero. Billions of them are there in seconds.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; [`Error::Device`] where the device does not compute in bf16.
+    pub fn for_timing(dev: &Device, config: ModelConfig) -> Result<Weights> {
+        const PERIOD: usize = 1 << 20;
+        let config = ModelConfig { stored: DType::Bf16, compute: DType::Bf16, ..config };
+        let mut w = Weights::planned_frozen(&mut Plan::on(dev), "model", config)?;
+        let noise = Noise::named(1, "for timing");
+        let some: Vec<bf16> = (0..PERIOD as u64).map(|i| bf16::from_f64(noise.normal(i) * INIT_STD)).collect();
+        for id in 0..w.layout.specs.len() {
+            let spec = &w.layout.specs[id];
+            let Some(_) = spec.matrix() else {
+                let values = initial(spec, 1, 1.0);
+                w.set(dev, TensorId(id), &values);
+                continue;
+            };
+            let range = spec.range();
+            if let Held::Frozen { data, .. } = &mut w.held {
+                for start in range.clone().step_by(PERIOD) {
+                    let len = PERIOD.min(range.end - start);
+                    dev.write(data.at_mut(start..start + len), &some[..len]);
+                }
+            }
+        }
+        w.compute_in(dev, DType::Bf16)
+    }
+
     /// Writes a tensor: rounded, where it is held in bf16.
     pub(super) fn set(&mut self, dev: &Device, id: TensorId, values: &[f32]) {
         let (range, whole) = (self.layout.specs[id.0].range(), self.layout.len);

@@ -235,7 +235,7 @@ pub(super) fn dims_of(model: &ModelConfig) -> Dims {
 
 /// Median, 10th and 90th percentile in microseconds: samples of at least 200 us each, for at least 0.1 s; on a GPU the
 /// calls of a sample follow each other without waiting.
-fn time(dev: &Device, mut call: impl FnMut() -> Result<()>) -> Result<[f64; 3]> {
+pub(super) fn time(dev: &Device, mut call: impl FnMut() -> Result<()>) -> Result<[f64; 3]> {
     let mut sample = |calls: usize| -> Result<f64> {
         let start = Instant::now();
         (0..calls).try_for_each(|_| call())?;
