@@ -1,4 +1,4 @@
-// attn_bwd_dkv_sm90   dk = ds^T q, dv = p^T do on Hopper's copy engine and wgmma: the twin of attn_bwd_dkv in bf16
+// attn_bwd_dkv_sm90   dk = ds^T q, dv = p^T do on Hopper's copy engine and wgmma: the twin of attn_bwd_dkv_bf16
 //                     ds = p (dp - delta) scale,  p = exp(scale q k - lse),  dp = do v,  delta = sum_d o do
 //
 // Shapes          do, q, o [N, H, D], k, v, dk, dv [N, Hk, D] bf16, do, q, k, v by tensor maps (D, heads, N) with boxes
@@ -7,9 +7,9 @@
 // Numerics        scores are computed again from q, k and lse, wgmma m64n64k16 over D into f32; p and ds rounded to
 //                 bf16 for the products with do and q alone, wgmma m64nDk16.
 // Parallel        tiles of 128 keys of one kv head: two warpgroups of 64. In a third one thread copies two steps of 32
-//                 queries of a head at a time into a ring of four slots, and three warps bring lse and delta.
-// Cost            as attn_bwd_dkv.
-// Determinism     as attn_bwd_dkv: no atomics; queries ascending by 32, of these heads of the group ascending. On the
+//                 queries of a head at a time into a ring of four stages, and three warps stage lse and delta.
+// Cost            as attn_bwd_dkv_bf16.
+// Determinism     as attn_bwd_dkv_bf16: no atomics; queries ascending by 32, of these heads of the group ascending. On the
 //                 emulator its bits. Whether wgmma has the bits of mma.sync on hardware must be measured.
 // Requires        N > 0, do, q, k, v, o on 16 bytes; sm_90a.
 // Status          has not run on hardware: attn_bwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
@@ -22,7 +22,7 @@
 
 #ifdef HAGGLE_SM90
 
-constexpr int BRINGERS = 96;  // threads that bring lse and delta
+constexpr int STAGERS = 96;  // threads that stage lse and delta
 
 // Where the steps of a block lie: step i is head i % group of the queries i / group * 32 .. from token `start` on, the
 // block's first key; `len` tokens of the sequence are left there. A box has two steps; past the last are no queries.
@@ -41,29 +41,29 @@ template <int D>
 __device__ __forceinline__ void load_queries(bf16* s_ring, uint64_t* s_full, uint64_t* s_empty, const TensorMap& q,
                                              const TensorMap& d_o, const Steps& steps) {
     for (int box = 0; box < steps.boxes(); box++) {
-        int slot = box % STAGES, turn = box / STAGES % 2;
-        mbarrier_wait(&s_empty[slot], turn ^ 1);  // all warps have read what stood here
-        mbarrier_arrive_expect_tx(&s_full[slot], 2 * BOX<D> * sizeof(bf16));
+        int stage = box % STAGES, phase = box / STAGES % 2;
+        mbarrier_wait(&s_empty[stage], phase ^ 1);  // all warps have read what stood here
+        mbarrier_arrive_expect_tx(&s_full[stage], 2 * BOX<D> * sizeof(bf16));
         for (int half = 0; half < 2; half++) {
             int step = 2 * box + half, head = steps.head(step);
             int32_t row = steps.start + steps.query(step);
-            bf16* s_q = s_ring + slot * 2 * BOX<D> + half * CHUNK * 64;
-            load_box<D>(s_q, q, &s_full[slot], head, row);
-            load_box<D>(s_q + BOX<D>, d_o, &s_full[slot], head, row);
+            bf16* s_q = s_ring + stage * 2 * BOX<D> + half * CHUNK * 64;
+            load_box<D>(s_q, q, &s_full[stage], head, row);
+            load_box<D>(s_q + BOX<D>, d_o, &s_full[stage], head, row);
         }
     }
 }
 
-// BRINGERS threads: lse and delta of the lines of all boxes, and zeros in lines past the sequence's end.
+// STAGERS threads: lse and delta of the lines of all boxes, and zeros in lines past the sequence's end.
 template <int D>
-__device__ __forceinline__ void bring_rows(bf16* s_ring, uint64_t* s_full, uint64_t* s_ready, float* s_lse,
+__device__ __forceinline__ void stage_rows(bf16* s_ring, uint64_t* s_full, uint64_t* s_ready, float* s_lse,
                                            float* s_delta, const bf16* __restrict__ d_o, const bf16* __restrict__ o,
                                            const float* __restrict__ lse, int thread, const Steps& steps) {
     for (int box = 0; box < steps.boxes(); box++) {
-        int slot = box % STAGES, turn = box / STAGES % 2;
-        mbarrier_wait(&s_full[slot], turn);  // q and do are there; all warps have read what stood here
+        int stage = box % STAGES, phase = box / STAGES % 2;
+        mbarrier_wait(&s_full[stage], phase);  // q and do are there; all warps have read what stood here
 #pragma unroll 1
-        for (int first = 0; first < LINES; first += BRINGERS / 4) {
+        for (int first = 0; first < LINES; first += STAGERS / 4) {
             int line = first + thread / 4, step = 2 * box + line / CHUNK, query = steps.query(step) + line % CHUNK;
             bool is_row = line < LINES && query < steps.len;
             int64_t row = (int64_t)(steps.start + (is_row ? query : 0)) * steps.n_heads + steps.head(step);
@@ -73,19 +73,19 @@ __device__ __forceinline__ void bring_rows(bf16* s_ring, uint64_t* s_full, uint6
             for (int d = thread % 4 * 8; d < D && is_row; d += 32) delta = add_delta(delta, o_row + d, do_row + d);
             delta = lanes_sum<4>(delta);
             if (thread % 4 == 0 && line < LINES) {
-                s_lse[slot * LINES + line] = is_row ? lse[row] : 0.0f;
-                s_delta[slot * LINES + line] = delta;
+                s_lse[stage * LINES + line] = is_row ? lse[row] : 0.0f;
+                s_delta[stage * LINES + line] = delta;
             }
         }
 #pragma unroll 1
         for (int half = 0; half < 2; half++) {
             int first = max(0, min(CHUNK, steps.len - steps.query(2 * box + half)));
-            bf16* s_q = s_ring + slot * 2 * BOX<D> + half * CHUNK * 64;
-            clear_lines<D>(s_q, first, CHUNK, thread, BRINGERS);
-            clear_lines<D>(s_q + BOX<D>, first, CHUNK, thread, BRINGERS);
+            bf16* s_q = s_ring + stage * 2 * BOX<D> + half * CHUNK * 64;
+            clear_lines<D>(s_q, first, CHUNK, thread, STAGERS);
+            clear_lines<D>(s_q + BOX<D>, first, CHUNK, thread, STAGERS);
         }
         fence_proxy_async();
-        mbarrier_arrive(&s_ready[slot]);
+        mbarrier_arrive(&s_ready[stage]);
     }
 }
 
@@ -117,7 +117,7 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
     Steps steps = {(int32_t)at.start + at.tile, at.len - at.tile, kv * group, group, n_heads};
     if (threadIdx.x == 0) {
         init_ring(s_full, s_empty, 4 * live);
-        for (int slot = 0; slot < STAGES; slot++) mbarrier_init(&s_ready[slot], BRINGERS);
+        for (int stage = 0; stage < STAGES; stage++) mbarrier_init(&s_ready[stage], STAGERS);
         mbarrier_init(s_keys_full, 1);
         fence_mbarrier_init();
     }
@@ -125,7 +125,7 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
     if (warpgroup == 2) {
         setmaxnreg_dec<40>();
         if (threadIdx.x >= 288) {
-            bring_rows<D>(s_ring, s_full, s_ready, s_lse, s_delta, d_o_rows, o, lse, threadIdx.x - 288, steps);
+            stage_rows<D>(s_ring, s_full, s_ready, s_lse, s_delta, d_o_rows, o, lse, threadIdx.x - 288, steps);
         } else if (threadIdx.x == 256) {
             mbarrier_arrive_expect_tx(s_keys_full, 2 * live * BOX<D> * sizeof(bf16));
             for (int w = 0; w < live; w++) {
@@ -148,10 +148,10 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
     mbarrier_wait(s_keys_full, 0);
     float acc_k[D / 8][4] = {}, acc_v[D / 8][4] = {};
     for (int box = warpgroup * group; box < steps.boxes(); box++) {
-        int slot = box % STAGES, turn = box / STAGES % 2;
-        const bf16 *s_q = s_ring + slot * 2 * BOX<D>, *s_do = s_q + BOX<D>;
-        mbarrier_wait(&s_full[slot], turn);
-        mbarrier_wait(&s_ready[slot], turn);
+        int stage = box % STAGES, phase = box / STAGES % 2;
+        const bf16 *s_q = s_ring + stage * 2 * BOX<D>, *s_do = s_q + BOX<D>;
+        mbarrier_wait(&s_full[stage], phase);
+        mbarrier_wait(&s_ready[stage], phase);
         float p[8][4], ds[8][4];
         wgmma_fence();
         dot_boxes<D>(p, s_k, s_q);
@@ -170,8 +170,8 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
                 for (int e = 0; e < 4; e++) {
                     int line = j * 8 + lane % 4 * 2 + e % 2, query = first + line % CHUNK;
                     bool seen = query < steps.len && key + e / 2 * 8 <= query;
-                    p[j][e] = seen ? exp_f32(p[j][e] * scale - s_lse[slot * LINES + line]) : 0.0f;
-                    ds[j][e] = p[j][e] * (ds[j][e] - s_delta[slot * LINES + line]) * scale;
+                    p[j][e] = seen ? exp_f32(p[j][e] * scale - s_lse[stage * LINES + line]) : 0.0f;
+                    ds[j][e] = p[j][e] * (ds[j][e] - s_delta[stage * LINES + line]) * scale;
                 }
             }
             pack_chunk(p_frag[c], chunk_of(p, c));
@@ -179,7 +179,7 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
             pin(p_frag[c]);
             pin(ds_frag[c]);
         }
-        uint64_t queries = turned_box(s_q), outputs = turned_box(s_do);
+        uint64_t queries = transposed_box(s_q), outputs = transposed_box(s_do);
         wgmma_fence();
         add_chunk<D>(acc_v, p_frag[0], outputs);
         add_chunk<D>(acc_k, ds_frag[0], queries);
@@ -193,7 +193,7 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
         wgmma_wait_group<0>();
         pin(acc_v);
         pin(acc_k);
-        if (lane == 0) mbarrier_arrive(&s_empty[slot]);  // this warp has read it
+        if (lane == 0) mbarrier_arrive(&s_empty[stage]);  // this warp has read it
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {

@@ -1,4 +1,4 @@
-// attn_bwd_dq_sm90    dq = ds k on Hopper's copy engine and wgmma: the twin of attn_bwd_dq in bf16
+// attn_bwd_dq_sm90    dq = ds k on Hopper's copy engine and wgmma: the twin of attn_bwd_dq_bf16
 //                     ds = p (dp - delta) scale,  p = exp(scale q k - lse),  dp = do v,  delta = sum_d o do
 //
 // Shapes          do, q, o, dq [N, H, D], k, v [N, Hk, D] bf16, do, q, k, v by tensor maps (D, heads, N) with boxes of
@@ -6,9 +6,9 @@
 // Numerics        scores are computed again from q, k and lse, wgmma m64n64k16 over D into f32; ds rounded to bf16 for
 //                 ds k alone, wgmma m64nDk16 over the keys in ascending order.
 // Parallel        tiles of 128 queries of one head: two warpgroups of 64; a third has one thread that copies 64 keys at
-//                 a time into a ring of four slots.
-// Cost            as attn_bwd_dq.
-// Determinism     as attn_bwd_dq; on the emulator its bits. Whether wgmma has the bits of mma.sync on hardware must be
+//                 a time into a ring of four stages.
+// Cost            as attn_bwd_dq_bf16.
+// Determinism     as attn_bwd_dq_bf16; on the emulator its bits. Whether wgmma has the bits of mma.sync on hardware must be
 //                 measured.
 // Requires        N > 0, do, q, k, v, o on 16 bytes; sm_90a.
 // Status          has not run on hardware: attn_bwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
@@ -68,20 +68,20 @@ __device__ __forceinline__ void attn_bwd_dq_sm90(const TensorMap& d_o,          
     int32_t tile = at.tile + warpgroup * LINES;
     int rows = min(LINES, at.rows - warpgroup * LINES), boxes = tile / LINES + 1;
     const bf16 *s_q_mine = s_q + 2 * warpgroup * BOX<D>, *s_do_mine = s_q_mine + BOX<D>;
-    float below[2], delta[2];
+    float row_lse[2], delta[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         bool is_row = query + 8 * r < rows;
         int64_t row = (at.start + tile + (is_row ? query + 8 * r : 0)) * n_heads + head;
         delta[r] = row_delta<D>(o + row * D, d_o_rows + row * D, is_row);
-        below[r] = is_row ? lse[row] : 0.0f;
+        row_lse[r] = is_row ? lse[row] : 0.0f;
     }
     mbarrier_wait(s_q_full, 0);
     float acc[D / 8][4] = {};
     for (int box = 0; box < boxes; box++) {
-        int slot = box % STAGES, turn = box / STAGES % 2;
-        bf16 *s_k = s_ring + slot * 2 * BOX<D>, *s_v = s_k + BOX<D>;
-        mbarrier_wait(&s_full[slot], turn);
+        int stage = box % STAGES, phase = box / STAGES % 2;
+        bf16 *s_k = s_ring + stage * 2 * BOX<D>, *s_v = s_k + BOX<D>;
+        mbarrier_wait(&s_full[stage], phase);
         // Only a sequence's last box lacks keys, and only the warpgroup of its last queries reads it.
         if (box == boxes - 1 && rows < LINES) clear_keys<D>(s_k, rows, s_clear);
         float s[8][4], dp[8][4];
@@ -101,14 +101,14 @@ __device__ __forceinline__ void attn_bwd_dq_sm90(const TensorMap& d_o,          
                 for (int e = 0; e < 4; e++) {
                     int r = e / 2, key = box * LINES + j * 8 + lane % 4 * 2 + e % 2;
                     bool seen = query + 8 * r < rows && key <= tile + query + 8 * r;
-                    float p = seen ? exp_f32(s[j][e] * scale - below[r]) : 0.0f;
+                    float p = seen ? exp_f32(s[j][e] * scale - row_lse[r]) : 0.0f;
                     s[j][e] = p * (dp[j][e] - delta[r]) * scale;
                 }
             }
             pack_chunk(ds[c], chunk_of(s, c));
             pin(ds[c]);
         }
-        uint64_t keys = turned_box(s_k);
+        uint64_t keys = transposed_box(s_k);
         wgmma_fence();
         add_chunk<D>(acc, ds[0], keys);
         wgmma_commit_group();
@@ -119,7 +119,7 @@ __device__ __forceinline__ void attn_bwd_dq_sm90(const TensorMap& d_o,          
         }
         wgmma_wait_group<0>();
         pin(acc);
-        if (lane == 0) mbarrier_arrive(&s_empty[slot]);  // this warp has read it
+        if (lane == 0) mbarrier_arrive(&s_empty[stage]);  // this warp has read it
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {

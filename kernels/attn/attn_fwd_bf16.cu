@@ -55,11 +55,11 @@ __device__ __forceinline__ void attn_fwd(const bf16* __restrict__ q,            
             cp_async_wait<1>();
             __syncthreads();  // q and this chunk stand in shared memory
             const bf16* s_k = s_ring + chunk / CHUNK % 2 * 2 * CHUNK * D;
-            float s[4][4], shrink[2];
+            float s[4][4], rescale[2];
             int seen[2] = {before + query + 1 - chunk, before + query + 9 - chunk};
             dot_rows<D>(s, s_q, warp * 16, s_k, 0);
-            softmax.step(s, seen, scale, shrink);
-            shrink_rows(acc, shrink);
+            softmax.step(s, seen, scale, rescale);
+            rescale_rows(acc, rescale);
             add_product<D>(acc, s, s_k + CHUNK * D, 0);
             __syncthreads();  // the chunk is read before its place is written again
         }

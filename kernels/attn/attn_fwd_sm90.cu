@@ -5,7 +5,7 @@
 // Numerics        scores in f32, wgmma m64n64k16 over D; online softmax over chunks of 32 keys, segments of 512 merged in
 //                 order; probabilities rounded to bf16 for p v alone, wgmma m64nDk16 over the chunk's keys.
 // Parallel        tiles of 128 queries of one head: two warpgroups of 64, their q in registers; a third has one thread
-//                 that copies 64 keys at a time into a ring of four slots. One warpgroup multiplies while the other
+//                 that copies 64 keys at a time into a ring of four stages. One warpgroup multiplies while the other
 //                 takes its softmax.
 // Cost            as attn_fwd.
 // Determinism     as attn_fwd; on the emulator its bits. Whether wgmma has the bits of mma.sync on hardware must be
@@ -73,12 +73,12 @@ __device__ __forceinline__ void attn_fwd_sm90(const TensorMap& q,              /
         float acc[D / 8][4] = {};
         int end = min(boxes, first + SEGMENT / LINES);
         for (int box = first; box < end; box++) {
-            int slot = box % STAGES, turn = box / STAGES % 2;
-            bf16* s_k = s_ring + slot * 2 * BOX<D>;
-            mbarrier_wait(&s_full[slot], turn);
+            int stage = box % STAGES, phase = box / STAGES % 2;
+            bf16* s_k = s_ring + stage * 2 * BOX<D>;
+            mbarrier_wait(&s_full[stage], phase);
             // Only a sequence's last box lacks keys, and only the warpgroup of its last queries reads it.
             if (box == boxes - 1 && rows < LINES) clear_keys<D>(s_k, rows, s_clear);
-            uint64_t keys = matrix_descriptor(s_k), values = turned_box(s_k + BOX<D>);
+            uint64_t keys = matrix_descriptor(s_k), values = transposed_box(s_k + BOX<D>);
             float s[8][4];
             wgmma_fence();
 #pragma unroll
@@ -91,21 +91,21 @@ __device__ __forceinline__ void attn_fwd_sm90(const TensorMap& q,              /
                 int chunk = box * LINES + c * CHUNK;
                 if (chunk >= tile + rows) break;
                 int seen[2] = {tile + query + 1 - chunk, tile + query + 9 - chunk};
-                float shrink[2];
+                float rescale[2];
                 uint32_t p[2][4];
-                softmax.step(chunk_of(s, c), seen, scale, shrink);
+                softmax.step(chunk_of(s, c), seen, scale, rescale);
                 if (c == 1) wgmma_wait_group<0>();  // the first chunk's values are added
                 pin(acc);
                 pin(chunk_of(s, c));  // operands in registers may not be made while another product runs
                 pack_chunk(p, chunk_of(s, c));
-                shrink_rows(acc, shrink);
+                rescale_rows(acc, rescale);
                 wgmma_fence();
                 add_chunk<D>(acc, p, values + c * CHUNK_STEP);
                 wgmma_commit_group();
             }
             wgmma_wait_group<0>();
             pin(acc);
-            if (lane == 0) mbarrier_arrive(&s_empty[slot]);  // this warp has read it
+            if (lane == 0) mbarrier_arrive(&s_empty[stage]);  // this warp has read it
         }
         // A warpgroup's rows lie in one segment, so each sees keys of it and of all before it.
 #pragma unroll

@@ -5,7 +5,7 @@
 //                 pages [B, max_pages] i32   table [T, D] f32: cos [D/2], sin [D/2]   k_pages, v_pages [P, Hk, S, D], S = 32
 //                 parts: common/attn_pages.cuh, null with one block a row
 // Numerics        as rmsnorm_fwd, rope, kv_append and attn_decode_f32 one after another.
-// Parallel        blocks as in attn_decode_f32; each norms and turns its queries first, that of a row's last segment its key
+// Parallel        blocks as in attn_decode_f32; each norms and rotates its queries first, that of a row's last segment its key
 //                 too (common/attn_step.cuh).
 // Cost            as attn_decode_f32; reads N (H + 2 Hk) D elements and 4ND bytes of the table, writes 2 N Hk D elements.
 // Determinism     a row's bits depend on its sequence up to it alone: those of the four kernels one after another.

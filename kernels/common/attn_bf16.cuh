@@ -68,7 +68,7 @@ __device__ __forceinline__ void add_product(float (&acc)[TILES][4], const float 
 #pragma unroll
         for (int j = 0; j < TILES; j += 2) {
             uint32_t b[2][2];
-            frag_b_turned<D / 8>(b, s_b, d0 + j * 8, q * 16);
+            frag_b_transposed<D / 8>(b, s_b, d0 + j * 8, q * 16);
             mma_m16n8k16_bf16(acc[j], a, b[0]);
             mma_m16n8k16_bf16(acc[j + 1], a, b[1]);
         }
@@ -84,9 +84,9 @@ struct Softmax {
         sum[0] = sum[1] = 0.0f;
     }
 
-    // Scores of a chunk -> probabilities relative to the new maxima; `shrink` is the factor of what was summed before.
+    // Scores of a chunk -> probabilities relative to the new maxima; `rescale` is the factor of what was summed before.
     // Row r sees the first keys[r] keys.
-    __device__ __forceinline__ void step(float (&s)[4][4], const int (&keys)[2], float scale, float (&shrink)[2]) {
+    __device__ __forceinline__ void step(float (&s)[4][4], const int (&keys)[2], float scale, float (&rescale)[2]) {
         int column = threadIdx.x % 4 * 2;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -104,7 +104,7 @@ struct Softmax {
             float new_max = top > max[r] ? top : max[r];
             // A row that has seen nothing yet (there are such only past a tile's end) keeps clear of inf - inf.
             float base = new_max == NEG_INF ? 0.0f : new_max;
-            shrink[r] = exp_f32(max[r] - base);
+            rescale[r] = exp_f32(max[r] - base);
             float total[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
@@ -112,18 +112,18 @@ struct Softmax {
                 for (int e = 0; e < 2; e++) s[j][2 * r + e] = exp_f32(s[j][2 * r + e] - base);
                 total[j] = s[j][2 * r] + s[j][2 * r + 1];
             }
-            sum[r] = sum[r] * shrink[r] + lanes_sum<4>((total[0] + total[2]) + (total[1] + total[3]));
+            sum[r] = sum[r] * rescale[r] + lanes_sum<4>((total[0] + total[2]) + (total[1] + total[3]));
             max[r] = new_max;
         }
     }
 };
 
 template <int TILES>
-__device__ __forceinline__ void shrink_rows(float (&acc)[TILES][4], const float (&shrink)[2]) {
+__device__ __forceinline__ void rescale_rows(float (&acc)[TILES][4], const float (&rescale)[2]) {
 #pragma unroll
     for (int j = 0; j < TILES; j++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) acc[j][e] *= shrink[e / 2];
+        for (int e = 0; e < 4; e++) acc[j][e] *= rescale[e / 2];
     }
 }
 

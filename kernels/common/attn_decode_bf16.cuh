@@ -65,7 +65,7 @@ __device__ __forceinline__ void store_part(float* to, const float (&acc)[TILES][
     for (int j = 0; j < TILES; j++) store_pack<2>(to + j * 8, Pack<float, 2>{{acc[j][2 * r], acc[j][2 * r + 1]}});
 }
 
-// s [16, 32] = rows of s_q times the keys of a page: even warps make those of 16 keys each (an ldmatrix brings B for 16
+// s [16, 32] = rows of s_q times the keys of a page: even warps make those of 16 keys each (an ldmatrix loads B for 16
 // columns), all read them from s_s.
 template <int D>
 __device__ __forceinline__ void page_scores(float (&s)[4][4], const bf16* s_q, const bf16* s_k, float* s_s) {
@@ -94,7 +94,7 @@ struct GivenRows {
     const bf16* __restrict__ q;
 
     template <int D, typename HeadRow>
-    __device__ __forceinline__ void bring(bf16* s_q, bf16*, const RowAt&, int, int live, HeadRow head_row) const {
+    __device__ __forceinline__ void stage(bf16* s_q, bf16*, const RowAt&, int, int live, HeadRow head_row) const {
         for (int i = threadIdx.x; i < 16 * D / 8; i += blockDim.x) {
             int r = i / (D / 8), chunk = i % (D / 8);
             bool in = r < live;
@@ -106,13 +106,13 @@ struct GivenRows {
 // Queries of rows that are new, see common/attn_step.cuh.
 struct NewRowsBf16 : NewRows<bf16> {
     template <int D, typename HeadRow>
-    __device__ __forceinline__ void bring(bf16* s_q, bf16* s_free, const RowAt& at, int first, int live, HeadRow) const {
+    __device__ __forceinline__ void stage(bf16* s_q, bf16* s_free, const RowAt& at, int first, int live, HeadRow) const {
         auto to = [=](int32_t i, int32_t d) { return s_q + 8 * swizzled<D / 8>(i, d / 8) + d % 8; };
         for (int i = live * D + threadIdx.x * 8; i < 16 * D; i += blockDim.x * 8) {
             store_pack(to(i / D, i % D), Pack<bf16, 8>{});
         }
-        vectors ? NewRows<bf16>::bring<8>(s_free, at, first, live, D, to)
-                : NewRows<bf16>::bring<1>(s_free, at, first, live, D, to);
+        vectors ? NewRows<bf16>::stage<8>(s_free, at, first, live, D, to)
+                : NewRows<bf16>::stage<1>(s_free, at, first, live, D, to);
     }
 };
 
@@ -147,7 +147,7 @@ __device__ __forceinline__ void attn_decode(const Source& source, const bf16* k_
         __syncthreads();  // the last heads are done
         bool appends = first == 0 && (n_segments - 1) % (int32_t)gridDim.z == (int32_t)blockIdx.z;
         RowAt at = {row, kv, pos[row], page, n_heads, n_kv_heads, appends};
-        source.template bring<D>(s_q, s_ring, at, kv * group + first, live, head_row);
+        source.template stage<D>(s_q, s_ring, at, kv * group + first, live, head_row);
 #pragma unroll
         for (int j = 0; j < RING - 1; j++) ring.load(j);
         Total<TILES> total = {};
@@ -161,11 +161,11 @@ __device__ __forceinline__ void attn_decode(const Source& source, const bf16* k_
                 cp_async_wait<RING - 2>();
                 __syncthreads();  // q and this page stand in shared memory, the last page is read
                 ring.load(j + RING - 1);
-                float s[4][4], shrink[2];
+                float s[4][4], rescale[2];
                 page_scores<D>(s, s_q, ring.k_of(j), s_s);
                 int seen[2] = {keys[0] - chunk, keys[1] - chunk};
-                softmax.step(s, seen, scale, shrink);
-                shrink_rows(acc, shrink);
+                softmax.step(s, seen, scale, rescale);
+                rescale_rows(acc, rescale);
                 if (has_columns) add_product<D>(acc, s, ring.k_of(j) + CHUNK * D, warp * (D / 4));
             }
 #pragma unroll

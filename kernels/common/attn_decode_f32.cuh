@@ -13,7 +13,7 @@ struct GivenRows {
     const float* __restrict__ q;
     static constexpr bool NEW = false;
 
-    __device__ __forceinline__ void bring(float* s_q, int stride, float*, const RowAt& at, int first, int n, int dim) const {
+    __device__ __forceinline__ void stage(float* s_q, int stride, float*, const RowAt& at, int first, int n, int dim) const {
         load_rows(s_q, stride, q + (at.row * at.n_heads + first) * dim, dim, QUERIES, n, dim);
     }
 };
@@ -22,10 +22,10 @@ struct GivenRows {
 struct NewRowsF32 : NewRows<float> {
     static constexpr bool NEW = true;
 
-    __device__ __forceinline__ void bring(float* s_q, int stride, float* s_free, const RowAt& at, int first, int n,
+    __device__ __forceinline__ void stage(float* s_q, int stride, float* s_free, const RowAt& at, int first, int n,
                                           int dim) const {
         for (int i = n * dim + threadIdx.x; i < QUERIES * dim; i += blockDim.x) s_q[i / dim * stride + i % dim] = 0.0f;
-        NewRows<float>::bring<1>(s_free, at, first, n, dim, [=](int32_t i, int32_t d) { return s_q + i * stride + d; });
+        NewRows<float>::stage<1>(s_free, at, first, n, dim, [=](int32_t i, int32_t d) { return s_q + i * stride + d; });
     }
 };
 
@@ -52,7 +52,7 @@ __device__ __forceinline__ void attn_decode(const Source& source, const float* k
         __syncthreads();  // the last heads' q is read
         bool appends = first == 0 && (n_segments - 1) % (int32_t)gridDim.z == (int32_t)blockIdx.z;
         RowAt at = {row, kv, pos[row], new_page, n_heads, n_kv_heads, appends};
-        source.bring(s_q, stride, s_k, at, kv * group + first, heads, dim);
+        source.stage(s_q, stride, s_k, at, kv * group + first, heads, dim);
         Walk<ACC> total;
         total.open();
         for (int32_t segment = blockIdx.z; segment < n_segments; segment += gridDim.z) {

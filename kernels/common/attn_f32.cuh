@@ -116,16 +116,16 @@ __device__ __forceinline__ void walk_chunk(Walk<ACC>& w, const float* q, const f
 #pragma unroll
     for (int c = 0; c < 4; c++) p[c] = lane + LANES * c < keys ? p[c] * scale : NEG_INF;
     float top = chunk_max(p), new_max = top > w.max ? top : w.max;
-    float shrink = exp_f32(w.max - new_max);
+    float rescale = exp_f32(w.max - new_max);
 #pragma unroll
     for (int c = 0; c < 4; c++) {
         p[c] = exp_f32(p[c] - new_max);
         s_p[lane + LANES * c] = p[c];
     }
-    w.sum = w.sum * shrink + chunk_sum(p);
+    w.sum = w.sum * rescale + chunk_sum(p);
     w.max = new_max;
 #pragma unroll
-    for (int r = 0; r < ACC; r++) w.acc[r] *= shrink;
+    for (int r = 0; r < ACC; r++) w.acc[r] *= rescale;
     __syncwarp();  // s_p holds the chunk's probabilities
     add_rows(w.acc, s_p, keys, s_v, stride, dim);
     __syncwarp();  // s_p is read before the next chunk writes it

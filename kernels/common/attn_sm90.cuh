@@ -1,6 +1,6 @@
 // Attention in bf16 on Hopper: what attn_fwd, attn_bwd_dq and attn_bwd_dkv share there.
 //
-// A box is 64 lines of D: D / 64 panels of 64 x 64, swizzled, as the copy engine brings them from a tensor map of
+// A box is 64 lines of D: D / 64 panels of 64 x 64, swizzled, as the copy engine lays them from a tensor map of
 // (D, heads, tokens). Two warpgroups of a block have 64 rows each, a warp 16, a lane those of attn_bf16.cuh; a third
 // copies. Scores of 64 columns come from one chain of wgmma over D, but the walk goes on by chunks of 32 in the order
 // of the portable kernels: the bits are theirs wherever wgmma has the bits of mma.sync.
@@ -16,7 +16,7 @@
 
 constexpr int LINES = 64;                          // of a box; rows of a warpgroup
 constexpr int PANEL = LINES * 64;                  // elements
-constexpr int STAGES = 4;                          // slots of the ring, two boxes each
+constexpr int STAGES = 4;                          // stages of the ring, two boxes each
 constexpr uint64_t CHUNK_STEP = CHUNK * 128 >> 4;  // from one chunk of lines to the next, in a descriptor
 
 // Elements of a box.
@@ -26,12 +26,12 @@ constexpr int BOX = LINES * D;
 // This thread's warpgroup, as a number the compiler knows to be the whole warp's: branches on it do not diverge.
 __device__ __forceinline__ int warpgroup_of_thread() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); }
 
-// A ring's mbarriers: a slot is full when its bytes are there, empty when `readers` warps have read it.
+// A ring's mbarriers: a stage is full when its bytes are there, empty when `readers` warps have read it.
 __device__ __forceinline__ void init_ring(uint64_t* s_full, uint64_t* s_empty, int readers) {
 #pragma unroll
-    for (int slot = 0; slot < STAGES; slot++) {
-        mbarrier_init(&s_full[slot], 1);
-        mbarrier_init(&s_empty[slot], readers);
+    for (int stage = 0; stage < STAGES; stage++) {
+        mbarrier_init(&s_full[stage], 1);
+        mbarrier_init(&s_empty[stage], readers);
     }
 }
 
@@ -47,12 +47,12 @@ template <int D>
 __device__ __forceinline__ void load_keys(bf16* s_ring, uint64_t* s_full, uint64_t* s_empty, const TensorMap& k,
                                           const TensorMap& v, int kv, int32_t start, int boxes) {
     for (int box = 0; box < boxes; box++) {
-        int slot = box % STAGES, turn = box / STAGES % 2;
-        bf16* s_k = s_ring + slot * 2 * BOX<D>;
-        mbarrier_wait(&s_empty[slot], turn ^ 1);  // all warps have read what stood here
-        mbarrier_arrive_expect_tx(&s_full[slot], 2 * BOX<D> * sizeof(bf16));
-        load_box<D>(s_k, k, &s_full[slot], kv, start + box * LINES);
-        load_box<D>(s_k + BOX<D>, v, &s_full[slot], kv, start + box * LINES);
+        int stage = box % STAGES, phase = box / STAGES % 2;
+        bf16* s_k = s_ring + stage * 2 * BOX<D>;
+        mbarrier_wait(&s_empty[stage], phase ^ 1);  // all warps have read what stood here
+        mbarrier_arrive_expect_tx(&s_full[stage], 2 * BOX<D> * sizeof(bf16));
+        load_box<D>(s_k, k, &s_full[stage], kv, start + box * LINES);
+        load_box<D>(s_k + BOX<D>, v, &s_full[stage], kv, start + box * LINES);
     }
 }
 
@@ -117,7 +117,7 @@ __device__ __forceinline__ void dot_boxes(float (&s)[8][4], const bf16* s_a, con
 }
 
 // The descriptor of a box whose columns are multiplied, for add_chunk.
-__device__ __forceinline__ uint64_t turned_box(const bf16* s_box) { return matrix_descriptor(s_box, PANEL * 2); }
+__device__ __forceinline__ uint64_t transposed_box(const bf16* s_box) { return matrix_descriptor(s_box, PANEL * 2); }
 
 // p [64, 32], rounded to bf16, as fragments of A.
 __device__ __forceinline__ void pack_chunk(uint32_t (&a)[2][4], const float (&p)[4][4]) {
@@ -129,7 +129,7 @@ __device__ __forceinline__ void pack_chunk(uint32_t (&a)[2][4], const float (&p)
     }
 }
 
-// Starts acc [64, D] += a [64, 32] times 32 lines of a turned box.
+// Starts acc [64, D] += a [64, 32] times 32 lines of a transposed box.
 template <int D>
 __device__ __forceinline__ void add_chunk(float (&acc)[D / 8][4], const uint32_t (&a)[2][4], uint64_t lines) {
 #pragma unroll

@@ -1,5 +1,5 @@
 // Rows of attention over pages that are new: each of a sequence of its own, as in decode. Queries come as they were projected,
-// and are normed, where the family does, and turned on their way into shared memory; the new key and value go to their slot on
+// and are normed, where the family does, and rotated on their way into shared memory; the new key and value go to their slot on
 // the way, by the block that walks the row's last segment, and no launch has to come before.
 #pragma once
 
@@ -33,7 +33,7 @@ struct NewRows {
     // Heads first.. of the row, n of them, to to_q(i, d); the rows' key and value to their slot. s_free is [n + 2, row_stride].
     // All stand where they go when the block has passed.
     template <int N, typename ToQ>
-    __device__ __forceinline__ void bring(T* s_free, const RowAt& at, int32_t first, int32_t n, int32_t dim, ToQ to_q) const {
+    __device__ __forceinline__ void stage(T* s_free, const RowAt& at, int32_t first, int32_t n, int32_t dim, ToQ to_q) const {
         __shared__ float s_rstd[MOST + 2];
         Side<T> queries = {q, wq, nullptr, at.n_heads}, keys = {k, wk, nullptr, at.n_kv_heads};
         Angles angles(table, at.pos, n_positions, dim);
@@ -47,7 +47,7 @@ struct NewRows {
             if (at.page < 0) return nullptr;
             return (i == n ? k_pages : v_pages) + (((int64_t)at.page * at.n_kv_heads + at.kv) * CHUNK + at.pos % CHUNK) * dim + d;
         };
-        turn_heads<N>(s_free, s_rstd, n + (at.appends ? 2 : 0), wq != nullptr, dim, eps, angles, head, to);
+        rotate_heads<N>(s_free, s_rstd, n + (at.appends ? 2 : 0), wq != nullptr, dim, eps, angles, head, to);
         __syncthreads();  // queries stand in shared memory, the new key and value in their page; s_free is free
     }
 };

@@ -27,9 +27,9 @@ struct GemmTile {
     // Times 16 steps whose fragments are loaded at once: all, where they are few. Then nothing but the sums' own chain stands
     // between one product and the next.
     static constexpr int AHEAD = FRAGS_M * FRAGS_N <= 2 ? GEMM_K / 16 : 1;
-    static constexpr int PAIR = FRAGS_N == 1 ? 1 : 2;  // fragments of B that an ldmatrix brings
+    static constexpr int PAIR = FRAGS_N == 1 ? 1 : 2;  // fragments of B that an ldmatrix loads
     static_assert(FRAGS_M * WARPS_M * 16 == M && FRAGS_N * WARPS_N * 8 == N, "warps share the tile evenly");
-    static_assert(FRAGS_N == 1 || FRAGS_N % 2 == 0, "an ldmatrix brings B for 8 columns, or for 16");
+    static_assert(FRAGS_N == 1 || FRAGS_N % 2 == 0, "an ldmatrix loads B for 8 columns, or for 16");
 };
 
 using Gemm128x128 = GemmTile<128, 128, 2, 4, 3>;  // training: two blocks a multiprocessor, with 128 registers a thread
@@ -190,7 +190,7 @@ struct RingColumns {
     __device__ __forceinline__ static int at(int wj, int j) { return Operand::b_at(wj + j * 16); }
 };
 
-// acc = the sums of the tile whose rows and columns `a` and `b` bring, from start(row of the tile, column of it) on. False
+// acc = the sums of the tile whose rows and columns `a` and `b` stage, from start(row of the tile, column of it) on. False
 // for a thread that has none.
 template <class Tile, class Rows, class Columns, class Start>
 __device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], Rows& a, Columns& b,

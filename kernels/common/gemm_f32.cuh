@@ -86,8 +86,8 @@ __device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
     next_a.store(s_a[0]);
     next_b.store(s_b[0]);
     __syncthreads();  // tile 0 stands in shared memory
-    int turn = 0;
-    for (int64_t q0 = 0; q0 < k; q0 += GEMM_F32_K, turn ^= 1) {
+    int stage = 0;
+    for (int64_t q0 = 0; q0 < k; q0 += GEMM_F32_K, stage ^= 1) {
         bool more = q0 + GEMM_F32_K < k;
         if (more) {
             next_a.load(a, i0, m, q0 + GEMM_F32_K, k, of);
@@ -95,13 +95,13 @@ __device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
         }
         if (q0 + GEMM_F32_K <= k) {
 #pragma unroll
-            for (int q = 0; q < GEMM_F32_K; q++) gemm_f32_step<BM, BN>(acc, &s_a[turn][q][ti], &s_b[turn][q][tj]);
+            for (int q = 0; q < GEMM_F32_K; q++) gemm_f32_step<BM, BN>(acc, &s_a[stage][q][ti], &s_b[stage][q][tj]);
         } else {
-            for (int q = 0; q < (int)(k - q0); q++) gemm_f32_step<BM, BN>(acc, &s_a[turn][q][ti], &s_b[turn][q][tj]);
+            for (int q = 0; q < (int)(k - q0); q++) gemm_f32_step<BM, BN>(acc, &s_a[stage][q][ti], &s_b[stage][q][tj]);
         }
         if (more) {
-            next_a.store(s_a[turn ^ 1]);
-            next_b.store(s_b[turn ^ 1]);
+            next_a.store(s_a[stage ^ 1]);
+            next_b.store(s_b[stage ^ 1]);
         }
         __syncthreads();  // the next tile is written, this one is read
     }

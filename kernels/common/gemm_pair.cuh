@@ -9,7 +9,7 @@
 // The columns j0.. of both, half a tile each.
 template <class Tile>
 struct PairColumns {
-    static_assert(Tile::PAIR == 2, "an ldmatrix brings eight columns of each");
+    static_assert(Tile::PAIR == 2, "an ldmatrix loads eight columns of each");
     using Operand = OperandTile<false, Tile::N / 2>;
     static constexpr int HALF = Tile::N / 2 * GEMM_K;  // elements of a slot
     typename Operand::template Copies<Tile::THREADS> gates, ups;

@@ -2,7 +2,7 @@
 // 128 x 128 where those would leave half the card without a block.
 //
 // A block of 384 threads: two warpgroups multiply 64 rows each, a third has one thread that copies. Tiles of A and B come
-// by tensor maps into a ring of slots of 64 steps; an mbarrier says when a slot is full, another when all eight warps have
+// by tensor maps into a ring of stages of 64 steps; an mbarrier says when a stage is full, another when all eight warps have
 // read it. Each element is accumulated like in common/gemm_bf16.cuh: in f32 over K in ascending order.
 // Maps have boxes of 64 steps x 128 lines, or of 64 lines x 64 steps where the operand is stored K by K.
 #pragma once
@@ -14,7 +14,7 @@
 
 template <int N_, int STAGES_>
 struct TileSm90 {
-    static constexpr int M = 128, N = N_, STAGES = STAGES_, SLOT = (M + N) * GEMM_K;
+    static constexpr int M = 128, N = N_, STAGES = STAGES_, STAGE = (M + N) * GEMM_K;
     static constexpr int COPIES = 256;  // the thread that copies
 };
 
@@ -22,21 +22,21 @@ using Sm90Tile128x256 = TileSm90<256, 4>;
 using Sm90Tile128x128 = TileSm90<128, 6>;
 
 struct RingSm90 {
-    bf16* s_slots;      // [STAGES]: a tile of A, a tile of B
+    bf16* s_stages;      // [STAGES]: a tile of A, a tile of B
     uint64_t* s_full;   // [STAGES]
     uint64_t* s_empty;  // [STAGES]
 };
 
-// The whole block calls. `s_dynamic`: STAGES slots, and up to a multiple of 1024 bytes.
+// The whole block calls. `s_dynamic`: STAGES stages, and up to a multiple of 1024 bytes.
 template <class T>
 __device__ __forceinline__ RingSm90 start_ring(bf16* s_dynamic) {
     __shared__ uint64_t s_full[T::STAGES];
     __shared__ uint64_t s_empty[T::STAGES];
     if (threadIdx.x == 0) {
 #pragma unroll
-        for (int slot = 0; slot < T::STAGES; slot++) {
-            mbarrier_init(&s_full[slot], 1);
-            mbarrier_init(&s_empty[slot], 8);
+        for (int stage = 0; stage < T::STAGES; stage++) {
+            mbarrier_init(&s_full[stage], 1);
+            mbarrier_init(&s_empty[stage], 8);
         }
         fence_mbarrier_init();
     }
@@ -60,17 +60,17 @@ __device__ __forceinline__ void copy_operand(bf16* s_to, const TensorMap& from, 
 }
 
 // One thread copies what a tile's product reads. It may end while copies are under way, the block must not: whoever
-// multiplies waits for every slot to be full. `done`: steps the ring has seen before.
+// multiplies waits for every stage to be full. `done`: steps the ring has seen before.
 template <class T, bool A_BY_K, bool B_BY_K>
 __device__ __forceinline__ void copy_tile(const RingSm90& ring, const TensorMap& a, const TensorMap& b, int64_t i0,
                                           int64_t j0, int steps, int done) {
     for (int step = 0; step < steps; step++) {
-        int slot = (done + step) % T::STAGES, turn = (done + step) / T::STAGES % 2;
-        bf16* s_a = ring.s_slots + slot * T::SLOT;
-        mbarrier_wait(&ring.s_empty[slot], turn ^ 1);  // all eight warps have read what stood here
-        mbarrier_arrive_expect_tx(&ring.s_full[slot], T::SLOT * sizeof(bf16));
-        copy_operand<A_BY_K, T::M>(s_a, a, &ring.s_full[slot], (int32_t)i0, step * GEMM_K);
-        copy_operand<B_BY_K, T::N>(s_a + T::M * GEMM_K, b, &ring.s_full[slot], (int32_t)j0, step * GEMM_K);
+        int stage = (done + step) % T::STAGES, phase = (done + step) / T::STAGES % 2;
+        bf16* s_a = ring.s_stages + stage * T::STAGE;
+        mbarrier_wait(&ring.s_empty[stage], phase ^ 1);  // all eight warps have read what stood here
+        mbarrier_arrive_expect_tx(&ring.s_full[stage], T::STAGE * sizeof(bf16));
+        copy_operand<A_BY_K, T::M>(s_a, a, &ring.s_full[stage], (int32_t)i0, step * GEMM_K);
+        copy_operand<B_BY_K, T::N>(s_a + T::M * GEMM_K, b, &ring.s_full[stage], (int32_t)j0, step * GEMM_K);
     }
 }
 
@@ -81,12 +81,12 @@ __device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)
     constexpr int A_STEP = A_BY_K ? 128 : 2, B_STEP = B_BY_K ? 128 : 2;
     int warpgroup = threadIdx.x / 128;
     auto start = [&](int step) {
-        int slot = (done + step) % T::STAGES, turn = (done + step) / T::STAGES % 2;
-        const bf16* s_a = ring.s_slots + slot * T::SLOT;
+        int stage = (done + step) % T::STAGES, phase = (done + step) / T::STAGES % 2;
+        const bf16* s_a = ring.s_stages + stage * T::STAGE;
         // 64 lines of A are 64 x 64 elements in either layout; so is a panel of 64 lines of B.
         uint64_t x = matrix_descriptor(s_a + warpgroup * 64 * GEMM_K);
         uint64_t y = matrix_descriptor(s_a + T::M * GEMM_K, B_BY_K ? 64 * GEMM_K * sizeof(bf16) : 16);
-        mbarrier_wait(&ring.s_full[slot], turn);
+        mbarrier_wait(&ring.s_full[stage], phase);
         wgmma_fence();
 #pragma unroll
         for (int q = 0; q < GEMM_K / 16; q++) wgmma_k16_bf16<T::N, A_BY_K, B_BY_K>(acc, x + A_STEP * q, y + B_STEP * q, 1);
@@ -95,7 +95,7 @@ __device__ __forceinline__ void multiply_tile(const RingSm90& ring, float (&acc)
     start(0);  // outside the loop: where it begins with no step under way, ptxas runs every wgmma alone ("serialized")
     for (int step = 1; step < steps; step++) {
         start(step);
-        wgmma_wait_group<1>();  // the step before is done, this one is under way while the next slot is looked at
+        wgmma_wait_group<1>();  // the step before is done, this one is under way while the next stage is looked at
         if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.s_empty[(done + step - 1) % T::STAGES]);
     }
     wgmma_wait_group<0>();

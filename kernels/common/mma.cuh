@@ -1,7 +1,7 @@
 // Fragments of mma.sync m16n8k16 from tiles in shared memory.
 //
 // A tile is rows of CHUNKS chunks; a chunk is eight neighbouring bf16, 16 bytes. Chunks are swizzled so that the eight
-// rows of an ldmatrix lie in different banks. "Turned": the tile is stored the other way, K by K.
+// rows of an ldmatrix lie in different banks. "Transposed": the tile is stored the other way, K by K.
 #pragma once
 
 #include "common/ptx.cuh"
@@ -20,13 +20,6 @@ __device__ __forceinline__ void frag_a(uint32_t (&x)[4], const bf16* s, int i0, 
     ldmatrix_x4(x, s + 8 * swizzled<CHUNKS>(i0 + lane % 16, q0 / 8 + lane / 16));
 }
 
-// The same of a tile [K, M].
-template <int CHUNKS>
-__device__ __forceinline__ void frag_a_turned(uint32_t (&x)[4], const bf16* s, int i0, int q0) {
-    int lane = threadIdx.x % 32;
-    ldmatrix_x4_trans(x, s + 8 * swizzled<CHUNKS>(q0 + lane / 16 * 8 + lane % 8, i0 / 8 + lane / 8 % 2));
-}
-
 // B's two fragments (16 x 8) of columns j0.. and j0 + 8.., steps q0.. of a tile [N, K].
 template <int CHUNKS>
 __device__ __forceinline__ void frag_b(uint32_t (&x)[2][2], const bf16* s, int j0, int q0) {
@@ -38,7 +31,7 @@ __device__ __forceinline__ void frag_b(uint32_t (&x)[2][2], const bf16* s, int j
 
 // The same of a tile [K, N].
 template <int CHUNKS>
-__device__ __forceinline__ void frag_b_turned(uint32_t (&x)[2][2], const bf16* s, int j0, int q0) {
+__device__ __forceinline__ void frag_b_transposed(uint32_t (&x)[2][2], const bf16* s, int j0, int q0) {
     int lane = threadIdx.x % 32;
     uint32_t y[4];
     ldmatrix_x4_trans(y, s + 8 * swizzled<CHUNKS>(q0 + lane / 8 % 2 * 8 + lane % 8, j0 / 8 + lane / 16));

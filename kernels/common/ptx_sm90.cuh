@@ -36,14 +36,14 @@ inline void wgmma_wait_group() {
     ::emu::wgmma_wait_group(N);
 }
 
-template <int N, bool A_TURNED, bool B_TURNED>
+template <int N, bool A_TRANSPOSED, bool B_TRANSPOSED>
 inline void wgmma_k16_bf16(float (&d)[N / 8][4], uint64_t a, uint64_t b, int32_t add) {
-    ::emu::wgmma(N, d[0], nullptr, a, b, A_TURNED, B_TURNED, add);
+    ::emu::wgmma(N, d[0], nullptr, a, b, A_TRANSPOSED, B_TRANSPOSED, add);
 }
 
-template <int N, bool B_TURNED>
+template <int N, bool B_TRANSPOSED>
 inline void wgmma_k16_bf16(float (&d)[N / 8][4], const uint32_t (&a)[4], uint64_t b, int32_t add) {
-    ::emu::wgmma(N, d[0], a, 0, b, false, B_TURNED, add);
+    ::emu::wgmma(N, d[0], a, 0, b, false, B_TRANSPOSED, add);
 }
 
 #else
@@ -81,7 +81,7 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* s_bar) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(s_bar)) : "memory");
 }
 
-// Arrives, and has the phase wait for `bytes` that copies bring.
+// Arrives, and has the phase wait for `bytes` that copies write.
 __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint64_t* s_bar, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(s_bar)), "r"(bytes)
                  : "memory");
@@ -157,47 +157,47 @@ __device__ __forceinline__ void wgmma_wait_group() {
     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // d [64, N] = a [64, 16] b [16, N], += when `add`; a by rows, b by columns, both bf16 in shared memory, or K by K where
-// TURNED; d f32 over the four warps: a warp has 16 rows, its fragments are those of mma.sync m16n8.
-template <int N, bool A_TURNED, bool B_TURNED>
+// TRANSPOSED; d f32 over the four warps: a warp has 16 rows, its fragments are those of mma.sync m16n8.
+template <int N, bool A_TRANSPOSED, bool B_TRANSPOSED>
 __device__ __forceinline__ void wgmma_k16_bf16(float (&d)[N / 8][4], uint64_t a, uint64_t b, int32_t add) {
     static_assert(N == 32 || N == 64 || N == 128 || N == 256, "a shape that is written here");
     if constexpr (N == 32) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" WGMMA_16
                      "}, %16, %17, p, 1, 1, %19, %20;}"
                      : WGMMA_D16(0)
-                     : "l"(a), "l"(b), "r"(add), "n"(A_TURNED), "n"(B_TURNED));
+                     : "l"(a), "l"(b), "r"(add), "n"(A_TRANSPOSED), "n"(B_TRANSPOSED));
     } else if constexpr (N == 64) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_32
                      "}, %32, %33, p, 1, 1, %35, %36;}"
                      : WGMMA_D16(0), WGMMA_D16(4)
-                     : "l"(a), "l"(b), "r"(add), "n"(A_TURNED), "n"(B_TURNED));
+                     : "l"(a), "l"(b), "r"(add), "n"(A_TRANSPOSED), "n"(B_TRANSPOSED));
     } else if constexpr (N == 128) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_64
                      "}, %64, %65, p, 1, 1, %67, %68;}"
                      : WGMMA_D64(0)
-                     : "l"(a), "l"(b), "r"(add), "n"(A_TURNED), "n"(B_TURNED));
+                     : "l"(a), "l"(b), "r"(add), "n"(A_TRANSPOSED), "n"(B_TRANSPOSED));
     } else if constexpr (N == 256) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %130, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" WGMMA_128
                      "}, %128, %129, p, 1, 1, %131, %132;}"
                      : WGMMA_D64(0), WGMMA_D64(16)
-                     : "l"(a), "l"(b), "r"(add), "n"(A_TURNED), "n"(B_TURNED));
+                     : "l"(a), "l"(b), "r"(add), "n"(A_TRANSPOSED), "n"(B_TRANSPOSED));
     }
 }
 
 // The same with a in registers, in the fragments of mma.sync m16n8k16.
-template <int N, bool B_TURNED>
+template <int N, bool B_TRANSPOSED>
 __device__ __forceinline__ void wgmma_k16_bf16(float (&d)[N / 8][4], const uint32_t (&a)[4], uint64_t b, int32_t add) {
     static_assert(N == 64 || N == 128, "a shape that is written here");
     if constexpr (N == 64) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_32
                      "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;}"
                      : WGMMA_D16(0), WGMMA_D16(4)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(B_TURNED));
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(B_TRANSPOSED));
     } else if constexpr (N == 128) {
         asm volatile("{.reg .pred p; setp.ne.b32 p, %69, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_64
                      "}, {%64, %65, %66, %67}, %68, p, 1, 1, %70;}"
                      : WGMMA_D64(0)
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(B_TURNED));
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(B_TRANSPOSED));
     }
 }
 
@@ -237,11 +237,11 @@ __device__ __forceinline__ T* align_1024(T* s) {
 }
 
 // The descriptor of a matrix of lines of 64 bf16 (128 bytes, swizzled by 128 bytes, as a tensor map with boxes 64 wide
-// brings them): eight lines, then the next eight 1024 bytes on. `turned_step`: the bytes from 64 elements of a line of a
-// turned matrix to the next 64. 16 elements further along a line are 32 bytes more, sixteen lines further 2048.
-__device__ __forceinline__ uint64_t matrix_descriptor(const void* s, uint32_t turned_step = 16) {
+// lays them): eight lines, then the next eight 1024 bytes on. `transposed_step`: the bytes from 64 elements of a line of a
+// transposed matrix to the next 64. 16 elements further along a line are 32 bytes more, sixteen lines further 2048.
+__device__ __forceinline__ uint64_t matrix_descriptor(const void* s, uint32_t transposed_step = 16) {
     uint64_t start = (shared_address(s) & 0x3ffff) >> 4;
-    return start | (uint64_t)(turned_step >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+    return start | (uint64_t)(transposed_step >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
 #endif

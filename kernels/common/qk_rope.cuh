@@ -1,4 +1,4 @@
-// A row's heads between their projections and attention: queries and keys normed, where the family does, and turned by the
+// A row's heads between their projections and attention: queries and keys normed, where the family does, and rotated by the
 // row's position. The arithmetic and the roundings are those of rmsnorm_fwd and rope one after another.
 //
 // With norms heads stand in shared memory, half a warp sums one, as in rmsnorm_fwd. Then a thread has 16 bytes of each half of a
@@ -14,13 +14,13 @@ struct Head {
     const T* from;  // [D]
     const T* w;     // [D], the norm's
     float* rstd;    // where the norm's goes, null where nobody needs it
-    bool turns;     // values are only moved
+    bool rotates;     // values are only moved
 };
 
 // n heads of a row: head(i) is the i-th, to(i, d) is where its elements from d on go, null where they go nowhere. s_x
 // [n, row_stride] and s_rstd [n] are used where heads are normed.
 template <int N, typename T, typename HeadOf, typename To>
-__device__ __forceinline__ void turn_heads(T* s_x, float* s_rstd, int32_t n, bool normed, int32_t head_dim, float eps,
+__device__ __forceinline__ void rotate_heads(T* s_x, float* s_rstd, int32_t n, bool normed, int32_t head_dim, float eps,
                                            const Angles& angles, HeadOf head, To to) {
     int32_t half = head_dim / 2;
     if (normed) {
@@ -31,7 +31,7 @@ __device__ __forceinline__ void turn_heads(T* s_x, float* s_rstd, int32_t n, boo
         for (int first = 0; first < n; first += blockDim.x / ROW_LANES) {
             int mine = first + threadIdx.x / ROW_LANES;
             Head<T> of = head(min(mine, n - 1));
-            bool has = mine < n && of.turns;
+            bool has = mine < n && of.rotates;
             const T* s_head = s_x + min(mine, n - 1) * row_stride(head_dim);
             float r = row_rstd(has, head_dim, eps, [=](int i) { return to_f32(s_head[i]); });
             if (has && threadIdx.x % ROW_LANES == 0) {
@@ -48,7 +48,7 @@ __device__ __forceinline__ void turn_heads(T* s_x, float* s_rstd, int32_t n, boo
         Head<T> of = head(mine);
         const T* from = normed ? s_x + mine * row_stride(head_dim) : of.from;
         Pack<T, N> x = load_pack<N>(from + d), y = load_pack<N>(from + half + d);
-        if (of.turns) {
+        if (of.rotates) {
             if (normed) {
                 Pack<T, N> u = load_pack<N>(of.w + d), z = load_pack<N>(of.w + half + d);
                 float r = s_rstd[mine];
@@ -58,7 +58,7 @@ __device__ __forceinline__ void turn_heads(T* s_x, float* s_rstd, int32_t n, boo
                     y.v[e] = from_f32<T>(to_f32(y.v[e]) * r * to_f32(z.v[e]));
                 }
             }
-            angles.turn<N>(x, y, d, 1.0f);
+            angles.rotate<N>(x, y, d, 1.0f);
         }
         store_pack(first, x);
         store_pack(second, y);
@@ -86,21 +86,21 @@ struct Side {
 __device__ __forceinline__ int64_t row_of_block(int32_t n_heads) { return blockIdx.x / ceil_div(n_heads, HEADS); }
 
 // Eight heads of a row, counted over queries, keys and, where there are some, values [N, k.n_heads, D]. to(head, d): see
-// turn_heads, counted over all.
+// rotate_heads, counted over all.
 template <int N, typename T, typename To>
 __device__ __forceinline__ void qk_rope(const Side<T>& q, const Side<T>& k, const T* v, const Angles& angles,
                                         int32_t head_dim, float eps, To to) {
     SHARED_DYNAMIC(T, s_x);  // [HEADS, row_stride]
     __shared__ float s_rstd[HEADS];
-    int32_t turned = q.n_heads + k.n_heads, all = turned + (v != nullptr ? k.n_heads : 0);
+    int32_t rotated = q.n_heads + k.n_heads, all = rotated + (v != nullptr ? k.n_heads : 0);
     int64_t row = row_of_block(all);
     int32_t first = (int32_t)(blockIdx.x - row * ceil_div(all, HEADS)) * HEADS;
     auto head = [&](int32_t i) -> Head<T> {
         int32_t at = first + i;
         if (at < q.n_heads) return q.head(row, at, head_dim);
-        if (at < turned) return k.head(row, at - q.n_heads, head_dim);
-        return {v + (row * k.n_heads + at - turned) * head_dim, nullptr, nullptr, false};
+        if (at < rotated) return k.head(row, at - q.n_heads, head_dim);
+        return {v + (row * k.n_heads + at - rotated) * head_dim, nullptr, nullptr, false};
     };
-    turn_heads<N>(s_x, s_rstd, min(HEADS, all - first), q.w != nullptr, head_dim, eps, angles, head,
+    rotate_heads<N>(s_x, s_rstd, min(HEADS, all - first), q.w != nullptr, head_dim, eps, angles, head,
                   [&](int32_t i, int32_t d) { return to(first + i, d); });
 }

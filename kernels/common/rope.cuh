@@ -26,9 +26,9 @@ struct Angles {
         at = table + (int64_t)(known ? position : 0) * head_dim;
     }
 
-    // Turns the pairs d.. of a head, first elements and second ones, by `sign` times the angle.
+    // Rotates the pairs d.. of a head, first elements and second ones, by `sign` times the angle.
     template <int N, typename T>
-    __device__ __forceinline__ void turn(Pack<T, N>& first, Pack<T, N>& second, int32_t d, float sign) const {
+    __device__ __forceinline__ void rotate(Pack<T, N>& first, Pack<T, N>& second, int32_t d, float sign) const {
         float cosine[N], sine[N];
         load_floats<N>(cosine, at + d);
         load_floats<N>(sine, at + half + d);

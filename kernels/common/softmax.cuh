@@ -29,18 +29,18 @@ __device__ __forceinline__ SoftmaxSums piece_sums(const float* z, int width, int
     float base = max > NEG_INF ? max : 0.0f, sum = 0.0f, dot = 0.0f;
 #pragma unroll 4
     for (int i = lane; i < width; i += SPAN_LANES) {
-        float below = z[i] * scale - base, p = exp_f32(below);
+        float shifted = z[i] * scale - base, p = exp_f32(shifted);
         sum += p;
-        dot = fmaf(p, below, dot);
+        dot = fmaf(p, shifted, dot);
     }
     return {max, lanes_sum<SPAN_LANES>(sum), lanes_sum<SPAN_LANES>(dot)};
 }
 
 // Adds the sums of a part to those of its whole, whose maximum is known.
 __device__ __forceinline__ void add_part(SoftmaxSums& whole, const SoftmaxSums& part) {
-    float below = part.max - (whole.max > NEG_INF ? whole.max : 0.0f), share = exp_f32(below);
+    float shifted = part.max - (whole.max > NEG_INF ? whole.max : 0.0f), share = exp_f32(shifted);
     whole.sum = fmaf(part.sum, share, whole.sum);
-    whole.dot = fmaf(share, fmaf(part.sum, below, part.dot), whole.dot);
+    whole.dot = fmaf(share, fmaf(part.sum, shifted, part.dot), whole.dot);
 }
 
 // Of one span z [width] times scale, one of several when it is `cut`. The whole warp calls.

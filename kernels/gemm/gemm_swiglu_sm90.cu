@@ -21,14 +21,14 @@ template <class T>
 __device__ __forceinline__ void copy_pair(const RingSm90& ring, const TensorMap& h, const TensorMap& wg, const TensorMap& wu,
                                           int64_t i0, int64_t j0, int steps) {
     for (int step = 0; step < steps; step++) {
-        int slot = step % T::STAGES, turn = step / T::STAGES % 2;
-        bf16* s_a = ring.s_slots + slot * T::SLOT;
+        int stage = step % T::STAGES, phase = step / T::STAGES % 2;
+        bf16* s_a = ring.s_stages + stage * T::STAGE;
         bf16* s_b = s_a + T::M * GEMM_K;
-        mbarrier_wait(&ring.s_empty[slot], turn ^ 1);  // all eight warps have read what stood here
-        mbarrier_arrive_expect_tx(&ring.s_full[slot], T::SLOT * sizeof(bf16));
-        copy_operand<false, T::M>(s_a, h, &ring.s_full[slot], (int32_t)i0, step * GEMM_K);
-        copy_operand<false, T::N / 2>(s_b, wg, &ring.s_full[slot], (int32_t)j0, step * GEMM_K);
-        copy_operand<false, T::N / 2>(s_b + T::N / 2 * GEMM_K, wu, &ring.s_full[slot], (int32_t)j0, step * GEMM_K);
+        mbarrier_wait(&ring.s_empty[stage], phase ^ 1);  // all eight warps have read what stood here
+        mbarrier_arrive_expect_tx(&ring.s_full[stage], T::STAGE * sizeof(bf16));
+        copy_operand<false, T::M>(s_a, h, &ring.s_full[stage], (int32_t)i0, step * GEMM_K);
+        copy_operand<false, T::N / 2>(s_b, wg, &ring.s_full[stage], (int32_t)j0, step * GEMM_K);
+        copy_operand<false, T::N / 2>(s_b + T::N / 2 * GEMM_K, wu, &ring.s_full[stage], (int32_t)j0, step * GEMM_K);
     }
 }
 #endif

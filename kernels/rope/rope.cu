@@ -24,7 +24,7 @@ __device__ __forceinline__ void rope(T* x,                                   // 
     int64_t head = pair / half;  // counted over all rows
     T* at = x + head * head_dim + d;
     Pack<T, N> first = load_pack<N>(at), second = load_pack<N>(at + half);
-    Angles(table, positions[head / n_heads], n_positions, head_dim).turn<N>(first, second, d, sign);
+    Angles(table, positions[head / n_heads], n_positions, head_dim).rotate<N>(first, second, d, sign);
     store_pack(at, first);
     store_pack(at + half, second);
 }
