@@ -43,7 +43,7 @@ pub(super) struct Batch {
     pub tellers: Vec<(u32, usize, i32)>,
     /// Their rows.
     teller_rows: Vec<i32>,
-    /// `[M, 3]` seed, stream, position of the token to be sampled.
+    /// `[M, 2]` seed, stream.
     pub key: Vec<u64>,
     /// Page copies (from, to), in order, before anything else.
     pub copies: Vec<(u32, u32)>,
@@ -76,7 +76,7 @@ impl Batch {
             leans: Leans::default(),
             tellers: vec![],
             teller_rows: vec![],
-            key: Vec::with_capacity(3 * max_seqs),
+            key: Vec::with_capacity(2 * max_seqs),
             copies: Vec::with_capacity(max_seqs.max(n_pages)),
             tables: vec![0; max_seqs * table_width],
             changed: 0..max_seqs * table_width,
@@ -142,7 +142,12 @@ impl Batch {
         if let Some(leaning) = &seq.leaning {
             self.leans.push(self.samples.len() - 1, leaning);
         }
-        self.key.extend([seq.key.seed, seq.key.stream, seq.ids.len() as u64]);
+        debug_assert_eq!(
+            self.positions[row] as usize + 1,
+            seq.ids.len(),
+            "the noise is that of the next token's position"
+        );
+        self.key.extend([seq.key.seed, seq.key.stream]);
     }
 
     /// The last row tells of token `id`, which follows it in the prompt in `slot`.
@@ -168,7 +173,7 @@ impl Batch {
         self.top_k.push(0);
         self.top_p.push(1.0);
         self.min_p.push(0.0);
-        self.key.extend([0; 3]);
+        self.key.extend([0; 2]);
     }
 
     /// Rows that somebody reads.

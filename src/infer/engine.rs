@@ -7,9 +7,9 @@
 //!
 //! **What crosses the bus a token.** Down: each row's token and logprob, 8 bytes, with the step's one wait: the scheduler
 //! must know which turns have ended. Up: nothing while the same sequences go on decoding, because the device makes the next
-//! step's ids, positions and noise keys from its own tokens (`decode_next`); the changed stretch of the page table when one
+//! step's ids and positions where it draws its tokens (`ops::sample::Rows`); the changed stretch of the page table when one
 //! of them takes a page (every 32 tokens); and when a sequence joins or leaves, the rows, 24 bytes each, and how they are
-//! sampled, 40 bytes each, in a copy each. The tests count it (tests/engine/transfers.rs).
+//! sampled, 32 bytes each, in a copy each. The tests count it (tests/engine/transfers.rs).
 
 use super::lean::{Lean, Leaning};
 use super::schedule::Schedule;

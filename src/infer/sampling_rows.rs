@@ -1,16 +1,17 @@
 //! What each sampled row is drawn by, on the device, and what is drawn.
 //!
-//! One buffer, one copy: of M rows `[5 M]` words of 64 bits, keys `[M, 3]`, then temperatures, top_k, top_p and min_p of 32
-//! bits each. What it holds is known here, so what it holds already is not sent.
+//! One buffer, one copy: of M rows `[4 M]` words of 64 bits, keys `[M, 2]`, then temperatures, top_k, top_p and min_p of 32
+//! bits each. Nothing of it moves from token to token: the noise goes on with the rows' positions. What the buffer holds is
+//! known here, so what it holds already is not sent.
 
 use super::batch::Batch;
-use crate::device::{Buffer, DType, Device, View, ViewMut};
+use crate::device::{Buffer, DType, Device, ViewMut};
 use crate::error::Result;
 use crate::model::{ModelConfig, Plan};
-use crate::ops::sample::{Sampling, sample};
+use crate::ops::sample::{Rows, Sampling, sample};
 
 /// 64-bit words of a row.
-const WORDS: usize = 5;
+const WORDS: usize = 4;
 
 pub(super) struct SamplingRows {
     how: Buffer,
@@ -39,7 +40,7 @@ impl SamplingRows {
         self.wanted.extend(&batch.key);
         self.wanted.resize(WORDS * m, 0);
         let bits = |x: &f32| x.to_bits();
-        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut self.wanted[3 * m..]);
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut self.wanted[2 * m..]);
         let all = batch.temperature.iter().map(bits).chain(batch.top_k.iter().map(|k| *k as u32));
         let all = all.chain(batch.top_p.iter().map(bits)).chain(batch.min_p.iter().map(bits));
         words.iter_mut().zip(all).for_each(|(word, x)| *word = x);
@@ -50,27 +51,17 @@ impl SamplingRows {
     }
 
     /// Samples from the logits of `m` rows, of the ids that are tokens.
-    pub fn sample(&mut self, dev: &Device, logits: ViewMut, m: usize, model: &ModelConfig) -> Result<()> {
-        let words = |dtype, i: usize| self.how.view().cast(dtype).at((6 + i) * m..(7 + i) * m);
+    pub fn sample(&mut self, dev: &Device, logits: ViewMut, rows: Rows, m: usize, model: &ModelConfig) -> Result<()> {
+        let words = |dtype, i: usize| self.how.view().cast(dtype).at((4 + i) * m..(5 + i) * m);
         let how = Sampling {
             temperature: words(DType::F32, 0),
             top_k: words(DType::I32, 1),
             top_p: words(DType::F32, 2),
             min_p: words(DType::F32, 3),
-            key: self.how.at(0..3 * m),
+            key: self.how.at(0..2 * m),
         };
         let (token, logprob) = (self.token.at_mut(0..m), self.logprob.at_mut(0..m));
-        sample(dev, logits, how, token, logprob, model.vocab_size, model.sampled_end())
-    }
-
-    /// The tokens of `m` rows, and their keys, to move one position on.
-    pub fn next(&mut self, m: usize) -> (View<'_>, ViewMut<'_>) {
-        (self.token.at(0..m), self.how.at_mut(0..3 * m))
-    }
-
-    /// Notes that the keys of the first `live` rows have moved one position on.
-    pub fn moved_on(&mut self, live: usize) {
-        self.held.iter_mut().skip(2).step_by(3).take(live).for_each(|position| *position += 1);
+        sample(dev, logits, how, rows, token, logprob, model.vocab_size, model.sampled_end())
     }
 
     /// Takes nothing for held: what is on the device is not known.

@@ -137,12 +137,8 @@ impl Slate {
             if let Some(masks) = &masks {
                 sample_mask(&dev, masks.at(0..batch.allowed.len()), acts.logits_mut(), weights.config.vocab_size)?;
             }
-            sampling.sample(&dev, acts.logits_mut(), m, &weights.config)?;
-            if !decodes {
-                return Ok(());
-            }
-            let (token, key) = sampling.next(m);
-            rows.advance(&dev, token, key, n_seqs)
+            let rows = if decodes { rows.to_decode(n_seqs)? } else { rows.to_sample() };
+            sampling.sample(&dev, acts.logits_mut(), rows, m, &weights.config)
         };
         match (&mut self.graphs, bucket) {
             (Some(graphs), Some(rows)) => {
@@ -155,7 +151,6 @@ impl Slate {
         self.sampling.read(&dev, &mut self.token[..m], &mut self.logprob[..m])?;
         if decodes {
             self.rows.advanced(&self.token[..m]);
-            self.sampling.moved_on(m);
         }
         self.tell_likeliest(batch, &weights.config)
     }

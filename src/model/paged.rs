@@ -3,10 +3,10 @@
 use super::batch::{at_most, below};
 use super::{ModelConfig, Plan};
 use crate::device::record::Keys;
-use crate::device::{Buffer, Device, View, ViewMut};
+use crate::device::{Buffer, Device, View};
 use crate::error::Result;
 use crate::ops::attn::{CHUNK, Paged, SEGMENT};
-use crate::ops::sample::decode_next;
+use crate::ops::sample::Rows;
 use crate::ops::want;
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use std::ops::Range;
 /// table `[B, max_pages]`.
 ///
 /// What the buffer holds is known here: rows that are there already are not sent. After a decode step that is what
-/// [`PagedRows::advance`] made of them.
+/// [`crate::ops::sample::sample`] made of them.
 pub struct PagedRows {
     rows: Buffer,
     table: Buffer,
@@ -162,17 +162,21 @@ impl PagedRows {
         Ok(())
     }
 
-    /// Makes the next decode step's rows from this one's tokens `[N]`, and the noise's keys `[N, 3]`, on the device: every
-    /// row samples from itself; those of sequences from `n_seqs` on stay.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] when not every row samples.
-    pub fn advance(&mut self, dev: &Device, token: View, key: ViewMut, n_seqs: usize) -> Result<()> {
-        want("decode_next", "logit rows [N]", self.n_logits, self.n_rows)?;
-        decode_next(dev, token, self.rows.at_mut(0..6 * self.n_rows), key, n_seqs)
+    /// Where the logit rows stand, to sample from them.
+    pub fn to_sample(&self) -> Rows<'_> {
+        Rows::Stay(self.of_logits(1))
     }
 
-    /// Notes what [`PagedRows::advance`] made of the first rows, of which these are the tokens.
+    /// The same of a decode step, of which sampling makes the next one on the device; rows of sequences from `n_seqs` on stay.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] when not every row samples from itself.
+    pub fn to_decode(&mut self, n_seqs: usize) -> Result<Rows<'_>> {
+        want("sample", "every row of a decode step samples from itself", self.all_sample as usize, 1)?;
+        Ok(Rows::MoveOn { rows: self.rows.at_mut(0..6 * self.n_rows), n_seqs })
+    }
+
+    /// Notes what sampling from [`PagedRows::to_decode`] made of the first rows, of which these are the tokens.
     pub fn advanced(&mut self, tokens: &[i32]) {
         let (n, live) = (self.n_rows, tokens.len());
         self.held[..live].copy_from_slice(tokens);

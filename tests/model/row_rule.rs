@@ -6,7 +6,7 @@ use haggle::model::{
     Activations, KvPages, ModelConfig, PackedBatch, Packing, PagedRows, Use, Weights, forward, forward_paged,
 };
 use haggle::noise::Noise;
-use haggle::ops::sample::{Sampling, sample};
+use haggle::ops::sample::{Rows, Sampling, sample};
 
 const MAX_PAGES: usize = 5;
 const VOCAB: usize = 97;
@@ -79,12 +79,13 @@ impl Player {
         let dev = &self.dev;
         let (t, k) = (dev.upload(&[temperature]).unwrap(), dev.upload(&[0i32]).unwrap());
         let (p, min_p) = (dev.upload(&[1f32]).unwrap(), dev.upload(&[0f32]).unwrap());
-        let key = dev.upload(&[11u64, seq as u64, pos as u64]).unwrap();
+        let (key, pos) = (dev.upload(&[11u64, seq as u64]).unwrap(), dev.upload(&[pos as i32]).unwrap());
         let how =
             Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: min_p.view(), key: key.view() };
         let (mut token, mut logprob) = (dev.zeros(DType::I32, 1).unwrap(), dev.zeros(DType::F32, 1).unwrap());
         let logits = self.acts.logits_mut().at(row * VOCAB..(row + 1) * VOCAB);
-        sample(dev, logits, how, token.view_mut(), logprob.view_mut(), VOCAB, VOCAB).unwrap();
+        let rows = Rows::Stay(pos.view());
+        sample(dev, logits, how, rows, token.view_mut(), logprob.view_mut(), VOCAB, VOCAB).unwrap();
         (dev.to_vec::<i32>(token.view())[0], dev.to_vec::<f32>(logprob.view())[0])
     }
 }

@@ -19,7 +19,7 @@ use haggle::ops::noise::noise_bits;
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
 use haggle::ops::rope::{self, rope_fwd};
-use haggle::ops::sample::{Sampling, sample};
+use haggle::ops::sample::{Rows, Sampling, sample};
 use haggle::ops::swiglu::{swiglu_bwd, swiglu_fwd};
 use half::bf16;
 use std::sync::Arc;
@@ -342,7 +342,8 @@ fn sample_far_rows() {
         let n = before + 2;
         let mut z = ending(dev, n * v, &logits);
         let [temperature, top_p, min_p] = [0.8f32, 1.0, 0.0].map(|x| dev.upload(&vec![x; n]).unwrap());
-        let (top_k, key) = (dev.upload(&vec![0i32; n]).unwrap(), ending(dev, 3 * n, &[1u64, 2, 3, 4, 5, 6]));
+        let (top_k, key) = (dev.upload(&vec![0i32; n]).unwrap(), ending(dev, 2 * n, &[1u64, 2, 4, 5]));
+        let pos = ending(dev, n, &[3i32, 6]);
         let how = Sampling {
             temperature: temperature.view(),
             top_k: top_k.view(),
@@ -351,7 +352,8 @@ fn sample_far_rows() {
             key: key.view(),
         };
         let (mut token, mut logprob) = (dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
-        sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), v, v).unwrap();
+        let rows = Rows::Stay(pos.view());
+        sample(dev, z.view_mut(), how, rows, token.view_mut(), logprob.view_mut(), v, v).unwrap();
         let tokens = end::<i32>(dev, &token, 2).into_iter().map(|t| t as f32);
         tokens.chain(end::<f32>(dev, &logprob, 2)).collect::<Vec<_>>()
     });

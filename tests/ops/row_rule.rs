@@ -9,7 +9,7 @@ use haggle::noise::Noise;
 use haggle::ops::gemm::gpu::{NN, NT, TN, by_tile, gemm_nt_naive};
 use haggle::ops::gemm::{Matrix, Store, gemm_nn, gemm_nt, gemm_pack, gemm_tn, panels_len};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
-use haggle::ops::sample::{Sampling, sample};
+use haggle::ops::sample::{Rows, Sampling, sample};
 use half::bf16;
 use std::sync::Arc;
 
@@ -396,11 +396,13 @@ fn draw(dev: &Device, logits: &[f32], vocab: usize, how: Filters, at: u64) -> (V
     let n = logits.len() / vocab;
     let (t, k) = (dev.upload(&vec![how.0; n]).unwrap(), dev.upload(&vec![how.1; n]).unwrap());
     let (p, m) = (dev.upload(&vec![how.2; n]).unwrap(), dev.upload(&vec![how.3; n]).unwrap());
-    let key = dev.upload(&(0..n as u64).flat_map(|r| [9, 4, at + r]).collect::<Vec<u64>>()).unwrap();
+    let key = dev.upload(&(0..n as u64).flat_map(|_| [9, 4]).collect::<Vec<u64>>()).unwrap();
+    let pos = dev.upload(&(0..n as i32).map(|r| at as i32 + r).collect::<Vec<i32>>()).unwrap();
     let how = Sampling { temperature: t.view(), top_k: k.view(), top_p: p.view(), min_p: m.view(), key: key.view() };
     let (mut z, mut token, mut lp) =
         (dev.upload(logits).unwrap(), dev.zeros(DType::I32, n).unwrap(), dev.zeros(DType::F32, n).unwrap());
-    sample(dev, z.view_mut(), how, token.view_mut(), lp.view_mut(), vocab, vocab).unwrap();
+    let rows = Rows::Stay(pos.view());
+    sample(dev, z.view_mut(), how, rows, token.view_mut(), lp.view_mut(), vocab, vocab).unwrap();
     (dev.to_vec(token.view()), dev.to_vec(lp.view()))
 }
 

@@ -4,7 +4,7 @@
 use crate::support::*;
 use haggle::device::{DType, Device};
 use haggle::ops::sample::oracle::{self, Row};
-use haggle::ops::sample::{Sampling, sample};
+use haggle::ops::sample::{Rows, Sampling, sample};
 
 /// Rows of logits: odd sizes around the lanes, ties, one token, far tails.
 fn rows() -> Vec<Vec<f32>> {
@@ -78,7 +78,8 @@ fn sample_draws_the_oracle_s_distribution() {
 fn draw_mixed(dev: &Device, logits: &[f32], end: usize) -> (Vec<i32>, Vec<f32>, Vec<f32>) {
     let n = 6 * FILTERS.len();
     let how = |f: fn(&Row) -> f64| (0..n).map(|i| f(&FILTERS[i % FILTERS.len()]) as f32).collect::<Vec<f32>>();
-    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77 << (i % 40), i / 8 + (i << 35), i % 5]).collect();
+    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77 << (i % 40), i / 8 + (i << 35)]).collect();
+    let pos = dev.upload(&(0..n as i32).map(|i| i % 5).collect::<Vec<i32>>()).unwrap();
     let (mut z, mut logprob) = (dev.upload(&logits.repeat(n)).unwrap(), poisoned(dev, n));
     let (mut token, key) = (dev.upload(&vec![-1i32; n]).unwrap(), dev.upload(&key).unwrap());
     let [t, top_p, min_p] =
@@ -86,7 +87,8 @@ fn draw_mixed(dev: &Device, logits: &[f32], end: usize) -> (Vec<i32>, Vec<f32>, 
     let top_k = dev.upload(&how(|r| r.top_k as f64).iter().map(|k| *k as i32).collect::<Vec<i32>>()).unwrap();
     let (top_k, top_p, min_p) = (top_k.view(), top_p.view(), min_p.view());
     let how = Sampling { temperature: t.view(), top_k, top_p, min_p, key: key.view() };
-    sample(dev, z.view_mut(), how, token.view_mut(), logprob.view_mut(), logits.len(), end).unwrap();
+    let rows = Rows::Stay(pos.view());
+    sample(dev, z.view_mut(), how, rows, token.view_mut(), logprob.view_mut(), logits.len(), end).unwrap();
     assert!(token.guard_intact());
     (dev.to_vec(token.view()), take(dev, &logprob), take(dev, &z))
 }
@@ -164,7 +166,8 @@ fn sample_of_a_row_off_its_boundary_is_the_row_s() {
         let want = draw_mixed(&cpu(1), &logits, end);
         for (name, dev) in kernel_devices() {
             let shifted: Vec<f32> = [&[9.0], logits.as_slice()].concat();
-            let (mut z, key) = (dev.upload(&shifted).unwrap(), dev.upload(&[77u64 << 8, 1 + (8 << 35), 3]).unwrap());
+            let (mut z, key) = (dev.upload(&shifted).unwrap(), dev.upload(&[77u64 << 8, 1 + (8 << 35)]).unwrap());
+            let pos = dev.upload(&[3i32]).unwrap();
             let (mut token, mut logprob) = (dev.zeros(DType::I32, 1).unwrap(), poisoned(&dev, 1));
             let [one, none] = [1f32, 0.0].map(|x| dev.upload(&[x]).unwrap());
             let top_k = dev.zeros(DType::I32, 1).unwrap();
@@ -175,7 +178,8 @@ fn sample_of_a_row_off_its_boundary_is_the_row_s() {
                 min_p: none.view(),
                 key: key.view(),
             };
-            sample(&dev, z.view_mut().at(1..v + 1), how, token.view_mut(), logprob.view_mut(), v, end).unwrap();
+            let (z_row, rows) = (z.view_mut().at(1..v + 1), Rows::Stay(pos.view()));
+            sample(&dev, z_row, how, rows, token.view_mut(), logprob.view_mut(), v, end).unwrap();
             // Row 8 of the mixed ones has no filter and this key.
             assert_eq!(dev.to_vec::<i32>(token.view())[0], want.0[8], "sample of {v} tokens, {name}");
             same("sample logprob", &name, &[1], &want.1[8..9], &take(&dev, &logprob));
@@ -241,16 +245,88 @@ fn wrong_sizes_are_refused() {
     let (mut c, mut h, mut three) = (poisoned(&dev, 12), poisoned(&dev, 2), poisoned(&dev, 3));
     let (k, f, mut token) =
         (dev.upload(&[0i32; 3]).unwrap(), dev.upload(&[1f32; 3]).unwrap(), dev.upload(&[0i32; 3]).unwrap());
-    let key = dev.zeros(DType::U64, 8).unwrap();
+    let key = dev.zeros(DType::U64, 5).unwrap();
     let how = Sampling { temperature: f.view(), top_k: k.view(), top_p: f.view(), min_p: f.view(), key: key.view() };
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4, 4), "sample", "key [N, 3]");
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 5, 5), "sample", "logits [N, V]");
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), h.view_mut(), 4, 4), "sample", "logprob [N]");
+    let stay = || Rows::Stay(k.view());
+    refused(sample(&dev, c.view_mut(), how, stay(), token.view_mut(), three.view_mut(), 4, 4), "sample", "key [N, 2]");
+    refused(
+        sample(&dev, c.view_mut(), how, stay(), token.view_mut(), three.view_mut(), 5, 5),
+        "sample",
+        "logits [N, V]",
+    );
+    refused(sample(&dev, c.view_mut(), how, stay(), token.view_mut(), h.view_mut(), 4, 4), "sample", "logprob [N]");
     let how = Sampling { top_p: f.at(0..2), ..how };
-    refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4, 4), "sample", "top_p [N]");
-    let key = dev.zeros(DType::U64, 9).unwrap();
+    refused(sample(&dev, c.view_mut(), how, stay(), token.view_mut(), three.view_mut(), 4, 4), "sample", "top_p [N]");
+    let key = dev.zeros(DType::U64, 6).unwrap();
     let how = Sampling { top_p: f.view(), key: key.view(), ..how };
     for end in [0, 5] {
-        refused(sample(&dev, c.view_mut(), how, token.view_mut(), three.view_mut(), 4, end), "sample", "end in 1..=V");
+        let refusal = sample(&dev, c.view_mut(), how, stay(), token.view_mut(), three.view_mut(), 4, end);
+        refused(refusal, "sample", "end in 1..=V");
+    }
+    let two = Rows::Stay(k.at(0..2));
+    refused(sample(&dev, c.view_mut(), how, two, token.view_mut(), three.view_mut(), 4, 4), "sample", "positions [N]");
+    let mut rows = dev.zeros(DType::I32, 17).unwrap();
+    let moves = Rows::MoveOn { rows: rows.view_mut(), n_seqs: 3 };
+    refused(sample(&dev, c.view_mut(), how, moves, token.view_mut(), three.view_mut(), 4, 4), "sample", "rows [6, N]");
+}
+
+/// Rows `[6, N]` of a decode step, after the step and after the next: a row alone is the row among others, and what is drawn
+/// in the second step is what rows that stay draw at the positions that the first step wrote.
+fn two_steps(dev: &Device, logits: &[f32], seq: &[i32], first: usize, n_seqs: usize) -> Vec<Vec<i32>> {
+    let (n, v) = (seq.len(), logits.len() / seq.len());
+    let of = |f: fn(&Row) -> f64| -> Vec<f32> {
+        (first..first + n).map(|i| f(&FILTERS[i % FILTERS.len()]) as f32).collect()
+    };
+    let [t, top_p, min_p] = [of(|r| r.temperature), of(|r| r.top_p), of(|r| r.min_p)].map(|x| dev.upload(&x).unwrap());
+    let top_k = dev.upload(&of(|r| r.top_k as f64).iter().map(|k| *k as i32).collect::<Vec<i32>>()).unwrap();
+    let key: Vec<u64> = (first..first + n).flat_map(|i| [5, i as u64 / 2]).collect();
+    let key = dev.upload(&key).unwrap();
+    let (top_k, top_p, min_p) = (top_k.view(), top_p.view(), min_p.view());
+    let how = Sampling { temperature: t.view(), top_k, top_p, min_p, key: key.view() };
+    let column = |f: fn(usize) -> i32| (first..first + n).map(f).collect::<Vec<i32>>();
+    let (ids, positions) = (column(|i| i as i32 + 5), column(|i| 3 * i as i32));
+    let at: Vec<i32> = (0..n as i32).collect();
+    let mut rows = dev.upload(&[&ids, &positions, seq, &at, &positions, seq].concat()).unwrap();
+    let mut steps = vec![];
+    for _ in 0..2 {
+        let before = dev.to_vec::<i32>(rows.view());
+        let (mut z, mut token, mut lp) =
+            (dev.upload(logits).unwrap(), dev.zeros(DType::I32, n).unwrap(), poisoned(dev, n));
+        let moves = Rows::MoveOn { rows: rows.view_mut(), n_seqs };
+        sample(dev, z.view_mut(), how, moves, token.view_mut(), lp.view_mut(), v, v).unwrap();
+        let pos = dev.upload(&before[4 * n..5 * n]).unwrap();
+        let (mut z, mut stays) = (dev.upload(logits).unwrap(), dev.zeros(DType::I32, n).unwrap());
+        sample(dev, z.view_mut(), how, Rows::Stay(pos.view()), stays.view_mut(), lp.view_mut(), v, v).unwrap();
+        assert!(rows.guard_intact() && token.guard_intact());
+        let (token, live) =
+            (dev.to_vec::<i32>(token.view()), seq.iter().map(|s| (*s as usize) < n_seqs).collect::<Vec<_>>());
+        assert_eq!(token, dev.to_vec::<i32>(stays.view()));
+        let (mut ids, mut positions) = (before[..n].to_vec(), before[n..2 * n].to_vec());
+        oracle::move_on(&mut ids, &mut positions, &live, &token);
+        let after = dev.to_vec::<i32>(rows.view());
+        assert_eq!(after, [&ids, &positions, seq, &at, &positions, seq].concat());
+        steps.push(after);
+    }
+    steps
+}
+
+#[test]
+fn rows_of_a_decode_step_move_on_alone_as_in_a_batch_and_padding_stays() {
+    let (n, v, n_seqs) = (37, 300, 50);
+    let logits = normal(n * v, 12);
+    let seq: Vec<i32> = (0..n as i32).map(|i| if i % 5 == 4 { n_seqs + i } else { i }).collect();
+    let all = devices().into_iter().chain(kernel_devices());
+    for (name, dev) in all {
+        let whole = two_steps(&dev, &logits, &seq, 0, n_seqs as usize);
+        for (first, rows) in [(0, 1), (3, 2), (30, 7)] {
+            let some = first..first + rows;
+            let alone = two_steps(&dev, &logits[first * v..][..rows * v], &seq[some.clone()], first, n_seqs as usize);
+            for (alone, whole) in alone.iter().zip(&whole) {
+                // ids, and positions.
+                for part in [0, 1, 4] {
+                    assert_eq!(alone[part * rows..][..rows], whole[part * n..][some.clone()], "{name}, rows {some:?}");
+                }
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use haggle::device::{Buffer, Device, Precision};
 use haggle::noise::Noise;
 use haggle::ops::attn::Heads;
 use haggle::ops::sample::oracle::Row;
-use haggle::ops::sample::{Sampling, sample};
+use haggle::ops::sample::{Rows, Sampling, sample};
 use half::bf16;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -201,7 +201,8 @@ pub fn refused<T>(result: haggle::Result<T>, op: &str, rule: &str) {
 /// Tokens and logprobs of `n` draws from one row of logits.
 pub fn draw(dev: &Device, logits: &[f32], n: usize, how: Row) -> (Vec<usize>, Vec<f32>) {
     let mut z = dev.upload(&logits.repeat(n)).unwrap();
-    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 100, i % 100]).collect();
+    let key: Vec<u64> = (0..n as u64).flat_map(|i| [77, i / 100]).collect();
+    let pos = dev.upload(&(0..n as i32).map(|i| i % 100).collect::<Vec<i32>>()).unwrap();
     let (mut token, mut logprob) = (dev.upload(&vec![-1i32; n]).unwrap(), poisoned(dev, n));
     let [temperature, top_p, min_p] =
         [how.temperature, how.top_p, how.min_p].map(|x| dev.upload(&vec![x as f32; n]).unwrap());
@@ -213,7 +214,8 @@ pub fn draw(dev: &Device, logits: &[f32], n: usize, how: Row) -> (Vec<usize>, Ve
         min_p: min_p.view(),
         key: key.view(),
     };
-    sample(dev, z.view_mut(), sampling, token.view_mut(), logprob.view_mut(), logits.len(), logits.len()).unwrap();
+    let (rows, v) = (Rows::Stay(pos.view()), logits.len());
+    sample(dev, z.view_mut(), sampling, rows, token.view_mut(), logprob.view_mut(), v, v).unwrap();
     assert!(z.guard_intact() && token.guard_intact());
     let token: Vec<i32> = dev.to_vec(token.view());
     (token.iter().map(|t| *t as usize).collect(), take(dev, &logprob))

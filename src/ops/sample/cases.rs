@@ -1,10 +1,10 @@
 //! Cases of sampling: rows of every kind side by side, and what runs between a token and the next.
 
-use super::{Leans, Sampling, cost, decode_next, oracle, sample, sample_lean, sample_mask};
-use crate::device::DType;
+use super::{Leans, Rows, Sampling, cost, oracle, sample, sample_lean, sample_mask};
+use crate::device::{Buffer, DType, Device};
 use crate::error::Result;
 use crate::noise::Noise;
-use crate::ops::case::{Floor, Stage};
+use crate::ops::case::{Floor, Stage, same_bits};
 
 /// Temperature, top-k, top-p, min-p.
 type Kind = (f32, i32, f32, f32);
@@ -40,7 +40,39 @@ pub fn all(s: &mut Stage) -> Result<()> {
     for (n, v) in s.shapes(&[(9, 700)], &[(1, 1), (5, 33), (3, 4097)], |m| [1, 64].map(|n| (n, m.vocab)).into()) {
         leaned(s, n, v)?;
     }
-    s.shapes(&[130], &[1, 600], |_| vec![1, 16, 64]).into_iter().try_for_each(|n| moved_on(s, n))
+    if s.times() {
+        return Ok(());
+    }
+    s.shapes(&[(13, 700)], &[(1, 1), (300, 9)], |_| vec![]).into_iter().try_for_each(|(n, v)| moved_on(s, n, v))
+}
+
+/// How `n` rows are sampled, on the device.
+struct Asked {
+    temperature: Buffer,
+    top_k: Buffer,
+    top_p: Buffer,
+    min_p: Buffer,
+    key: Buffer,
+}
+
+impl Asked {
+    fn new(dev: &Device, n: usize, kinds: &[Kind]) -> Result<Asked> {
+        let of = |i: usize| kinds[i % kinds.len()];
+        let reals = |of: &dyn Fn(usize) -> f32| dev.upload(&(0..n).map(of).collect::<Vec<f32>>());
+        Ok(Asked {
+            temperature: reals(&|i| of(i).0)?,
+            top_k: dev.upload(&(0..n).map(|i| of(i).1).collect::<Vec<i32>>())?,
+            top_p: reals(&|i| of(i).2)?,
+            min_p: reals(&|i| of(i).3)?,
+            key: dev.upload(&(0..2 * n as u64).collect::<Vec<u64>>())?,
+        })
+    }
+
+    fn how(&self) -> Sampling<'_> {
+        let [temperature, top_k, top_p, min_p] =
+            [&self.temperature, &self.top_k, &self.top_p, &self.min_p].map(Buffer::view);
+        Sampling { temperature, top_k, top_p, min_p, key: self.key.view() }
+    }
 }
 
 /// The token is one that the filters keep of those below `end`, the logprob is the oracle's of that token in the whole row.
@@ -49,21 +81,11 @@ fn sampled(s: &mut Stage, n: usize, [v, end]: [usize; 2], name: &str, kinds: &[K
         return Ok(());
     }
     let mut logits = if end == v { s.input_f32(n * v)? } else { s.tensor(&padded(n * v), DType::F32)? };
-    let of = |i: usize| kinds[i % kinds.len()];
-    let reals = |of: &dyn Fn(usize) -> f32| s.dev.upload(&(0..n).map(of).collect::<Vec<f32>>());
-    let (temperature, top_p, min_p) = (reals(&|i| of(i).0)?, reals(&|i| of(i).2)?, reals(&|i| of(i).3)?);
-    let top_k = s.dev.upload(&(0..n).map(|i| of(i).1).collect::<Vec<i32>>())?;
-    let key = s.dev.upload(&(0..3 * n as u64).collect::<Vec<u64>>())?;
+    let (asked, pos) = (Asked::new(&s.dev, n, kinds)?, s.dev.upload(&(0..n as i32).collect::<Vec<i32>>())?);
     let (mut token, mut lp) = (s.dev.zeros(DType::I32, n)?, s.out_f32(n)?);
-    s.call("sample", name, cost::sample(n, v), |dev| {
-        let how = Sampling {
-            temperature: temperature.view(),
-            top_k: top_k.view(),
-            top_p: top_p.view(),
-            min_p: min_p.view(),
-            key: key.view(),
-        };
-        sample(dev, logits.buffer.view_mut(), how, token.view_mut(), lp.view_mut(), v, end)
+    s.call("sample", name, cost::sample(n, v, false), |dev| {
+        let (z, rows) = (logits.buffer.view_mut(), Rows::Stay(pos.view()));
+        sample(dev, z, asked.how(), rows, token.view_mut(), lp.view_mut(), v, end)
     })?;
     if s.times() {
         return Ok(());
@@ -71,7 +93,7 @@ fn sampled(s: &mut Stage, n: usize, [v, end]: [usize; 2], name: &str, kinds: &[K
     let tokens = s.dev.download::<i32>(token.view())?;
     let (mut want, mut kept) = (vec![0.0; n], true);
     for (i, token) in tokens.iter().enumerate() {
-        let (temperature, top_k, top_p, min_p) = of(i);
+        let (temperature, top_k, top_p, min_p) = kinds[i % kinds.len()];
         let row = oracle::Row {
             temperature: temperature as f64,
             top_k: top_k as usize,
@@ -168,27 +190,34 @@ fn padded(len: usize) -> Vec<f32> {
     (0..len as u64).map(|i| noise.normal(i) as f32).collect()
 }
 
-/// Rows of a decode step, every seventh of them padding.
-fn moved_on(s: &mut Stage, n: usize) -> Result<()> {
-    if !s.wants(&["decode_next"]) {
-        return Ok(());
-    }
+/// Rows of a decode step, every seventh of them padding: tokens and logprobs are those of rows that stay, rows the next step's.
+fn moved_on(s: &mut Stage, n: usize, v: usize) -> Result<()> {
     let (n_seqs, i) = (n as i32 + 1, 0..n as i32);
-    let seq = |row: i32| if row % 7 == 6 { n_seqs } else { row };
     let part = |f: &dyn Fn(i32) -> i32| i.clone().map(f).collect::<Vec<i32>>();
-    let (mut ids, mut positions, seqs, token) = (part(&|r| r + 5), part(&|r| 3 * r), part(&seq), part(&|r| 1000 - r));
-    let mut key: Vec<u64> = (0..3 * n as u64).collect();
+    let (mut ids, mut positions) = (part(&|r| r + 5), part(&|r| 3 * r));
+    let seqs = part(&|row| if row % 7 == 6 { n_seqs } else { row });
     let pack = |ids: &[i32], positions: &[i32]| [ids, positions, &seqs, &part(&|r| r), positions, &seqs].concat();
-    let (mut rows, mut keys) = (s.dev.upload(&pack(&ids, &positions))?, s.dev.upload(&key)?);
-    let on_device = s.dev.upload(&token)?;
-    s.call("decode_next", "", cost::decode_next(n), |dev| {
-        decode_next(dev, on_device.view(), rows.view_mut(), keys.view_mut(), n_seqs as usize)
-    })?;
-    s.exactly("rows and keys", |dev| {
+    let asked = Asked::new(&s.dev, n, &KINDS)?;
+    let (pos, mut rows) = (s.dev.upload(&positions)?, s.dev.upload(&pack(&ids, &positions))?);
+    let logits = padded(n * v);
+    let mut draw = |s: &mut Stage, moves: bool| -> Result<(Buffer, Buffer)> {
+        let mut z = s.tensor(&logits, DType::F32)?.buffer;
+        let (mut token, mut lp) = (s.dev.zeros(DType::I32, n)?, s.out_f32(n)?);
+        s.call("sample", "decode", cost::sample(n, v, moves), |dev| {
+            let at = match moves {
+                true => Rows::MoveOn { rows: rows.view_mut(), n_seqs: n_seqs as usize },
+                false => Rows::Stay(pos.view()),
+            };
+            sample(dev, z.view_mut(), asked.how(), at, token.view_mut(), lp.view_mut(), v, v)
+        })?;
+        Ok((token, lp))
+    };
+    let (stay, moved) = (draw(s, false)?, draw(s, true)?);
+    s.exactly("tokens and the next rows", |dev| {
+        let token = dev.download::<i32>(moved.0.view())?;
         let live: Vec<bool> = seqs.iter().map(|seq| *seq < n_seqs).collect();
-        let mut noise: Vec<u64> = key.iter().skip(2).step_by(3).copied().collect();
-        oracle::decode_next(&mut ids, &mut positions, &mut noise, &live, &token);
-        key.iter_mut().skip(2).step_by(3).zip(noise).for_each(|(key, noise)| *key = noise);
-        Ok(dev.download::<i32>(rows.view())? == pack(&ids, &positions) && dev.download::<u64>(keys.view())? == key)
+        oracle::move_on(&mut ids, &mut positions, &live, &token);
+        let same = token == dev.download::<i32>(stay.0.view())? && same_bits(dev, &stay.1, &moved.1)?;
+        Ok(same && dev.download::<i32>(rows.view())? == pack(&ids, &positions))
     })
 }

@@ -15,7 +15,7 @@ use crate::noise::Noise;
 const TASK: usize = 1 << 12;
 
 /// How rows are sampled; see [`crate::ops::sample::Sampling`].
-pub struct Rows<'a> {
+pub struct Asked<'a> {
     /// `[N]`
     pub temperature: &'a [f32],
     /// `[N]`
@@ -24,19 +24,20 @@ pub struct Rows<'a> {
     pub top_p: &'a [f32],
     /// `[N]`
     pub min_p: &'a [f32],
-    /// `[N, 3]`
+    /// `[N, 2]`
     pub key: &'a [u64],
+    /// `[N]`
+    pub pos: &'a [i32],
 }
 
-/// See [`crate::ops::sample::decode_next`].
-pub fn decode_next(token: &[i32], rows: &mut [i32], key: &mut [u64], n_seqs: usize) {
+/// The rows of a decode step, one token further; see [`crate::ops::sample::Rows::MoveOn`].
+pub fn move_on(token: &[i32], rows: &mut [i32], n_seqs: usize) {
     let n = token.len();
     for (row, token) in token.iter().enumerate() {
         if (rows[2 * n + row] as usize) < n_seqs {
             rows[row] = *token;
             rows[n + row] += 1;
             rows[4 * n + row] += 1;
-            key[3 * row + 2] += 1;
         }
     }
 }
@@ -73,7 +74,7 @@ pub fn sample_lean(offsets: &[i32], id: &[i32], [bias, repeat, less]: [&[f32]; 3
 pub fn sample(
     cpu: &Cpu,
     logits: &mut [f32],
-    how: Rows,
+    how: Asked,
     token: &mut [i32],
     logprob: &mut [f32],
     vocab: usize,
@@ -97,7 +98,7 @@ pub fn sample(
 
 /// Token, below `end`, and logprob of row `r`, whose logits z are scaled in place.
 #[inline(always)]
-fn sample_row(z: &mut [f32], how: &Rows, r: usize, end: usize) -> (usize, f32) {
+fn sample_row(z: &mut [f32], how: &Asked, r: usize, end: usize) -> (usize, f32) {
     let t = how.temperature[r];
     let inv_temperature = if t > 0.0 { 1.0 / t } else { 1.0 };
     z.iter_mut().for_each(|z| *z *= inv_temperature);
@@ -106,7 +107,7 @@ fn sample_row(z: &mut [f32], how: &Rows, r: usize, end: usize) -> (usize, f32) {
     let (top, mass, _) = if end < z.len() { softmax_sums(drawn) } else { (max, sum, 0.0) };
     let row = Row { z: drawn, max: top, sum: mass };
     let taken = if t > 0.0 {
-        let u = Noise::new(how.key[r * 3], how.key[r * 3 + 1]).uniform(how.key[r * 3 + 2]);
+        let u = Noise::new(how.key[r * 2], how.key[r * 2 + 1]).uniform((how.pos[r] as i64 + 1) as u64);
         row.draw(u, how.top_k[r].max(0) as usize, how.top_p[r], how.min_p[r])
     } else {
         drawn.iter().position(|v| *v == top).unwrap_or(0)

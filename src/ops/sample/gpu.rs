@@ -4,7 +4,7 @@ use crate::device::cpu::softmax::{PIECE, SPAN};
 use crate::device::gpu::{Arg, Gpu, Launch, holds, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
-use crate::ops::sample::{Leans, Sampling};
+use crate::ops::sample::{Leans, Rows, Sampling};
 
 /// Most threads of a block that samples a row, and logits that each has where a row is shorter.
 const THREADS: usize = 512;
@@ -17,6 +17,7 @@ pub fn sample(
     gpu: &Gpu,
     mut logits: ViewMut,
     how: Sampling,
+    rows: Rows,
     token: ViewMut,
     logprob: ViewMut,
     vocab: usize,
@@ -27,6 +28,16 @@ pub fn sample(
     holds("sample", DType::F32, &[("min_p", how.min_p.dtype()), ("logprob", logprob.dtype())])?;
     holds("sample", DType::I32, &[("top_k", how.top_k.dtype()), ("token", token.dtype())])?;
     holds("sample", DType::U64, &[("key", how.key.dtype())])?;
+    let (pos, rows, n_seqs) = match rows {
+        Rows::Stay(pos) => {
+            holds("sample", DType::I32, &[("positions", pos.dtype())])?;
+            (Arg::In(pos), Arg::Null, 0)
+        }
+        Rows::MoveOn { rows, n_seqs } => {
+            holds("sample", DType::I32, &[("rows", rows.dtype())])?;
+            (Arg::Null, Arg::Out(rows), n_seqs)
+        }
+    };
     let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
     let pieces = if spans > 1 { vocab.div_ceil(PIECE) } else { 1 };
     let width = vector_width(vocab, DType::F32, &[logits.address()]);
@@ -47,11 +58,14 @@ pub fn sample(
             Arg::In(how.top_p),
             Arg::In(how.min_p),
             Arg::In(how.key),
+            pos,
+            rows,
             Arg::Out(token),
             Arg::Out(logprob),
             Arg::I32(vocab as i32),
             Arg::I32(end as i32),
             Arg::I32((width > 1) as i32),
+            Arg::I32(n_seqs as i32),
         ],
     )
 }
@@ -106,23 +120,5 @@ pub fn sample_lean(gpu: &Gpu, leans: Leans, logits: ViewMut, vocab: usize) -> Re
             Arg::Out(logits),
             Arg::I32(vocab as i32),
         ],
-    )
-}
-
-/// See [`crate::ops::sample::decode_next`].
-pub fn decode_next(gpu: &Gpu, token: View, rows: ViewMut, key: ViewMut, n_seqs: usize) -> Result<()> {
-    holds("decode_next", DType::I32, &[("token", token.dtype()), ("rows", rows.dtype())])?;
-    holds("decode_next", DType::U64, &[("key", key.dtype())])?;
-    let n = token.len();
-    gpu.launch(
-        &Launch {
-            kernel: "decode_next",
-            op: "decode_next",
-            grid: [n.div_ceil(128) as u32, 1, 1],
-            block: [128, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n} B={n_seqs}"),
-        },
-        &mut [Arg::In(token), Arg::Out(rows), Arg::Out(key), Arg::I64(n as i64), Arg::I32(n_seqs as i32)],
     )
 }

@@ -20,23 +20,23 @@ pub struct Sampling<'a> {
     pub top_p: View<'a>,
     /// f32; drop tokens below min_p times the likeliest, 0 keeps all.
     pub min_p: View<'a>,
-    /// u64 `[N, 3]`: seed, stream (the episode's side), position. The noise is a function of these alone.
+    /// u64 `[N, 2]`: seed, stream (the episode's side). The noise is a function of these and of the position of the token that
+    /// is drawn, alone.
     pub key: View<'a>,
 }
 
-/// The next decode step's rows from this one's: `ids = token`, positions and the position of the noise's key one further.
-/// token `[N]` i32; rows `[6, N]` i32: ids, positions, seq, logit rows, and these rows' positions and seq, where row i
-/// samples from itself; key `[N, 3]` u64. Rows whose seq is `n_seqs` or above stay as they are.
-pub fn decode_next(dev: &Device, token: View, mut rows: ViewMut, mut key: ViewMut, n_seqs: usize) -> Result<()> {
-    let n = token.len();
-    want("decode_next", "rows [6, N]", rows.len(), 6 * n)?;
-    want("decode_next", "key [N, 3]", key.len(), 3 * n)?;
-    let _span = dev.op("decode_next", || cost::decode_next(n));
-    match dev {
-        Device::Cpu(_) => cpu::decode_next(token.host(), rows.host_mut(), key.host_mut(), n_seqs),
-        Device::Gpu(gpu) => gpu::decode_next(gpu, token, rows, key, n_seqs)?,
-    }
-    Ok(())
+/// Where the rows stand whose next tokens are drawn.
+#[derive(Debug)]
+pub enum Rows<'a> {
+    /// Their positions `[N]`, i32.
+    Stay(View<'a>),
+    /// The rows of a decode step, which become those of the next: `ids = token`, positions one further.
+    MoveOn {
+        /// i32 `[6, N]`: ids, positions, seq, logit rows, and these rows' positions and seq, where row i samples from itself.
+        rows: ViewMut<'a>,
+        /// Rows whose seq is this or above are padding, and stay as they are.
+        n_seqs: usize,
+    },
 }
 
 /// Puts the logits `[N, V]` of ids that may not come next at minus infinity: what is drawn then is drawn, and scored, among
@@ -93,11 +93,12 @@ pub fn sample_lean(dev: &Device, leans: Leans, mut logits: ViewMut, vocab: usize
 /// Draws token `[N]` i32 from logits `[N, V]` by inverse CDF with counter-based noise, and returns its logprob `[N]`
 /// under the whole softmax at this temperature (the policy's own distribution, also when truncated sampling chose it).
 /// Ids from `end` on stand for no token (V where all do): they are never drawn, and no filter sees them. logits are scaled in
-/// place. Row rule in N.
+/// place. The noise is that of the token's position, one more than its row's. Row rule in N.
 pub fn sample(
     dev: &Device,
     mut logits: ViewMut,
     how: Sampling,
+    mut rows: Rows,
     mut token: ViewMut,
     mut logprob: ViewMut,
     vocab: usize,
@@ -114,23 +115,36 @@ pub fn sample(
         ("top_k [N]", how.top_k.len()),
         ("top_p [N]", how.top_p.len()),
         ("min_p [N]", how.min_p.len()),
-        ("key [N, 3]", how.key.len() / 3),
+        ("key [N, 2]", how.key.len() / 2),
     ] {
         want("sample", rule, got, n)?;
     }
-    let _span = dev.op("sample", || cost::sample(n, vocab));
+    match &rows {
+        Rows::Stay(pos) => want("sample", "positions [N]", pos.len(), n)?,
+        Rows::MoveOn { rows, .. } => want("sample", "rows [6, N]", rows.len(), 6 * n)?,
+    }
+    let moves = matches!(rows, Rows::MoveOn { .. });
+    let _span = dev.op("sample", || cost::sample(n, vocab, moves));
     match dev {
         Device::Cpu(cpu) => {
-            let rows = cpu::Rows {
+            let pos = match &rows {
+                Rows::Stay(pos) => pos.host(),
+                Rows::MoveOn { rows, .. } => rows.view().at(4 * n..5 * n).host(),
+            };
+            let asked = cpu::Asked {
                 temperature: how.temperature.host(),
                 top_k: how.top_k.host(),
                 top_p: how.top_p.host(),
                 min_p: how.min_p.host(),
                 key: how.key.host(),
+                pos,
             };
-            cpu::sample(cpu, logits.host_mut(), rows, token.host_mut(), logprob.host_mut(), vocab, end)
+            cpu::sample(cpu, logits.host_mut(), asked, token.host_mut(), logprob.host_mut(), vocab, end);
+            if let Rows::MoveOn { rows, n_seqs } = &mut rows {
+                cpu::move_on(token.view().host(), rows.host_mut(), *n_seqs);
+            }
         }
-        Device::Gpu(gpu) => gpu::sample(gpu, logits, how, token, logprob, vocab, end)?,
+        Device::Gpu(gpu) => gpu::sample(gpu, logits, how, rows, token, logprob, vocab, end)?,
     }
     Ok(())
 }
@@ -140,9 +154,9 @@ pub mod cost {
     use crate::device::record::Cost;
     use crate::ops::cost;
 
-    /// N rows of V logits, scaled in place.
-    pub fn sample(n: usize, v: usize) -> Cost {
-        cost(5 * n * v, 8 * n * v, "N V", [n, v, 0])
+    /// N rows of V logits, scaled in place; of a decode step seq, two positions read, id and positions written.
+    pub fn sample(n: usize, v: usize, moves: bool) -> Cost {
+        cost(5 * n * v, 8 * n * v + if moves { 24 * n } else { 0 }, "N V", [n, v, 0])
     }
 
     /// N rows of V logits, and a bit each.
@@ -153,10 +167,5 @@ pub mod cost {
     /// N rows with K entries in all: offset, id, three numbers, and a logit read and written.
     pub fn sample_lean(n: usize, k: usize) -> Cost {
         cost(3 * k, 24 * k + 4 * n, "N K", [n, k, 0])
-    }
-
-    /// N rows: token, id, two positions, seq, key's position read, all but token and seq written.
-    pub fn decode_next(n: usize) -> Cost {
-        cost(0, 44 * n, "N", [n, 0, 0])
     }
 }

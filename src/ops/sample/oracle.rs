@@ -15,10 +15,10 @@ pub struct Row {
     pub min_p: f64,
 }
 
-/// The next decode step's ids, positions and noise positions: those of rows of live sequences one token further.
-pub fn decode_next(ids: &mut [i32], positions: &mut [i32], noise: &mut [u64], live: &[bool], token: &[i32]) {
+/// The next decode step's ids and positions: those of rows of live sequences one token further.
+pub fn move_on(ids: &mut [i32], positions: &mut [i32], live: &[bool], token: &[i32]) {
     for i in (0..token.len()).filter(|i| live[*i]) {
-        (ids[i], positions[i], noise[i]) = (token[i], positions[i] + 1, noise[i] + 1);
+        (ids[i], positions[i]) = (token[i], positions[i] + 1);
     }
 }
 
