@@ -76,7 +76,7 @@ __device__ __forceinline__ void attn_bwd_dkv(const bf16* __restrict__ d_o,      
             for (int e = 0; e < 4; e++) {
                 int query = j * 8 + lane % 4 * 2 + e % 2;
                 bool seen = key + e / 2 * 8 < now.seen(query);
-                p[j][e] = seen ? exp_f32(p[j][e] * scale - s_lse[step % 2][query]) : 0.0f;
+                p[j][e] = seen ? exp_log_prob_f32(p[j][e] * scale - s_lse[step % 2][query]) : 0.0f;
                 ds[j][e] = p[j][e] * (ds[j][e] - s_delta[step % 2][query]) * scale;
             }
         }

@@ -25,13 +25,13 @@ __device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,     
                                              float* __restrict__ dv,                // [N, Hk, D], =
                                              int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                                              float scale) {
-    SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then p, ds [32, 33], lse, delta [32]
+    SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then p, ds [32, P_STRIDE], lse, delta [32]
     int stride = dim | 1, kv = blockIdx.y, group = n_heads / n_kv_heads;
     float *s_do = s_q + CHUNK * stride, *s_k = s_do + CHUNK * stride, *s_v = s_k + CHUNK * stride;
     int key = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    float* s_p = s_v + CHUNK * stride + key * (CHUNK + 1);
-    float* s_ds = s_p + CHUNK * (CHUNK + 1);
-    float *s_lse = s_v + CHUNK * stride + 2 * CHUNK * (CHUNK + 1), *s_delta = s_lse + CHUNK;
+    float* s_p = s_v + CHUNK * stride + key * P_STRIDE;
+    float* s_ds = s_p + CHUNK * P_STRIDE;
+    float *s_lse = s_v + CHUNK * stride + 2 * CHUNK * P_STRIDE, *s_delta = s_lse + CHUNK;
     Tile at = tile_at<CHUNK>(cu, prefixes, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int64_t q_stride = (int64_t)n_heads * dim, k_stride = (int64_t)n_kv_heads * dim;
@@ -63,7 +63,7 @@ __device__ __forceinline__ void attn_bwd_dkv(const float* __restrict__ d_o,     
         for (int c = 0; c < 4; c++) {
             int query = lane + LANES * c;
             bool seen = key < t.seen(query);
-            float p = seen ? exp_f32(s[c] * scale - s_lse[query]) : 0.0f;
+            float p = seen ? exp_log_prob_f32(s[c] * scale - s_lse[query]) : 0.0f;
             s_p[query] = p;
             s_ds[query] = p * (dp[c] - s_delta[query]) * scale;
         }

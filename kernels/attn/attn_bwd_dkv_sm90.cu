@@ -170,7 +170,7 @@ __device__ __forceinline__ void attn_bwd_dkv_sm90(const TensorMap& d_o,         
                 for (int e = 0; e < 4; e++) {
                     int line = j * 8 + lane % 4 * 2 + e % 2, query = first + line % CHUNK;
                     bool seen = query < steps.len && key + e / 2 * 8 <= query;
-                    p[j][e] = seen ? exp_f32(p[j][e] * scale - s_lse[stage * LINES + line]) : 0.0f;
+                    p[j][e] = seen ? exp_log_prob_f32(p[j][e] * scale - s_lse[stage * LINES + line]) : 0.0f;
                     ds[j][e] = p[j][e] * (ds[j][e] - s_delta[stage * LINES + line]) * scale;
                 }
             }

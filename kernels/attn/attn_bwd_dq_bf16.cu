@@ -76,7 +76,7 @@ __device__ __forceinline__ void attn_bwd_dq(const bf16* __restrict__ d_o,       
             for (int e = 0; e < 4; e++) {
                 int r = e / 2, key = chunk + j * 8 + lane % 4 * 2 + e % 2;
                 bool seen = query + 8 * r < at.rows && key <= before + query + 8 * r;
-                float p = seen ? exp_f32(s[j][e] * scale - row_lse[r]) : 0.0f;
+                float p = seen ? exp_log_prob_f32(s[j][e] * scale - row_lse[r]) : 0.0f;
                 s[j][e] = p * (dp[j][e] - delta[r]) * scale;
             }
         }

@@ -23,11 +23,11 @@ __device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,      
                                             float* __restrict__ dq,                // [N, H, D], =
                                             int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                                             float scale) {
-    SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then ds [32, 33]
+    SHARED_DYNAMIC(float, s_q);  // [32, stride], then do, k, v the same, then ds [32, P_STRIDE]
     int stride = dim | 1, head = blockIdx.y, kv = head / (n_heads / n_kv_heads);
     float *s_do = s_q + CHUNK * stride, *s_k = s_do + CHUNK * stride, *s_v = s_k + CHUNK * stride;
     int query = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-    float* s_ds = s_v + CHUNK * stride + query * (CHUNK + 1);
+    float* s_ds = s_v + CHUNK * stride + query * P_STRIDE;
     Tile at = tile_at<CHUNK>(cu, prefixes, n_seqs, blockIdx.x);
     if (at.rows == 0) return;
     int64_t row = at.start + at.tile, q_stride = (int64_t)n_heads * dim, k_stride = (int64_t)n_kv_heads * dim;
@@ -56,7 +56,7 @@ __device__ __forceinline__ void attn_bwd_dq(const float* __restrict__ d_o,      
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             bool seen = live && chunk + lane + LANES * c <= before + query;
-            float p = seen ? exp_f32(s[c] * scale - row_lse) : 0.0f;
+            float p = seen ? exp_log_prob_f32(s[c] * scale - row_lse) : 0.0f;
             s_ds[lane + LANES * c] = p * (dp[c] - delta) * scale;
         }
         __syncwarp();  // ds holds the query's row of the chunk

@@ -22,7 +22,7 @@ __device__ __forceinline__ void attn_fwd(const float* __restrict__ q,           
                                          float* __restrict__ o,                 // [N, H, D]
                                          float* __restrict__ lse,               // [N, H]
                                          int32_t n_seqs, int32_t n_heads, int32_t n_kv_heads, int32_t dim, float scale) {
-    SHARED_DYNAMIC(float, s_q);  // [32, stride], then k, v the same, then p [32, 33]
+    SHARED_DYNAMIC(float, s_q);  // [32, stride], then k, v the same, then p [32, P_STRIDE]
     int stride = dim | 1, head = blockIdx.y, kv = head / (n_heads / n_kv_heads);
     float *s_k = s_q + CHUNK * stride, *s_v = s_k + CHUNK * stride, *s_p = s_v + CHUNK * stride;
     Tile at = tile_at<CHUNK>(cu, prefixes, n_seqs, blockIdx.x);
@@ -44,7 +44,7 @@ __device__ __forceinline__ void attn_fwd(const float* __restrict__ q,           
             load_keys(s_v, stride, v + (int64_t)kv * dim, k_stride, at, chunk, keys, dim);
             __syncthreads();  // q and the chunk stand in shared memory
             int seen = min(CHUNK, before + query + 1 - chunk);  // none where it is less than 1
-            walk_chunk(w, s_q + query * stride, s_k, s_v, s_p + query * (CHUNK + 1), stride, dim, seen, scale);
+            walk_chunk(w, s_q + query * stride, s_k, s_v, s_p + query * P_STRIDE, stride, dim, seen, scale);
         }
         if (before + query >= segment) total.add(w, segment == 0);  // else it sees nothing of this segment
     }

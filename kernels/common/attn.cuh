@@ -20,7 +20,7 @@ struct Merge {
 // max, sum of the segments so far take those of the segment behind them, of which the row has seen a key.
 __device__ __forceinline__ Merge merge_segment(float& max, float& sum, float part_max, float part_sum) {
     float top = part_max > max ? part_max : max;
-    Merge by = {exp_f32(max - top), exp_f32(part_max - top)};
+    Merge by = {exp_log_prob_f32(max - top), exp_log_prob_f32(part_max - top)};
     sum = fmaf(part_sum, by.part, sum * by.total);
     max = top;
     return by;

@@ -97,19 +97,19 @@ struct Softmax {
                 for (int e = 0; e < 2; e++) {
                     float& x = s[j][2 * r + e];
                     x = j * 8 + column + e < keys[r] ? x * scale : NEG_INF;
-                    top = x > top ? x : top;
+                    top = fmaxf(x, top);
                 }
             }
             top = lanes_max<4>(top);
             float new_max = top > max[r] ? top : max[r];
             // A row that has seen nothing yet (there are such only past a tile's end) keeps clear of inf - inf.
             float base = new_max == NEG_INF ? 0.0f : new_max;
-            rescale[r] = exp_f32(max[r] - base);
+            rescale[r] = exp_log_prob_f32(max[r] - base);
             float total[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
 #pragma unroll
-                for (int e = 0; e < 2; e++) s[j][2 * r + e] = exp_f32(s[j][2 * r + e] - base);
+                for (int e = 0; e < 2; e++) s[j][2 * r + e] = exp_log_prob_f32(s[j][2 * r + e] - base);
                 total[j] = s[j][2 * r] + s[j][2 * r + 1];
             }
             sum[r] = sum[r] * rescale[r] + lanes_sum<4>((total[0] + total[2]) + (total[1] + total[3]));

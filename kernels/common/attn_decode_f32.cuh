@@ -38,7 +38,7 @@ __device__ __forceinline__ void attn_decode(const Source& source, const float* k
                                             float* __restrict__ o,              // [N, H, D]
                                             Parts parts, int32_t max_pages, int32_t n_pages, int32_t n_heads,
                                             int32_t n_kv_heads, int32_t dim, float scale) {
-    SHARED_DYNAMIC(float, s_q);  // [16, stride], then k, v [32, stride], then p [16, 33]
+    SHARED_DYNAMIC(float, s_q);  // [16, stride], then k, v [32, stride], then p [16, P_STRIDE]
     int stride = dim | 1, group = n_heads / n_kv_heads, kv = blockIdx.y, query = threadIdx.x / LANES;
     float *s_k = s_q + QUERIES * stride, *s_v = s_k + CHUNK * stride, *s_p = s_v + CHUNK * stride;
     int64_t row = blockIdx.x;
@@ -68,7 +68,7 @@ __device__ __forceinline__ void attn_decode(const Source& source, const float* k
                 load_rows(s_v, stride, v_pages + from, dim, CHUNK, keys, dim);
                 __syncthreads();  // q and the chunk stand in shared memory
                 if (page < 0) w.sum = __uint_as_float(0x7fc00000u);
-                walk_chunk(w, s_q + query * stride, s_k, s_v, s_p + query * (CHUNK + 1), stride, dim, keys, scale);
+                walk_chunk(w, s_q + query * stride, s_k, s_v, s_p + query * P_STRIDE, stride, dim, keys, scale);
             }
             if (!leaves_parts(n_keys)) {
                 total.add(w, segment == 0);

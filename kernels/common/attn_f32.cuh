@@ -10,6 +10,8 @@
 #include "common/reduce.cuh"
 
 constexpr int LANES = 8;  // of a query
+// Between the rows of a chunk's probabilities in shared memory: the four queries of a warp write in banks of their own.
+constexpr int P_STRIDE = CHUNK + LANES;
 
 // A query's running softmax; acc[r] is element lane + 8 r of the output.
 template <int ACC>
@@ -116,10 +118,10 @@ __device__ __forceinline__ void walk_chunk(Walk<ACC>& w, const float* q, const f
 #pragma unroll
     for (int c = 0; c < 4; c++) p[c] = lane + LANES * c < keys ? p[c] * scale : NEG_INF;
     float top = chunk_max(p), new_max = top > w.max ? top : w.max;
-    float rescale = exp_f32(w.max - new_max);
+    float rescale = exp_log_prob_f32(w.max - new_max);
 #pragma unroll
     for (int c = 0; c < 4; c++) {
-        p[c] = exp_f32(p[c] - new_max);
+        p[c] = exp_log_prob_f32(p[c] - new_max);
         s_p[lane + LANES * c] = p[c];
     }
     w.sum = w.sum * rescale + chunk_sum(p);

@@ -10,7 +10,7 @@ struct LogitGradient {
     // Of raw logit z; `hit`: it is the target's.
     __device__ __forceinline__ float of(float z, bool hit) const {
         float log_p = z * inv_temperature - lse;
-        float g = -inv_temperature * exp_f32(log_p) * fmaf(dentropy, log_p + entropy, dlogprob);
+        float g = -inv_temperature * exp_log_prob_f32(log_p) * fmaf(dentropy, log_p + entropy, dlogprob);
         return hit ? g + inv_temperature * dlogprob : g;
     }
 };

@@ -3,17 +3,17 @@
 // exp_f32 has those of the CPU device (src/device/cpu/math.rs). Built with -fmad=false: nothing fuses unasked.
 #pragma once
 
-#include "common/types.cuh"
+#include "common/ptx.cuh"
 
 constexpr float NEG_INF = -__builtin_huge_valf();
 
-// e^x, error below 1.1 ulp. Results under 2^-125.5 are 0; NaN stays NaN.
+// e^x of a logarithm of a probability, which is not above 0, or by rounding alone: the bits of exp_f32 for all x up to 89, with
+// an instruction less, in loops that are as fast as they issue.
 // x = n ln 2 + r, |r| <= ln 2 / 2; a polynomial of degree 6 gives 2 e^r (Cephes expf, doubled), the exponent
 // field of a float gives 2^(n - 1).
-__device__ __forceinline__ float exp_f32(float x) {
+__device__ __forceinline__ float exp_log_prob_f32(float x) {
     const float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    x = x < -87.5f ? -87.5f : x;      // not fmaxf: NaN must stay
-    x = x > 89.0f ? 89.0f : x;
+    x = max_nan_f32(x, -87.5f);       // not fmaxf: NaN must stay
     float t = fmaf(x, 1.44269504088896340736f, ROUND);
     float n = t - ROUND;
     float r = fmaf(n, -0.6933594f, x);
@@ -27,6 +27,9 @@ __device__ __forceinline__ float exp_f32(float x) {
     p = fmaf(p, r, 2.0f);
     return p * __uint_as_float((__float_as_uint(t) << 23) + (126u << 23));
 }
+
+// e^x, error below 1.1 ulp. Results under 2^-125.5 are 0; NaN stays NaN.
+__device__ __forceinline__ float exp_f32(float x) { return exp_log_prob_f32(min_nan_f32(x, 89.0f)); }
 
 // Natural logarithm, error below 1 ulp for normal x; log 0 = -inf, NaN below 0.
 // x = 2^e m, m in [sqrt(1/2), sqrt(2)); a polynomial of degree 9 in m - 1 (Cephes logf).

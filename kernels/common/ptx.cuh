@@ -15,6 +15,9 @@ using ::emu::ldmatrix_x4_trans;
 
 inline void keep(int&) {}
 
+inline float max_nan_f32(float a, float b) { return a < b ? b : a; }
+inline float min_nan_f32(float a, float b) { return a > b ? b : a; }
+
 inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     ::emu::mma_m16n8k16_bf16(d, a, b, d);
 }
@@ -28,6 +31,18 @@ __device__ __forceinline__ uint32_t shared_address(const void* s) {
 
 // No instruction: x is in a register here, and what it was computed from is not computed again.
 __device__ __forceinline__ void keep(int& x) { asm volatile("" : "+r"(x)); }
+
+// The larger, the smaller of a and b; NaN where a is NaN.
+__device__ __forceinline__ float max_nan_f32(float a, float b) {
+    float c;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+}
+__device__ __forceinline__ float min_nan_f32(float a, float b) {
+    float c;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+    return c;
+}
 
 // Starts the copy of 16 bytes from global to shared memory; of these `bytes` (0 or 16) are read, the rest is 0.
 __device__ __forceinline__ void cp_async_16(void* s_to, const void* from, int bytes) {

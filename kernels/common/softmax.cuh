@@ -29,7 +29,7 @@ __device__ __forceinline__ SoftmaxSums piece_sums(const float* z, int width, int
     float base = max > NEG_INF ? max : 0.0f, sum = 0.0f, dot = 0.0f;
 #pragma unroll 4
     for (int i = lane; i < width; i += SPAN_LANES) {
-        float shifted = z[i] * scale - base, p = exp_f32(shifted);
+        float shifted = z[i] * scale - base, p = exp_log_prob_f32(shifted);
         sum += p;
         dot = fmaf(p, shifted, dot);
     }
@@ -38,7 +38,7 @@ __device__ __forceinline__ SoftmaxSums piece_sums(const float* z, int width, int
 
 // Adds the sums of a part to those of its whole, whose maximum is known.
 __device__ __forceinline__ void add_part(SoftmaxSums& whole, const SoftmaxSums& part) {
-    float shifted = part.max - (whole.max > NEG_INF ? whole.max : 0.0f), share = exp_f32(shifted);
+    float shifted = part.max - (whole.max > NEG_INF ? whole.max : 0.0f), share = exp_log_prob_f32(shifted);
     whole.sum = fmaf(part.sum, share, whole.sum);
     whole.dot = fmaf(share, fmaf(part.sum, shifted, part.dot), whole.dot);
 }

@@ -42,7 +42,7 @@ __device__ __forceinline__ SoftmaxSums tile_sums(const float (&acc)[Sm90Tile128x
     for (int j = 0; j < Sm90Tile128x256::N / 8; j++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            float shifted = acc[j][2 * HALF + e] - base, p = exp_f32(shifted);
+            float shifted = acc[j][2 * HALF + e] - base, p = exp_log_prob_f32(shifted);
             if (j * 8 + at + e < width) {
                 sum[j % 2][e] += p;
                 dot[j % 2][e] = fmaf(p, shifted, dot[j % 2][e]);

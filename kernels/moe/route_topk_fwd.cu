@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(128)
     const float* z = logits + (live ? row * n_experts : 0);
     SoftmaxSums s = piece_sums(z, width, lane, 1.0f);
     float base = s.max > NEG_INF ? s.max : 0.0f, total = 0.0f;
-    for (int32_t i = lane; i < width; i += SPAN_LANES) probs[row * n_experts + i] = exp_f32(z[i] - base) / s.sum;
+    for (int32_t i = lane; i < width; i += SPAN_LANES) probs[row * n_experts + i] = exp_log_prob_f32(z[i] - base) / s.sum;
     int32_t key = FIRST, id = -1;
     for (int32_t rank = 0; rank < n_active; rank++) {
         int32_t best = LAST, best_id = FIRST;
@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(128)
         }
         key = best, id = best_id;  // every lane has the round's expert
         if (!live) continue;
-        float p = exp_f32(z[id] - base) / s.sum;
+        float p = exp_log_prob_f32(z[id] - base) / s.sum;
         total += p;
         if (lane == rank % SPAN_LANES) {
             experts[row * n_active + rank] = id;

@@ -9,7 +9,7 @@ struct Kept {
     float max, min_p;
     bool all;  // no filter
     __device__ __forceinline__ float operator()(int id, float z) const {
-        float w = exp_f32(z - max);
+        float w = exp_log_prob_f32(z - max);
         return all || (by_k.holds(id, z) && by_p.holds(id, z) && w >= min_p) ? w : 0.0f;
     }
 };

@@ -24,7 +24,7 @@ struct Beginning {
 struct Weight {
     bool count;
     float max;
-    __device__ __forceinline__ float operator()(float z) const { return count ? 1.0f : exp_f32(z - max); }
+    __device__ __forceinline__ float operator()(float z) const { return count ? 1.0f : exp_log_prob_f32(z - max); }
 };
 
 // Sums of weight(z) over what is above each of the ranks cut[0] >= cut[1] >= ..., into s.cut, in the row's order; and how

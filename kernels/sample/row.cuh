@@ -82,7 +82,7 @@ __device__ __forceinline__ SoftmaxSums quad_sums(float* z, int width, float scal
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             x.v[e] *= scale;
-            if (i + e < width) sum[e] += exp_f32(x.v[e] - base);
+            if (i + e < width) sum[e] += exp_log_prob_f32(x.v[e] - base);
         }
         if (STORE) store_four(z, i, width, vectors, x);
     }
@@ -106,7 +106,7 @@ __device__ __forceinline__ void merge_pieces(Row& row) {
         max = lanes_max<32>(max);
         float base = max > NEG_INF ? max : 0.0f;
         // A span's share is its own affair; only their sum has an order.
-        for (int c = threadIdx.x; c < row.n_spans; c += 32) row.s_part[2 * c] = exp_f32(row.s_part[2 * c] - base);
+        for (int c = threadIdx.x; c < row.n_spans; c += 32) row.s_part[2 * c] = exp_log_prob_f32(row.s_part[2 * c] - base);
         __syncwarp();  // s_part holds shares
         if (threadIdx.x == 0) {
             float sum = 0.0f;

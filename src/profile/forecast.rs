@@ -260,7 +260,7 @@ mod tests {
         let shape = |layers| ModelConfig { num_hidden_layers: layers, ..crate::profile::work::shape("tiny").unwrap() };
         let dev = |emu: Emu| Device::Gpu(Arc::new(Gpu::Emu(emu.with_hopper(false))));
         let all = dev(Emu::new(0).unwrap());
-        let sizes = Sizes { batch: 2, prompt: 40, steps: 1 };
+        let sizes = Sizes { batch: 2, prompt: 200, steps: 1 };
         if forecast(&all, &shape(1), Step::Decode, sizes).is_err_and(|e| e.to_string().contains("HAGGLE_EMU_COUNT")) {
             return eprintln!("SKIPPED: this build counts nothing");
         }
@@ -275,7 +275,7 @@ mod tests {
             ] {
                 assert!((told / whole - 1.0).abs() < 0.02, "{told} {whole}");
             }
-            let some = forecast(&dev(Emu::new(0).unwrap().spread_blocks(3)), &shape(4), step, sizes).unwrap();
+            let some = forecast(&dev(Emu::new(0).unwrap().spread_blocks(8)), &shape(4), step, sizes).unwrap();
             assert_eq!(some.launches(), told.launches());
             assert!(
                 (some.kernels_us() / told.kernels_us() - 1.0).abs() < 0.1,

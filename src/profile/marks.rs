@@ -23,7 +23,7 @@ use crate::ops::logprob::{Targets, linear_logprob_bwd, linear_logprob_fwd, linea
 use crate::ops::norm::rmsnorm_fwd;
 use crate::ops::optim::{AdamW, adamw_step};
 use crate::ops::rope::rope_fwd;
-use crate::ops::sample::{Sampling, sample};
+use crate::ops::sample::{Rows, Sampling, sample};
 use crate::ops::swiglu::swiglu_fwd;
 use half::bf16;
 use serde_json::{Value, json};
@@ -279,7 +279,7 @@ fn sampling(dev: &Device) -> Result<Vec<Work>> {
         let mut logits = dev.upload(&logits)?;
         let one = |x: f32| dev.upload(&[x]);
         let (temperature, top_p, min_p, top_k) = (one(1.0)?, one(top_p)?, one(min_p)?, dev.upload(&[top_k])?);
-        let key = dev.upload(&[1u64, 2, 3])?;
+        let (key, pos) = (dev.upload(&[1u64, 2])?, dev.upload(&[3i32])?);
         let (mut token, mut logprob) = (dev.zeros(DType::I32, 1)?, dev.zeros(DType::F32, 1)?);
         Ok(Box::new(move |dev| {
             let how = Sampling {
@@ -289,7 +289,7 @@ fn sampling(dev: &Device) -> Result<Vec<Work>> {
                 min_p: min_p.view(),
                 key: key.view(),
             };
-            sample(dev, logits.view_mut(), how, token.view_mut(), logprob.view_mut(), V, V)
+            sample(dev, logits.view_mut(), how, Rows::Stay(pos.view()), token.view_mut(), logprob.view_mut(), V, V)
         }))
     };
     [(0, 1.0, 0.0), (50, 1.0, 0.0), (0, 0.9, 0.0), (0, 1.0, 0.1)].into_iter().map(work).collect()

@@ -123,9 +123,8 @@ pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
     let fills = counts.copied_bytes as f64 / launch.blocks as f64 / (counts.flight_bytes as f64).max(1.0);
     let waits = if counts.copied_bytes > 0 { waves.ceil() * fills.max(1.0) } else { 0.0 };
     // Four warps issue a cycle.
-    let issued = Compiled::of(launch.kernel).map_or(0.0, |compiled| {
-        compiled.issued_per_flop * (counts.mma_flops + counts.wgmma_flops) as f64
-    });
+    let issued = Compiled::of(launch.kernel)
+        .map_or(0.0, |compiled| compiled.issued_per_flop * (counts.mma_flops + counts.wgmma_flops) as f64);
     let terms = [
         ("memory", bytes as f64 / card.bytes_per_s),
         ("tensor cores", uneven * mma / card.tensor_flops_per_s),

@@ -39,6 +39,9 @@ pub(crate) fn aligned(op: &'static str, is_bf16: bool, tensors: &[View]) -> Resu
     if off == 0 { Ok(()) } else { Err(Error::Shape { op, rule: "tensors start on 16 bytes", want: 0, got: off }) }
 }
 
+/// Floats between the rows of a chunk's probabilities; `P_STRIDE` of common/attn_f32.cuh.
+pub(super) const P_STRIDE: usize = CHUNK + 8;
+
 /// Bytes of `rows` rows of D floats an odd number of floats apart, and `more` floats.
 pub(super) fn floats_bytes(rows: usize, dim: usize, more: usize) -> u32 {
     ((rows * (dim | 1) + more) * size_of::<f32>()) as u32
@@ -85,7 +88,7 @@ pub fn attn_fwd(
     if gpu_sm90::takes(gpu, is_bf16, dim, n, seqs) {
         return gpu_sm90::attn_fwd(gpu, q, k, v, seqs, o, lse, heads);
     }
-    let f32_bytes = floats_bytes(3 * CHUNK, dim, CHUNK * (CHUNK + 1));
+    let f32_bytes = floats_bytes(3 * CHUNK, dim, CHUNK * P_STRIDE);
     gpu.launch(
         &Launch {
             kernel,
@@ -146,7 +149,7 @@ fn attn_bwd_dq(gpu: &Gpu, s: Saved, dq: ViewMut, heads: Heads) -> Result<()> {
         bf16: ["attn_bwd_dq_bf16_d32", "attn_bwd_dq_bf16_d64", "attn_bwd_dq_bf16_d128"],
     };
     let (kernel, is_bf16) = pick("attn_bwd", &[s.q.dtype()], dim, kernels)?;
-    let f32_bytes = floats_bytes(4 * CHUNK, dim, CHUNK * (CHUNK + 1));
+    let f32_bytes = floats_bytes(4 * CHUNK, dim, CHUNK * P_STRIDE);
     gpu.launch(
         &Launch {
             kernel,
@@ -182,7 +185,7 @@ fn attn_bwd_dkv(gpu: &Gpu, s: Saved, dk: ViewMut, dv: ViewMut, heads: Heads) -> 
         bf16: ["attn_bwd_dkv_bf16_d32", "attn_bwd_dkv_bf16_d64", "attn_bwd_dkv_bf16_d128"],
     };
     let (kernel, is_bf16) = pick("attn_bwd", &[s.q.dtype()], dim, kernels)?;
-    let f32_bytes = floats_bytes(4 * CHUNK, dim, 2 * CHUNK * (CHUNK + 1) + 2 * CHUNK);
+    let f32_bytes = floats_bytes(4 * CHUNK, dim, 2 * CHUNK * P_STRIDE + 2 * CHUNK);
     gpu.launch(
         &Launch {
             kernel,

@@ -4,7 +4,7 @@
 //! conversation of thousands of tokens fills a card so. How many moves no bit, so it is chosen for speed: while rows and kv
 //! heads are too few to fill a card, and as long as the parts have room.
 
-use super::gpu::{Kernels, THREADS, aligned, floats_bytes, halves_bytes, pick};
+use super::gpu::{Kernels, P_STRIDE, THREADS, aligned, floats_bytes, halves_bytes, pick};
 use crate::device::gpu::{Arg, Gpu, Launch};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
@@ -41,7 +41,7 @@ pub(crate) fn blocks_a_row(n: usize, segments: usize, heads: Heads, room: usize)
 pub(crate) fn shared_bytes(is_bf16: bool, dim: usize) -> u32 {
     match is_bf16 {
         true => halves_bytes(16 + RING * 2 * CHUNK, dim, 16 * (CHUNK + 4)),
-        false => floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * (CHUNK + 1)),
+        false => floats_bytes(QUERIES + 2 * CHUNK, dim, QUERIES * P_STRIDE),
     }
 }
 
