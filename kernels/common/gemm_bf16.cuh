@@ -151,6 +151,24 @@ __device__ __forceinline__ void each_element(float (&acc)[Tile::FRAGS_M][Tile::F
     }
 }
 
+// Calls f(row of the block's tile, column, sums of it and of the next) for this lane's elements.
+template <class Tile, class F>
+__device__ __forceinline__ void each_two(const float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], F f) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int i0 = warp / Tile::WARPS_N * Tile::FRAGS_M * 16 + lane / 4;
+    int j0 = warp % Tile::WARPS_N * Tile::FRAGS_N * 8 + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < Tile::FRAGS_M; i++) {
+#pragma unroll
+        for (int j = 0; j < Tile::FRAGS_N; j++) {
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                f(i0 + i * 16 + r * 8, j0 + j * 8, Pack<float, 2>{{acc[i][j][2 * r], acc[i][j][2 * r + 1]}});
+            }
+        }
+    }
+}
+
 // Rows of A that come through the ring, step by step.
 template <class Tile, bool BY_K>
 struct RingRows {

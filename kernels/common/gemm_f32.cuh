@@ -68,6 +68,14 @@ __device__ __forceinline__ void each_f32(float (&acc)[4][4], F f) {
     }
 }
 
+// Calls f(row of the tile, first column, four sums) for this thread's.
+template <int BN, typename F>
+__device__ __forceinline__ void each_four(const float (&acc)[4][4], F f) {
+    int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++) f(ti + i, tj, Pack<float, 4>{{acc[i][0], acc[i][1], acc[i][2], acc[i][3]}});
+}
+
 // Adds to acc the products of rows i0.. of A, as of(element, row of the tile, step) makes them, and columns j0.. of B.
 template <bool A_BY_K, bool B_BY_K, int BM, int BN, typename Of>
 __device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],

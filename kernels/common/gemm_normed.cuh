@@ -62,12 +62,19 @@ struct NormedRows {
             if (row < live && threadIdx.x % ROW_LANES == 0) s_rstd[row] = r;
         }
         __syncthreads();  // s_rstd holds the rows'
-        each<N>(dim, [&](int at, int row, int i) {
-            Pack<bf16, N> x = load_pack<N>(s_rows + at), w = load_pack<N>(norm.w + i);
+        // A thread has columns and every eighth row of them, of fewer rows all: it loads the weight once for its rows. Eight
+        // lanes side by side have different banks.
+        int apart = live < 8 ? 1 : 8;
+        for (int i = threadIdx.x / apart * N; i < dim; i += Tile::THREADS / apart * N) {
+            Pack<bf16, N> w = load_pack<N>(norm.w + i);
+#pragma unroll 2
+            for (int row = threadIdx.x % apart; row < live; row += apart) {
+                Pack<bf16, N> x = load_pack<N>(s_rows + place(row, i));
 #pragma unroll
-            for (int e = 0; e < N; e++) x.v[e] = from_f32<bf16>(to_f32(x.v[e]) * s_rstd[row] * to_f32(w.v[e]));
-            store_pack(s_rows + at, x);
-        });
+                for (int e = 0; e < N; e++) x.v[e] = from_f32<bf16>(to_f32(x.v[e]) * s_rstd[row] * to_f32(w.v[e]));
+                store_pack(s_rows + place(row, i), x);
+            }
+        }
     }
 
     // The next barrier shows the rows to all.

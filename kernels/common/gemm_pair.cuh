@@ -32,7 +32,7 @@ struct PairColumns {
     __device__ __forceinline__ static int at(int wj, int j) { return Operand::b_at(wj / 2 + j * 8, Tile::N / 2); }
 };
 
-// Calls f(row of the tile, column of either matrix from j0 on, gate's sum, up's) for this lane's elements.
+// Calls f(row of the tile, column of either matrix from j0 on, gate's sums of it and of the next, up's) for this lane's elements.
 template <class Tile, class F>
 __device__ __forceinline__ void each_pair(const float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], F f) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -43,7 +43,11 @@ __device__ __forceinline__ void each_pair(const float (&acc)[Tile::FRAGS_M][Tile
 #pragma unroll
         for (int j = 0; j < Tile::FRAGS_N; j += 2) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) f(i0 + i * 16 + e / 2 * 8, j0 + j * 4 + e % 2, acc[i][j][e], acc[i][j + 1][e]);
+            for (int r = 0; r < 2; r++) {
+                const float(&gate)[4] = acc[i][j], (&up)[4] = acc[i][j + 1];
+                f(i0 + i * 16 + r * 8, j0 + j * 4, Pack<float, 2>{{gate[2 * r], gate[2 * r + 1]}},
+                  Pack<float, 2>{{up[2 * r], up[2 * r + 1]}});
+            }
         }
     }
 }
@@ -56,11 +60,21 @@ struct Swiglu {
     T* h;     // [M, N]
     int64_t m, n;
 
-    __device__ __forceinline__ void put(int64_t row, int64_t column, float gate_sum, float up_sum) const {
-        if (row >= m || column >= n) return;
-        int64_t at = row * n + column;
-        T g = from_f32<T>(gate_sum), u = from_f32<T>(up_sum);
-        if (gate != nullptr) gate[at] = g, up[at] = u;
-        h[at] = from_f32<T>(swiglu_f32(to_f32(g), to_f32(u)));
+    // Of the sums from a column on.
+    template <int N>
+    __device__ __forceinline__ void put(int64_t row, int64_t column, const Pack<float, N>& gate_sums,
+                                        const Pack<float, N>& up_sums) const {
+        if (row >= m) return;
+        int64_t at = row * n + column, live = n - column;
+        if (gate != nullptr) {
+            store_rounded(gate + at, live, gate_sums);
+            store_rounded(up + at, live, up_sums);
+        }
+        Pack<float, N> x;
+#pragma unroll
+        for (int e = 0; e < N; e++) {
+            x.v[e] = swiglu_f32(to_f32(from_f32<T>(gate_sums.v[e])), to_f32(from_f32<T>(up_sums.v[e])));
+        }
+        store_rounded(h + at, live, x);
     }
 };

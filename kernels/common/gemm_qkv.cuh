@@ -17,9 +17,10 @@ struct Part {
     __device__ __forceinline__ float start(int j) const {
         return bias != nullptr && j0 + j < n ? to_f32(bias[j0 + j]) : 0.0f;
     }
-    // Its end, of row `row` of m.
-    __device__ __forceinline__ void put(int64_t row, int64_t m, int j, float x) const {
-        if (row < m && j0 + j < n) to[row * n + j0 + j] = from_f32<T>(x);
+    // The ends of those from column j of the tile on, of row `row` of m.
+    template <int N>
+    __device__ __forceinline__ void put(int64_t row, int64_t m, int j, const Pack<float, N>& x) const {
+        if (row < m) store_rounded(to + row * n + j0 + j, n - j0 - j, x);
     }
 };
 

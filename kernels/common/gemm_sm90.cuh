@@ -113,6 +113,17 @@ __device__ __forceinline__ void each_sum(float (&acc)[FRAGS][4], F f) {
     }
 }
 
+// Calls f(row, column, sums of it and of the next).
+template <int FRAGS, typename F>
+__device__ __forceinline__ void each_two_sums(const float (&acc)[FRAGS][4], F f) {
+    int i0 = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, j0 = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < FRAGS; j++) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) f(i0 + r * 8, j * 8 + j0, Pack<float, 2>{{acc[j][2 * r], acc[j][2 * r + 1]}});
+    }
+}
+
 // A block's tile: copy(ring, steps) by one thread, then store(acc) by those that multiply, of the sums from start(row of the
 // tile, column of it) on.
 template <class T, bool A_BY_K, bool B_BY_K, typename Copy, typename Start, typename Store>

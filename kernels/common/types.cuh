@@ -47,3 +47,16 @@ template <int N, class T>
 __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& x) {
     *reinterpret_cast<Pack<T, N>*>(p) = x;
 }
+
+// The first `live` of x, rounded, from `to` on: at once where all of them are and `to` is a vector's boundary.
+template <int N, class T>
+__device__ __forceinline__ void store_rounded(T* to, int64_t live, const Pack<float, N>& x) {
+    Pack<T, N> y;
+#pragma unroll
+    for (int e = 0; e < N; e++) y.v[e] = from_f32<T>(x.v[e]);
+    if (live >= N && reinterpret_cast<uintptr_t>(to) % sizeof(y) == 0) return store_pack(to, y);
+#pragma unroll
+    for (int e = 0; e < N; e++) {
+        if (e < live) to[e] = y.v[e];
+    }
+}

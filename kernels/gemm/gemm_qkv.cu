@@ -20,9 +20,15 @@ __device__ __forceinline__ void gemm_qkv_tile(const float* __restrict__ a, const
     int64_t i0 = (int64_t)blockIdx.x * BM;
     Part<float> part = all.part(blockIdx.y, BN);
     float acc[4][4];
-    each_f32<BN>(acc, [&](int, int j, float& x) { x = part.start(j); });
+    int tj = threadIdx.x % (BN / 4) * 4;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        acc[0][j] = part.start(tj + j);
+#pragma unroll
+        for (int i = 1; i < 4; i++) acc[i][j] = acc[0][j];
+    }
     gemm_f32_sums<false, false, BM, BN>(acc, a, part.w, m, part.n, k, i0, part.j0, of);
-    each_f32<BN>(acc, [&](int i, int j, float& x) { part.put(i0 + i, m, j, x); });
+    each_four<BN>(acc, [&](int i, int j, const Pack<float, 4>& x) { part.put(i0 + i, m, j, x); });
 }
 
 template <class Tile, class Rows>
@@ -31,7 +37,7 @@ __device__ __forceinline__ void gemm_qkv_bf16(Rows& rows, const Part<bf16>& part
     float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
     RingColumns<Tile, false> columns(part.w, part.j0, part.n, k);
     if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [&](int, int j) { return part.start(j); })) return;
-    each_element<Tile>(acc, [&](int i, int j, float& x) { part.put(i0 + i, m, j, x); });
+    each_two<Tile>(acc, [&](int i, int j, const Pack<float, 2>& x) { part.put(i0 + i, m, j, x); });
 }
 
 template <class Tile>

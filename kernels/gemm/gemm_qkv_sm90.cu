@@ -29,7 +29,7 @@ __device__ __forceinline__ void gemm_qkv_sm90(const TensorMap& h, const TensorMa
         [&](const RingSm90& ring, int steps) { copy_tile<T, false, false>(ring, h, w, i0, part.j0, steps, 0); },
         [&](int, int j) { return part.start(j); },
         [&](float (&acc)[T::N / 8][4]) {
-            each_sum(acc, [&](int i, int j, float& x) { part.put(i0 + i, m, j, x); });
+            each_two_sums(acc, [&](int i, int j, const Pack<float, 2>& x) { part.put(i0 + i, m, j, x); });
         });
 }
 #endif

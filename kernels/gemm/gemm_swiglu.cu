@@ -27,8 +27,8 @@ __device__ __forceinline__ void gemm_swiglu_tile(const float* __restrict__ a, co
     int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) to.put(i0 + ti + i, j0 + tj + j, gate[i][j], up[i][j]);
+        const float(&g)[4] = gate[i], (&u)[4] = up[i];
+        to.put(i0 + ti + i, j0 + tj, Pack<float, 4>{{g[0], g[1], g[2], g[3]}}, Pack<float, 4>{{u[0], u[1], u[2], u[3]}});
     }
 }
 
@@ -39,7 +39,9 @@ __device__ __forceinline__ void gemm_swiglu_bf16(Rows& rows, const bf16* __restr
     float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
     PairColumns<Tile> columns(wg, wu, j0, to.n, k);
     if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [](int, int) { return 0.0f; })) return;
-    each_pair<Tile>(acc, [&](int i, int j, float gate, float up) { to.put(i0 + i, j0 + j, gate, up); });
+    each_pair<Tile>(acc, [&](int i, int j, const Pack<float, 2>& gate, const Pack<float, 2>& up) {
+        to.put(i0 + i, j0 + j, gate, up);
+    });
 }
 
 // First row and column, of each matrix, of this block's tile.

@@ -51,8 +51,10 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #pragma unroll
             for (int j = 0; j < T::N / 16; j++) {
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    to.put(i0 + row + e / 2 * 8, j0 + column + j * 8 + e % 2, acc[j][e], acc[j + T::N / 16][e]);
+                for (int r = 0; r < 2; r++) {
+                    const float(&gate)[4] = acc[j], (&up)[4] = acc[j + T::N / 16];
+                    to.put(i0 + row + r * 8, j0 + column + j * 8, Pack<float, 2>{{gate[2 * r], gate[2 * r + 1]}},
+                           Pack<float, 2>{{up[2 * r], up[2 * r + 1]}});
                 }
             }
         });
