@@ -9,15 +9,18 @@ use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{Buffer, DType, Device, Element, View, ViewMut};
 use haggle::noise::Noise;
 use haggle::ops::attn::*;
+use haggle::ops::attn_step::attn_step;
 use haggle::ops::credit::{GroupAdvantage, group_advantage, shapley_max, shapley_table};
 use haggle::ops::embed::{copy, embed_bwd, embed_fwd, embed_order_len, fill};
 use haggle::ops::gemm::*;
+use haggle::ops::gemm_fused::{Normed, Projection, gemm_qkv, gemm_swiglu};
 use haggle::ops::gemm_grouped::{gemm_grouped_nn, gemm_grouped_nt, gemm_grouped_tn};
 use haggle::ops::logprob::{linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace};
 use haggle::ops::moe::*;
 use haggle::ops::noise::noise_bits;
 use haggle::ops::norm::{rmsnorm_bwd, rmsnorm_fwd, rmsnorm_parts_len};
 use haggle::ops::optim::{AdamW, GRAD_NORM_PARTS, adamw_step, grad_norm};
+use haggle::ops::qk_rope::{NewRows, Turn};
 use haggle::ops::rope::{self, rope_fwd};
 use haggle::ops::sample::{Rows, Sampling, sample};
 use haggle::ops::swiglu::{swiglu_bwd, swiglu_fwd};
@@ -494,4 +497,83 @@ fn grouped_products() {
         gemm_grouped_nt(dev, a.view(), b.view(), c.view_mut(), at.view(), n, k, Store::Set).unwrap();
         end::<bf16>(dev, &c, rows * n)
     });
+}
+
+/// The last 8 columns of a product's output `[M, N]`, of all rows.
+fn last_columns(dev: &Device, c: &Buffer, m: usize) -> Vec<bf16> {
+    assert!(c.guard_intact());
+    let n = c.len() / m;
+    (1..=m).flat_map(|row| dev.to_vec::<bf16>(c.at(row * n - 8..row * n))).collect()
+}
+
+/// Rows to norm, of which nobody needs h.
+fn normed<'a>(x: &'a Buffer, weight: &'a Buffer, h: &'a mut Buffer, rstd: &'a mut Buffer) -> Normed<'a> {
+    let (h, rstd) = (h.view_mut(), rstd.view_mut());
+    Normed { x: x.view(), weight: weight.view(), eps: 1e-6, h, rstd, keep: false }
+}
+
+/// Of few rows, normed on the way: weights and outputs reach as far. Of many: `fused.rs`.
+#[test]
+fn fused_products() {
+    let (m, k, last) = (16, 16, 128);
+    let [x, norm, w] = [(m * k, 1), (k, 2), (last * k, 3)].map(|(len, stream)| round(&normal(len, stream)));
+    same_far_and_near(4, FAR / k, |dev, before| {
+        let n = before + last;
+        let (x, norm, w) = (dev.upload(&x).unwrap(), dev.upload(&norm).unwrap(), ending(dev, n * k, &w));
+        let (mut h, mut rstd) = (dev.zeros(DType::Bf16, m * k).unwrap(), dev.zeros(DType::F32, m).unwrap());
+        let mut q = dev.zeros(DType::Bf16, m * last).unwrap();
+        let mut outs = [(); 5].map(|()| dev.zeros(DType::Bf16, m * n).unwrap());
+        let [key, value, gate, up, s] = outs.each_mut().map(Buffer::view_mut);
+        let few = w.at((n - last) * k..n * k);
+        let parts = [(few, q.view_mut()), (w.view(), key), (w.view(), value)];
+        let parts = parts.map(|(w, to)| Projection { weight: w.into(), bias: None, to });
+        gemm_qkv(dev, normed(&x, &norm, &mut h, &mut rstd), parts).unwrap();
+        let pair = [w.view().into(), w.view().into()];
+        gemm_swiglu(dev, normed(&x, &norm, &mut h, &mut rstd), pair, [gate, up], s).unwrap();
+        [last_columns(dev, &outs[1], m), last_columns(dev, &outs[4], m)].concat()
+    });
+}
+
+/// One new row at `pos` behind `before` others, its pages the last of the pool: o of its last head, and what went to the pages.
+fn last_step(dev: &Device, before: usize, heads: Heads, pos: usize, longest: usize) -> Vec<bf16> {
+    let (n, page, own, max_pages) = (before + 1, pages_len(1, heads), pos / CHUNK + 1, longest / CHUNK);
+    let first = if before > 0 { rows_before(page) } else { 0 };
+    let [q, k, v] = [(heads.q, 1), (heads.kv, 2), (heads.kv, 3)].map(|(h, stream)| {
+        let row = h * heads.dim;
+        ending(dev, n * row, &round(&normal(row, stream)))
+    });
+    let mut pages = [4, 5].map(|stream| ending(dev, (first + own) * page, &round(&normal(own * page, stream))));
+    let of_row = (0..max_pages).map(|i| (first + i.min(own - 1)) as i32);
+    let pages_of = dev.upload(&vec![0; max_pages].into_iter().chain(of_row).collect::<Vec<i32>>()).unwrap();
+    let (seq, at) = (ending(dev, n, &[1i32]), ending(dev, n, &[pos as i32]));
+    let at = Paged { seq: seq.view(), pos: at.view(), table: pages_of.view(), max_pages, longest };
+    let norm = dev.upload(&round(&normal(heads.dim, 6))).unwrap();
+    let angles = dev.upload(&rope::table(pos + 1, &rope::frequencies(heads.dim, 1e4))).unwrap();
+    let row = heads.q * heads.dim;
+    let [mut to, mut o] = [(); 2].map(|()| dev.zeros(DType::Bf16, n * row).unwrap());
+    let segments = longest.div_ceil(SEGMENT);
+    let parts = if segments > 1 { n * heads.q * segments * (2 + heads.dim) } else { 0 };
+    let mut parts = dev.zeros(DType::F32, parts).unwrap();
+    let q = Turn::Normed { raw: q.view(), weight: norm.view(), rstd: None, to: to.view_mut() };
+    let (k, v, k_norm) = (k.view(), v.view(), Some(norm.view()));
+    let rows = NewRows { q, k, v, k_norm, at, table: angles.view(), eps: 1e-6 };
+    attn_step(dev, rows, pages.each_mut().map(Buffer::view_mut), o.view_mut(), parts.view_mut(), heads).unwrap();
+    assert!(parts.guard_intact());
+    let last_head = CHUNK * heads.dim;
+    [end(dev, &o, heads.dim), end(dev, &pages[0], last_head), end(dev, &pages[1], last_head)].concat()
+}
+
+#[test]
+fn attn_step_of_a_far_row_on_far_pages() {
+    let heads = Heads { q: 64, kv: 64, dim: 128, scale: 0.1 };
+    same_far_and_near(1, rows_before(heads.q * heads.dim), |dev, before| last_step(dev, before, heads, 7, SEGMENT));
+}
+
+/// Two segments, whose parts lie far out among those of rows that may have 256 each.
+#[test]
+fn attn_step_and_attn_merge_of_far_parts() {
+    let (heads, n, longest) = (Heads { q: 64, kv: 1, dim: 128, scale: 0.1 }, 1023, 256 * SEGMENT);
+    assert!(n * heads.q * 256 * (2 + heads.dim) > FAR);
+    // Of both launches the blocks of the last row's last head, which stand a row of blocks apart, are among these.
+    same_far_and_near(n as u64 + 1, n - 1, |dev, before| last_step(dev, before, heads, 700, longest));
 }

@@ -295,7 +295,6 @@ fn heads_at_the_far_end_of_tensors() {
 
 #[test]
 fn products_at_the_far_end_of_tensors() {
-    let far = Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, 0).unwrap().last_blocks(4))));
     let (k, n, rows) = (8, 1 << 14, 128);
     let (x, w) = (round(&normal(rows * k, 1)), round(&normal(n * k, 2)));
     let run = |dev: &Device, before: usize| -> Vec<bf16> {
@@ -330,7 +329,11 @@ fn products_at_the_far_end_of_tensors() {
     };
     let want = run(&kernel_device(), 0);
     assert!(want.iter().any(|x| *x != want[0]));
-    assert!(run(&far, (1usize << 31).div_ceil(n).next_multiple_of(128)) == want);
+    for hopper in [false, true] {
+        let far = Emu::with_seed(2, 0).unwrap().last_blocks(4).with_hopper(hopper);
+        let far = Device::Gpu(Arc::new(Gpu::Emu(far)));
+        assert!(run(&far, (1usize << 31).div_ceil(n).next_multiple_of(128)) == want, "Hopper's: {hopper}");
+    }
 }
 
 /// Keys of the longest sequence of a step: segments, and more.
