@@ -15,6 +15,7 @@ pub mod embed;
 pub mod gemm;
 pub mod gemm_fused;
 pub mod gemm_grouped;
+pub mod ladder;
 pub mod logprob;
 pub mod loss;
 pub mod moe;
@@ -31,6 +32,7 @@ mod differences;
 #[cfg(test)]
 mod differences_moe;
 
+use crate::device::DType;
 use crate::device::record::Cost;
 use crate::error::{Error, Result};
 
@@ -80,5 +82,12 @@ pub fn cases(s: &mut case::Stage) -> Result<()> {
     bias::cases::all(s)?;
     qk_rope::cases::all(s)?;
     gemm_fused::cases::all(s)?;
-    attn_step::cases::all(s)
+    attn_step::cases::all(s)?;
+    // The ladders are timed by themselves (`profile::ladder`), and are of bf16.
+    if s.times() || s.dtype != DType::Bf16 {
+        return Ok(());
+    }
+    gemm::cases::rungs(s)?;
+    attn::cases::rungs(s)?;
+    logprob::cases::rungs(s)
 }

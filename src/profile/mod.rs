@@ -3,8 +3,8 @@
 //! A workload ([`work`]) runs steps while the device records its spans (`device::record`); [`summary`] adds them up beside
 //! what the machine can do at most ([`peaks`]); [`trace`] and [`roofline`] show it. Ops state their own cost
 //! (`ops::cost`), so a profile and a benchmark divide by the same numbers. [`kernels`] times single ops; [`counters`] counts what they do on the emulator,
-//! [`predict`] says what that would take on an H100, [`forecast`] what a whole step would,
-//! and [`marks`] what the engine means to reach.
+//! [`predict`] says what that would take on an H100, [`forecast`] what a whole step would, [`marks`] what the engine means to
+//! reach; [`ladder`] does so to the rungs that lead up to an op.
 //!
 //! On `cuda` a kernel's time is taken by events on the GPU; on `cpu` and `emu` it is wall clock. Times of the emulator say
 //! nothing about a GPU. **The CUDA timing has never run on hardware.**
@@ -13,6 +13,7 @@ pub mod counters;
 mod data_sheet;
 pub mod forecast;
 pub mod kernels;
+pub mod ladder;
 pub mod marks;
 pub mod peaks;
 pub mod predict;

@@ -307,6 +307,13 @@ fn options_that_do_not_go_are_refused_in_a_line() {
     refused(&["decode", "--prompt", "5000"], 2, &["context"]);
     refused(&["decode", "--shape", "huge"], 2, &["huge", "tiny"]);
     refused(&["kernel", "gemm_nt", "--dtype", "bf16"], 2, &["f32", "emu"]);
+    refused(&["ladder", "conv"], 2, &["conv", "gemm, attn, head"]);
+    refused(&["ladder", "gemm", "--device", "cpu"], 4, &["device cpu", "--device emu"]);
+    refused(&["ladder", "gemm", "--device", "emu", "--shape", "K=12"], 2, &["K is a multiple of 8"]);
+    refused(&["ladder", "--device", "emu", "--shape", "K=16"], 2, &["--shape", "one ladder"]);
+    refused(&["ladder", "--device", "emu", "--dtype", "f32"], 2, &["--dtype", "bf16"]);
+    refused(&["ladder", "--device", "emu", "--counters"], 2, &["--counters"]);
+    refused(&["ladder", "--device", "emu", "--trace", "t.json"], 2, &["--trace"]);
     if crate::support::cuda().is_none() {
         refused(&["train", "--device", "cuda:0"], 4, &["device cuda:0"]);
     }
@@ -317,4 +324,23 @@ fn options_that_do_not_go_are_refused_in_a_line() {
     refused(&["decode", "--counters"], 2, &["--device emu", "cpu"]);
     refused(&["decode", "--blocks", "4"], 2, &["--blocks", "--counters"]);
     refused(&["train", "--counters"], 2, &["--counters", "decode"]);
+}
+
+#[test]
+fn a_ladder_says_what_each_rung_does_and_what_it_bought() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["profile", "ladder", "gemm", "--device", "emu", "--shape", "M=64,N=64,K=64"];
+    let text = haggle(dir.path(), &args).done();
+    for part in
+        ["never measured", "M 64 N 64 K 64", "v1_naive", "v7_wgmma", "x fewer bytes asked for", "lab/gemm/v2_shared.cu"]
+    {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    let lines = haggle(dir.path(), &[&args[..], &["--json"]].concat()).done();
+    let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 7);
+    assert!(rows[0]["against"].is_null() && rows[0]["kernel"] == "lab_gemm_v1_naive_bf16", "{}", rows[0]);
+    assert_eq!(rows[2]["mma_flops"], rows[2]["formula_flops"].as_f64().unwrap() as u64);
+    assert!(rows[3]["against"] == "v3_tensor" && rows[3]["conflicts"] == 0, "{}", rows[3]);
+    assert_eq!(rows[3]["gains"][0], "no cycles lost to bank conflicts any more");
 }

@@ -15,6 +15,7 @@ mod credit;
 mod far;
 mod fused;
 mod head;
+mod ladder;
 mod logprob_masks;
 mod moe;
 mod moe_block;

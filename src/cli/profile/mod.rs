@@ -1,5 +1,6 @@
 //! `haggle profile`: where the time, the bytes and the FLOPs of a step go.
 
+mod ladder;
 mod table;
 
 use super::{Exit, Globals, out, path_text, quoted};
@@ -40,13 +41,15 @@ Examples:
   haggle profile decode --device emu --counters --shape qwen3-8b --batch 64
                                                    what a step would take on an H100, predicted
   haggle profile marks --device emu                what the engine means to reach there, and how far it is
+  haggle profile ladder --device emu               how gemm, attention and the head came to be, counted
+  haggle profile ladder gemm --device cuda:0 --shape M=4096,N=4096,K=4096
 
 tools/profile_gpu holds the commands for Nsight Systems and Nsight Compute.")]
 pub struct ProfileArgs {
     /// What to profile
     #[arg(value_enum)]
     what: What,
-    /// With kernel and marks: part of the names (all by default)
+    /// With kernel and marks: part of the names; with ladder: gemm, attn or head (all by default)
     stem: Option<String>,
     /// Steps to record (default: train 1, decode 32, prefill 4)
     #[arg(long, value_name = "N")]
@@ -60,7 +63,8 @@ pub struct ProfileArgs {
     /// Model folder or run directory (default: the embedded model)
     #[arg(long, value_name = "DIR", conflicts_with = "shape", value_parser = super::path())]
     model: Option<PathBuf>,
-    /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train
+    /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train. With ladder: letters and sizes,
+    /// M=256,K=64
     #[arg(long, value_name = "NAME")]
     shape: Option<String>,
     /// Number type to compute in: f32 or bf16 (default: the config's model.dtype); the cpu has f32 only
@@ -95,6 +99,8 @@ enum What {
     Prefill,
     /// Single ops at the tiny model's shapes
     Kernel,
+    /// The rungs that lead up to an op, from its plainest kernel to the product's, on emu or a GPU
+    Ladder,
     /// What the engine means to reach on an H100: measured on cuda, predicted on emu
     Marks,
 }
@@ -105,6 +111,7 @@ enum What {
 /// [`Error::Config`] for options that do not go together; what the device and the disk refuse.
 pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     check(args)?;
+    let ladders = if args.what == What::Ladder { ladder::asked(args)? } else { vec![] };
     args.trace.iter().chain(&args.html).try_for_each(|path| try_file(path))?;
     let model = args.model.as_deref().map(path_text);
     let dtype = args.dtype.as_deref().map(quoted);
@@ -112,6 +119,7 @@ pub fn run(args: &ProfileArgs, globals: &Globals) -> Result<Exit> {
     let dev = config.open_device()?;
     match args.what {
         What::Kernel => return kernel(args, globals, on_some_blocks(args, dev)?, config.compute()),
+        What::Ladder => return ladder::run(&ladders, globals, &dev),
         What::Marks => return marks(args, globals, &on_some_blocks(args, dev)?),
         _ if args.counters => return predict(args, globals, &on_some_blocks(args, dev)?, &config),
         _ => {}
@@ -171,31 +179,29 @@ fn fits(args: &ProfileArgs, dev: &Device, config: &Config) -> Result<()> {
 
 /// Options that do not go together, all at once.
 fn check(args: &ProfileArgs) -> Result<()> {
-    let (kernel, marks) = (args.what == What::Kernel, args.what == What::Marks);
+    let [kernel, ladder, marks] = [What::Kernel, What::Ladder, What::Marks].map(|what| args.what == what);
+    let (alone, f32) = (kernel || ladder, args.dtype.as_deref().is_some_and(|dtype| dtype != "bf16"));
     let pages = args.trace.is_some() || args.html.is_some();
+    let counts = args.counters && (kernel || args.what == What::Decode || args.what == What::Prefill);
     let steps = [
         (args.steps == Some(0), "--steps must be 1 or more"),
-        (!kernel && !marks && args.stem.is_some(), "a STEM goes with `haggle profile kernel` and `marks` only"),
-        (kernel && args.trace.is_some(), "--trace goes with train, decode and prefill: a kernel alone has no trace"),
-        (kernel && args.html.is_some(), "--html goes with train, decode and prefill"),
-        (args.what == What::Train && args.counters, "--counters goes with kernel, decode and prefill"),
         (
-            marks && args.counters,
-            "--counters goes with kernel, decode and prefill; on emu the marks are counted anyway",
+            !alone && !marks && args.stem.is_some(),
+            "a STEM goes with `haggle profile kernel`, `ladder` and `marks` only",
         ),
-        ((marks || args.counters && !kernel) && pages, "--trace and --html show what was measured: leave them out"),
+        (alone && args.trace.is_some(), "--trace goes with train, decode and prefill: a kernel alone has no trace"),
+        (alone && args.html.is_some(), "--html goes with train, decode and prefill"),
         (
-            args.counters && args.model.is_some(),
-            "--counters knows no weights: give the model's --shape (its config.json)",
+            args.counters && !counts,
+            "--counters goes with kernel, decode and prefill; ladder and marks count on emu anyway",
         ),
-        (
-            marks && (args.shape.is_some() || args.model.is_some()),
-            "the marks have shapes of their own: leave --shape and --model out",
-        ),
-        (
-            args.blocks.is_some() && !args.counters && !marks,
-            "--blocks goes with what is counted: --counters, or marks on emu",
-        ),
+        ((marks || counts && !kernel) && pages, "--trace and --html show what was measured: leave them out"),
+        (counts && args.model.is_some(), "--counters knows no weights: give the model's --shape (its config.json)"),
+        (args.blocks.is_some() && !counts && !marks, "--blocks goes with what is counted: --counters, or marks on emu"),
+        ((ladder || marks) && f32, "the ladders and the marks are of bf16: leave --dtype out"),
+        (ladder && args.shape.is_some() && args.stem.is_none(), "--shape goes with one ladder: gemm, attn or head"),
+        (marks && args.shape.is_some(), "the marks have shapes of their own: leave --shape out"),
+        ((ladder || marks) && args.model.is_some(), "--model goes not with ladder and marks, which have shapes"),
         (args.what == What::Train && args.shape.is_some(), "--shape goes with decode and prefill; train takes --model"),
     ];
     let problems: Vec<String> = steps.iter().filter(|(wrong, _)| *wrong).map(|(_, what)| (*what).into()).collect();

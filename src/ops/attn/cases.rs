@@ -1,13 +1,14 @@
 //! Cases of attention, packed and over pages: one token, odd heads, empty sequences, sequences that end with a chunk or a
 //! segment, more heads than a walk takes, every head dim that has a kernel.
 
+use super::ladder;
 use super::oracle;
 use super::{
     CHUNK, Heads, MAX_DIM, Packed, Paged, SEGMENT, Sequences, attn_bwd, attn_decode, attn_decode_workspace, attn_fwd,
     cost, kv_append, kv_copy_page, pages_len,
 };
 use crate::device::record::Keys;
-use crate::device::{Buffer, DType};
+use crate::device::{Buffer, DType, Device};
 use crate::error::Result;
 use crate::ops::case::{EXACT, Floor, Stage, same_bits};
 
@@ -99,6 +100,42 @@ pub fn all(s: &mut Stage) -> Result<()> {
     });
     for (lens, prefixes, heads) in &shared {
         attention(s, lens, prefixes, *heads)?;
+    }
+    Ok(())
+}
+
+/// The ladder at few shapes.
+///
+/// # Errors
+/// What a rung refuses.
+pub fn rungs(s: &mut Stage) -> Result<()> {
+    [64, 128].into_iter().try_for_each(|dim| climb(s, &[39, 1, 0, 32], heads(4, 2, dim)))
+}
+
+/// Every rung of the ladder that the device has, on the same numbers; bf16, D of 64 or 128. Nothing on the CPU.
+///
+/// # Errors
+/// What a rung refuses.
+pub fn climb(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
+    let Device::Gpu(gpu) = s.dev.clone() else { return Ok(()) };
+    let (cu, longest) = (offsets(lens), lens.iter().copied().max().unwrap_or(0));
+    let (seqs, n) = (Sequences::apart(&cu), lens.iter().sum::<usize>());
+    let (wide, narrow) = (n * heads.q * heads.dim, n * heads.kv * heads.dim);
+    let (q, k, v) = (s.scaled(wide, 2.0, s.dtype)?, s.input(narrow)?, s.input(narrow)?);
+    let cu_seqlens = s.dev.upload(&cu)?;
+    let (q_view, k_view, v_view) = (q.buffer.view(), k.buffer.view(), v.buffer.view());
+    let x = ladder::Inputs { q: q_view, k: k_view, v: v_view, cu_seqlens: cu_seqlens.view(), longest };
+    for (rung, how) in ladder::RUNGS.iter().filter(|(rung, _)| rung.runs_on(&gpu)) {
+        let (mut o, mut lse) = (s.out(wide)?, s.out_f32(n * heads.q)?);
+        let mut scratch = s.out_f32(ladder::scratch_bytes(*how, n, longest, heads) / DType::F32.size())?;
+        let cost = cost::attn_fwd(n, heads, seqs.keys(), s.dtype);
+        s.call(rung.stem, &format!("B {}", lens.len()), cost, |_| {
+            ladder::attn_fwd(&gpu, *how, x, [o.view_mut(), lse.view_mut()], scratch.view_mut(), heads)
+        })?;
+        let want = || oracle::attn_fwd(&q.values, &k.values, &v.values, seqs, heads);
+        s.holds("o", &o, FLOOR_O, || want().0);
+        s.holds("lse", &lse, FLOOR_LSE, || want().1);
+        s.exactly("scores end where they say", |_| Ok(scratch.guard_intact()))?;
     }
     Ok(())
 }

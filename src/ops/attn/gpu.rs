@@ -78,6 +78,26 @@ pub fn attn_fwd(
     lse: ViewMut,
     heads: Heads,
 ) -> Result<()> {
+    let dtypes = [q.dtype(), k.dtype(), v.dtype(), o.dtype()];
+    let is_bf16 = by_dtype("attn_fwd", &dtypes)? == DType::Bf16;
+    if gpu_sm90::takes(gpu, is_bf16, heads.dim, lse.len() / heads.q, seqs) {
+        aligned("attn_fwd", is_bf16, &[q, k, v, o.view()])?;
+        return gpu_sm90::attn_fwd(gpu, q, k, v, seqs, o, lse, heads);
+    }
+    portable(gpu, q, k, v, seqs, o, lse, heads)
+}
+
+/// The same by the kernels of every card.
+pub(super) fn portable(
+    gpu: &Gpu,
+    q: View,
+    k: View,
+    v: View,
+    seqs: Packed,
+    o: ViewMut,
+    lse: ViewMut,
+    heads: Heads,
+) -> Result<()> {
     let (n, n_seqs, Heads { q: h, kv, dim, scale }) = (lse.len() / heads.q, seqs.len(), heads);
     let kernels = Kernels {
         f32: ["attn_fwd_f32_d32", "attn_fwd_f32_d64", "attn_fwd_f32_d128", "attn_fwd_f32_d256"],
@@ -85,9 +105,6 @@ pub fn attn_fwd(
     };
     let (kernel, is_bf16) = pick("attn_fwd", &[q.dtype(), k.dtype(), v.dtype(), o.dtype()], dim, kernels)?;
     aligned("attn_fwd", is_bf16, &[q, k, v, o.view()])?;
-    if gpu_sm90::takes(gpu, is_bf16, dim, n, seqs) {
-        return gpu_sm90::attn_fwd(gpu, q, k, v, seqs, o, lse, heads);
-    }
     let f32_bytes = floats_bytes(3 * CHUNK, dim, CHUNK * P_STRIDE);
     gpu.launch(
         &Launch {

@@ -14,6 +14,7 @@ pub(crate) mod gpu;
 pub(crate) mod gpu_decode;
 mod gpu_kv;
 mod gpu_sm90;
+pub mod ladder;
 pub mod oracle;
 mod packed;
 

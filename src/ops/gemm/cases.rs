@@ -1,7 +1,8 @@
 //! Cases of matrix products: ones, odd sizes, one row, one column, a thin and a long sum; set and added to, in the model's
 //! type and into f32; by every tile that a device has kernels of; weights in panels where the device has any.
 
-use super::gpu::{self, gemm_nt_naive};
+use super::gpu;
+use super::ladder::{self, gemm_nt_naive};
 use super::{Matrix, Store, cost, gemm_nn, gemm_nt, gemm_pack, gemm_tn, oracle, panels_len};
 use crate::device::{DType, Device, View, ViewMut};
 use crate::error::Result;
@@ -21,6 +22,8 @@ const FEW: [[usize; 3]; 2] = [[5, 100, 72], [72, 104, 72]];
 const ODD: [[usize; 3]; 6] = [[1, 1, 1], [1, 65, 33], [37, 1, 19], [13, 47, 1], [65, 130, 128], [9, 33, 3000]];
 /// More than one of the largest tile, in lines of whole vectors, as Hopper's kernels want them; bf16 alone.
 const LARGE: [usize; 3] = [136, 264, 72];
+/// For the ladder: more than one of its tiles, and of no tile a multiple; a slot and a part of one.
+const LADDER: [[usize; 3]; 2] = [[1, 8, 8], [70, 100, 72]];
 
 const FLOOR_OF_ONE: f64 = 6.0e-8;
 const FLOOR_OF_SOME: f64 = 3.7e-7;
@@ -55,6 +58,31 @@ pub fn all(s: &mut Stage) -> Result<()> {
     }
     for dims in shapes {
         forward(s, dims)?;
+    }
+    Ok(())
+}
+
+/// The ladder at few shapes.
+///
+/// # Errors
+/// What a rung refuses.
+pub fn rungs(s: &mut Stage) -> Result<()> {
+    LADDER.into_iter().try_for_each(|dims| climb(s, dims))
+}
+
+/// Every rung of the ladder that the device has, on the same numbers; bf16, K % 8 == 0. Nothing on the CPU.
+///
+/// # Errors
+/// What a rung refuses.
+pub fn climb(s: &mut Stage, [m, n, k]: [usize; 3]) -> Result<()> {
+    let Device::Gpu(gpu) = s.dev.clone() else { return Ok(()) };
+    let (a, b) = (s.input(m * k)?, s.input(n * k)?);
+    for (rung, how) in ladder::RUNGS.iter().filter(|(rung, _)| rung.runs_on(&gpu)) {
+        let mut c = s.out(m * n)?;
+        s.call(rung.stem, "", cost::gemm(m, n, k, [s.dtype; 2], s.dtype, false), |_| {
+            ladder::gemm_nt(&gpu, how, [a.buffer.view(), b.buffer.view()], c.view_mut(), [m, n, k])
+        })?;
+        s.holds("c", &c, floor(k, s.dtype), || oracle::gemm_nt(&a.values, &b.values, m, n, k));
     }
     Ok(())
 }

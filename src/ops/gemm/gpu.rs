@@ -110,31 +110,6 @@ pub fn gemm_nt(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: u
     run(gpu, &NT, Product { a, b, c, dims: [m, n, k], store }, None)
 }
 
-/// The same without tiles, vectors or tensor cores: what benchmarks hold [`gemm_nt`] against. All f32 or all bf16.
-///
-/// # Errors
-/// As there.
-pub fn gemm_nt_naive(gpu: &Gpu, a: View, b: View, c: ViewMut, [m, n, k]: [usize; 3]) -> Result<()> {
-    let op = "gemm_nt_naive";
-    for (got, want) in [(a.len(), m * k), (b.len(), n * k), (c.len(), m * n)] {
-        if got != want {
-            return Err(Error::Shape { op, rule: "a [M, K], b [N, K], c [M, N]", want, got });
-        }
-    }
-    let is_f32 = by_dtype(op, &[a.dtype(), b.dtype(), c.dtype()])? == DType::F32;
-    let launch = Launch {
-        kernel: if is_f32 { "gemm_nt_naive_f32" } else { "gemm_nt_naive_bf16" },
-        op,
-        grid: [n.div_ceil(16) as u32, m.div_ceil(16) as u32, 1],
-        block: [16, 16, 1],
-        shared_bytes: 0,
-        shape: &format_args!("M={m} N={n} K={k}"),
-    };
-    let dims = [m, n, k].map(|dim| Arg::I64(dim as i64));
-    let [m, n, k] = dims;
-    gpu.launch(&launch, &mut [Arg::In(a), Arg::In(b), Arg::Out(c), m, n, k])
-}
-
 /// See [`crate::ops::gemm::gemm_nn`].
 pub fn gemm_nn(gpu: &Gpu, a: View, b: View, c: ViewMut, m: usize, n: usize, k: usize, store: Store) -> Result<()> {
     run(gpu, &NN, Product { a, b, c, dims: [m, n, k], store }, None)

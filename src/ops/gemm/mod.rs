@@ -7,6 +7,7 @@
 pub mod cases;
 pub(crate) mod cpu;
 pub mod gpu;
+pub mod ladder;
 pub mod oracle;
 pub mod tiles;
 

@@ -1,7 +1,7 @@
 //! Cases of the head: one token, one word, a vocabulary of one span of sums and of several; each with masks, too.
 
-use super::{Targets, cost, linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace, oracle};
-use crate::device::{Buffer, DType};
+use super::{Targets, cost, ladder, linear_logprob_bwd, linear_logprob_fwd, linear_logprob_workspace, oracle};
+use crate::device::{Buffer, DType, Device};
 use crate::error::Result;
 use crate::noise::Noise;
 use crate::ops::case::{Floor, Stage, Tensor, sum};
@@ -36,6 +36,38 @@ pub fn all(s: &mut Stage) -> Result<()> {
         [64, 1024, 4096].map(|n| model(n)(m.vocab, m.width)).into_iter().chain(large).collect()
     });
     shapes.into_iter().try_for_each(|shape| head(s, shape))
+}
+
+/// The ladder at one shape.
+///
+/// # Errors
+/// What a rung refuses.
+pub fn rungs(s: &mut Stage) -> Result<()> {
+    climb(s, [5, 2300, 40], 0.3)
+}
+
+/// Every rung of the ladder that the device has, on the same numbers; bf16, V above 2048, C % 8 == 0. Nothing on the CPU.
+///
+/// # Errors
+/// What a rung refuses.
+pub fn climb(s: &mut Stage, [n, v, c]: [usize; 3], inv: f32) -> Result<()> {
+    let Device::Gpu(gpu) = s.dev.clone() else { return Ok(()) };
+    let (x, w) = (s.scaled(n * c, 1.0 / (c as f32).sqrt(), s.dtype)?, s.scaled(v * c, 3.0, s.dtype)?);
+    let (target, targets) = s.indices(n, v)?;
+    for (rung, how) in ladder::RUNGS.iter().filter(|(rung, _)| rung.runs_on(&gpu)) {
+        let [mut lp, mut lse, mut h] = [s.out_f32(n)?, s.out_f32(n)?, s.out_f32(n)?];
+        let mut work = s.out_f32(ladder::scratch(&gpu, *how, [n, v, c]))?;
+        s.call(rung.stem, "", cost::linear_logprob_fwd(n, c, v, s.dtype), |dev| {
+            let (x, out) = ([x.buffer.view(), w.buffer.view(), target.view()], [&mut lp, &mut lse, &mut h]);
+            ladder::linear_logprob_fwd(dev, *how, x, out.map(Buffer::view_mut), work.view_mut(), c, inv)
+        })?;
+        let want = || oracle::linear_logprob_fwd(&x.values, &w.values, &targets, None, c, inv as f64);
+        s.holds("logprob", &lp, FLOOR_LOGPROB, || want().0);
+        s.holds("lse", &lse, FLOOR_LSE, || want().1);
+        s.holds("entropy", &h, FLOOR_ENTROPY, || want().2);
+        s.exactly("the workspace ends where it says", |_| Ok(work.guard_intact()))?;
+    }
+    Ok(())
 }
 
 /// A head and what it is asked.

@@ -19,8 +19,8 @@ use std::ops::Range;
 /// or its gradient in bf16.
 pub fn workspace(gpu: &Gpu, vocab: usize, dim: usize, dtype: DType) -> usize {
     let portable = |rows| {
-        let (sums, hits) = (sums_at(rows, vocab), hits_at(rows, vocab));
-        [hits + rows, sums + sums / 2]
+        let sums = sums_at(rows, vocab);
+        [hits_at(rows, vocab) + rows, sums + sums / 2]
     };
     let [fwd, bwd] = portable(ROWS);
     let fwd = if gpu_sm90::takes_fwd(gpu, vocab, dim, dtype) { gpu_sm90::fwd_workspace(vocab) } else { fwd };
@@ -35,6 +35,12 @@ fn block_rows(gpu: &Gpu, dim: usize, dtype: DType) -> usize {
     if gpu_sm90::takes(gpu, dim, dtype) { ROWS / 2 } else { ROWS }
 }
 
+/// f32 elements that [`portable`] takes of the workspace.
+pub(super) fn portable_workspace(gpu: &Gpu, vocab: usize, dim: usize, dtype: DType) -> usize {
+    let rows = block_rows(gpu, dim, dtype);
+    hits_at(rows, vocab) + rows
+}
+
 fn sums_at(rows: usize, vocab: usize) -> usize {
     rows * vocab.min(COLS)
 }
@@ -44,17 +50,23 @@ fn hits_at(rows: usize, vocab: usize) -> usize {
 }
 
 /// See [`crate::ops::logprob::linear_logprob_fwd`].
-pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut; 3], mut work: ViewMut) -> Result<()> {
-    let (n, c) = (head.target.len(), head.dim);
-    let v = head.w.len() / c;
+pub fn linear_logprob_fwd(dev: &Device, gpu: &Gpu, head: Head, out: [ViewMut; 3], work: ViewMut) -> Result<()> {
+    let v = head.w.len() / head.dim;
     for (name, x) in ["logprob", "lse", "entropy"].iter().zip(&out) {
         holds("linear_logprob_fwd", DType::F32, &[(name, x.dtype())])?;
     }
     holds("linear_logprob_fwd", DType::F32, &[("workspace", work.dtype())])?;
     holds("linear_logprob_fwd", DType::I32, &[("target", head.target.dtype())])?;
-    if head.masks.is_none() && gpu_sm90::takes_fwd(gpu, v, c, head.x.dtype()) {
+    if head.masks.is_none() && gpu_sm90::takes_fwd(gpu, v, head.dim, head.x.dtype()) {
         return gpu_sm90::linear_logprob_fwd(gpu, head, out, work);
     }
+    portable(dev, gpu, head, out, work)
+}
+
+/// The same by the kernels of every card.
+pub(super) fn portable(dev: &Device, gpu: &Gpu, head: Head, mut out: [ViewMut; 3], mut work: ViewMut) -> Result<()> {
+    let (n, c) = (head.target.len(), head.dim);
+    let v = head.w.len() / c;
     let block = block_rows(gpu, c, head.x.dtype());
     let (sums_at, hits_at) = (sums_at(block, v), hits_at(block, v));
     for rows in parts(n, block) {

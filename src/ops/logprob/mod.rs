@@ -5,6 +5,7 @@ pub(crate) mod cpu;
 pub(crate) mod gpu;
 mod gpu_head;
 mod gpu_sm90;
+pub mod ladder;
 pub mod oracle;
 mod targets;
 
