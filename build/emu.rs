@@ -13,8 +13,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources of the emulator itself.
-const RUNTIME: [&str; 11] =
-    ["fiber", "runtime", "shared", "warp", "mma", "tensor", "check", "count", "mbarrier", "tma", "wgmma"];
+const RUNTIME: [&str; 12] =
+    ["fiber", "runtime", "shared", "warp", "mma", "tensor", "check", "count", "dependent", "mbarrier", "tma", "wgmma"];
 
 /// What makes a kernel a checked one, see kernels/emu/check.h.
 const CHECKED: &str = "-DHAGGLE_EMU_CHECKED -fsanitize=thread -fsanitize=undefined -fno-sanitize=vptr";
@@ -60,7 +60,8 @@ pub fn build() {
     for file in files(&kernels, "cu") {
         let text = read(&kernels.join(&file));
         let names = entry_names(&text);
-        let (wrapper, stem) = (wrapper(&file, &names), file.with_extension("").display().to_string().replace('/', "_"));
+        let (wrapper, stem) =
+            (wrapper(&file, &names, &text), file.with_extension("").display().to_string().replace('/', "_"));
         let source = out.join(format!("{stem}.cpp"));
         let text = rewrite(&kernels.join(&file), &text);
         write_if_changed(&out.join(&file), &text);
@@ -179,6 +180,20 @@ pub fn entry_names(text: &str) -> Vec<String> {
     names
 }
 
+/// Which parameters of a kernel are `__restrict__`, a bit each: what they point to the compiler takes for constant, where the
+/// kernel does not write it, from its first instruction on.
+fn restricted(text: &str, kernel: &str) -> u32 {
+    let text = without_comments(text);
+    let after = text.match_indices("__global__").find_map(|(at, _)| {
+        let (head, parameters) = text[at..].split_once(&format!(" {kernel}("))?;
+        (!head.contains('{')).then_some(parameters)
+    });
+    let parameters = after.unwrap_or_else(|| panic!("the parameters of {kernel} are not found"));
+    let parameters = &parameters[..parameters.find(')').expect("parameters end")];
+    let bits = split_commas(parameters).into_iter().enumerate();
+    bits.map(|(i, parameter)| u32::from(parameter.contains("__restrict__")) << i).sum()
+}
+
 /// The text with comments blanked, every other character where it was.
 fn without_comments(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -274,10 +289,10 @@ fn split_commas(text: &str) -> Vec<&str> {
 }
 
 /// Everything of one kernel file has internal linkage: files may use the same names.
-fn wrapper(file: &Path, names: &[String]) -> String {
+fn wrapper(file: &Path, names: &[String], source: &str) -> String {
     let mut text = format!("#include \"emu/emu.h\"\nnamespace {{\n#include \"{}\"\n}}\n", file.display());
     for name in names {
-        let _ = writeln!(text, "HAGGLE_EMU_ENTRY({name})");
+        let _ = writeln!(text, "HAGGLE_EMU_ENTRY({name}, {:#x}u)", restricted(source, name));
     }
     text
 }

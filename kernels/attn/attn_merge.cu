@@ -4,16 +4,19 @@
 // Numerics        segments are merged in ascending order, as attn_fwd merges them (common/attn.cuh).
 // Parallel        one block a row and head, a thread an element of o.
 // Cost            reads 4 (D + 2) bytes a row, head and segment. Bound by latency.
+// Sass sm_90a     attn: PREEXIT ACQBULK
 // Determinism     a row's bits are those of attn_fwd.
 // Requires        parts of all segments of the row; one of more than G becomes NaN. Rows of one segment keep their o.
 // Source          Dao et al. 2023, "Flash-Decoding for long-context inference"; but with an order.
 // Oracle          src/ops/attn/oracle.rs
 #include "common/attn_pages.cuh"
+#include "common/dependent.cuh"
 
 template <class T>
 __device__ __forceinline__ void attn_merge(Parts parts, const int32_t* __restrict__ pos,  // [N]
                                            T* __restrict__ o,                             // [N, H, D]
                                            int32_t n_heads) {
+    await_predecessors();
     int64_t head_row = (int64_t)blockIdx.x * n_heads + blockIdx.y;
     int32_t n = pos[blockIdx.x] / SEGMENT + 1;
     if (n == 1 || (int)threadIdx.x >= parts.dim) return;  // attn_decode has stored it
@@ -30,13 +33,13 @@ __device__ __forceinline__ void attn_merge(Parts parts, const int32_t* __restric
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-    attn_merge_f32(float* __restrict__ parts, const int32_t* __restrict__ pos, float* __restrict__ o,
+    attn_merge_f32(float* parts, const int32_t* __restrict__ pos, float* __restrict__ o,
                    int32_t n_segments, int32_t n_heads, int32_t dim) {
     attn_merge(Parts{parts, n_segments, dim}, pos, o, n_heads);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-    attn_merge_bf16(float* __restrict__ parts, const int32_t* __restrict__ pos, bf16* __restrict__ o,
+    attn_merge_bf16(float* parts, const int32_t* __restrict__ pos, bf16* __restrict__ o,
                     int32_t n_segments, int32_t n_heads, int32_t dim) {
     attn_merge(Parts{parts, n_segments, dim}, pos, o, n_heads);
 }

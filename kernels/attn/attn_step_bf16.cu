@@ -10,6 +10,7 @@
 // Cost            as attn_decode_bf16; reads N (H + 2 Hk) D elements and 4ND bytes of the table, writes 2 N Hk D elements.
 // Determinism     a row's bits depend on its sequence up to it alone: those of the four kernels one after another.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Sass sm_90a     attn: PREEXIT ACQBULK
 // Requires        each row of a sequence of its own, whose new slot no other sequence has; D even; pages in 0..P; a row with
 //                 another page becomes NaN, as does one whose pos is not in 0..T.
 // Source          as qk_rope_append and attn_decode_bf16
@@ -17,11 +18,11 @@
 #include "common/attn_decode_bf16.cuh"
 
 extern "C" __global__ void __launch_bounds__(128, 5)
-    attn_step_bf16_d32(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+    attn_step_bf16_d32(const bf16* q, const bf16* k, const bf16* v,
                        const bf16* __restrict__ wq, const bf16* __restrict__ wk, const int32_t* __restrict__ seq,
                        const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                        const float* __restrict__ table, bf16* k_pages, bf16* v_pages, bf16* __restrict__ o,
-                       float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
+                       float* parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
                        int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                        float scale, float eps, int32_t vectors) {
     NewRowsBf16 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, vectors}};
@@ -30,11 +31,11 @@ extern "C" __global__ void __launch_bounds__(128, 5)
 }
 
 extern "C" __global__ void __launch_bounds__(128, 5)
-    attn_step_bf16_d64(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+    attn_step_bf16_d64(const bf16* q, const bf16* k, const bf16* v,
                        const bf16* __restrict__ wq, const bf16* __restrict__ wk, const int32_t* __restrict__ seq,
                        const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                        const float* __restrict__ table, bf16* k_pages, bf16* v_pages, bf16* __restrict__ o,
-                       float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
+                       float* parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
                        int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                        float scale, float eps, int32_t vectors) {
     NewRowsBf16 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, vectors}};
@@ -43,11 +44,11 @@ extern "C" __global__ void __launch_bounds__(128, 5)
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
-    attn_step_bf16_d128(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+    attn_step_bf16_d128(const bf16* q, const bf16* k, const bf16* v,
                         const bf16* __restrict__ wq, const bf16* __restrict__ wk, const int32_t* __restrict__ seq,
                         const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                         const float* __restrict__ table, bf16* k_pages, bf16* v_pages, bf16* __restrict__ o,
-                        float* __restrict__ parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
+                        float* parts, int64_t n_rows, int32_t max_pages, int32_t n_pages,
                         int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                         float scale, float eps, int32_t vectors) {
     NewRowsBf16 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, vectors}};

@@ -8,6 +8,7 @@
 // Parallel        blocks as in attn_decode_f32; each norms and rotates its queries first, that of a row's last segment its key
 //                 too (common/attn_step.cuh).
 // Cost            as attn_decode_f32; reads N (H + 2 Hk) D elements and 4ND bytes of the table, writes 2 N Hk D elements.
+// Sass sm_90a     attn: PREEXIT ACQBULK
 // Determinism     a row's bits depend on its sequence up to it alone: those of the four kernels one after another.
 // Requires        each row of a sequence of its own, whose new slot no other sequence has; D even; pages in 0..P; a row with
 //                 another page becomes NaN, as does one whose pos is not in 0..T.
@@ -16,11 +17,11 @@
 #include "common/attn_decode_f32.cuh"
 
 extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 5)
-    attn_step_f32_d32(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    attn_step_f32_d32(const float* q, const float* k, const float* v,
                       const float* __restrict__ wq, const float* __restrict__ wk, const int32_t* __restrict__ seq,
                       const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                       const float* __restrict__ table, float* k_pages, float* v_pages, float* __restrict__ o,
-                      float* __restrict__ parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
+                      float* parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
                       int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                       float scale, float eps, int32_t /* vectors */) {
     NewRowsF32 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, 0}};
@@ -29,11 +30,11 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 5)
 }
 
 extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 5)
-    attn_step_f32_d64(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    attn_step_f32_d64(const float* q, const float* k, const float* v,
                       const float* __restrict__ wq, const float* __restrict__ wk, const int32_t* __restrict__ seq,
                       const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                       const float* __restrict__ table, float* k_pages, float* v_pages, float* __restrict__ o,
-                      float* __restrict__ parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
+                      float* parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
                       int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                       float scale, float eps, int32_t /* vectors */) {
     NewRowsF32 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, 0}};
@@ -42,11 +43,11 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 5)
 }
 
 extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 3)
-    attn_step_f32_d128(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    attn_step_f32_d128(const float* q, const float* k, const float* v,
                        const float* __restrict__ wq, const float* __restrict__ wk, const int32_t* __restrict__ seq,
                        const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                        const float* __restrict__ table, float* k_pages, float* v_pages, float* __restrict__ o,
-                       float* __restrict__ parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
+                       float* parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
                        int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                        float scale, float eps, int32_t /* vectors */) {
     NewRowsF32 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, 0}};
@@ -55,11 +56,11 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 3)
 }
 
 extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 1)
-    attn_step_f32_d256(const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,
+    attn_step_f32_d256(const float* q, const float* k, const float* v,
                        const float* __restrict__ wq, const float* __restrict__ wk, const int32_t* __restrict__ seq,
                        const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
                        const float* __restrict__ table, float* k_pages, float* v_pages, float* __restrict__ o,
-                       float* __restrict__ parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
+                       float* parts, int64_t /* n_rows */, int32_t max_pages, int32_t n_pages,
                        int32_t n_segments, int32_t n_positions, int32_t n_heads, int32_t n_kv_heads, int32_t dim,
                        float scale, float eps, int32_t /* vectors */) {
     NewRowsF32 rows = {{q, k, v, wq, wk, table, k_pages, v_pages, n_positions, eps, 0}};

@@ -4,6 +4,7 @@
 
 #include "common/attn_bf16.cuh"
 #include "common/attn_step.cuh"
+#include "common/dependent.cuh"
 #include "common/shared.cuh"
 
 constexpr int RING = 4;              // pages of the ring
@@ -147,9 +148,16 @@ __device__ __forceinline__ void attn_decode(const Source& source, const bf16* k_
         __syncthreads();  // the last heads are done
         bool appends = first == 0 && (n_segments - 1) % (int32_t)gridDim.z == (int32_t)blockIdx.z;
         RowAt at = {row, kv, pos[row], page, n_heads, n_kv_heads, appends};
-        source.template stage<D>(s_q, s_ring, at, kv * group + first, live, head_row);
+        // Pages of nothing but old keys may come while the launch before still makes the new one.
+        int asked = 0;
+#pragma unroll 1
+        while (!Source::TOGETHER && asked < RING - 1 && ring.key_of(asked) + CHUNK <= pos[row]) ring.load(asked++);
+        await_predecessors();
+        source.template stage<D>(s_q, ring.k_of(RING - 1), at, kv * group + first, live, head_row);
 #pragma unroll
-        for (int j = 0; j < RING - 1; j++) ring.load(j);
+        for (int j = 0; j < RING - 1; j++) {
+            if (j >= asked) ring.load(j);
+        }
         Total<TILES> total = {};
         int j = 0;
         for (int32_t segment = blockIdx.z; segment < n_segments; segment += gridDim.z) {

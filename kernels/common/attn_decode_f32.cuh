@@ -4,6 +4,7 @@
 
 #include "common/attn_f32.cuh"
 #include "common/attn_step.cuh"
+#include "common/dependent.cuh"
 #include "common/shared.cuh"
 
 constexpr int QUERIES = 16;  // heads of a group that walk together
@@ -45,6 +46,7 @@ __device__ __forceinline__ void attn_decode(const Source& source, const float* k
     const int32_t* pages = table + (int64_t)seq[row] * max_pages;
     int32_t n_keys = pos[row] + 1, n_segments = (int32_t)ceil_div(n_keys, SEGMENT);
     if ((int32_t)blockIdx.z >= n_segments) return;
+    await_predecessors();  // queries, keys and values are projected
     int32_t new_page = Source::NEW ? page_at(pages, pos[row], max_pages, n_pages) : -1;
     for (int first = 0; first < group; first += QUERIES) {
         int heads = min(QUERIES, group - first);

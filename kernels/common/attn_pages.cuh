@@ -19,7 +19,7 @@ __device__ __forceinline__ bool leaves_parts(int32_t keys) { return gridDim.z > 
 
 // Parts of rows' sums [N, H, G, 2 + D]: of a segment its maximum, its sum, its output before the division by it.
 struct Parts {
-    float* __restrict__ parts;
+    float* parts;
     int32_t n_segments;  // G
     int32_t dim;         // D
 

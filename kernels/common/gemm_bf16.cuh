@@ -8,9 +8,11 @@
 //
 // A tile's rows come through the ring, or stand in shared memory all the time (common/gemm_normed.cuh); its columns are those
 // of one matrix, or half of them each of two matrices of one shape, column by column the same (common/gemm_pair.cuh). What a
-// sum begins with and where it goes says the kernel.
+// sum begins with and where it goes says the kernel. In a launch that begins early (common/dependent.cuh) columns are asked for
+// before the rows are there.
 #pragma once
 
+#include "common/dependent.cuh"
 #include "common/math.cuh"
 #include "common/mma.cuh"
 #include "common/shared.cuh"
@@ -55,7 +57,7 @@ struct OperandTile {
         int64_t apart, onward;  // elements to the next chunk, to the next step
         int steps, rows;        // of the operand, from the first chunk's on
 
-        __device__ __forceinline__ Copies(const bf16* __restrict__ operand, int64_t i0, int64_t n, int64_t k) {
+        __device__ __forceinline__ Copies(const bf16* operand, int64_t i0, int64_t n, int64_t k) {
             int line = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
             int64_t row = i0 + (BY_K ? chunk * 8 : line), step = BY_K ? line : chunk * 8, width = BY_K ? n : k;
             from = operand + (BY_K ? step * width + row : row * width + step);
@@ -72,11 +74,25 @@ struct OperandTile {
             }
             from += onward, steps -= GEMM_K;
         }
+
+        // Asks L2 for the lines of the first `n` steps of an operand that is stored row by row: a line is a row's step, and its
+        // eight threads take turns.
+        __device__ __forceinline__ void prefetch(int n) const {
+            static_assert(!BY_K, "lines of one step lie in one row");
+            int chunk = threadIdx.x % CHUNKS, width = steps + chunk * 8;
+#pragma unroll 1
+            for (int step = chunk; step < n && step * GEMM_K < width; step += CHUNKS) {
+#pragma unroll
+                for (int e = 0; e < EACH; e++) {
+                    if (rows > e * APART) prefetch_global_L2(from - chunk * 8 + e * apart + step * onward);
+                }
+            }
+        }
     };
 
     // The same at once for lines that are no vectors: step q0.
     template <int THREADS>
-    __device__ __forceinline__ static void load(bf16* s_to, const bf16* __restrict__ from, int64_t i0, int64_t n,
+    __device__ __forceinline__ static void load(bf16* s_to, const bf16* from, int64_t i0, int64_t n,
                                                 int64_t q0, int64_t k) {
         int64_t line0 = BY_K ? q0 : i0, lines = BY_K ? k : n, at0 = BY_K ? i0 : q0, width = BY_K ? n : k;
 #pragma unroll 1
@@ -175,10 +191,10 @@ struct RingRows {
     using Operand = OperandTile<BY_K, Tile::M>;
     static constexpr int SLOT = Tile::M * GEMM_K;  // elements of a slot of the ring
     typename Operand::template Copies<Tile::THREADS> copies;
-    const bf16* __restrict__ a;
+    const bf16* a;
     int64_t i0, m, k;
 
-    __device__ __forceinline__ RingRows(const bf16* __restrict__ a, int64_t i0, int64_t m, int64_t k)
+    __device__ __forceinline__ RingRows(const bf16* a, int64_t i0, int64_t m, int64_t k)
         : copies(a, i0, m, k), a(a), i0(i0), m(m), k(k) {}
     __device__ __forceinline__ void start(bf16* s_slot) { copies.start(s_slot); }
     __device__ __forceinline__ void load(bf16* s_slot, int step) {
@@ -201,6 +217,9 @@ struct RingColumns {
     __device__ __forceinline__ RingColumns(const bf16* __restrict__ b, int64_t j0, int64_t n, int64_t k)
         : copies(b, j0, n, k), b(b), j0(j0), n(n), k(k) {}
     __device__ __forceinline__ void start(bf16* s_slot) { copies.start(s_slot); }
+    __device__ __forceinline__ void prefetch(int n) const {
+        if constexpr (!BY_K) copies.prefetch(n);
+    }
     __device__ __forceinline__ void load(bf16* s_slot, int step) {
         Operand::template load<Tile::THREADS>(s_slot, b, j0, n, (int64_t)step * GEMM_K, k);
     }
@@ -229,8 +248,16 @@ __device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile:
         asked++, put = put + 1 == Tile::STAGES ? 0 : put + 1;
         cp_async_commit();  // an empty group keeps the count
     };
+    // Columns are of a weight, which may come while the launch before still makes the rows: into the ring where rows do not come
+    // through it, else, as a slot's group of copies has both, to L2.
+    constexpr bool RING_OF_COLUMNS = Rows::SLOT == 0;
+    if (!RING_OF_COLUMNS) {
+        if (vectors) b.prefetch(Tile::STAGES - 1);
+        await_predecessors();
+    }
 #pragma unroll 1  // it is done once: unrolled, 23 copies of the code would have to be read first
     for (int i = 0; i < Tile::STAGES - 1; i++) ask();
+    if (RING_OF_COLUMNS) await_predecessors();
     a.prepare();
     int warp = threadIdx.x / 32;
     bool multiplies = Tile::MULTIPLIES == Tile::THREADS || threadIdx.x < Tile::MULTIPLIES;
@@ -286,7 +313,7 @@ __device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile:
 
 // The tile of rows i0.. and columns j0.. of C.
 template <class Tile, bool A_BY_K, bool B_BY_K, typename C>
-__device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+__device__ __forceinline__ void gemm_bf16_tile(const bf16* a,  // [M, K], or [K, M] when A_BY_K
                                                const bf16* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
                                                C* c,                        // [M, N], = or +=
                                                int64_t m, int64_t n, int64_t k, int32_t add, int32_t vectors,
@@ -305,7 +332,7 @@ __device__ __forceinline__ void gemm_bf16_tile(const bf16* __restrict__ a,  // [
 }
 
 template <class Tile, bool A_BY_K, bool B_BY_K, typename C>
-__device__ __forceinline__ void gemm_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b, C* c, int64_t m,
+__device__ __forceinline__ void gemm_bf16(const bf16* a, const bf16* __restrict__ b, C* c, int64_t m,
                                           int64_t n, int64_t k, int32_t add, int32_t vectors) {
     int64_t i0, j0;
     tile_of_block<Tile>(m, n, i0, j0);

@@ -5,6 +5,7 @@
 // twice: one is read while the next is written.
 #pragma once
 
+#include "common/dependent.cuh"
 #include "common/math.cuh"
 
 constexpr int GEMM_F32_K = 16;  // steps of K a tile holds
@@ -24,7 +25,7 @@ struct TileF32 {
 
     // of(element, its row in the tile, its step); what lies outside the operand is 0.
     template <typename Of>
-    __device__ __forceinline__ void load(const float* __restrict__ from, int64_t i0, int64_t n, int64_t q0, int64_t k,
+    __device__ __forceinline__ void load(const float* from, int64_t i0, int64_t n, int64_t q0, int64_t k,
                                          Of of) {
 #pragma unroll
         for (int e = 0; e < PER_THREAD; e++) {
@@ -79,7 +80,7 @@ __device__ __forceinline__ void each_four(const float (&acc)[4][4], F f) {
 // Adds to acc the products of rows i0.. of A, as of(element, row of the tile, step) makes them, and columns j0.. of B.
 template <bool A_BY_K, bool B_BY_K, int BM, int BN, typename Of>
 __device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
-                                              const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+                                              const float* a,  // [M, K], or [K, M] when A_BY_K
                                               const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
                                               int64_t m, int64_t n, int64_t k, int64_t i0, int64_t j0, Of of) {
     constexpr int THREADS = BM / 4 * BN / 4;
@@ -117,10 +118,11 @@ __device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
 
 // Rows i0.. and columns j0.. of C, by BM / 4 x BN / 4 threads.
 template <bool A_BY_K, bool B_BY_K, int BM, int BN>
-__device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [M, K], or [K, M] when A_BY_K
+__device__ __forceinline__ void gemm_f32_tile(const float* a,  // [M, K], or [K, M] when A_BY_K
                                               const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
                                               float* c,                     // [M, N], = or +=
                                               int64_t m, int64_t n, int64_t k, int32_t add, int64_t i0, int64_t j0) {
+    await_predecessors();
     float acc[4][4];
     each_f32<BN>(acc, [&](int i, int j, float& x) {
         x = add && i0 + i < m && j0 + j < n ? c[(i0 + i) * n + j0 + j] : 0.0f;
@@ -133,7 +135,7 @@ __device__ __forceinline__ void gemm_f32_tile(const float* __restrict__ a,  // [
 
 // Block (x, y) has rows x BM.. and columns y BN.. of C.
 template <bool A_BY_K, bool B_BY_K, int BM, int BN>
-__device__ __forceinline__ void gemm_f32(const float* __restrict__ a, const float* __restrict__ b, float* c, int64_t m,
+__device__ __forceinline__ void gemm_f32(const float* a, const float* __restrict__ b, float* c, int64_t m,
                                          int64_t n, int64_t k, int32_t add) {
     gemm_f32_tile<A_BY_K, B_BY_K, BM, BN>(a, b, c, m, n, k, add, (int64_t)blockIdx.x * BM, (int64_t)blockIdx.y * BN);
 }

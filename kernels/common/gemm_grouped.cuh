@@ -18,7 +18,7 @@ struct GroupTile {
 
 // Tile number `tile` of groups that are cut into tiles of ROWS rows. Every lane of the warp takes part, and has it.
 template <int ROWS>
-__device__ __forceinline__ GroupTile group_tile(const int32_t* __restrict__ offsets,  // [E + 1]
+__device__ __forceinline__ GroupTile group_tile(const int32_t* offsets,  // [E + 1]
                                                 int32_t n_groups, int32_t tile) {
     int lane = threadIdx.x % 32;
     for (int32_t base = 0; base < n_groups; base += 32) {
@@ -46,11 +46,12 @@ __device__ __forceinline__ GroupTile group_tile(const int32_t* __restrict__ offs
 
 // Block x has tile x / ceil(N / BN) of the rows, and columns x % ceil(N / BN) BN..
 template <bool B_BY_K, int BM, int BN>
-__device__ __forceinline__ void gemm_grouped_f32(const float* __restrict__ a,          // [R, K]
+__device__ __forceinline__ void gemm_grouped_f32(const float* a,          // [R, K]
                                                  const float* __restrict__ b,          // [E, N, K], or [E, K, N] when B_BY_K
-                                                 const int32_t* __restrict__ offsets,  // [E + 1]
+                                                 const int32_t* offsets,  // [E + 1]
                                                  float* c,                             // [R, N], = or +=
                                                  int32_t n_groups, int64_t n, int64_t k, int32_t add) {
+    await_predecessors();  // also of the offsets
     int32_t across = (int32_t)ceil_div(n, BN);
     GroupTile t = group_tile<BM>(offsets, n_groups, blockIdx.x / across);
     if (t.group < 0) return;
@@ -59,12 +60,13 @@ __device__ __forceinline__ void gemm_grouped_f32(const float* __restrict__ a,   
 }
 
 template <class Tile, bool B_BY_K>
-__device__ __forceinline__ void gemm_grouped_bf16(const bf16* __restrict__ a,           // [R, K]
+__device__ __forceinline__ void gemm_grouped_bf16(const bf16* a,           // [R, K]
                                                   const bf16* __restrict__ b,           // [E, N, K], or [E, K, N] when B_BY_K
-                                                  const int32_t* __restrict__ offsets,  // [E + 1]
+                                                  const int32_t* offsets,  // [E + 1]
                                                   bf16* c,                              // [R, N], = or +=
                                                   int32_t n_groups, int64_t n, int64_t k, int32_t add,
                                                   int32_t vectors) {
+    await_predecessors();  // also of the offsets
     int32_t across = (int32_t)ceil_div(n, Tile::N);
     GroupTile t = group_tile<Tile::M>(offsets, n_groups, blockIdx.x / across);
     if (t.group < 0) return;
@@ -74,7 +76,7 @@ __device__ __forceinline__ void gemm_grouped_bf16(const bf16* __restrict__ a,   
 
 // Where block x works when each group has a whole matrix [M, N] of C: tiles of BM x BN, group by group, row by row.
 template <int BM, int BN>
-__device__ __forceinline__ GroupTile group_of_block(const int32_t* __restrict__ offsets,  // [E + 1]
+__device__ __forceinline__ GroupTile group_of_block(const int32_t* offsets,  // [E + 1]
                                                     int64_t m, int64_t n, int64_t& j0) {
     int32_t down = (int32_t)ceil_div(m, BM), across = (int32_t)ceil_div(n, BN), tile = blockIdx.x % (down * across);
     int32_t group = blockIdx.x / (down * across), from = offsets[group];

@@ -9,7 +9,7 @@
 // A norm's rows and weight.
 template <typename T>
 struct Norm {
-    const T* __restrict__ x;  // [M, K]
+    const T* x;               // [M, K]
     const T* __restrict__ w;  // [K]
     float eps;
 };
@@ -89,6 +89,7 @@ struct NormedRows {
 // The same in f32, as gemm_f32_sums takes elements of rows: rstd of a tile's rows i0.., by all threads.
 template <int BM, int THREADS>
 __device__ __forceinline__ void tile_rstd(float* s_rstd, const Norm<float>& norm, int64_t i0, int64_t m, int64_t k) {
+    await_predecessors();
     int live = (int)min((int64_t)BM, m - i0);
     for (int first = 0; first < live; first += THREADS / ROW_LANES) {
         int row = first + threadIdx.x / ROW_LANES;

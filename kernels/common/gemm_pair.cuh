@@ -24,6 +24,10 @@ struct PairColumns {
         gates.start(s_slot);
         ups.start(s_slot + HALF);
     }
+    __device__ __forceinline__ void prefetch(int n) const {
+        gates.prefetch(n);
+        ups.prefetch(n);
+    }
     __device__ __forceinline__ void load(bf16* s_slot, int step) {
         Operand::template load<Tile::THREADS>(s_slot, gate, j0, n, (int64_t)step * GEMM_K, k);
         Operand::template load<Tile::THREADS>(s_slot + HALF, up, j0, n, (int64_t)step * GEMM_K, k);

@@ -7,6 +7,7 @@
 // Maps have boxes of 64 steps x 128 lines, or of 64 lines x 64 steps where the operand is stored K by K.
 #pragma once
 
+#include "common/dependent.cuh"
 #include "common/gemm_bf16.cuh"
 #include "common/ptx_sm90.cuh"
 
@@ -59,19 +60,39 @@ __device__ __forceinline__ void copy_operand(bf16* s_to, const TensorMap& from, 
     }
 }
 
-// One thread copies what a tile's product reads. It may end while copies are under way, the block must not: whoever
-// multiplies waits for every stage to be full. `done`: steps the ring has seen before.
-template <class T, bool A_BY_K, bool B_BY_K>
-__device__ __forceinline__ void copy_tile(const RingSm90& ring, const TensorMap& a, const TensorMap& b, int64_t i0,
-                                          int64_t j0, int steps, int done) {
-    for (int step = 0; step < steps; step++) {
+// One thread copies what a tile's product reads: of each step rows(s_to, s_full, step) and columns(...) start the copies. It
+// may end while copies are under way, the block must not: whoever multiplies waits for every stage to be full. `done`: steps the
+// ring has seen before. Columns are of a weight: those of the first stages may come while launches before still make the rows.
+template <class T, typename Rows, typename Columns>
+__device__ __forceinline__ void copy_steps(const RingSm90& ring, int steps, int done, Rows rows, Columns columns) {
+    int first = done == 0 ? min(steps, T::STAGES) : 0;
+    for (int step = 0; step < first; step++) {
+        mbarrier_arrive_expect_tx(&ring.s_full[step], T::STAGE * sizeof(bf16));
+        columns(ring.s_stages + step * T::STAGE + T::M * GEMM_K, &ring.s_full[step], step);
+    }
+    await_predecessors();
+    for (int step = 0; step < first; step++) rows(ring.s_stages + step * T::STAGE, &ring.s_full[step], step);
+    for (int step = first; step < steps; step++) {
         int stage = (done + step) % T::STAGES, phase = (done + step) / T::STAGES % 2;
         bf16* s_a = ring.s_stages + stage * T::STAGE;
         mbarrier_wait(&ring.s_empty[stage], phase ^ 1);  // all eight warps have read what stood here
         mbarrier_arrive_expect_tx(&ring.s_full[stage], T::STAGE * sizeof(bf16));
-        copy_operand<A_BY_K, T::M>(s_a, a, &ring.s_full[stage], (int32_t)i0, step * GEMM_K);
-        copy_operand<B_BY_K, T::N>(s_a + T::M * GEMM_K, b, &ring.s_full[stage], (int32_t)j0, step * GEMM_K);
+        rows(s_a, &ring.s_full[stage], step);
+        columns(s_a + T::M * GEMM_K, &ring.s_full[stage], step);
     }
+}
+
+template <class T, bool A_BY_K, bool B_BY_K>
+__device__ __forceinline__ void copy_tile(const RingSm90& ring, const TensorMap& a, const TensorMap& b, int64_t i0,
+                                          int64_t j0, int steps, int done) {
+    copy_steps<T>(
+        ring, steps, done,
+        [&](bf16* s_to, uint64_t* s_full, int step) {
+            copy_operand<A_BY_K, T::M>(s_to, a, s_full, (int32_t)i0, step * GEMM_K);
+        },
+        [&](bf16* s_to, uint64_t* s_full, int step) {
+            copy_operand<B_BY_K, T::N>(s_to, b, s_full, (int32_t)j0, step * GEMM_K);
+        });
 }
 
 // The first two warpgroups add a tile's product to what stands in `acc`; steps > 0.
@@ -136,6 +157,7 @@ __device__ __forceinline__ void gemm_sm90_sums(int64_t k, Copy copy, Start start
         if (threadIdx.x == T::COPIES) copy(ring, steps);
     } else {
         setmaxnreg_inc<232>();
+        await_predecessors();
         float acc[T::N / 8][4];
         each_sum(acc, [&](int i, int j, float& x) { x = start(i, j); });
         multiply_tile<T, A_BY_K, B_BY_K>(ring, acc, steps, 0);

@@ -8,6 +8,8 @@
 using ::emu::cp_async_16;
 using ::emu::cp_async_commit;
 using ::emu::cp_async_wait;
+using ::emu::griddepcontrol_launch_dependents;
+using ::emu::griddepcontrol_wait;
 using ::emu::ldmatrix_x2;
 using ::emu::ldmatrix_x2_trans;
 using ::emu::ldmatrix_x4;
@@ -17,6 +19,7 @@ inline void keep(int&) {}
 
 inline float max_nan_f32(float a, float b) { return a < b ? b : a; }
 inline float min_nan_f32(float a, float b) { return a > b ? b : a; }
+inline void prefetch_global_L2(const void*) {}
 
 inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     ::emu::mma_m16n8k16_bf16(d, a, b, d);
@@ -57,6 +60,28 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int N>
 __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// Lets the launch behind this one begin, if it may begin early, once all blocks of this one have come here or ended. Before
+// sm_90 none may: see common/dependent.cuh.
+__device__ __forceinline__ void griddepcontrol_launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Waits until the launches before have ended and what they wrote is seen; not at all in a launch that began behind them.
+__device__ __forceinline__ void griddepcontrol_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Brings a line of global memory to L2, where it is what all launches see; where launches begin early, else it saves nothing.
+__device__ __forceinline__ void prefetch_global_L2(const void* at) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#endif
 }
 
 // Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8 and receives from

@@ -4,9 +4,11 @@
 // Numerics        a copy.
 // Parallel        one block a row; 16-byte vectors where rows allow them.
 // Cost            reads NC elements and 4N bytes, writes NC elements. Memory bound.
+// Sass sm_90a     embed: PREEXIT ACQBULK
 // Determinism     a row's bits depend on that row alone.
 // Requires        ids in 0..V; a row of another id is filled with NaN.
 // Oracle          src/ops/embed/oracle.rs
+#include "common/dependent.cuh"
 #include "common/math.cuh"
 
 template <typename T>
@@ -14,6 +16,7 @@ __device__ __forceinline__ void embed_fwd(const int32_t* __restrict__ ids,  // [
                                           const T* __restrict__ table,      // [V, C]
                                           T* __restrict__ x,                // [N, C]
                                           int32_t vocab, int32_t dim, int32_t vectors) {
+    await_predecessors();
     int32_t id = ids[blockIdx.x];
     T* to = x + (int64_t)blockIdx.x * dim;
     if (id < 0 || id >= vocab) {

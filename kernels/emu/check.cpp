@@ -2,6 +2,7 @@
 
 #include "emu/check.h"
 #include "emu/count.h"
+#include "emu/dependent.h"
 #include "emu/tensor_map.h"
 
 #include <stdlib.h>
@@ -167,8 +168,9 @@ namespace {
 // A kernel's access, at a place of its code.
 inline void seen(const void* at, size_t bytes, Access access, const void* place) {
   if (!emu::g_worker) return;
+  emu::check_dependent(at, bytes, access);
   if (emu::counted()) return emu::count_access(at, bytes, access, place);
-  check_access(at, bytes, access);
+  if (emu::checked()) check_access(at, bytes, access);
 }
 
 }  // namespace

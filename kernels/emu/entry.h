@@ -62,9 +62,9 @@ inline void call(void (*kernel)(A...), void** args) {
 #define HAGGLE_EMU_BUILD Plain
 #endif
 
-// The table entry of the kernel `name`, for the wrapper that build/emu.rs writes.
-#define HAGGLE_EMU_ENTRY(name)                                                 \
+// The table entry of the kernel `name`, for the wrapper that build/emu.rs writes, which reads what `restricted` says.
+#define HAGGLE_EMU_ENTRY(name, restricted)                                           \
   static void haggle_emu_call_##name(void** args) { ::emu::call(name, args); } \
   extern const ::emu::Entry HAGGLE_EMU_SYMBOL(name);                           \
   const ::emu::Entry HAGGLE_EMU_SYMBOL(name) = {HAGGLE_EMU_NAME(name), haggle_emu_call_##name, \
-                                                ::emu::parameters(name), ::emu::Build::HAGGLE_EMU_BUILD};
+                                                ::emu::parameters(name), ::emu::Build::HAGGLE_EMU_BUILD, restricted};

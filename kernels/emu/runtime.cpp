@@ -224,6 +224,7 @@ void start_threads(Worker& w) {
     t.n_copies = t.groups = t.proxy_fences = t.flying = t.most_flying = 0;
     t.mbarrier = nullptr;
     t.wgmma_fenced = false;
+    t.waited = !w.launch->dependent;
   }
   for (uint32_t i = 0; i < w.n_warps; ++i) {
     const uint32_t lanes = w.n_threads - i * WARP;

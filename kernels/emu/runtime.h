@@ -51,6 +51,7 @@ struct Entry {
   void (*call)(void** args);
   const char* parameters;
   Build build;
+  uint32_t restricted;  // the parameters that are __restrict__, a bit each
 };
 
 // What a counted launch did: added up over its blocks, but for the last three, whose most is kept. A request is one
@@ -65,6 +66,14 @@ struct Counts {
 };
 constexpr size_t ADDED_COUNTS = 11;
 
+// Memory that a launch before may still be writing, as one that begins early must think: see dependent.h.
+struct Pending {
+  uintptr_t start, end;
+  uint32_t argument, back;  // of that launch, so many before
+  const char* kernel;       // not ended by 0
+  size_t kernel_bytes;
+};
+
 struct Launch {
   const Entry* entry;
   void** args;
@@ -73,6 +82,10 @@ struct Launch {
   uint32_t tensor_cores;  // whose: HOPPER or AMPERE, see mma.h
   uint32_t n_ranges;
   const Range* ranges;
+  uint32_t dependent;       // it may begin before the launches before it have ended
+  uint32_t n_pending;
+  const Pending* pending;
+  uint64_t waits;           // threads that have waited for those, counted atomically
   Counts* counts;   // null: not counted
   uint8_t* marks;   // of every sector of the ranges, one after another: 1 read, 2 written
   uint64_t seed;        // 0: natural order
@@ -124,6 +137,7 @@ struct alignas(64) Thread {
   const void* mbarrier;
   uint32_t parity, proxy_fences;
   bool wgmma_fenced;
+  bool waited;  // for the launches before: griddepcontrol.wait
 };
 
 struct Warp {

@@ -5,6 +5,7 @@
 
 #include "emu/check.h"
 #include "emu/count.h"
+#include "emu/dependent.h"
 
 namespace emu {
 
@@ -96,6 +97,7 @@ void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes)
     t.copies = static_cast<Copy*>(realloc(t.copies, t.max_copies * sizeof(Copy)));
     if (!t.copies) fail("out of memory");
   }
+  check_dependent(from, from_bytes, Access::Read);
   if (checked()) {
     check_access(from, from_bytes, Access::Read);
     check_access(to, bytes, Access::Write);

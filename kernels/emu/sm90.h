@@ -1,4 +1,5 @@
-// Hopper's own instructions: mbarrier, bulk tensor copies, wgmma. common/ptx_sm90.cuh calls these by PTX's names.
+// Hopper's own instructions: mbarrier, bulk tensor copies, wgmma, dependent launches. common/ptx_sm90.cuh and common/ptx.cuh call
+// these by PTX's names.
 //
 // What the hardware does by itself happens here as late as it can: a bulk copy when no thread can go on without it (with
 // a seed: at some time before), a product when it is waited for. Until then its target is poison, so that a missing wait
@@ -25,6 +26,10 @@ bool mbarrier_try_wait_parity(uint64_t* bar, uint32_t parity);
 
 // A box of the tensor, from coordinates `at`, innermost first, to shared memory; what lies outside the tensor is 0.
 void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, const int32_t (&at)[3]);
+
+// See dependent.h.
+inline void griddepcontrol_launch_dependents() {}
+void griddepcontrol_wait();
 
 void fence_proxy_async();
 void wgmma_fence();

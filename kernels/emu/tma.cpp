@@ -6,6 +6,7 @@
 #include "emu/async.h"
 #include "emu/check.h"
 #include "emu/count.h"
+#include "emu/dependent.h"
 #include "emu/emu.h"
 
 namespace emu {
@@ -25,19 +26,40 @@ uint32_t bytes_inside(const TensorMap& map, const int32_t (&at)[3]) {
   return static_cast<uint32_t>(bytes);
 }
 
-// One row of the box, zero where it lies outside the tensor.
-void read_row(const TensorMap& map, const int32_t (&at)[3], char* row) {
+// The part of a row of the box that lies inside the tensor; `skipped` bytes of the row lie before it.
+struct Part {
+  const char* from;
+  size_t skipped, bytes;
+};
+
+Part part_inside(const TensorMap& map, const int32_t (&at)[3]) {
   const int64_t i1 = at[1], i2 = at[2], size = map.element_bytes;
-  memset(row, 0, map.box[0] * size);
-  if (i1 < 0 || i2 < 0 || i1 >= static_cast<int64_t>(map.dims[1]) || i2 >= static_cast<int64_t>(map.dims[2])) return;
+  if (i1 < 0 || i2 < 0 || i1 >= static_cast<int64_t>(map.dims[1]) || i2 >= static_cast<int64_t>(map.dims[2])) return {};
   const int64_t first = at[0] < 0 ? 0 : at[0];
   int64_t end = static_cast<int64_t>(at[0]) + map.box[0];
   if (end > static_cast<int64_t>(map.dims[0])) end = static_cast<int64_t>(map.dims[0]);
-  if (first >= end) return;
+  if (first >= end) return {};
   const char* from = reinterpret_cast<const char*>(map.base) + i1 * map.strides[1] + i2 * map.strides[2] + first * size;
-  if (checked()) check_access(from, static_cast<size_t>((end - first) * size), Access::Read);
-  if (counted()) count_bulk(from, static_cast<size_t>((end - first) * size));
-  memcpy(row + (first - at[0]) * size, from, static_cast<size_t>((end - first) * size));
+  return {from, static_cast<size_t>((first - at[0]) * size), static_cast<size_t>((end - first) * size)};
+}
+
+// Calls f(where it begins) for each row of the box at `at`.
+template <class F>
+void each_row(const TensorMap& map, const int32_t (&at)[3], F f) {
+  for (uint32_t i = 0; i < map.box[1] * map.box[2]; ++i) {
+    const int32_t row[3] = {at[0], at[1] + static_cast<int32_t>(i % map.box[1]), at[2] + static_cast<int32_t>(i / map.box[1])};
+    f(row);
+  }
+}
+
+// One row of the box, zero where it lies outside the tensor.
+void read_row(const TensorMap& map, const int32_t (&at)[3], char* row) {
+  memset(row, 0, map.box[0] * map.element_bytes);
+  const Part part = part_inside(map, at);
+  if (!part.bytes) return;
+  if (checked()) check_access(part.from, part.bytes, Access::Read);
+  if (counted()) count_bulk(part.from, part.bytes);
+  memcpy(row + part.skipped, part.from, part.bytes);
 }
 
 }  // namespace
@@ -58,6 +80,12 @@ void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, c
     async.max_copies = async.max_copies ? 2 * async.max_copies : 16;
     async.copies = static_cast<BulkCopy*>(realloc(static_cast<void*>(async.copies), async.max_copies * sizeof(BulkCopy)));
     if (!async.copies) fail("out of memory");
+  }
+  if (!w.self->waited) {
+    each_row(*map, at, [&](const int32_t (&row)[3]) {
+      const Part part = part_inside(*map, row);
+      check_dependent(part.from, part.bytes, Access::Read);
+    });
   }
   if (checked()) check_forget(s_to, bytes);
   memset(s_to, POISON, bytes);
@@ -80,15 +108,14 @@ void bulk_complete(Worker& w) {
   const uint32_t width = map.box[0] * map.element_bytes;
   alignas(16) char row[1024];
   uint32_t address = shared_address(copy.to);
-  for (uint32_t i = 0; i < map.box[1] * map.box[2]; ++i) {
-    const int32_t at[3] = {copy.at[0], copy.at[1] + static_cast<int32_t>(i % map.box[1]), copy.at[2] + static_cast<int32_t>(i / map.box[1])};
+  each_row(map, copy.at, [&](const int32_t (&at)[3]) {
     read_row(map, at, row);
     for (uint32_t unit = 0; unit < width; unit += 16, address += 16) {
       // The pattern of 128 bytes: a 16-byte unit's number in its line of 128 is xored with the line's number in eight.
       const uint32_t to = map.swizzle_bytes == 128 ? address ^ (address >> 7 & 7) << 4 : address;
       memcpy(w.arena + (to - SHARED_WINDOW), row + unit, 16);
     }
-  }
+  });
   if (checked()) check_async_write(copy.to, box_bytes(map));
   copy.by->flying -= copy.bytes;
   mbarrier_complete_bytes(w, copy.bar, box_bytes(map));

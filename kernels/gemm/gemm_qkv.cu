@@ -9,6 +9,8 @@
 // Determinism     an element's bits are those of rmsnorm_fwd, bias_fwd and gemm_nt one after another.
 // Requires        normed: a tile's rows, and the ring, fit into shared memory.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Sass sm_90a     gemm: PREEXIT ACQBULK
+// Sass sm_90a     qkv_16x32: CCTL.E.PF2
 // Source          common/gemm_qkv.cuh, common/gemm_normed.cuh
 // Oracle          src/ops/gemm_fused/oracle.rs
 #include "common/gemm_normed.cuh"
@@ -16,7 +18,8 @@
 
 // Block (x, y) has rows x BM.. and tile y of the columns.
 template <int BM, int BN, typename Of>
-__device__ __forceinline__ void gemm_qkv_tile(const float* __restrict__ a, const Qkv<float>& all, int64_t m, int64_t k, Of of) {
+__device__ __forceinline__ void gemm_qkv_tile(const float* a, const Qkv<float>& all, int64_t m, int64_t k, Of of) {
+    await_predecessors();
     int64_t i0 = (int64_t)blockIdx.x * BM;
     Part<float> part = all.part(blockIdx.y, BN);
     float acc[4][4];
@@ -41,7 +44,7 @@ __device__ __forceinline__ void gemm_qkv_bf16(Rows& rows, const Part<bf16>& part
 }
 
 template <class Tile>
-__device__ __forceinline__ void gemm_qkv_of(const bf16* __restrict__ h, const Qkv<bf16>& all, int64_t m, int64_t k,
+__device__ __forceinline__ void gemm_qkv_of(const bf16* h, const Qkv<bf16>& all, int64_t m, int64_t k,
                                             int32_t vectors) {
     SHARED_DYNAMIC(bf16, s_ring);
     int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
@@ -59,7 +62,7 @@ __device__ __forceinline__ void gemm_qkv_of(const Norm<bf16>& norm, const Qkv<bf
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    gemm_qkv_f32(const float* __restrict__ h, const float* __restrict__ wq, const float* __restrict__ wk,
+    gemm_qkv_f32(const float* h, const float* __restrict__ wq, const float* __restrict__ wk,
                  const float* __restrict__ wv, const float* __restrict__ bq, const float* __restrict__ bk,
                  const float* __restrict__ bv, float* __restrict__ q, float* __restrict__ k, float* __restrict__ v,
                  int64_t m, int64_t n_q, int64_t n_kv, int64_t dim) {
@@ -68,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 extern "C" __global__ void __launch_bounds__(64)
-    gemm_qkv_normed_f32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ wq,
+    gemm_qkv_normed_f32(const float* x, const float* __restrict__ w, const float* __restrict__ wq,
                         const float* __restrict__ wk, const float* __restrict__ wv, const float* __restrict__ bq,
                         const float* __restrict__ bk, const float* __restrict__ bv, float* __restrict__ q,
                         float* __restrict__ k, float* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,
@@ -80,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(64)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)
-    gemm_qkv_128x128_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+    gemm_qkv_128x128_bf16(const bf16* h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
                           const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
                           const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
                           int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
@@ -88,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
-    gemm_qkv_64x64_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+    gemm_qkv_64x64_bf16(const bf16* h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
                         const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
                         const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
                         int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
@@ -96,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm64x32::THREADS)
-    gemm_qkv_64x32_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+    gemm_qkv_64x32_bf16(const bf16* h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
                         const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
                         const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
                         int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
@@ -104,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(Gemm64x32::THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
-    gemm_qkv_16x32_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
+    gemm_qkv_16x32_bf16(const bf16* h, const bf16* __restrict__ wq, const bf16* __restrict__ wk,
                         const bf16* __restrict__ wv, const bf16* __restrict__ bq, const bf16* __restrict__ bk,
                         const bf16* __restrict__ bv, bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v,
                         int64_t m, int64_t n_q, int64_t n_kv, int64_t dim, int32_t vectors) {
@@ -112,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
-    gemm_qkv_normed_16x32_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ wq,
+    gemm_qkv_normed_16x32_bf16(const bf16* x, const bf16* __restrict__ w, const bf16* __restrict__ wq,
                                const bf16* __restrict__ wk, const bf16* __restrict__ wv, const bf16* __restrict__ bq,
                                const bf16* __restrict__ bk, const bf16* __restrict__ bv, bf16* __restrict__ q,
                                bf16* __restrict__ k, bf16* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,
@@ -121,7 +124,7 @@ extern "C" __global__ void __launch_bounds__(Gemm16x32::THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm16x8::THREADS)
-    gemm_qkv_normed_16x8_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ wq,
+    gemm_qkv_normed_16x8_bf16(const bf16* x, const bf16* __restrict__ w, const bf16* __restrict__ wq,
                               const bf16* __restrict__ wk, const bf16* __restrict__ wv, const bf16* __restrict__ bq,
                               const bf16* __restrict__ bk, const bf16* __restrict__ bv, bf16* __restrict__ q,
                               bf16* __restrict__ k, bf16* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,

@@ -11,6 +11,7 @@
 // Sass            sm90: UTMALDG.2D SYNCS.PHASECHK USETMAXREG
 // Sass            128x256: HGMMA.64x256x16.F32.BF16
 // Sass            128x128: HGMMA.64x128x16.F32.BF16
+// Sass sm_90a     sm90: PREEXIT ACQBULK
 // Source          common/gemm_sm90.cuh, common/gemm_qkv.cuh
 // Oracle          src/ops/gemm_fused/oracle.rs
 #include "common/gemm_qkv.cuh"

@@ -11,6 +11,8 @@
 // Determinism     an element's bits are those of rmsnorm_fwd, gemm_nt and swiglu_fwd one after another.
 // Requires        normed: a tile's rows, and the ring, fit into shared memory.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
+// Sass sm_90a     gemm: PREEXIT ACQBULK
+// Sass sm_90a     swiglu_16x64: CCTL.E.PF2
 // Source          common/gemm_pair.cuh, common/gemm_normed.cuh
 // Oracle          src/ops/gemm_fused/oracle.rs
 #include "common/gemm_normed.cuh"
@@ -18,8 +20,9 @@
 
 // Block (x, y) has rows x BM.. and columns y BN.. of both; gate first, then up.
 template <int BM, int BN, typename Of>
-__device__ __forceinline__ void gemm_swiglu_tile(const float* __restrict__ a, const float* __restrict__ wg,
+__device__ __forceinline__ void gemm_swiglu_tile(const float* a, const float* __restrict__ wg,
                                                 const float* __restrict__ wu, const Swiglu<float>& to, int64_t k, Of of) {
+    await_predecessors();
     int64_t i0 = (int64_t)blockIdx.x * BM, j0 = (int64_t)blockIdx.y * BN;
     float gate[4][4] = {}, up[4][4] = {};
     gemm_f32_sums<false, false, BM, BN>(gate, a, wg, to.m, to.n, k, i0, j0, of);
@@ -52,7 +55,7 @@ __device__ __forceinline__ void pair_tile_of_block(int64_t m, int64_t n, int64_t
 }
 
 template <class Tile>
-__device__ __forceinline__ void gemm_swiglu_of(const bf16* __restrict__ h, const bf16* __restrict__ wg,
+__device__ __forceinline__ void gemm_swiglu_of(const bf16* h, const bf16* __restrict__ wg,
                                                const bf16* __restrict__ wu, const Swiglu<bf16>& to, int64_t k,
                                                int32_t vectors) {
     SHARED_DYNAMIC(bf16, s_ring);
@@ -74,14 +77,14 @@ __device__ __forceinline__ void gemm_swiglu_of(const Norm<bf16>& norm, const bf1
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    gemm_swiglu_f32(const float* __restrict__ h, const float* __restrict__ wg, const float* __restrict__ wu,
+    gemm_swiglu_f32(const float* h, const float* __restrict__ wg, const float* __restrict__ wu,
                     float* __restrict__ gate, float* __restrict__ up, float* __restrict__ s, int64_t m, int64_t n,
                     int64_t k) {
     gemm_swiglu_tile<64, 64>(h, wg, wu, Swiglu<float>{gate, up, s, m, n}, k, [](float x, int, int64_t) { return x; });
 }
 
 extern "C" __global__ void __launch_bounds__(64)
-    gemm_swiglu_normed_f32(const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ wg,
+    gemm_swiglu_normed_f32(const float* x, const float* __restrict__ w, const float* __restrict__ wg,
                            const float* __restrict__ wu, float* __restrict__ gate, float* __restrict__ up,
                            float* __restrict__ s, int64_t m, int64_t n, int64_t k, float eps) {
     __shared__ float s_rstd[16];
@@ -91,42 +94,42 @@ extern "C" __global__ void __launch_bounds__(64)
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)
-    gemm_swiglu_128x128_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
+    gemm_swiglu_128x128_bf16(const bf16* h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
                              bf16* __restrict__ gate, bf16* __restrict__ up, bf16* __restrict__ s, int64_t m, int64_t n,
                              int64_t k, int32_t vectors) {
     gemm_swiglu_of<Gemm128x128>(h, wg, wu, Swiglu<bf16>{gate, up, s, m, n}, k, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm64x64::THREADS)
-    gemm_swiglu_64x64_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
+    gemm_swiglu_64x64_bf16(const bf16* h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
                            bf16* __restrict__ gate, bf16* __restrict__ up, bf16* __restrict__ s, int64_t m, int64_t n,
                            int64_t k, int32_t vectors) {
     gemm_swiglu_of<Gemm64x64>(h, wg, wu, Swiglu<bf16>{gate, up, s, m, n}, k, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm64x32::THREADS)
-    gemm_swiglu_64x32_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
+    gemm_swiglu_64x32_bf16(const bf16* h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
                            bf16* __restrict__ gate, bf16* __restrict__ up, bf16* __restrict__ s, int64_t m, int64_t n,
                            int64_t k, int32_t vectors) {
     gemm_swiglu_of<Gemm64x32>(h, wg, wu, Swiglu<bf16>{gate, up, s, m, n}, k, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm16x64::THREADS)
-    gemm_swiglu_16x64_bf16(const bf16* __restrict__ h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
+    gemm_swiglu_16x64_bf16(const bf16* h, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
                            bf16* __restrict__ gate, bf16* __restrict__ up, bf16* __restrict__ s, int64_t m, int64_t n,
                            int64_t k, int32_t vectors) {
     gemm_swiglu_of<Gemm16x64>(h, wg, wu, Swiglu<bf16>{gate, up, s, m, n}, k, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm16x64::THREADS)
-    gemm_swiglu_normed_16x64_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ wg,
+    gemm_swiglu_normed_16x64_bf16(const bf16* x, const bf16* __restrict__ w, const bf16* __restrict__ wg,
                                   const bf16* __restrict__ wu, bf16* __restrict__ gate, bf16* __restrict__ up,
                                   bf16* __restrict__ s, int64_t m, int64_t n, int64_t k, float eps, int32_t vectors) {
     gemm_swiglu_of<Gemm16x64>(Norm<bf16>{x, w, eps}, wg, wu, Swiglu<bf16>{gate, up, s, m, n}, k, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm16x16::THREADS)
-    gemm_swiglu_normed_16x16_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, const bf16* __restrict__ wg,
+    gemm_swiglu_normed_16x16_bf16(const bf16* x, const bf16* __restrict__ w, const bf16* __restrict__ wg,
                                   const bf16* __restrict__ wu, bf16* __restrict__ gate, bf16* __restrict__ up,
                                   bf16* __restrict__ s, int64_t m, int64_t n, int64_t k, float eps, int32_t vectors) {
     gemm_swiglu_of<Gemm16x16>(Norm<bf16>{x, w, eps}, wg, wu, Swiglu<bf16>{gate, up, s, m, n}, k, vectors);

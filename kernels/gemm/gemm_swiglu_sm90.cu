@@ -10,6 +10,7 @@
 // Requires        K % 8 == 0, K > 0, h, wg and wu on 16 bytes; sm_90a.
 // Status          has not run on hardware: gemm_swiglu launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: UTMALDG.2D SYNCS.PHASECHK USETMAXREG HGMMA.64x256x16.F32.BF16
+// Sass sm_90a     sm90: PREEXIT ACQBULK
 // Source          common/gemm_sm90.cuh, common/gemm_pair.cuh
 // Oracle          src/ops/gemm_fused/oracle.rs
 #include "common/gemm_pair.cuh"
@@ -20,16 +21,15 @@
 template <class T>
 __device__ __forceinline__ void copy_pair(const RingSm90& ring, const TensorMap& h, const TensorMap& wg, const TensorMap& wu,
                                           int64_t i0, int64_t j0, int steps) {
-    for (int step = 0; step < steps; step++) {
-        int stage = step % T::STAGES, phase = step / T::STAGES % 2;
-        bf16* s_a = ring.s_stages + stage * T::STAGE;
-        bf16* s_b = s_a + T::M * GEMM_K;
-        mbarrier_wait(&ring.s_empty[stage], phase ^ 1);  // all eight warps have read what stood here
-        mbarrier_arrive_expect_tx(&ring.s_full[stage], T::STAGE * sizeof(bf16));
-        copy_operand<false, T::M>(s_a, h, &ring.s_full[stage], (int32_t)i0, step * GEMM_K);
-        copy_operand<false, T::N / 2>(s_b, wg, &ring.s_full[stage], (int32_t)j0, step * GEMM_K);
-        copy_operand<false, T::N / 2>(s_b + T::N / 2 * GEMM_K, wu, &ring.s_full[stage], (int32_t)j0, step * GEMM_K);
-    }
+    copy_steps<T>(
+        ring, steps, 0,
+        [&](bf16* s_to, uint64_t* s_full, int step) {
+            copy_operand<false, T::M>(s_to, h, s_full, (int32_t)i0, step * GEMM_K);
+        },
+        [&](bf16* s_to, uint64_t* s_full, int step) {
+            copy_operand<false, T::N / 2>(s_to, wg, s_full, (int32_t)j0, step * GEMM_K);
+            copy_operand<false, T::N / 2>(s_to + T::N / 2 * GEMM_K, wu, s_full, (int32_t)j0, step * GEMM_K);
+        });
 }
 #endif
 

@@ -5,18 +5,21 @@
 //                 rounding, at the store.
 // Parallel        one block a token; 16-byte vectors where rows allow them.
 // Cost            2RC FLOP; reads RC + NC elements and 8R bytes, writes NC elements. Memory bound.
+// Sass sm_90a     combine: PREEXIT ACQBULK
 // Determinism     a token's bits depend on its own rows and gates alone; those of the CPU device.
 // Requires        place in 0..R
 // Source          Shazeer et al. 2017, arXiv:1701.06538, eq. 1.
 // Oracle          src/ops/moe/oracle.rs
+#include "common/dependent.cuh"
 #include "common/math.cuh"
 
 template <int W, typename T>
-__device__ __forceinline__ void moe_combine_fwd(const T* __restrict__ out,          // [R, C]
-                                                const float* __restrict__ gates,    // [N, A]
-                                                const int32_t* __restrict__ place,  // [N, A]
+__device__ __forceinline__ void moe_combine_fwd(const T* out,          // [R, C]
+                                                const float* gates,    // [N, A]
+                                                const int32_t* place,  // [N, A]
                                                 T* y,                               // [N, C], +=
                                                 int32_t n_active, int32_t dim) {
+    await_predecessors();
     int64_t row = blockIdx.x;
     for (int32_t c = threadIdx.x * W; c < dim; c += blockDim.x * W) {
         Pack<T, W> sums = load_pack<W>(y + row * dim + c);
@@ -37,8 +40,8 @@ __device__ __forceinline__ void moe_combine_fwd(const T* __restrict__ out,      
 }
 
 template <typename T>
-__device__ __forceinline__ void moe_combine_fwd(const T* __restrict__ out, const float* __restrict__ gates,
-                                                const int32_t* __restrict__ place, T* y, int32_t n_active, int32_t dim,
+__device__ __forceinline__ void moe_combine_fwd(const T* out, const float* gates,
+                                                const int32_t* place, T* y, int32_t n_active, int32_t dim,
                                                 int32_t vectors) {
     if (vectors) {
         moe_combine_fwd<PACK<T>>(out, gates, place, y, n_active, dim);
@@ -48,13 +51,13 @@ __device__ __forceinline__ void moe_combine_fwd(const T* __restrict__ out, const
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    moe_combine_fwd_f32(const float* __restrict__ out, const float* __restrict__ gates,
-                        const int32_t* __restrict__ place, float* y, int32_t n_active, int32_t dim, int32_t vectors) {
+    moe_combine_fwd_f32(const float* out, const float* gates,
+                        const int32_t* place, float* y, int32_t n_active, int32_t dim, int32_t vectors) {
     moe_combine_fwd(out, gates, place, y, n_active, dim, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    moe_combine_fwd_bf16(const bf16* __restrict__ out, const float* __restrict__ gates,
-                         const int32_t* __restrict__ place, bf16* y, int32_t n_active, int32_t dim, int32_t vectors) {
+    moe_combine_fwd_bf16(const bf16* out, const float* gates,
+                         const int32_t* place, bf16* y, int32_t n_active, int32_t dim, int32_t vectors) {
     moe_combine_fwd(out, gates, place, y, n_active, dim, vectors);
 }

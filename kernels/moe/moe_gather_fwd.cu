@@ -4,16 +4,19 @@
 // Numerics        a copy.
 // Parallel        one block a row; 16-byte vectors where rows allow them.
 // Cost            reads NC elements (A times, from cache) and 4R bytes, writes RC elements. Memory bound.
+// Sass sm_90a     gather: PREEXIT ACQBULK
 // Determinism     a row's bits depend on that row alone.
 // Requires        order in 0..R; a row of another number is filled with NaN.
 // Oracle          src/ops/moe/oracle.rs
+#include "common/dependent.cuh"
 #include "common/math.cuh"
 
 template <typename T>
-__device__ __forceinline__ void moe_gather_fwd(const T* __restrict__ x,            // [N, C]
-                                               const int32_t* __restrict__ order,  // [R]
+__device__ __forceinline__ void moe_gather_fwd(const T* x,            // [N, C]
+                                               const int32_t* order,  // [R]
                                                T* __restrict__ xs,                 // [R, C]
                                                int32_t n_rows, int32_t n_active, int32_t dim, int32_t vectors) {
+    await_predecessors();
     int32_t row = order[blockIdx.x];
     T* to = xs + (int64_t)blockIdx.x * dim;
     if (row < 0 || row >= n_rows) {
@@ -29,13 +32,13 @@ __device__ __forceinline__ void moe_gather_fwd(const T* __restrict__ x,         
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    moe_gather_fwd_f32(const float* __restrict__ x, const int32_t* __restrict__ order, float* __restrict__ xs,
+    moe_gather_fwd_f32(const float* x, const int32_t* order, float* __restrict__ xs,
                        int32_t n_rows, int32_t n_active, int32_t dim, int32_t vectors) {
     moe_gather_fwd(x, order, xs, n_rows, n_active, dim, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    moe_gather_fwd_bf16(const bf16* __restrict__ x, const int32_t* __restrict__ order, bf16* __restrict__ xs,
+    moe_gather_fwd_bf16(const bf16* x, const int32_t* order, bf16* __restrict__ xs,
                         int32_t n_rows, int32_t n_active, int32_t dim, int32_t vectors) {
     moe_gather_fwd(x, order, xs, n_rows, n_active, dim, vectors);
 }

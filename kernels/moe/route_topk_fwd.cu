@@ -8,11 +8,13 @@
 // Parallel        half a warp a token: lane l has the experts l, l + 16, ...; A rounds of arg-max, each over what comes after
 //                 the expert found before.
 // Cost            reads 4NE bytes (again A + 2 times from cache), writes 4NE + 8NA. Latency bound.
+// Sass sm_90a     route: PREEXIT ACQBULK
 // Determinism     a token's bits depend on its logits alone; those of the CPU device.
 // Requires        A <= E <= 256.
 // Source          Shazeer et al. 2017, arXiv:1701.06538, eq. 3 to 5; gates normalised over the A: Jiang et al. 2024,
 //                 arXiv:2401.04088, section 2.
 // Oracle          src/ops/moe/oracle.rs
+#include "common/dependent.cuh"
 #include "common/order.cuh"
 #include "common/softmax.cuh"
 
@@ -26,11 +28,12 @@ __device__ __forceinline__ bool before(int32_t key, int32_t id, int32_t other_ke
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    route_topk_fwd(const float* __restrict__ logits,  // [N, E]
+    route_topk_fwd(const float* logits,        // [N, E]
                    float* __restrict__ probs,         // [N, E]
                    int32_t* __restrict__ experts,     // [N, A]
                    float* gates,                      // [N, A]
                    int64_t n_rows, int32_t n_experts, int32_t n_active, int32_t normalise) {
+    await_predecessors();
     int64_t row = (int64_t)blockIdx.x * (blockDim.x / SPAN_LANES) + threadIdx.x / SPAN_LANES;
     int lane = threadIdx.x % SPAN_LANES;
     bool live = row < n_rows;

@@ -7,16 +7,18 @@
 //                 l + 16, ..., then halves are added, 8, 4, 2, 1.
 // Cost            reads NC + C elements, writes NC elements and 4N bytes. Memory bound.
 // Sass            rmsnorm: LDG.E.128 STG.E.128
+// Sass sm_90a     rmsnorm: PREEXIT ACQBULK
 // Determinism     a row's bits depend on that row alone; those of the CPU device.
 // Requires        a row fits into shared memory.
 // Source          Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
 // Oracle          src/ops/norm/oracle.rs
+#include "common/dependent.cuh"
 #include "common/rows.cuh"
 
 constexpr int THREADS = 128;
 
 template <int N, typename T>
-__device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x,   // [N, C]
+__device__ __forceinline__ void rmsnorm_fwd(const T* x,   // [N, C]
                                             const T* __restrict__ w,   // [C]
                                             T* __restrict__ y,         // [N, C]
                                             float* __restrict__ rstd,  // [N]
@@ -25,6 +27,7 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x,   // [N, C]
     __shared__ float s_rstd[THREADS / ROW_LANES];
     int64_t first = (int64_t)blockIdx.x * rows;
     int live = (int)min((int64_t)rows, n_rows - first), row = threadIdx.x / ROW_LANES, lane = threadIdx.x % ROW_LANES;
+    await_predecessors();
     load_rows<N>(s_x, x + first * dim, live, dim);
     __syncthreads();  // s_x holds the rows
     float r = row_rstd(row < live, dim, eps, [=](int i) { return to_f32(s_x[row * row_stride(dim) + i]); });
@@ -40,7 +43,7 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x,   // [N, C]
 }
 
 template <typename T>
-__device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x, const T* __restrict__ w, T* __restrict__ y,
+__device__ __forceinline__ void rmsnorm_fwd(const T* x, const T* __restrict__ w, T* __restrict__ y,
                                             float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows,
                                             int32_t vectors) {
     vectors ? rmsnorm_fwd<PACK<T>>(x, w, y, rstd, n_rows, dim, eps, rows)
@@ -48,13 +51,13 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* __restrict__ x, const T* __
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    rmsnorm_fwd_f32(const float* __restrict__ x, const float* __restrict__ w, float* __restrict__ y,
+    rmsnorm_fwd_f32(const float* x, const float* __restrict__ w, float* __restrict__ y,
                     float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t vectors) {
     rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps, rows, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    rmsnorm_fwd_bf16(const bf16* __restrict__ x, const bf16* __restrict__ w, bf16* __restrict__ y,
+    rmsnorm_fwd_bf16(const bf16* x, const bf16* __restrict__ w, bf16* __restrict__ y,
                      float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t vectors) {
     rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps, rows, vectors);
 }

@@ -17,12 +17,14 @@
 //                 or by what top-p may leave out. Bound by instructions where one row has the card: two exponentials a logit on
 //                 one multiprocessor.
 // Sass            sample: LDG.E.128 STG.E.128
+// Sass sm_90a     sample: PREEXIT ACQBULK
 // Determinism     one order of every sum (common/softmax.cuh), counter-based noise: the decisions of the CPU device, and
 //                 logprobs with the bits of linear_logprob_fwd. A row's bits depend on that row alone: a block reads and writes
 //                 its own column of rows, whose position all its threads have read before the first barrier.
 // Requires        V < 2^26. Of a decode step row i samples from row i; rows of a sequence n_seqs or above are padding and stay.
 // Source          Salmon et al. 2011 (noise); Holtzman et al. 2019, arXiv:1904.09751 (top-p); arXiv:2407.01082 (min-p).
 // Oracle          src/ops/sample/oracle.rs
+#include "common/dependent.cuh"
 #include "common/philox.cuh"
 #include "common/shared.cuh"
 #include "sample/draw.cuh"
@@ -163,6 +165,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     float u = noise_uniform(key[2 * n], key[2 * n + 1], (uint64_t)at + 1);
     Ask ask = {logits + n * vocab, vocab, end, vectors != 0, temperature[n], top_p[n], min_p[n], u, top_k[n]};
     Row row = row_of(ask, vocab, s_dynamic, s);
+    await_predecessors();
     scale_and_sum(row, ask.temperature > 0.0f ? 1.0f / ask.temperature : 1.0f);
     float log_sum = row.max + log_f32(row.sum);
     Row drawn = row_of(ask, end, s_dynamic, s);

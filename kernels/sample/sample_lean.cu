@@ -5,11 +5,12 @@
 // Numerics        f32, each step rounded.
 // Parallel        one block a row, one thread an entry.
 // Cost            reads 20K + 4N bytes, writes 4K. Bound by its launch.
+// Sass sm_90a     sample: PREEXIT ACQBULK
 // Determinism     an element's bits depend on its logit and its entry alone.
 // Requires        ids in 0..V.
 // Source          Keskar et al. 2019, arXiv:1909.05858, section 4.1 (repeat); bias and counts as servers have them.
 // Oracle          src/ops/sample/oracle.rs
-#include "common/types.cuh"
+#include "common/dependent.cuh"
 
 extern "C" __global__ void __launch_bounds__(128)
     sample_lean(const int32_t* __restrict__ offsets,  // [N + 1]
@@ -19,6 +20,7 @@ extern "C" __global__ void __launch_bounds__(128)
                 const float* __restrict__ less,       // [K]
                 float* __restrict__ logits,           // [N, V]
                 int32_t vocab) {
+    await_predecessors();
     int64_t row = blockIdx.x;
     for (int k = offsets[row] + (int)threadIdx.x; k < offsets[row + 1]; k += (int)blockDim.x) {
         int64_t at = row * vocab + id[k];

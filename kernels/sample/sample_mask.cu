@@ -5,15 +5,17 @@
 // Numerics        a copy, or -inf: what is sampled next is scored under what may come alone.
 // Parallel        one thread an element.
 // Cost            reads NV/8 + 4NV bytes, writes 4NV at most. Memory bound.
+// Sass sm_90a     sample: PREEXIT ACQBULK
 // Determinism     an element's bits depend on its logit and its bit alone.
 // Source          Willard and Louf 2023, arXiv:2307.09702, section 2.
 // Oracle          src/ops/sample/oracle.rs
-#include "common/types.cuh"
+#include "common/dependent.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
     sample_mask(const int32_t* __restrict__ allowed,  // [N, W]
                 float* __restrict__ logits,           // [N, V]
                 int64_t len, int32_t vocab, int32_t words) {
+    await_predecessors();
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= len) return;
     int64_t row = i / vocab;

@@ -6,6 +6,7 @@
 mod support;
 
 mod counters;
+mod dependent;
 mod detectors;
 mod features;
 mod mma;

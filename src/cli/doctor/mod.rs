@@ -127,6 +127,7 @@ fn machine(device: &Device) -> Map<String, Value> {
     if let Device::Gpu(gpu) = device {
         say("engine.graphs auto", json!(gpu.verdict(Waits::Graphs).why));
         say("HAGGLE_SM90 unset", json!(gpu.verdict(Waits::Hopper).why));
+        say("HAGGLE_PDL unset", json!(gpu.verdict(Waits::Pdl).why));
     }
     let targets = cuda_modules::targets().join(", ");
     let none = "no GPU code: nvcc was not found when this binary was built";

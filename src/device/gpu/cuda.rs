@@ -3,14 +3,16 @@
 //! One context, one stream: work runs in the order it was asked for. A launch returns before it has run, so a fault may
 //! show at a later call; from then on every launch answers with it. `HAGGLE_CUDA_SYNC=1` waits after each launch, which
 //! names the kernel at fault. `HAGGLE_SM90=1` has ops choose the kernels of Hopper's own instructions where they have some;
-//! other GPUs refuse it. Where it is not set, what cards have shown decides ([`super::proven`]). **This device has never run on hardware**: it compiles, its refusals are tested, and the
-//! kernels and their launch code run on the emulator.
+//! other GPUs refuse it. `HAGGLE_PDL=1` has launches of a capture begin while those before them end, where their kernels wait
+//! themselves; GPUs before sm_90 refuse it. Where one is not set, what cards have shown decides ([`super::proven`]). **This
+//! device has never run on hardware**: it compiles, its refusals are tested, and the kernels and their launch code run on the
+//! emulator.
 
 use super::cuda_graph::Exec;
 use super::cuda_memory::{Memory, Owner, text};
 use super::cuda_modules::{Function, MODULES, Opened, allow_shared, check_driver, load, open};
 use super::cuda_time::{End, MAX_TIMED, Timers};
-use super::launch::{ArgBlock, Launch};
+use super::launch::{ArgBlock, Edge, Launch};
 use super::proven::{Waits, verdict};
 use super::tape::{Step, Tape};
 use crate::device::record::{Recorder, Recording};
@@ -37,6 +39,8 @@ pub struct Cuda {
     multiprocessors: usize,
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
+    /// See [`super::Gpu::pdl`].
+    pub(super) pdl: bool,
     timers: Timers,
     /// The recorder's clock at the event that launches' times count from.
     base_ns: AtomicU64,
@@ -66,10 +70,14 @@ impl Cuda {
         }
         check_driver().map_err(fail)?;
         let Opened { name, id, owner, capability, shared_bytes, multiprocessors } = open(index).map_err(fail)?;
-        let (asked, [major, minor]) = (super::asks_for_hopper(), capability);
-        let hopper = asked.unwrap_or_else(|| verdict(Waits::Hopper, capability).on);
+        let [major, minor] = capability;
+        let on = |name, waits| super::asked(name).unwrap_or_else(|| verdict(waits, capability).on);
+        let (hopper, pdl) = (on("HAGGLE_SM90", Waits::Hopper), on("HAGGLE_PDL", Waits::Pdl));
         if hopper && capability != [9, 0] {
             return Err(fail(format!("HAGGLE_SM90=1 is for sm_90, {name} is sm_{major}{minor}: unset it")));
+        }
+        if pdl && major < 9 {
+            return Err(fail(format!("HAGGLE_PDL=1 is for sm_90 and newer, {name} is sm_{major}{minor}: unset it")));
         }
         let functions = load(&owner, &name).map_err(fail)?;
         let wait = std::env::var("HAGGLE_CUDA_SYNC").is_ok_and(|v| v == "1");
@@ -96,6 +104,7 @@ impl Cuda {
             capability,
             multiprocessors,
             hopper,
+            pdl,
             timers,
             base_ns,
             recorder,
@@ -216,7 +225,7 @@ impl Cuda {
     }
 
     /// See [`super::Gpu::launch`]; `timed` is its number in a recording.
-    pub(super) fn launch(&self, launch: &Launch, block: &mut ArgBlock, timed: Option<usize>) -> Result<()> {
+    pub(super) fn launch(&self, launch: &Launch, edge: Edge, block: &mut ArgBlock, timed: Option<usize>) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -241,7 +250,7 @@ impl Cuda {
         // SAFETY: the function is of a module that is never unloaded; the argument block has a value for each parameter
         // (held by the emulator's check of the same launch code) and is read before the call returns; the pointers in it
         // are to memory that outlives the stream's work, because freed memory is reused on the same stream only.
-        let done = unsafe { entered.and_then(|()| start(function, launch, block, self.owner.stream())) };
+        let done = unsafe { entered.and_then(|()| start(function, launch, edge, block, self.owner.stream())) };
         let done = done.and_then(|()| stamp(End::Behind));
         done.and_then(|()| if self.wait { self.owner.wait() } else { Ok(()) }).map_err(|e| {
             let what = format!(
@@ -298,24 +307,34 @@ impl Cuda {
 }
 
 /// # Safety
-/// As `cuLaunchKernel`; the context is current.
+/// As `cuLaunchKernelEx`; the context is current.
 unsafe fn start(
     function: Function,
     launch: &Launch,
+    edge: Edge,
     block: &mut ArgBlock,
     stream: sys::CUstream,
 ) -> Result<(), result::DriverError> {
-    let tuple = |d: [u32; 3]| (d[0], d[1], d[2]);
-    // SAFETY: the caller's promise.
+    let mut early = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    };
+    let config = sys::CUlaunchConfig {
+        gridDimX: launch.grid[0],
+        gridDimY: launch.grid[1],
+        gridDimZ: launch.grid[2],
+        blockDimX: launch.block[0],
+        blockDimY: launch.block[1],
+        blockDimZ: launch.block[2],
+        sharedMemBytes: launch.shared_bytes,
+        hStream: stream,
+        attrs: &mut early,
+        numAttrs: (edge == Edge::Programmatic) as u32,
+    };
+    // SAFETY: the caller's promise; the driver reads the attribute before it returns.
     unsafe {
         allow_shared(function, launch.shared_bytes)?;
-        result::launch_kernel(
-            function.0,
-            tuple(launch.grid),
-            tuple(launch.block),
-            launch.shared_bytes,
-            stream,
-            block.slice(),
-        )
+        sys::cuLaunchKernelEx(&config, function.0, block.pointers(), std::ptr::null_mut()).result()
     }
 }

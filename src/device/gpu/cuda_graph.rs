@@ -2,7 +2,7 @@
 
 use super::cuda_memory::Owner;
 use super::cuda_modules::{Function, allow_shared};
-use super::launch::ArgBlock;
+use super::launch::{ArgBlock, Edge};
 use super::tape::Step;
 use cudarc::driver::{result, sys};
 use std::ptr;
@@ -90,12 +90,28 @@ unsafe fn node(
         // The current one.
         ctx: ptr::null_mut(),
     };
-    let before = last.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the caller's promise; the argument block has a value for each parameter, which the driver copies before it
     // returns.
     unsafe {
         allow_shared(function, step.shared_bytes)?;
-        sys::cuGraphAddKernelNode_v2(&mut node, graph, before, last.is_some() as usize, &params).result()?;
+        sys::cuGraphAddKernelNode_v2(&mut node, graph, ptr::null(), 0, &params).result()?;
+        if let Some(last) = last {
+            sys::cuGraphAddDependencies_v2(graph, &last, &node, &edge(step.edge), 1).result()?;
+        }
     }
     Ok(node)
+}
+
+/// A full edge: all zeros. A programmatic one leaves the launch before when its blocks have let dependents begin.
+fn edge(edge: Edge) -> sys::CUgraphEdgeData {
+    let (port, kind) = match edge {
+        Edge::Full => {
+            (sys::CU_GRAPH_KERNEL_NODE_PORT_DEFAULT, sys::CUgraphDependencyType::CU_GRAPH_DEPENDENCY_TYPE_DEFAULT)
+        }
+        Edge::Programmatic => {
+            let kind = sys::CUgraphDependencyType::CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
+            (sys::CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC, kind)
+        }
+    };
+    sys::CUgraphEdgeData { from_port: port as u8, to_port: 0, type_: kind as u8, reserved: [0; 5] }
 }

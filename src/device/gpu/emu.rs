@@ -3,12 +3,14 @@
 //! Buffers are host memory with guard lines. What a kernel does wrong ends its launch and comes back as
 //! [`Error::Kernel`]. `HAGGLE_EMU_SEED` shuffles the order in which threads run (0: natural); results must not move.
 //! `HAGGLE_EMU_CHECK=1`, at build time and at run time, runs kernels whose every access is checked: many times slower,
-//! see kernels/emu/check.h for what it finds. `HAGGLE_EMU_TENSOR_CORES` says whose sums `mma` gives, `hopper` (the default)
+//! see kernels/emu/check.h for what it finds. `HAGGLE_PDL=1` holds launches that could begin early to the rule of that
+//! (kernels/emu/dependent.h). `HAGGLE_EMU_TENSOR_CORES` says whose sums `mma` gives, `hopper` (the default)
 //! or `ampere`: see [`TensorCores`]. What launches do to memory is counted on demand: [`super::counts`]. Its memory and its faults are in [`super::card`].
 
 use super::card::Card;
 use super::counts::{self, Counted, Counts};
 use super::launch::{Arg, ArgBlock, Launch, Range};
+use super::pending::{Pending, taken_for_constant};
 use super::tape::Tape;
 use crate::device::cpu::pool::Pool;
 use crate::device::record::Recorder;
@@ -33,6 +35,7 @@ struct Entry {
     call: unsafe extern "C" fn(*mut *mut c_void),
     parameters: *const c_char,
     build: u32,
+    restricted: u32,
 }
 
 #[repr(C)]
@@ -54,6 +57,10 @@ struct RawLaunch {
     tensor_cores: u32,
     n_ranges: u32,
     ranges: *const Range,
+    dependent: u32,
+    n_pending: u32,
+    pending: *const Pending,
+    waits: u64,
     counts: *mut Counts,
     marks: *mut u8,
     seed: u64,
@@ -114,6 +121,8 @@ pub struct Emu {
     runs: Blocks,
     /// See [`super::Gpu::hopper`].
     pub(super) hopper: bool,
+    /// See [`super::Gpu::pdl`].
+    pub(super) pdl: bool,
     card: Arc<Card>,
     counter: counts::Counter,
     /// What ran, when a profiler asks.
@@ -166,7 +175,8 @@ impl Emu {
             checked,
             tensor_cores: TensorCores::from_env()?,
             runs: Blocks::All,
-            hopper: super::asks_for_hopper().unwrap_or(false),
+            hopper: super::asked("HAGGLE_SM90").unwrap_or(false),
+            pdl: super::asked("HAGGLE_PDL").unwrap_or(false),
             card: Arc::new(Card::from_env()?),
             counter: counts::Counter::default(),
             recorder: Recorder::default(),
@@ -227,6 +237,18 @@ impl Emu {
         self
     }
 
+    /// The same emulator, where launches may begin before those before them have ended, and are held to the rule of that
+    /// (kernels/emu/dependent.h), or not, whatever `HAGGLE_PDL` says.
+    pub fn with_pdl(mut self, pdl: bool) -> Emu {
+        self.pdl = pdl;
+        self
+    }
+
+    /// Whether this build has the counted kernels beside the plain ones, whose every access is a call.
+    pub fn sees_accesses(&self) -> bool {
+        self.kernels.contains_key("rmsnorm_fwd_f32_counted")
+    }
+
     /// The same emulator with another card's tensor cores, whatever `HAGGLE_EMU_TENSOR_CORES` says.
     pub fn with_tensor_cores(mut self, tensor_cores: TensorCores) -> Emu {
         self.tensor_cores = tensor_cores;
@@ -256,10 +278,11 @@ impl Emu {
         names
     }
 
-    /// See [`super::Gpu::launch`].
-    pub(super) fn launch(&self, launch: &Launch, block: &mut ArgBlock) -> Result<()> {
+    /// See [`super::Gpu::launch`]; `pending`: what launches before may still be writing, where it may begin before they have
+    /// ended.
+    pub(super) fn launch(&self, launch: &Launch, pending: Option<&[Pending]>, block: &mut ArgBlock) -> Result<()> {
         let counting = self.counter.is_on();
-        let entry = self.check(launch, block, counting)?;
+        let entry = self.check(launch, block, counting, pending.is_some())?;
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -267,6 +290,11 @@ impl Emu {
             return Ok(());
         }
         self.wait()?;
+        if let Some(argument) = taken_for_constant(block.ranges(), entry.restricted, pending.unwrap_or_default()) {
+            let what =
+                format!("dependent: argument {argument} is __restrict__, and a launch before may still be writing it");
+            return Err(fact(launch, what, None, None));
+        }
         let (turns, first_block) = self.runs.of(blocks(launch.grid), counting);
         let (mut did, mut marks) = (Counts::default(), if counting { counts::marks(block.ranges()) } else { vec![] });
         let mut raw = RawLaunch {
@@ -278,6 +306,10 @@ impl Emu {
             tensor_cores: self.tensor_cores as u32,
             n_ranges: block.ranges().len() as u32,
             ranges: block.ranges().as_ptr(),
+            dependent: pending.is_some() as u32,
+            n_pending: pending.map_or(0, |all| all.len() as u32),
+            pending: pending.map_or(std::ptr::null(), |all| all.as_ptr()),
+            waits: 0,
             counts: if counting { &raw mut did } else { std::ptr::null_mut() },
             marks: marks.as_mut_ptr(),
             seed: self.seed,
@@ -289,6 +321,10 @@ impl Emu {
             report: Report { set: 0, block: [0; 3], thread: [0; 3], what: [0; 320] },
         };
         self.run(&mut raw);
+        if raw.report.set == 0 && raw.dependent != 0 && raw.waits == 0 {
+            let what = "dependent: no thread waits (griddepcontrol.wait), on which the launch behind it relies";
+            return Err(fact(launch, what.into(), None, None));
+        }
         if raw.report.set == 0 {
             self.counter.add(launch, did, counts::touched(block.ranges(), &marks), turns);
             return Ok(());
@@ -307,9 +343,9 @@ impl Emu {
     }
 
     /// The kernel, if it takes this launch.
-    fn check(&self, launch: &Launch, block: &ArgBlock, counting: bool) -> Result<&'static Entry> {
+    fn check(&self, launch: &Launch, block: &ArgBlock, counting: bool, dependent: bool) -> Result<&'static Entry> {
         let name = launch.kernel;
-        let entry = self.entry(name, counting)?;
+        let entry = self.entry(name, counting, dependent)?;
         // SAFETY: a constant, zero-terminated string of the table.
         let want = unsafe { CStr::from_ptr(entry.parameters) }.to_bytes();
         if block.letters() != want {
@@ -327,11 +363,17 @@ impl Emu {
         Ok(entry)
     }
 
-    fn entry(&self, name: &str, counting: bool) -> Result<&'static Entry> {
+    fn entry(&self, name: &str, counting: bool, dependent: bool) -> Result<&'static Entry> {
         let missing = |what| device_error(format!("no {what} named {name}"));
+        let counted = || self.kernels.get(format!("{name}_counted").as_str()).copied();
         if counting {
-            let counted = self.kernels.get(format!("{name}_counted").as_str()).copied();
-            return counted.ok_or_else(|| missing("counted kernel (HAGGLE_EMU_COUNT=1 when building makes them)"));
+            return counted().ok_or_else(|| missing("counted kernel (HAGGLE_EMU_COUNT=1 when building makes them)"));
+        }
+        if dependent
+            && !self.checked
+            && let Some(entry) = counted()
+        {
+            return Ok(entry);
         }
         if !self.checked || name.ends_with("_checked") {
             return self.kernels.get(name).copied().ok_or_else(|| missing("kernel"));

@@ -5,12 +5,15 @@
 //! one call; on `emu` the list itself is run. So what is kept, and when, is the same on both and tested on `emu`. (The
 //! driver could capture its stream instead; then the emulator would prove nothing, and the capturing step run twice.)
 //!
+//! A launch that may begin early ([`Gpu::launch_dependent`]) has an edge of that kind to the one before.
+//!
 //! Argument values never change: what changes from run to run stands in memory. A graph holds no buffer, and is refused
 //! once one of its buffers is gone. **Never run on hardware**, like the device it is for.
 
 use super::Gpu;
 use super::cuda_graph::Exec;
-use super::launch::{ArgBlock, Launch};
+use super::launch::{ArgBlock, Edge, Launch};
+use super::pending::{Pending, pending};
 use super::tape::Step;
 use crate::device::buffer::Life;
 use crate::error::{Error, Result};
@@ -20,13 +23,15 @@ pub struct Graph {
     name: String,
     ops: String,
     n_launches: usize,
+    n_dependent: usize,
     /// Of the buffers that the launches read and write.
     lives: Vec<Life>,
     body: Body,
 }
 
 enum Body {
-    Emu(Vec<Step>),
+    /// With what a launch that begins early may find unwritten.
+    Emu(Vec<(Step, Option<Vec<Pending>>)>),
     Cuda(Exec),
 }
 
@@ -34,6 +39,11 @@ impl Graph {
     /// Launches in it.
     pub fn n_launches(&self) -> usize {
         self.n_launches
+    }
+
+    /// Those that begin before the launches before them have ended, where the device does that: see [`Gpu::launch_dependent`].
+    pub fn n_dependent(&self) -> usize {
+        self.n_dependent
     }
 
     /// True while every buffer it was captured with is still there.
@@ -62,11 +72,12 @@ impl Gpu {
         let lost = || Error::Device { device: self.name().into(), what: format!("graph {name} was not captured") };
         let capture = capture.ok_or_else(lost)?;
         let (ops, n_launches) = (capture.ops(), capture.steps.len());
+        let n_dependent = capture.steps.iter().filter(|step| step.edge == Edge::Programmatic).count();
         let body = match self {
-            Gpu::Emu(_) => Body::Emu(capture.steps),
+            Gpu::Emu(_) => Body::Emu(with_pending(capture.steps)),
             Gpu::Cuda(cuda) => Body::Cuda(cuda.graph(&capture.steps)?),
         };
-        Ok(Graph { name: name.into(), ops, n_launches, lives: capture.lives, body })
+        Ok(Graph { name: name.into(), ops, n_launches, n_dependent, lives: capture.lives, body })
     }
 
     /// See [`crate::device::Device::replay`].
@@ -79,10 +90,10 @@ impl Gpu {
         }
         match (self, &graph.body) {
             (Gpu::Emu(emu), Body::Emu(steps)) => {
-                for (i, Step { kernel, op, grid, block, shared_bytes, args, shape }) in steps.iter().enumerate() {
-                    let (grid, block, shared_bytes) = (*grid, *block, *shared_bytes);
-                    let launch = Launch { kernel, op, grid, block, shared_bytes, shape };
-                    let done = emu.launch(&launch, &mut ArgBlock::again(args));
+                for (i, (step, pending)) in steps.iter().enumerate() {
+                    let &Step { kernel, op, grid, block, shared_bytes, .. } = step;
+                    let launch = Launch { kernel, op, grid, block, shared_bytes, shape: &step.shape };
+                    let done = emu.launch(&launch, pending.as_deref(), &mut ArgBlock::again(&step.args));
                     done.map_err(|e| graph.error(format!("launch {} of {}: {e}", i + 1, steps.len())))?;
                 }
                 Ok(())
@@ -91,6 +102,13 @@ impl Gpu {
             _ => Err(graph.error("a graph of another device")),
         }
     }
+}
+
+/// Launches, each with what those before it may still be writing, where it begins early.
+fn with_pending(steps: Vec<Step>) -> Vec<(Step, Option<Vec<Pending>>)> {
+    let early = |i: usize| (steps[i].edge == Edge::Programmatic).then(|| pending(&steps[..i]));
+    let all: Vec<_> = (0..steps.len()).map(early).collect();
+    steps.into_iter().zip(all).collect()
 }
 
 #[cfg(test)]

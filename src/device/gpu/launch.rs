@@ -52,6 +52,15 @@ pub fn vector_width(run: usize, widest: DType, addresses: &[*const u8]) -> usize
     if run.is_multiple_of(width) && starts { width } else { 1 }
 }
 
+/// When a launch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Edge {
+    /// When all launches before it have ended.
+    Full,
+    /// Perhaps before that: its kernel waits for them itself (kernels/common/dependent.cuh).
+    Programmatic,
+}
+
 /// One kernel parameter.
 #[derive(Debug)]
 pub enum Arg<'a> {
@@ -151,7 +160,7 @@ pub(super) struct RawArg {
     letter: u8,
     value: u64,
     map: Option<Box<RawMap>>,
-    range: Range,
+    pub range: Range,
 }
 
 impl RawArg {
@@ -230,11 +239,5 @@ impl<'a> ArgBlock<'a> {
             }
         });
         self.pointers.as_mut_ptr()
-    }
-
-    /// The same as a slice.
-    pub(super) fn slice(&mut self) -> &mut [*mut c_void] {
-        self.pointers();
-        &mut self.pointers
     }
 }

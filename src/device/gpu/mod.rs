@@ -13,6 +13,7 @@ mod cuda_time;
 pub mod emu;
 pub mod graph;
 pub mod launch;
+mod pending;
 pub mod proven;
 mod tape;
 pub mod tensor_map;
@@ -23,7 +24,8 @@ pub use launch::{Arg, Launch};
 use crate::device::record::{Cost, Kind, Recorder, Recording};
 use crate::device::{Buffer, DType, Element, Room, View, ViewMut, room::host_room};
 use crate::error::{Error, Result};
-use launch::ArgBlock;
+use launch::{ArgBlock, Edge};
+use pending::pending;
 use proven::{Verdict, Waits};
 use std::ffi::c_void;
 
@@ -42,6 +44,21 @@ impl Gpu {
     /// [`Error::Device`] when this build has no such kernel or the launch does not fit it, [`Error::Kernel`] when the
     /// kernel did something wrong.
     pub fn launch(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+        self.begin(launch, Edge::Full, args)
+    }
+
+    /// The same of a kernel that waits itself for the launches before it (kernels/common/dependent.cuh): where the device has
+    /// programmatic dependent launches, it begins while they end, inside of a capture. What a kernel reads before it waits, a
+    /// weight above all, no launch of that capture may write.
+    ///
+    /// # Errors
+    /// As [`Gpu::launch`].
+    pub fn launch_dependent(&self, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+        let edge = if self.pdl() { self.tape().edge() } else { Edge::Full };
+        self.begin(launch, edge, args)
+    }
+
+    fn begin(&self, launch: &Launch, edge: Edge, args: &mut [Arg]) -> Result<()> {
         if args.len() > launch::MAX_ARGS {
             let what = format!("{}: {} arguments, {} go", launch.kernel, args.len(), launch::MAX_ARGS);
             return Err(Error::Device { device: self.name().into(), what });
@@ -49,12 +66,13 @@ impl Gpu {
         let span = self.recorder().open(Kind::Kernel, launch.kernel, Cost::default);
         match self {
             Gpu::Emu(emu) => {
-                emu.launch(launch, &mut ArgBlock::new(args))?;
+                let pending = (edge == Edge::Programmatic).then(|| self.tape().steps(pending)).flatten();
+                emu.launch(launch, pending.as_deref(), &mut ArgBlock::new(args))?;
                 emu.check_guards(launch, args)?;
             }
-            Gpu::Cuda(cuda) => cuda.launch(launch, &mut ArgBlock::new(args), span.launch())?,
+            Gpu::Cuda(cuda) => cuda.launch(launch, edge, &mut ArgBlock::new(args), span.launch())?,
         }
-        self.tape().keep(launch, args);
+        self.tape().keep(launch, edge, args);
         Ok(())
     }
 
@@ -81,6 +99,15 @@ impl Gpu {
         match self {
             Gpu::Emu(emu) => emu.hopper,
             Gpu::Cuda(cuda) => cuda.hopper,
+        }
+    }
+
+    /// True when launches may begin before those before them have ended (programmatic dependent launches): with `HAGGLE_PDL=1`,
+    /// and unsaid where a card has passed with them ([`proven`]).
+    pub fn pdl(&self) -> bool {
+        match self {
+            Gpu::Emu(emu) => emu.pdl,
+            Gpu::Cuda(cuda) => cuda.pdl,
         }
     }
 
@@ -259,9 +286,9 @@ impl Gpu {
     }
 }
 
-/// What `HAGGLE_SM90` says: 1 or 0, or nothing.
-fn asks_for_hopper() -> Option<bool> {
-    std::env::var("HAGGLE_SM90").ok().map(|v| v == "1")
+/// What `HAGGLE_SM90` or `HAGGLE_PDL` says: 1 or 0, or nothing.
+fn asked(name: &str) -> Option<bool> {
+    std::env::var(name).ok().map(|v| v == "1")
 }
 
 /// `Ok` when each of an op's tensors, by name, holds numbers of type `want`.

@@ -15,6 +15,8 @@ pub enum Waits {
     Graphs,
     /// The kernels of Hopper's own instructions, where `HAGGLE_SM90` is not set.
     Hopper,
+    /// Programmatic dependent launches in those graphs, where `HAGGLE_PDL` is not set.
+    Pdl,
 }
 
 impl Waits {
@@ -23,6 +25,7 @@ impl Waits {
         match self {
             Waits::Graphs => &["doctor", "tests", "step"],
             Waits::Hopper => &["probe", "doctor", "tests"],
+            Waits::Pdl => &["doctor", "tests", "step", "pdl"],
         }
     }
 
@@ -31,6 +34,7 @@ impl Waits {
         match self {
             Waits::Graphs => "graphs of decode steps",
             Waits::Hopper => "Hopper's own kernels",
+            Waits::Pdl => "programmatic dependent launches",
         }
     }
 }
@@ -103,7 +107,11 @@ mod tests {
         assert!(of(&rows, Waits::Hopper, [9, 0]).on);
         assert!(!of(&rows, Waits::Hopper, [8, 0]).on, "another kind");
         assert!(!of(&rows, Waits::Graphs, [9, 0]).on, "no row of `step`");
-        assert!(of(&(rows.clone() + &row("step", "9.0", 0)), Waits::Graphs, [9, 0]).on);
+        let graphs = rows.clone() + &row("step", "9.0", 0);
+        assert!(of(&graphs, Waits::Graphs, [9, 0]).on);
+        assert!(!of(&graphs, Waits::Pdl, [9, 0]).on, "no row of `pdl`");
+        assert!(of(&(graphs.clone() + &row("pdl", "9.0", 0)), Waits::Pdl, [9, 0]).on);
+        assert!(of(&(graphs + &row("pdl", "9.0", 1)), Waits::Graphs, [9, 0]).on, "what fails alone is off alone");
         let Verdict { on, why } = of(&(rows + &row("tests", "9.0", 1)), Waits::Hopper, [9, 0]);
         assert!(!on, "the newest row counts");
         assert_eq!(why, "Hopper's own kernels off: failed tests on a card (abc1234, 2026-12-01)");

@@ -1,6 +1,6 @@
 //! The tape of a device: launches that are kept while a capture is under way. What is made of them: `graph.rs`.
 
-use super::launch::{Arg, Launch, RawArg};
+use super::launch::{Arg, Edge, Launch, RawArg};
 use crate::device::buffer::Life;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ pub(super) struct Step {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub shared_bytes: u32,
+    pub edge: Edge,
     pub args: Vec<RawArg>,
     pub shape: String,
 }
@@ -52,19 +53,38 @@ impl Tape {
 
     /// Keeps a launch, if this thread captures. One without blocks is none.
     #[inline]
-    pub(super) fn keep(&self, launch: &Launch, args: &mut [Arg]) {
-        // A thread's own capture began on it: what it sees of the counter counts that one.
-        if self.n.load(Ordering::Relaxed) > 0 && !launch.grid.contains(&0) {
-            let own = thread::current().id();
-            if let Some(capture) = self.captures().iter_mut().rfind(|c| c.thread == own) {
-                capture.keep(launch, args);
-            }
+    pub(super) fn keep(&self, launch: &Launch, edge: Edge, args: &mut [Arg]) {
+        if !launch.grid.contains(&0) {
+            self.own(|capture| capture.keep(launch, edge, args));
         }
+    }
+
+    /// How a launch that may begin early begins: early inside of a capture, whose first launch waits for all before it.
+    pub(super) fn edge(&self) -> Edge {
+        match self.steps(<[Step]>::is_empty) {
+            Some(false) => Edge::Programmatic,
+            _ => Edge::Full,
+        }
+    }
+
+    /// Looks at what this thread has captured so far, if it captures.
+    pub(super) fn steps<T>(&self, see: impl FnOnce(&[Step]) -> T) -> Option<T> {
+        self.own(|capture| see(&capture.steps))
+    }
+
+    #[inline]
+    fn own<T>(&self, see: impl FnOnce(&mut Capture) -> T) -> Option<T> {
+        // A thread's own capture began on it: what it sees of the counter counts that one.
+        if self.n.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let own = thread::current().id();
+        self.captures().iter_mut().rfind(|c| c.thread == own).map(see)
     }
 }
 
 impl Capture {
-    fn keep(&mut self, launch: &Launch, args: &mut [Arg]) {
+    fn keep(&mut self, launch: &Launch, edge: Edge, args: &mut [Arg]) {
         let &Launch { kernel, op, grid, block, shared_bytes, shape } = launch;
         let (args, lives): (Vec<_>, Vec<_>) = args.iter_mut().map(RawArg::of).unzip();
         for life in lives.into_iter().flatten() {
@@ -72,7 +92,7 @@ impl Capture {
                 self.lives.push(life);
             }
         }
-        self.steps.push(Step { kernel, op, grid, block, shared_bytes, args, shape: shape.to_string() });
+        self.steps.push(Step { kernel, op, grid, block, shared_bytes, edge, args, shape: shape.to_string() });
     }
 
     /// `gemm_nt x15, rmsnorm_fwd x9`, in the order of their first launches.

@@ -105,7 +105,7 @@ pub fn attn_decode(
 /// o of the rows that left parts.
 pub(crate) fn merge(gpu: &Gpu, op: &'static str, parts: View, at: Paged, o: ViewMut, heads: Heads) -> Result<()> {
     let (n, segments, Heads { q: h, dim, .. }) = (at.pos.len(), at.longest.div_ceil(SEGMENT), heads);
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: if o.dtype() == DType::Bf16 { "attn_merge_bf16" } else { "attn_merge_f32" },
             op,

@@ -37,7 +37,7 @@ pub fn attn_step(
     let (n, segments) = (at.pos.len(), at.longest.div_ceil(SEGMENT));
     let blocks = blocks_a_row(n, segments, heads, workspace.len());
     let mut parts = (blocks > 1).then(|| workspace.at(0..parts_len(n, segments, heads)));
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel,
             op: "attn_step",

@@ -10,7 +10,7 @@ const THREADS: u32 = 128;
 pub fn embed_fwd(gpu: &Gpu, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
     let (n, vocab, dtype) = (ids.len(), table.len() / dim, by_dtype("embed_fwd", &[table.dtype(), x.dtype()])?);
     let vectors = vector_width(dim, dtype, &[table.address(), x.address()]) > 1;
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: if dtype == DType::Bf16 { "embed_fwd_bf16" } else { "embed_fwd_f32" },
             op: "embed_fwd",

@@ -143,7 +143,7 @@ fn run(gpu: &Gpu, op: &Op, p: Product, tile: Option<Tile>) -> Result<()> {
         let few = (m <= FEW) as usize;
         let block = &F32[few];
         let grid = [m.div_ceil(block.rows) as u32, n.div_ceil(block.columns) as u32, 1];
-        return launch(gpu, op.stem, p, op.f32[few], block, grid, None);
+        return launch(gpu, op, p, op.f32[few], block, grid, None);
     }
     if k > i32::MAX as usize {
         return Err(Error::Shape { op: op.stem, rule: "K is below 2^31", want: i32::MAX as usize, got: k });
@@ -164,13 +164,21 @@ fn run(gpu: &Gpu, op: &Op, p: Product, tile: Option<Tile>) -> Result<()> {
     let (block, grid) = (kernel.tile.block(), [kernel.tile.blocks(m, n) as u32, 1, 1]);
     match kernel.tile.unit {
         Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, &block, grid),
-        Unit::Warps(_) => launch(gpu, op.stem, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
+        Unit::Warps(_) => launch(gpu, op, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
+    }
+}
+
+/// Launches a product. That of the forward may begin early: its b is a weight, which no launch of its step writes.
+fn begin(gpu: &Gpu, op: &Op, launch: &Launch, args: &mut [Arg]) -> Result<()> {
+    match op.by_k {
+        [false, false] => gpu.launch_dependent(launch, args),
+        _ => gpu.launch(launch, args),
     }
 }
 
 fn launch(
     gpu: &Gpu,
-    op: &'static str,
+    op: &Op,
     p: Product,
     kernel: &'static str,
     block: &Block,
@@ -191,13 +199,13 @@ fn launch(
     ];
     let launch = Launch {
         kernel,
-        op,
+        op: op.stem,
         grid,
         block: [block.threads, 1, 1],
         shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),
     };
-    gpu.launch(&launch, &mut args[..n_args])
+    begin(gpu, op, &launch, &mut args[..n_args])
 }
 
 /// The map of an operand of a product by Hopper's tile: boxes of 64 steps of 128 rows, or, K by K, of 64 rows of 64 steps.
@@ -232,5 +240,5 @@ fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, block: &Blo
         shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),
     };
-    gpu.launch(&launch, &mut args)
+    begin(gpu, op, &launch, &mut args)
 }

@@ -203,7 +203,7 @@ fn run<const W: usize, const O: usize, const D: usize>(
         shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),
     };
-    gpu.launch(&launch, args.all())
+    gpu.launch_dependent(&launch, args.all())
 }
 
 impl Way {

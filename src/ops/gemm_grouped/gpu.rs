@@ -41,7 +41,7 @@ pub fn gemm_grouped_nt(
 ) -> Result<()> {
     let f32 = ["gemm_grouped_nt_f32", "gemm_grouped_nt_few_f32"];
     let bf16 = ["gemm_grouped_nt_128x128_bf16", "gemm_grouped_nt_64x64_bf16", "gemm_grouped_nt_16x32_bf16"];
-    rows(gpu, Rows { op: "gemm_grouped_nt", f32, bf16, a, b, c, offsets, n, k, line: k, store })
+    rows(gpu, Rows { op: "gemm_grouped_nt", f32, bf16, a, b, c, offsets, n, k, line: k, store }, Gpu::launch_dependent)
 }
 
 /// See [`crate::ops::gemm_grouped::gemm_grouped_nn`].
@@ -57,10 +57,13 @@ pub fn gemm_grouped_nn(
 ) -> Result<()> {
     let f32 = ["gemm_grouped_nn_f32", "gemm_grouped_nn_few_f32"];
     let bf16 = ["gemm_grouped_nn_128x128_bf16", "gemm_grouped_nn_64x64_bf16", "gemm_grouped_nn_16x32_bf16"];
-    rows(gpu, Rows { op: "gemm_grouped_nn", f32, bf16, a, b, c, offsets, n, k, line: n, store })
+    rows(gpu, Rows { op: "gemm_grouped_nn", f32, bf16, a, b, c, offsets, n, k, line: n, store }, Gpu::launch)
 }
 
-fn rows(gpu: &Gpu, p: Rows) -> Result<()> {
+/// How a kernel is launched.
+type Begin = fn(&Gpu, &Launch, &mut [Arg]) -> Result<()>;
+
+fn rows(gpu: &Gpu, p: Rows, begin: Begin) -> Result<()> {
     let (e, r, n, k) = (p.offsets.len() - 1, p.c.len() / p.n.max(1), p.n, p.k);
     holds(p.op, DType::I32, &[("offsets", p.offsets.dtype())])?;
     let dtype = by_dtype(p.op, &[p.a.dtype(), p.b.dtype(), p.c.dtype()])?;
@@ -95,7 +98,7 @@ fn rows(gpu: &Gpu, p: Rows) -> Result<()> {
         shared_bytes,
         shape: &format_args!("R={r} E={e} N={n} K={k}"),
     };
-    gpu.launch(&launch, &mut args[..n_args])
+    begin(gpu, &launch, &mut args[..n_args])
 }
 
 /// See [`crate::ops::gemm_grouped::gemm_grouped_tn`].

@@ -31,7 +31,7 @@ pub fn route_topk_fwd(
     holds(op, DType::I32, &[("experts", experts.dtype())])?;
     let [n_rows, e_, a_, normalise] =
         [Arg::I64(n as i64), Arg::I32(e as i32), Arg::I32(a as i32), Arg::I32(normalise as i32)];
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch { shape: &format_args!("N={n} E={e} A={a}"), ..halves(op, n) },
         &mut [Arg::In(logits), Arg::Out(probs), Arg::Out(experts), Arg::Out(gates), n_rows, e_, a_, normalise],
     )
@@ -63,7 +63,7 @@ pub fn moe_sort(gpu: &Gpu, experts: View, order: ViewMut, place: ViewMut, offset
     let (op, r, e) = ("moe_sort", experts.len(), offsets.len() - 1);
     holds(op, DType::I32, &[("experts", experts.dtype()), ("order", order.dtype())])?;
     holds(op, DType::I32, &[("place", place.dtype()), ("offsets", offsets.dtype())])?;
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: op,
             op,
@@ -101,7 +101,7 @@ pub fn moe_gather_fwd(gpu: &Gpu, x: View, order: View, mut xs: ViewMut, [n, r, c
     let kernel = if dtype == DType::Bf16 { "moe_gather_fwd_bf16" } else { "moe_gather_fwd_f32" };
     let vectors = vectors(c, dtype, &[x.address(), xs.address()]);
     let [n_rows, a, dim] = [r, r / n.max(1), c].map(|dim| Arg::I32(dim as i32));
-    gpu.launch(
+    gpu.launch_dependent(
         &blocks(kernel, op, r, &format_args!("N={n} R={r} C={c}")),
         &mut [Arg::In(x), Arg::In(order), Arg::Out(xs), n_rows, a, dim, vectors],
     )
@@ -135,7 +135,7 @@ pub fn moe_combine_fwd(gpu: &Gpu, [out, gates, place]: [View; 3], mut y: ViewMut
     let kernel = if dtype == DType::Bf16 { "moe_combine_fwd_bf16" } else { "moe_combine_fwd_f32" };
     let vectors = vectors(c, dtype, &[out.address(), y.address()]);
     let [a, dim] = [r / n.max(1), c].map(|x| Arg::I32(x as i32));
-    gpu.launch(
+    gpu.launch_dependent(
         &blocks(kernel, op, n, &format_args!("N={n} R={r} C={c}")),
         &mut [Arg::In(out), Arg::In(gates), Arg::In(place), Arg::Out(y), a, dim, vectors],
     )

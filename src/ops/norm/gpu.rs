@@ -20,7 +20,7 @@ fn rows_of(c: usize) -> usize {
 pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, eps: f32) -> Result<()> {
     let (n, c, rows) = (rstd.len(), w.len(), rows_of(w.len()));
     let width = vector_width(c, x.dtype(), &[x.address(), w.address(), y.address()]);
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: if x.dtype() == DType::Bf16 { "rmsnorm_fwd_bf16" } else { "rmsnorm_fwd_f32" },
             op: "rmsnorm_fwd",

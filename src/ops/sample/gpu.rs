@@ -41,7 +41,7 @@ pub fn sample(
     let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
     let pieces = if spans > 1 { vocab.div_ceil(PIECE) } else { 1 };
     let width = vector_width(vocab, DType::F32, &[logits.address()]);
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: "sample",
             op: "sample",
@@ -75,7 +75,7 @@ pub fn sample_mask(gpu: &Gpu, allowed: View, logits: ViewMut, vocab: usize) -> R
     holds("sample_mask", DType::I32, &[("allowed", allowed.dtype())])?;
     holds("sample_mask", DType::F32, &[("logits", logits.dtype())])?;
     let len = logits.len();
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: "sample_mask",
             op: "sample_mask",
@@ -102,7 +102,7 @@ pub fn sample_lean(gpu: &Gpu, leans: Leans, logits: ViewMut, vocab: usize) -> Re
         [("bias", bias.dtype()), ("repeat", repeat.dtype()), ("less", less.dtype()), ("logits", logits.dtype())];
     holds("sample_lean", DType::F32, &floats)?;
     let (n, k) = (offsets.len() - 1, id.len());
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch {
             kernel: "sample_lean",
             op: "sample_lean",

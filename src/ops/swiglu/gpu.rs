@@ -10,7 +10,7 @@ pub fn swiglu_fwd(gpu: &Gpu, gate: View, up: View, mut h: ViewMut) -> Result<()>
     let dtype = by_dtype("swiglu_fwd", &[gate.dtype(), up.dtype(), h.dtype()])?;
     let width = vector_width(n, dtype, &[gate.address(), up.address(), h.address()]);
     let kernel = if dtype == DType::Bf16 { "swiglu_fwd_bf16" } else { "swiglu_fwd_f32" };
-    gpu.launch(
+    gpu.launch_dependent(
         &Launch::elements(kernel, "swiglu_fwd", n, width, &format_args!("NF={n}")),
         &mut [Arg::In(gate), Arg::In(up), Arg::Out(h), Arg::I64(n as i64), Arg::I32((width > 1) as i32)],
     )
