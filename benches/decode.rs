@@ -1,14 +1,15 @@
 //! Sampling 64 sequences of 128 + 64 tokens with the engine, tiny shape, random weights.
 //!
 //! `cargo bench --bench decode -- [CASE] [--device NAME] [--matmul NAME] [--threads N] [--repeat R] [--rows N] [--graphs]
-//! [--short] [--ops] [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64 prompts;
-//! `decode_groups`: 8 prompts with 8 rollouts each. `--short`: 16 sequences of 8 + 4 tokens, to try the bench itself.
+//! [--bf16] [--short] [--ops] [--json]`. Tokens are sampled tokens; the time holds their prompts too. `decode_distinct`: 64
+//! prompts; `decode_groups`: 8 prompts with 8 rollouts each. `--short`: 16 sequences of 8 + 4 tokens, to try the bench itself.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::{Options, Workload, head_flops, measure, row_flops};
+use haggle::device::DType;
 use haggle::infer::{Engine, EngineConfig, NoiseKey, Sampling};
 use haggle::model::flops::unread_row_flops;
 use haggle::model::{ModelConfig, Weights};
@@ -28,7 +29,8 @@ const SHORT: Sizes = Sizes { seqs: 16, prompt: 8, new: 4 };
 fn main() {
     let o = Options::parse();
     let dev = o.open();
-    let mut w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
+    let w = Weights::init(&dev, ModelConfig::tiny(2048), 1).unwrap();
+    let mut w = if o.bf16 { w.compute_in(&dev, DType::Bf16).unwrap() } else { w };
     let sizes = if o.short { SHORT } else { WHOLE };
     let Sizes { seqs, prompt, new } = sizes;
     for (name, prompts) in [("decode_distinct", seqs), ("decode_groups", 8)] {

@@ -25,6 +25,8 @@ pub struct Options {
     pub rows: usize,
     /// Decode steps run from graphs.
     pub graphs: bool,
+    /// Weights and activations in bf16.
+    pub bf16: bool,
     /// A workload of seconds on any device.
     pub short: bool,
     /// Say by op and shape where a case's time goes.
@@ -43,6 +45,7 @@ impl Options {
             only: String::new(),
             rows: 1024,
             graphs: false,
+            bf16: false,
             short: false,
             ops: false,
         };
@@ -61,6 +64,7 @@ impl Options {
                 "--bench" => {}
                 "--json" => o.json = true,
                 "--graphs" => o.graphs = true,
+                "--bf16" => o.bf16 = true,
                 "--short" => o.short = true,
                 "--ops" => o.ops = true,
                 "--threads" => o.threads = number(),

@@ -62,7 +62,7 @@ def doctor(purse):
 def tests(purse):
     """kernel and engine tests, the portable kernels, then Hopper's"""
     # One thread a file: they share a GPU, and a fault names one test.
-    plain = {"HAGGLE_BIN": str(purse.here / "haggle"), "HAGGLE_CUDA_SYNC": "1", "HAGGLE_SM90": "0"}
+    plain = {"HAGGLE_BIN": str(purse.here / "haggle"), "HAGGLE_CUDA_SYNC": "1", "HAGGLE_SM90": "0", "HAGGLE_PDL": "0"}
     only = {} if purse.on_gpu() else {"engine transfers": "a_step_that_fails", "emu sm90": "mbarriers_pass_a_ring"}
     for name, binary, file in held(purse, TESTS if purse.on_gpu() else REHEARSED[:1]):
         # Not with HAGGLE_CUDA_SYNC=1, which launches one by one.
@@ -83,18 +83,36 @@ def step(purse):
     purse.call(train + [word for setting in small for word in ("--set", setting)], 90)
     # What comes back from such a machine is often few files.
     shutil.rmtree(out, ignore_errors=True)
+    decodes(purse, {"launches": ({}, []), "graphs": ({"HAGGLE_PDL": "0"}, ["--graphs"])})
+
+
+def decodes(purse, ways):
+    """The decode bench two ways, environment and options each: times, and whether the bits are the same."""
     found = {}
-    for how in ("launches", "graphs"):
-        bench = [purse.here / "benches/decode", "--device", purse.device, "--json", *(["--graphs"] if how == "graphs" else [])]
-        for row in purse.rows([*bench, *([] if purse.on_gpu() else ["--short", "--repeat", "1"])], 60):
+    for how, (env, options) in ways.items():
+        bench = [purse.here / "benches/decode", "--device", purse.device, "--json", *options]
+        for row in purse.rows([*bench, *([] if purse.on_gpu() else ["--short", "--repeat", "1"])], 60, env):
             found.setdefault(row["case"], {}).setdefault(how, {}).update(row)
             if "digest" not in row:
                 purse.note({"library": f"haggle, decode by {how}", **row})
     for case, by in found.items():
-        digests = [by.get(how, {}).get("digest") for how in ("launches", "graphs")]
+        digests = [by.get(how, {}).get("digest") for how in ways]
         same = digests[0] is not None and digests[0] == digests[1]
         times = " ".join(f"{how} {1e3 * row['seconds']:.2f} ms" for how, row in by.items() if "seconds" in row)
         purse.verdict(same, f"{case}: {times}, bits {'the same' if same else f'DIFFER: {digests}'}")
+
+
+def pdl(purse):
+    """programmatic dependent launches: the engine's tests of graphs, and decode with them and without: the same bits"""
+    if purse.on_gpu() and int((nvidia_smi("compute_cap") or ["0"])[0].split(".")[0]) < 9:
+        return print("    before sm_90 there are none: left out")
+    only = "" if purse.on_gpu() else "in_bf16"
+    for _, binary, file in held(purse, ("engine graphs",)):
+        for hopper in ("0", "1") if is_sm90(purse) else ("0",):
+            purse.call([binary, "--test-threads=1", file + only], 60, {"HAGGLE_PDL": "1", "HAGGLE_SM90": hopper})
+    for dtype, options in (("f32", ["--graphs"]), ("bf16", ["--graphs", "--bf16"])):
+        without, with_it = ({"HAGGLE_PDL": "0"}, options), ({"HAGGLE_PDL": "1"}, options)
+        decodes(purse, {f"graphs, {dtype}": without, f"graphs, {dtype}, PDL": with_it})
 
 
 def ranks(purse):
@@ -193,4 +211,4 @@ def whole(purse):
         purse.call([purse.here / "haggle", "profile", "train", "--device", purse.device, "--html", purse.out / "train.html"], 60)
 
 
-STEPS = {step.__name__: step for step in (probe, doctor, tests, step, ranks, kernels, marks, sanitizer, whole)}
+STEPS = {step.__name__: step for step in (probe, doctor, tests, step, pdl, ranks, kernels, marks, sanitizer, whole)}
