@@ -115,6 +115,8 @@ pub struct Emu {
     /// Locked while a launch runs: launches follow each other, as on a stream.
     workers: Mutex<Vec<Worker>>,
     kernels: HashMap<&'static str, &'static Entry>,
+    /// Those of the counted build, by the names of the plain ones.
+    counted: HashMap<&'static str, &'static Entry>,
     seed: u64,
     checked: bool,
     tensor_cores: TensorCores,
@@ -167,10 +169,13 @@ impl Emu {
         let pool = Pool::new(if threads == 0 { cores } else { threads });
         let checked = std::env::var("HAGGLE_EMU_CHECK").is_ok_and(|v| v == "1");
         let workers = (0..pool.threads()).map(|_| new_worker()).collect::<Result<Vec<_>>>()?;
+        let kernels = table()?;
+        let of_plain = |(name, entry): (&&'static str, &&'static Entry)| Some((name.strip_suffix("_counted")?, *entry));
         Ok(Emu {
             pool,
             workers: Mutex::new(workers),
-            kernels: table()?,
+            counted: kernels.iter().filter_map(of_plain).collect(),
+            kernels,
             seed,
             checked,
             tensor_cores: TensorCores::from_env()?,
@@ -246,7 +251,7 @@ impl Emu {
 
     /// Whether this build has the counted kernels beside the plain ones, whose every access is a call.
     pub fn sees_accesses(&self) -> bool {
-        self.kernels.contains_key("rmsnorm_fwd_f32_counted")
+        self.counted.contains_key("rmsnorm_fwd_f32")
     }
 
     /// The same emulator with another card's tensor cores, whatever `HAGGLE_EMU_TENSOR_CORES` says.
@@ -365,13 +370,13 @@ impl Emu {
 
     fn entry(&self, name: &str, counting: bool, dependent: bool) -> Result<&'static Entry> {
         let missing = |what| device_error(format!("no {what} named {name}"));
-        let counted = || self.kernels.get(format!("{name}_counted").as_str()).copied();
+        let counted = self.counted.get(name).copied();
         if counting {
-            return counted().ok_or_else(|| missing("counted kernel (HAGGLE_EMU_COUNT=1 when building makes them)"));
+            return counted.ok_or_else(|| missing("counted kernel (HAGGLE_EMU_COUNT=1 when building makes them)"));
         }
         if dependent
             && !self.checked
-            && let Some(entry) = counted()
+            && let Some(entry) = counted
         {
             return Ok(entry);
         }
