@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(64)
     __shared__ float s_rstd[16];
     tile_rstd<16, 64>(s_rstd, Norm<float>{x, w, eps}, (int64_t)blockIdx.x * 16, m, dim);
     gemm_qkv_tile<16, 64>(x, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim,
-                         [=](float x, int i, int64_t step) { return x * s_rstd[i] * w[step]; });
+                         [&](float x, int i, int64_t step) { return x * s_rstd[i] * w[step]; });
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)

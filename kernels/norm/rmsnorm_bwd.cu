@@ -43,7 +43,7 @@ __device__ __forceinline__ void rmsnorm_bwd(const T* __restrict__ dy,       // [
         s_dot[row] = dot * r * r * r / (float)dim;
     }
     __syncthreads();  // s_dot holds the rows'
-    each_vector<N>(live, dim, [=](int i, int at, int column) {
+    each_vector<N>(live, dim, [&](int i, int at, int column) {
         float r = rstd[first + i / dim], d = s_dot[i / dim];
         Pack<T, N> gy = load_pack<N>(s_dy + at), v = load_pack<N>(s_x + at), u = load_pack<N>(s_w + column);
         Pack<T, N> out = load_pack<N>(dx + first * dim + i);

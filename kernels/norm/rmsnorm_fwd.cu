@@ -33,7 +33,7 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* x,   // [N, C]
     float r = row_rstd(row < live, dim, eps, [=](int i) { return to_f32(s_x[row * row_stride(dim) + i]); });
     if (row < live && lane == 0) rstd[first + row] = s_rstd[row] = r;
     __syncthreads();  // s_rstd holds the rows'
-    each_vector<N>(live, dim, [=](int i, int at, int column) {
+    each_vector<N>(live, dim, [&](int i, int at, int column) {
         float r = s_rstd[i / dim];
         Pack<T, N> v = load_pack<N>(s_x + at), u = load_pack<N>(w + column);
 #pragma unroll
