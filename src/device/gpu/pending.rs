@@ -37,7 +37,7 @@ pub(super) fn pending(steps: &[Step]) -> Vec<Pending> {
 /// The first input among `ranges` that a launch before may still be writing and the kernel takes for constant: a bit of
 /// `restricted` for each of its parameters that is `__restrict__`.
 pub(super) fn taken_for_constant(ranges: &[Range], restricted: u32, pending: &[Pending]) -> Option<u32> {
-    let read = ranges.iter().filter(|range| range.writable == 0 && restricted >> range.argument & 1 != 0);
+    let read = ranges.iter().filter(|range| range.writable == 0 && (restricted >> range.argument) & 1 != 0);
     let unwritten = |range: &&Range| pending.iter().any(|p| range.start < p.end && p.start < range.end);
     read.filter(|range| range.start < range.end).find(unwritten).map(|range| range.argument)
 }
