@@ -32,8 +32,8 @@ void check_dependent_access(const void* pointer, size_t bytes, Access access) {
   for (uint32_t i = 0; i < launch.n_pending; ++i) {
     const Pending& pending = launch.pending[i];
     if (!meet(at, bytes, pending.start, pending.end)) continue;
-    fail("dependent: reads %zu bytes of argument %u before griddepcontrol.wait, which argument %u of %.*s, %u launch%s before, may "
-         "still be writing",
+    fail("dependent: reads %zu bytes of argument %u before griddepcontrol.wait, which argument %u of %.*s, %u launch%s before, "
+         "may still be writing",
          bytes, range->argument, pending.argument, static_cast<int>(pending.kernel_bytes), pending.kernel, pending.back,
          pending.back == 1 ? "" : "es");
   }

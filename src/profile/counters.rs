@@ -153,7 +153,8 @@ pub(super) fn rows(call: &Call, launches: &[Counted]) -> Vec<Row> {
         let Call { stem: op, shape, cost } = call.clone();
         Row { op, shape, cost, launch: *launch, op_sectors, predicted: predict(&H100, launch, flops) }
     };
-    launches.iter().map(row).collect()
+    // Of no block nothing is known.
+    launches.iter().filter(|launch| launch.blocks > 0).map(row).collect()
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ pub(super) fn predicted(dev: &Device, run: &mut dyn FnMut() -> Result<()>) -> Re
     }
     let least_s = |flops: f64, bytes: f64| (bytes / H100.bytes_per_s).max(flops / H100.tensor_flops_per_s);
     let cost = Costs::of(&recording.events, &least_s);
-    let between_us = 1e6 * counted.len() as f64 * H100.launch_s;
+    let between_us = 1e6 * counted.iter().filter(|launch| launch.blocks > 0).count() as f64 * H100.launch_s;
     let (mut all, mut rest) = (Forecast { cost, between_us, ..Forecast::default() }, counted.as_slice());
     for (call, launches) in calls {
         let (own, others) = rest.split_at(launches);

@@ -1,6 +1,5 @@
 //! Chat takes whatever a person can type or paste: the game goes on, or ends by its rules.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{Said, command};
 use std::io::Write;
 use std::process::Stdio;

@@ -1,6 +1,5 @@
 //! `haggle eval`: what it prints and keeps beside the rows.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::haggle;
 use serde_json::Value;
 

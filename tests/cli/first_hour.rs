@@ -1,6 +1,5 @@
 //! A person's first hour: the commands of the README, as they stand there, one after another.
 
-#[allow(clippy::unwrap_used)]
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

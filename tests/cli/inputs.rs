@@ -1,6 +1,5 @@
 //! Bad input through the binary: one line that names the place and what to do, the right exit code, nothing lost.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{Said, haggle, haggle_with, write_products};
 use serde_json::{Value, json};
 use std::fs;

@@ -1,6 +1,5 @@
 //! Where a command writes: found before it works, and nothing of others is replaced.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{SMALL, command, haggle};
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! What a run says of its products and models before it begins, and of steps that teach nothing.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{SMALL, haggle, haggle_with};
 use serde_json::{Value, json};
 use std::fs;

@@ -1,6 +1,5 @@
 //! A run that goes on: its directory tells the truth, whatever was changed, moved, damaged or deleted in between.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{SMALL, command, haggle, haggle_with, write_products};
 use haggle::config::Config;
 use serde_json::Value;

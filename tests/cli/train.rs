@@ -1,6 +1,5 @@
 //! A short run through the binary: every file, the same rows everywhere, Ctrl-C and resume, eval, chat, report.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{SMALL, command, haggle, haggle_with, write_products};
 use serde_json::Value;
 use std::fs;

@@ -1,6 +1,5 @@
 //! The command line and the config: help, usage errors, every config problem at once, exit codes.
 
-#[allow(clippy::unwrap_used)]
 use crate::support::cli::{command, haggle};
 use haggle::device::Device;
 use std::process::Stdio;

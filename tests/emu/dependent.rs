@@ -15,7 +15,7 @@ use haggle::ops::gemm::gpu::{NT, by_tile};
 use haggle::ops::gemm::{Matrix, Store};
 use haggle::ops::gemm_fused::gpu::{QKV, SWIGLU, gemm_qkv, gemm_swiglu};
 use haggle::ops::gemm_fused::{Normed, Projection};
-use haggle::ops::sample::{Leans, Sampling as Draw, sample, sample_lean, sample_mask};
+use haggle::ops::sample::{Leans, Rows, Sampling as Draw, sample, sample_lean, sample_mask};
 use haggle::{Error, Result};
 use std::io::Write;
 use std::sync::Arc;
@@ -262,7 +262,8 @@ fn what_is_drawn_from_keeps_the_rule() {
     let [mut logits, mut logprob] = [rows * vocab, rows].map(|len| dev.zeros(DType::F32, len).unwrap());
     let mut token = dev.zeros(DType::I32, rows).unwrap();
     let [temperature, top_p, min_p] = [1.0, 0.9, 0.01].map(|x: f32| dev.upload(&vec![x; rows]).unwrap());
-    let (top_k, key) = (dev.upload(&vec![50i32; rows]).unwrap(), dev.upload(&vec![1u64; 3 * rows]).unwrap());
+    let (top_k, key) = (dev.upload(&vec![50i32; rows]).unwrap(), dev.upload(&vec![1u64; 2 * rows]).unwrap());
+    let pos = dev.upload(&vec![4i32; rows]).unwrap();
     let [offsets, ids] = [vec![0, 1, 2], vec![5, 7]].map(|x: Vec<i32>| dev.upload(&x).unwrap());
     let numbers = dev.upload(&[1f32, 1.0]).unwrap();
     let allowed = dev.upload(&vec![-1i32; rows * vocab.div_ceil(32)]).unwrap();
@@ -274,7 +275,7 @@ fn what_is_drawn_from_keeps_the_rule() {
         sample_mask(&dev, allowed.view(), logits.view_mut(), vocab)?;
         let (top_k, key) = (top_k.view(), key.view());
         let how = Draw { temperature: temperature.view(), top_k, top_p: top_p.view(), min_p: min_p.view(), key };
-        sample(&dev, logits.view_mut(), how, token.view_mut(), logprob.view_mut(), vocab, vocab)
+        sample(&dev, logits.view_mut(), how, Rows::Stay(pos.view()), token.view_mut(), logprob.view_mut(), vocab, vocab)
     });
     assert_eq!(graph.unwrap().n_dependent(), 3);
 }

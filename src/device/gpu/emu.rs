@@ -289,6 +289,8 @@ impl Emu {
         let counting = self.counter.is_on();
         let entry = self.check(launch, block, counting, pending.is_some())?;
         if launch.grid.contains(&0) {
+            // Launches are counted as they are recorded: all of them.
+            self.counter.add(launch, Counts::default(), std::iter::empty(), 0);
             return Ok(());
         }
         if self.card.loses(launch.kernel) {
