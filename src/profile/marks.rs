@@ -257,7 +257,7 @@ fn numbers(dev: &Device, dtype: DType, len: usize) -> Result<Buffer> {
         return dev.zeros(dtype, len);
     }
     let noise = Noise::new(11, len as u64);
-    let some: Vec<f32> = (0..len.min(1 << 20)).map(|i| 2.0 * noise.uniform(i as u64) as f32 - 1.0).collect();
+    let some: Vec<f32> = (0..len.min(1 << 20)).map(|i| 2.0 * noise.uniform(i as u64) - 1.0).collect();
     let all: Vec<f32> = some.iter().copied().cycle().take(len).collect();
     match dtype {
         DType::Bf16 => dev.upload(&all.into_iter().map(bf16::from_f32).collect::<Vec<_>>()),
