@@ -7,7 +7,10 @@
 
 use crate::error::{Error, Result};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
+use rustix::fs::FileType;
 use std::ffi::{c_char, c_int, c_void};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// `MPI_THREAD_MULTIPLE` of both: a watchdog may abort while a collective waits.
 const ANY_THREAD: c_int = 3;
@@ -15,6 +18,8 @@ const ANY_THREAD: c_int = 3;
 const MPICH: [usize; 2] = [0x4400_0000, 0x4c00_010d];
 /// Bytes that a rank sends in one call, at most: counts and offsets are 32-bit.
 const MOST_BYTES: usize = 1 << 30;
+/// How long a launcher that reads nothing holds up the end.
+const TO_BE_READ: Duration = Duration::from_secs(2);
 
 type InitThread = unsafe extern "C" fn(*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int) -> c_int;
 type OfWorld = unsafe extern "C" fn(usize, *mut c_int) -> c_int;
@@ -152,8 +157,13 @@ impl Mpi {
         Ok(all)
     }
 
-    /// Ends every rank's process with this code; from any thread.
+    /// Ends every rank's process with this code; from any thread. What this one wrote to its standard error is given time to
+    /// be read first: MPICH's launcher drops what it has not read when it hears of the end.
     pub fn abort(&self, code: u8) {
+        let written = Instant::now();
+        while unread(std::io::stderr()) > 0 && written.elapsed() < TO_BE_READ {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // SAFETY: it may be called from any thread at any time after the beginning.
         unsafe { (self.abort)(self.comm, c_int::from(code)) };
     }
@@ -163,6 +173,12 @@ impl Mpi {
         // SAFETY: called once, by the owner of the link, when its last collective is done.
         unsafe { (self.finalize)() };
     }
+}
+
+/// The bytes in a pipe that its reader has not taken; none in what is no pipe.
+fn unread(pipe: impl AsFd) -> u64 {
+    let is_pipe = rustix::fs::fstat(&pipe).is_ok_and(|file| FileType::from_raw_mode(file.st_mode).is_fifo());
+    if is_pipe { rustix::io::ioctl_fionread(&pipe).unwrap_or(0) } else { 0 }
 }
 
 /// The handles of all ranks and of a byte.
@@ -201,4 +217,22 @@ unsafe fn version_of(version: &Symbol<Version>) -> String {
     let text = String::from_utf8_lossy(&text[..(n.max(0) as usize).min(text.len())]).into_owned();
     let line = text.trim_matches('\0').split(['\n', ',']).next().unwrap_or_default();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn what_a_pipe_holds_unread_is_counted_and_nothing_else() {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"haggle: ranks").unwrap();
+        assert_eq!(unread(&writer), 13);
+        reader.read_exact(&mut [0; 13]).unwrap();
+        assert_eq!(unread(&writer), 0);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"read by nobody").unwrap();
+        assert_eq!(unread(&file), 0);
+    }
 }
