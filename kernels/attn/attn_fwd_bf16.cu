@@ -77,7 +77,7 @@ __device__ __forceinline__ void attn_fwd(const bf16* __restrict__ q,            
         const Softmax& softmax = total.softmax;
         bf16* to = o + (row + at_row) * q_stride + (int64_t)head * D + lane % 4 * 2;
         store_row(to, total.acc, r, 1.0f / softmax.sum[r]);
-        if (lane % 4 == 0) lse[(row + at_row) * n_heads + head] = softmax.max[r] + log_f32(softmax.sum[r]);
+        if (lane % 4 == 0) lse[(row + at_row) * n_heads + head] = softmax.lse(r);
     }
 }
 

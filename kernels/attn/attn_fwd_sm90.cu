@@ -119,7 +119,7 @@ __device__ __forceinline__ void attn_fwd_sm90(const TensorMap& q,              /
         int64_t to = (row + at_row) * n_heads + head;
         const Softmax& softmax = total.softmax;
         store_row(o + to * D + lane % 4 * 2, total.acc, r, 1.0f / softmax.sum[r]);
-        if (lane % 4 == 0) lse[to] = softmax.max[r] + log_f32(softmax.sum[r]);
+        if (lane % 4 == 0) lse[to] = softmax.lse(r);
     }
 }
 

@@ -1,4 +1,4 @@
-// attn_merge      o = sum_g o_g w_g / sum_g l_g w_g,   w_g = exp(m_g - max_g m_g), over the segments g of a row's keys
+// attn_merge      o = sum_g o_g w_g / sum_g l_g w_g,   w_g = e^(m_g - max_g m_g) in f32, 2^() in bf16; segments g
 //
 // Shapes          parts [N, H, G, 2 + D] f32: m, l, o of each   pos [N] i32   o [N, H, D] f32 or bf16
 // Numerics        segments are merged in ascending order, as attn_fwd merges them (common/attn.cuh).
@@ -25,7 +25,7 @@ __device__ __forceinline__ void attn_merge(Parts parts, const int32_t* __restric
 #pragma unroll 4
     for (int32_t segment = 1; segment < min(n, parts.n_segments); segment++) {
         part += 2 + parts.dim;
-        Merge by = merge_segment(max, sum, part[0], part[1]);
+        Merge by = merge_segment<T>(max, sum, part[0], part[1]);
         x = fmaf(part[2 + threadIdx.x], by.part, x * by.total);
     }
     if (!parts.has(n - 1)) sum = __uint_as_float(0x7fc00000u);

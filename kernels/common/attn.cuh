@@ -12,15 +12,31 @@
 constexpr int CHUNK = 32;     // keys walked at a time, slots of a page
 constexpr int SEGMENT = 512;  // keys whose walk begins from nothing
 
+// In f32 a row's maximum is a score, in bf16 it is one times log2 e: what f32 kernels take e to the power of, bf16 kernels take 2.
+constexpr float LOG2_E = 1.44269504088896340736f, LN_2 = 0.69314718055994530942f;
+
+// The factor of what lies so far from a maximum.
+template <class T>
+__device__ __forceinline__ float below_max(float x);
+template <>
+__device__ __forceinline__ float below_max<float>(float x) {
+    return exp_log_prob_f32(x);
+}
+template <>
+__device__ __forceinline__ float below_max<bf16>(float x) {
+    return exp2_log_prob_f32(x);
+}
+
 // What a merge multiplies the output of the segments so far by, and that of the segment behind them.
 struct Merge {
     float total, part;
 };
 
 // max, sum of the segments so far take those of the segment behind them, of which the row has seen a key.
+template <class T>
 __device__ __forceinline__ Merge merge_segment(float& max, float& sum, float part_max, float part_sum) {
     float top = part_max > max ? part_max : max;
-    Merge by = {exp_log_prob_f32(max - top), exp_log_prob_f32(part_max - top)};
+    Merge by = {below_max<T>(max - top), below_max<T>(part_max - top)};
     sum = fmaf(part_sum, by.part, sum * by.total);
     max = top;
     return by;

@@ -75,9 +75,10 @@ __device__ __forceinline__ void add_product(float (&acc)[TILES][4], const float 
     }
 }
 
-// A lane's two rows: their running softmax. Index 0 is row lane / 4, 1 is row lane / 4 + 8.
+// A lane's two rows: their running softmax, in powers of 2. Index 0 is row lane / 4, 1 is row lane / 4 + 8.
 struct Softmax {
-    float max[2], sum[2];
+    float max[2];  // of scores times log2 e
+    float sum[2];
 
     __device__ __forceinline__ void open() {
         max[0] = max[1] = NEG_INF;
@@ -85,9 +86,10 @@ struct Softmax {
     }
 
     // Scores of a chunk -> probabilities relative to the new maxima; `rescale` is the factor of what was summed before.
-    // Row r sees the first keys[r] keys.
+    // Row r sees the first keys[r] keys; scale > 0.
     __device__ __forceinline__ void step(float (&s)[4][4], const int (&keys)[2], float scale, float (&rescale)[2]) {
         int column = threadIdx.x % 4 * 2;
+        float by = scale * LOG2_E;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float top = NEG_INF;
@@ -96,26 +98,29 @@ struct Softmax {
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     float& x = s[j][2 * r + e];
-                    x = j * 8 + column + e < keys[r] ? x * scale : NEG_INF;
+                    x = j * 8 + column + e < keys[r] ? x : NEG_INF;
                     top = fmaxf(x, top);
                 }
             }
-            top = lanes_max<4>(top);
+            top = lanes_max<4>(top) * by;
             float new_max = top > max[r] ? top : max[r];
             // A row that has seen nothing yet (there are such only past a tile's end) keeps clear of inf - inf.
             float base = new_max == NEG_INF ? 0.0f : new_max;
-            rescale[r] = exp_log_prob_f32(max[r] - base);
+            rescale[r] = below_max<bf16>(max[r] - base);
             float total[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
 #pragma unroll
-                for (int e = 0; e < 2; e++) s[j][2 * r + e] = exp_log_prob_f32(s[j][2 * r + e] - base);
+                for (int e = 0; e < 2; e++) s[j][2 * r + e] = below_max<bf16>(fmaf(s[j][2 * r + e], by, -base));
                 total[j] = s[j][2 * r] + s[j][2 * r + 1];
             }
             sum[r] = sum[r] * rescale[r] + lanes_sum<4>((total[0] + total[2]) + (total[1] + total[3]));
             max[r] = new_max;
         }
     }
+
+    // Logarithm of the sum of row r's exponentials.
+    __device__ __forceinline__ float lse(int r) const { return fmaf(max[r], LN_2, log_f32(sum[r])); }
 };
 
 template <int TILES>
@@ -144,7 +149,7 @@ struct Total {
             }
             return;
         }
-        Merge by = merge_segment(softmax.max[r], softmax.sum[r], part.max[r], part.sum[r]);
+        Merge by = merge_segment<bf16>(softmax.max[r], softmax.sum[r], part.max[r], part.sum[r]);
 #pragma unroll
         for (int j = 0; j < TILES; j++) {
 #pragma unroll

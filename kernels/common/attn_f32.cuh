@@ -32,7 +32,7 @@ struct Walk {
             *this = part;
             return;
         }
-        Merge by = merge_segment(max, sum, part.max, part.sum);
+        Merge by = merge_segment<float>(max, sum, part.max, part.sum);
 #pragma unroll
         for (int r = 0; r < ACC; r++) acc[r] = fmaf(part.acc[r], by.part, acc[r] * by.total);
     }

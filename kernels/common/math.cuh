@@ -31,6 +31,23 @@ __device__ __forceinline__ float exp_log_prob_f32(float x) {
 // e^x, error below 1.1 ulp. Results under 2^-125.5 are 0; NaN stays NaN.
 __device__ __forceinline__ float exp_f32(float x) { return exp_log_prob_f32(min_nan_f32(x, 89.0f)); }
 
+// 2^x of the base-2 logarithm of a probability, which is not above 0, or by rounding alone, for x up to 127: what attention takes
+// in bf16, where scores are multiplied by log2 e in the product that they need anyway. Relative error below 1.7e-7; 2^0 is 1 to the
+// bit, what is below 2^-126.5 is 0, NaN stays NaN.
+// x = n + f, |f| <= 1/2, exactly; a polynomial of degree 5 gives 2^f (minimax with p(0) = 1), the exponent field of a float 2^n.
+__device__ __forceinline__ float exp2_log_prob_f32(float x) {
+    const float ROUND = 12582912.0f;
+    x = max_nan_f32(x, -127.0f);
+    float t = x + ROUND;
+    float f = x - (t - ROUND);
+    float p = fmaf(1.32647273e-3f, f, 9.67151299e-3f);
+    p = fmaf(p, f, 5.55073358e-2f);
+    p = fmaf(p, f, 2.40222424e-1f);
+    p = fmaf(p, f, 6.93147004e-1f);
+    p = fmaf(p, f, 1.0f);
+    return p * __uint_as_float((__float_as_uint(t) << 23) + (127u << 23));
+}
+
 // Natural logarithm, error below 1 ulp for normal x; log 0 = -inf, NaN below 0.
 // x = 2^e m, m in [sqrt(1/2), sqrt(2)); a polynomial of degree 9 in m - 1 (Cephes logf).
 __device__ __forceinline__ float log_f32(float x) {

@@ -73,6 +73,28 @@ fn atomics_lose_nothing() {
     }
 }
 
+#[test]
+fn powers_of_two_are_as_near_as_their_kernel_says() {
+    let mut x: Vec<f32> = (0..1_300_000).map(|i| i as f32 * -1e-4).collect();
+    x.extend([1e-4, 0.5, 3.0, 127.0, -126.0, -126.49, -127.0, -1e30, f32::NEG_INFINITY, f32::NAN, -f32::NAN]);
+    let (name, dev) = emus().remove(0);
+    let (from, mut to) = (dev.upload(&x).unwrap(), dev.zeros(DType::F32, x.len()).unwrap());
+    let args = &mut [Arg::In(from.view()), Arg::Out(to.view_mut()), Arg::I32(x.len() as i32)];
+    launch(&dev, "probe_exp2", [x.len().div_ceil(256) as u32, 1, 1], [256, 1, 1], args);
+    for (x, y) in x.iter().zip(dev.to_vec::<f32>(to.view())) {
+        let want = f64::from(*x).exp2();
+        match *x {
+            0.0 => assert_eq!(y, 1.0, "{name}"),
+            x if x.is_nan() => assert!(y.is_nan(), "{name}: 2^{x} is {y}"),
+            // Subnormal numbers have fewer digits.
+            x if x < -125.0 => assert!((f64::from(y) - want).abs() < 1.2e-38, "{name}: 2^{x} is {y}"),
+            x => assert!((f64::from(y) / want - 1.0).abs() < 1.7e-7, "{name}: 2^{x} is {y}"),
+        }
+    }
+    let last = &dev.to_vec::<f32>(to.view())[x.len() - 6..];
+    assert!(last[0] > 0.0 && last[1..4] == [0.0; 3], "{name}: {last:?}");
+}
+
 /// The product on Hopper's tensor cores; `least`: the least exponent of the operands' type.
 fn product(a: &[f32], b: &[f32], c: &[f32], k: usize, least: i32) -> Vec<f32> {
     let column = |j| (0..k).map(|p| b[p * 8 + j]).collect::<Vec<f32>>();
