@@ -13,8 +13,21 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sources of the emulator itself.
-const RUNTIME: [&str; 12] =
-    ["fiber", "runtime", "shared", "warp", "mma", "tensor", "check", "count", "dependent", "mbarrier", "tma", "wgmma"];
+const RUNTIME: [&str; 13] = [
+    "fiber",
+    "runtime",
+    "cluster",
+    "shared",
+    "warp",
+    "mma",
+    "tensor",
+    "check",
+    "count",
+    "dependent",
+    "mbarrier",
+    "tma",
+    "wgmma",
+];
 
 /// What makes a kernel a checked one, see kernels/emu/check.h.
 const CHECKED: &str = "-DHAGGLE_EMU_CHECKED -fsanitize=thread -fsanitize=undefined -fno-sanitize=vptr";
@@ -168,11 +181,11 @@ pub fn entry_names(text: &str) -> Vec<String> {
         if !text[..at].trim_end().ends_with("\"C\"") {
             continue;
         }
-        // `void`, perhaps __launch_bounds__(...), the name, its parameters.
+        // `void`, perhaps __launch_bounds__(...) and CLUSTER(...), the name, its parameters.
         let rest = text[at + marker.len()..].trim_start();
         let mut rest = rest.strip_prefix("void").expect("a kernel returns void").trim_start();
-        if let Some(bounds) = rest.strip_prefix("__launch_bounds__") {
-            rest = bounds[bounds.find(')').expect("__launch_bounds__(...)") + 1..].trim_start();
+        while let Some(attribute) = ["__launch_bounds__", "CLUSTER"].iter().find_map(|word| rest.strip_prefix(word)) {
+            rest = attribute[attribute.find(')').expect("an attribute's (...)") + 1..].trim_start();
         }
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         names.push(name);
@@ -181,17 +194,19 @@ pub fn entry_names(text: &str) -> Vec<String> {
 }
 
 /// Which parameters of a kernel are `__restrict__`, a bit each: what they point to the compiler takes for constant, where the
-/// kernel does not write it, from its first instruction on.
-fn restricted(text: &str, kernel: &str) -> u32 {
+/// kernel does not write it, from its first instruction on. And how many blocks run together: its `CLUSTER(n)`.
+fn restricted_and_cluster(text: &str, kernel: &str) -> (u32, u32) {
     let text = without_comments(text);
-    let after = text.match_indices("__global__").find_map(|(at, _)| {
+    let found = text.match_indices("__global__").find_map(|(at, _)| {
         let (head, parameters) = text[at..].split_once(&format!(" {kernel}("))?;
-        (!head.contains('{')).then_some(parameters)
+        (!head.contains('{')).then_some((head, parameters))
     });
-    let parameters = after.unwrap_or_else(|| panic!("the parameters of {kernel} are not found"));
+    let (head, parameters) = found.unwrap_or_else(|| panic!("the parameters of {kernel} are not found"));
     let parameters = &parameters[..parameters.find(')').expect("parameters end")];
     let bits = split_commas(parameters).into_iter().enumerate();
-    bits.map(|(i, parameter)| u32::from(parameter.contains("__restrict__")) << i).sum()
+    let restricted = bits.map(|(i, parameter)| u32::from(parameter.contains("__restrict__")) << i).sum();
+    let cluster = head.split_once("CLUSTER(").and_then(|(_, n)| n.split(')').next()?.trim().parse().ok()).unwrap_or(1);
+    (restricted, cluster)
 }
 
 /// The text with comments blanked, every other character where it was.
@@ -292,7 +307,8 @@ fn split_commas(text: &str) -> Vec<&str> {
 fn wrapper(file: &Path, names: &[String], source: &str) -> String {
     let mut text = format!("#include \"emu/emu.h\"\nnamespace {{\n#include \"{}\"\n}}\n", file.display());
     for name in names {
-        let _ = writeln!(text, "HAGGLE_EMU_ENTRY({name}, {:#x}u)", restricted(source, name));
+        let (restricted, cluster) = restricted_and_cluster(source, name);
+        let _ = writeln!(text, "HAGGLE_EMU_ENTRY({name}, {restricted:#x}u, {cluster}u)");
     }
     text
 }

@@ -1,6 +1,8 @@
 // See check.h.
 
 #include "emu/check.h"
+
+#include "emu/cluster.h"
 #include "emu/count.h"
 #include "emu/dependent.h"
 #include "emu/tensor_map.h"
@@ -56,6 +58,49 @@ const char* verb(Access access) { return access == Access::Read ? "reads" : "wri
        t.x, t.y, t.z, strcmp(what, "reads") == 0 ? "wrote it" : "used it");
 }
 
+// Threads of a cluster, by a number: 1024 a block, from 1 on.
+uint32_t number_of(const Worker& w) { return w.rank * MAX_THREADS + w.self->warp * WARP + w.self->lane + 1; }
+
+[[noreturn]] void fail_far(const Worker& owner, Access access, const SharedArray& array, size_t offset, uint32_t by, const char* did) {
+  const Worker& other = *owner.cluster->blocks[(by - 1) / MAX_THREADS];
+  const Index3 t = other.threads[(by - 1) % MAX_THREADS].index;
+  fail("race: %s byte %zu of `%s` of block %u of its cluster with no barrier.cluster after thread (%u, %u, %u) of block %u %s it",
+       verb(access), offset, array.name, owner.rank, t.x, t.y, t.z, other.rank, did);
+}
+
+// A byte of a cluster's shared memory: what its own block does, and what others do there, must be apart by a barrier of all.
+void check_cluster(Worker& w, Worker& owner, const SharedArray& array, size_t offset, ByteShadow& s, Access access) {
+  const uint32_t now = w.cluster->meets + 1, me = number_of(w);
+  const bool far = &w != &owner, writes = access != Access::Read;
+  if (s.far_writer && s.far_write_meets == now && s.far_writer != me) fail_far(owner, access, array, offset, s.far_writer, "wrote");
+  if (writes && s.far_reader && s.far_read_meets == now && s.far_reader != me) fail_far(owner, access, array, offset, s.far_reader, "read");
+  if (far) {
+    const uint32_t own = owner.rank * MAX_THREADS;
+    if (s.write_meets == now) fail_far(owner, access, array, offset, own + (s.writer ? s.writer : 1), "wrote");
+    if (writes && s.read_meets == now) fail_far(owner, access, array, offset, own + (s.reader ? s.reader : 1), "read");
+    if (writes) s.far_writer = me, s.far_write_meets = now;
+    else s.far_reader = me, s.far_read_meets = now;
+  } else {
+    (writes ? s.write_meets : s.read_meets) = now;
+  }
+}
+
+// Shared memory of another block of the cluster.
+void check_far(Worker& w, Worker& owner, uintptr_t at, size_t bytes, Access access) {
+  const SharedArray* array = shared_at(owner, reinterpret_cast<const void*>(at), bytes);
+  if (!array) fail_shared(owner, at, bytes, access);
+  if (owner.n_left == 0) fail("%s shared memory of block %u of its cluster, which has ended", verb(access), owner.rank);
+  const size_t offset = at - reinterpret_cast<uintptr_t>(array->start);
+  ByteShadow* shadow = owner.shadow + (at - reinterpret_cast<uintptr_t>(owner.arena));
+  for (size_t i = 0; i < bytes; ++i) {
+    if (access != Access::Write && !shadow[i].written) {
+      fail("uninitialised: reads byte %zu of shared array `%s` of block %u, which nobody has written", offset + i, array->name, owner.rank);
+    }
+    check_cluster(w, owner, *array, offset + i, shadow[i], access);
+    shadow[i].written |= access == Access::Write;
+  }
+}
+
 void check_shared(Worker& w, uintptr_t at, size_t bytes, Access access) {
   const SharedArray* array = shared_at(w, reinterpret_cast<const void*>(at), bytes);
   if (!array) fail_shared(w, at, bytes, access);
@@ -69,6 +114,7 @@ void check_shared(Worker& w, uintptr_t at, size_t bytes, Access access) {
     if (access != Access::Write && !s.written) {
       fail("uninitialised: reads byte %zu of shared array `%s`, which nobody has written", offset + i, array->name);
     }
+    if (w.cluster) check_cluster(w, w, *array, offset + i, s, access);
     if (access == Access::Atomic) continue;
     const bool same_warp = s.writer && (s.writer - 1) / WARP == self.warp;
     if (s.writer && s.writer != me && s.write_epoch == w.epoch && !(same_warp && s.write_sync != sync)) {
@@ -103,6 +149,7 @@ void check_access(const void* pointer, size_t bytes, Access access) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(pointer);
   if (inside(at, bytes, w.stacks, MAX_THREADS * STACK_BYTES)) return;
   if (inside(at, 1, w.arena, ARENA_BYTES)) return check_shared(w, at, bytes, access);
+  if (Worker* owner = w.cluster ? block_at(w, pointer) : nullptr) return check_far(w, *owner, at, bytes, access);
   const Launch& launch = *w.launch;
   for (uint32_t i = 0; i < launch.n_ranges; ++i) {
     const Range& range = launch.ranges[i];
@@ -123,8 +170,7 @@ void check_access(const void* pointer, size_t bytes, Access access) {
   fail_outside(launch, at, bytes, access);
 }
 
-void check_forget(const void* at, size_t bytes) {
-  Worker& w = *g_worker;
+void check_forget(Worker& w, const void* at, size_t bytes) {
   if (!w.shadow) {
     w.shadow = static_cast<ByteShadow*>(calloc(ARENA_BYTES, sizeof(ByteShadow)));
     if (!w.shadow) fail("out of memory");
@@ -152,7 +198,7 @@ void check_async_read(const void* at, size_t bytes) {
 
 void check_async_write(const void* at, size_t bytes) {
   Worker& w = *g_worker;
-  check_forget(at, bytes);
+  check_forget(w, at, bytes);
   ByteShadow* shadow = w.shadow + (static_cast<const char*>(at) - w.arena);
   for (size_t i = 0; i < bytes; ++i) shadow[i].written = true;
 }

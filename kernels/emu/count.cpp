@@ -2,6 +2,8 @@
 
 #include "emu/count.h"
 
+#include "emu/cluster.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,10 +78,7 @@ Site& site_of(Counter& counter, uint32_t warp, const void* place) {
   return site;
 }
 
-bool is_shared(const Worker& w, uintptr_t at) {
-  const uintptr_t arena = reinterpret_cast<uintptr_t>(w.arena);
-  return at >= arena && at < arena + ARENA_BYTES;
-}
+bool is_shared(Worker& w, uintptr_t at) { return block_at(w, reinterpret_cast<const void*>(at)); }
 
 // The sector's mark among those of all arguments: bit 0 read, bit 1 written; null: no argument's.
 uint8_t* mark_of(const Launch& launch, uintptr_t at) {

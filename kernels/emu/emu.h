@@ -54,6 +54,7 @@ inline void __threadfence_block() {}
 #include "emu/vector.h"
 //
 #include "emu/atomic.h"
+#include "emu/cluster.h"
 #include "emu/entry.h"
 #include "emu/half.h"
 #include "emu/math.h"

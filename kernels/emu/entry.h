@@ -63,8 +63,8 @@ inline void call(void (*kernel)(A...), void** args) {
 #endif
 
 // The table entry of the kernel `name`, for the wrapper that build/emu.rs writes, which reads what `restricted` says.
-#define HAGGLE_EMU_ENTRY(name, restricted)                                           \
+#define HAGGLE_EMU_ENTRY(name, restricted, cluster)                                  \
   static void haggle_emu_call_##name(void** args) { ::emu::call(name, args); } \
   extern const ::emu::Entry HAGGLE_EMU_SYMBOL(name);                           \
   const ::emu::Entry HAGGLE_EMU_SYMBOL(name) = {HAGGLE_EMU_NAME(name), haggle_emu_call_##name, \
-                                                ::emu::parameters(name), ::emu::Build::HAGGLE_EMU_BUILD, restricted};
+                                                ::emu::parameters(name), ::emu::Build::HAGGLE_EMU_BUILD, restricted, cluster};

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "emu/async.h"
+#include "emu/cluster.h"
 #include "emu/count.h"
 #include "emu/fiber.h"
 
@@ -68,9 +69,27 @@ Thread* next_thread(Worker& w) {
   }
 }
 
+// The worker of the thread's own cluster, or block, that runs it.
+Worker& runner_of(Worker& w) { return w.cluster ? *w.cluster->blocks[0] : w; }
+
+// The same of the cluster: of this block while it has any, else, or with a seed at any time, of another, whose worker `w` becomes.
+Thread* next_of_cluster(Worker*& w) {
+  const Cluster& cluster = *w->cluster;
+  uint32_t first = w->rank;
+  if (w->launch->seed && next_random(*w) % 8 == 0) first = next_random(*w);
+  for (uint32_t i = 0; i < cluster.n_blocks; ++i) {
+    Worker* block = cluster.blocks[(first + i) % cluster.n_blocks];
+    if (Thread* next = next_thread(*block)) {
+      w = block;
+      return next;
+    }
+  }
+  return nullptr;
+}
+
 [[noreturn]] void leave_block(Worker& w) {
   void* abandoned;
-  haggle_emu_switch(&abandoned, w.main_sp);
+  haggle_emu_switch(&abandoned, runner_of(w).main_sp);
   abort();  // an abandoned fiber is never resumed
 }
 
@@ -98,9 +117,28 @@ void report(Worker& w, const Thread& thread, const char* format, ...) {
   va_end(rest);
 }
 
-const char* short_name(const char* file) {
-  const char* kernels = strstr(file, "kernels/");
-  return kernels ? kernels + strlen("kernels/") : file;
+// Threads of a cluster wait for each other and not all will come.
+[[noreturn]] void report_cluster(Worker& w) {
+  const Cluster& cluster = *w.cluster;
+  const Thread *waits = nullptr, *absent = nullptr;
+  uint32_t waiting = 0, lacking = 0;
+  for (uint32_t b = 0; b < cluster.n_blocks; ++b) {
+    for (uint32_t i = 0; i < cluster.blocks[b]->n_threads; ++i) {
+      const Thread& t = cluster.blocks[b]->threads[i];
+      const bool is_there = !t.done && t.wait == Wait::Cluster;
+      if (is_there && !waits) waits = &t, waiting = b;
+      if (!is_there && !absent) absent = &t, lacking = b;
+    }
+  }
+  if (!waits || !absent) {
+    report(w, *w.self, "deadlock: no thread of the cluster can go on");
+  } else {
+    report(*cluster.blocks[waiting], *waits, "divergent barrier.cluster: waits at %s:%d, thread (%u, %u, %u) of block %u of its cluster %s",
+           short_name(waits->file), waits->line, absent->index.x, absent->index.y, absent->index.z, lacking,
+           absent->done ? "has returned" : "waits elsewhere");
+  }
+  w.failed = true;
+  leave_block(w);
 }
 
 // Nobody can go on: says who waits where, and who will not come.
@@ -125,6 +163,8 @@ const char* short_name(const char* file) {
   } else if (barrier && done) {
     report(w, *barrier, "divergent barrier: waits at %s:%d, but thread (%u, %u, %u) has returned", short_name(barrier->file),
            barrier->line, done->index.x, done->index.y, done->index.z);
+  } else if (w.cluster) {
+    report_cluster(w);
   } else {
     report(w, *w.self, "deadlock: no thread of the block can go on");
   }
@@ -151,17 +191,19 @@ void give_fiber(Worker& w, Fiber* fiber) {
 // The current thread waits; goes on with another, and returns when it is its turn again.
 inline __attribute__((always_inline)) void suspend(Worker& w) {
   Thread* self = w.self;
-  Thread* next = next_thread(w);
+  Worker* to = &w;
+  Thread* next = __builtin_expect(w.cluster != nullptr, 0) ? next_of_cluster(to) : next_thread(w);
   if (__builtin_expect(!next, 0)) report_deadlock(w);
   if (next == self) return;
-  w.self = next;
-  if (__builtin_expect(!next->fiber, 0)) begin(w, *next);
+  to->self = next;
+  if (__builtin_expect(!next->fiber, 0)) begin(*to, *next);
   // A switch waits for memory more than for anything: ask for the stacks that are probably next.
   const char* ahead = static_cast<const char*>(next[1].sp);
   __builtin_prefetch(ahead);
   __builtin_prefetch(ahead + 64);
   __builtin_prefetch(ahead + 128);
   __builtin_prefetch(&next[3]);
+  g_worker = to;
   haggle_emu_switch(&self->sp, next->sp);
 }
 
@@ -176,19 +218,23 @@ void fiber_main() {
     Fiber* fiber = self->fiber;
     self->fiber = nullptr;
     if (canary(fiber) != STACK_CANARY) fail("local variables need more than %zu bytes of stack", USABLE_BYTES);
-    if (--w.n_left == 0) {
+    if (--w.n_left == 0 && (!w.cluster || --w.cluster->n_left == 0)) {
       give_fiber(w, fiber);
-      haggle_emu_switch(&fiber->sp, w.main_sp);
+      g_worker = &runner_of(w);
+      haggle_emu_switch(&fiber->sp, g_worker->main_sp);
       continue;
     }
-    Thread* next = next_thread(w);
+    Worker* to = &w;
+    Thread* next = w.cluster ? next_of_cluster(to) : next_thread(w);
     if (!next) report_deadlock(w);
-    w.self = next;
-    if (!next->fiber) {
+    to->self = next;
+    if (to == &w && !next->fiber) {
       next->fiber = fiber;
       continue;
     }
     give_fiber(w, fiber);
+    if (!next->fiber) begin(*to, *next);
+    g_worker = to;
     haggle_emu_switch(&fiber->sp, next->sp);
   }
 }
@@ -244,7 +290,7 @@ uint64_t one_of(uint64_t turn, uint64_t turns, uint64_t n) {
   return start + static_cast<uint64_t>(Wide{end - start} * place >> 32);
 }
 
-void run_block(Worker& w, uint64_t number) {
+void start_block(Worker& w, uint64_t number) {
   Launch& launch = *w.launch;
   const Index3 grid = launch.grid;
   w.block_number = number;
@@ -255,15 +301,10 @@ void run_block(Worker& w, uint64_t number) {
   shared_start(w, launch.shared_bytes);
   start_threads(w);
   async_start(w);
-  Thread* first = take_ready(w);
-  begin(w, *first);
-  w.self = first;
-  haggle_emu_switch(&w.main_sp, first->sp);
-  if (w.counting) count_block_ends(w);
-  if (w.failed) {
-    prepare_fibers(w);
-    return;
-  }
+}
+
+// What a block leaves behind that it must not.
+void end_block(Worker& w) {
   if (const SharedArray* array = shared_overrun(w)) {
     report(w, w.threads[0], "some thread of this block wrote behind the shared array `%s` of %zu bytes", array->name,
            array->bytes);
@@ -272,7 +313,33 @@ void run_block(Worker& w, uint64_t number) {
   if (const char* left = async_left(w, &thread)) report(w, w.threads[thread], "%s", left);
 }
 
+// Runs a cluster: one block, or several together.
+void run_cluster(Worker& w, uint64_t number) {
+  const uint32_t n_blocks = w.launch->entry->cluster;
+  Cluster* cluster = n_blocks > 1 ? &cluster_of(w, n_blocks) : nullptr;
+  w.cluster = cluster;
+  Worker* alone[] = {&w};
+  Worker** blocks = cluster ? cluster->blocks : alone;
+  for (uint32_t i = 0; i < n_blocks; ++i) start_block(*blocks[i], number * n_blocks + i);
+  Thread* first = take_ready(w);
+  begin(w, *first);
+  w.self = first;
+  haggle_emu_switch(&w.main_sp, first->sp);
+  g_worker = &w;
+  bool failed = false;
+  for (uint32_t i = 0; i < n_blocks; ++i) {
+    if (w.counting) count_block_ends(*blocks[i]);
+    failed |= blocks[i]->failed;
+  }
+  for (uint32_t i = 0; i < n_blocks; ++i) failed ? prepare_fibers(*blocks[i]) : end_block(*blocks[i]);
+}
+
 }  // namespace
+
+const char* short_name(const char* file) {
+  const char* kernels = strstr(file, "kernels/");
+  return kernels ? kernels + strlen("kernels/") : file;
+}
 
 void fail(const char* format, ...) {
   Worker& w = *g_worker;
@@ -309,11 +376,15 @@ void sync_threads(uint32_t predicate, const char* file, int line) {
   w.barrier_any = w.any;
   w.arrived = w.count = w.any = 0;
   w.all = 1;
+  all_of_block_meet(w);
+  // The last to arrive goes to the end of the line too: who is first after a barrier is the scheduler's choice.
+  suspend(w);
+}
+
+void all_of_block_meet(Worker& w) {
   ++w.epoch;
   if (__builtin_expect(w.counting, 0)) count_block_meets(w);
   for (uint32_t i = 0; i < w.n_warps; ++i) set_ready(w, i, w.warps[i].exist);
-  // The last to arrive goes to the end of the line too: who is first after a barrier is the scheduler's choice.
-  suspend(w);
 }
 
 void sleep_until_woken(Wait why) {
@@ -387,12 +458,13 @@ void haggle_emu_worker_free(Worker* w) {
   free(w->shadow);
   async_free(*w);
   count_free(*w);
+  cluster_free(*w);
   free(w);
 }
 
-// Runs blocks of the launch until none is left or one has failed. Any number of workers may work on one launch.
+// Runs clusters of the launch until none is left or one has failed. Any number of workers may work on one launch.
 void haggle_emu_work(Worker* w, Launch* launch) {
-  const uint64_t n_blocks = static_cast<uint64_t>(launch->grid.x) * launch->grid.y * launch->grid.z;
+  const uint64_t n_clusters = static_cast<uint64_t>(launch->grid.x) * launch->grid.y * launch->grid.z / launch->entry->cluster;
   Worker* outer = g_worker;
   g_worker = w;
   w->launch = launch;
@@ -402,9 +474,11 @@ void haggle_emu_work(Worker* w, Launch* launch) {
   while (!__atomic_load_n(&launch->report.set, __ATOMIC_RELAXED)) {
     const uint64_t turn = __atomic_fetch_add(&launch->next_turn, 1, __ATOMIC_RELAXED);
     if (turn >= launch->turns) break;
-    run_block(*w, launch->first_block + one_of(turn, launch->turns, n_blocks - launch->first_block));
+    run_cluster(*w, launch->first_cluster + one_of(turn, launch->turns, n_clusters - launch->first_cluster));
   }
-  if (w->counting) count_launch_ends(*w);
+  for (uint32_t i = 0; w->counting && i < MAX_CLUSTER; ++i) {
+    if (Worker* block = i == 0 ? w : w->own_cluster ? w->own_cluster->blocks[i] : nullptr) count_launch_ends(*block);
+  }
   g_worker = outer;
 }
 

@@ -52,6 +52,7 @@ struct Entry {
   const char* parameters;
   Build build;
   uint32_t restricted;  // the parameters that are __restrict__, a bit each
+  uint32_t cluster;     // blocks that run together
 };
 
 // What a counted launch did: added up over its blocks, but for the last three, whose most is kept. A request is one
@@ -90,8 +91,8 @@ struct Launch {
   uint8_t* marks;   // of every sector of the ranges, one after another: 1 read, 2 written
   uint64_t seed;        // 0: natural order
   uint64_t next_turn;  // taken atomically
-  uint64_t turns;        // a block each, spread evenly over those from `first_block` on
-  uint64_t first_block;
+  uint64_t turns;        // a cluster each, spread evenly over those from `first_cluster` on
+  uint64_t first_cluster;
   uint64_t failed_block;
   uint32_t lock;
   Report report;
@@ -110,7 +111,7 @@ struct Fiber {
   Fiber* next_free;
 };
 
-enum class Wait : uint8_t { None, Barrier, Warp, Mbarrier };
+enum class Wait : uint8_t { None, Barrier, Warp, Mbarrier, Cluster };
 enum class Op : uint8_t { None, SyncWarp, Shuffle, Vote, Match, LdMatrix, Mma, Wgmma, WgmmaWait };
 
 // What a switch touches stands in the first cache line.
@@ -147,6 +148,7 @@ struct Warp {
 struct ByteShadow;
 struct Counter;
 struct Async;
+struct Cluster;
 
 struct SharedArray {
   const char* name;
@@ -183,6 +185,9 @@ struct Worker {
   uint64_t random;
   Launch* launch;
   Counter* counter;  // made by the first counted launch
+  Cluster* cluster;  // of the block, null where it has none
+  uint32_t rank;     // in it
+  Cluster* own_cluster;  // made by the first launch of clusters; see cluster.h
   bool counting, failed;
 };
 
@@ -202,6 +207,11 @@ void sync_threads(uint32_t predicate, const char* file, int line);
 // Waits for the lanes of `mask` in operation `op`. True for the last to arrive, who does the work of all of them
 // (their deposits are in their `Thread`s) before any of them goes on.
 bool collective(Op op, uint32_t mask, const char* file, int line);
+
+// All threads of a block may go on.
+void all_of_block_meet(Worker& w);
+// A file of kernels/, for people.
+const char* short_name(const char* file);
 
 // The current thread waits until `wake`; and that.
 void sleep_until_woken(Wait why);

@@ -21,7 +21,7 @@ char* shared_array(Worker& w, const char* name, size_t bytes) {
   char* start = w.arena + w.arena_used;
   w.arrays[w.n_arrays++] = {name, start, bytes};
   memset(start + bytes, GUARD, GUARD_BYTES);
-  if (checked()) check_forget(start, bytes);
+  if (checked()) check_forget(w, start, bytes);
   w.arena_used = (w.arena_used + bytes + GUARD_BYTES + 127) / 128 * 128;
   return start;
 }
@@ -101,7 +101,7 @@ void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes)
   if (checked()) {
     check_access(from, from_bytes, Access::Read);
     check_access(to, bytes, Access::Write);
-    check_forget(to, bytes);
+    check_forget(*g_worker, to, bytes);
   }
   if (counted()) {
     const char* place = static_cast<const char*>(__builtin_return_address(0));

@@ -87,7 +87,7 @@ void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, c
       check_dependent(part.from, part.bytes, Access::Read);
     });
   }
-  if (checked()) check_forget(s_to, bytes);
+  if (checked()) check_forget(*g_worker, s_to, bytes);
   memset(s_to, POISON, bytes);
   BulkCopy& copy = async.copies[w.n_bulk++];
   copy.map = *map;

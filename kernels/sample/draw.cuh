@@ -15,10 +15,10 @@ struct Kept {
 };
 
 // Of weight(id, z) over each span, into s_part [n_spans, 2]: the sum by chunks of sixteen, by which tokens are found, and the
-// sum by lanes, of which totals are made. s.last: the last token that has weight. What has any is of rank `least` or more.
-__device__ __forceinline__ void sum_weights(const Row& row, int32_t least, const Kept& weight) {
+// sum by lanes, of which totals are made. Returns the last token that has weight. What has any is of rank `least` or more.
+__device__ __forceinline__ int sum_weights(const Row& row, int32_t least, const Kept& weight) {
     if (threadIdx.x == 0) row.s.last = 0;
-    __syncthreads();  // s.last is set; s_part is free
+    row_meets();  // s.last is set; s_part is free
     int lane = threadIdx.x % 4 * 4, last = 0;
     int widest = min(row.piece(), (int)ceil_div(row.len, SPAN_LANES) * SPAN_LANES);
     each_span(row, [&](int span, int from, int end) {
@@ -58,12 +58,13 @@ __device__ __forceinline__ void sum_weights(const Row& row, int32_t least, const
         }
         float by_lanes = vector_sum(lanes);
         if (threadIdx.x % 4 == 0 && from < end) {
-            row.s_part[2 * span] = total;
-            row.s_part[2 * span + 1] = by_lanes;
+            give(&row.s_part[2 * span], total);
+            give(&row.s_part[2 * span + 1], by_lanes);
         }
     });
     if (last > 0) atomicMax(&row.s.last, last);
-    __syncthreads();  // s_part holds the spans' sums, s.last the last token that has weight
+    __syncthreads();  // s_part holds the spans' sums, s.last the block's last token that has weight
+    return of_all_blocks(row.s, row.s.last, [](int32_t a, int32_t b) { return max(a, b); });
 }
 
 // Sum of all weights, after sum_weights.
@@ -107,9 +108,9 @@ __device__ __forceinline__ int find_in_span(const Row& row, int span, float need
     return row.s.token;
 }
 
-// The first token at which the sum of weights exceeds `at`, after sum_weights; the last one that has any weight if rounding
-// keeps the sum below.
-__device__ __forceinline__ int inverse_cdf(const Row& row, float at, const Kept& weight) {
+// The first token at which the sum of weights exceeds `at`, after sum_weights; `last`, the last one that has any weight, if
+// rounding keeps the sum below.
+__device__ __forceinline__ int inverse_cdf(const Row& row, float at, int last, const Kept& weight) {
     float before = 0.0f;
     for (int c = 0; c < row.n_spans; c++) {
         float need = at - before, total = row.s_part[2 * c];
@@ -119,5 +120,5 @@ __device__ __forceinline__ int inverse_cdf(const Row& row, float at, const Kept&
         if (token >= 0) return token;
         __syncthreads();  // s.token is read before it is written again
     }
-    return row.s.last;
+    return last;
 }

@@ -28,10 +28,10 @@ struct Weight {
 };
 
 // Sums of weight(z) over what is above each of the ranks cut[0] >= cut[1] >= ..., into s.cut, in the row's order; and how
-// many have such a rank, into s.ties, that of the first of equal ones.
+// many have such a rank, into s.row_ties, that of the first of equal ones.
 __device__ __forceinline__ void sums_above(const Row& row, const int32_t (&cut)[CUTS], const Weight& weight) {
     if (threadIdx.x < CUTS) row.s.ties[threadIdx.x] = 0;
-    __syncthreads();  // s.ties is empty; s_part is free
+    row_meets();  // s.ties is empty; s_part is free
     each_span(row, [&](int span, int from, int end) {
         float sum[CUTS][4] = {};
         for (int at = from; at < end; at += row.piece()) {
@@ -59,16 +59,20 @@ __device__ __forceinline__ void sums_above(const Row& row, const int32_t (&cut)[
 #pragma unroll
         for (int j = 0; j < CUTS; j++) {
             float total = vector_sum(sum[j]);
-            if (threadIdx.x % 4 == 0 && from < end) row.s_part[span * CUTS + j] = total;
+            if (threadIdx.x % 4 == 0 && from < end) give(&row.s_part[span * CUTS + j], total);
         }
     });
-    __syncthreads();  // s_part holds the spans' sums
+    row_meets();  // s_part holds the spans' sums, s.ties of each block its own
     if (threadIdx.x < CUTS) {
+        int32_t ties = 0;
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++) ties += *of_block(&row.s.ties[threadIdx.x], b);
+        row.s.row_ties[threadIdx.x] = ties;
         float total = 0.0f;
         for (int c = 0; c < row.n_spans; c++) total += row.s_part[c * CUTS + threadIdx.x];
         row.s.cut[threadIdx.x] = total;
     }
-    __syncthreads();  // s.cut holds the row's
+    row_meets();  // s.cut, s.row_ties hold the row's
 }
 
 // Ranks a beginning may end at: what is from `least` on reaches, or `least` is LOWEST; what is above `most` does not.
@@ -119,12 +123,29 @@ __device__ __forceinline__ bool narrow(const Row& row, float want, float error, 
     return true;
 }
 
+// The lists in s.low of all blocks of a row, of s.first ranks each, as one in s.low; returns its length. Where that is more than
+// `most`, there is none.
+__device__ __forceinline__ int add_lists_of_blocks(Board& s, int most) {
+    if (BLOCKS == 1) return s.first;
+    int n = of_all_blocks(s, s.first, [](int32_t a, int32_t b) { return a + b; });
+    if (n > most) return n;
+    int to = 0;
+    for (int b = 0; b < BLOCKS; b++) {
+        for (int i = threadIdx.x; i < s.given[b]; i += blockDim.x) s.high[to + i] = *of_block(&s.low[i], b);
+        to += s.given[b];
+    }
+    row_meets();  // s.high is the list, s.low is read
+    for (int i = threadIdx.x; i < n; i += blockDim.x) s.low[i] = s.high[i];
+    __syncthreads();  // s.low is the list
+    return n;
+}
+
 // The ranks of a range as they occur, the highest first, into s.high, and at last LOWEST where the range begins there; how
 // many, or 0 when they are too many.
 __device__ __forceinline__ int list_ranks(const Row& row, const Range& range) {
     constexpr int MOST = 512;
     if (threadIdx.x == 0) {
-        row.s.first = range.least == LOWEST;
+        row.s.first = range.least == LOWEST && block_of_row() == 0;
         row.s.low[0] = (unsigned)LOWEST;
     }
     __syncthreads();  // s.first is the list's length
@@ -133,8 +154,8 @@ __device__ __forceinline__ int list_ranks(const Row& row, const Range& range) {
         int at = atomicAdd(&row.s.first, 1);
         if (at < MOST) row.s.low[at] = (unsigned)key;
     });
-    __syncthreads();  // s.low is the list, in any order
-    int n = row.s.first;
+    __syncthreads();  // s.low is the block's list, in any order
+    int n = add_lists_of_blocks(row.s, MOST);
     for (int i = threadIdx.x; i < n && n <= MOST; i += blockDim.x) {
         int32_t key = (int32_t)row.s.low[i];
         int place = 0;
@@ -189,8 +210,8 @@ __device__ __forceinline__ Beginning beginning(const Row& row, float want, float
         for (int i = 0; i < CUTS; i++) key = i == j ? cut[i] : key;
         count = 0;
 #pragma unroll
-        for (int i = 0; i < CUTS; i++) count += cut[i] == key ? row.s.ties[i] : 0;
-        __syncthreads();  // s.cut, s.ties are read
+        for (int i = 0; i < CUTS; i++) count += cut[i] == key ? row.s.row_ties[i] : 0;
+        __syncthreads();  // s.cut, s.row_ties are read
         uint32_t behind = j + 1 < CUTS ? place(j + 1) - 1 : width, from = place(j);
         first += from;
         width = behind - from;

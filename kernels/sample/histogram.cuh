@@ -10,6 +10,27 @@ __device__ __forceinline__ void add_to_bin(Board& s, uint32_t bin, unsigned long
     if (high) atomicAdd(&s.high[bin], high);
 }
 
+// The bins of all blocks of a row, added up: each adds up a part of them, and gives it to all.
+__device__ __forceinline__ void add_bins_of_blocks(Board& s) {
+    if (BLOCKS == 1) return;
+    constexpr int EACH = BINS / BLOCKS;
+    int bin = block_of_row() * EACH + threadIdx.x;
+    bool mine = threadIdx.x < EACH;
+    unsigned long long sum = 0;
+    row_meets();  // the bins of each are full
+#pragma unroll
+    for (int b = 0; mine && b < BLOCKS; b++) {
+        sum += (unsigned long long)*of_block(&s.high[bin], b) << 32;
+        sum += *of_block(&s.low[bin], b);
+    }
+    row_meets();  // and read
+    if (mine) {
+        give(&s.low[bin], (unsigned)sum);
+        give(&s.high[bin], (unsigned)(sum >> 32));
+    }
+    row_meets();  // the bins are the row's
+}
+
 // Sums of an integer over the bins: bin_of(id, rank) of the logits from rank `least` to `most`, `x(z)` each.
 template <typename BinOf, typename X>
 __device__ __forceinline__ void histogram(const Row& row, int32_t least, int32_t most, BinOf bin_of, X x) {
@@ -19,6 +40,7 @@ __device__ __forceinline__ void histogram(const Row& row, int32_t least, int32_t
         if (key <= most) add_to_bin(row.s, bin_of(id, key), x(z));
     });
     __syncthreads();  // the bins are full
+    add_bins_of_blocks(row.s);
 }
 
 // The last bin such that it and those behind it have `want` or more together, or -1; and what those behind it have.

@@ -3,8 +3,12 @@
 // A piece is 256 logits, or all of a row of one span; its largest stands in shared memory, so that a walk leaves out the
 // pieces that have nothing it looks for. Where the order counts, four threads, a quad, have a piece or a span: thread t has
 // lanes 4t to 4t + 3 of the sixteen, which are 16 bytes in memory.
+//
+// BLOCKS blocks walk a row together, which whoever includes this says: one, or a cluster. Each takes its part of a walk and gives
+// what it found to all, and from then on all do the same; so there is one order of sums, whatever BLOCKS is.
 #pragma once
 
+#include "common/cluster.cuh"
 #include "common/order.cuh"
 #include "common/softmax.cuh"
 
@@ -14,15 +18,53 @@ constexpr int AHEAD = 4;    // loads of a thread that are under way together
 constexpr int CHUNKS = SPAN / SPAN_LANES;
 constexpr int32_t EVERY = 0x7fffffff, LOWEST = -EVERY - 1;  // above and below each rank
 
-// What the threads of a block tell each other.
+// What the threads of a block tell each other, and blocks of a row.
 struct Board {
     unsigned low[BINS], high[BINS];  // halves of sums
     float chunk[CHUNKS], cut[CUTS];
-    int32_t ties[CUTS];
+    int32_t ties[CUTS], row_ties[CUTS];
     unsigned long long over;
     int32_t first, last, token;
     float max, sum;
+    int32_t given[BLOCKS];  // what each of them has found
 };
+
+// The block's number among those of its row.
+__device__ __forceinline__ int block_of_row() { return BLOCKS > 1 ? (int)cluster_ctarank() : 0; }
+
+// All threads of the row's blocks meet.
+__device__ __forceinline__ void row_meets() {
+    if (BLOCKS > 1) {
+        barrier_cluster();
+    } else {
+        __syncthreads();
+    }
+}
+
+// Where `here`, in this block's shared memory, stands in that of block b of the row.
+template <class T>
+__device__ __forceinline__ T* of_block(T* here, int b) {
+    return BLOCKS > 1 ? mapa(here, b) : here;
+}
+
+// Stores x to where `to`, in this block's shared memory, stands in that of all blocks of the row.
+template <class T>
+__device__ __forceinline__ void give(T* to, T x) {
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) *of_block(to, b) = x;
+}
+
+// What all blocks of the row have found, merged; `found` is what all threads of this one have.
+template <typename Merge>
+__device__ __forceinline__ int32_t of_all_blocks(Board& s, const int32_t& found, Merge merge) {
+    if (BLOCKS == 1) return found;
+    if (threadIdx.x == 0) give(&s.given[block_of_row()], found);
+    row_meets();  // s.given holds what each has found
+    int32_t all = s.given[0];
+#pragma unroll
+    for (int b = 1; b < BLOCKS; b++) all = merge(all, s.given[b]);
+    return all;
+}
 
 // Logits at, ..., at + 3 of `len`; -inf behind their end. `vectors`: z is on a boundary of 16 bytes, `at` a multiple of 4.
 __device__ __forceinline__ Pack<float, 4> load_four(const float* z, int at, int len, bool vectors) {
@@ -121,11 +163,11 @@ __device__ __forceinline__ void merge_pieces(Row& row) {
     row.sum = row.s.sum;
 }
 
-// Calls body(id, z, rank) for the logits of rank `least` or more, in no order.
+// Calls body(id, z, rank) for the block's logits of rank `least` or more, in no order.
 template <typename Body>
 __device__ __forceinline__ void each_from(const Row& row, int32_t least, Body body) {
-    int step = blockDim.x * 4;
-    for (int first = threadIdx.x * 4; first < row.len; first += AHEAD * step) {
+    int step = BLOCKS * blockDim.x * 4;
+    for (int first = (block_of_row() * blockDim.x + threadIdx.x) * 4; first < row.len; first += AHEAD * step) {
         Pack<float, 4> x[AHEAD] = {};
         bool live[AHEAD];
 #pragma unroll
@@ -147,12 +189,12 @@ __device__ __forceinline__ void each_from(const Row& row, int32_t least, Body bo
     }
 }
 
-// Calls body(span, first id, end) for the span of this quad, span by span; idle quads get an empty one. Warps stay together.
+// Calls body(span, first id, end) for each of the quad's spans; idle quads get an empty one. Warps stay together.
 template <typename Body>
 __device__ __forceinline__ void each_span(const Row& row, Body body) {
     int quad = threadIdx.x / 4, quads = blockDim.x / 4;
-    for (int span = quad; span - quad % 8 < row.n_spans; span += quads) {
-        int from = span * SPAN;
+    for (int i = quad; (i - quad % 8) * BLOCKS < row.n_spans; i += quads) {
+        int span = i * BLOCKS + block_of_row(), from = span * SPAN;
         body(span, from, span < row.n_spans ? min(from + SPAN, row.len) : from);
     }
 }

@@ -2,9 +2,11 @@
 //! at every shape: ops_cases; decode steps on the device: engine_graphs.
 
 use crate::support::*;
+use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{DType, Device};
 use haggle::ops::sample::oracle::{self, Row};
 use haggle::ops::sample::{Rows, Sampling, sample};
+use std::sync::Arc;
 
 /// Rows of logits: odd sizes around the lanes, ties, one token, far tails.
 fn rows() -> Vec<Vec<f32>> {
@@ -158,13 +160,53 @@ fn sample_of_hard_rows_decides_the_same_on_every_device() {
     }
 }
 
+/// Emulated GPUs on which a cluster of blocks walks a long row; the threads of the second run in a random order.
+fn with_clusters() -> Vec<(String, Device)> {
+    let emu = |seed| Emu::with_seed(2, seed).unwrap().with_hopper(true);
+    [0, 5].map(|seed| (format!("clusters, seed {seed}"), Device::Gpu(Arc::new(Gpu::Emu(emu(seed)))))).to_vec()
+}
+
+#[test]
+fn a_cluster_of_blocks_decides_as_the_cpu_does() {
+    for short in hard_rows() {
+        // Each of eight blocks has a span or two of it.
+        let logits: Vec<f32> = short.iter().copied().cycle().take(14_400 + short.len()).collect();
+        for how in hard_filters(short.len()).into_iter().chain(FILTERS) {
+            let (token, logprob) = draw(&cpu(2), &logits, 3, how);
+            for (name, dev) in with_clusters() {
+                let got = draw(&dev, &logits, 3, how);
+                assert_eq!(token, got.0, "sample of {} tokens, {how:?}, {name}", logits.len());
+                same("sample logprob", &name, &[3], &logprob, &got.1);
+            }
+        }
+    }
+}
+
+#[test]
+fn few_long_rows_are_sampled_by_clusters_and_many_by_a_block_each() {
+    let emu = Arc::new(Gpu::Emu(Emu::new(2).unwrap().with_hopper(true)));
+    let (dev, Gpu::Emu(counts)) = (Device::Gpu(emu.clone()), &*emu) else { unreachable!() };
+    let kernel = |n: usize, v: usize| {
+        counts.start_counting();
+        draw(&dev, &normal(v, 3), n, ALL);
+        let launches = counts.stop_counting();
+        launches.iter().find(|launch| launch.kernel.starts_with("sample")).map(|launch| (launch.kernel, launch.blocks))
+    };
+    if counts.sees_accesses() {
+        assert_eq!(kernel(1, 16_384), Some(("sample_sm90", 8)));
+        assert_eq!(kernel(16, 14_337), Some(("sample_sm90", 128)));
+        assert_eq!(kernel(17, 14_337), Some(("sample", 17)), "more clusters than the card has room for");
+        assert_eq!(kernel(1, 14_336), Some(("sample", 1)), "fewer spans than blocks");
+    }
+}
+
 /// A row whose length is whole vectors, but which begins between two.
 #[test]
 fn sample_of_a_row_off_its_boundary_is_the_row_s() {
-    for v in [4, 260, 4_100] {
+    for v in [4, 260, 4_100, 16_500] {
         let (logits, end) = (normal(v, 9), v - v / 3);
         let want = draw_mixed(&cpu(1), &logits, end);
-        for (name, dev) in kernel_devices() {
+        for (name, dev) in kernel_devices().into_iter().chain(with_clusters()) {
             let shifted: Vec<f32> = [&[9.0], logits.as_slice()].concat();
             let (mut z, key) = (dev.upload(&shifted).unwrap(), dev.upload(&[77u64 << 8, 1 + (8 << 35)]).unwrap());
             let pos = dev.upload(&[3i32]).unwrap();

@@ -36,6 +36,7 @@ struct Entry {
     parameters: *const c_char,
     build: u32,
     restricted: u32,
+    cluster: u32,
 }
 
 #[repr(C)]
@@ -66,7 +67,7 @@ struct RawLaunch {
     seed: u64,
     next_turn: u64,
     turns: u64,
-    first_block: u64,
+    first_cluster: u64,
     failed_block: u64,
     lock: u32,
     report: Report,
@@ -302,7 +303,8 @@ impl Emu {
                 format!("dependent: argument {argument} is __restrict__, and a launch before may still be writing it");
             return Err(fact(launch, what, None, None));
         }
-        let (turns, first_block) = self.runs.of(blocks(launch.grid), counting);
+        let cluster = u64::from(entry.cluster);
+        let (turns, first_cluster) = self.runs.of(blocks(launch.grid) / cluster, counting);
         let (mut did, mut marks) = (Counts::default(), if counting { counts::marks(block.ranges()) } else { vec![] });
         let mut raw = RawLaunch {
             entry,
@@ -322,7 +324,7 @@ impl Emu {
             seed: self.seed,
             next_turn: 0,
             turns,
-            first_block,
+            first_cluster,
             failed_block: 0,
             lock: 0,
             report: Report { set: 0, block: [0; 3], thread: [0; 3], what: [0; 320] },
@@ -333,7 +335,7 @@ impl Emu {
             return Err(fact(launch, what.into(), None, None));
         }
         if raw.report.set == 0 {
-            self.counter.add(launch, did, counts::touched(block.ranges(), &marks), turns);
+            self.counter.add(launch, did, counts::touched(block.ranges(), &marks), turns * cluster);
             return Ok(());
         }
         let end = raw.report.what.iter().position(|b| *b == 0).unwrap_or(0);
@@ -362,6 +364,10 @@ impl Emu {
         let threads = launch.block.iter().try_fold(1u32, |n, d| n.checked_mul(*d)).unwrap_or(0);
         if threads == 0 || threads > MAX_THREADS {
             return Err(device_error(format!("{name}: a block of {:?} threads, 1 to {MAX_THREADS} go", launch.block)));
+        }
+        if !launch.grid[0].is_multiple_of(entry.cluster) {
+            let (got, each) = (launch.grid[0], entry.cluster);
+            return Err(device_error(format!("{name}: a grid {got} blocks wide, its clusters have {each}")));
         }
         if launch.shared_bytes > MAX_SHARED_BYTES {
             let got = launch.shared_bytes;

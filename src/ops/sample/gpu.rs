@@ -11,6 +11,14 @@ const THREADS: usize = 512;
 const LOGITS: usize = 16;
 /// Sums of a span that stand side by side in shared memory.
 const CUTS: usize = 8;
+/// Blocks of a cluster that samples a row.
+const CLUSTER: usize = 8;
+
+/// How many blocks walk each of `n` rows together: a cluster, where the rows alone would leave most multiprocessors without work
+/// and each block has a span at least.
+fn blocks_of_row(gpu: &Gpu, n: usize, spans: usize) -> usize {
+    if gpu.hopper() && n * CLUSTER <= gpu.multiprocessors() && spans >= CLUSTER { CLUSTER } else { 1 }
+}
 
 /// See [`crate::ops::sample::sample`].
 pub fn sample(
@@ -40,12 +48,13 @@ pub fn sample(
     };
     let (n, spans) = (token.len(), vocab.div_ceil(SPAN));
     let pieces = if spans > 1 { vocab.div_ceil(PIECE) } else { 1 };
+    let blocks = blocks_of_row(gpu, n, spans);
     let width = vector_width(vocab, DType::F32, &[logits.address()]);
     gpu.launch_dependent(
         &Launch {
-            kernel: "sample",
+            kernel: if blocks > 1 { "sample_sm90" } else { "sample" },
             op: "sample",
-            grid: [n as u32, 1, 1],
+            grid: [(n * blocks) as u32, 1, 1],
             block: [vocab.div_ceil(LOGITS).next_multiple_of(32).min(THREADS) as u32, 1, 1],
             // Two numbers of each piece, and of each span its sums.
             shared_bytes: (4 * (2 * pieces + CUTS * spans)) as u32,

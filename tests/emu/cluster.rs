@@ -1,0 +1,68 @@
+//! Clusters on the emulator: blocks that meet and read each other's shared memory, and the faults of those that do so wrongly.
+
+use crate::support::{emus, launch};
+use haggle::device::gpu::{Arg, Gpu, emu::Emu};
+use haggle::device::{DType, Device};
+use haggle::{Error, Result};
+use std::sync::Arc;
+
+#[test]
+fn blocks_of_a_cluster_hand_numbers_around_in_any_order_of_threads() {
+    let (clusters, threads, rounds) = (3, 96, 7);
+    // After r rounds a block has what the r blocks behind it have added.
+    let of = |rank: i32, thread: i32| (1..=rounds).map(|i| (rank + i) % 4).sum::<i32>() + thread + 4000;
+    let want: Vec<i32> = (0..clusters * 4).flat_map(|b| (0..threads).map(move |t| of(b % 4, t))).collect();
+    for (name, dev) in emus() {
+        let mut y = dev.zeros(DType::I32, want.len()).unwrap();
+        let args = &mut [Arg::Out(y.view_mut()), Arg::I32(rounds)];
+        launch(&dev, "probe_cluster", clusters as u32 * 4, threads as u32, 0, args).unwrap();
+        assert_eq!(dev.to_vec::<i32>(y.view()), want, "{name}");
+    }
+}
+
+#[test]
+fn a_grid_that_is_no_multiple_of_its_clusters_is_refused() {
+    let dev = Device::open("emu", 1).unwrap();
+    let mut y = dev.zeros(DType::I32, 6 * 96).unwrap();
+    let refused = launch(&dev, "probe_cluster", 6, 96, 0, &mut [Arg::Out(y.view_mut()), Arg::I32(1)]).unwrap_err();
+    assert!(refused.to_string().contains("a grid 6 blocks wide, its clusters have 4"), "{refused}");
+}
+
+/// What is reported of a launch of two clusters with a planted fault.
+fn planted(kernel: &'static str, seed: u64, fault: i32) -> Result<Vec<i32>> {
+    let dev = Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, seed).unwrap())));
+    let mut y = dev.zeros(DType::I32, 8 * 64).unwrap();
+    launch(&dev, kernel, 8, 64, 0, &mut [Arg::Out(y.view_mut()), Arg::I32(fault)])?;
+    Ok(dev.to_vec(y.view()))
+}
+
+#[test]
+fn a_right_cluster_is_not_reported() {
+    let want: Vec<i32> = (0..8).flat_map(|block| [(block + 1) % 4; 64]).collect();
+    for seed in 0..12 {
+        for kernel in ["planted_cluster", "planted_cluster_checked"] {
+            assert_eq!(planted(kernel, seed, 0).unwrap(), want, "{kernel} with seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn each_planted_fault_of_a_cluster_is_reported() {
+    let cases = [
+        (1, "planted_cluster", "has no `s_x` yet: no barrier.cluster has passed since it began"),
+        (2, "planted_cluster_checked", "of its cluster with no barrier.cluster after thread"),
+        (3, "planted_cluster_checked", "of its cluster with no barrier.cluster after thread"),
+        (4, "planted_cluster", "block 2 of its cluster has returned"),
+        (5, "planted_cluster_checked", "of its cluster, which has ended"),
+    ];
+    for (fault, kernel, what) in cases {
+        for _ in 0..2 {
+            match planted(kernel, 0, fault) {
+                Err(Error::Kernel { what: got, .. }) => assert!(got.contains(what), "fault {fault}: reported `{got}`"),
+                other => panic!("fault {fault}: {other:?}"),
+            }
+            // What a fault leaves behind must not reach the next launch.
+            assert!(planted("planted_cluster_checked", 0, 0).is_ok(), "after fault {fault}");
+        }
+    }
+}
