@@ -14,7 +14,7 @@
 // Oracle          src/ops/attn/oracle.rs
 #include "common/attn_decode_bf16.cuh"
 
-extern "C" __global__ void __launch_bounds__(128, 5)
+extern "C" __global__ void __launch_bounds__(128, 4)
     attn_decode_bf16_d32(const bf16* __restrict__ q, const bf16* __restrict__ k_pages, const bf16* __restrict__ v_pages,
                          const int32_t* __restrict__ seq, const int32_t* __restrict__ pos,
                          const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows,
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(128, 5)
                     max_pages, n_pages, n_heads, n_kv_heads, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 5)
+extern "C" __global__ void __launch_bounds__(128, 4)
     attn_decode_bf16_d64(const bf16* __restrict__ q, const bf16* __restrict__ k_pages, const bf16* __restrict__ v_pages,
                          const int32_t* __restrict__ seq, const int32_t* __restrict__ pos,
                          const int32_t* __restrict__ table, bf16* __restrict__ o, float* __restrict__ parts, int64_t n_rows,

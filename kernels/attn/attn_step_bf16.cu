@@ -17,7 +17,7 @@
 // Oracle          src/ops/attn_step/oracle.rs
 #include "common/attn_decode_bf16.cuh"
 
-extern "C" __global__ void __launch_bounds__(128, 5)
+extern "C" __global__ void __launch_bounds__(128, 4)
     attn_step_bf16_d32(const bf16* q, const bf16* k, const bf16* v,
                        const bf16* __restrict__ wq, const bf16* __restrict__ wk, const int32_t* __restrict__ seq,
                        const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,
@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(128, 5)
                     n_heads, n_kv_heads, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 5)
+extern "C" __global__ void __launch_bounds__(128, 4)
     attn_step_bf16_d64(const bf16* q, const bf16* k, const bf16* v,
                        const bf16* __restrict__ wq, const bf16* __restrict__ wk, const int32_t* __restrict__ seq,
                        const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,

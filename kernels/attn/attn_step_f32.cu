@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 5)
                     n_heads, n_kv_heads, dim, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 5)
+extern "C" __global__ void __launch_bounds__(QUERIES * LANES, 4)
     attn_step_f32_d64(const float* q, const float* k, const float* v,
                       const float* __restrict__ wq, const float* __restrict__ wk, const int32_t* __restrict__ seq,
                       const int32_t* __restrict__ pos, const int32_t* __restrict__ pages,

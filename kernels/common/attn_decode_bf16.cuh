@@ -196,4 +196,6 @@ __device__ __forceinline__ void attn_decode(const Source& source, const bf16* k_
             store_row(o + head_row(mine[r]) * D + column, total.acc, r, 1.0f / ring.or_nan(total.softmax.sum[r]));
         }
     }
+    if (!leaves_parts(n_keys) || !parts.all_are_there(n_keys)) return;
+    for (int i = 0; i < together; i++) parts.merge(o, row + i, pos[row + i] + 1, n_heads, kv * group, group);
 }

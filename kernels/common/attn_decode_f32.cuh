@@ -80,4 +80,5 @@ __device__ __forceinline__ void attn_decode(const Source& source, const float* k
         }
         if (query < heads && !leaves_parts(n_keys)) total.store(o + (head_row + query) * dim, dim);
     }
+    if (leaves_parts(n_keys) && parts.all_are_there(n_keys)) parts.merge(o, row, n_keys, n_heads, kv * group, group);
 }

@@ -9,6 +9,7 @@ use crate::device::record::Cost;
 use crate::device::{Buffer, DType, Device};
 use crate::error::{Error, Result, mib};
 use crate::noise::Noise;
+use crate::ops::attn::TICKETS;
 use half::bf16;
 
 /// Sizes of a model's layers, as far as the ops see them.
@@ -208,6 +209,14 @@ impl<'a> Stage<'a> {
     /// An output in f32, full of NaN.
     pub fn out_f32(&self, len: usize) -> Result<Buffer> {
         self.out_as(len, DType::F32)
+    }
+
+    /// A workspace of attention over pages: NaN but for its tickets.
+    pub fn parts(&self, len: usize) -> Result<Buffer> {
+        let mut parts = self.out_f32(len)?;
+        let tickets = len.min(TICKETS);
+        self.dev.write(parts.at_mut(0..tickets), &vec![0f32; tickets]);
+        Ok(parts)
     }
 
     /// An output of a number type, full of NaN.

@@ -552,7 +552,7 @@ fn last_step(dev: &Device, before: usize, heads: Heads, pos: usize, longest: usi
     let row = heads.q * heads.dim;
     let [mut to, mut o] = [(); 2].map(|()| dev.zeros(DType::Bf16, n * row).unwrap());
     let segments = longest.div_ceil(SEGMENT);
-    let parts = if segments > 1 { n * heads.q * segments * (2 + heads.dim) } else { 0 };
+    let parts = if segments > 1 { TICKETS + n * heads.q * segments * (2 + heads.dim) } else { 0 };
     let mut parts = dev.zeros(DType::F32, parts).unwrap();
     let q = Turn::Normed { raw: q.view(), weight: norm.view(), rstd: None, to: to.view_mut() };
     let (k, v, k_norm) = (k.view(), v.view(), Some(norm.view()));
@@ -571,9 +571,9 @@ fn attn_step_of_a_far_row_on_far_pages() {
 
 /// Two segments, whose parts lie far out among those of rows that may have 256 each.
 #[test]
-fn attn_step_and_attn_merge_of_far_parts() {
+fn attn_step_of_far_parts() {
     let (heads, n, longest) = (Heads { q: 64, kv: 1, dim: 128, scale: 0.1 }, 1023, 256 * SEGMENT);
     assert!(n * heads.q * 256 * (2 + heads.dim) > FAR);
-    // Of both launches the blocks of the last row's last head, which stand a row of blocks apart, are among these.
+    // The two blocks of the last row's last head, which stand a row of blocks apart, are among these.
     same_far_and_near(n as u64 + 1, n - 1, |dev, before| last_step(dev, before, heads, 700, longest));
 }

@@ -1,6 +1,7 @@
 //! Ops that do several at once, gemm_qkv, gemm_swiglu, qk_rope_fwd, qk_rope_append: the bits of the ops one after another on
 //! every device, the row rule, far addresses, refusals. The oracle: ops_cases.
 
+use crate::support::attn::parts_of;
 use crate::support::*;
 use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::{Buffer, DType, Device, View};
@@ -367,7 +368,7 @@ fn stepped(made: &Made, x: &[f32], seqs: &[u64], positions: &[i32], heads: Heads
     };
     let (k, v, k_norm) = (made.of(&k), made.of(&v), normed.then(|| made.of(&norms[1])));
     let new = NewRows { q, k, v, k_norm, at: rows, table: angles.view(), eps: EPS };
-    let mut parts = poisoned(dev, attn_decode_workspace(dev, n, longest, heads));
+    let mut parts = parts_of(dev, attn_decode_workspace(dev, n, longest, heads));
     let pages_end = k_pages.len();
     let to = [k_pages.at_mut(at..pages_end), v_pages.at_mut(at..pages_end)];
     attn_step(dev, new, to, o.at_mut(at..o_len), parts.view_mut(), heads).unwrap();

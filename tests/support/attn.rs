@@ -5,9 +5,16 @@ use haggle::device::{Buffer, DType, Device};
 use haggle::ops::attn::*;
 use half::bf16;
 
-/// A workspace for rows that live so, full of NaN.
+/// A workspace for rows that live so, full of NaN but for its tickets.
 pub fn parts(dev: &Device, at: Paged, heads: Heads) -> Buffer {
-    poisoned(dev, attn_decode_workspace(dev, at.pos.len(), at.longest, heads))
+    parts_of(dev, attn_decode_workspace(dev, at.pos.len(), at.longest, heads))
+}
+
+/// The same of so many elements.
+pub fn parts_of(dev: &Device, len: usize) -> Buffer {
+    let mut parts = poisoned(dev, len);
+    dev.write(parts.at_mut(0..len.min(TICKETS)), &[0f32; TICKETS][..len.min(TICKETS)]);
+    parts
 }
 
 /// One packed batch: sequence lengths and heads.

@@ -225,7 +225,7 @@ fn pages(s: &mut Stage, lens: &[usize], heads: Heads) -> Result<()> {
     }
     s.exactly("pages end where they say", |_| Ok(k_pages.guard_intact() && v_pages.guard_intact()))?;
     let (mut o, keys) = (s.out(wide)?, Keys::paged(&seqs, &positions));
-    let mut parts = s.out_f32(attn_decode_workspace(&s.dev, n, t, heads))?;
+    let mut parts = s.parts(attn_decode_workspace(&s.dev, n, t, heads))?;
     s.call("attn_decode", &format!("T {t}"), cost::attn_decode(n, heads, keys, dtype, type_of_pages), |dev| {
         attn_decode(dev, q.buffer.view(), k_pages.view(), v_pages.view(), at, o.view_mut(), parts.view_mut(), heads)
     })?;

@@ -1,27 +1,27 @@
 //! Launches of attention over pages.
 //!
-//! A row of several segments is walked by one block a kv head, or by several whose parts one more launch merges: a lone
+//! A row of several segments is walked by one block a kv head, or by several whose parts the last of them merges: a lone
 //! conversation of thousands of tokens fills a card so. How many moves no bit, so it is chosen for speed: while rows and kv
 //! heads are too few to fill a card, and as long as the parts have room.
 
 use super::gpu::{Kernels, P_STRIDE, THREADS, aligned, floats_bytes, halves_bytes, pick};
 use crate::device::gpu::{Arg, Gpu, Launch};
-use crate::device::{DType, View, ViewMut};
+use crate::device::{View, ViewMut};
 use crate::error::Result;
-use crate::ops::attn::{CHUNK, Heads, Paged, SEGMENT};
+use crate::ops::attn::{CHUNK, Heads, Paged, SEGMENT, TICKETS};
 
 /// Heads of a group that walk together in f32.
 const QUERIES: usize = 16;
 /// Pages in the ring in bf16.
 const RING: usize = 4;
-/// Blocks that fill the largest card, with some to spare.
-const BLOCKS: usize = 1024;
+/// Blocks that fill the largest card, with some to spare. Rows and kv heads that are divided are fewer: each has its ticket.
+const BLOCKS: usize = TICKETS;
 /// f32 elements of parts at most, whatever a model's context: 32 MiB.
 const MOST: usize = 8 << 20;
 
-/// f32 elements of the parts of `n` rows: maximum, sum and output of each head and segment.
+/// f32 elements of the tickets and the parts of `n` rows: maximum, sum and output of each head and segment.
 pub(crate) fn parts_len(n: usize, segments: usize, heads: Heads) -> usize {
-    n * heads.q * segments * (2 + heads.dim)
+    TICKETS + n * heads.q * segments * (2 + heads.dim)
 }
 
 /// See [`crate::ops::attn::attn_decode_workspace`].
@@ -53,7 +53,7 @@ pub fn attn_decode(
     v_pages: View,
     at: Paged,
     n_pages: usize,
-    mut o: ViewMut,
+    o: ViewMut,
     workspace: ViewMut,
     heads: Heads,
 ) -> Result<()> {
@@ -84,7 +84,7 @@ pub fn attn_decode(
             Arg::In(at.seq),
             Arg::In(at.pos),
             Arg::In(at.table),
-            Arg::Out(o.reborrow()),
+            Arg::Out(o),
             parts.as_mut().map_or(Arg::Null, |parts| Arg::Out(parts.reborrow())),
             Arg::I64(n as i64),
             Arg::I32(at.max_pages as i32),
@@ -94,33 +94,6 @@ pub fn attn_decode(
             Arg::I32(kv as i32),
             Arg::I32(dim as i32),
             Arg::F32(scale),
-        ],
-    )?;
-    match parts {
-        Some(parts) => merge(gpu, "attn_decode", parts.view(), at, o, heads),
-        None => Ok(()),
-    }
-}
-
-/// o of the rows that left parts.
-pub(crate) fn merge(gpu: &Gpu, op: &'static str, parts: View, at: Paged, o: ViewMut, heads: Heads) -> Result<()> {
-    let (n, segments, Heads { q: h, dim, .. }) = (at.pos.len(), at.longest.div_ceil(SEGMENT), heads);
-    gpu.launch_dependent(
-        &Launch {
-            kernel: if o.dtype() == DType::Bf16 { "attn_merge_bf16" } else { "attn_merge_f32" },
-            op,
-            grid: [n as u32, h as u32, 1],
-            block: [dim.next_multiple_of(32) as u32, 1, 1],
-            shared_bytes: 0,
-            shape: &format_args!("N={n} H={h} D={dim} G={segments}"),
-        },
-        &mut [
-            Arg::In(parts),
-            Arg::In(at.pos),
-            Arg::Out(o),
-            Arg::I32(segments as i32),
-            Arg::I32(h as i32),
-            Arg::I32(dim as i32),
         ],
     )
 }
@@ -139,7 +112,7 @@ mod tests {
         assert_eq!((blocks(1, 512), blocks(1, 513), blocks(1, 8192)), (1, 2, 16));
         assert_eq!((blocks(16, 8192), blocks(64, 8192), blocks(127, 8192), blocks(128, 8192)), (8, 2, 2, 1));
         assert_eq!(blocks(0, 8192), 16, "no rows are no launch, and no division by them");
-        assert_eq!((room(512), room(8192)), (0, 127 * 16 * 16 * 130));
+        assert_eq!((room(512), room(8192)), (0, 1024 + 127 * 16 * 16 * 130));
     }
 
     #[test]
@@ -148,7 +121,7 @@ mod tests {
         let (segments, room) = (longest / SEGMENT, workspace(512, longest, HEADS));
         assert_eq!(room, MOST);
         let most = (1..128).take_while(|n| blocks_a_row(*n, segments, HEADS, room) > 1).last();
-        assert_eq!(most, Some(MOST / parts_len(1, segments, HEADS)));
+        assert_eq!(most, Some((MOST - TICKETS) / (parts_len(1, segments, HEADS) - TICKETS)));
         assert_eq!(blocks_a_row(1, segments, HEADS, 0), 1);
     }
 }

@@ -230,6 +230,10 @@ pub fn kv_append(
     Ok(())
 }
 
+/// Elements at the beginning of the workspace of [`attn_decode`] that say how many blocks of a row have come: 0 when it is first used,
+/// and left so.
+pub const TICKETS: usize = 1024;
+
 /// f32 elements of the workspace that [`attn_decode`] takes for `n` rows, or fewer, of at most `longest` keys. With less of it
 /// it is slower, with the same bits.
 pub fn attn_decode_workspace(dev: &Device, n: usize, longest: usize, heads: Heads) -> usize {

@@ -110,7 +110,7 @@ fn step(s: &mut Stage, lens: &[usize], heads: Heads, normed: bool) -> Result<()>
         .then(|| Ok::<_, crate::Error>([copied(&s.dev, &k_pages)?, copied(&s.dev, &v_pages)?]))
         .transpose()?;
     let (mut to, mut o) = (new.to(s)?, s.out(n * heads.q * d)?);
-    let mut parts = s.out_f32(attn_decode_workspace(&s.dev, n, t, heads))?;
+    let mut parts = s.parts(attn_decode_workspace(&s.dev, n, t, heads))?;
     let (keys, what) = (Keys::paged(&seqs, &positions), format!("T {t}{}", if normed { " normed" } else { "" }));
     s.call("attn_step", &what, cost::attn_step(n, heads, keys, normed, [dtype, type_of_pages]), |dev| {
         let pages = [k_pages.view_mut(), v_pages.view_mut()];

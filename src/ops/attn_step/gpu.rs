@@ -4,7 +4,7 @@ use crate::device::gpu::{Arg, Gpu, Launch, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::gpu::{Kernels, THREADS, aligned, pick};
-use crate::ops::attn::gpu_decode::{blocks_a_row, merge, parts_len, shared_bytes};
+use crate::ops::attn::gpu_decode::{blocks_a_row, parts_len, shared_bytes};
 use crate::ops::attn::{Heads, SEGMENT};
 use crate::ops::qk_rope::{NewRows, Turn};
 
@@ -14,7 +14,7 @@ pub fn attn_step(
     rows: NewRows,
     n_pages: usize,
     [mut k_pages, mut v_pages]: [ViewMut; 2],
-    mut o: ViewMut,
+    o: ViewMut,
     workspace: ViewMut,
     heads: Heads,
 ) -> Result<()> {
@@ -58,7 +58,7 @@ pub fn attn_step(
             Arg::In(rows.table),
             Arg::Out(k_pages.reborrow()),
             Arg::Out(v_pages.reborrow()),
-            Arg::Out(o.reborrow()),
+            Arg::Out(o),
             parts.as_mut().map_or(Arg::Null, |parts| Arg::Out(parts.reborrow())),
             Arg::I64(n as i64),
             Arg::I32(at.max_pages as i32),
@@ -72,9 +72,5 @@ pub fn attn_step(
             Arg::F32(rows.eps),
             Arg::I32(vectors as i32),
         ],
-    )?;
-    match parts {
-        Some(parts) => merge(gpu, "attn_step", parts.view(), at, o, heads),
-        None => Ok(()),
-    }
+    )
 }
