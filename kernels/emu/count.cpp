@@ -240,10 +240,10 @@ void count_block_ends(Worker& w) {
   if (flight > counts.flight_bytes) counts.flight_bytes = flight;
 }
 
-void count_launch_ends(Worker& w) {
+void count_launch_ends(Worker& w, Launch& launch) {
   if (!w.counter) return;
   Counts& counts = w.counter->counts;
-  Counts& all = *w.launch->counts;
+  Counts& all = *launch.counts;
   const uint64_t* mine = reinterpret_cast<const uint64_t*>(&counts);
   uint64_t* sum = reinterpret_cast<uint64_t*>(&all);
   for (size_t i = 0; i < ADDED_COUNTS; ++i) __atomic_fetch_add(sum + i, mine[i], __ATOMIC_RELAXED);

@@ -28,7 +28,7 @@ void count_product(uint64_t flops, bool by_warpgroup);
 void count_warp_meets(Worker& w, uint32_t warp);
 void count_block_meets(Worker& w);
 void count_block_ends(Worker& w);
-void count_launch_ends(Worker& w);
+void count_launch_ends(Worker& w, Launch& launch);
 void count_free(Worker& w);
 
 // A kernel of the counted build may run without being counted, for what its calls are to the rule of dependent.h.

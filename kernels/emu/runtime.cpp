@@ -477,7 +477,7 @@ void haggle_emu_work(Worker* w, Launch* launch) {
     run_cluster(*w, launch->first_cluster + one_of(turn, launch->turns, n_clusters - launch->first_cluster));
   }
   for (uint32_t i = 0; w->counting && i < MAX_CLUSTER; ++i) {
-    if (Worker* block = i == 0 ? w : w->own_cluster ? w->own_cluster->blocks[i] : nullptr) count_launch_ends(*block);
+    if (Worker* block = i == 0 ? w : w->own_cluster ? w->own_cluster->blocks[i] : nullptr) count_launch_ends(*block, *launch);
   }
   g_worker = outer;
 }

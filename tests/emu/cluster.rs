@@ -66,3 +66,28 @@ fn each_planted_fault_of_a_cluster_is_reported() {
         }
     }
 }
+
+/// What the blocks of a cluster do is counted, and none of it again in the next launch.
+#[test]
+fn a_cluster_s_blocks_are_counted_all_and_once() {
+    let emu = Arc::new(Gpu::Emu(Emu::new(2).unwrap()));
+    let (dev, Gpu::Emu(counts)) = (Device::Gpu(emu.clone()), &*emu) else { unreachable!() };
+    if !counts.sees_accesses() {
+        return;
+    }
+    let mut y = dev.zeros(DType::I32, 8 * 96).unwrap();
+    let mut counted = |kernel, blocks, threads, args: &[i32]| {
+        counts.start_counting();
+        let mut all = vec![Arg::Out(y.view_mut())];
+        all.extend(args.iter().copied().map(Arg::I32));
+        launch(&dev, kernel, blocks, threads, 0, &mut all).unwrap();
+        counts.stop_counting()[0].counts
+    };
+    for _ in 0..2 {
+        let got = counted("probe_cluster", 8, 96, &[5]);
+        // Eight blocks of three warps: 5 rounds of a store and a load of shared memory and two meetings, then a row of 128 bytes.
+        assert_eq!((got.shared_requests, got.barriers, got.write_sectors), (8 * 3 * 10, 8 * 10, 8 * 3 * 4));
+        let alone = counted("probe_indices", 2, 64, &[]);
+        assert_eq!((alone.shared_requests, alone.write_sectors), (0, 2 * 2 * 4));
+    }
+}
