@@ -160,10 +160,13 @@ fn sample_of_hard_rows_decides_the_same_on_every_device() {
     }
 }
 
-/// Emulated GPUs on which a cluster of blocks walks a long row; the threads of the second run in a random order.
+/// GPUs on which a cluster of blocks walks a long row: emulated ones, the threads of the second in a random order, and a real one
+/// where there is one that has them.
 fn with_clusters() -> Vec<(String, Device)> {
     let emu = |seed| Emu::with_seed(2, seed).unwrap().with_hopper(true);
-    [0, 5].map(|seed| (format!("clusters, seed {seed}"), Device::Gpu(Arc::new(Gpu::Emu(emu(seed)))))).to_vec()
+    let emus = [0, 5].map(|seed| (format!("clusters, seed {seed}"), Device::Gpu(Arc::new(Gpu::Emu(emu(seed))))));
+    let real = cuda().filter(|dev| gpu(dev).hopper()).map(|dev| ("clusters, cuda:0".into(), dev));
+    emus.into_iter().chain(real).collect()
 }
 
 #[test]
