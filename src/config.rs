@@ -309,6 +309,8 @@ pub struct LoraConfig {
     pub rank: usize,
     /// It counts `alpha / rank`; 0 is twice the rank.
     pub alpha: f32,
+    /// It counts `alpha / sqrt(rank)` instead.
+    pub rslora: bool,
     /// `all-linear`, or names.
     pub targets: String,
     /// 0.

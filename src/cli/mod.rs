@@ -160,6 +160,7 @@ fn lora_flags(text: Option<&str>) -> Result<Vec<(&'static str, &'static str, Opt
         let (key, value) = match key.trim() {
             "rank" => ("lora.rank", value.to_string()),
             "alpha" => ("lora.alpha", value.to_string()),
+            "rslora" => ("lora.rslora", value.to_string()),
             "targets" => ("lora.targets", quoted(value)),
             "dropout" => ("lora.dropout", value.to_string()),
             "seed" => ("lora.seed", value.to_string()),

@@ -22,7 +22,7 @@ impl LoraConfig {
 
     pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
         use Bounds::NotNegative;
-        use Slot::{Count, Real, Seed, Text};
+        use Slot::{Count, Real, Seed, Switch, Text};
         vec![
             field(
                 "rank",
@@ -31,6 +31,12 @@ impl LoraConfig {
                 Count(&mut self.rank, 0),
             ),
             field("alpha", "", "It counts alpha / rank; 0 is twice the rank.", Real(&mut self.alpha, NotNegative)),
+            field(
+                "rslora",
+                "",
+                "true: it counts alpha / sqrt(rank), so that a high rank learns as fast (arXiv:2312.03732).",
+                Switch(&mut self.rslora),
+            ),
             field(
                 "targets",
                 "",
@@ -50,7 +56,7 @@ impl LoraConfig {
 
 impl Default for LoraConfig {
     fn default() -> LoraConfig {
-        LoraConfig { rank: 0, alpha: 0.0, targets: ALL.into(), dropout: 0.0, seed: 1 }
+        LoraConfig { rank: 0, alpha: 0.0, rslora: false, targets: ALL.into(), dropout: 0.0, seed: 1 }
     }
 }
 

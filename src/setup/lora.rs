@@ -32,7 +32,7 @@ pub fn of(config: &Config, shape: &ModelConfig) -> Result<Option<Lora>> {
         None => Lora::all_linear(shape),
         Some(named) => TARGETS.into_iter().filter(|target| named.contains(target)).collect(),
     };
-    let lora = Lora { rank: own.rank, alpha: own.alpha(), rank_stabilised: false, dropout: 0.0, targets };
+    let lora = Lora { rank: own.rank, alpha: own.alpha(), rank_stabilised: own.rslora, dropout: 0.0, targets };
     match lora.fits(shape) {
         Ok(()) => Ok(Some(lora)),
         Err(what) => refused(format!("lora.targets: {what}")),
@@ -79,13 +79,14 @@ pub fn spread(config: &Config, shape: &ModelConfig, ranks: &Ranks) -> Result<Exp
 
 /// An adapter that is trained on is the one that it was.
 fn goes_on(own: &Lora, wanted: Lora) -> Result<Lora> {
-    if (Lora { rank_stabilised: own.rank_stabilised, ..wanted }) == *own {
-        return Ok(own.clone());
+    if wanted == *own {
+        return Ok(wanted);
     }
-    let Lora { rank, alpha, dropout, targets, .. } = own;
+    let Lora { rank, alpha, rank_stabilised, dropout, targets } = own;
+    let rslora = if *rank_stabilised { ",rslora=true" } else { "" };
     let dropout = if *dropout == 0.0 { String::new() } else { format!(", dropout {dropout} (ours is 0)") };
     let what = format!(
-        "lora: the adapter of model.base is rank={rank},alpha={alpha},targets={}{dropout}, and is trained on as it is",
+        "lora: the adapter of model.base is rank={rank},alpha={alpha}{rslora},targets={}{dropout}, and is trained on as it is",
         targets.join(",")
     );
     Err(Error::Config { problems: vec![what] })

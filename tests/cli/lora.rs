@@ -165,6 +165,24 @@ fn sft_trains_an_adapter_and_goes_on() {
 }
 
 #[test]
+fn a_rank_stabilised_adapter_counts_by_the_root_of_its_rank_and_says_so_to_peft() {
+    let dir = tempfile::tempdir().unwrap();
+    let (at, sets) = (dir.path(), ["--steps", "1", "--set", "eval.best_of=1", "--set", "optim.lr=0.01"]);
+    let begin =
+        |run: &str, lora: &str| haggle(at, &[&["train"][..], &SMALL, &sets, &["--lora", lora, "--out", run]].concat());
+    // The same factor, 2, said in two ways, is the same training to the bit.
+    begin("root", "rank=4,alpha=4,rslora=true").done();
+    begin("plain", "rank=4,alpha=8").done();
+    let saved = |run: &str, file: &str| fs::read(at.join(run).join("checkpoints/step-000001").join(file)).unwrap();
+    let config: Value = serde_json::from_slice(&saved("root", "adapter_config.json")).unwrap();
+    assert_eq!((&config["use_rslora"], &config["lora_alpha"]), (&json!(true), &json!(4)));
+    assert!(saved("root", "adapter_model.safetensors") == saved("plain", "adapter_model.safetensors"));
+    assert_eq!(apart(&scored(at, "root"), &scored(at, "plain")), 0.0);
+    let other = haggle(at, &["train", "--model", "root", "--lora", "rank=4,alpha=4", "--out", "on"]);
+    other.refused(2, &["rank=4,alpha=4,rslora=true,targets=q_proj,", "is trained on as it is"]);
+}
+
+#[test]
 fn buyer_seller_and_reference_read_one_copy_of_the_base() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), "run", &["--steps", "1"]).done();
