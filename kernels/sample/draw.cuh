@@ -14,11 +14,8 @@ struct Kept {
     }
 };
 
-// Of weight(id, z) over each span, into s_part [n_spans, 2]: the sum by chunks of sixteen, by which tokens are found, and the
-// sum by lanes, of which totals are made. Returns the last token that has weight. What has any is of rank `least` or more.
-__device__ __forceinline__ int sum_weights(const Row& row, int32_t least, const Kept& weight) {
-    if (threadIdx.x == 0) row.s.last = 0;
-    row_meets();  // s.last is set; s_part is free
+// sum_weights of this quad's spans; returns the last token that this thread found to have weight.
+__device__ __forceinline__ int sum_weights_by_quads(const Row& row, int32_t least, const Kept& weight) {
     int lane = threadIdx.x % 4 * 4, last = 0;
     int widest = min(row.piece(), (int)ceil_div(row.len, SPAN_LANES) * SPAN_LANES);
     each_span(row, [&](int span, int from, int end) {
@@ -62,6 +59,15 @@ __device__ __forceinline__ int sum_weights(const Row& row, int32_t least, const 
             give(&row.s_part[2 * span + 1], by_lanes);
         }
     });
+    return last;
+}
+
+// Of weight(id, z) over each span, into s_part [n_spans, 2]: the sum by chunks of sixteen, by which tokens are found, and the
+// sum by lanes, of which totals are made. Returns the last token that has weight. What has any is of rank `least` or more.
+__device__ __forceinline__ int sum_weights(const Row& row, int32_t least, const Kept& weight) {
+    if (threadIdx.x == 0) row.s.last = 0;
+    row_meets();  // s.last is set; s_part is free
+    int last = BLOCKS > 1 ? sum_weights_by_warps(row, least, weight) : sum_weights_by_quads(row, least, weight);
     if (last > 0) atomicMax(&row.s.last, last);
     __syncthreads();  // s_part holds the spans' sums, s.last the block's last token that has weight
     return of_all_blocks(row.s, row.s.last, [](int32_t a, int32_t b) { return max(a, b); });

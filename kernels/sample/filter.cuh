@@ -8,6 +8,7 @@
 #pragma once
 
 #include "sample/histogram.cuh"
+#include "sample/wide.cuh"
 
 constexpr float UNIT = 68719476736.0f;  // 2^36: what a weight of 1 is in a histogram
 
@@ -27,11 +28,8 @@ struct Weight {
     __device__ __forceinline__ float operator()(float z) const { return count ? 1.0f : exp_log_prob_f32(z - max); }
 };
 
-// Sums of weight(z) over what is above each of the ranks cut[0] >= cut[1] >= ..., into s.cut, in the row's order; and how
-// many have such a rank, into s.row_ties, that of the first of equal ones.
-__device__ __forceinline__ void sums_above(const Row& row, const int32_t (&cut)[CUTS], const Weight& weight) {
-    if (threadIdx.x < CUTS) row.s.ties[threadIdx.x] = 0;
-    row_meets();  // s.ties is empty; s_part is free
+// sums_above of this quad's spans.
+__device__ __forceinline__ void sums_above_by_quads(const Row& row, const int32_t (&cut)[CUTS], const Weight& weight) {
     each_span(row, [&](int span, int from, int end) {
         float sum[CUTS][4] = {};
         for (int at = from; at < end; at += row.piece()) {
@@ -49,10 +47,7 @@ __device__ __forceinline__ void sums_above(const Row& row, const int32_t (&cut)[
                     for (int j = 0; j < CUTS; j++) {
                         if (key > cut[j]) sum[j][e] += w;
                     }
-                    int tie = CUTS;
-#pragma unroll
-                    for (int j = CUTS - 1; j >= 0; j--) tie = key == cut[j] ? j : tie;
-                    if (tie < CUTS) atomicAdd(&row.s.ties[tie], 1);
+                    count_tie(row, cut, key);
                 }
             }
         }
@@ -62,6 +57,14 @@ __device__ __forceinline__ void sums_above(const Row& row, const int32_t (&cut)[
             if (threadIdx.x % 4 == 0 && from < end) give(&row.s_part[span * CUTS + j], total);
         }
     });
+}
+
+// Sums of weight(z) over what is above each of the ranks cut[0] >= cut[1] >= ..., into s.cut, in the row's order; and how
+// many have such a rank, into s.row_ties, that of the first of equal ones.
+__device__ __forceinline__ void sums_above(const Row& row, const int32_t (&cut)[CUTS], const Weight& weight) {
+    if (threadIdx.x < CUTS) row.s.ties[threadIdx.x] = 0;
+    row_meets();  // s.ties is empty; s_part is free
+    BLOCKS > 1 ? sums_above_by_warps(row, cut, weight) : sums_above_by_quads(row, cut, weight);
     row_meets();  // s_part holds the spans' sums, s.ties of each block its own
     if (threadIdx.x < CUTS) {
         int32_t ties = 0;

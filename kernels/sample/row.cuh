@@ -189,6 +189,14 @@ __device__ __forceinline__ void each_from(const Row& row, int32_t least, Body bo
     }
 }
 
+// Counts, in s.ties, a rank that is one of the cuts: as that of the first of equal ones.
+__device__ __forceinline__ void count_tie(const Row& row, const int32_t (&cut)[CUTS], int32_t key) {
+    int tie = CUTS;
+#pragma unroll
+    for (int j = CUTS - 1; j >= 0; j--) tie = key == cut[j] ? j : tie;
+    if (tie < CUTS) atomicAdd(&row.s.ties[tie], 1);
+}
+
 // Calls body(span, first id, end) for each of the quad's spans; idle quads get an empty one. Warps stay together.
 template <typename Body>
 __device__ __forceinline__ void each_span(const Row& row, Body body) {

@@ -3,10 +3,11 @@
 // Shapes          as sample.
 // Numerics        as sample.
 // Parallel        a cluster of 8 blocks a row, 512 threads each. A walk's logits are divided among them, by pieces where their sums
-//                 have no order, by spans where they have one; what each has found it gives to all by their shared memory, and all
-//                 go on alike. A meeting of the cluster on both sides of what is given: five or six a histogram's round.
-// Cost            as sample, with the row's logits read by eight multiprocessors. Bound by the meetings, some 0.3 us each, and by
-//                 the chain of a span's sums.
+//                 have no order, by spans where they have one, a warp each (sample/wide.cuh); what each has found it gives to all
+//                 by their shared memory, and all go on alike. The cluster meets four times where nothing is filtered, three times
+//                 more a histogram and a sum.
+// Cost            as sample, with the row's logits read by eight multiprocessors. Bound by the meetings and by the chain of a
+//                 span's sums.
 // Sass sm_90a     sample: LDG.E.128 STG.E.128 UCGABAR_ARV UCGABAR_WAIT PREEXIT ACQBULK
 // Determinism     as sample, whose bits it has: sums of a span are one thread's chain, whichever block it is in; bins are integers.
 // Requires        as sample; sm_90. A grid of 8 N blocks.
