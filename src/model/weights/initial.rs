@@ -15,7 +15,7 @@ impl Weights {
     /// sqrt(2 L) (Radford et al. 2019, section 2.3), norms one, biases zero. A tensor's values depend on seed and name alone.
     ///
     /// # Errors
-    /// [`Error::Memory`].
+    /// [`Error::Memory`](crate::Error::Memory).
     pub fn init(dev: &Device, config: ModelConfig, seed: u64) -> Result<Weights> {
         let mut w = Weights::zeros(dev, config)?;
         let residual = 1.0 / (2.0 * w.config.num_hidden_layers as f64).sqrt();
@@ -31,7 +31,7 @@ impl Weights {
     /// are one, biases zero. Billions of them are there in seconds.
     ///
     /// # Errors
-    /// [`Error::Memory`]; [`Error::Device`] where the device does not compute in bf16.
+    /// [`Error::Memory`](crate::Error::Memory); [`Error::Device`](crate::Error::Device) where the device does not compute in bf16.
     pub fn for_timing(dev: &Device, config: ModelConfig) -> Result<Weights> {
         const PERIOD: usize = 1 << 20;
         let config = ModelConfig { stored: DType::Bf16, compute: DType::Bf16, ..config };
