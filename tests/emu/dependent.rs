@@ -254,10 +254,15 @@ fn every_product_of_a_step_keeps_the_rule() {
     }
 }
 
+/// By a block a row, and by a cluster.
 #[test]
 fn what_is_drawn_from_keeps_the_rule() {
-    let dev = emu(1, true, false);
-    let (zero, vocab, rows) = (dev.upload(&[0i32]).unwrap(), 2100usize, 2usize);
+    draws(&emu(1, true, false), 2_100);
+    draws(&emu(1, true, true), 16_390);
+}
+
+fn draws(dev: &Device, vocab: usize) {
+    let (zero, rows) = (dev.upload(&[0i32]).unwrap(), 2usize);
     let from = dev.upload(&normal(rows * vocab, 1)).unwrap();
     let [mut logits, mut logprob] = [rows * vocab, rows].map(|len| dev.zeros(DType::F32, len).unwrap());
     let mut token = dev.zeros(DType::I32, rows).unwrap();
@@ -268,14 +273,14 @@ fn what_is_drawn_from_keeps_the_rule() {
     let numbers = dev.upload(&[1f32, 1.0]).unwrap();
     let allowed = dev.upload(&vec![-1i32; rows * vocab.div_ceil(32)]).unwrap();
     let graph = dev.capture("sampling", || {
-        write(&dev, &from, &mut logits, zero.view())?;
+        write(dev, &from, &mut logits, zero.view())?;
         let [bias, repeat, less] = [numbers.view(); 3];
         let leans = Leans { offsets: offsets.view(), id: ids.view(), bias, repeat, less };
-        sample_lean(&dev, leans, logits.view_mut(), vocab)?;
-        sample_mask(&dev, allowed.view(), logits.view_mut(), vocab)?;
+        sample_lean(dev, leans, logits.view_mut(), vocab)?;
+        sample_mask(dev, allowed.view(), logits.view_mut(), vocab)?;
         let (top_k, key) = (top_k.view(), key.view());
         let how = Draw { temperature: temperature.view(), top_k, top_p: top_p.view(), min_p: min_p.view(), key };
-        sample(&dev, logits.view_mut(), how, Rows::Stay(pos.view()), token.view_mut(), logprob.view_mut(), vocab, vocab)
+        sample(dev, logits.view_mut(), how, Rows::Stay(pos.view()), token.view_mut(), logprob.view_mut(), vocab, vocab)
     });
     assert_eq!(graph.unwrap().n_dependent(), 3);
 }
