@@ -47,7 +47,7 @@ pub fn run(dev: &Device) -> Result<Findings> {
         Device::Cpu(_) => (vec![], false),
         Device::Gpu(gpu) => (gpu.kernels(), gpu.hopper()),
     };
-    let asked_for = |name: &&str| hopper || !name.contains("_sm90_");
+    let asked_for = |name: &&str| hopper || !name.contains("_sm90");
     let product = |name: &&str| !["probe_", "planted_"].iter().any(|p| name.starts_with(p));
     let not_run = kernels.into_iter().filter(product).filter(asked_for).filter(|k| !launched.contains(k)).collect();
     Ok(Findings { checks, not_run, n_run: launched.len() })

@@ -43,6 +43,8 @@ pub fn all(s: &mut Stage) -> Result<()> {
     if s.times() {
         return Ok(());
     }
+    // Rows that clusters have, on a card that has clusters.
+    sampled(s, 5, [14_400, 14_337], "long", &KINDS)?;
     s.shapes(&[(13, 700)], &[(1, 1), (300, 9)], |_| vec![]).into_iter().try_for_each(|(n, v)| moved_on(s, n, v))
 }
 
