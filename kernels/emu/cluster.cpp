@@ -14,26 +14,22 @@ namespace emu {
 
 namespace {
 
-constexpr size_t ARENA = ARENA_BYTES;
-
 bool in_arena(const Worker& w, const void* at) {
   const char* byte = static_cast<const char*>(at);
-  return byte >= w.arena && byte < w.arena + ARENA;
+  return byte >= w.arena && byte < w.arena + ARENA_BYTES;
 }
 
 }  // namespace
 
-Cluster& cluster_of(Worker& w, uint32_t n_blocks) {
-  if (!w.own_cluster) {
-    w.own_cluster = static_cast<Cluster*>(calloc(1, sizeof(Cluster)));
-    if (!w.own_cluster) abort();
-    w.own_cluster->blocks[0] = &w;
-  }
+Cluster* cluster_of(Worker& w, uint32_t n_blocks) {
+  if (!w.own_cluster) w.own_cluster = static_cast<Cluster*>(calloc(1, sizeof(Cluster)));
+  if (!w.own_cluster) return nullptr;
   Cluster& cluster = *w.own_cluster;
+  cluster.blocks[0] = &w;
   for (uint32_t i = 0; i < n_blocks; ++i) {
     if (!cluster.blocks[i]) cluster.blocks[i] = haggle_emu_worker_new();
     Worker* block = cluster.blocks[i];
-    if (!block) abort();  // there is no block yet whose fault it could be
+    if (!block) return nullptr;
     block->cluster = &cluster;
     block->rank = i;
     block->launch = w.launch;
@@ -43,7 +39,7 @@ Cluster& cluster_of(Worker& w, uint32_t n_blocks) {
   }
   cluster.n_blocks = cluster.n_left = n_blocks;
   cluster.arrived = cluster.meets = 0;
-  return cluster;
+  return &cluster;
 }
 
 void cluster_free(Worker& w) {

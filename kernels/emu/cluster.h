@@ -20,8 +20,8 @@ struct Cluster {
   int line;
 };
 
-// The cluster that this worker runs, with workers for its blocks.
-Cluster& cluster_of(Worker& w, uint32_t n_blocks);
+// The cluster that this worker runs, with workers for its blocks; null when there is no memory for them.
+Cluster* cluster_of(Worker& w, uint32_t n_blocks);
 void cluster_free(Worker& w);
 
 // The block whose shared memory this is; null: of none of the cluster's.

@@ -137,7 +137,6 @@ void report(Worker& w, const Thread& thread, const char* format, ...) {
            short_name(waits->file), waits->line, absent->index.x, absent->index.y, absent->index.z, lacking,
            absent->done ? "has returned" : "waits elsewhere");
   }
-  w.failed = true;
   leave_block(w);
 }
 
@@ -316,8 +315,9 @@ void end_block(Worker& w) {
 // Runs a cluster: one block, or several together.
 void run_cluster(Worker& w, uint64_t number) {
   const uint32_t n_blocks = w.launch->entry->cluster;
-  Cluster* cluster = n_blocks > 1 ? &cluster_of(w, n_blocks) : nullptr;
+  Cluster* cluster = n_blocks > 1 ? cluster_of(w, n_blocks) : nullptr;
   w.cluster = cluster;
+  if (n_blocks > 1 && !cluster) return report(w, w.threads[0], "out of memory for the %u blocks of a cluster", n_blocks);
   Worker* alone[] = {&w};
   Worker** blocks = cluster ? cluster->blocks : alone;
   for (uint32_t i = 0; i < n_blocks; ++i) start_block(*blocks[i], number * n_blocks + i);

@@ -195,12 +195,13 @@ fn few_long_rows_are_sampled_by_clusters_and_many_by_a_block_each() {
         let launches = counts.stop_counting();
         launches.iter().find(|launch| launch.kernel.starts_with("sample")).map(|launch| (launch.kernel, launch.blocks))
     };
-    if counts.sees_accesses() {
-        assert_eq!(kernel(1, 16_384), Some(("sample_sm90", 8)));
-        assert_eq!(kernel(16, 14_337), Some(("sample_sm90", 128)));
-        assert_eq!(kernel(17, 14_337), Some(("sample", 17)), "more clusters than the card has room for");
-        assert_eq!(kernel(1, 14_336), Some(("sample", 1)), "fewer spans than blocks");
+    if !counts.sees_accesses() {
+        return eprintln!("SKIPPED: a build without HAGGLE_EMU_COUNT=1 counts nothing");
     }
+    assert_eq!(kernel(1, 16_384), Some(("sample_sm90", 8)));
+    assert_eq!(kernel(16, 14_337), Some(("sample_sm90", 128)));
+    assert_eq!(kernel(17, 14_337), Some(("sample", 17)), "more clusters than the card has room for");
+    assert_eq!(kernel(1, 14_336), Some(("sample", 1)), "fewer spans than blocks");
 }
 
 /// A row whose length is whole vectors, but which begins between two.

@@ -235,7 +235,7 @@ pub fn kv_append(
 pub const TICKETS: usize = 1024;
 
 /// f32 elements of the workspace that [`attn_decode`] takes for `n` rows, or fewer, of at most `longest` keys. With less of it
-/// it is slower, with the same bits.
+/// it is slower, with the same bits. Its first [`TICKETS`] elements must be 0 before its first use, and are left so.
 pub fn attn_decode_workspace(dev: &Device, n: usize, longest: usize, heads: Heads) -> usize {
     match dev {
         Device::Cpu(_) => 0,
