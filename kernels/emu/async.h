@@ -1,6 +1,7 @@
 // What runs beside the threads of a block on sm_90: its mbarriers, its bulk copies, the products of its warps.
 #pragma once
 
+#include "emu/cluster.h"
 #include "emu/row.h"
 #include "emu/runtime.h"
 #include "emu/tensor_map.h"
@@ -12,15 +13,22 @@ constexpr uint32_t MAX_MBARRIERS = 64, MAX_COLUMNS = 256, MAX_SUMS = 8;
 struct Mbarrier {
   uint64_t* at;
   uint32_t count, pending, phase;  // arrivals of a phase, those that lack, phases completed
-  int32_t bytes;                   // expected and not there yet
-  uint32_t init_thread, init_epoch;
+  int32_t bytes;                   // expected and not there yet; below 0 where they came before they were expected
+  uint32_t init_thread, init_epoch, init_passes;
   bool fenced;
+};
+
+// Where a bulk copy goes, and where it counts: in a block of the cluster.
+struct Target {
+  Worker* block;
+  char* to;
+  uint64_t* bar;
 };
 
 struct BulkCopy {
   TensorMap map;
-  char* to;
-  uint64_t* bar;
+  Target targets[MAX_CLUSTER];
+  uint32_t n_targets;
   int32_t at[3];
   Thread* by;
   uint32_t bytes;  // that lie inside the tensor
@@ -68,7 +76,7 @@ const char* async_left(Worker& w, uint32_t* thread);
 void bulk_complete(Worker& w);
 // Bytes have come: may complete the phase of their mbarrier.
 void mbarrier_complete_bytes(Worker& w, uint64_t* bar, uint32_t bytes);
-// Fails unless the current thread may use this mbarrier; `engine`: for the copy engine.
+// Fails unless the current thread may use this mbarrier of block `w`; `engine`: for the copy engine.
 void mbarrier_check(Worker& w, uint64_t* bar, const char* what, bool engine);
 // Says which mbarrier a thread waits at and what it lacks.
 void mbarrier_lacks(Worker& w, const Thread& thread, char* text, size_t bytes);

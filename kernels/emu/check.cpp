@@ -196,8 +196,7 @@ void check_async_read(const void* at, size_t bytes) {
   }
 }
 
-void check_async_write(const void* at, size_t bytes) {
-  Worker& w = *g_worker;
+void check_async_write(Worker& w, const void* at, size_t bytes) {
   check_forget(w, at, bytes);
   ByteShadow* shadow = w.shadow + (static_cast<const char*>(at) - w.arena);
   for (size_t i = 0; i < bytes; ++i) shadow[i].written = true;

@@ -39,7 +39,7 @@ void check_forget(Worker& w, const void* at, size_t bytes);
 // What the tensor cores and the copy engine of sm_90 do to shared memory: reads what was written, and fenced by who wrote
 // it; writes for everybody.
 void check_async_read(const void* at, size_t bytes);
-void check_async_write(const void* at, size_t bytes);
+void check_async_write(Worker& w, const void* at, size_t bytes);
 
 inline bool checked() { return g_worker->launch->entry->build == Build::Checked; }
 

@@ -38,7 +38,7 @@ Cluster* cluster_of(Worker& w, uint32_t n_blocks) {
     block->grid_dim = w.grid_dim;
   }
   cluster.n_blocks = cluster.n_left = n_blocks;
-  cluster.arrived = cluster.meets = 0;
+  cluster.arrived = cluster.passes = cluster.meets = 0;
   return &cluster;
 }
 
@@ -62,7 +62,7 @@ uint32_t cluster_ctarank() { return g_worker->cluster ? g_worker->rank : 0; }
 
 uint32_t cluster_nctarank() { return g_worker->cluster ? g_worker->cluster->n_blocks : 1; }
 
-void barrier_cluster(const char* file, int line) {
+void meet_of_cluster(bool fences, const char* file, int line) {
   Worker& w = *g_worker;
   if (!w.cluster) return sync_threads(0, file, line);
   Cluster& cluster = *w.cluster;
@@ -77,8 +77,9 @@ void barrier_cluster(const char* file, int line) {
   w.self->line = line;
   if (++cluster.arrived < cluster.n_blocks * w.n_threads) return sleep_until_woken(Wait::Cluster);
   cluster.arrived = 0;
-  ++cluster.meets;
-  for (uint32_t i = 0; i < cluster.n_blocks; ++i) all_of_block_meet(*cluster.blocks[i]);
+  ++cluster.passes;
+  cluster.meets += fences;
+  for (uint32_t i = 0; i < cluster.n_blocks; ++i) all_of_block_meet(*cluster.blocks[i], fences);
   sleep_until_woken(Wait::Cluster);
 }
 

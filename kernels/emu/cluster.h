@@ -15,7 +15,8 @@ constexpr uint32_t MAX_CLUSTER = 8;  // blocks; what every card of sm_90 has roo
 struct Cluster {
   Worker* blocks[MAX_CLUSTER];  // the first runs it
   uint32_t n_blocks, n_left;    // n_left: blocks that have not ended
-  uint32_t arrived, meets;      // threads at the barrier, times all have met
+  uint32_t arrived;             // threads at the barrier
+  uint32_t passes, meets;       // times all have passed it, times they have seen there what was written before
   const char* file;
   int line;
 };
@@ -29,7 +30,8 @@ Worker* block_at(Worker& w, const void* at);
 
 uint32_t cluster_ctarank();
 uint32_t cluster_nctarank();
-void barrier_cluster(const char* file, int line);
+// barrier.cluster. `fences`: what was written before is seen behind it; else nothing but mbarriers is.
+void meet_of_cluster(bool fences, const char* file, int line);
 // Where what stands at `shared`, in this block's shared memory, stands in that of block `rank`.
 void* mapa(const void* shared, uint32_t rank);
 

@@ -193,7 +193,14 @@ void count_bulk(const void* pointer, size_t bytes) {
   for (uintptr_t sector = at / SECTOR; sector <= last; ++sector) touch(w, sector, Access::Read);
 }
 
-void count_copied(uint64_t bytes) { counter_of(*g_worker).counts.copied_bytes += bytes; }
+void count_copied(uint64_t bytes) {
+  counter_of(*g_worker).counts.copied_bytes += bytes;
+  count_prefetched(bytes);
+}
+
+void count_prefetched(uint64_t bytes) {
+  if (!g_worker->self->waited) counter_of(*g_worker).counts.early_bytes += bytes;
+}
 
 void count_matrix(const void* const (&rows)[8], bool first) {
   uintptr_t at[8];

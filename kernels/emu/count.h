@@ -17,8 +17,9 @@ namespace emu {
 void count_access(const void* at, size_t bytes, Access access, const void* site);
 // One row of a bulk copy's box: requests of 128 bytes.
 void count_bulk(const void* at, size_t bytes);
-// A copy of so many bytes from global to shared memory has begun.
+// A copy of so many bytes from global to shared memory has begun, or a prefetch.
 void count_copied(uint64_t bytes);
+void count_prefetched(uint64_t bytes);
 // One matrix of an ldmatrix, its first or a later one: the addresses of eight rows of 16 bytes are one wavefront where no
 // bank is asked twice.
 void count_matrix(const void* const (&rows)[8], bool first);

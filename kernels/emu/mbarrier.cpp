@@ -35,8 +35,15 @@ Mbarrier& use(Worker& w, uint64_t* bar, const char* what) {
   Mbarrier* m = find(async_of(w), bar);
   if (!m) fail("%s: %s is not initialised", what, name_of(w, bar, name));
   if (*bar != MARK) fail("%s: %s was written to", what, name_of(w, bar, name));
+  if (&w != g_worker) {
+    if (w.n_left == 0) fail("%s: %s of block %u of its cluster, which has ended", what, name_of(w, bar, name), w.rank);
+    if (m->init_passes == w.cluster->passes) {
+      fail("%s: %s of block %u of its cluster was initialised with no barrier.cluster since", what, name_of(w, bar, name), w.rank);
+    }
+    return *m;
+  }
   const uint32_t me = static_cast<uint32_t>(w.self - w.threads);
-  if (m->init_thread != me && m->init_epoch == w.epoch) {
+  if (m->init_thread != me && m->init_epoch == w.epoch && (!w.cluster || m->init_passes == w.cluster->passes)) {
     fail("%s: %s was initialised by thread %u with no barrier since", what, name_of(w, bar, name), m->init_thread);
   }
   return *m;
@@ -56,8 +63,7 @@ void complete_phase(Worker& w, Mbarrier& m) {
   }
 }
 
-void arrive(uint64_t* bar, uint32_t bytes, const char* what) {
-  Worker& w = *g_worker;
+void arrive(Worker& w, uint64_t* bar, uint32_t bytes, const char* what) {
   Mbarrier& m = use(w, bar, what);
   char name[64];
   if (!m.pending) fail("%s: %s takes %u arrivals a phase, this is one more", what, name_of(w, bar, name), m.count);
@@ -124,7 +130,7 @@ void mbarrier_init(uint64_t* bar, uint32_t count) {
     m = &async.mbarriers[async.n_mbarriers++];
   }
   *bar = MARK;
-  *m = {bar, count, count, 0, 0, static_cast<uint32_t>(w.self - w.threads), w.epoch, false};
+  *m = {bar, count, count, 0, 0, static_cast<uint32_t>(w.self - w.threads), w.epoch, w.cluster ? w.cluster->passes : 0, false};
 }
 
 void fence_mbarrier_init() {
@@ -135,9 +141,16 @@ void fence_mbarrier_init() {
   }
 }
 
-void mbarrier_arrive(uint64_t* bar) { arrive(bar, 0, "mbarrier.arrive"); }
+void mbarrier_arrive(uint64_t* bar) { arrive(*g_worker, bar, 0, "mbarrier.arrive"); }
 
-void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t bytes) { arrive(bar, bytes, "mbarrier.arrive.expect_tx"); }
+void mbarrier_arrive_cluster(uint64_t* bar, uint32_t rank) {
+  uint64_t* there = static_cast<uint64_t*>(mapa(bar, rank));
+  arrive(*block_at(*g_worker, there), there, 0, "mbarrier.arrive.shared::cluster");
+}
+
+void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t bytes) {
+  arrive(*g_worker, bar, bytes, "mbarrier.arrive.expect_tx");
+}
 
 // As on hardware this may return false before the phase is complete (with a seed): who asks must ask again.
 bool mbarrier_try_wait_parity(uint64_t* bar, uint32_t parity) {

@@ -73,18 +73,25 @@ Thread* next_thread(Worker& w) {
 Worker& runner_of(Worker& w) { return w.cluster ? *w.cluster->blocks[0] : w; }
 
 // The same of the cluster: of this block while it has any, else, or with a seed at any time, of another, whose worker `w` becomes.
+// A copy that one block has asked for may be what another waits for.
 Thread* next_of_cluster(Worker*& w) {
   const Cluster& cluster = *w->cluster;
   uint32_t first = w->rank;
   if (w->launch->seed && next_random(*w) % 8 == 0) first = next_random(*w);
-  for (uint32_t i = 0; i < cluster.n_blocks; ++i) {
-    Worker* block = cluster.blocks[(first + i) % cluster.n_blocks];
-    if (Thread* next = next_thread(*block)) {
-      w = block;
-      return next;
+  if (w->n_bulk && w->launch->seed && next_random(*w) % 8 == 0) bulk_complete(*w);
+  for (;;) {
+    Worker* asked = nullptr;
+    for (uint32_t i = 0; i < cluster.n_blocks; ++i) {
+      Worker* block = cluster.blocks[(first + i) % cluster.n_blocks];
+      if (Thread* next = take_ready(*block)) {
+        w = block;
+        return next;
+      }
+      if (block->n_bulk && !asked) asked = block;
     }
+    if (!asked) return nullptr;
+    bulk_complete(*asked);
   }
-  return nullptr;
 }
 
 [[noreturn]] void leave_block(Worker& w) {
@@ -143,17 +150,24 @@ void report(Worker& w, const Thread& thread, const char* format, ...) {
 // Nobody can go on: says who waits where, and who will not come.
 [[noreturn]] void report_deadlock(Worker& w) {
   const Thread *barrier = nullptr, *warp = nullptr, *mbarrier = nullptr, *done = nullptr;
+  Worker* lacking = nullptr;
   for (uint32_t i = 0; i < w.n_threads; ++i) {
     const Thread& t = w.threads[i];
     if (t.done && !done) done = &t;
     if (!t.done && t.wait == Wait::Barrier && !barrier) barrier = &t;
     if (!t.done && t.wait == Wait::Warp && !warp) warp = &t;
-    if (!t.done && t.wait == Wait::Mbarrier && !mbarrier) mbarrier = &t;
+  }
+  for (uint32_t b = 0; b < (w.cluster ? w.cluster->n_blocks : 1); ++b) {
+    Worker& block = w.cluster ? *w.cluster->blocks[b] : w;
+    for (uint32_t i = 0; i < block.n_threads && !mbarrier; ++i) {
+      const Thread& t = block.threads[i];
+      if (!t.done && t.wait == Wait::Mbarrier) mbarrier = &t, lacking = &block;
+    }
   }
   if (mbarrier) {
     char lacks[160];
-    mbarrier_lacks(w, *mbarrier, lacks, sizeof lacks);
-    report(w, *mbarrier, "deadlock: waits for %s", lacks);
+    mbarrier_lacks(*lacking, *mbarrier, lacks, sizeof lacks);
+    report(*lacking, *mbarrier, "deadlock: waits for %s", lacks);
   } else if (warp) {
     const uint32_t missing = warp->mask & w.warps[warp->warp].exist & ~w.warps[warp->warp].pending;
     const Thread& absent = w.threads[warp->warp * WARP + (missing ? __builtin_ctz(missing) : 0)];
@@ -381,8 +395,8 @@ void sync_threads(uint32_t predicate, const char* file, int line) {
   suspend(w);
 }
 
-void all_of_block_meet(Worker& w) {
-  ++w.epoch;
+void all_of_block_meet(Worker& w, bool fences) {
+  w.epoch += fences;
   if (__builtin_expect(w.counting, 0)) count_block_meets(w);
   for (uint32_t i = 0; i < w.n_warps; ++i) set_ready(w, i, w.warps[i].exist);
 }

@@ -62,10 +62,11 @@ struct Counts {
   uint64_t shared_requests, shared_wavefronts, shared_ideal;            // cycles of the banks, and without conflicts
   uint64_t mma_flops, wgmma_flops, barriers;
   uint64_t copied_bytes;                  // that cp.async and bulk copies read
+  uint64_t early_bytes;                   // of those, and of prefetches, asked for before griddepcontrol.wait
   uint64_t worst_conflict, shared_bytes;  // words asked of one bank at once; of a block
   uint64_t flight_bytes;                  // of a block's copies, under way at once
 };
-constexpr size_t ADDED_COUNTS = 11;
+constexpr size_t ADDED_COUNTS = 12;
 
 // Memory that a launch before may still be writing, as one that begins early must think: see dependent.h.
 struct Pending {
@@ -208,8 +209,8 @@ void sync_threads(uint32_t predicate, const char* file, int line);
 // (their deposits are in their `Thread`s) before any of them goes on.
 bool collective(Op op, uint32_t mask, const char* file, int line);
 
-// All threads of a block may go on.
-void all_of_block_meet(Worker& w);
+// All threads of a block may go on; `fences`: and see what each of them has written.
+void all_of_block_meet(Worker& w, bool fences = true);
 // A file of kernels/, for people.
 const char* short_name(const char* file);
 
@@ -239,5 +240,7 @@ void copy_takes_off(Thread& t, uint32_t bytes);
 void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes);
 void copy_commit();
 void copy_wait(uint32_t groups_left);
+// cp.async.bulk.prefetch.L2: nothing but counted.
+void bulk_prefetch(const void* at, uint32_t bytes);
 
 }  // namespace emu

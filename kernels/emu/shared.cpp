@@ -113,6 +113,12 @@ void copy_begin(void* to, const void* from, uint32_t bytes, uint32_t from_bytes)
   copy_takes_off(t, from_bytes);
 }
 
+void bulk_prefetch(const void* at, uint32_t bytes) {
+  if (reinterpret_cast<uintptr_t>(at) % 16 || bytes % 16) fail("misaligned cp.async.bulk.prefetch.L2: %u bytes from %p", bytes, at);
+  if (checked()) check_access(at, bytes, Access::Read);
+  if (counted()) count_prefetched(bytes);
+}
+
 void copy_commit() { ++g_worker->self->groups; }
 
 void copy_wait(uint32_t groups_left) {

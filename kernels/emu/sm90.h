@@ -21,11 +21,14 @@ uint32_t shared_address(const void* s);
 void mbarrier_init(uint64_t* bar, uint32_t count);
 void fence_mbarrier_init();
 void mbarrier_arrive(uint64_t* bar);
+// At the one that stands there in block `rank` of the cluster.
+void mbarrier_arrive_cluster(uint64_t* bar, uint32_t rank);
 void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t bytes);
 bool mbarrier_try_wait_parity(uint64_t* bar, uint32_t parity);
 
-// A box of the tensor, from coordinates `at`, innermost first, to shared memory; what lies outside the tensor is 0.
-void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, const int32_t (&at)[3]);
+// A box of the tensor, from coordinates `at`, innermost first, to shared memory; what lies outside the tensor is 0. With a mask
+// that is not 0, to that place of every block of the cluster that it names, by one read.
+void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, const int32_t (&at)[3], uint32_t mask = 0);
 
 // See dependent.h.
 inline void griddepcontrol_launch_dependents() {}

@@ -5,6 +5,7 @@
 
 #include "emu/async.h"
 #include "emu/check.h"
+#include "emu/cluster.h"
 #include "emu/count.h"
 #include "emu/dependent.h"
 #include "emu/emu.h"
@@ -43,6 +44,11 @@ Part part_inside(const TensorMap& map, const int32_t (&at)[3]) {
   return {from, static_cast<size_t>((first - at[0]) * size), static_cast<size_t>((end - first) * size)};
 }
 
+// The address of a block's shared memory as instructions take it.
+uint32_t address_in(const Worker& w, const void* s) {
+  return static_cast<uint32_t>(static_cast<const char*>(s) - w.arena) + SHARED_WINDOW;
+}
+
 // Calls f(where it begins) for each row of the box at `at`.
 template <class F>
 void each_row(const TensorMap& map, const int32_t (&at)[3], F f) {
@@ -64,18 +70,24 @@ void read_row(const TensorMap& map, const int32_t (&at)[3], char* row) {
 
 }  // namespace
 
-uint32_t shared_address(const void* s) {
-  return static_cast<uint32_t>(static_cast<const char*>(s) - g_worker->arena) + SHARED_WINDOW;
-}
+uint32_t shared_address(const void* s) { return address_in(*g_worker, s); }
 
-void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, const int32_t (&at)[3]) {
+void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, const int32_t (&at)[3], uint32_t mask) {
   Worker& w = *g_worker;
   Async& async = async_of(w);
   if (map->rank != rank) fail("cp.async.bulk.tensor.%ud with a map of a tensor of %u dimensions", rank, map->rank);
   const uint32_t bytes = box_bytes(*map);
   if (shared_address(s_to) % 128) fail("misaligned cp.async.bulk.tensor: shared address %#x is no multiple of 128", shared_address(s_to));
   if (!shared_at(w, s_to, bytes)) fail("cp.async.bulk.tensor: a box of %u bytes does not fit its shared array", bytes);
-  mbarrier_check(w, bar, "cp.async.bulk.tensor", true);
+  Target targets[MAX_CLUSTER];
+  uint32_t n_targets = 0;
+  if (!mask) targets[n_targets++] = {&w, static_cast<char*>(s_to), bar};
+  if (mask >> cluster_nctarank()) fail("cp.async.bulk.tensor: multicast to %#x, the cluster has %u blocks", mask, cluster_nctarank());
+  for (uint32_t rest = mask; rest; rest &= rest - 1) {
+    char* to = static_cast<char*>(mapa(s_to, __builtin_ctz(rest)));
+    targets[n_targets++] = {block_at(w, to), to, static_cast<uint64_t*>(mapa(bar, __builtin_ctz(rest)))};
+  }
+  for (uint32_t i = 0; i < n_targets; ++i) mbarrier_check(*targets[i].block, targets[i].bar, "cp.async.bulk.tensor", true);
   if (w.n_bulk == async.max_copies) {
     async.max_copies = async.max_copies ? 2 * async.max_copies : 16;
     async.copies = static_cast<BulkCopy*>(realloc(static_cast<void*>(async.copies), async.max_copies * sizeof(BulkCopy)));
@@ -87,12 +99,14 @@ void bulk_copy(uint32_t rank, void* s_to, const TensorMap* map, uint64_t* bar, c
       check_dependent(part.from, part.bytes, Access::Read);
     });
   }
-  if (checked()) check_forget(*g_worker, s_to, bytes);
-  memset(s_to, POISON, bytes);
   BulkCopy& copy = async.copies[w.n_bulk++];
   copy.map = *map;
-  copy.to = static_cast<char*>(s_to);
-  copy.bar = bar;
+  copy.n_targets = n_targets;
+  for (uint32_t i = 0; i < n_targets; ++i) {
+    if (checked()) check_forget(*targets[i].block, targets[i].to, bytes);
+    memset(targets[i].to, POISON, bytes);
+    copy.targets[i] = targets[i];
+  }
   memcpy(copy.at, at, sizeof copy.at);
   copy.by = w.self;
   copy.bytes = bytes_inside(*map, at);
@@ -107,18 +121,27 @@ void bulk_complete(Worker& w) {
   const TensorMap& map = copy.map;
   const uint32_t width = map.box[0] * map.element_bytes;
   alignas(16) char row[1024];
-  uint32_t address = shared_address(copy.to);
+  uint32_t offset = 0;
   each_row(map, copy.at, [&](const int32_t (&at)[3]) {
     read_row(map, at, row);
-    for (uint32_t unit = 0; unit < width; unit += 16, address += 16) {
-      // The pattern of 128 bytes: a 16-byte unit's number in its line of 128 is xored with the line's number in eight.
-      const uint32_t to = map.swizzle_bytes == 128 ? address ^ (address >> 7 & 7) << 4 : address;
-      memcpy(w.arena + (to - SHARED_WINDOW), row + unit, 16);
+    for (uint32_t unit = 0; unit < width; unit += 16, offset += 16) {
+      for (uint32_t i = 0; i < copy.n_targets; ++i) {
+        // The pattern of 128 bytes: a 16-byte unit's number in its line of 128 is xored with the line's number in eight.
+        const uint32_t address = address_in(*copy.targets[i].block, copy.targets[i].to) + offset;
+        const uint32_t to = map.swizzle_bytes == 128 ? address ^ (address >> 7 & 7) << 4 : address;
+        memcpy(copy.targets[i].block->arena + (to - SHARED_WINDOW), row + unit, 16);
+      }
     }
   });
-  if (checked()) check_async_write(copy.to, box_bytes(map));
   copy.by->flying -= copy.bytes;
-  mbarrier_complete_bytes(w, copy.bar, box_bytes(map));
+  for (uint32_t i = 0; i < copy.n_targets; ++i) {
+    const Target& target = copy.targets[i];
+    if (target.block != &w && target.block->n_left == 0) {
+      fail("cp.async.bulk.tensor: brings %u bytes to block %u of its cluster, which has ended", box_bytes(map), target.block->rank);
+    }
+    if (checked()) check_async_write(*target.block, target.to, box_bytes(map));
+    mbarrier_complete_bytes(*target.block, target.bar, box_bytes(map));
+  }
 }
 
 }  // namespace emu

@@ -98,7 +98,7 @@ impl Row {
             "formula_bytes": self.cost.bytes, "formula_flops": self.cost.flops, "shared_requests": c.shared_requests,
             "shared_wavefronts": c.shared_wavefronts, "conflicts": c.conflicts(), "worst_conflict": c.worst_conflict,
             "shared_bytes": c.shared_bytes, "mma_flops": c.mma_flops, "wgmma_flops": c.wgmma_flops, "barriers": c.barriers,
-            "copied_bytes": c.copied_bytes, "flight_bytes": c.flight_bytes, "flight_bytes_sm": self.predicted.flight_bytes,
+            "copied_bytes": c.copied_bytes, "early_bytes": c.early_bytes, "flight_bytes": c.flight_bytes, "flight_bytes_sm": self.predicted.flight_bytes,
             "waves": self.predicted.waves, "predicted_us": self.predicted.us, "bound": self.predicted.bound,
         })
     }

@@ -1,9 +1,11 @@
 //! Clusters on the emulator: blocks that meet and read each other's shared memory, and the faults of those that do so wrongly.
 
-use crate::support::{emus, launch};
+use crate::support::{emus, gpu, launch};
+use haggle::device::gpu::tensor_map::Shape;
 use haggle::device::gpu::{Arg, Gpu, emu::Emu};
 use haggle::device::{DType, Device};
 use haggle::{Error, Result};
+use half::bf16;
 use std::sync::Arc;
 
 #[test]
@@ -89,5 +91,50 @@ fn a_cluster_s_blocks_are_counted_all_and_once() {
         assert_eq!((got.shared_requests, got.barriers, got.write_sectors), (8 * 3 * 10, 8 * 10, 8 * 3 * 4));
         let alone = counted("probe_indices", 2, 64, &[]);
         assert_eq!((alone.shared_requests, alone.write_sectors), (0, 2 * 2 * 4));
+    }
+}
+
+/// What two blocks have that bring each other halves of a tile, in a launch of two clusters; by bits.
+fn multicast(kernel: &'static str, seed: u64, fault: i32) -> Result<Vec<u16>> {
+    let dev = Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, seed).unwrap())));
+    let x = dev.upload(&(0..64 * 64).map(|i| bf16::from_bits(i as u16)).collect::<Vec<_>>())?;
+    let mut y = dev.zeros(DType::Bf16, 4 * 64 * 64)?;
+    let map = gpu(&dev).tensor_map("probe", x.view(), Shape { dims: &[64, 64], strides: &[64], boxes: &[64, 32] })?;
+    let args = &mut [Arg::Map(map), Arg::Out(y.view_mut()), Arg::I32(fault)];
+    launch(&dev, kernel, 4, 64, 1024 + 2 * 64 * 64, args)?;
+    Ok(dev.to_vec::<bf16>(y.view()).into_iter().map(bf16::to_bits).collect())
+}
+
+#[test]
+fn halves_of_a_tile_come_to_all_blocks_of_a_cluster() {
+    let of = |line: usize, at: usize| (line * 64 + ((at / 8) ^ (line % 8)) * 8 + at % 8) as u16;
+    let want: Vec<u16> =
+        (0..4).flat_map(|_| (0..64).flat_map(move |line| (0..64).map(move |at| of(line, at)))).collect();
+    for seed in 0..12 {
+        for kernel in ["planted_multicast", "planted_multicast_checked"] {
+            assert_eq!(multicast(kernel, seed, 0).unwrap(), want, "{kernel} with seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn each_planted_fault_of_a_multicast_is_reported() {
+    let cases = [
+        (1, "no barrier.cluster"),
+        (2, "multicast to 0x5, the cluster has 2 blocks"),
+        (3, "whose phase 0 lacks 0 of 1 arrivals and 4096 bytes"),
+        (4, "of block 0 of its cluster, which has ended"),
+        // Blocks that have not read the tile are taken for such that have, and the mbarrier does not wait for them.
+        (5, "of its cluster, which has ended"),
+        (6, "brings 4096 bytes to block 0 of its cluster, which has ended"),
+    ];
+    for (fault, what) in cases {
+        for kernel in ["planted_multicast", "planted_multicast_checked"] {
+            match multicast(kernel, 0, fault) {
+                Err(Error::Kernel { what: got, .. }) => assert!(got.contains(what), "fault {fault}: reported `{got}`"),
+                other => panic!("fault {fault}: {other:?}"),
+            }
+            assert!(multicast(kernel, 0, 0).is_ok(), "after fault {fault}");
+        }
     }
 }

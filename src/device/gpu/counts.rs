@@ -35,6 +35,8 @@ pub struct Counts {
     pub barriers: u64,
     /// Bytes that asynchronous copies read, `cp.async` and the copy engine's.
     pub copied_bytes: u64,
+    /// Bytes of those, and of prefetches, that are asked for before the launches before have ended (`griddepcontrol.wait`).
+    pub early_bytes: u64,
     /// The most words of one bank that one access asks for: 2 is a 2-way conflict.
     pub worst_conflict: u64,
     /// Shared memory of a block, in bytes.
@@ -45,7 +47,7 @@ pub struct Counts {
 
 impl Counts {
     /// The same with what is added up made larger, and what is the most of any block left.
-    fn scaled(self, whole: impl Fn(u64) -> u64) -> Counts {
+    pub(crate) fn scaled(self, whole: impl Fn(u64) -> u64) -> Counts {
         Counts {
             read_requests: whole(self.read_requests),
             read_sectors: whole(self.read_sectors),
@@ -58,6 +60,7 @@ impl Counts {
             wgmma_flops: whole(self.wgmma_flops),
             barriers: whole(self.barriers),
             copied_bytes: whole(self.copied_bytes),
+            early_bytes: whole(self.early_bytes),
             ..self
         }
     }

@@ -113,21 +113,7 @@ impl Sums {
 
 /// So many copies of a launch, their operands in a cache.
 fn many(launch: &Counted) -> Counted {
-    let c = &launch.counts;
-    let counts = Counts {
-        read_requests: c.read_requests * MANY,
-        read_sectors: c.read_sectors * MANY,
-        write_requests: c.write_requests * MANY,
-        write_sectors: c.write_sectors * MANY,
-        shared_requests: c.shared_requests * MANY,
-        shared_wavefronts: c.shared_wavefronts * MANY,
-        shared_ideal: c.shared_ideal * MANY,
-        mma_flops: c.mma_flops * MANY,
-        wgmma_flops: c.wgmma_flops * MANY,
-        barriers: c.barriers * MANY,
-        copied_bytes: c.copied_bytes * MANY,
-        ..*c
-    };
+    let counts = launch.counts.scaled(|n| n * MANY);
     Counted { blocks: launch.blocks * MANY, counts, touched: [0, 0], ..*launch }
 }
 
@@ -144,6 +130,7 @@ fn added(a: &Counts, b: &Counts) -> Counts {
         wgmma_flops: a.wgmma_flops + b.wgmma_flops,
         barriers: a.barriers + b.barriers,
         copied_bytes: a.copied_bytes + b.copied_bytes,
+        early_bytes: a.early_bytes + b.early_bytes,
         worst_conflict: a.worst_conflict.max(b.worst_conflict),
         shared_bytes: a.shared_bytes.max(b.shared_bytes),
         flight_bytes: a.flight_bytes.max(b.flight_bytes),
