@@ -17,12 +17,14 @@
 #include "common/mma.cuh"
 #include "common/shared.cuh"
 
-constexpr int GEMM_K = 64;  // of a slot
+constexpr int GEMM_K = 64;              // of a slot
+constexpr int GEMM_EARLY = 48 * 1024;  // bytes of its columns that a block of a launch which begins early asks L2 for
 
 // A tile's rows (M or N), columns, warps down and across that multiply, slots of the ring. Two warps copy at least.
 template <int M_, int N_, int WARPS_M_, int WARPS_N_, int STAGES_>
 struct GemmTile {
     static constexpr int M = M_, N = N_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_, STAGES = STAGES_;
+    static constexpr int DOWN = 1, ACROSS = 1;  // tiles of a cluster: see common/gemm_sm90.cuh
     static constexpr int MULTIPLIES = 32 * WARPS_M * WARPS_N, THREADS = MULTIPLIES < 64 ? 64 : MULTIPLIES;
     static constexpr int FRAGS_M = M / WARPS_M / 16, FRAGS_N = N / WARPS_N / 8;
     static constexpr int SLOT = (M + N) * GEMM_K;  // elements
@@ -74,21 +76,16 @@ struct OperandTile {
             }
             from += onward, steps -= GEMM_K;
         }
-
-        // Asks L2 for the lines of the first `n` steps of an operand that is stored row by row: a line is a row's step, and its
-        // eight threads take turns.
-        __device__ __forceinline__ void prefetch(int n) const {
-            static_assert(!BY_K, "lines of one step lie in one row");
-            int chunk = threadIdx.x % CHUNKS, width = steps + chunk * 8;
-#pragma unroll 1
-            for (int step = chunk; step < n && step * GEMM_K < width; step += CHUNKS) {
-#pragma unroll
-                for (int e = 0; e < EACH; e++) {
-                    if (rows > e * APART) prefetch_global_L2(from - chunk * 8 + e * apart + step * onward);
-                }
-            }
-        }
     };
+
+    // Asks L2 for the beginnings of rows i0.. of an operand [N, K], of `bytes` at most each: a thread has a row.
+    template <int THREADS>
+    __device__ __forceinline__ static void prefetch(const bf16* operand, int64_t i0, int64_t n, int64_t k, int bytes) {
+        static_assert(!BY_K, "a row's steps lie side by side");
+        for (int row = threadIdx.x; row < ROWS; row += THREADS) {
+            if (i0 + row < n) cp_async_bulk_prefetch_L2(operand + (i0 + row) * k, (uint32_t)min(k * 2, (int64_t)bytes));
+        }
+    }
 
     // The same at once for lines that are no vectors: step q0.
     template <int THREADS>
@@ -142,13 +139,17 @@ struct OperandTile {
 };
 
 // First row and column of this block's tile: eight tiles down, then the next column, so that a wave of blocks reads
-// few rows of A and few columns of B.
+// few rows of A and few columns of B. The blocks of a cluster have tiles side by side, first down, then across; some of them
+// perhaps outside of C.
 template <class Tile>
 __device__ __forceinline__ void tile_of_block(int64_t m, int64_t n, int64_t& i0, int64_t& j0) {
-    int64_t down = ceil_div(m, Tile::M), across = ceil_div(n, Tile::N), block = blockIdx.x;
-    int64_t first = block / (8 * across) * 8, rows = min((int64_t)8, down - first), at = block % (8 * across);
-    i0 = (first + at % rows) * Tile::M;
-    j0 = at / rows * Tile::N;
+    constexpr int DOWN = Tile::DOWN, ACROSS = Tile::ACROSS, GROUP = 8 / DOWN;
+    int64_t down = ceil_div(m, Tile::M * DOWN), across = ceil_div(n, Tile::N * ACROSS);
+    int64_t cluster = blockIdx.x / (DOWN * ACROSS);
+    int rank = blockIdx.x % (DOWN * ACROSS);
+    int64_t first = cluster / (GROUP * across) * GROUP, rows = min((int64_t)GROUP, down - first), at = cluster % (GROUP * across);
+    i0 = ((first + at % rows) * DOWN + rank % DOWN) * Tile::M;
+    j0 = (at / rows * ACROSS + rank / DOWN) * Tile::N;
 }
 
 // Calls f(row of the block's tile, column, value) for this lane's elements.
@@ -217,8 +218,8 @@ struct RingColumns {
     __device__ __forceinline__ RingColumns(const bf16* __restrict__ b, int64_t j0, int64_t n, int64_t k)
         : copies(b, j0, n, k), b(b), j0(j0), n(n), k(k) {}
     __device__ __forceinline__ void start(bf16* s_slot) { copies.start(s_slot); }
-    __device__ __forceinline__ void prefetch(int n) const {
-        if constexpr (!BY_K) copies.prefetch(n);
+    __device__ __forceinline__ void prefetch() const {
+        if constexpr (!BY_K) Operand::template prefetch<Tile::THREADS>(b, j0, n, k, GEMM_EARLY / Tile::N);
     }
     __device__ __forceinline__ void load(bf16* s_slot, int step) {
         Operand::template load<Tile::THREADS>(s_slot, b, j0, n, (int64_t)step * GEMM_K, k);
@@ -252,7 +253,7 @@ __device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile:
     // through it, else, as a slot's group of copies has both, to L2.
     constexpr bool RING_OF_COLUMNS = Rows::SLOT == 0;
     if (!RING_OF_COLUMNS) {
-        if (vectors) b.prefetch(Tile::STAGES - 1);
+        if (vectors) b.prefetch();
         await_predecessors();
     }
 #pragma unroll 1  // it is done once: unrolled, 23 copies of the code would have to be read first
@@ -326,8 +327,21 @@ __device__ __forceinline__ void gemm_bf16_tile(const bf16* a,  // [M, K], or [K,
         return add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
     };
     if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, begins)) return;
-    each_element<Tile>(acc, [&](int i, int j, float& x) {
-        if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
+    // In f32 an element is a word; and one tile has no register left for more.
+    if constexpr (sizeof(C) == sizeof(float) || (A_BY_K && Tile::M == 128)) {
+        each_element<Tile>(acc, [&](int i, int j, float& x) {
+            if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
+        });
+        return;
+    }
+    // All twos begin on a vector's boundary, or each element goes alone.
+    bool twos = n % 2 == 0 && reinterpret_cast<uintptr_t>(c) % (2 * sizeof(C)) == 0;
+    each_two<Tile>(acc, [&](int i, int j, const Pack<float, 2>& x) {
+        C* to = c + (i0 + i) * n + j0 + j;
+        if (i0 + i >= m || j0 + j >= n) return;
+        if (twos) return store_whole(to, rounded<C>(x));
+        to[0] = from_f32<C>(x.v[0]);
+        if (j0 + j + 1 < n) to[1] = from_f32<C>(x.v[1]);
     });
 }
 

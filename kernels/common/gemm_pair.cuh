@@ -24,9 +24,9 @@ struct PairColumns {
         gates.start(s_slot);
         ups.start(s_slot + HALF);
     }
-    __device__ __forceinline__ void prefetch(int n) const {
-        gates.prefetch(n);
-        ups.prefetch(n);
+    __device__ __forceinline__ void prefetch() const {
+        Operand::template prefetch<Tile::THREADS>(gate, j0, n, k, GEMM_EARLY / Tile::N);
+        Operand::template prefetch<Tile::THREADS>(up, j0, n, k, GEMM_EARLY / Tile::N);
     }
     __device__ __forceinline__ void load(bf16* s_slot, int step) {
         Operand::template load<Tile::THREADS>(s_slot, gate, j0, n, (int64_t)step * GEMM_K, k);
@@ -64,21 +64,31 @@ struct Swiglu {
     T* h;     // [M, N]
     int64_t m, n;
 
-    // Of the sums from a column on.
+    // h of sums of gate and up.
     template <int N>
-    __device__ __forceinline__ void put(int64_t row, int64_t column, const Pack<float, N>& gate_sums,
-                                        const Pack<float, N>& up_sums) const {
-        if (row >= m) return;
-        int64_t at = row * n + column, live = n - column;
-        if (gate != nullptr) {
-            store_rounded(gate + at, live, gate_sums);
-            store_rounded(up + at, live, up_sums);
-        }
+    __device__ __forceinline__ static Pack<T, N> of(const Pack<float, N>& gate_sums, const Pack<float, N>& up_sums) {
         Pack<float, N> x;
 #pragma unroll
         for (int e = 0; e < N; e++) {
             x.v[e] = swiglu_f32(to_f32(from_f32<T>(gate_sums.v[e])), to_f32(from_f32<T>(up_sums.v[e])));
         }
-        store_rounded(h + at, live, x);
+        return rounded<T>(x);
+    }
+
+    // Stores values of one of the three from a column on.
+    template <int N>
+    __device__ __forceinline__ void store(T* to, int64_t row, int64_t column, const Pack<T, N>& x) const {
+        if (row < m) store_live(to + row * n + column, n - column, x);
+    }
+
+    // Of the sums from a column on.
+    template <int N>
+    __device__ __forceinline__ void put(int64_t row, int64_t column, const Pack<float, N>& gate_sums,
+                                        const Pack<float, N>& up_sums) const {
+        if (gate != nullptr) {
+            store(gate, row, column, rounded<T>(gate_sums));
+            store(up, row, column, rounded<T>(up_sums));
+        }
+        store(h, row, column, of(gate_sums, up_sums));
     }
 };

@@ -22,6 +22,10 @@ struct Part {
     __device__ __forceinline__ void put(int64_t row, int64_t m, int j, const Pack<float, N>& x) const {
         if (row < m) store_rounded(to + row * n + j0 + j, n - j0 - j, x);
     }
+    // The same of eight that are rounded, and stand in shared memory.
+    __device__ __forceinline__ void put_eight(int64_t row, int64_t m, int j, const T* s_eight) const {
+        if (row < m) store_16_live(to + row * n + j0 + j, n - j0 - j, s_eight);
+    }
 };
 
 // q, k and v of a layer.

@@ -19,7 +19,7 @@ inline void keep(int&) {}
 
 inline float max_nan_f32(float a, float b) { return a < b ? b : a; }
 inline float min_nan_f32(float a, float b) { return a > b ? b : a; }
-inline void prefetch_global_L2(const void*) {}
+inline void cp_async_bulk_prefetch_L2(const void* at, uint32_t bytes) { ::emu::bulk_prefetch(at, bytes); }
 
 inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     ::emu::mma_m16n8k16_bf16(d, a, b, d);
@@ -77,10 +77,11 @@ __device__ __forceinline__ void griddepcontrol_wait() {
 #endif
 }
 
-// Brings a line of global memory to L2, where it is what all launches see; where launches begin early, else it saves nothing.
-__device__ __forceinline__ void prefetch_global_L2(const void* at) {
+// Brings bytes of global memory, a multiple of 16 from one of 16 on, to L2, where they are what all launches see; where launches
+// begin early, else it saves nothing.
+__device__ __forceinline__ void cp_async_bulk_prefetch_L2(const void* at, uint32_t bytes) {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes));
 #endif
 }
 

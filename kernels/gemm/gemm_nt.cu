@@ -12,7 +12,7 @@
 //                 CPU device.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Sass sm_90a     gemm: PREEXIT ACQBULK
-// Sass sm_90a     bf16: CCTL.E.PF2
+// Sass sm_90a     bf16: UBLKPF.L2
 // Source          common/gemm_f32.cuh, common/gemm_bf16.cuh
 // Oracle          src/ops/gemm/oracle.rs
 #include "common/gemm_bf16.cuh"

@@ -8,9 +8,10 @@
 // Determinism     as gemm_nt_sm90.
 // Requires        K % 8 == 0, K > 0, all matrices on 16 bytes; sm_90a.
 // Status          has not run on hardware: gemm_qkv launches it only with HAGGLE_SM90=1. Has run on the emulator.
-// Sass            sm90: UTMALDG.2D SYNCS.PHASECHK USETMAXREG
-// Sass            128x256: HGMMA.64x256x16.F32.BF16
-// Sass            128x128: HGMMA.64x128x16.F32.BF16
+// Sass            sm90: UTMALDG.2D.MULTICAST SYNCS.PHASECHK ST.E.128
+// Sass            128x256: HGMMA.64x256x16.F32.BF16 USETMAXREG
+// Sass            128x128: HGMMA.64x128x16.F32.BF16 USETMAXREG
+// Sass            64x32: HGMMA.64x32x16.F32.BF16
 // Sass sm_90a     sm90: PREEXIT ACQBULK
 // Source          common/gemm_sm90.cuh, common/gemm_qkv.cuh
 // Oracle          src/ops/gemm_fused/oracle.rs
@@ -28,14 +29,16 @@ __device__ __forceinline__ void gemm_qkv_sm90(const TensorMap& h, const TensorMa
     gemm_sm90_sums<T, false, false>(
         dim,
         [&](const RingSm90& ring, int steps) { copy_tile<T, false, false>(ring, h, w, i0, part.j0, steps, 0); },
-        [&](int, int j) { return part.start(j); },
-        [&](float (&acc)[T::N / 8][4]) {
-            each_two_sums(acc, [&](int i, int j, const Pack<float, 2>& x) { part.put(i0 + i, m, j, x); });
+        [&](int, int j) { return Pack<float, 2>{{part.start(j), part.start(j + 1)}}; },
+        [&](float (&acc)[T::N / 8][4], bf16* s_panels) {
+            each_eight<T::N>(
+                s_panels, [&](int j, int r) { return rounded<bf16>(two_sums(acc[j], r)); },
+                [&](int i, int j, const bf16* s_eight) { part.put_eight(i0 + i, m, j, s_eight); });
         });
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+extern "C" __global__ void __launch_bounds__(384, 1) CLUSTER(2)
     gemm_qkv_sm90_128x256_bf16(const __grid_constant__ TensorMap h, const __grid_constant__ TensorMap wq,
                                const __grid_constant__ TensorMap wk, const __grid_constant__ TensorMap wv,
                                const bf16* __restrict__ bq, const bf16* __restrict__ bk, const bf16* __restrict__ bv,
@@ -49,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #endif
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+extern "C" __global__ void __launch_bounds__(384, 1) CLUSTER(2)
     gemm_qkv_sm90_128x128_bf16(const __grid_constant__ TensorMap h, const __grid_constant__ TensorMap wq,
                                const __grid_constant__ TensorMap wk, const __grid_constant__ TensorMap wv,
                                const bf16* __restrict__ bq, const bf16* __restrict__ bk, const bf16* __restrict__ bv,
@@ -58,6 +61,20 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 #ifdef HAGGLE_SM90
     Qkv<bf16> all = {nullptr, nullptr, nullptr, bq, bk, bv, q, k, v, n_q, n_kv};
     gemm_qkv_sm90<Sm90Tile128x128>(h, wq, wk, wv, all, m, dim);
+#else
+    __trap();  // other chips have the tiles of gemm_qkv
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(160) CLUSTER(8)
+    gemm_qkv_sm90_64x32_bf16(const __grid_constant__ TensorMap h, const __grid_constant__ TensorMap wq,
+                             const __grid_constant__ TensorMap wk, const __grid_constant__ TensorMap wv,
+                             const bf16* __restrict__ bq, const bf16* __restrict__ bk, const bf16* __restrict__ bv,
+                             bf16* __restrict__ q, bf16* __restrict__ k, bf16* __restrict__ v, int64_t m, int64_t n_q,
+                             int64_t n_kv, int64_t dim) {
+#ifdef HAGGLE_SM90
+    Qkv<bf16> all = {nullptr, nullptr, nullptr, bq, bk, bv, q, k, v, n_q, n_kv};
+    gemm_qkv_sm90<Sm90Tile64x32>(h, wq, wk, wv, all, m, dim);
 #else
     __trap();  // other chips have the tiles of gemm_qkv
 #endif

@@ -12,7 +12,7 @@
 // Requires        normed: a tile's rows, and the ring, fit into shared memory.
 // Sass            bf16: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128
 // Sass sm_90a     gemm: PREEXIT ACQBULK
-// Sass sm_90a     swiglu_16x64: CCTL.E.PF2
+// Sass sm_90a     swiglu_16x64: UBLKPF.L2
 // Source          common/gemm_pair.cuh, common/gemm_normed.cuh
 // Oracle          src/ops/gemm_fused/oracle.rs
 #include "common/gemm_normed.cuh"

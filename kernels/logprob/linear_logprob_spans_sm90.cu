@@ -7,14 +7,14 @@
 // Shapes          x [R, C]   w [V, C], both bf16, by tensor maps   target [R] i32   work f32: from part_at on part
 //                 [R, n_spans, 3], max, sum, dot of each span; from hit_at on z_target [R]
 // Numerics        wgmma m64n256k16 into f32 over C in ascending order; sums in f32, scaled by 1 / temperature.
-// Parallel        a block 128 rows and a span of 2048, 384 threads: common/gemm_sm90.cuh. Four threads have a row of the
+// Parallel        a block 128 rows and a span of 2048, 384 threads, two blocks a cluster: common/gemm_sm90.cuh. Four threads have a row of the
 //                 accumulators, each four of the sixteen lanes of its sums: nothing passes through memory.
 // Cost            2RCV + ~25 RV FLOP; reads 2(R + V)C bytes at least, writes 12 bytes a span. The sums are not hidden
 //                 behind the product: about 6400 of 32768 cycles of a tile at C = 2048, by count of instructions.
 // Determinism     one order of every sum; a row's bits depend on that row alone; on the emulator those of the twin.
 // Requires        C % 8 == 0, C > 0, V > 2048, x and w on 16 bytes; sm_90a.
 // Status          has not run on hardware: linear_logprob_fwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
-// Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D SYNCS.PHASECHK USETMAXREG
+// Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D.MULTICAST SYNCS.PHASECHK USETMAXREG
 // Source          Milakov and Gimelshein 2018, arXiv:1805.02867 (sums under a running maximum), by pieces of spans; Wijmans
 //                 et al. 2024, arXiv:2411.09009 (cross-entropy without logits in memory); common/softmax.cuh for the order.
 // Oracle          src/ops/logprob/oracle.rs
@@ -65,26 +65,30 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
     __shared__ float s_part[T::M * PIECES * 3];  // [M, PIECES, 3]
     RingSm90 ring = start_ring<T>(s_dynamic);
     // Rows first: blocks that run together read the same spans of w.
-    int64_t down = ceil_div(n_rows, T::M), i0 = blockIdx.x % down * T::M;
+    int64_t down = ceil_div(n_rows, T::M * T::DOWN) * T::DOWN, i0 = blockIdx.x % down * T::M;
     int32_t n_spans = (int32_t)ceil_div(vocab, SPAN), span = (int32_t)(blockIdx.x / down);
     int64_t first = (int64_t)span * SPAN;
     int width = (int)min((int64_t)SPAN, vocab - first), pieces = (int)ceil_div(width, PIECE);
     int steps = (int)ceil_div(dim, GEMM_K);
-    if (threadIdx.x >= T::COPIES) {
+    if (threadIdx.x >= T::MULTIPLIES) {
         setmaxnreg_dec<40>();
-        if (threadIdx.x != T::COPIES) return;
+        if (threadIdx.x != T::MULTIPLIES) return;
         for (int piece = 0; piece < pieces; piece++) {
             copy_tile<T, false, false>(ring, x, w, i0, first + piece * PIECE, steps, piece * steps);
         }
+        await_readers<T>(ring, pieces * steps);
         return;
     }
     setmaxnreg_inc<232>();
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = warp * 16 + lane / 4;
     for (int piece = 0; piece < pieces; piece++) {
-        float acc[T::N / 8][4];
-        each_sum(acc, [](int, int, float& z) { z = 0.0f; });
+        float acc[T::N / 8][4] = {};
         multiply_tile<T, false, false>(ring, acc, steps, piece * steps);
-        each_sum(acc, [=](int, int, float& z) { z *= inv_temperature; });
+#pragma unroll
+        for (int j = 0; j < T::N / 8; j++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[j][e] *= inv_temperature;
+        }
         int here = width - piece * PIECE;
         SoftmaxSums sums[2] = {tile_sums<0>(acc, here), tile_sums<1>(acc, here)};
 #pragma unroll
@@ -117,7 +121,7 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
 
 #endif
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+extern "C" __global__ void __launch_bounds__(384, 1) CLUSTER(2)
     linear_logprob_spans_sm90_bf16(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                                    const int32_t* __restrict__ target, float* work, int64_t part_at, int64_t hit_at,
                                    int64_t n_rows, int32_t vocab, int32_t dim, float inv_temperature) {

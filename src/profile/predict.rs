@@ -1,9 +1,14 @@
 //! How long a launch would take on an H100, from what the emulator counted: predicted, never measured.
 //!
 //! The largest of what memory, tensor cores, the instructions around them (those of a loop's turn in kernels/table.tsv),
-//! multiply-adds and shared memory need at the data sheet's rates, all but the first longer where the blocks do not fill the card evenly; and of what a block waits for memory that brings its bytes by copies
-//! of which few are under way at once. Left out: the latency of what is loaded otherwise, chains of instructions,
-//! instructions outside loops of products, the second-level cache's own rate. So it is a bound from below, and says which.
+//! multiply-adds, shared memory and the second-level cache need, all but memory longer where the blocks do not fill the card
+//! evenly; and of what a block waits for memory that brings its bytes by copies of which few are under way at once. Left out: the
+//! latency of what is loaded otherwise, chains of instructions, instructions outside loops of products, loads that miss the
+//! multiprocessor's own cache more than once. So it is a bound from below, and says which.
+//!
+//! Between two launches no multiprocessor computes, but memory need not idle: a launch that begins early (common/dependent.cuh)
+//! asks for the first of its bytes then. What it asks for so, those of its blocks that find room beside the launch before, is
+//! there when it goes on, and [`gap`] is shorter by the time memory takes for it.
 
 use super::data_sheet;
 use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
@@ -15,6 +20,10 @@ pub struct Card {
     pub sms: u64,
     /// Bytes a second of its memory.
     pub bytes_per_s: f64,
+    /// Bytes a second of its second-level cache when all multiprocessors ask.
+    pub cache_bytes_per_s: f64,
+    /// Bytes a cycle that a multiprocessor takes from there.
+    pub port_bytes: f64,
     /// FLOPs a second of bf16 on tensor cores, dense.
     pub tensor_flops_per_s: f64,
     /// The share of them that `mma.sync` reaches.
@@ -40,10 +49,14 @@ pub struct Card {
 /// H100 SXM: the rates of its data sheet, 132 multiprocessors; from that of bf16 and the 4096 FLOPs a multiprocessor does a
 /// cycle follow 1.83 GHz. CUDA C++ Programming Guide, compute
 /// capability 9.0: 2048 threads, 32 blocks, 65536 registers, 228 KiB. `mma.sync`: 62.9 % of the peak, arXiv:2402.13499. Between
-/// launches of a graph: 1.3 us, as measured on an H100 by B. Spector et al., "Look Ma, No Bubbles!", 2025.
+/// launches of a graph: 1.3 us, as measured on an H100 by B. Spector et al., "Look Ma, No Bubbles!", 2025. The second-level cache:
+/// 5.6 TB/s were measured on the 114 multiprocessors of the PCIe card (chipsandcheese.com, "Nvidia's H100: Funny L2, and Tons of
+/// Bandwidth", 2023), 132 get as much each: 6.5 TB/s.
 pub const H100: Card = Card {
     sms: 132,
     bytes_per_s: data_sheet::H100.bytes_per_s,
+    cache_bytes_per_s: 6.5e12,
+    port_bytes: 64.0,
     tensor_flops_per_s: data_sheet::H100.bf16,
     mma_share: 0.629,
     flops_per_s: data_sheet::H100.f32,
@@ -90,15 +103,23 @@ impl Compiled {
     }
 }
 
+/// Registers of a block: a warp is given them in units of 256. Of a kernel that no table has, none.
+fn registers(launch: &Counted) -> u64 {
+    let warps = u64::from(launch.threads).div_ceil(32);
+    Compiled::of(launch.kernel).map_or(0, |compiled| (32 * compiled.registers).next_multiple_of(256) * warps)
+}
+
+/// Blocks of a launch for which this has room at once.
+fn fit(room: &Card, launch: &Counted) -> u64 {
+    let threads = u64::from(launch.threads).next_multiple_of(32);
+    let by_registers = room.registers.checked_div(registers(launch)).unwrap_or(room.blocks);
+    let by_shared = room.shared_bytes / (launch.counts.shared_bytes + 1024);
+    [room.blocks, room.threads / threads, by_registers, by_shared].into_iter().min().unwrap_or(0)
+}
+
 /// Blocks of a launch that a multiprocessor holds at once.
 fn resident(card: &Card, launch: &Counted) -> u64 {
-    let threads = u64::from(launch.threads).next_multiple_of(32);
-    // Registers are given to a warp in units of 256.
-    let by_registers = Compiled::of(launch.kernel).map_or(card.blocks, |Compiled { registers: each, .. }| {
-        card.registers / ((32 * each).next_multiple_of(256) * threads / 32).max(1)
-    });
-    let by_shared = card.shared_bytes / (launch.counts.shared_bytes + 1024);
-    [card.blocks, card.threads / threads, by_registers, by_shared].into_iter().min().unwrap_or(1).max(1)
+    fit(card, launch).max(1)
 }
 
 /// Predicts a launch; `flops`: what the op's formula says it computes, for kernels without tensor instructions.
@@ -119,6 +140,8 @@ pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
     let mma = counts.mma_flops as f64 / card.mma_share + counts.wgmma_flops as f64;
     let plain = if mma > 0.0 { 0.0 } else { flops };
     let sms = card.sms as f64;
+    // Copies and stores pass a multiprocessor's own cache, where loads may find what they read again.
+    let through = (counts.copied_bytes + counts.write_sectors * SECTOR_BYTES) as f64;
     // Times a block's copies fill what they can have under way.
     let fills = counts.copied_bytes as f64 / launch.blocks as f64 / (counts.flight_bytes as f64).max(1.0);
     let waits = if counts.copied_bytes > 0 { waves.ceil() * fills.max(1.0) } else { 0.0 };
@@ -133,11 +156,35 @@ pub fn predict(card: &Card, launch: &Counted, flops: f64) -> Prediction {
         ("shared memory", uneven * counts.shared_wavefronts as f64 / (sms * card.hertz)),
         ("latency", waits * card.latency_s),
         ("requests", uneven * (counts.read_sectors + counts.write_sectors) as f64 / 4.0 / (sms * card.hertz)),
+        ("second-level cache", through / card.cache_bytes_per_s),
+        ("second-level cache", uneven * through / (sms * card.port_bytes * card.hertz)),
     ];
     let (bound, seconds) =
         terms.into_iter().fold(("memory", 0.0), |most, term| if term.1 > most.1 { term } else { most });
     let flight_bytes = counts.flight_bytes as f64 * (launch.blocks as f64 / sms).min(held as f64);
     Prediction { us: seconds * 1e6, bound, waves, flight_bytes }
+}
+
+/// Seconds between a launch and the one before it in a graph: less what memory brings meanwhile, where it asks before it waits.
+pub fn gap(card: &Card, before: Option<&Counted>, launch: &Counted) -> f64 {
+    let room = match before {
+        // Blocks of the last wave of the launch before are still there, and as many of its threads and so much of its memory.
+        Some(before) => {
+            let each = before.blocks.div_ceil(card.sms).min(resident(card, before));
+            let taken = |of: u64| each * of;
+            let left = Card {
+                threads: card.threads - taken(u64::from(before.threads)).min(card.threads),
+                blocks: card.blocks - each,
+                registers: card.registers - taken(registers(before)).min(card.registers),
+                shared_bytes: card.shared_bytes - taken(before.counts.shared_bytes + 1024).min(card.shared_bytes),
+                ..*card
+            };
+            fit(&left, launch)
+        }
+        None => 0,
+    };
+    let early = launch.blocks.min(room * card.sms) as f64 / launch.blocks as f64 * launch.counts.early_bytes as f64;
+    (card.launch_s - early / card.bytes_per_s).max(0.0)
 }
 
 #[cfg(test)]
@@ -168,17 +215,42 @@ mod tests {
         assert!((us(132 * 8 + 1) / us(132 * 8) - 2.0 * 1056.0 / 1057.0).abs() < 1e-9);
     }
 
-    /// 132 blocks of 64 KiB each, of which 16 are under way: four times the latency. All at once: once.
+    /// 132 blocks of 16 KiB each, of which 4 are under way: four times the latency. All at once: once.
     #[test]
     fn a_block_waits_as_often_as_its_copies_fill_its_ring() {
-        let counts = Counts { copied_bytes: 132 << 16, flight_bytes: 1 << 14, ..Counts::default() };
+        let counts = Counts { copied_bytes: 132 << 14, flight_bytes: 1 << 12, ..Counts::default() };
         let few = predict(&H100, &launch(132, counts, [1, 1]), 0.0);
-        assert_eq!((few.bound, (few.us * 10.0).round(), few.flight_bytes), ("latency", 32.0, 16384.0));
-        let all = predict(&H100, &launch(132, Counts { flight_bytes: 1 << 16, ..counts }, [1, 1]), 0.0);
+        assert_eq!((few.bound, (few.us * 10.0).round(), few.flight_bytes), ("latency", 32.0, 4096.0));
+        let all = predict(&H100, &launch(132, Counts { flight_bytes: 1 << 14, ..counts }, [1, 1]), 0.0);
         assert_eq!((all.us * 10.0).round(), 8.0);
         let two =
-            Counted { blocks: 264, counts: Counts { copied_bytes: 132 << 17, ..counts }, ..launch(1, counts, [1, 1]) };
-        assert_eq!(predict(&H100, &two, 0.0).flight_bytes, 32768.0);
+            Counted { blocks: 264, counts: Counts { copied_bytes: 132 << 15, ..counts }, ..launch(1, counts, [1, 1]) };
+        assert_eq!(predict(&H100, &two, 0.0).flight_bytes, 8192.0);
+    }
+
+    #[test]
+    fn what_is_asked_for_early_shortens_the_gap_as_far_as_there_is_room_for_blocks() {
+        let counts = |early_bytes, shared_bytes| Counts { early_bytes, shared_bytes, ..Counts::default() };
+        let (small, own) = (launch(132, counts(0, 10 << 10), [1, 1]), launch(132, counts(1 << 20, 64 << 10), [1, 1]));
+        let hidden = |before: Option<&Counted>, launch: &Counted| 1e6 * (H100.launch_s - gap(&H100, before, launch));
+        assert_eq!((hidden(Some(&small), &own) * 1e3).round(), 313.0, "1 MiB at 3.35 TB/s");
+        assert_eq!(hidden(None, &own), 0.0, "the first waits for nothing it could begin beside");
+        let large = launch(132, counts(0, 200 << 10), [1, 1]);
+        assert_eq!(hidden(Some(&large), &own), 0.0, "no room beside it");
+        // Three blocks of 64 KiB find room beside one of 10: of twice as many, half of the bytes.
+        let many = launch(6 * 132, counts(2 << 20, 64 << 10), [1, 1]);
+        assert_eq!((hidden(Some(&small), &many) * 1e3).round(), 313.0);
+        assert_eq!(gap(&H100, Some(&small), &launch(132, counts(1 << 30, 64 << 10), [1, 1])), 0.0);
+    }
+
+    #[test]
+    fn the_second_level_cache_gives_what_it_has_and_a_port_what_it_takes() {
+        let counts =
+            Counts { copied_bytes: 1 << 24, write_sectors: 1 << 19, flight_bytes: 1 << 20, ..Counts::default() };
+        let all = predict(&H100, &launch(132 * 8, counts, [1, 1]), 0.0);
+        assert_eq!((all.bound, (all.us * 100.0).round()), ("second-level cache", 516.0));
+        let few = predict(&H100, &launch(33, counts, [1, 1]), 0.0);
+        assert!((few.us / all.us - 4.0 * 6.5e12 / (132.0 * 64.0 * 1.83e9)).abs() < 1e-3, "{few:?}");
     }
 
     #[test]

@@ -331,14 +331,19 @@ fn a_ladder_says_what_each_rung_does_and_what_it_bought() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["profile", "ladder", "gemm", "--device", "emu", "--shape", "M=64,N=64,K=64"];
     let text = haggle(dir.path(), &args).done();
-    for part in
-        ["never measured", "M 64 N 64 K 64", "v1_naive", "v7_wgmma", "x fewer bytes asked for", "lab/gemm/v2_shared.cu"]
-    {
+    for part in [
+        "never measured",
+        "M 64 N 64 K 64",
+        "v1_naive",
+        "v8_cluster",
+        "x fewer bytes asked for",
+        "lab/gemm/v2_shared.cu",
+    ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
     let lines = haggle(dir.path(), &[&args[..], &["--json"]].concat()).done();
     let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.len(), 7);
+    assert_eq!(rows.len(), 8);
     assert!(rows[0]["against"].is_null() && rows[0]["kernel"] == "lab_gemm_v1_naive_bf16", "{}", rows[0]);
     assert_eq!(rows[2]["mma_flops"], rows[2]["formula_flops"].as_f64().unwrap() as u64);
     assert!(rows[3]["against"] == "v3_tensor" && rows[3]["conflicts"] == 0, "{}", rows[3]);

@@ -12,6 +12,7 @@ use haggle::model::{Activations, Family, KvPages, ModelConfig, PagedRows, Use, W
 use haggle::ops::attn::CHUNK;
 use haggle::ops::embed::{copy, embed_fwd};
 use haggle::ops::gemm::gpu::{NT, by_tile};
+use haggle::ops::gemm::tiles::T16X8;
 use haggle::ops::gemm::{Matrix, Store};
 use haggle::ops::gemm_fused::gpu::{QKV, SWIGLU, gemm_qkv, gemm_swiglu};
 use haggle::ops::gemm_fused::{Normed, Projection};
@@ -374,4 +375,28 @@ fn an_engine_s_turns_have_the_bits_of_launches_behind_each_other() {
         });
         assert!(turns[0].len() == 3 && turns[0] == turns[1], "{dtype:?}, hopper {hopper}");
     }
+}
+
+/// What a product asks for before it waits is counted: of a launch that begins early, and of no other.
+#[test]
+fn what_is_asked_for_before_the_wait_is_counted() {
+    let dev = emu(0, true, false);
+    let Gpu::Emu(counts) = gpu(&dev) else { unreachable!() };
+    if !counts.sees_accesses() {
+        return eprintln!("SKIPPED: a build without HAGGLE_EMU_COUNT=1 counts nothing");
+    }
+    let (n, k) = (64, 128);
+    let (from, w) = (dev.upload(&round(&normal(k, 1))).unwrap(), dev.upload(&round(&normal(n * k, 2))).unwrap());
+    let (mut x, mut y) = (dev.zeros(DType::Bf16, k).unwrap(), dev.zeros(DType::Bf16, n).unwrap());
+    let mut run = || {
+        copy(&dev, from.view(), x.view_mut())?;
+        by_tile(gpu(&dev), &NT, T16X8, [x.view(), w.view()], y.view_mut(), [1, n, k], Store::Set)
+    };
+    let mut early = |captured: bool| {
+        counts.start_counting();
+        if captured { dev.capture("two", &mut run).map(drop) } else { run() }.unwrap();
+        counts.stop_counting().into_iter().map(|launch| launch.counts.early_bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(early(true), [0, 2 * (n * k) as u64], "all of so small a weight");
+    assert_eq!(early(false), [0, 0]);
 }

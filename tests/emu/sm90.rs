@@ -7,7 +7,7 @@ use haggle::device::gpu::{Arg, Gpu, emu::Emu};
 use haggle::device::{DType, Device, View};
 use haggle::ops::gemm::Store;
 use haggle::ops::gemm::gpu::{NN, NT, Op, TN, by_tile};
-use haggle::ops::gemm::tiles::{SM90_128X128, SM90_128X256, T16X32, Tile, Unit};
+use haggle::ops::gemm::tiles::{SM90_128X256, T16X32, Tile, Unit};
 use haggle::{Error, Result};
 use half::bf16;
 use std::sync::Arc;
@@ -201,6 +201,11 @@ fn pairs() -> [(Device, Device); 2] {
 const GEMMS: [(&str, &Op, [bool; 2]); 3] =
     [("gemm_nt_sm90", &NT, [false, false]), ("gemm_nn_sm90", &NN, [false, true]), ("gemm_tn_sm90", &TN, [true, true])];
 
+/// The tiles on wgmma that a product has.
+fn tiles((_, op, _): (&str, &'static Op, [bool; 2])) -> impl Iterator<Item = Tile> {
+    op.tiles(true).filter(|tile| matches!(tile.unit, Unit::Warpgroups(_)))
+}
+
 /// A product into bf16 or f32 by this tile, whichever would be chosen; where it is Hopper's and does not take the shape, by
 /// another.
 fn product(
@@ -248,7 +253,7 @@ fn products_of_sm90_have_the_bits_of_their_twins_on_the_emulator() {
                 let c = if store == Store::Set { vec![f32::NAN; m * n] } else { c.clone() };
                 let run = |dev, tile| product(dev, tile, gemm, [&a, &b], &c, dims, store, into);
                 let want = run(plain, T16X32);
-                for tile in [SM90_128X256, SM90_128X128] {
+                for tile in tiles(gemm) {
                     let what = format!("K {k}, {store:?} into {} by {} columns", into.name(), tile.columns);
                     same(gemm.0, &what, &[m, n], &want, &run(hopper, tile));
                 }
@@ -269,7 +274,7 @@ fn products_of_sm90_row_alone_equals_row_in_batch() {
             |tile, a: &[bf16], m| product(&dev, tile, *gemm, [a, &b], &vec![0.0; m * n], [m, n, k], Store::Set, into);
         let whole = run(SM90_128X256, &a, m);
         for (start, rows) in [(0, 1), (299, 1), (31, 17), (100, 64), (120, 130)] {
-            for tile in [T16X32, SM90_128X256, SM90_128X128] {
+            for tile in [T16X32].into_iter().chain(tiles(*gemm)) {
                 let part = run(tile, &a[start * k..][..rows * k], rows);
                 same(gemm.0, &format!("rows {start}.. by {rows}"), &[rows, n], &whole[start * n..][..rows * n], &part);
             }

@@ -25,7 +25,7 @@ fn every_case_is_as_near_to_the_oracle_as_it_was_measured() {
             assert!(stage.checks.len() > 60, "{name}: {} checks", stage.checks.len());
             for check in stage.checks {
                 let output = check.what.split(',').next().unwrap_or_default();
-                let seen = worst.entry(format!("{} {output}", check.stem)).or_default();
+                let seen = worst.entry(format!("{} {} {output}", dtype.name(), check.stem)).or_default();
                 *seen = seen.max(check.error);
                 if !check.passed() {
                     wrong.push(format!("{name}: {check:?}"));

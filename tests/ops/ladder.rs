@@ -223,23 +223,34 @@ fn counted(name: &str, shape: &str) -> (Vec<Climbed>, Vec<Sums>) {
 
 #[test]
 fn each_rung_of_gemm_does_what_its_idea_claims() {
-    let (climbed, sums) = counted("gemm", "M=128,N=256,K=128");
+    let (climbed, sums) = counted("gemm", "M=256,N=256,K=128");
     let names: Vec<&str> = climbed.iter().map(Climbed::name).collect();
-    assert_eq!(names, ["v1_naive", "v2_shared", "v3_tensor", "v4_swizzled", "v5_ring", "v6_wide", "v7_wgmma"]);
-    let [v1, v2, v3, v4, v5, v6, v7] = &sums[..] else { panic!() };
+    assert_eq!(
+        names,
+        ["v1_naive", "v2_shared", "v3_tensor", "v4_swizzled", "v5_ring", "v6_wide", "v7_wgmma", "v8_cluster"]
+    );
+    let [v1, v2, v3, v4, v5, v6, v7, v8] = &sums[..] else { panic!() };
     // A warp's 32 elements share 2 rows of a and 16 of b, an element of each sector a step; then 32 of each, read once a tile.
-    assert_eq!(v1.counts.read_sectors, (128 * 256 / 32 * (2 + 16)) * 128);
-    assert_eq!(v2.counts.read_sectors, 128 / 32 * (256 / 32) * 64 * 128 * 2 / 32);
+    assert_eq!(v1.counts.read_sectors, (256 * 256 / 32 * (2 + 16)) * 128);
+    assert_eq!(v2.counts.read_sectors, 256 / 32 * (256 / 32) * 64 * 128 * 2 / 32);
     assert_eq!((v1.counts.mma_flops, v2.counts.mma_flops, v2.counts.conflicts()), (0, 0, 0));
-    assert_eq!(v3.counts.mma_flops, 2 * 128 * 256 * 128);
+    assert_eq!(v3.counts.mma_flops, 2 * 256 * 256 * 128);
     assert_eq!((v3.counts.worst_conflict, v4.counts.worst_conflict), (8, 1));
     assert!(v3.counts.conflicts() > 0 && v4.counts.conflicts() == 0, "{v3:?} {v4:?}");
     assert!(v4.counts.shared_wavefronts * 4 < v3.counts.shared_wavefronts);
     assert_eq!(v4.counts.read_sectors, v3.counts.read_sectors);
     assert!(v5.counts.flight_bytes > v4.counts.flight_bytes && v5.counts.read_sectors == v4.counts.read_sectors);
     assert!(v6.counts.read_sectors < v5.counts.read_sectors);
-    assert_eq!((v7.counts.mma_flops, v7.counts.wgmma_flops), (0, 2 * 128 * 256 * 128));
-    assert!(v7.counts.shared_wavefronts < v6.counts.shared_wavefronts / 8);
+    assert_eq!((v7.counts.mma_flops, v7.counts.wgmma_flops), (0, 2 * 256 * 256 * 128));
+    // Of 384 lines a block, two blocks together ask for 512.
+    assert_eq!(v8.counts.read_sectors * 3, v7.counts.read_sectors * 2);
+    assert_eq!(
+        (v8.counts.wgmma_flops, v8.counts.flight_bytes),
+        (v7.counts.wgmma_flops, v7.counts.flight_bytes * 2 / 3)
+    );
+    // Nothing but c passes through threads: a warp stages its sixteen rows by 64 stores and 16 loads of 16 bytes a thread.
+    assert_eq!((v7.counts.shared_wavefronts, v7.counts.conflicts()), (2 * 8 * (64 + 16 * 4), 0));
+    assert!(v7.counts.shared_wavefronts <= v6.counts.shared_wavefronts / 4, "{v6:?}");
     let bought = bought(&climbed[0], &climbed[1]);
     assert!(bought.gains[0].ends_with("x fewer bytes asked for"), "{bought:?}");
     faster(&sums, &names);

@@ -13,7 +13,7 @@ use crate::ops::rope::{frequencies, table};
 const THETA: f64 = 1e4;
 const EPS: f32 = 1e-6;
 
-const FLOOR: Floor = [1.1e-6, 4.0e-3];
+const FLOOR: Floor = [1.1e-6, 3.9e-3];
 
 /// Lengths of the sequences, and heads.
 type Shape = (Vec<usize>, Heads);

@@ -171,12 +171,13 @@ fn product(
     Ok(())
 }
 
-/// By every tile of the op that this device has, whichever it would choose.
+/// By every tile of the op that this device has, whichever it would choose; on the same numbers, however many tiles there are.
 fn every_tile(s: &mut Stage, stem: &'static str, op: &gpu::Op, oracle: Oracle, out: DType) -> Result<()> {
     let Device::Gpu(gpu) = s.dev.clone() else { return Ok(()) };
     let ([m, n, k], hopper) = (LARGE, gpu.hopper());
+    let (a, b) = (s.input(m * k)?, s.input(n * k)?);
     for tile in op.tiles(hopper) {
-        let (a, b, mut c) = (s.input(m * k)?, s.input(n * k)?, s.out_as(m * n, out)?);
+        let mut c = s.out_as(m * n, out)?;
         s.call(stem, "", cost::gemm(m, n, k, [s.dtype; 2], out, false), |_| {
             let (factors, c) = ([a.buffer.view(), b.buffer.view()], c.view_mut());
             gpu::by_tile(&gpu, op, tile, factors, c, LARGE, Store::Set)

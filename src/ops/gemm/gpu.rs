@@ -50,6 +50,7 @@ pub static NT: Op = Op {
         kernel(tiles::T64X32, "gemm_nt_64x32_bf16", "gemm_nt_64x32_bf16_f32"),
         kernel(tiles::T64X64, "gemm_nt_64x64_bf16", "gemm_nt_64x64_bf16_f32"),
         kernel(tiles::T128X128, "gemm_nt_128x128_bf16", "gemm_nt_128x128_bf16_f32"),
+        kernel(tiles::SM90_64X32, "gemm_nt_sm90_64x32_bf16", "gemm_nt_sm90_64x32_bf16_f32"),
         kernel(tiles::SM90_128X128, "gemm_nt_sm90_128x128_bf16", "gemm_nt_sm90_128x128_bf16_f32"),
         kernel(tiles::SM90_128X256, "gemm_nt_sm90_128x256_bf16", "gemm_nt_sm90_128x256_bf16_f32"),
     ],
@@ -163,7 +164,7 @@ fn run(gpu: &Gpu, op: &Op, p: Product, tile: Option<Tile>) -> Result<()> {
     };
     let (block, grid) = (kernel.tile.block(), [kernel.tile.blocks(m, n) as u32, 1, 1]);
     match kernel.tile.unit {
-        Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, &block, grid),
+        Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, kernel.tile, grid),
         Unit::Warps(_) => launch(gpu, op, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
     }
 }
@@ -208,24 +209,27 @@ fn launch(
     begin(gpu, op, &launch, &mut args[..n_args])
 }
 
-/// The map of an operand of a product by Hopper's tile: boxes of 64 steps of 128 rows, or, K by K, of 64 rows of 64 steps.
+/// The map of an operand of a product by Hopper's tile, which has so many lines of it: boxes of 64 steps of them, of 128 at most,
+/// or, K by K, of 64 lines of 64 steps.
 pub(crate) fn operand_map<'a>(
     gpu: &Gpu,
     op: &'static str,
     view: View<'a>,
     [rows, k]: [usize; 2],
+    lines: usize,
     by_k: bool,
 ) -> Result<TensorMap<'a>> {
-    let (dims, strides, boxes) = if by_k { ([rows, k], [rows], [64, 64]) } else { ([k, rows], [k], [64, 128]) };
+    let (dims, strides, boxes) =
+        if by_k { ([rows, k], [rows], [64, 64]) } else { ([k, rows], [k], [64, lines.min(128)]) };
     gpu.tensor_map(op, view, Shape { dims: &dims, strides: &strides, boxes: &boxes })
 }
 
 /// By tensor maps.
-fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, block: &Block, grid: [u32; 3]) -> Result<()> {
-    let [m, n, k] = p.dims;
+fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, tile: Tile, grid: [u32; 3]) -> Result<()> {
+    let ([m, n, k], block) = (p.dims, tile.block());
     let mut args = [
-        Arg::Map(operand_map(gpu, op.stem, p.a, [m, k], op.by_k[0])?),
-        Arg::Map(operand_map(gpu, op.stem, p.b, [n, k], op.by_k[1])?),
+        Arg::Map(operand_map(gpu, op.stem, p.a, [m, k], tile.rows, op.by_k[0])?),
+        Arg::Map(operand_map(gpu, op.stem, p.b, [n, k], tile.columns, op.by_k[1])?),
         Arg::Out(p.c),
         Arg::I64(m as i64),
         Arg::I64(n as i64),

@@ -1,6 +1,6 @@
 //! The ladder of `gemm_nt` in bf16: from a thread an element to the copy engine and wgmma. See [`crate::ops::ladder`].
 
-use super::gpu::{NT, by_tile};
+use super::gpu::{NT, by_tile, operand_map};
 use super::tiles::{SM90_128X256, T64X64, T128X128, Tile};
 use super::{Store, want};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
@@ -15,6 +15,8 @@ pub enum How {
     Naive,
     /// A kernel of `kernels/lab/gemm/` whose blocks have a square of c.
     Lab(Lab),
+    /// The same by tensor maps, of this tile.
+    Maps(&'static str, Tile),
     /// A tile of the product's.
     Product(Tile),
 }
@@ -36,10 +38,13 @@ const fn tensor(kernel: &'static str) -> How {
     How::Lab(Lab { kernel, tile: 64, block: [128, 1, 1], shared_bytes: 2 * 64 * 64 * 2, vector: 8 })
 }
 
+/// Hopper's tile, each block a cluster of its own.
+const ALONE: Tile = Tile { cluster: [1, 1], ..SM90_128X256 };
+
 const SHARED: Lab = Lab { kernel: "lab_gemm_v2_shared_bf16", tile: 32, block: [32, 32, 1], shared_bytes: 0, vector: 1 };
 
 /// From the ground up.
-pub const RUNGS: [(Rung, How); 7] = [
+pub const RUNGS: [(Rung, How); 8] = [
     (
         Rung::new("lab_gemm_v1_naive", "lab/gemm/v1_naive.cu", "a thread an element, read from wherever it lies"),
         How::Naive,
@@ -79,8 +84,16 @@ pub const RUNGS: [(Rung, How); 7] = [
     (
         Rung::hopper(
             "lab_gemm_v7_wgmma",
-            "gemm/gemm_nt_sm90.cu",
+            "lab/gemm/v7_wgmma_sm90.cu",
             "a thread asks the copy engine, warpgroups multiply from shared memory",
+        ),
+        How::Maps("lab_gemm_v7_wgmma_sm90_bf16", ALONE),
+    ),
+    (
+        Rung::hopper(
+            "lab_gemm_v8_cluster",
+            "gemm/gemm_nt_sm90.cu",
+            "two blocks bring the columns that both multiply: each half of them, to both",
         ),
         How::Product(SM90_128X256),
     ),
@@ -94,6 +107,10 @@ pub fn gemm_nt(gpu: &Gpu, how: &How, [a, b]: [View; 2], c: ViewMut, dims: [usize
     let op = "lab_gemm";
     match how {
         How::Naive => gemm_nt_naive(gpu, a, b, c, dims),
+        How::Maps(kernel, tile) => {
+            lengths(op, [a, b], &c, dims)?;
+            by_maps(gpu, kernel, *tile, [a, b], c, dims)
+        }
         How::Product(tile) => by_tile(gpu, &NT, *tile, [a, b], c, dims, Store::Set),
         How::Lab(lab) => {
             lengths(op, [a, b], &c, dims)?;
@@ -124,6 +141,30 @@ fn lengths(op: &'static str, [a, b]: [View; 2], c: &ViewMut, [m, n, k]: [usize; 
         }
     }
     Ok(())
+}
+
+fn by_maps(
+    gpu: &Gpu,
+    kernel: &'static str,
+    tile: Tile,
+    [a, b]: [View; 2],
+    c: ViewMut,
+    [m, n, k]: [usize; 3],
+) -> Result<()> {
+    let (op, block) = ("lab_gemm", tile.block());
+    holds(op, DType::Bf16, &[("a", a.dtype()), ("b", b.dtype()), ("c", c.dtype())])?;
+    let launch = Launch {
+        kernel,
+        op,
+        grid: [tile.blocks(m, n) as u32, 1, 1],
+        block: [block.threads, 1, 1],
+        shared_bytes: block.shared_bytes,
+        shape: &format_args!("M={m} N={n} K={k}"),
+    };
+    let (rows, columns) =
+        (operand_map(gpu, op, a, [m, k], tile.rows, false)?, operand_map(gpu, op, b, [n, k], tile.columns, false)?);
+    let [m, n, k] = [m, n, k].map(|dim| Arg::I64(dim as i64));
+    gpu.launch(&launch, &mut [Arg::Map(rows), Arg::Map(columns), Arg::Out(c), m, n, k])
 }
 
 fn launch(gpu: &Gpu, lab: &Lab, [a, b]: [View; 2], c: ViewMut, [m, n, k]: [usize; 3]) -> Result<()> {

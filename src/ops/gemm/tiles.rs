@@ -20,8 +20,8 @@ const MMA_SHARE: f64 = 0.629;
 /// Bytes a multiprocessor moves a cycle: from and to shared memory, from the second-level cache.
 const SHARED: f64 = 128.0;
 const PORT: f64 = 64.0;
-/// Bytes a cycle and multiprocessor that the second-level cache gives when all ask.
-const CACHE: f64 = 32.0;
+/// Bytes a cycle and multiprocessor that the second-level cache gives when all ask: see [`crate::profile::predict`].
+const CACHE: f64 = 29.0;
 /// Bytes of memory a cycle: 3.35 TB/s at 1.7 GHz.
 const MEMORY: f64 = 1970.0;
 /// Bytes of shared memory of a multiprocessor, and what the driver keeps of it for each block.
@@ -33,7 +33,7 @@ const OF_DRIVER: usize = 1024;
 pub enum Unit {
     /// `mma.sync`, by warps down and across; two copy at least: kernels/common/gemm_bf16.cuh.
     Warps([usize; 2]),
-    /// Hopper's `wgmma`, by so many warpgroups, and one that copies: kernels/common/gemm_sm90.cuh.
+    /// Hopper's `wgmma`, by so many warpgroups of 64 rows, and a thread that copies: kernels/common/gemm_sm90.cuh.
     Warpgroups(usize),
 }
 
@@ -48,6 +48,8 @@ pub struct Tile {
     pub slots: usize,
     /// What multiplies.
     pub unit: Unit,
+    /// Tiles of a cluster, down and across: those one below another bring their columns once, those side by side their rows.
+    pub cluster: [usize; 2],
 }
 
 /// What a launch sees of a tile.
@@ -61,23 +63,35 @@ pub(crate) struct Block {
 }
 
 /// Training.
-pub const T128X128: Tile = Tile { rows: 128, columns: 128, slots: 3, unit: Unit::Warps([2, 4]) };
+pub const T128X128: Tile = warps([128, 128], 3, [2, 4]);
 /// Prefill.
-pub const T64X64: Tile = Tile { rows: 64, columns: 64, slots: 4, unit: Unit::Warps([2, 2]) };
+pub const T64X64: Tile = warps([64, 64], 4, [2, 2]);
 /// Decode of tens of rows.
-pub const T64X32: Tile = Tile { rows: 64, columns: 32, slots: 6, unit: Unit::Warps([2, 2]) };
+pub const T64X32: Tile = warps([64, 32], 6, [2, 2]);
 /// Decode.
-pub const T16X32: Tile = Tile { rows: 16, columns: 32, slots: 12, unit: Unit::Warps([1, 4]) };
+pub const T16X32: Tile = warps([16, 32], 12, [1, 4]);
 /// Decode of weights of few rows.
-pub const T16X8: Tile = Tile { rows: 16, columns: 8, slots: 24, unit: Unit::Warps([1, 1]) };
+pub const T16X8: Tile = warps([16, 8], 24, [1, 1]);
 /// Decode of a pair of matrices, of each half the columns: see kernels/common/gemm_pair.cuh.
-pub const T16X64: Tile = Tile { rows: 16, columns: 64, slots: 6, unit: Unit::Warps([1, 4]) };
+pub const T16X64: Tile = warps([16, 64], 6, [1, 4]);
 /// The same of weights of few rows.
-pub const T16X16: Tile = Tile { rows: 16, columns: 16, slots: 12, unit: Unit::Warps([1, 1]) };
+pub const T16X16: Tile = warps([16, 16], 12, [1, 1]);
 /// Hopper's: training.
-pub const SM90_128X256: Tile = Tile { rows: 128, columns: 256, slots: 4, unit: Unit::Warpgroups(2) };
+pub const SM90_128X256: Tile = warpgroups([128, 256], 4, [2, 1]);
 /// Hopper's where the larger leaves half the card without a block.
-pub const SM90_128X128: Tile = Tile { rows: 128, columns: 128, slots: 6, unit: Unit::Warpgroups(2) };
+pub const SM90_128X128: Tile = warpgroups([128, 128], 6, [2, 1]);
+/// Hopper's: decode of tens of rows.
+pub const SM90_64X32: Tile = warpgroups([64, 32], 8, [1, 8]);
+/// The same of a pair of matrices, of each half the columns.
+pub const SM90_64X64: Tile = warpgroups([64, 64], 6, [1, 8]);
+
+const fn warps([rows, columns]: [usize; 2], slots: usize, across: [usize; 2]) -> Tile {
+    Tile { rows, columns, slots, unit: Unit::Warps(across), cluster: [1, 1] }
+}
+
+const fn warpgroups([rows, columns]: [usize; 2], slots: usize, cluster: [usize; 2]) -> Tile {
+    Tile { rows, columns, slots, unit: Unit::Warpgroups(rows / 64), cluster }
+}
 
 impl Tile {
     /// What a launch sees of it.
@@ -90,6 +104,8 @@ impl Tile {
     pub fn threads(&self) -> u32 {
         match self.unit {
             Unit::Warps([down, across]) => 32 * (down * across).max(2) as u32,
+            // Of the last one thread copies: a whole warpgroup where the others take its registers.
+            Unit::Warpgroups(1) => 160,
             Unit::Warpgroups(n) => 128 * (n + 1) as u32,
         }
     }
@@ -100,9 +116,14 @@ impl Tile {
         (ring + if matches!(self.unit, Unit::Warpgroups(_)) { 1024 } else { 0 }) as u32
     }
 
-    /// Blocks of a product `[m, n]`.
+    /// Blocks of a product `[m, n]`: whole clusters.
     pub fn blocks(&self, m: usize, n: usize) -> usize {
-        m.div_ceil(self.rows) * n.div_ceil(self.columns)
+        self.blocks_of(m.div_ceil(self.rows), n.div_ceil(self.columns))
+    }
+
+    /// The same of so many tiles down and across.
+    pub fn blocks_of(&self, down: usize, across: usize) -> usize {
+        down.next_multiple_of(self.cluster[0]) * across.next_multiple_of(self.cluster[1])
     }
 
     /// Bytes of a slot of which so many rows exist.
@@ -128,7 +149,7 @@ impl Tile {
             // A warpgroup reads its 64 rows and all columns.
             Unit::Warpgroups(n) => {
                 let read = 32.0 * (64 * n + self.columns * n) as f64;
-                [flops / FLOPS, (read + written) / SHARED, flops / FLOPS]
+                [flops / FLOPS, (read + written) / SHARED, (flops / FLOPS).max(CHAIN)]
             }
         }
     }
@@ -142,12 +163,16 @@ impl Tile {
         let [tensor, shared, chain] = self.step();
         let under_way = (self.slots - 1) as f64;
         let ring = LATENCY * ((steps - under_way) / under_way).max(0.0);
-        let brought = steps * self.slot_bytes(m.min(self.rows)) as f64;
+        let rows = m.min(self.rows);
+        let brought = steps * self.slot_bytes(rows) as f64;
+        // A cluster asks once for what its blocks share.
+        let [down, across] = self.cluster.map(|n| n as f64);
+        let asked = steps * 2.0 * SLOT as f64 * (rows as f64 / across + self.columns as f64 / down);
         let least = [
             each * products * tensor,
             each * products * shared,
             each * brought / PORT,
-            blocks as f64 * brought / (CACHE * sms as f64),
+            blocks as f64 * asked / (CACHE * sms as f64),
             2.0 * (m * k + n * k + m * n) as f64 / MEMORY,
         ];
         let all = LATENCY + least.into_iter().fold(0.0, f64::max);
@@ -181,14 +206,14 @@ mod tests {
         (&NT, [16, 3072, 1024], "0.6B, gate of 16", (T16X32, 96), (T16X32, 96)),
         (&NT, [16, 4096, 4096], "8B, q of 16", (T16X32, 128), (T16X32, 128)),
         (&NT, [32, 1024, 1024], "0.6B, k of 32", (T16X32, 64), (T16X32, 64)),
-        (&NT, [64, 1024, 1024], "0.6B, k of 64", (T16X32, 128), (T16X32, 128)),
-        (&NT, [64, 3072, 1024], "0.6B, gate of 64", (T64X32, 96), (T64X32, 96)),
-        (&NT, [64, 4096, 4096], "8B, q of 64", (T64X32, 128), (T64X32, 128)),
-        (&NT, [128, 3072, 1024], "a prompt", (T64X64, 96), (T64X64, 96)),
+        (&NT, [64, 1024, 1024], "0.6B, k of 64", (T16X32, 128), (SM90_64X32, 32)),
+        (&NT, [64, 3072, 1024], "0.6B, gate of 64", (T64X32, 96), (SM90_64X32, 96)),
+        (&NT, [64, 4096, 4096], "8B, q of 64", (T64X32, 128), (SM90_64X32, 128)),
+        (&NT, [128, 3072, 1024], "a prompt", (T64X64, 96), (SM90_64X32, 192)),
         (&NT, [64, 151936, 1024], "0.6B, head of 64", (T64X64, 2374), (T64X64, 2374)),
         (&NT, [16384, 3072, 1024], "0.6B, gate in training", (T128X128, 3072), (SM90_128X256, 1536)),
         (&NT, [256, 16384, 1024], "logits of the head", (T128X128, 256), (SM90_128X256, 128)),
-        (&NN, [512, 2048, 16384], "dx of the head", (T64X64, 256), (SM90_128X128, 64)),
+        (&NN, [512, 2048, 16384], "dx of the head", (T128X128, 64), (SM90_128X128, 64)),
         (&NN, [16384, 1024, 3072], "dx of gate", (T128X128, 1024), (SM90_128X256, 512)),
         (&TN, [3072, 1024, 16384], "dw of gate", (T128X128, 192), (SM90_128X256, 96)),
     ];
@@ -233,8 +258,11 @@ mod tests {
             assert!(source.contains(&line), "{line}");
         }
         let source = include_str!("../../../kernels/common/gemm_sm90.cuh");
-        for Tile { rows, columns, slots, .. } in [SM90_128X256, SM90_128X128] {
-            let line = format!("using Sm90Tile{rows}x{columns} = TileSm90<{columns}, {slots}>;");
+        for Tile { rows, columns, slots, cluster: [down, across], .. } in
+            [SM90_128X256, SM90_128X128, SM90_64X32, SM90_64X64]
+        {
+            let line =
+                format!("using Sm90Tile{rows}x{columns} = TileSm90<{rows}, {columns}, {slots}, {down}, {across}>;");
             assert!(source.contains(&line), "{line}");
         }
     }

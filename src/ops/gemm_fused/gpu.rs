@@ -52,6 +52,7 @@ pub static QKV: Op = Op {
         (tiles::T64X32, "gemm_qkv_64x32_bf16"),
         (tiles::T64X64, "gemm_qkv_64x64_bf16"),
         (tiles::T128X128, "gemm_qkv_128x128_bf16"),
+        (tiles::SM90_64X32, "gemm_qkv_sm90_64x32_bf16"),
         (tiles::SM90_128X128, "gemm_qkv_sm90_128x128_bf16"),
         (tiles::SM90_128X256, "gemm_qkv_sm90_128x256_bf16"),
     ],
@@ -68,6 +69,7 @@ pub static SWIGLU: Op = Op {
         (tiles::T64X32, "gemm_swiglu_64x32_bf16"),
         (tiles::T64X64, "gemm_swiglu_64x64_bf16"),
         (tiles::T128X128, "gemm_swiglu_128x128_bf16"),
+        (tiles::SM90_64X64, "gemm_swiglu_sm90_64x64_bf16"),
         (tiles::SM90_128X256, "gemm_swiglu_sm90_128x256_bf16"),
     ],
 };
@@ -181,10 +183,10 @@ fn run<const W: usize, const O: usize, const D: usize>(
     let mut args = Args::none();
     match way {
         Way { normed: true, .. } => args.extend([x, weight].into_iter().chain(p.weights).map(Arg::In)),
-        Way { tile: Some(Tile { unit: Unit::Warpgroups(_), .. }), .. } => {
-            args.extend([Arg::Map(operand_map(gpu, op.stem, h.view(), [m, k], false)?)]);
+        Way { tile: Some(tile @ Tile { unit: Unit::Warpgroups(_), .. }), .. } => {
+            args.extend([Arg::Map(operand_map(gpu, op.stem, h.view(), [m, k], tile.rows, false)?)]);
             for (w, n) in p.weights.into_iter().zip(p.columns) {
-                args.extend([Arg::Map(operand_map(gpu, op.stem, w, [n, k], false)?)]);
+                args.extend([Arg::Map(operand_map(gpu, op.stem, w, [n, k], op.columns(tile), false)?)]);
             }
         }
         _ => args.extend([h.view()].into_iter().chain(p.weights).map(Arg::In)),
@@ -193,12 +195,15 @@ fn run<const W: usize, const O: usize, const D: usize>(
     args.extend(p.dims.map(|dim| Arg::I64(dim as i64)));
     args.extend(way.normed.then_some(Arg::F32(eps)));
     args.extend(way.takes_vectors().then_some(Arg::I32(vectors as i32)));
-    let (block, across) = (way.block([m, k]), op.across(way, &p.columns) as u32);
-    let down = m.div_ceil(block.rows) as u32;
+    let (block, across) = (way.block([m, k]), op.across(way, &p.columns));
+    let down = m.div_ceil(block.rows);
     let launch = Launch {
         kernel: way.kernel,
         op: op.stem,
-        grid: if way.tile.is_some() { [down * across, 1, 1] } else { [down, across, 1] },
+        grid: match way.tile {
+            Some(tile) => [tile.blocks_of(down, across) as u32, 1, 1],
+            None => [down as u32, across as u32, 1],
+        },
         block: [block.threads, 1, 1],
         shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),
@@ -224,13 +229,14 @@ impl Way {
 }
 
 impl Op {
+    /// Columns of one matrix that a tile has.
+    fn columns(&self, tile: Tile) -> usize {
+        if self.pair { tile.columns / 2 } else { tile.columns }
+    }
+
     /// Tiles of a row of tiles.
     fn across(&self, way: Way, columns: &[usize]) -> usize {
-        let wide = match way.tile {
-            Some(tile) if self.pair => tile.columns / 2,
-            Some(tile) => tile.columns,
-            None => F32[way.normed as usize].columns,
-        };
+        let wide = way.tile.map_or(F32[way.normed as usize].columns, |tile| self.columns(tile));
         let all = columns.iter().map(|n| n.div_ceil(wide)).sum();
         if self.pair { all / 2 } else { all }
     }
@@ -269,13 +275,14 @@ mod tests {
     use super::*;
     use crate::device::Device;
 
-    /// Products of Qwen3-0.6B: whose, M, columns in all, K, and the kernels they get without and with Hopper's instructions.
-    const CHOICES: [(&Op, bool, [usize; 3], [&str; 2]); 6] = [
+    /// Products of Qwen3-0.6B, and one of 8B: whose, M, columns in all, K, and the kernels they get without and with Hopper's instructions.
+    const CHOICES: [(&Op, bool, [usize; 3], [&str; 2]); 7] = [
         (&QKV, true, [1, 4096, 1024], ["gemm_qkv_normed_16x32_bf16"; 2]),
-        (&QKV, false, [64, 4096, 1024], ["gemm_qkv_64x32_bf16"; 2]),
+        (&QKV, false, [64, 4096, 1024], ["gemm_qkv_64x64_bf16", "gemm_qkv_sm90_64x32_bf16"]),
         (&QKV, false, [16384, 4096, 1024], ["gemm_qkv_128x128_bf16", "gemm_qkv_sm90_128x256_bf16"]),
         (&SWIGLU, true, [1, 6144, 1024], ["gemm_swiglu_normed_16x64_bf16"; 2]),
         (&SWIGLU, false, [64, 6144, 1024], ["gemm_swiglu_64x64_bf16"; 2]),
+        (&SWIGLU, false, [64, 24576, 4096], ["gemm_swiglu_64x64_bf16", "gemm_swiglu_sm90_64x64_bf16"]),
         (&SWIGLU, false, [16384, 6144, 1024], ["gemm_swiglu_128x128_bf16", "gemm_swiglu_sm90_128x256_bf16"]),
     ];
 

@@ -44,20 +44,20 @@ pub(crate) fn linear_logprob_fwd(gpu: &Gpu, head: Head, mut out: [ViewMut; 3], m
     let (n, c) = (head.target.len(), head.dim);
     let v = head.w.len() / c;
     let (n_spans, hits_at) = (v.div_ceil(SPAN), FWD_ROWS * v.div_ceil(SPAN) * 3);
-    let w = operand_map(gpu, op, head.w, [v, c], false)?;
+    let w = operand_map(gpu, op, head.w, [v, c], SM90_128X256.columns, false)?;
     for rows in parts(n, FWD_ROWS) {
         let m = rows.len();
         let x = head.x.at(rows.start * c..rows.end * c);
         let launch = Launch {
             kernel: "linear_logprob_spans_sm90_bf16",
             op,
-            grid: [(m.div_ceil(SM90_128X256.rows) * n_spans) as u32, 1, 1],
+            grid: [SM90_128X256.blocks_of(m.div_ceil(SM90_128X256.rows), n_spans) as u32, 1, 1],
             block: [SM90_128X256.threads(), 1, 1],
             shared_bytes: SM90_128X256.shared_bytes(),
             shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}"),
         };
         let args = &mut [
-            Arg::Map(operand_map(gpu, op, x, [m, c], false)?),
+            Arg::Map(operand_map(gpu, op, x, [m, c], SM90_128X256.rows, false)?),
             Arg::Map(w),
             Arg::In(head.target.at(rows.clone())),
             Arg::Out(work.reborrow()),
@@ -95,15 +95,15 @@ pub(crate) fn linear_logprob_bwd(
             let launch = Launch {
                 kernel: "linear_logprob_bwd_sm90_bf16",
                 op,
-                grid: [(m.div_ceil(SM90_128X256.rows) * k.div_ceil(SM90_128X256.columns)) as u32, 1, 1],
+                grid: [SM90_128X256.blocks(m, k) as u32, 1, 1],
                 block: [SM90_128X256.threads(), 1, 1],
                 shared_bytes: SM90_128X256.shared_bytes(),
                 shape: &format_args!("N={n} C={c} V={v}, rows {rows:?}, tokens {cols:?}"),
             };
             let [dlogprob, dentropy, lse, entropy] = given.map(|x| Arg::In(x.at(rows.clone())));
             let args = &mut [
-                Arg::Map(operand_map(gpu, op, x, [m, c], false)?),
-                Arg::Map(operand_map(gpu, op, w, [k, c], false)?),
+                Arg::Map(operand_map(gpu, op, x, [m, c], SM90_128X256.rows, false)?),
+                Arg::Map(operand_map(gpu, op, w, [k, c], SM90_128X256.columns, false)?),
                 dlogprob,
                 dentropy,
                 Arg::In(head.target.at(rows.clone())),
