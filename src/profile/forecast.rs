@@ -7,8 +7,9 @@
 //! them ([`Card::launch_s`](super::predict::Card::launch_s)).
 
 use super::counters::{counting, rows};
-use super::predict::H100;
+use super::predict::{H100, gap};
 use super::work::{CAPACITY, Sizes, decoding, prefilling};
+use crate::device::gpu::counts::Counted;
 use crate::device::record::{Event, Kind};
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
@@ -96,11 +97,12 @@ impl Forecast {
     pub fn text(&self) -> String {
         let (step, kernels) = (self.step_us(), self.kernels_us());
         let mut text = format!(
-            "{}\npredicted for an H100, never measured: {step:.0} us, of them {:.0} between {} launches; \
-             {:.0} % of the roofline, {:.0} TFLOP/s\n{:<34} {:>8} {:>10} {:>9} {:>6}  bound by\n",
+            "{}\npredicted for an H100, never measured: {step:.0} us, of them {:.0} between {} launches ({:.0} where none begins \
+             early); {:.0} % of the roofline, {:.0} TFLOP/s\n{:<34} {:>8} {:>10} {:>9} {:>6}  bound by\n",
             self.title,
             step - kernels,
             self.launches(),
+            1e6 * H100.launch_s * self.launches() as f64,
             100.0 * self.roofline(),
             self.cost.flops / step / 1e6,
             "kernel",
@@ -178,15 +180,20 @@ fn of_layers(dev: &Device, shape: &ModelConfig, layers: usize, step: Step, sizes
     let config = ModelConfig { num_hidden_layers: layers, stored: DType::Bf16, compute: DType::Bf16, ..shape.clone() };
     let w = Weights::planned_frozen(&mut Plan::on(dev), "model", config)?.compute_in(dev, DType::Bf16)?;
     let mut engine = match step {
-        Step::Decode => decoding(dev, &w, sizes)?,
+        Step::Decode => decoding(dev, &w, sizes, false)?,
         Step::Prefill => prefilling(dev, &w, sizes)?,
     };
-    predicted(dev, &mut || match step {
+    let mut run = || match step {
         Step::Decode => engine.step(&w).map(drop),
         Step::Prefill => {
             while engine.step(&w)? {}
             Ok(())
         }
+    };
+    // Launches begin early inside of a graph: as decode has them on a card.
+    predicted(dev, &mut || match step {
+        Step::Decode => dev.capture("forecast", &mut run).map(drop),
+        Step::Prefill => run(),
     })
 }
 
@@ -208,7 +215,9 @@ pub(super) fn predicted(dev: &Device, run: &mut dyn FnMut() -> Result<()>) -> Re
     }
     let least_s = |flops: f64, bytes: f64| (bytes / H100.bytes_per_s).max(flops / H100.tensor_flops_per_s);
     let cost = Costs::of(&recording.events, &least_s);
-    let between_us = 1e6 * counted.iter().filter(|launch| launch.blocks > 0).count() as f64 * H100.launch_s;
+    let launches: Vec<&Counted> = counted.iter().filter(|launch| launch.blocks > 0).collect();
+    let before = std::iter::once(None).chain(launches.iter().copied().map(Some));
+    let between_us = 1e6 * before.zip(&launches).map(|(before, launch)| gap(&H100, before, launch)).sum::<f64>();
     let (mut all, mut rest) = (Forecast { cost, between_us, ..Forecast::default() }, counted.as_slice());
     for (call, launches) in calls {
         let (own, others) = rest.split_at(launches);

@@ -27,6 +27,7 @@ use crate::ops::sample::{Rows, Sampling, sample};
 use crate::ops::swiglu::swiglu_fwd;
 use half::bf16;
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// A call of an op, ready to be made again and again.
 type Work = Box<dyn FnMut(&Device) -> Result<()>>;
@@ -191,7 +192,7 @@ fn told(dev: &Device, mark: &Mark) -> Result<Told> {
     match mark.of {
         Of::Step(step, name, batch, prompt) => {
             let shape = ModelConfig { compute: DType::Bf16, stored: DType::Bf16, ..shape(name)? };
-            let sizes = Sizes { batch, prompt, steps: if is_cuda(dev) { 8 } else { 1 } };
+            let sizes = Sizes { batch, prompt, steps: if is_cuda(dev) { 32 } else { 1 } };
             let figure = match is_cuda(dev) {
                 true => measured_step(dev, &shape, step, sizes)?,
                 false => Figure::predicted(&forecast(dev, &shape, step, sizes)?),
@@ -234,12 +235,31 @@ fn measured(dev: &Device, work: &mut Work) -> Result<Figure> {
 /// The same of a step.
 fn measured_step(dev: &Device, shape: &ModelConfig, step: Step, sizes: Sizes) -> Result<Figure> {
     let w = Weights::for_timing(dev, shape.clone())?;
-    let (_, recording) = match step {
-        Step::Decode => work::decode(dev, &w, sizes)?,
-        Step::Prefill => work::prefill(dev, &w, sizes)?,
-    };
+    if step == Step::Decode {
+        return measured_decode(dev, &w, sizes);
+    }
+    let (_, recording) = work::prefill(dev, &w, sizes)?;
     let sums = summarise(&recording, false);
     figure(dev, &recording.events, sums.steps.max(1) as f64, sums.step_ns as f64 / 1e3)
+}
+
+/// The median of steps that run from graphs, as an engine's do; what they cost and launch says one more, which is recorded, and
+/// so launched one by one.
+fn measured_decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<Figure> {
+    let mut engine = work::decoding(dev, w, sizes, true)?;
+    let mut us = vec![];
+    for _ in 0..sizes.steps {
+        let start = Instant::now();
+        engine.step(w)?;
+        dev.wait()?;
+        us.push(1e6 * start.elapsed().as_secs_f64());
+    }
+    us.sort_by(f64::total_cmp);
+    dev.start_recording(work::CAPACITY)?;
+    let ran = engine.step(w).and_then(|_| dev.wait());
+    let events = dev.stop_recording()?.events;
+    ran?;
+    figure(dev, &events, 1.0, us[us.len() / 2])
 }
 
 /// Of so many steps that took `us` together.
@@ -396,4 +416,24 @@ fn adamw(dev: &Device) -> Result<Vec<Work>> {
     Ok(vec![Box::new(move |dev| {
         adamw_step(dev, g.view(), w.view_mut(), m.view_mut(), v.view_mut(), Some(copy.view_mut()), how)
     })])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a card, where it cannot be tried here: from graphs, and the cost and launches of a step, not of all that ran.
+    #[test]
+    fn a_measured_step_of_decode_runs_from_graphs_and_tells_of_one_step() {
+        let dev = Device::open("emu", 2).unwrap();
+        let shape = ModelConfig { compute: DType::Bf16, stored: DType::Bf16, ..shape("tiny").unwrap() };
+        let w = Weights::for_timing(&dev, shape.clone()).unwrap();
+        let told = |steps| measured_decode(&dev, &w, Sizes { batch: 2, prompt: 40, steps }).unwrap();
+        let (one, three) = (told(1), told(3));
+        assert_eq!(one.launches, three.launches);
+        assert_eq!(one.value(Unit::Launches, shape.num_hidden_layers), 4.0);
+        assert!(one.us > 0.0 && one.bound.is_none());
+        // A sequence has a key more with each step before.
+        assert!(three.cost.flops >= one.cost.flops && three.cost.flops < 1.1 * one.cost.flops, "{:?}", three.cost);
+    }
 }

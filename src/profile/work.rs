@@ -73,7 +73,7 @@ pub fn shape(name: &str) -> Result<ModelConfig> {
 /// [`Error::Config`] when the model's context is too short; what the device refuses.
 pub fn decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording)> {
     let Sizes { batch, prompt, steps } = sizes;
-    let mut engine = decoding(dev, w, sizes)?;
+    let mut engine = decoding(dev, w, sizes, false)?;
     dev.start_recording(CAPACITY)?;
     for _ in 0..steps {
         let _step = dev.phase(STEP);
@@ -84,13 +84,14 @@ pub fn decode(dev: &Device, w: &Weights, sizes: Sizes) -> Result<(Ran, Recording
     Ok((Ran { what: "decode", title, device: dev.name(), note: note(dev) }, dev.stop_recording()?))
 }
 
-/// An engine whose next steps decode every sequence.
+/// An engine whose next steps decode every sequence, from graphs or not; one more than `sizes` says.
 ///
 /// # Errors
 /// As [`decode`].
-pub(super) fn decoding(dev: &Device, w: &Weights, sizes: Sizes) -> Result<Engine> {
+pub(super) fn decoding(dev: &Device, w: &Weights, sizes: Sizes, graphs: bool) -> Result<Engine> {
     let new = WARM + sizes.steps + 1;
-    let mut engine = Engine::new(dev, &w.config, engine_config(&w.config, sizes, new)?)?;
+    let config = EngineConfig { graphs, ..engine_config(&w.config, sizes, new)? };
+    let mut engine = Engine::new(dev, &w.config, config)?;
     add(&mut engine, w, sizes, new, 0)?;
     let mut prefilled = 0;
     while prefilled < (sizes.batch * sizes.prompt) as u64 {

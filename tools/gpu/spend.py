@@ -39,6 +39,10 @@ class Purse:
         verdict = "nothing ran" if not self.calls else f"{self.failed} of {self.calls} FAILED" if self.failed else "ok"
         print(f"{self.step:<12} {verdict:<18} {row['seconds']:>7.1f} s, {max(self.left(), 0):>5.0f} s left", flush=True)
 
+    def passed(self, step):
+        """Whether a step has run, all of it well."""
+        return any(row["step"] == step and row["of"] and not row["failed"] for row in self.steps)
+
     def note(self, row):
         """A measurement."""
         append(self.out / "results.jsonl", {**self.about, **row})

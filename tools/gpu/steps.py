@@ -175,10 +175,13 @@ def theirs(purse, ops, shape):
 
 
 def marks(purse):
-    """each mark of the plan, one by one: what is wanted, predicted, measured"""
-    told = table_of_marks.predicted(purse.here)
+    """each mark of the plan, one by one: what is wanted, predicted, measured, on Hopper with its kernels and, where their step went
+    well, launches that begin early"""
+    told, env = table_of_marks.predicted(purse.here), {"HAGGLE_SM90": "1"} if is_sm90(purse) else {}
+    env |= {"HAGGLE_PDL": "1"} if purse.passed("pdl") else {}
     for row in told if purse.on_gpu() else told[:1]:
-        for own in purse.rows([purse.here / "haggle", "profile", "marks", row["mark"], "--device", purse.device, "--json"], 60):
+        command = [purse.here / "haggle", "profile", "marks", row["mark"], "--device", purse.device, "--json"]
+        for own in purse.rows(command, 60, env):
             purse.note({"library": "haggle", **own})
 
 

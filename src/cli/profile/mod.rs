@@ -253,9 +253,9 @@ fn on_some_blocks(args: &ProfileArgs, dev: Device) -> Result<Device> {
     match (&dev, some) {
         (Device::Gpu(gpu), Some(n)) => match gpu.as_ref() {
             Gpu::Emu(emu) => {
-                // Predictions are of an H100, which has Hopper's kernels.
+                // Predictions are of an H100, which has Hopper's kernels, and launches that begin early.
                 let hopper = gpu.hopper() || args.what != What::Kernel;
-                let emu = Emu::new(emu.threads())?.with_hopper(hopper).spread_blocks(n.into());
+                let emu = Emu::new(emu.threads())?.with_hopper(hopper).with_pdl(true).spread_blocks(n.into());
                 Ok(Device::Gpu(Arc::new(Gpu::Emu(emu))))
             }
             Gpu::Cuda(_) => Ok(dev),
