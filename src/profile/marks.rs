@@ -96,6 +96,8 @@ pub struct Told {
     unit: Unit,
     /// The figure.
     pub value: f64,
+    /// The time it was made of.
+    us: f64,
     /// What the longest launch is bound by, where it was predicted; else it was measured.
     bound: Option<&'static str>,
 }
@@ -135,10 +137,15 @@ impl Told {
 
     /// For machines.
     pub fn json(&self) -> Value {
-        json!({
+        let mut row = json!({
             "mark": self.what, "wanted": self.wanted, "unit": format!("{:?}", self.unit).to_lowercase(), "value": self.value,
             "holds": self.holds(), "predicted": self.bound.is_some(), "bound": self.bound,
-        })
+        });
+        // What others' times of the same are held against.
+        if self.bound.is_none() {
+            row["us"] = json!(self.us);
+        }
+        row
     }
 }
 
@@ -188,7 +195,10 @@ impl Figure {
 
 fn told(dev: &Device, mark: &Mark) -> Result<Told> {
     let unit = mark.unit;
-    let tell = |value: f64, bound| Told { what: mark.what, wanted: mark.wanted, unit, value, bound };
+    let tell = |figure: &Figure, layers| {
+        let (value, us) = (figure.value(unit, layers), figure.us);
+        Told { what: mark.what, wanted: mark.wanted, unit, value, us, bound: figure.bound }
+    };
     match mark.of {
         Of::Step(step, name, batch, prompt) => {
             let shape = ModelConfig { compute: DType::Bf16, stored: DType::Bf16, ..shape(name)? };
@@ -197,17 +207,18 @@ fn told(dev: &Device, mark: &Mark) -> Result<Told> {
                 true => measured_step(dev, &shape, step, sizes)?,
                 false => Figure::predicted(&forecast(dev, &shape, step, sizes)?),
             };
-            Ok(tell(figure.value(unit, shape.num_hidden_layers), figure.bound))
+            Ok(tell(&figure, shape.num_hidden_layers))
         }
         Of::Ops(make) => {
             let mut all = vec![];
             for mut work in make(dev)? {
                 let figure = if is_cuda(dev) { measured(dev, &mut work)? } else { alone(dev, &mut work)? };
-                all.push(tell(figure.value(unit, 0), figure.bound));
+                all.push(tell(&figure, 0));
             }
             let order = |a: &Told, b: &Told| a.value.total_cmp(&b.value);
             let worst = if unit == Unit::Us { all.into_iter().max_by(order) } else { all.into_iter().min_by(order) };
-            Ok(worst.unwrap_or_else(|| tell(f64::NAN, None)))
+            let nothing = || Figure { us: f64::NAN, cost: Costs::default(), launches: 0, bound: None };
+            Ok(worst.unwrap_or_else(|| tell(&nothing(), 0)))
         }
     }
 }

@@ -9,6 +9,12 @@ from spend import parsed
 UNITS = {"us": "{:.1f} us", "tflops": "{:.0f} TFLOP/s", "share": "{:.2f}", "launches": "{:.0f}"}
 # Beyond which a prediction is to be explained.
 OFF = 1.5
+# Marks that are a decode step, and what decode.py times beside: shape, batch, context.
+DECODES = {
+    "decode 0.6B, batch 1, context 1k": ["qwen3-0.6b", 1, 1024],
+    "decode 8B, batch 1": ["qwen3-8b", 1, 128],
+    "decode 8B, batch 64": ["qwen3-8b", 64, 128],
+}
 
 
 def predicted(here):
@@ -31,7 +37,17 @@ def table(rows, told):
             off = max(ratio, 1 / ratio) if ratio > 0 else 1.0
             line += f", {off:.1f}x off the prediction: EXPLAIN" if off > OFF else ""
         lines.append(line)
-    return lines + beside(rows)
+    return lines + tax(rows, found) + beside(rows)
+
+
+def tax(rows, found):
+    """Lines: what each decode step costs with the row rule, over one without."""
+    lines = []
+    for row in (row for row in rows if "decode" in row):
+        for mark in (mark for mark, step in DECODES.items() if step == row["decode"] and "us" in found.get(mark, {})):
+            us, theirs = found[mark]["us"], row["median_us"]
+            lines.append(f"{mark:<56} {us:>10.1f} us, torch from a CUDA graph, no row rule {theirs:>10.1f}: exactness costs {us / theirs:.2f}x")
+    return lines
 
 
 def beside(rows):

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_BYTES = 64 << 20
 BENCHES = ("kernels", "decode", "train_step")
 DATA = ("tests/goldens", "assets/tiny", "benches/results")
-SCRIPTS = ("spend.py", "steps.py", "peers.py", "marks.py", "pack.py", "ranks.py")
+SCRIPTS = ("spend.py", "steps.py", "peers.py", "decode.py", "marks.py", "pack.py", "ranks.py")
 # Tests that read the sources: they hold where those are, and say nothing about a GPU.
 OF_SOURCES = ("house",)
 

@@ -110,4 +110,5 @@ def median_ms(torch, call, device):
     return sorted(times)[len(times) // 2]
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -176,13 +176,17 @@ def theirs(purse, ops, shape):
 
 def marks(purse):
     """each mark of the plan, one by one: what is wanted, predicted, measured, on Hopper with its kernels and, where their step went
-    well, launches that begin early"""
+    well, launches that begin early; beside a decode step the same by PyTorch, with no row rule"""
     told, env = table_of_marks.predicted(purse.here), {"HAGGLE_SM90": "1"} if is_sm90(purse) else {}
     env |= {"HAGGLE_PDL": "1"} if purse.passed("pdl") else {}
     for row in told if purse.on_gpu() else told[:1]:
         command = [purse.here / "haggle", "profile", "marks", row["mark"], "--device", purse.device, "--json"]
         for own in purse.rows(command, 60, env):
             purse.note({"library": "haggle", **own})
+        if purse.on_gpu() and row["mark"] in table_of_marks.DECODES:
+            step = map(str, table_of_marks.DECODES[row["mark"]])
+            for theirs_ in purse.rows(["python3", purse.here / "gpu/decode.py", *step], 60):
+                purse.note(theirs_)
 
 
 def sanitizer(purse):
