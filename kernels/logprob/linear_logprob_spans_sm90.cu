@@ -7,8 +7,8 @@
 // Shapes          x [R, C]   w [V, C], both bf16, by tensor maps   target [R] i32   work f32: from part_at on part
 //                 [R, n_spans, 3], max, sum, dot of each span; from hit_at on z_target [R]
 // Numerics        wgmma m64n256k16 into f32 over C in ascending order; sums in f32, scaled by 1 / temperature.
-// Parallel        a block 128 rows and a span of 2048, 384 threads, two blocks a cluster: common/gemm_sm90.cuh. Four threads have a row of the
-//                 accumulators, each four of the sixteen lanes of its sums: nothing passes through memory.
+// Parallel        a block 128 rows and a span of 2048, 384 threads, two blocks a cluster: common/gemm_sm90.cuh. Four threads have
+//                 a row of the accumulators, each four of the sixteen lanes of its sums: nothing passes through memory.
 // Cost            2RCV + ~25 RV FLOP; reads 2(R + V)C bytes at least, writes 12 bytes a span. The sums are not hidden
 //                 behind the product: about 6400 of 32768 cycles of a tile at C = 2048, by count of instructions.
 // Determinism     one order of every sum; a row's bits depend on that row alone; on the emulator those of the twin.

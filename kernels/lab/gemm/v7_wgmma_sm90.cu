@@ -3,7 +3,7 @@
 // One thread asks the copy engine for whole tiles, an mbarrier says when they have come, and two warpgroups multiply 64 rows each by
 // wgmma, which reads both operands from shared memory itself: no fragment passes through registers.
 //
-// Shapes          a [M, K]   b [N, K], both bf16, by tensor maps   c [M, N] bf16
+// Shapes          a [M, K]   b [N, K], both bf16, by tensor maps   c [M, N] bf16, = or, when `add`, +=: as gemm_nt_sm90 takes them
 // Numerics        wgmma m64n256k16 into f32 over K in ascending order, one rounding, at the store.
 // Parallel        one block a tile of 128 x 256 of c, 384 threads: common/gemm_sm90.cuh, of a cluster that is a block.
 // Cost            2MNK FLOP; reads 3MNK / 256 elements, from the second-level cache 48 KB in the time of 64 steps.
@@ -17,9 +17,9 @@
 
 extern "C" __global__ void __launch_bounds__(384, 1)
     lab_gemm_v7_wgmma_sm90_bf16(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, bf16* c, int64_t m,
-                                int64_t n, int64_t k) {
+                                int64_t n, int64_t k, int32_t add) {
 #ifdef HAGGLE_SM90
-    gemm_sm90<TileSm90<128, 256, 4, 1, 1>, false, false>(a, b, c, m, n, k, 0);
+    gemm_sm90<TileSm90<128, 256, 4, 1, 1>, false, false>(a, b, c, m, n, k, add);
 #else
     __trap();  // other chips end at the rung before
 #endif

@@ -164,7 +164,7 @@ fn run(gpu: &Gpu, op: &Op, p: Product, tile: Option<Tile>) -> Result<()> {
     };
     let (block, grid) = (kernel.tile.block(), [kernel.tile.blocks(m, n) as u32, 1, 1]);
     match kernel.tile.unit {
-        Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, kernel.tile, grid),
+        Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, kernel.tile),
         Unit::Warps(_) => launch(gpu, op, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
     }
 }
@@ -224,8 +224,24 @@ pub(crate) fn operand_map<'a>(
     gpu.tensor_map(op, view, Shape { dims: &dims, strides: &strides, boxes: &boxes })
 }
 
+/// A product in bf16 by this kernel, which takes tensor maps and a tile of Hopper's: for rungs of the ladder.
+///
+/// # Errors
+/// What such a kernel does not take.
+pub(super) fn by_kernel(
+    gpu: &Gpu,
+    op: &Op,
+    kernel: &'static str,
+    tile: Tile,
+    [a, b]: [View; 2],
+    c: ViewMut,
+    dims: [usize; 3],
+) -> Result<()> {
+    launch_sm90(gpu, op, Product { a, b, c, dims, store: Store::Set }, kernel, tile)
+}
+
 /// By tensor maps.
-fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, tile: Tile, grid: [u32; 3]) -> Result<()> {
+fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, tile: Tile) -> Result<()> {
     let ([m, n, k], block) = (p.dims, tile.block());
     let mut args = [
         Arg::Map(operand_map(gpu, op.stem, p.a, [m, k], tile.rows, op.by_k[0])?),
@@ -239,7 +255,7 @@ fn launch_sm90(gpu: &Gpu, op: &Op, p: Product, kernel: &'static str, tile: Tile,
     let launch = Launch {
         kernel,
         op: op.stem,
-        grid,
+        grid: [tile.blocks(m, n) as u32, 1, 1],
         block: [block.threads, 1, 1],
         shared_bytes: block.shared_bytes,
         shape: &format_args!("M={m} N={n} K={k}"),

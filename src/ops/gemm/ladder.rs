@@ -1,6 +1,6 @@
 //! The ladder of `gemm_nt` in bf16: from a thread an element to the copy engine and wgmma. See [`crate::ops::ladder`].
 
-use super::gpu::{NT, by_tile, operand_map};
+use super::gpu::{NT, by_kernel, by_tile};
 use super::tiles::{SM90_128X256, T64X64, T128X128, Tile};
 use super::{Store, want};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds};
@@ -109,7 +109,8 @@ pub fn gemm_nt(gpu: &Gpu, how: &How, [a, b]: [View; 2], c: ViewMut, dims: [usize
         How::Naive => gemm_nt_naive(gpu, a, b, c, dims),
         How::Maps(kernel, tile) => {
             lengths(op, [a, b], &c, dims)?;
-            by_maps(gpu, kernel, *tile, [a, b], c, dims)
+            holds(op, DType::Bf16, &[("a", a.dtype()), ("b", b.dtype()), ("c", c.dtype())])?;
+            by_kernel(gpu, &NT, kernel, *tile, [a, b], c, dims)
         }
         How::Product(tile) => by_tile(gpu, &NT, *tile, [a, b], c, dims, Store::Set),
         How::Lab(lab) => {
@@ -141,30 +142,6 @@ fn lengths(op: &'static str, [a, b]: [View; 2], c: &ViewMut, [m, n, k]: [usize; 
         }
     }
     Ok(())
-}
-
-fn by_maps(
-    gpu: &Gpu,
-    kernel: &'static str,
-    tile: Tile,
-    [a, b]: [View; 2],
-    c: ViewMut,
-    [m, n, k]: [usize; 3],
-) -> Result<()> {
-    let (op, block) = ("lab_gemm", tile.block());
-    holds(op, DType::Bf16, &[("a", a.dtype()), ("b", b.dtype()), ("c", c.dtype())])?;
-    let launch = Launch {
-        kernel,
-        op,
-        grid: [tile.blocks(m, n) as u32, 1, 1],
-        block: [block.threads, 1, 1],
-        shared_bytes: block.shared_bytes,
-        shape: &format_args!("M={m} N={n} K={k}"),
-    };
-    let (rows, columns) =
-        (operand_map(gpu, op, a, [m, k], tile.rows, false)?, operand_map(gpu, op, b, [n, k], tile.columns, false)?);
-    let [m, n, k] = [m, n, k].map(|dim| Arg::I64(dim as i64));
-    gpu.launch(&launch, &mut [Arg::Map(rows), Arg::Map(columns), Arg::Out(c), m, n, k])
 }
 
 fn launch(gpu: &Gpu, lab: &Lab, [a, b]: [View; 2], c: ViewMut, [m, n, k]: [usize; 3]) -> Result<()> {
