@@ -59,13 +59,18 @@ fn each_planted_fault_of_a_cluster_is_reported() {
     ];
     for (fault, kernel, what) in cases {
         for _ in 0..2 {
-            match planted(kernel, 0, fault) {
-                Err(Error::Kernel { what: got, .. }) => assert!(got.contains(what), "fault {fault}: reported `{got}`"),
-                other => panic!("fault {fault}: {other:?}"),
-            }
+            reported(planted(kernel, 0, fault), fault, what);
             // What a fault leaves behind must not reach the next launch.
             assert!(planted("planted_cluster_checked", 0, 0).is_ok(), "after fault {fault}");
         }
+    }
+}
+
+#[track_caller]
+fn reported<T: std::fmt::Debug>(got: Result<T>, fault: i32, what: &str) {
+    match got {
+        Err(Error::Kernel { what: got, .. }) => assert!(got.contains(what), "fault {fault}: reported `{got}`"),
+        other => panic!("fault {fault}: {other:?}"),
     }
 }
 
@@ -127,13 +132,11 @@ fn each_planted_fault_of_a_multicast_is_reported() {
         // Blocks that have not read the tile are taken for such that have, and the mbarrier does not wait for them.
         (5, "of its cluster, which has ended"),
         (6, "brings 4096 bytes to block 0 of its cluster, which has ended"),
+        (7, "brings 4096 bytes to block 1 of its cluster, which has ended"),
     ];
     for (fault, what) in cases {
         for kernel in ["planted_multicast", "planted_multicast_checked"] {
-            match multicast(kernel, 0, fault) {
-                Err(Error::Kernel { what: got, .. }) => assert!(got.contains(what), "fault {fault}: reported `{got}`"),
-                other => panic!("fault {fault}: {other:?}"),
-            }
+            reported(multicast(kernel, 0, fault), fault, what);
             assert!(multicast(kernel, 0, 0).is_ok(), "after fault {fault}");
         }
     }

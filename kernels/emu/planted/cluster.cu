@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(64) CLUSTER(4) planted_cluster(int3
     if (fault != ENDED) barrier_cluster();
 }
 
-enum MulticastFault { RIGHT, NO_MEETING, NO_SUCH_BLOCK, NOT_BROUGHT, HAS_ENDED, ONE_MORE, BROUGHT_TO_ENDED };
+enum MulticastFault { RIGHT, NO_MEETING, NO_SUCH_BLOCK, NOT_BROUGHT, HAS_ENDED, ONE_MORE, BROUGHT_TO_ENDED, ENDED_BEFORE };
 
 // y [blocks, 64, 64] = x [64, 64], swizzled: each of two blocks brings half of the lines to both, and says when it has read them.
 extern "C" __global__ void __launch_bounds__(64) CLUSTER(2)
@@ -38,11 +38,15 @@ extern "C" __global__ void __launch_bounds__(64) CLUSTER(2)
     if (threadIdx.x == 0) {
         mbarrier_arrive_expect_tx(&s_bars[0], 64 * 64 * sizeof(uint16_t));
         uint16_t mask = fault == NO_SUCH_BLOCK ? 5 : 3;
-        if (fault != NOT_BROUGHT || rank == 0) {
+        if ((fault != NOT_BROUGHT || rank == 0) && fault != ENDED_BEFORE) {
             cp_async_bulk_tensor_2d_multicast(s_x + rank * 32 * 64, &x, &s_bars[0], 0, rank * 32, mask);
         }
     }
     if (fault == BROUGHT_TO_ENDED && rank == 0) return;
+    if (fault == ENDED_BEFORE) {
+        if (rank == 1 && threadIdx.x == 0) cp_async_bulk_tensor_2d(s_x, &x, &s_bars[0], 0, 0);
+        if (rank == 1) return;
+    }
     mbarrier_wait(&s_bars[0], 0);
     for (int i = threadIdx.x; i < 64 * 64; i += 64) y[blockIdx.x * 64 * 64 + i] = s_x[i];
     __syncthreads();
