@@ -86,6 +86,7 @@ __device__ __forceinline__ void cp_async_bulk_tensor_2d_multicast(void* s_to, co
 __device__ __forceinline__ uint32_t cluster_ctarank() { return 0; }
 __device__ __forceinline__ uint32_t cluster_nctarank() { return 1; }
 __device__ __forceinline__ void barrier_cluster() { __syncthreads(); }
+__device__ __forceinline__ void barrier_cluster_relaxed() { __syncthreads(); }
 template <class T>
 __device__ __forceinline__ T* mapa(T* shared, uint32_t) {
     return shared;

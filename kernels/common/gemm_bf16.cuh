@@ -228,6 +228,55 @@ struct RingColumns {
     __device__ __forceinline__ static int at(int wj, int j) { return Operand::b_at(wj + j * 16); }
 };
 
+// Where this lane's lines of its warp's fragments stand in a slot: of rows i.. of the tile at row(i), of columns as Columns has them.
+template <class Tile, class Columns, class Row>
+__device__ __forceinline__ void place_fragments(int (&a_at)[Tile::FRAGS_M], int (&b_at)[Tile::FRAGS_N / Tile::PAIR], Row row) {
+    int warp = threadIdx.x / 32;
+    int wi = warp / Tile::WARPS_N * Tile::FRAGS_M * 16, wj = warp % Tile::WARPS_N * Tile::FRAGS_N * 8;
+#pragma unroll
+    for (int i = 0; i < Tile::FRAGS_M; i++) a_at[i] = row(wi + i * 16);
+#pragma unroll
+    for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) b_at[j] = Columns::at(wj, j);
+    if constexpr (Tile::AHEAD > 1) {  // computed here, not again in each step
+#pragma unroll
+        for (int i = 0; i < Tile::FRAGS_M; i++) keep(a_at[i]);
+#pragma unroll
+        for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) keep(b_at[j]);
+    }
+}
+
+// Adds the products of a slot to acc: TileA's lines from s_a on, TileB's from s_b, of which this lane names those at a_at and b_at.
+// Calls begun() when the first products are under way, where all fragments are loaded at once.
+template <class Tile, class TileA, class TileB, class Begun>
+__device__ __forceinline__ void multiply_slot(float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], const bf16* s_a, const bf16* s_b,
+                                              const int (&a_at)[Tile::FRAGS_M], const int (&b_at)[Tile::FRAGS_N / Tile::PAIR],
+                                              Begun begun) {
+#pragma unroll
+    for (int q = 0; q < GEMM_K; q += 16 * Tile::AHEAD) {
+        uint32_t x[Tile::AHEAD][Tile::FRAGS_M][4], y[Tile::AHEAD][Tile::FRAGS_N / Tile::PAIR][Tile::PAIR][2];
+#pragma unroll
+        for (int p = 0; p < Tile::AHEAD; p++) {
+#pragma unroll
+            for (int i = 0; i < Tile::FRAGS_M; i++) TileA::load_a(x[p][i], s_a + TileA::onward(a_at[i], q + 16 * p));
+#pragma unroll
+            for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) {
+                TileB::load_b(y[p][j], s_b + TileB::onward(b_at[j], q + 16 * p));
+            }
+        }
+#pragma unroll
+        for (int p = 0; p < Tile::AHEAD; p++) {
+#pragma unroll
+            for (int i = 0; i < Tile::FRAGS_M; i++) {
+#pragma unroll
+                for (int j = 0; j < Tile::FRAGS_N; j++) {
+                    mma_m16n8k16_bf16(acc[i][j], x[p][i], y[p][j / Tile::PAIR][j % Tile::PAIR]);
+                }
+            }
+            if (p == 0) begun();
+        }
+    }
+}
+
 // acc = the sums of the tile whose rows and columns `a` and `b` stage, from start(row of the tile, column of it) on. False
 // for a thread that has none.
 template <class Tile, class Rows, class Columns, class Start>
@@ -260,21 +309,10 @@ __device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile:
     for (int i = 0; i < Tile::STAGES - 1; i++) ask();
     if (RING_OF_COLUMNS) await_predecessors();
     a.prepare();
-    int warp = threadIdx.x / 32;
     bool multiplies = Tile::MULTIPLIES == Tile::THREADS || threadIdx.x < Tile::MULTIPLIES;
     each_element<Tile>(acc, [&](int i, int j, float& x) { x = multiplies ? start(i, j) : 0.0f; });
-    int wi = warp / Tile::WARPS_N * Tile::FRAGS_M * 16, wj = warp % Tile::WARPS_N * Tile::FRAGS_N * 8;
     int a_at[Tile::FRAGS_M], b_at[Tile::FRAGS_N / Tile::PAIR];
-#pragma unroll
-    for (int i = 0; i < Tile::FRAGS_M; i++) a_at[i] = a.at(wi + i * 16);
-#pragma unroll
-    for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) b_at[j] = Columns::at(wj, j);
-    if constexpr (Tile::AHEAD > 1) {  // computed here, not again in each step
-#pragma unroll
-        for (int i = 0; i < Tile::FRAGS_M; i++) keep(a_at[i]);
-#pragma unroll
-        for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) keep(b_at[j]);
-    }
+    place_fragments<Tile, Columns>(a_at, b_at, [&](int i) { return a.at(i); });
     for (int step = 0; step < steps; step++) {
         cp_async_wait<Tile::STAGES - 2>();
         __syncthreads();  // this step's slot is written, the last step's is read
@@ -283,33 +321,44 @@ __device__ __forceinline__ bool gemm_bf16_sums(float (&acc)[Tile::FRAGS_M][Tile:
         take = take + 1 == Tile::STAGES ? 0 : take + 1;
         if (Tile::AHEAD == 1 || !multiplies) ask();
         if (!multiplies) continue;
-#pragma unroll
-        for (int q = 0; q < GEMM_K; q += 16 * Tile::AHEAD) {
-            uint32_t x[Tile::AHEAD][Tile::FRAGS_M][4], y[Tile::AHEAD][Tile::FRAGS_N / Tile::PAIR][Tile::PAIR][2];
-#pragma unroll
-            for (int p = 0; p < Tile::AHEAD; p++) {
-#pragma unroll
-                for (int i = 0; i < Tile::FRAGS_M; i++) TileA::load_a(x[p][i], s_a + TileA::onward(a_at[i], q + 16 * p));
-#pragma unroll
-                for (int j = 0; j < Tile::FRAGS_N / Tile::PAIR; j++) {
-                    TileB::load_b(y[p][j], s_b + TileB::onward(b_at[j], q + 16 * p));
-                }
-            }
-#pragma unroll
-            for (int p = 0; p < Tile::AHEAD; p++) {
-#pragma unroll
-                for (int i = 0; i < Tile::FRAGS_M; i++) {
-#pragma unroll
-                    for (int j = 0; j < Tile::FRAGS_N; j++) {
-                        mma_m16n8k16_bf16(acc[i][j], x[p][i], y[p][j / Tile::PAIR][j % Tile::PAIR]);
-                    }
-                }
-                if (Tile::AHEAD > 1 && p == 0) ask();  // while the first products are under way
-            }
-        }
+        multiply_slot<Tile, TileA, TileB>(acc, s_a, s_b, a_at, b_at, [&]() {
+            if (Tile::AHEAD > 1) ask();  // while the first products are under way
+        });
     }
     cp_async_wait<0>();  // nothing is under way when the block ends
     return multiplies;
+}
+
+// C, and the first row and column of a tile of it.
+template <typename C>
+struct Target {
+    C* c;  // [M, N]
+    int64_t m, n, i0, j0;
+
+    // What stands in row i and column j of the tile.
+    __device__ __forceinline__ float load(int i, int j) const {
+        return i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
+    }
+};
+
+// Stores this lane's elements of a tile: in f32, where one is a word, each; in bf16 by twos, unless ALONE.
+template <class Tile, bool ALONE, typename C>
+__device__ __forceinline__ void store_tile(float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], const Target<C>& to) {
+    if constexpr (sizeof(C) == sizeof(float) || ALONE) {
+        each_element<Tile>(acc, [&](int i, int j, float& x) {
+            if (to.i0 + i < to.m && to.j0 + j < to.n) to.c[(to.i0 + i) * to.n + to.j0 + j] = from_f32<C>(x);
+        });
+        return;
+    }
+    // All twos begin on a vector's boundary, or each element goes alone.
+    bool twos = to.n % 2 == 0 && reinterpret_cast<uintptr_t>(to.c) % (2 * sizeof(C)) == 0;
+    each_two<Tile>(acc, [&](int i, int j, const Pack<float, 2>& x) {
+        C* at = to.c + (to.i0 + i) * to.n + to.j0 + j;
+        if (to.i0 + i >= to.m || to.j0 + j >= to.n) return;
+        if (twos) return store_whole(at, rounded<C>(x));
+        at[0] = from_f32<C>(x.v[0]);
+        if (to.j0 + j + 1 < to.n) at[1] = from_f32<C>(x.v[1]);
+    });
 }
 
 // The tile of rows i0.. and columns j0.. of C.
@@ -323,26 +372,10 @@ __device__ __forceinline__ void gemm_bf16_tile(const bf16* a,  // [M, K], or [K,
     float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
     RingRows<Tile, A_BY_K> rows(a, i0, m, k);
     RingColumns<Tile, B_BY_K> columns(b, j0, n, k);
-    auto begins = [&](int i, int j) {
-        return add && i0 + i < m && j0 + j < n ? to_f32(c[(i0 + i) * n + j0 + j]) : 0.0f;
-    };
+    Target<C> to = {c, m, n, i0, j0};
+    auto begins = [&](int i, int j) { return add ? to.load(i, j) : 0.0f; };
     if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, begins)) return;
-    // In f32 an element is a word; and one tile has no register left for more.
-    if constexpr (sizeof(C) == sizeof(float) || (A_BY_K && Tile::M == 128)) {
-        each_element<Tile>(acc, [&](int i, int j, float& x) {
-            if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = from_f32<C>(x);
-        });
-        return;
-    }
-    // All twos begin on a vector's boundary, or each element goes alone.
-    bool twos = n % 2 == 0 && reinterpret_cast<uintptr_t>(c) % (2 * sizeof(C)) == 0;
-    each_two<Tile>(acc, [&](int i, int j, const Pack<float, 2>& x) {
-        C* to = c + (i0 + i) * n + j0 + j;
-        if (i0 + i >= m || j0 + j >= n) return;
-        if (twos) return store_whole(to, rounded<C>(x));
-        to[0] = from_f32<C>(x.v[0]);
-        if (j0 + j + 1 < n) to[1] = from_f32<C>(x.v[1]);
-    });
+    store_tile<Tile, A_BY_K && Tile::M == 128>(acc, to);  // which has no register left for vectors
 }
 
 template <class Tile, bool A_BY_K, bool B_BY_K, typename C>

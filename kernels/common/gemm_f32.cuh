@@ -23,16 +23,14 @@ struct TileF32 {
         q = BY_K ? at / ROWS : at % GEMM_F32_K;
     }
 
-    // of(element, its row in the tile, its step); what lies outside the operand is 0.
+    // Steps q0.. of rows i0.., each element as of(row of the tile, step) has it; what lies outside the operand is 0.
     template <typename Of>
-    __device__ __forceinline__ void load(const float* from, int64_t i0, int64_t n, int64_t q0, int64_t k,
-                                         Of of) {
+    __device__ __forceinline__ void load(int64_t i0, int64_t n, int64_t q0, int64_t k, Of of) {
 #pragma unroll
         for (int e = 0; e < PER_THREAD; e++) {
             int i, q;
             place(e, i, q);
-            bool in = i0 + i < n && q0 + q < k;
-            x[e] = in ? of(from[BY_K ? (q0 + q) * n + i0 + i : (i0 + i) * k + q0 + q], i, q0 + q) : 0.0f;
+            x[e] = i0 + i < n && q0 + q < k ? of(i, q0 + q) : 0.0f;
         }
     }
 
@@ -58,40 +56,41 @@ __device__ __forceinline__ void gemm_f32_step(float (&acc)[4][4], const float* a
     }
 }
 
-// This thread's 4 x 4 elements of a tile of BM x BN, of BM / 4 x BN / 4 threads: calls f(row of the tile, column, value).
+__device__ __forceinline__ Pack<float, 4> four(const float (&x)[4]) { return {{x[0], x[1], x[2], x[3]}}; }
+
+// Of a tile of BM x BN, by BM / 4 x BN / 4 threads: calls f(row of the tile, first column, four sums) for this thread's.
 template <int BN, typename F>
-__device__ __forceinline__ void each_f32(float (&acc)[4][4], F f) {
+__device__ __forceinline__ void each_four(float (&acc)[4][4], F f) {
     int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) f(ti + i, tj + j, acc[i][j]);
+    for (int i = 0; i < 4; i++) f(ti + i, tj, acc[i]);
+}
+
+// Elements of a matrix as they stand, [N, K], or [K, N] when BY_K, of rows i0..: see TileF32::load.
+template <bool BY_K>
+struct AsIs {
+    const float* from;
+    int64_t i0, n, k;
+
+    __device__ __forceinline__ float operator()(int i, int64_t q) const {
+        return from[BY_K ? q * n + i0 + i : (i0 + i) * k + q];
     }
-}
+};
 
-// Calls f(row of the tile, first column, four sums) for this thread's.
-template <int BN, typename F>
-__device__ __forceinline__ void each_four(const float (&acc)[4][4], F f) {
-    int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
-#pragma unroll
-    for (int i = 0; i < 4; i++) f(ti + i, tj, Pack<float, 4>{{acc[i][0], acc[i][1], acc[i][2], acc[i][3]}});
-}
-
-// Adds to acc the products of rows i0.. of A, as of(element, row of the tile, step) makes them, and columns j0.. of B.
-template <bool A_BY_K, bool B_BY_K, int BM, int BN, typename Of>
-__device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
-                                              const float* a,  // [M, K], or [K, M] when A_BY_K
+// Adds to acc the products of rows i0.. of A, as of_a(row of the tile, step) has them, and columns j0.. of B.
+template <bool A_BY_K, bool B_BY_K, int BM, int BN, typename OfA>
+__device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4], OfA of_a,
                                               const float* __restrict__ b,  // [N, K], or [K, N] when B_BY_K
-                                              int64_t m, int64_t n, int64_t k, int64_t i0, int64_t j0, Of of) {
+                                              int64_t m, int64_t n, int64_t k, int64_t i0, int64_t j0) {
     constexpr int THREADS = BM / 4 * BN / 4;
     __shared__ __align__(16) float s_a[2][GEMM_F32_K][BM + 4];
     __shared__ __align__(16) float s_b[2][GEMM_F32_K][BN + 4];
-    auto as_is = [](float x, int, int64_t) { return x; };
+    AsIs<B_BY_K> of_b = {b, j0, n, k};
     TileF32<A_BY_K, BM, THREADS> next_a;
     TileF32<B_BY_K, BN, THREADS> next_b;
     int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
-    next_a.load(a, i0, m, 0, k, of);
-    next_b.load(b, j0, n, 0, k, as_is);
+    next_a.load(i0, m, 0, k, of_a);
+    next_b.load(j0, n, 0, k, of_b);
     next_a.store(s_a[0]);
     next_b.store(s_b[0]);
     __syncthreads();  // tile 0 stands in shared memory
@@ -99,8 +98,8 @@ __device__ __forceinline__ void gemm_f32_sums(float (&acc)[4][4],
     for (int64_t q0 = 0; q0 < k; q0 += GEMM_F32_K, stage ^= 1) {
         bool more = q0 + GEMM_F32_K < k;
         if (more) {
-            next_a.load(a, i0, m, q0 + GEMM_F32_K, k, of);
-            next_b.load(b, j0, n, q0 + GEMM_F32_K, k, as_is);
+            next_a.load(i0, m, q0 + GEMM_F32_K, k, of_a);
+            next_b.load(j0, n, q0 + GEMM_F32_K, k, of_b);
         }
         if (q0 + GEMM_F32_K <= k) {
 #pragma unroll
@@ -123,13 +122,16 @@ __device__ __forceinline__ void gemm_f32_tile(const float* a,  // [M, K], or [K,
                                               float* c,                     // [M, N], = or +=
                                               int64_t m, int64_t n, int64_t k, int32_t add, int64_t i0, int64_t j0) {
     await_predecessors();
-    float acc[4][4];
-    each_f32<BN>(acc, [&](int i, int j, float& x) {
-        x = add && i0 + i < m && j0 + j < n ? c[(i0 + i) * n + j0 + j] : 0.0f;
+    float acc[4][4] = {};
+    each_four<BN>(acc, [&](int i, int j, float (&x)[4]) {
+        if (!add || i0 + i >= m) return;
+        Pack<float, 4> begins = load_live<4>(c + (i0 + i) * n + j0 + j, n - j0 - j);
+#pragma unroll
+        for (int e = 0; e < 4; e++) x[e] = begins.v[e];
     });
-    gemm_f32_sums<A_BY_K, B_BY_K, BM, BN>(acc, a, b, m, n, k, i0, j0, [](float x, int, int64_t) { return x; });
-    each_f32<BN>(acc, [&](int i, int j, float& x) {
-        if (i0 + i < m && j0 + j < n) c[(i0 + i) * n + j0 + j] = x;
+    gemm_f32_sums<A_BY_K, B_BY_K, BM, BN>(acc, AsIs<A_BY_K>{a, i0, m, k}, b, m, n, k, i0, j0);
+    each_four<BN>(acc, [&](int i, int j, const float (&x)[4]) {
+        if (i0 + i < m) store_live(c + (i0 + i) * n + j0 + j, n - j0 - j, four(x));
     });
 }
 

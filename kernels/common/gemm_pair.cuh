@@ -4,7 +4,7 @@
 // Each sum is the chain of common/gemm_bf16.cuh or common/gemm_f32.cuh on its row and its column.
 #pragma once
 
-#include "common/gemm_bf16.cuh"
+#include "common/gemm_normed.cuh"
 
 // The columns j0.. of both, half a tile each.
 template <class Tile>
@@ -92,3 +92,53 @@ struct Swiglu {
         store(h, row, column, of(gate_sums, up_sums));
     }
 };
+
+// Stores what this lane's sums of a tile make.
+template <class Tile>
+__device__ __forceinline__ void put_pairs(const float (&acc)[Tile::FRAGS_M][Tile::FRAGS_N][4], const Swiglu<bf16>& to,
+                                          int64_t i0, int64_t j0) {
+    each_pair<Tile>(acc, [&](int i, int j, const Pack<float, 2>& gate, const Pack<float, 2>& up) {
+        to.put(i0 + i, j0 + j, gate, up);
+    });
+}
+
+// A tile's sums of rows that `rows` stages, stored.
+template <class Tile, class Rows>
+__device__ __forceinline__ void gemm_swiglu_bf16(Rows& rows, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
+                                                 const Swiglu<bf16>& to, bf16* s_ring, int64_t k, int64_t i0, int64_t j0,
+                                                 int32_t vectors) {
+    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
+    PairColumns<Tile> columns(wg, wu, j0, to.n, k);
+    if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [](int, int) { return 0.0f; })) return;
+    put_pairs<Tile>(acc, to, i0, j0);
+}
+
+// First row and column, of each matrix, of this block's tile.
+template <class Tile>
+__device__ __forceinline__ void pair_tile_of_block(int64_t m, int64_t n, int64_t& i0, int64_t& j0) {
+    tile_of_block<Tile>(m, 2 * n, i0, j0);
+    j0 /= 2;
+}
+
+// A block's tile, of rows as they are given, or normed on the way.
+template <class Tile>
+__device__ __forceinline__ void gemm_swiglu_of(const bf16* h, const bf16* __restrict__ wg,
+                                               const bf16* __restrict__ wu, const Swiglu<bf16>& to, int64_t k,
+                                               int32_t vectors) {
+    SHARED_DYNAMIC(bf16, s_ring);
+    int64_t i0, j0;
+    pair_tile_of_block<Tile>(to.m, to.n, i0, j0);
+    RingRows<Tile, false> rows(h, i0, to.m, k);
+    gemm_swiglu_bf16<Tile>(rows, wg, wu, to, s_ring, k, i0, j0, vectors);
+}
+
+template <class Tile>
+__device__ __forceinline__ void gemm_swiglu_of(const Norm<bf16>& norm, const bf16* __restrict__ wg,
+                                               const bf16* __restrict__ wu, const Swiglu<bf16>& to, int64_t k,
+                                               int32_t vectors) {
+    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of columns; then the rows
+    int64_t i0, j0;
+    pair_tile_of_block<Tile>(to.m, to.n, i0, j0);
+    NormedRows<Tile> rows(norm, s_ring + Tile::STAGES * Tile::N * GEMM_K, i0, to.m, k, vectors);
+    gemm_swiglu_bf16<Tile>(rows, wg, wu, to, s_ring, k, i0, j0, vectors);
+}

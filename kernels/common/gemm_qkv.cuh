@@ -2,7 +2,7 @@
 // of one of them alone, so an element is the chain that a product of its own would be.
 #pragma once
 
-#include "common/gemm_bf16.cuh"
+#include "common/gemm_normed.cuh"
 
 // What one of the products reads and writes.
 template <typename T>
@@ -61,4 +61,33 @@ __device__ __forceinline__ int64_t qkv_tile_of_block(const Qkv<T>& all, int64_t 
     int64_t j0;
     tile_of_block<Tile>(m, all.tiles(Tile::N) * Tile::N, i0, j0);
     return j0 / Tile::N;
+}
+
+// A tile's sums of rows that `rows` stages, from the biases on, stored.
+template <class Tile, class Rows>
+__device__ __forceinline__ void gemm_qkv_bf16(Rows& rows, const Part<bf16>& part, bf16* s_ring, int64_t m, int64_t k,
+                                              int64_t i0, int32_t vectors) {
+    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
+    RingColumns<Tile, false> columns(part.w, part.j0, part.n, k);
+    if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [&](int, int j) { return part.start(j); })) return;
+    each_two<Tile>(acc, [&](int i, int j, const Pack<float, 2>& x) { part.put(i0 + i, m, j, x); });
+}
+
+// A block's tile, of rows as they are given, or normed on the way.
+template <class Tile>
+__device__ __forceinline__ void gemm_qkv_of(const bf16* h, const Qkv<bf16>& all, int64_t m, int64_t k,
+                                            int32_t vectors) {
+    SHARED_DYNAMIC(bf16, s_ring);
+    int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
+    RingRows<Tile, false> rows(h, i0, m, k);
+    gemm_qkv_bf16<Tile>(rows, all.part(tile, Tile::N), s_ring, m, k, i0, vectors);
+}
+
+template <class Tile>
+__device__ __forceinline__ void gemm_qkv_of(const Norm<bf16>& norm, const Qkv<bf16>& all, int64_t m, int64_t k,
+                                            int32_t vectors) {
+    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of columns; then the rows
+    int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
+    NormedRows<Tile> rows(norm, s_ring + Tile::STAGES * Tile::N * GEMM_K, i0, m, k, vectors);
+    gemm_qkv_bf16<Tile>(rows, all.part(tile, Tile::N), s_ring, m, k, i0, vectors);
 }

@@ -18,8 +18,7 @@
 
 // Block (x, y) has rows x BM.. and tile y of the columns.
 template <int BM, int BN, typename Of>
-__device__ __forceinline__ void gemm_qkv_tile(const float* a, const Qkv<float>& all, int64_t m, int64_t k, Of of) {
-    await_predecessors();
+__device__ __forceinline__ void gemm_qkv_tile(Of of, const Qkv<float>& all, int64_t m, int64_t k) {
     int64_t i0 = (int64_t)blockIdx.x * BM;
     Part<float> part = all.part(blockIdx.y, BN);
     float acc[4][4];
@@ -30,35 +29,8 @@ __device__ __forceinline__ void gemm_qkv_tile(const float* a, const Qkv<float>& 
 #pragma unroll
         for (int i = 1; i < 4; i++) acc[i][j] = acc[0][j];
     }
-    gemm_f32_sums<false, false, BM, BN>(acc, a, part.w, m, part.n, k, i0, part.j0, of);
-    each_four<BN>(acc, [&](int i, int j, const Pack<float, 4>& x) { part.put(i0 + i, m, j, x); });
-}
-
-template <class Tile, class Rows>
-__device__ __forceinline__ void gemm_qkv_bf16(Rows& rows, const Part<bf16>& part, bf16* s_ring, int64_t m, int64_t k,
-                                              int64_t i0, int32_t vectors) {
-    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
-    RingColumns<Tile, false> columns(part.w, part.j0, part.n, k);
-    if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [&](int, int j) { return part.start(j); })) return;
-    each_two<Tile>(acc, [&](int i, int j, const Pack<float, 2>& x) { part.put(i0 + i, m, j, x); });
-}
-
-template <class Tile>
-__device__ __forceinline__ void gemm_qkv_of(const bf16* h, const Qkv<bf16>& all, int64_t m, int64_t k,
-                                            int32_t vectors) {
-    SHARED_DYNAMIC(bf16, s_ring);
-    int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
-    RingRows<Tile, false> rows(h, i0, m, k);
-    gemm_qkv_bf16<Tile>(rows, all.part(tile, Tile::N), s_ring, m, k, i0, vectors);
-}
-
-template <class Tile>
-__device__ __forceinline__ void gemm_qkv_of(const Norm<bf16>& norm, const Qkv<bf16>& all, int64_t m, int64_t k,
-                                            int32_t vectors) {
-    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of columns; then the rows
-    int64_t i0, tile = qkv_tile_of_block<Tile>(all, m, i0);
-    NormedRows<Tile> rows(norm, s_ring + Tile::STAGES * Tile::N * GEMM_K, i0, m, k, vectors);
-    gemm_qkv_bf16<Tile>(rows, all.part(tile, Tile::N), s_ring, m, k, i0, vectors);
+    gemm_f32_sums<false, false, BM, BN>(acc, of, part.w, m, part.n, k, i0, part.j0);
+    each_four<BN>(acc, [&](int i, int j, const float (&x)[4]) { part.put(i0 + i, m, j, four(x)); });
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -66,8 +38,9 @@ extern "C" __global__ void __launch_bounds__(256)
                  const float* __restrict__ wv, const float* __restrict__ bq, const float* __restrict__ bk,
                  const float* __restrict__ bv, float* __restrict__ q, float* __restrict__ k, float* __restrict__ v,
                  int64_t m, int64_t n_q, int64_t n_kv, int64_t dim) {
-    gemm_qkv_tile<64, 64>(h, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim,
-                         [](float x, int, int64_t) { return x; });
+    await_predecessors();
+    AsIs<false> rows = {h, (int64_t)blockIdx.x * 64, m, dim};
+    gemm_qkv_tile<64, 64>(rows, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim);
 }
 
 extern "C" __global__ void __launch_bounds__(64)
@@ -76,10 +49,8 @@ extern "C" __global__ void __launch_bounds__(64)
                         const float* __restrict__ bk, const float* __restrict__ bv, float* __restrict__ q,
                         float* __restrict__ k, float* __restrict__ v, int64_t m, int64_t n_q, int64_t n_kv, int64_t dim,
                         float eps) {
-    __shared__ float s_rstd[16];
-    tile_rstd<16, 64>(s_rstd, Norm<float>{x, w, eps}, (int64_t)blockIdx.x * 16, m, dim);
-    gemm_qkv_tile<16, 64>(x, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim,
-                         [&](float x, int i, int64_t step) { return x * s_rstd[i] * w[step]; });
+    NormedF32 rows = norm_rows<16, 64>(Norm<float>{x, w, eps}, (int64_t)blockIdx.x * 16, m, dim);
+    gemm_qkv_tile<16, 64>(rows, Qkv<float>{wq, wk, wv, bq, bk, bv, q, k, v, n_q, n_kv}, m, dim);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)

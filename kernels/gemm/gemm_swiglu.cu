@@ -20,77 +20,32 @@
 
 // Block (x, y) has rows x BM.. and columns y BN.. of both; gate first, then up.
 template <int BM, int BN, typename Of>
-__device__ __forceinline__ void gemm_swiglu_tile(const float* a, const float* __restrict__ wg,
-                                                const float* __restrict__ wu, const Swiglu<float>& to, int64_t k, Of of) {
-    await_predecessors();
+__device__ __forceinline__ void gemm_swiglu_tile(Of of, const float* __restrict__ wg, const float* __restrict__ wu,
+                                                 const Swiglu<float>& to, int64_t k) {
     int64_t i0 = (int64_t)blockIdx.x * BM, j0 = (int64_t)blockIdx.y * BN;
     float gate[4][4] = {}, up[4][4] = {};
-    gemm_f32_sums<false, false, BM, BN>(gate, a, wg, to.m, to.n, k, i0, j0, of);
-    gemm_f32_sums<false, false, BM, BN>(up, a, wu, to.m, to.n, k, i0, j0, of);
+    gemm_f32_sums<false, false, BM, BN>(gate, of, wg, to.m, to.n, k, i0, j0);
+    gemm_f32_sums<false, false, BM, BN>(up, of, wu, to.m, to.n, k, i0, j0);
     int ti = threadIdx.x / (BN / 4) * 4, tj = threadIdx.x % (BN / 4) * 4;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float(&g)[4] = gate[i], (&u)[4] = up[i];
-        to.put(i0 + ti + i, j0 + tj, Pack<float, 4>{{g[0], g[1], g[2], g[3]}}, Pack<float, 4>{{u[0], u[1], u[2], u[3]}});
-    }
-}
-
-template <class Tile, class Rows>
-__device__ __forceinline__ void gemm_swiglu_bf16(Rows& rows, const bf16* __restrict__ wg, const bf16* __restrict__ wu,
-                                                 const Swiglu<bf16>& to, bf16* s_ring, int64_t k, int64_t i0, int64_t j0,
-                                                 int32_t vectors) {
-    float acc[Tile::FRAGS_M][Tile::FRAGS_N][4];
-    PairColumns<Tile> columns(wg, wu, j0, to.n, k);
-    if (!gemm_bf16_sums<Tile>(acc, rows, columns, s_ring, k, vectors, [](int, int) { return 0.0f; })) return;
-    each_pair<Tile>(acc, [&](int i, int j, const Pack<float, 2>& gate, const Pack<float, 2>& up) {
-        to.put(i0 + i, j0 + j, gate, up);
-    });
-}
-
-// First row and column, of each matrix, of this block's tile.
-template <class Tile>
-__device__ __forceinline__ void pair_tile_of_block(int64_t m, int64_t n, int64_t& i0, int64_t& j0) {
-    tile_of_block<Tile>(m, 2 * n, i0, j0);
-    j0 /= 2;
-}
-
-template <class Tile>
-__device__ __forceinline__ void gemm_swiglu_of(const bf16* h, const bf16* __restrict__ wg,
-                                               const bf16* __restrict__ wu, const Swiglu<bf16>& to, int64_t k,
-                                               int32_t vectors) {
-    SHARED_DYNAMIC(bf16, s_ring);
-    int64_t i0, j0;
-    pair_tile_of_block<Tile>(to.m, to.n, i0, j0);
-    RingRows<Tile, false> rows(h, i0, to.m, k);
-    gemm_swiglu_bf16<Tile>(rows, wg, wu, to, s_ring, k, i0, j0, vectors);
-}
-
-template <class Tile>
-__device__ __forceinline__ void gemm_swiglu_of(const Norm<bf16>& norm, const bf16* __restrict__ wg,
-                                               const bf16* __restrict__ wu, const Swiglu<bf16>& to, int64_t k,
-                                               int32_t vectors) {
-    SHARED_DYNAMIC(bf16, s_ring);  // [STAGES]: a tile of columns; then the rows
-    int64_t i0, j0;
-    pair_tile_of_block<Tile>(to.m, to.n, i0, j0);
-    NormedRows<Tile> rows(norm, s_ring + Tile::STAGES * Tile::N * GEMM_K, i0, to.m, k, vectors);
-    gemm_swiglu_bf16<Tile>(rows, wg, wu, to, s_ring, k, i0, j0, vectors);
+    for (int i = 0; i < 4; i++) to.put(i0 + ti + i, j0 + tj, four(gate[i]), four(up[i]));
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     gemm_swiglu_f32(const float* h, const float* __restrict__ wg, const float* __restrict__ wu,
                     float* __restrict__ gate, float* __restrict__ up, float* __restrict__ s, int64_t m, int64_t n,
                     int64_t k) {
-    gemm_swiglu_tile<64, 64>(h, wg, wu, Swiglu<float>{gate, up, s, m, n}, k, [](float x, int, int64_t) { return x; });
+    await_predecessors();
+    AsIs<false> rows = {h, (int64_t)blockIdx.x * 64, m, k};
+    gemm_swiglu_tile<64, 64>(rows, wg, wu, Swiglu<float>{gate, up, s, m, n}, k);
 }
 
 extern "C" __global__ void __launch_bounds__(64)
     gemm_swiglu_normed_f32(const float* x, const float* __restrict__ w, const float* __restrict__ wg,
                            const float* __restrict__ wu, float* __restrict__ gate, float* __restrict__ up,
                            float* __restrict__ s, int64_t m, int64_t n, int64_t k, float eps) {
-    __shared__ float s_rstd[16];
-    tile_rstd<16, 64>(s_rstd, Norm<float>{x, w, eps}, (int64_t)blockIdx.x * 16, m, k);
-    gemm_swiglu_tile<16, 64>(x, wg, wu, Swiglu<float>{gate, up, s, m, n}, k,
-                            [&](float x, int i, int64_t step) { return x * s_rstd[i] * w[step]; });
+    NormedF32 rows = norm_rows<16, 64>(Norm<float>{x, w, eps}, (int64_t)blockIdx.x * 16, m, k);
+    gemm_swiglu_tile<16, 64>(rows, wg, wu, Swiglu<float>{gate, up, s, m, n}, k);
 }
 
 extern "C" __global__ void __launch_bounds__(Gemm128x128::THREADS, 2)

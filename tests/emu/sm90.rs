@@ -7,7 +7,7 @@ use haggle::device::gpu::{Arg, Gpu, emu::Emu};
 use haggle::device::{DType, Device, View};
 use haggle::ops::gemm::Store;
 use haggle::ops::gemm::gpu::{NN, NT, Op, TN, by_tile};
-use haggle::ops::gemm::tiles::{SM90_128X256, T16X32, Tile, Unit};
+use haggle::ops::gemm::tiles::{SM90_128X256, T16X32, Tile};
 use haggle::{Error, Result};
 use half::bf16;
 use std::sync::Arc;
@@ -201,9 +201,9 @@ fn pairs() -> [(Device, Device); 2] {
 const GEMMS: [(&str, &Op, [bool; 2]); 3] =
     [("gemm_nt_sm90", &NT, [false, false]), ("gemm_nn_sm90", &NN, [false, true]), ("gemm_tn_sm90", &TN, [true, true])];
 
-/// The tiles on wgmma that a product has.
+/// The tiles by tensor maps that a product has.
 fn tiles((_, op, _): (&str, &'static Op, [bool; 2])) -> impl Iterator<Item = Tile> {
-    op.tiles(true).filter(|tile| matches!(tile.unit, Unit::Warpgroups(_)))
+    op.tiles(true).filter(|tile| tile.by_maps())
 }
 
 /// A product into bf16 or f32 by this tile, whichever would be chosen; where it is Hopper's and does not take the shape, by
@@ -221,7 +221,7 @@ fn product(
     let (a, b) = (dev.upload(a).unwrap(), dev.upload(b).unwrap());
     let mut c = if into == DType::F32 { dev.upload(c).unwrap() } else { dev.upload(&round(c)).unwrap() };
     let lines = [if by_k[0] { m } else { k }, if by_k[1] { n } else { k }];
-    let takes = matches!(tile.unit, Unit::Warpgroups(_)) && k > 0 && lines.iter().all(|line| line % 8 == 0);
+    let takes = tile.by_maps() && k > 0 && lines.iter().all(|line| line % 8 == 0);
     let tile = if takes { tile } else { T16X32 };
     dev.start_recording(16).unwrap();
     by_tile(gpu(dev), op, tile, [a.view(), b.view()], c.view_mut(), [m, n, k], store).unwrap();

@@ -289,7 +289,7 @@ fn every_tile_of_a_product_gives_the_same_bits() {
             }
         }
     }
-    assert_eq!(tried, 2 * (3 * (2 * 7 + 3 * 4) + (2 * 4 + 3 * 2)));
+    assert_eq!(tried, 2 * (3 * (2 * 9 + 3 * 4) + (2 * 4 + 3 * 2)));
 }
 
 /// Across all tiles of gemm_nt that are no Hopper's: 16 rows of 8 and 32 columns, 64 of 32 and 64, 128 of 128.

@@ -1,7 +1,7 @@
 //! Launches of the matrix products. Which tile a product gets ([`super::tiles`]) is a matter of speed: bits do not depend
 //! on it.
 
-use super::tiles::{self, Block, Tile, Unit};
+use super::tiles::{self, Block, Tile};
 use crate::device::gpu::tensor_map::{Shape, TensorMap};
 use crate::device::gpu::{Arg, Gpu, Launch, by_dtype};
 use crate::device::{DType, View, ViewMut};
@@ -31,7 +31,7 @@ pub struct Op {
     by_k: [bool; 2],
     /// Many rows, few.
     f32: [&'static str; 2],
-    /// Of equally good ones the first is taken.
+    /// Of equally good ones the first is taken: of one tile that which reads rows once for eight blocks.
     bf16: &'static [Kernel],
 }
 
@@ -45,12 +45,14 @@ pub static NT: Op = Op {
     by_k: [false, false],
     f32: ["gemm_nt_f32", "gemm_nt_few_f32"],
     bf16: &[
+        kernel(tiles::SM90_16X8, "gemm_nt_sm90_16x8_bf16", "gemm_nt_sm90_16x8_bf16_f32"),
         kernel(tiles::T16X8, "gemm_nt_16x8_bf16", "gemm_nt_16x8_bf16_f32"),
+        kernel(tiles::SM90_16X32, "gemm_nt_sm90_16x32_bf16", "gemm_nt_sm90_16x32_bf16_f32"),
         kernel(tiles::T16X32, "gemm_nt_16x32_bf16", "gemm_nt_16x32_bf16_f32"),
+        kernel(tiles::SM90_64X32, "gemm_nt_sm90_64x32_bf16", "gemm_nt_sm90_64x32_bf16_f32"),
         kernel(tiles::T64X32, "gemm_nt_64x32_bf16", "gemm_nt_64x32_bf16_f32"),
         kernel(tiles::T64X64, "gemm_nt_64x64_bf16", "gemm_nt_64x64_bf16_f32"),
         kernel(tiles::T128X128, "gemm_nt_128x128_bf16", "gemm_nt_128x128_bf16_f32"),
-        kernel(tiles::SM90_64X32, "gemm_nt_sm90_64x32_bf16", "gemm_nt_sm90_64x32_bf16_f32"),
         kernel(tiles::SM90_128X128, "gemm_nt_sm90_128x128_bf16", "gemm_nt_sm90_128x128_bf16_f32"),
         kernel(tiles::SM90_128X256, "gemm_nt_sm90_128x256_bf16", "gemm_nt_sm90_128x256_bf16_f32"),
     ],
@@ -88,12 +90,13 @@ impl Op {
     /// Its tiles in bf16 on a card that has Hopper's instructions, or not.
     pub fn tiles(&self, hopper: bool) -> impl Iterator<Item = Tile> {
         let tiles = self.bf16.iter().map(|kernel| kernel.tile);
-        tiles.filter(move |tile| hopper || matches!(tile.unit, Unit::Warps(_)))
+        tiles.filter(move |tile| hopper || !tile.needs_hopper())
     }
 
     /// The tile by which the product `[m, n, k]` in bf16 is done first on such a card of `sms` multiprocessors.
     pub fn tile(&self, dims: [usize; 3], hopper: bool, sms: usize) -> Option<Tile> {
-        tiles::first_done(self.tiles(hopper), dims, sms)
+        let decodes = hopper && self.by_k == [false, false];
+        tiles::first_done(self.tiles(hopper).filter(|tile| tile.suits(dims[0], decodes)), dims, sms)
     }
 }
 
@@ -163,9 +166,9 @@ fn run(gpu: &Gpu, op: &Op, p: Product, tile: Option<Tile>) -> Result<()> {
         (into, _) => by_dtype(op.stem, &[DType::Bf16, into]).map(|_| kernel.bf16)?,
     };
     let (block, grid) = (kernel.tile.block(), [kernel.tile.blocks(m, n) as u32, 1, 1]);
-    match kernel.tile.unit {
-        Unit::Warpgroups(_) => launch_sm90(gpu, op, p, name, kernel.tile),
-        Unit::Warps(_) => launch(gpu, op, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
+    match kernel.tile.by_maps() {
+        true => launch_sm90(gpu, op, p, name, kernel.tile),
+        false => launch(gpu, op, p, name, &block, grid, Some(Arg::I32(vectors as i32))),
     }
 }
 

@@ -10,11 +10,13 @@ use crate::device::{DType, View, ViewMut};
 use crate::error::{Error, Result};
 use crate::ops::gemm::Matrix;
 use crate::ops::gemm::gpu::{F32, FEW, operand_map};
-use crate::ops::gemm::tiles::{self, Block, Tile, Unit};
+use crate::ops::gemm::tiles::{self, Block, Tile};
 use crate::ops::norm::gpu::rmsnorm_fwd;
 
 /// Steps of K in a slot of a ring.
 const SLOT: usize = 64;
+/// Elements between two rows in shared memory in f32, as kernels/common/rows.cuh.
+const ROW_LANES: usize = 16;
 /// Bytes of normed rows in shared memory at most: so much that blocks still stand side by side on a multiprocessor.
 const ROWS_BYTES: usize = 32 * 1024;
 
@@ -35,7 +37,7 @@ pub struct Op {
     /// Whether a tile has half its columns of each of two matrices; else of one of them all.
     pair: bool,
     /// Of normed rows, of given ones. Of equally good tiles the first is taken: of those that norm the larger, which norms less
-    /// often.
+    /// often, and of one tile that which norms, or reads, rows once for eight blocks.
     f32: [&'static str; 2],
     normed: &'static [(Tile, &'static str)],
     given: &'static [(Tile, &'static str)],
@@ -46,13 +48,19 @@ pub static QKV: Op = Op {
     stem: "gemm_qkv",
     pair: false,
     f32: ["gemm_qkv_normed_f32", "gemm_qkv_f32"],
-    normed: &[(tiles::T16X32, "gemm_qkv_normed_16x32_bf16"), (tiles::T16X8, "gemm_qkv_normed_16x8_bf16")],
+    normed: &[
+        (tiles::T16X32.side_by_side(), "gemm_qkv_normed_sm90_16x32_bf16"),
+        (tiles::T16X32, "gemm_qkv_normed_16x32_bf16"),
+        (tiles::T16X8.side_by_side(), "gemm_qkv_normed_sm90_16x8_bf16"),
+        (tiles::T16X8, "gemm_qkv_normed_16x8_bf16"),
+    ],
     given: &[
+        (tiles::SM90_16X32, "gemm_qkv_sm90_16x32_bf16"),
         (tiles::T16X32, "gemm_qkv_16x32_bf16"),
+        (tiles::SM90_64X32, "gemm_qkv_sm90_64x32_bf16"),
         (tiles::T64X32, "gemm_qkv_64x32_bf16"),
         (tiles::T64X64, "gemm_qkv_64x64_bf16"),
         (tiles::T128X128, "gemm_qkv_128x128_bf16"),
-        (tiles::SM90_64X32, "gemm_qkv_sm90_64x32_bf16"),
         (tiles::SM90_128X128, "gemm_qkv_sm90_128x128_bf16"),
         (tiles::SM90_128X256, "gemm_qkv_sm90_128x256_bf16"),
     ],
@@ -63,13 +71,19 @@ pub static SWIGLU: Op = Op {
     stem: "gemm_swiglu",
     pair: true,
     f32: ["gemm_swiglu_normed_f32", "gemm_swiglu_f32"],
-    normed: &[(tiles::T16X64, "gemm_swiglu_normed_16x64_bf16"), (tiles::T16X16, "gemm_swiglu_normed_16x16_bf16")],
+    normed: &[
+        (tiles::T16X64.side_by_side(), "gemm_swiglu_normed_sm90_16x64_bf16"),
+        (tiles::T16X64, "gemm_swiglu_normed_16x64_bf16"),
+        (tiles::T16X16.side_by_side(), "gemm_swiglu_normed_sm90_16x16_bf16"),
+        (tiles::T16X16, "gemm_swiglu_normed_16x16_bf16"),
+    ],
     given: &[
+        (tiles::SM90_16X64, "gemm_swiglu_sm90_16x64_bf16"),
         (tiles::T16X64, "gemm_swiglu_16x64_bf16"),
+        (tiles::SM90_64X64, "gemm_swiglu_sm90_64x64_bf16"),
         (tiles::T64X32, "gemm_swiglu_64x32_bf16"),
         (tiles::T64X64, "gemm_swiglu_64x64_bf16"),
         (tiles::T128X128, "gemm_swiglu_128x128_bf16"),
-        (tiles::SM90_64X64, "gemm_swiglu_sm90_64x64_bf16"),
         (tiles::SM90_128X256, "gemm_swiglu_sm90_128x256_bf16"),
     ],
 };
@@ -86,15 +100,15 @@ impl Op {
         let f32 = f32.map(|(kernel, normed)| Way { kernel, normed, tile: None });
         let tiles = [(self.normed, true), (self.given, false)].into_iter().filter(move |_| !is_f32);
         let bf16 = tiles.flat_map(|(tiles, normed)| tiles.iter().map(move |(tile, kernel)| (*tile, *kernel, normed)));
-        let bf16 = bf16.filter(move |(tile, ..)| hopper || matches!(tile.unit, Unit::Warps(_)));
+        let bf16 = bf16.filter(move |(tile, ..)| hopper || !tile.needs_hopper());
         f32.chain(bf16.map(|(tile, kernel, normed)| Way { kernel, normed, tile: Some(tile) }))
     }
 
     /// The way by which products of N columns in all are done first: of those that norm rows on the way, or of the others.
     pub fn way(&self, dtype: DType, normed: bool, dims: [usize; 3], hopper: bool, sms: usize) -> Option<Way> {
+        let fits = |way: &Way| way.normed == normed && way.tile.is_none_or(|tile| tile.suits(dims[0], hopper));
         let cycles = |way: &Way| way.tile.map_or(0.0, |tile| tile.cycles(dims, sms));
-        let ways = self.each(dtype, hopper).filter(|way| way.normed == normed);
-        ways.min_by(|a, b| cycles(a).total_cmp(&cycles(b)))
+        self.each(dtype, hopper).filter(fits).min_by(|a, b| cycles(a).total_cmp(&cycles(b)))
     }
 }
 
@@ -183,7 +197,7 @@ fn run<const W: usize, const O: usize, const D: usize>(
     let mut args = Args::none();
     match way {
         Way { normed: true, .. } => args.extend([x, weight].into_iter().chain(p.weights).map(Arg::In)),
-        Way { tile: Some(tile @ Tile { unit: Unit::Warpgroups(_), .. }), .. } => {
+        Way { tile: Some(tile), .. } if tile.by_maps() => {
             args.extend([Arg::Map(operand_map(gpu, op.stem, h.view(), [m, k], tile.rows, false)?)]);
             for (w, n) in p.weights.into_iter().zip(p.columns) {
                 args.extend([Arg::Map(operand_map(gpu, op.stem, w, [n, k], op.columns(tile), false)?)]);
@@ -214,17 +228,17 @@ fn run<const W: usize, const O: usize, const D: usize>(
 impl Way {
     /// Kernels whose lines may not be whole vectors.
     fn takes_vectors(&self) -> bool {
-        self.tile.is_some_and(|tile| matches!(tile.unit, Unit::Warps(_)))
+        self.tile.is_some_and(|tile| !tile.by_maps())
     }
 
     /// What a launch sees of it: the rows that stand in shared memory are none of the ring's.
-    fn block(&self, dims: [usize; 2]) -> Block {
-        let Some(tile) = self.tile else { return F32[self.normed as usize] };
-        let ring = 2 * SLOT * tile.slots * tile.columns;
-        match self.normed {
-            true => Block { shared_bytes: (ring + rows_bytes(dims)) as u32, ..tile.block() },
-            false => tile.block(),
-        }
+    fn block(&self, [m, k]: [usize; 2]) -> Block {
+        let ring = |tile: Tile| 2 * SLOT * tile.slots * tile.columns;
+        let (block, rows) = match self.tile {
+            Some(tile) => (tile.block(), ring(tile) + rows_bytes([m, k])),
+            None => (F32[self.normed as usize], 4 * m.min(FEW) * (k + ROW_LANES)),
+        };
+        if self.normed { Block { shared_bytes: rows as u32, ..block } } else { block }
     }
 }
 
@@ -276,12 +290,15 @@ mod tests {
     use crate::device::Device;
 
     /// Products of Qwen3-0.6B, and one of 8B: whose, M, columns in all, K, and the kernels they get without and with Hopper's instructions.
-    const CHOICES: [(&Op, bool, [usize; 3], [&str; 2]); 7] = [
+    const CHOICES: [(&Op, bool, [usize; 3], [&str; 2]); 10] = [
         (&QKV, true, [1, 4096, 1024], ["gemm_qkv_normed_16x32_bf16"; 2]),
+        (&QKV, true, [16, 4096, 1024], ["gemm_qkv_normed_16x32_bf16", "gemm_qkv_normed_sm90_16x32_bf16"]),
+        (&QKV, false, [16, 6144, 4096], ["gemm_qkv_16x32_bf16", "gemm_qkv_sm90_16x32_bf16"]),
         (&QKV, false, [64, 4096, 1024], ["gemm_qkv_64x64_bf16", "gemm_qkv_sm90_64x32_bf16"]),
         (&QKV, false, [16384, 4096, 1024], ["gemm_qkv_128x128_bf16", "gemm_qkv_sm90_128x256_bf16"]),
         (&SWIGLU, true, [1, 6144, 1024], ["gemm_swiglu_normed_16x64_bf16"; 2]),
-        (&SWIGLU, false, [64, 6144, 1024], ["gemm_swiglu_64x64_bf16"; 2]),
+        (&SWIGLU, true, [4, 6144, 1024], ["gemm_swiglu_normed_16x64_bf16", "gemm_swiglu_normed_sm90_16x64_bf16"]),
+        (&SWIGLU, false, [64, 6144, 1024], ["gemm_swiglu_64x64_bf16", "gemm_swiglu_sm90_64x64_bf16"]),
         (&SWIGLU, false, [64, 24576, 4096], ["gemm_swiglu_64x64_bf16", "gemm_swiglu_sm90_64x64_bf16"]),
         (&SWIGLU, false, [16384, 6144, 1024], ["gemm_swiglu_128x128_bf16", "gemm_swiglu_sm90_128x256_bf16"]),
     ];
