@@ -7,6 +7,7 @@ mod support;
 
 mod cluster;
 mod counters;
+mod decode_sectors;
 mod dependent;
 mod detectors;
 mod features;
