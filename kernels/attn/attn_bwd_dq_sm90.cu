@@ -8,10 +8,8 @@
 // Parallel        tiles of 128 queries of one head: two warpgroups of 64; a third has one thread that copies 64 keys at
 //                 a time into a ring of four stages.
 // Cost            as attn_bwd_dq_bf16.
-// Determinism     as attn_bwd_dq_bf16; on the emulator its bits. Whether wgmma has the bits of mma.sync on hardware must be
-//                 measured.
+// Determinism     as attn_bwd_dq_bf16; on the emulator its bits.
 // Requires        N > 0, do, q, k, v, o on 16 bytes; sm_90a.
-// Status          has not run on hardware: attn_bwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: HGMMA.64x64x16.F32.BF16 UTMALDG.3D SYNCS.PHASECHK USETMAXREG
 // Sass            d128: HGMMA.64x128x16.F32.BF16
 // Source          Dao et al. 2022, arXiv:2205.14135, appendix B; Shah et al. 2024, arXiv:2407.08608, sec. 3.1.

@@ -8,10 +8,8 @@
 //                 that copies 64 keys at a time into a ring of four stages. One warpgroup multiplies while the other
 //                 takes its softmax.
 // Cost            as attn_fwd.
-// Determinism     as attn_fwd; on the emulator its bits. Whether wgmma has the bits of mma.sync on hardware must be
-//                 measured.
+// Determinism     as attn_fwd; on the emulator its bits.
 // Requires        N > 0, q, k, v on 16 bytes; sm_90a.
-// Status          has not run on hardware: attn_fwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: HGMMA.64x64x16.F32.BF16 UTMALDG.3D SYNCS.PHASECHK USETMAXREG
 // Sass            d128: HGMMA.64x128x16.F32.BF16
 // Source          Shah et al. 2024, arXiv:2407.08608, sec. 3.1, 3.2, but with the chunks of attn_fwd.

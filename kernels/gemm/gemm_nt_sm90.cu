@@ -7,10 +7,8 @@
 //                 decode of tens of rows: common/gemm_sm90.cuh; of 16 x 32 and 16 x 8, 160 and 64 threads, eight a cluster, for
 //                 decode of few: common/gemm_few_sm90.cuh; which: src/ops/gemm/tiles.rs.
 // Cost            as gemm_nt.
-// Determinism     one order of K for every M and N; on the emulator the bits of gemm_nt. Whether wgmma has the bits of
-//                 mma.sync on hardware must be measured.
+// Determinism     one order of K for every M and N; on the emulator the bits of gemm_nt.
 // Requires        K % 8 == 0, K > 0, a and b on 16 bytes; sm_90a.
-// Status          has not run on hardware: gemm_nt launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: UTMALDG.2D.MULTICAST SYNCS.PHASECHK
 // Sass            128x256: HGMMA.64x256x16.F32.BF16 USETMAXREG
 // Sass            128x128: HGMMA.64x128x16.F32.BF16 USETMAXREG

@@ -8,7 +8,6 @@
 // Cost            as gemm_qkv.
 // Determinism     as gemm_nt_sm90.
 // Requires        K % 8 == 0, K > 0, all matrices on 16 bytes; sm_90a.
-// Status          has not run on hardware: gemm_qkv launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            qkv_sm90: UTMALDG.2D.MULTICAST SYNCS.PHASECHK
 // Sass            normed: HMMA.16816.F32.BF16 LDSM LDGSTS.E.BYPASS.128 UCGABAR_ARV UCGABAR_WAIT ST.E.128
 // Sass            128x256: HGMMA.64x256x16.F32.BF16 USETMAXREG ST.E.128

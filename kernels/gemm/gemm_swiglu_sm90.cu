@@ -10,7 +10,6 @@
 // Cost            as gemm_swiglu.
 // Determinism     as gemm_nt_sm90.
 // Requires        K % 8 == 0, K > 0, h, wg and wu on 16 bytes; sm_90a.
-// Status          has not run on hardware: gemm_swiglu launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            swiglu_sm90: UTMALDG.2D.MULTICAST SYNCS.PHASECHK
 // Sass            128x256: HGMMA.64x256x16.F32.BF16 USETMAXREG STG.E.128
 // Sass            64x64: HGMMA.64x64x16.F32.BF16 STG.E.128

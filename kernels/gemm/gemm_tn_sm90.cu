@@ -4,10 +4,8 @@
 // Numerics        wgmma m64n256k16 or m64n128k16 into f32 over K in ascending order, from zero or from c; one rounding, at the store.
 // Parallel        tiles of 128 x 256 and 128 x 128, 384 threads, two blocks a cluster: common/gemm_sm90.cuh; which: src/ops/gemm/tiles.rs.
 // Cost            as gemm_tn.
-// Determinism     one order of K for every M and N; on the emulator the bits of gemm_tn. Whether wgmma has the bits of
-//                 mma.sync on hardware must be measured.
+// Determinism     one order of K for every M and N; on the emulator the bits of gemm_tn.
 // Requires        M % 8 == 0, N % 8 == 0, K > 0, a and b on 16 bytes; sm_90a.
-// Status          has not run on hardware: gemm_tn launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: UTMALDG.2D.MULTICAST SYNCS.PHASECHK
 // Sass            128x256: HGMMA.64x256x16.F32.BF16 USETMAXREG
 // Sass            128x128: HGMMA.64x128x16.F32.BF16 USETMAXREG

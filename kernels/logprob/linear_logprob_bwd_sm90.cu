@@ -10,7 +10,6 @@
 // Cost            2RCW + ~25 RW FLOP; reads 2(R + W)C bytes at least, writes 2RW.
 // Determinism     one order of C for every R and W; on the emulator the bits of the twin.
 // Requires        C % 8 == 0, C > 0, x and w on 16 bytes; sm_90a.
-// Status          has not run on hardware: linear_logprob_bwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D.MULTICAST SYNCS.PHASECHK USETMAXREG STG.E.128
 // Source          the derivatives in linear_logprob_bwd.cu.
 // Oracle          src/ops/logprob/oracle.rs

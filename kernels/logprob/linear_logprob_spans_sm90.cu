@@ -13,7 +13,6 @@
 //                 behind the product: about 6400 of 32768 cycles of a tile at C = 2048, by count of instructions.
 // Determinism     one order of every sum; a row's bits depend on that row alone; on the emulator those of the twin.
 // Requires        C % 8 == 0, C > 0, V > 2048, x and w on 16 bytes; sm_90a.
-// Status          has not run on hardware: linear_logprob_fwd launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D.MULTICAST SYNCS.PHASECHK USETMAXREG
 // Source          Milakov and Gimelshein 2018, arXiv:1805.02867 (sums under a running maximum), by pieces of spans; Wijmans
 //                 et al. 2024, arXiv:2411.09009 (cross-entropy without logits in memory); common/softmax.cuh for the order.

@@ -11,7 +11,6 @@
 // Sass sm_90a     sample: LDG.E.128 STG.E.128 UCGABAR_ARV UCGABAR_WAIT PREEXIT ACQBULK
 // Determinism     as sample, whose bits it has: sums of a span are one thread's chain, whichever block it is in; bins are integers.
 // Requires        as sample; sm_90. A grid of 8 N blocks.
-// Status          has not run on hardware: sample launches it only with HAGGLE_SM90=1. Has run on the emulator.
 // Source          CUDA C++ Programming Guide, thread block clusters, distributed shared memory.
 // Oracle          src/ops/sample/oracle.rs
 constexpr int BLOCKS = 8;

@@ -48,7 +48,7 @@ pub enum Precision {
 
 impl Device {
     /// Opens a device by name (`auto`, `cpu`, `emu`, `cuda`, `cuda:N`) with `threads` CPU threads (0: all cores).
-    /// `auto` is the CPU until the CUDA device has run on hardware.
+    /// `auto` is the CPU.
     ///
     /// # Errors
     /// [`Error::Device`] for a name this build does not know or a device that is not there.

@@ -7,7 +7,7 @@
 //! reach; [`ladder`] does so to the rungs that lead up to an op.
 //!
 //! On `cuda` a kernel's time is taken by events on the GPU; on `cpu` and `emu` it is wall clock. Times of the emulator say
-//! nothing about a GPU. **The CUDA timing has never run on hardware.**
+//! nothing about a GPU.
 
 pub mod counters;
 mod data_sheet;

@@ -9,7 +9,6 @@
 // Cost            2MNK FLOP; reads 3MNK / 256 elements, from the second-level cache 48 KB in the time of 64 steps.
 // Determinism     the bits of gemm_nt in bf16.
 // Requires        K % 8 == 0, K > 0, a and b on 16 bytes; sm_90a.
-// Status          has not run on hardware. Has run on the emulator.
 // Sass            sm90: HGMMA.64x256x16.F32.BF16 UTMALDG.2D SYNCS.PHASECHK USETMAXREG
 // Source          PTX ISA, "Asynchronous warpgroup level matrix instructions".
 // Oracle          src/ops/gemm/oracle.rs

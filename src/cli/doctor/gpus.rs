@@ -1,6 +1,4 @@
 //! The GPUs of this machine, as NVIDIA's management library (NVML, loaded at run time) tells.
-//!
-//! Never run on hardware yet.
 
 use crate::device::gpu::cuda_modules;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;

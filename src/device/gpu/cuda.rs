@@ -4,9 +4,8 @@
 //! show at a later call; from then on every launch answers with it. `HAGGLE_CUDA_SYNC=1` waits after each launch, which
 //! names the kernel at fault. `HAGGLE_SM90=1` has ops choose the kernels of Hopper's own instructions where they have some;
 //! other GPUs refuse it. `HAGGLE_PDL=1` has launches of a capture begin while those before them end, where their kernels wait
-//! themselves; GPUs before sm_90 refuse it. Where one is not set, what cards have shown decides ([`super::proven`]). **This
-//! device has never run on hardware**: it compiles, its refusals are tested, and the kernels and their launch code run on the
-//! emulator.
+//! themselves; GPUs before sm_90 refuse it. Where one is not set, what cards have shown decides ([`super::proven`]). Its
+//! refusals are tested everywhere, and the kernels and their launch code run on the emulator.
 
 use super::cuda_graph::Exec;
 use super::cuda_memory::{Memory, Owner, text};

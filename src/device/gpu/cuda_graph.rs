@@ -1,4 +1,4 @@
-//! Kept launches as a graph of the driver's. **Never run on hardware**, like the device it belongs to.
+//! Kept launches as a graph of the driver's.
 
 use super::cuda_memory::Owner;
 use super::cuda_modules::{Function, allow_shared};

@@ -1,5 +1,5 @@
 //! What nvcc made of the kernels, and which GPU it runs on: the fatbins in this binary, the GPU that is opened, the kernels
-//! loaded into its context. **Never run on hardware**, like the device it belongs to.
+//! loaded into its context.
 
 use super::cuda_memory::{Owner, text};
 use crate::error::Error;

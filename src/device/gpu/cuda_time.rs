@@ -1,6 +1,6 @@
 //! Times of launches on a GPU: an event before and one behind each, read when recording ends.
 //!
-//! Events are made when recording starts, so a step makes none. **Never run on hardware**, like the device it belongs to.
+//! Events are made when recording starts, so a step makes none.
 
 use crate::device::record::{Event, Kind};
 use cudarc::driver::{result, sys};

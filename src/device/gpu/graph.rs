@@ -8,7 +8,7 @@
 //! A launch that may begin early ([`Gpu::launch_dependent`]) has an edge of that kind to the one before.
 //!
 //! Argument values never change: what changes from run to run stands in memory. A graph holds no buffer, and is refused
-//! once one of its buffers is gone. **Never run on hardware**, like the device it is for.
+//! once one of its buffers is gone.
 
 use super::Gpu;
 use super::cuda_graph::Exec;

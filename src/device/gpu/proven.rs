@@ -1,6 +1,6 @@
 //! What cards have shown: rows that `tools/gpu_check run` wrote on one, kept in `benches/results/cards.jsonl`.
 //!
-//! The one idea: what has not run on hardware is off, and a recorded row turns it on, on GPUs of that compute capability. The newest
+//! The one idea: what no card has passed is off, and a recorded row turns it on, on GPUs of that compute capability. The newest
 //! row of each step counts, so that a later failure turns it off again.
 
 use serde_json::Value;
