@@ -79,7 +79,7 @@ fn rows_before(width: usize) -> usize {
 fn rmsnorm() {
     let (c, rows) = (4096, 2);
     let (x, dy, w) = (round(&normal(rows * c, 1)), round(&normal(rows * c, 2)), round(&normal(c, 3)));
-    // A block has one row of this width.
+    // A block has passes of two rows of this width.
     same_far_and_near(2, rows_before(c).next_multiple_of(8), |dev, before| {
         let n = before + rows;
         let (x, w) = (ending(dev, n * c, &x), dev.upload(&w).unwrap());
@@ -97,7 +97,8 @@ fn rmsnorm() {
         all[(row + 1) * c - 64..(row + 1) * c].copy_from_slice(&dy[row * 128 + 64..][..64]);
     }
     let dy = all;
-    same_far_and_near(2, rows_before(c).next_multiple_of(8), |dev, before| {
+    // Four blocks have the last rows, every fourth each.
+    same_far_and_near(4, rows_before(c).next_multiple_of(8), |dev, before| {
         let n = before + rows;
         let (x, dy, w) = (ending(dev, n * c, &x), ending(dev, n * c, &dy), dev.upload(&w).unwrap());
         let rstd = dev.upload(&vec![0.5f32; n]).unwrap();

@@ -6,15 +6,18 @@ use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::norm::gpu::{PART_THREADS, add_parts};
 
+/// Rows of a thread of bias_fwd.
+const ROWS: usize = 16;
+
 /// See [`crate::ops::bias::bias_fwd`].
 pub fn bias_fwd(gpu: &Gpu, b: View, mut y: ViewMut) -> Result<()> {
-    let (len, f) = (y.len(), b.len());
+    let (f, n) = (b.len(), y.len() / b.len().max(1));
     let dtype = by_dtype("bias_fwd", &[b.dtype(), y.dtype()])?;
     let width = vector_width(f, dtype, &[b.address(), y.address()]);
     let kernel = if dtype == DType::Bf16 { "bias_fwd_bf16" } else { "bias_fwd_f32" };
     gpu.launch(
-        &Launch::elements(kernel, "bias_fwd", len, width, &format_args!("N={} F={f}", len / f.max(1))),
-        &mut [Arg::In(b), Arg::Out(y), Arg::I64(len as i64), Arg::I32(f as i32), Arg::I32((width > 1) as i32)],
+        &Launch::elements(kernel, "bias_fwd", n.div_ceil(ROWS) * f, width, &format_args!("N={n} F={f}")),
+        &mut [Arg::In(b), Arg::Out(y), Arg::I64(n as i64), Arg::I32(f as i32), Arg::I32((width > 1) as i32)],
     )
 }
 
@@ -41,5 +44,5 @@ pub fn bias_bwd(gpu: &Gpu, dy: View, db: ViewMut, mut parts: ViewMut) -> Result<
             Arg::I32((width > 1) as i32),
         ],
     )?;
-    add_parts(gpu, "bias_bwd", parts.view(), db, &shape)
+    add_parts(gpu, "bias_bwd", parts.view(), 1, db, &shape)
 }

@@ -8,25 +8,36 @@ use std::fmt::Display;
 /// Lanes of a row's sum, and threads of a block.
 const LANES: usize = 16;
 const THREADS: u32 = 128;
-/// Elements of the rows that a block has, about.
-const TILE: usize = 4096;
+/// Elements of the rows of a pass, about: of rmsnorm_fwd, and of rmsnorm_bwd, which has two tensors of them.
+const TILE: usize = 8192;
+const BWD_TILE: usize = 4096;
+/// Passes of a block at most.
+const MOST_PASSES: usize = 8;
 
-/// Rows of a block: half a warp sums one.
-fn rows_of(c: usize) -> usize {
-    (TILE / c.max(1)).clamp(1, THREADS as usize / LANES)
+/// Rows of a pass: half a warp sums one.
+fn rows_of(tile: usize, c: usize) -> usize {
+    (tile / c.max(1)).clamp(1, THREADS as usize / LANES)
+}
+
+/// Passes of a block over its rows, one after another, so that there are no more than four blocks a multiprocessor: a
+/// block reads the weight once.
+fn passes_of(gpu: &Gpu, n: usize, rows: usize) -> usize {
+    n.div_ceil(rows).div_ceil(4 * gpu.multiprocessors()).clamp(1, MOST_PASSES)
 }
 
 /// See [`crate::ops::norm::rmsnorm_fwd`].
 pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, eps: f32) -> Result<()> {
-    let (n, c, rows) = (rstd.len(), w.len(), rows_of(w.len()));
+    let (n, c, rows) = (rstd.len(), w.len(), rows_of(TILE, w.len()));
+    let passes = passes_of(gpu, n, rows);
     let width = vector_width(c, x.dtype(), &[x.address(), w.address(), y.address()]);
     gpu.launch_dependent(
         &Launch {
             kernel: if x.dtype() == DType::Bf16 { "rmsnorm_fwd_bf16" } else { "rmsnorm_fwd_f32" },
             op: "rmsnorm_fwd",
-            grid: [n.div_ceil(rows) as u32, 1, 1],
+            grid: [n.div_ceil(rows * passes) as u32, 1, 1],
             block: [THREADS, 1, 1],
-            shared_bytes: (rows * (c + LANES) * x.dtype().size()) as u32,
+            // The rows, and w.
+            shared_bytes: ((rows + 1) * (c + LANES) * x.dtype().size()) as u32,
             shape: &format_args!("N={n} C={c}"),
         },
         &mut [
@@ -38,14 +49,18 @@ pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, e
             Arg::I32(c as i32),
             Arg::F32(eps),
             Arg::I32(rows as i32),
+            Arg::I32(passes as i32),
             Arg::I32((width > 1) as i32),
         ],
     )
 }
 
-/// Rows that are summed from zero before they are added to dw.
+/// Rows that are summed from zero before they are added to dw, and chains of rows among them, a block each.
 const BLOCK: usize = 64;
-/// Threads of a block that sums columns over rows, each with a vector of them.
+const CHAINS: usize = 4;
+/// Bytes of shared memory up to which a block of rmsnorm_bwd has the sums of columns there.
+const STAGED_BYTES: usize = 96 << 10;
+/// Threads of a block of bias_bwd_parts, which sums columns over rows, each with a vector of them.
 pub(crate) const PART_THREADS: usize = 32;
 /// Columns of a thread block that adds the sums to dw, and its threads.
 const DW_COLUMNS: usize = 32;
@@ -53,7 +68,7 @@ const DW_THREADS: u32 = 1024;
 
 /// See [`crate::ops::norm::rmsnorm_parts_len`].
 pub fn parts_len(n: usize, dim: usize) -> usize {
-    n.div_ceil(BLOCK) * dim
+    n.div_ceil(BLOCK) * CHAINS * dim
 }
 
 /// See [`crate::ops::norm::rmsnorm_bwd`]; dw is f32.
@@ -66,16 +81,20 @@ pub fn rmsnorm_bwd(
 ) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
     let is_bf16 = by_dtype("rmsnorm_bwd", &[dy.dtype(), x.dtype(), w.dtype(), dx.dtype()])? == DType::Bf16;
-    let (shape, rows) = (format_args!("N={n} C={c}"), rows_of(c));
+    let (shape, rows) = (format_args!("N={n} C={c}"), rows_of(BWD_TILE, c));
+    let passes = passes_of(gpu, n, rows);
+    // dy and x of the rows, and w; the sums of columns stand beside them where there is room.
+    let (of_rows, sums) = ((2 * rows + 1) * (c + LANES) * x.dtype().size(), c * size_of::<f32>());
+    let staged = dw.is_some() && of_rows + sums <= STAGED_BYTES;
+    let blocks = if dw.is_some() { n.div_ceil(BLOCK) * CHAINS } else { n.div_ceil(rows * passes) };
     let width = vector_width(c, x.dtype(), &[dy.address(), x.address(), w.address(), dx.address(), parts.address()]);
     gpu.launch(
         &Launch {
             kernel: if is_bf16 { "rmsnorm_bwd_bf16" } else { "rmsnorm_bwd_f32" },
             op: "rmsnorm_bwd",
-            grid: [n.div_ceil(rows) as u32, 1, 1],
+            grid: [blocks as u32, 1, 1],
             block: [THREADS, 1, 1],
-            // dy and x of the rows, and w.
-            shared_bytes: ((2 * rows + 1) * (c + LANES) * x.dtype().size()) as u32,
+            shared_bytes: (of_rows + if staged { sums } else { 0 }) as u32,
             shape: &shape,
         },
         &mut [
@@ -84,39 +103,29 @@ pub fn rmsnorm_bwd(
             Arg::In(w),
             Arg::In(rstd),
             Arg::Out(dx),
+            if dw.is_some() { Arg::Out(parts.reborrow()) } else { Arg::Null },
             Arg::I64(n as i64),
             Arg::I32(c as i32),
             Arg::I32(rows as i32),
+            Arg::I32(passes as i32),
+            Arg::I32(staged as i32),
             Arg::I32((width > 1) as i32),
         ],
     )?;
     let Some(dw) = dw else { return Ok(()) };
     holds("rmsnorm_bwd", DType::F32, &[("dw", dw.dtype()), ("parts", parts.dtype())])?;
-    let n_parts = n.div_ceil(BLOCK);
-    gpu.launch(
-        &Launch {
-            kernel: if is_bf16 { "rmsnorm_bwd_parts_bf16" } else { "rmsnorm_bwd_parts_f32" },
-            op: "rmsnorm_bwd",
-            grid: [n_parts as u32, c.div_ceil(PART_THREADS * width) as u32, 1],
-            block: [PART_THREADS as u32, 1, 1],
-            shared_bytes: 0,
-            shape: &shape,
-        },
-        &mut [
-            Arg::In(dy),
-            Arg::In(x),
-            Arg::In(rstd),
-            Arg::Out(parts.reborrow()),
-            Arg::I64(n as i64),
-            Arg::I32(c as i32),
-            Arg::I32((width > 1) as i32),
-        ],
-    )?;
-    add_parts(gpu, "rmsnorm_bwd", parts.view(), dw, &shape)
+    add_parts(gpu, "rmsnorm_bwd", parts.view(), CHAINS, dw, &shape)
 }
 
-/// `dw += ` the sums of blocks of rows, parts `[P, C]`, in order; both f32.
-pub(crate) fn add_parts(gpu: &Gpu, op: &'static str, parts: View, dw: ViewMut, shape: &dyn Display) -> Result<()> {
+/// `dw += ` the sums of blocks of rows, parts `[P, chains, C]` of 1 or 4 chains, in order; both f32.
+pub(crate) fn add_parts(
+    gpu: &Gpu,
+    op: &'static str,
+    parts: View,
+    chains: usize,
+    dw: ViewMut,
+    shape: &dyn Display,
+) -> Result<()> {
     let c = dw.len();
     gpu.launch(
         &Launch {
@@ -127,6 +136,12 @@ pub(crate) fn add_parts(gpu: &Gpu, op: &'static str, parts: View, dw: ViewMut, s
             shared_bytes: 0,
             shape,
         },
-        &mut [Arg::In(parts), Arg::Out(dw), Arg::I64((parts.len() / c.max(1)) as i64), Arg::I32(c as i32)],
+        &mut [
+            Arg::In(parts),
+            Arg::Out(dw),
+            Arg::I64((parts.len() / (chains * c).max(1)) as i64),
+            Arg::I32(chains as i32),
+            Arg::I32(c as i32),
+        ],
     )
 }
