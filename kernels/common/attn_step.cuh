@@ -47,7 +47,8 @@ struct NewRows {
             if (at.page < 0) return nullptr;
             return (i == n ? k_pages : v_pages) + (((int64_t)at.page * at.n_kv_heads + at.kv) * CHUNK + at.pos % CHUNK) * dim + d;
         };
-        rotate_heads<N>(s_free, s_rstd, n + (at.appends ? 2 : 0), wq != nullptr, dim, eps, angles, head, to);
+        auto angles_of = [&](int32_t) { return angles; };
+        rotate_heads<N>(s_free, s_rstd, n + (at.appends ? 2 : 0), wq != nullptr, dim, eps, angles_of, head, to);
         __syncthreads();  // queries stand in shared memory, the new key and value in their page; s_free is free
     }
 };

@@ -7,9 +7,15 @@ use crate::error::Result;
 use crate::ops::attn::Heads;
 use std::fmt::Display;
 
-/// Heads of a block, and the lanes that sum one.
-const HEADS: usize = 8;
+/// Threads of a block, and the lanes that sum a head.
+const THREADS: u32 = 256;
 const LANES: usize = 16;
+/// Elements of a block's rows, about, where it has more than one, and how many at most.
+const TILE: usize = 4096;
+const MOST_ROWS: usize = 16;
+/// Normed heads that stand in shared memory at once: how many at most, and their bytes.
+const MOST_HEADS: usize = 128;
+const HEADS_BYTES: usize = 40 << 10;
 
 /// Queries or keys as a kernel takes them: raw, weight, rstd, where they go.
 type Side<'a> = [Arg<'a>; 4];
@@ -32,21 +38,27 @@ fn address(arg: &mut Arg) -> *const u8 {
     }
 }
 
-/// Blocks over rows and over eight of `n_heads` heads of each, which with norms stand in shared memory.
-fn launch<'a>(
-    [kernel, op]: [&'static str; 2],
-    [n, n_heads, d]: [usize; 3],
-    dtype: DType,
-    shape: &'a dyn Display,
-) -> Launch<'a> {
-    Launch {
-        kernel,
-        op,
-        grid: [(n * n_heads.div_ceil(HEADS)) as u32, 1, 1],
-        block: [(HEADS * LANES) as u32, 1, 1],
-        shared_bytes: (HEADS * (d + LANES) * dtype.size()) as u32,
-        shape,
-    }
+/// What a block has: rows, how many of their heads at once, and bytes of shared memory.
+struct Share {
+    rows: usize,
+    heads: usize,
+    shared_bytes: usize,
+}
+
+/// Of rows of `all` heads of D. Normed heads stand in shared memory, with both weights; all find their angles there.
+fn share(all: usize, d: usize, dtype: DType, normed: bool) -> Share {
+    let head_bytes = (d + LANES) * dtype.size();
+    let fit = (HEADS_BYTES / head_bytes).clamp(1, MOST_HEADS);
+    let rows = (TILE / (all * d).max(1)).min(fit / all.max(1)).clamp(1, MOST_ROWS);
+    let heads = if normed { fit.min(rows * all) } else { rows * all };
+    let of_norms = if normed { 2 * d * dtype.size() + heads * head_bytes } else { 0 };
+    Share { rows, heads, shared_bytes: rows * d * size_of::<f32>() + of_norms }
+}
+
+/// Blocks over rows.
+fn launch<'a>([kernel, op]: [&'static str; 2], n: usize, share: &Share, shape: &'a dyn Display) -> Launch<'a> {
+    let grid = [n.div_ceil(share.rows) as u32, 1, 1];
+    Launch { kernel, op, grid, block: [THREADS, 1, 1], shared_bytes: share.shared_bytes as u32, shape }
 }
 
 /// See [`crate::ops::qk_rope::qk_rope_fwd`].
@@ -56,10 +68,11 @@ pub fn qk_rope_fwd(gpu: &Gpu, q: Turn, k: Turn, positions: View, table: View, he
     let ([mut q_raw, mut wq, q_rstd, mut q], [mut k_raw, mut wk, k_rstd, mut k]) = (side(q), side(k));
     let [a, b, c, e, f, g] = [&mut q_raw, &mut wq, &mut q, &mut k_raw, &mut wk, &mut k].map(|x| address(x));
     let vectors = vector_width(d / 2, dtype, &[a, b, c, e, f, g, table.address()]) > 1;
+    let share = share(h + kv, d, dtype, !matches!(wq, Arg::Null));
     let kernel = if dtype == DType::Bf16 { "qk_rope_fwd_bf16" } else { "qk_rope_fwd_f32" };
     let shape = format_args!("N={n} H={h} Hk={kv} D={d}");
     gpu.launch(
-        &launch([kernel, "qk_rope_fwd"], [n, h + kv, d], dtype, &shape),
+        &launch([kernel, "qk_rope_fwd"], n, &share, &shape),
         &mut [
             q_raw,
             k_raw,
@@ -71,11 +84,14 @@ pub fn qk_rope_fwd(gpu: &Gpu, q: Turn, k: Turn, positions: View, table: View, he
             k,
             q_rstd,
             k_rstd,
+            Arg::I64(n as i64),
             Arg::I32((table.len() / d) as i32),
             Arg::I32(h as i32),
             Arg::I32(kv as i32),
             Arg::I32(d as i32),
             Arg::F32(eps),
+            Arg::I32(share.rows as i32),
+            Arg::I32(share.heads as i32),
             Arg::I32(vectors as i32),
         ],
     )
@@ -96,10 +112,11 @@ pub fn qk_rope_append(
     let [a, b, c, e] = [&mut q_raw, &mut wq, &mut q, &mut wk].map(|x| address(x));
     let [f, g, i, j] = [k.address(), v.address(), k_pages.address(), v_pages.address()];
     let vectors = vector_width(d / 2, dtype, &[a, b, c, e, f, g, i, j, table.address()]) > 1;
+    let share = share(h + 2 * kv, d, dtype, !matches!(wq, Arg::Null));
     let kernel = if dtype == DType::Bf16 { "qk_rope_append_bf16" } else { "qk_rope_append_f32" };
     let shape = format_args!("N={n} P={n_pages} H={h} Hk={kv} D={d}");
     gpu.launch(
-        &launch([kernel, "qk_rope_append"], [n, h + 2 * kv, d], dtype, &shape),
+        &launch([kernel, "qk_rope_append"], n, &share, &shape),
         &mut [
             q_raw,
             Arg::In(k),
@@ -113,6 +130,7 @@ pub fn qk_rope_append(
             q,
             Arg::Out(k_pages),
             Arg::Out(v_pages),
+            Arg::I64(n as i64),
             Arg::I32(at.max_pages as i32),
             Arg::I32(n_pages as i32),
             Arg::I32((table.len() / d) as i32),
@@ -120,6 +138,8 @@ pub fn qk_rope_append(
             Arg::I32(kv as i32),
             Arg::I32(d as i32),
             Arg::F32(eps),
+            Arg::I32(share.rows as i32),
+            Arg::I32(share.heads as i32),
             Arg::I32(vectors as i32),
         ],
     )
