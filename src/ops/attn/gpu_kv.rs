@@ -5,6 +5,9 @@ use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use crate::ops::attn::{Heads, Paged};
 
+/// Threads of a block of kv_append.
+const THREADS: usize = 128;
+
 /// See [`crate::ops::attn::kv_append`]. A page is `[Hk, S, D]`.
 pub fn kv_append(
     gpu: &Gpu,
@@ -19,13 +22,14 @@ pub fn kv_append(
     let dtype = by_dtype("kv_append", &[k.dtype(), v.dtype(), k_pages.dtype(), v_pages.dtype()])?;
     let (n, Heads { kv, dim, .. }) = (at.pos.len(), heads);
     let starts = [k.address(), v.address(), k_pages.address(), v_pages.address()];
-    let vectors = vector_width(dim, dtype, &starts) > 1;
+    let width = vector_width(dim, dtype, &starts);
+    let rows = (THREADS * width / (kv * dim).max(1)).max(1);
     gpu.launch(
         &Launch {
             kernel: if dtype == DType::Bf16 { "kv_append_bf16" } else { "kv_append_f32" },
             op: "kv_append",
-            grid: [n as u32, 1, 1],
-            block: [128, 1, 1],
+            grid: [n.div_ceil(rows) as u32, 1, 1],
+            block: [THREADS as u32, 1, 1],
             shared_bytes: 0,
             shape: &format_args!("N={n} P={n_pages} Hk={kv} D={dim}"),
         },
@@ -37,11 +41,13 @@ pub fn kv_append(
             Arg::In(at.table),
             Arg::Out(k_pages),
             Arg::Out(v_pages),
+            Arg::I64(n as i64),
             Arg::I32(at.max_pages as i32),
             Arg::I32(n_pages as i32),
             Arg::I32(kv as i32),
             Arg::I32(dim as i32),
-            Arg::I32(vectors as i32),
+            Arg::I32(rows as i32),
+            Arg::I32((width > 1) as i32),
         ],
     )
 }

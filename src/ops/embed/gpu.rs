@@ -4,18 +4,22 @@ use crate::device::gpu::{Arg, Gpu, Launch, by_dtype, holds, vector_width};
 use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 
-const THREADS: u32 = 128;
+/// Threads of a block of embed_fwd and, at most, of embed_bwd.
+const THREADS: usize = 128;
+/// Places of the order that a block of embed_bwd has.
+const PLACES: usize = 8;
 
 /// See [`crate::ops::embed::embed_fwd`].
 pub fn embed_fwd(gpu: &Gpu, ids: View, table: View, mut x: ViewMut, dim: usize) -> Result<()> {
     let (n, vocab, dtype) = (ids.len(), table.len() / dim, by_dtype("embed_fwd", &[table.dtype(), x.dtype()])?);
-    let vectors = vector_width(dim, dtype, &[table.address(), x.address()]) > 1;
+    let width = vector_width(dim, dtype, &[table.address(), x.address()]);
+    let rows = (THREADS * width / dim.max(1)).max(1);
     gpu.launch_dependent(
         &Launch {
             kernel: if dtype == DType::Bf16 { "embed_fwd_bf16" } else { "embed_fwd_f32" },
             op: "embed_fwd",
-            grid: [n as u32, 1, 1],
-            block: [THREADS, 1, 1],
+            grid: [n.div_ceil(rows) as u32, 1, 1],
+            block: [THREADS as u32, 1, 1],
             shared_bytes: 0,
             shape: &format_args!("N={n} V={vocab} C={dim}"),
         },
@@ -23,9 +27,11 @@ pub fn embed_fwd(gpu: &Gpu, ids: View, table: View, mut x: ViewMut, dim: usize) 
             Arg::In(ids),
             Arg::In(table),
             Arg::Out(x),
+            Arg::I64(n as i64),
             Arg::I32(vocab as i32),
             Arg::I32(dim as i32),
-            Arg::I32(vectors as i32),
+            Arg::I32(rows as i32),
+            Arg::I32((width > 1) as i32),
         ],
     )
 }
@@ -62,11 +68,14 @@ pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, mut order: Vie
     // A pass for each byte of V; they take turns with the two halves.
     let passes = (vocab.max(1).ilog2() / 8 + 1) as usize;
     let sorted = (passes - 1) % 2 * n;
+    let widest = if dtable.dtype() == DType::Bf16 { DType::Bf16 } else { DType::F32 };
+    let width = vector_width(dim, widest, &[dx.address(), dtable.view().address()]);
+    let threads = dim.div_ceil(width).next_multiple_of(32).min(THREADS);
     gpu.launch(
         &Launch {
             kernel,
-            grid: [n as u32, dim.div_ceil(THREADS as usize) as u32, 1],
-            block: [THREADS, 1, 1],
+            grid: [n.div_ceil(PLACES) as u32, dim.div_ceil(threads * width) as u32, 1],
+            block: [threads as u32, 1, 1],
             ..launch
         },
         &mut [
@@ -77,6 +86,7 @@ pub fn embed_bwd(gpu: &Gpu, ids: View, dx: View, dtable: ViewMut, mut order: Vie
             Arg::I32(n as i32),
             Arg::I32(vocab as i32),
             Arg::I32(dim as i32),
+            Arg::I32((width > 1) as i32),
         ],
     )
 }
