@@ -24,15 +24,19 @@ extern "C" __global__ void __launch_bounds__(256)
     double* s_share = s_all + (int64_t)warp * 2 * k;
     float* s_sorted = reinterpret_cast<float*>(s_share + k);
     int32_t* s_key = reinterpret_cast<int32_t*>(s_sorted + k);
-    const float* u = utility + set * k;
-    for (int i = lane; i < k; i += 32) s_key[i] = u[i] != u[i] ? 0x7fffffff : rank_f32(u[i]);
-    __syncwarp();  // s_key holds the ranks
+    float* s_u = reinterpret_cast<float*>(s_share);  // until shares are there
+    for (int i = lane; i < k; i += 32) {
+        float u = utility[set * k + i];
+        s_u[i] = u;
+        s_key[i] = u != u ? 0x7fffffff : rank_f32(u);
+    }
+    __syncwarp();  // s_u holds the utilities, s_key their ranks
     auto place = [&](int i) {
         int before = 0, key = s_key[i];
         for (int j = 0; j < k; j++) before += s_key[j] < key || (s_key[j] == key && j < i);
         return before;
     };
-    for (int i = lane; i < k; i += 32) s_sorted[place(i)] = u[i];
+    for (int i = lane; i < k; i += 32) s_sorted[place(i)] = s_u[i];
     __syncwarp();  // s_sorted holds the utilities, ascending
     for (int j = lane; j < k; j += 32) {
         double below = j == 0 ? 0.0 : (double)s_sorted[j - 1];

@@ -7,6 +7,12 @@ use crate::ops::credit::GroupAdvantage;
 
 /// Warps of a block of shapley_max, for sets of up to 32; larger sets have a block of one.
 const SETS: usize = 8;
+/// Groups of a block of group_advantage at most, and bytes of their rewards in shared memory.
+const GROUPS: usize = 128;
+const STAGED_BYTES: usize = 40 << 10;
+/// Threads of a block of shapley_table, and the largest game whose table a block has in shared memory.
+const THREADS: usize = 256;
+const STAGED_K: usize = 12;
 
 /// See [`crate::ops::credit::group_advantage`].
 pub fn group_advantage(
@@ -18,6 +24,10 @@ pub fn group_advantage(
     how: GroupAdvantage,
 ) -> Result<()> {
     let n = constant.len();
+    // Groups of a block, an odd number of floats each, as many as there is room for.
+    let bytes = (group | 1) * size_of::<f32>();
+    let staged = bytes <= STAGED_BYTES;
+    let groups = if staged { (STAGED_BYTES / bytes).min(GROUPS) } else { GROUPS };
     let floats = [("rewards", rewards.dtype()), ("advantage", advantage.dtype())];
     holds("group_advantage", DType::F32, &floats)?;
     holds("group_advantage", DType::I32, &[("constant", constant.dtype())])?;
@@ -25,9 +35,9 @@ pub fn group_advantage(
         &Launch {
             kernel: "group_advantage",
             op: "group_advantage",
-            grid: [n.div_ceil(128) as u32, 1, 1],
-            block: [128, 1, 1],
-            shared_bytes: 0,
+            grid: [n.div_ceil(groups) as u32, 1, 1],
+            block: [groups as u32, 1, 1],
+            shared_bytes: if staged { (groups * bytes) as u32 } else { 0 },
             shape: &format_args!("n={n} G={group}"),
         },
         &mut [
@@ -37,6 +47,7 @@ pub fn group_advantage(
             Arg::I64(n as i64),
             Arg::I32(group as i32),
             Arg::I32(how.divide_by_std as i32),
+            Arg::I32(staged as i32),
         ],
     )
 }
@@ -64,15 +75,18 @@ pub fn shapley_max(gpu: &Gpu, utility: View, phi: ViewMut, k: usize) -> Result<(
 pub fn shapley_table(gpu: &Gpu, values: View, phi: ViewMut, k: usize) -> Result<()> {
     let n = phi.len() / k;
     holds("shapley_table", DType::F32, &[("values", values.dtype()), ("phi", phi.dtype())])?;
+    // Values of a block: all of a game whose table has room, with a sum a thread and value.
+    let each = if k <= STAGED_K { k } else { 1 };
+    let table = if each == k { size_of::<f32>() << k } else { 0 };
     gpu.launch(
         &Launch {
             kernel: "shapley_table",
             op: "shapley_table",
-            grid: [(n * k) as u32, 1, 1],
-            block: [256, 1, 1],
-            shared_bytes: 0,
+            grid: [(n * k / each) as u32, 1, 1],
+            block: [THREADS as u32, 1, 1],
+            shared_bytes: (each * (THREADS + 1) * size_of::<f64>() + table) as u32,
             shape: &format_args!("n={n} K={k}"),
         },
-        &mut [Arg::In(values), Arg::Out(phi), Arg::I32(k as i32)],
+        &mut [Arg::In(values), Arg::Out(phi), Arg::I32(k as i32), Arg::I32(each as i32)],
     )
 }
