@@ -10,6 +10,7 @@ mod counters;
 mod decode_sectors;
 mod dependent;
 mod detectors;
+mod elementwise;
 mod features;
 mod mma;
 mod probe;
