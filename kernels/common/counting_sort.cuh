@@ -17,7 +17,6 @@ __device__ __forceinline__ void counting_sort(int32_t* s_at,    // [SORT_WARPS, 
                                               int32_t* s_base,  // [BINS] shared
                                               int32_t n_rows, BinOf bin_of, Bases bases, Put put) {
     static_assert(BINS % 32 == 0 && BINS <= SORT_WARPS * 32, "whole turns of a warp, a thread a bin");
-    constexpr int EACH = BINS / 32;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int32_t* s_mine = s_at + warp * BINS;  // rows before the warp's next one, of its bin
     // Whole turns of a warp.
@@ -49,17 +48,15 @@ __device__ __forceinline__ void counting_sort(int32_t* s_at,    // [SORT_WARPS, 
     }
     __syncthreads();  // s_at holds the rows of a bin in warps before, s_base how many there are
     if (warp == 0) {
-        int32_t sum = 0, total[EACH];
-        for (int i = 0; i < EACH; i++) sum += total[i] = s_base[lane * EACH + i];
-        int32_t base = sum;
-        for (int by = 1; by < 32; by *= 2) {
-            int32_t other = __shfl_up_sync(ALL_LANES, base, by);
-            if (lane >= by) base += other;
-        }
-        base -= sum;
-        for (int i = 0; i < EACH; i++) {
-            s_base[lane * EACH + i] = base;
-            base += total[i];
+        int32_t lower = 0;  // rows of the bins before this turn's
+        for (int i = lane; i < BINS; i += 32) {
+            int32_t here = s_base[i], upto = here;
+            for (int by = 1; by < 32; by *= 2) {
+                int32_t other = __shfl_up_sync(ALL_LANES, upto, by);
+                if (lane >= by) upto += other;
+            }
+            s_base[i] = lower + upto - here;
+            lower += __shfl_sync(ALL_LANES, upto, 31);
         }
     }
     __syncthreads();  // s_base holds the rows of lower bins

@@ -7,8 +7,8 @@
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
 // Sum over groups of LANES neighbouring lanes: halves added to each other, LANES/2, ..., 2, 1.
-template <int LANES>
-__device__ __forceinline__ float lanes_sum(float x) {
+template <int LANES, typename X>
+__device__ __forceinline__ X lanes_sum(X x) {
     static_assert(LANES <= 32 && (LANES & (LANES - 1)) == 0, "a power of two inside a warp");
 #pragma unroll
     for (int half = LANES / 2; half > 0; half /= 2) x += __shfl_xor_sync(ALL_LANES, x, half);

@@ -5,27 +5,27 @@
 // Shapes          values [n, 2^K] f32, bit i of an index says that i is in the set   phi [n, K] f32
 // Numerics        f64; one rounding, at the store.
 // Parallel        one block a game, whose table stands in shared memory, or one block a value where that has no room for it.
-//                 Thread t adds the sets t, t + 256, ... of those without i, then a tree of halves.
+//                 Thread t adds the sets t, t + 256, ... of those without i, then a warp a value the threads, a tree of halves.
 // Cost            reads 4n 2^K bytes, with a block a value K times that (L2 serves all but the first), writes 4nK; 1.5 nK 2^K
 //                 FLOP in f64.
 // Determinism     one order of the sum; the bits of the CPU device.
 // Requires        K <= 16
 // Source          Shapley 1953, "A value for n-person games".
 // Oracle          src/ops/credit/oracle.rs
+#include "common/reduce.cuh"
 #include "common/shared.cuh"
-#include "common/types.cuh"
 
 constexpr int THREADS = 256;
-constexpr int STRIDE = THREADS + 1;  // of a value's sums, so that those of a lane lie in different banks
 constexpr int MAX_K = 16;
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     shapley_table(const float* __restrict__ values,  // [n, 2^K]
                   float* phi,                        // [n, K]
                   int32_t k, int32_t each) {
-    SHARED_DYNAMIC(double, s_sum);  // [each, STRIDE], then the table [2^K] where each, the values of a block, is K
+    SHARED_DYNAMIC(double, s_sum);  // [each, THREADS], then the table [2^K] where each, the values of a block, is K
     __shared__ double s_weight[MAX_K];
-    float* s_table = reinterpret_cast<float*>(s_sum + each * STRIDE);
+    __shared__ float s_phi[MAX_K];
+    float* s_table = reinterpret_cast<float*>(s_sum + each * THREADS);
     int64_t at = (int64_t)blockIdx.x * each;
     int first = (int)(at % k), t = threadIdx.x;
     const float* v = values + ((at / k) << k);
@@ -49,15 +49,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             double added = (double)v[without | 1u << who] - (double)v[without];
             sum += s_weight[__popc(m)] * added;
         }
-        s_sum[i * STRIDE + t] = sum;
+        s_sum[i * THREADS + t] = sum;
     }
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-        __syncthreads();  // s_sum holds the sums of twice as many lanes
-        for (int i = t; i < each * half; i += THREADS) {
-            double* sum = s_sum + i / half * STRIDE + i % half;
-            *sum += sum[half];
-        }
+    __syncthreads();  // s_sum holds the threads' sums
+    for (int i = t / 32; i < each; i += THREADS / 32) {
+        const double* of = s_sum + i * THREADS + t % 32;
+        double sum = ((of[0] + of[128]) + (of[64] + of[192])) + ((of[32] + of[160]) + (of[96] + of[224]));
+        sum = lanes_sum<32>(sum);
+        if (t % 32 == 0) s_phi[i] = (float)sum;
     }
-    __syncthreads();  // s_sum begins with the values
-    if (t < each) phi[at + t] = (float)s_sum[t * STRIDE];
+    __syncthreads();  // s_phi holds the values
+    if (t < each) phi[at + t] = s_phi[t];
 }

@@ -84,7 +84,7 @@ pub fn shapley_table(gpu: &Gpu, values: View, phi: ViewMut, k: usize) -> Result<
             op: "shapley_table",
             grid: [(n * k / each) as u32, 1, 1],
             block: [THREADS as u32, 1, 1],
-            shared_bytes: (each * (THREADS + 1) * size_of::<f64>() + table) as u32,
+            shared_bytes: (each * THREADS * size_of::<f64>() + table) as u32,
             shape: &format_args!("n={n} K={k}"),
         },
         &mut [Arg::In(values), Arg::Out(phi), Arg::I32(k as i32), Arg::I32(each as i32)],
