@@ -142,18 +142,29 @@ fn watch(board: &Weak<Board>, link: &dyn Link) {
     }
 }
 
+/// How much older what a rank wrote last is than what this one did, by the clock of the disk that both write to: one that is
+/// asleep, or whose machine is, writes no more.
+fn silence(folder: &Path, mine: usize, rank: usize) -> Option<Duration> {
+    let written = |rank| std::fs::metadata(file(folder, rank)).ok()?.modified().ok();
+    written(mine)?.duration_since(written(rank)?).ok()
+}
+
 /// Who is missed, and where it was last.
 fn missed(mine: &Note, waited: Duration, folder: Option<&Path>, world: usize) -> String {
     let call = Call { number: mine.collective, what: "" };
     let head = format!("collective {} ({}) waits {} s for", call.number, mine.what, waited.as_secs());
     let Some(folder) = folder else { return format!("{head} a rank that has not begun") };
     let note = |rank| -> Option<Note> { serde_json::from_slice(&std::fs::read(file(folder, rank)).ok()?).ok() };
-    let place = |rank: usize| match note(rank) {
-        Some(note) if note.collective == mine.collective && note.waits => None,
-        Some(Note { host, pid, phase, collective, what, .. }) => Some(format!(
-            "rank {rank} ({host}, pid {pid}): last seen in phase {phase}, behind collective {collective} ({what})"
-        )),
-        None => Some(format!("rank {rank}, which has written nothing")),
+    let place = |rank: usize| {
+        let Some(note) = note(rank) else { return Some(format!("rank {rank}, which has written nothing")) };
+        let silent = silence(folder, mine.rank, rank).filter(|silent| *silent > waited / 2);
+        let behind = match (note.collective == mine.collective && note.waits, silent) {
+            (true, None) => return None,
+            (true, Some(silent)) => format!("in it, and has written nothing for {} s", silent.as_secs()),
+            (false, _) => format!("behind collective {} ({})", note.collective, note.what),
+        };
+        let Note { host, pid, phase, .. } = note;
+        Some(format!("rank {rank} ({host}, pid {pid}): last seen in phase {phase}, {behind}"))
     };
     let missing: Vec<String> = (0..world).filter(|rank| *rank != mine.rank).filter_map(place).collect();
     match missing.is_empty() {
@@ -190,9 +201,16 @@ mod tests {
             "collective 12 (episodes) waits 600 s for rank 2 (gpu02, pid 42): last seen in phase rollout, behind \
              collective 11 (episodes)"
         );
-        assert!(told(&[note(2, 12, true)]).ends_with("nobody: all ranks are in it, the transport does not end it"));
+        let all = [mine.clone(), note(1, 12, true), note(2, 12, true)];
+        assert!(told(&all).ends_with("nobody: all ranks are in it, the transport does not end it"));
+        let asleep = std::fs::File::options().write(true).open(file(dir.path(), 2)).unwrap();
+        let written = std::fs::metadata(file(dir.path(), 0)).unwrap().modified().unwrap();
+        asleep.set_modified(written - Duration::from_secs(590)).unwrap();
+        assert!(told(&[]).ends_with(
+            "for rank 2 (gpu02, pid 42): last seen in phase rollout, in it, and has written nothing for 590 s"
+        ));
         std::fs::remove_file(file(dir.path(), 1)).unwrap();
-        assert!(told(&[]).ends_with("for rank 1, which has written nothing"));
+        assert!(told(&[note(2, 12, true)]).ends_with("for rank 1, which has written nothing"));
         assert!(missed(&mine, BEGIN, None, 3).ends_with("a rank that has not begun"));
     }
 }
