@@ -67,8 +67,10 @@ pub fn build() {
         let source = kernels.join("emu").join(format!("{name}.cpp"));
         units.push(unit(&out, &format!("runtime_{name}"), source.clone(), "", &[&read(&source), &shared]));
     }
-    let asked = |name| std::env::var(name).is_ok_and(|v| v == "1");
-    let flavours = [("checked", CHECKED, asked("HAGGLE_EMU_CHECK")), ("counted", COUNTED, asked("HAGGLE_EMU_COUNT"))];
+    let checked = asked("HAGGLE_EMU_CHECK").unwrap_or(false);
+    // Builds for development and tests count, unless it is their accesses that are checked.
+    let counted = asked("HAGGLE_EMU_COUNT").unwrap_or(var("PROFILE") == "debug" && !checked);
+    let flavours = [("checked", CHECKED, checked), ("counted", COUNTED, counted)];
     let mut entries = Vec::new();
     for file in files(&kernels, "cu") {
         let text = read(&kernels.join(&file));
@@ -96,6 +98,11 @@ pub fn build() {
     let mut archive = cc::Build::new();
     archive.objects(units.iter().map(|u| &u.object)).compile("haggle_emu");
     println!("cargo:rustc-cfg=haggle_emu");
+}
+
+/// What the user wants of a kind of kernels, where they say: 1 is yes.
+fn asked(name: &str) -> Option<bool> {
+    std::env::var(name).ok().map(|v| v == "1")
 }
 
 pub fn var(name: &str) -> String {

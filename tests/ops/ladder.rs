@@ -209,8 +209,12 @@ fn a_row_of_the_head_alone_is_the_row_in_the_batch_and_the_upper_rungs_have_the_
     }
 }
 
-/// What the emulator counts of a ladder.
-fn counted(name: &str, shape: &str) -> (Vec<Climbed>, Vec<Sums>) {
+/// What the emulator counts of a ladder; none where the build does not count.
+fn counted(name: &str, shape: &str) -> Option<(Vec<Climbed>, Vec<Sums>)> {
+    if !Emu::new(0).unwrap().sees_accesses() {
+        eprintln!("SKIPPED: a build without HAGGLE_EMU_COUNT=1 counts nothing");
+        return None;
+    }
     let ladder = Ladder::at(name, Some(shape)).unwrap();
     let climbed = climb(&emu(0), &ladder).unwrap();
     let sums = climbed.iter().map(|rung| match &rung.did {
@@ -218,12 +222,12 @@ fn counted(name: &str, shape: &str) -> (Vec<Climbed>, Vec<Sums>) {
         Did::Timed(_) => panic!("the emulator times nothing"),
     });
     let sums = sums.collect();
-    (climbed, sums)
+    Some((climbed, sums))
 }
 
 #[test]
 fn each_rung_of_gemm_does_what_its_idea_claims() {
-    let (climbed, sums) = counted("gemm", "M=256,N=256,K=128");
+    let Some((climbed, sums)) = counted("gemm", "M=256,N=256,K=128") else { return };
     let names: Vec<&str> = climbed.iter().map(Climbed::name).collect();
     assert_eq!(
         names,
@@ -258,7 +262,7 @@ fn each_rung_of_gemm_does_what_its_idea_claims() {
 
 #[test]
 fn each_rung_of_attention_does_what_its_idea_claims() {
-    let (climbed, sums) = counted("attn", "T=384+128,H=2");
+    let Some((climbed, sums)) = counted("attn", "T=384+128,H=2") else { return };
     let [v1, v2, v3, v4, v5] = &sums[..] else { panic!() };
     assert_eq!(climbed.iter().map(|rung| rung.scratch_bytes).collect::<Vec<_>>(), [512 * 2 * 384 * 4, 0, 0, 0, 0]);
     assert!(v2.sectors() < v1.sectors());
@@ -274,7 +278,7 @@ fn each_rung_of_attention_does_what_its_idea_claims() {
 
 #[test]
 fn each_rung_of_the_head_does_what_its_idea_claims() {
-    let (climbed, sums) = counted("head", "N=600,V=2304,C=16");
+    let Some((climbed, sums)) = counted("head", "N=600,V=2304,C=16") else { return };
     let [v1, v2, v3] = &sums[..] else { panic!() };
     let scratch: Vec<usize> = climbed.iter().map(|rung| rung.scratch_bytes).collect();
     assert_eq!(scratch[0], 600 * 2304 * 4);

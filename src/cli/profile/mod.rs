@@ -71,7 +71,7 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "NAME")]
     dtype: Option<String>,
     /// With kernel, on emu: count sectors, bank conflicts and products instead of timing; with decode and prefill: predict a
-    /// step on an H100 from them (needs a build with HAGGLE_EMU_COUNT=1)
+    /// step on an H100 from them (a release needs HAGGLE_EMU_COUNT=1 at its build)
     #[arg(long)]
     counters: bool,
     /// Of a launch that is counted, run so many blocks, spread over it, and scale what they do (default: with kernel all, else

@@ -1,7 +1,7 @@
 //! What launches on the emulator did, counted: sectors, requests, bank conflicts, products, barriers, blocks.
 //!
-//! The counted build of the kernels calls the emulator before every access (kernels/emu/count.h). It is made by
-//! `HAGGLE_EMU_COUNT=1` at build time, and costs nothing where it is not asked for.
+//! The counted build of the kernels calls the emulator before every access (kernels/emu/count.h). Builds for development and
+//! tests have it, a release where `HAGGLE_EMU_COUNT=1` says so; it costs nothing where it is not asked for.
 
 use super::launch::{Launch, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
