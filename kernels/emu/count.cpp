@@ -11,13 +11,14 @@ namespace emu {
 
 namespace {
 
-constexpr uintptr_t SECTOR = 32;
+constexpr uintptr_t SECTOR = 32, LINE = 128;
 constexpr uint32_t BANKS = 32, BANK_BYTES = 4, PLACES = 1024;
 
 // One instruction of one warp: where each lane that took part pointed.
 struct Request {
   uintptr_t at[WARP];
-  uint32_t lanes, bytes;
+  uint32_t in_shared, in_global;  // lanes: those of one place may be in either memory, and each is asked by its own
+  uint32_t bytes;
   Access access;
 };
 
@@ -80,6 +81,14 @@ Site& site_of(Counter& counter, uint32_t warp, const void* place) {
 
 bool is_shared(Worker& w, uintptr_t at) { return block_at(w, reinterpret_cast<const void*>(at)); }
 
+// Where the argument begins that an address is in: a line of memory on a GPU, which here it need not be.
+uintptr_t start_of_range(const Launch& launch, uintptr_t at) {
+  for (uint32_t i = 0; i < launch.n_ranges; ++i) {
+    if (at >= launch.ranges[i].start && at < launch.ranges[i].end) return launch.ranges[i].start;
+  }
+  return 0;
+}
+
 // The sector's mark among those of all arguments: bit 0 read, bit 1 written; null: no argument's.
 uint8_t* mark_of(const Launch& launch, uintptr_t at) {
   uint64_t before = 0;
@@ -104,7 +113,7 @@ void global_request(Worker& w, const Request& request) {
   ++(request.access == Access::Read ? counts.read_requests : counts.write_requests);
   uintptr_t sectors[2 * WARP];
   uint32_t n = 0;
-  for (uint32_t rest = request.lanes; rest; rest &= rest - 1) {
+  for (uint32_t rest = request.in_global; rest; rest &= rest - 1) {
     const uintptr_t at = request.at[__builtin_ctz(rest)];
     for (uintptr_t sector = at / SECTOR; sector <= (at + request.bytes - 1) / SECTOR; ++sector) {
       uint32_t i = n;
@@ -149,7 +158,7 @@ void shared_request(Worker& w, const Request& request) {
     uintptr_t at[WARP];
     uint32_t n = 0;
     for (uint32_t lane = first; lane < first + together; ++lane) {
-      if (request.lanes >> lane & 1) at[n++] = request.at[lane];
+      if (request.in_shared >> lane & 1) at[n++] = request.at[lane];
     }
     if (n) add_wavefronts(counts, wavefronts(at, n, request.bytes));
   }
@@ -167,7 +176,8 @@ void count_access(const void* pointer, size_t bytes, Access access, const void* 
     }
     return;
   }
-  if (!bytes || (!is_shared(w, at) && !mark_of(*w.launch, at))) return;  // local memory, or the emulator's own
+  const bool shared = is_shared(w, at);
+  if (!bytes || (!shared && !mark_of(*w.launch, at))) return;  // local memory, or the emulator's own
   const Thread& self = *w.self;
   Site& site = site_of(counter_of(w), self.warp, place);
   const uint32_t turn = site.seen[self.lane]++;
@@ -177,19 +187,20 @@ void count_access(const void* pointer, size_t bytes, Access access, const void* 
       site.requests = grown(site.requests, site.max_requests);
     }
     Request& fresh = site.requests[site.n_requests++];
-    fresh.lanes = 0;
+    fresh.in_shared = fresh.in_global = 0;
     fresh.bytes = static_cast<uint32_t>(bytes);
     fresh.access = access;
   }
   Request& request = site.requests[turn];
-  request.lanes |= 1u << self.lane;
+  (shared ? request.in_shared : request.in_global) |= 1u << self.lane;
   request.at[self.lane] = at;
 }
 
 void count_bulk(const void* pointer, size_t bytes) {
   Worker& w = *g_worker;
   const uintptr_t at = reinterpret_cast<uintptr_t>(pointer), last = (at + bytes - 1) / SECTOR;
-  counter_of(w).counts.read_requests += last / 4 - at / SECTOR / 4 + 1;
+  const uintptr_t offset = at - start_of_range(*w.launch, at);
+  counter_of(w).counts.read_requests += (offset + bytes - 1) / LINE - offset / LINE + 1;
   for (uintptr_t sector = at / SECTOR; sector <= last; ++sector) touch(w, sector, Access::Read);
 }
 
@@ -222,8 +233,8 @@ void count_warp_meets(Worker& w, uint32_t warp) {
     Site& site = all->sites[all->used[i]];
     for (uint32_t r = 0; r < site.n_requests; ++r) {
       const Request& request = site.requests[r];
-      const bool shared = is_shared(w, request.at[__builtin_ctz(request.lanes)]);
-      shared ? shared_request(w, request) : global_request(w, request);
+      if (request.in_shared) shared_request(w, request);
+      if (request.in_global) global_request(w, request);
     }
     site.n_requests = 0;
     site.place = nullptr;

@@ -110,6 +110,17 @@ fn bank_conflicts_are_counted_by_the_banks_asked() {
     }
 }
 
+#[test]
+fn lanes_of_one_store_count_in_the_memory_that_they_are_in() {
+    let dev = device(0);
+    let mut y = floats(&dev, 32);
+    let got = counted(&dev, "planted_two_memories", 1, 32, &mut [Arg::Out(y.view_mut())]).counts;
+    assert_eq!(dev.to_vec::<f32>(y.view()), (0..32).map(|i| i as f32).collect::<Vec<_>>());
+    // Two stores to the same four sectors, of every other element each.
+    assert_eq!((got.write_requests, got.write_sectors), (2, 8));
+    assert_eq!((got.shared_requests, got.shared_wavefronts, got.worst_conflict), (2, 2, 1));
+}
+
 /// Rows of 16 bytes lie side by side, or all in the same four banks.
 #[test]
 fn ldmatrix_and_mma_are_counted() {

@@ -32,6 +32,16 @@ extern "C" __global__ void __launch_bounds__(32) planted_conflict(float* y, int3
     y[i] = s_x[i * stride];
 }
 
+// Every other lane stores into shared memory, its neighbour into y: one place of the code, two memories.
+extern "C" __global__ void __launch_bounds__(32) planted_two_memories(float* y) {
+    __shared__ alignas(128) float s_x[32];
+    int i = threadIdx.x;
+    float* to = i % 2 ? y + i : s_x + i;
+    *to = static_cast<float>(i);
+    __syncthreads();
+    if (i % 2 == 0) y[i] = s_x[i];
+}
+
 // Vectors of 16 bytes side by side, then eight rows `row_bytes` apart by ldmatrix, then a product.
 extern "C" __global__ void __launch_bounds__(32) planted_matrix(float* y, int32_t row_bytes) {
     __shared__ alignas(128) uint4 s_x[64];
