@@ -2,10 +2,11 @@
 //
 // Shapes          x, y [N, C] f32 or bf16   w [C] the same   rstd [N] f32
 // Numerics        sum of squares in f32; one rounding, at the store.
-// Parallel        a pass as many rows as have 8192 elements, 8 at most; 128 threads load and store them, 16 bytes each
-//                 where rows allow it, else one element; half a warp sums a row from shared memory: lane l the elements l,
-//                 l + 16, ..., then halves are added, 8, 4, 2, 1. A block makes several passes, 8 at most, where there are
-//                 more blocks than a card takes at once.
+// Parallel        a pass as many rows as have 8192 elements, 8 at most, of a small batch of wide rows fewer, so that each
+//                 multiprocessor has some; 128 to 512 threads load and store two vectors each at once, 16 bytes where rows
+//                 allow it, else one element; half a warp sums a row from shared memory: lane l the elements l, l + 16, ...,
+//                 then halves are added, 8, 4, 2, 1. A block makes several passes, 8 at most, where there are more blocks
+//                 than a card takes at once.
 // Cost            reads NC + C elements, writes NC elements and 4N bytes. Memory bound. Each block reads w: with eight rows
 //                 or more 1/16 of what they move, with the fewer of a small batch of wide rows more, which the caches serve.
 // Sass            rmsnorm: LDG.E.128 STG.E.128
@@ -17,7 +18,8 @@
 #include "common/dependent.cuh"
 #include "common/rows.cuh"
 
-constexpr int THREADS = 128;
+constexpr int MOST_THREADS = 512;
+constexpr int MOST_ROWS = 8;  // of a pass
 
 template <int N, typename T>
 __device__ __forceinline__ void rmsnorm_fwd(const T* x,   // [N, C]
@@ -26,7 +28,7 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* x,   // [N, C]
                                             float* __restrict__ rstd,  // [N]
                                             int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t passes) {
     SHARED_DYNAMIC(T, s_w);  // [row_stride], then rows of x [rows, row_stride]
-    __shared__ float s_rstd[THREADS / ROW_LANES];
+    __shared__ float s_rstd[MOST_ROWS];
     T* s_x = s_w + row_stride(dim);
     int row = threadIdx.x / ROW_LANES, lane = threadIdx.x % ROW_LANES;
     int64_t begin = (int64_t)blockIdx.x * passes * rows;
@@ -43,8 +45,9 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* x,   // [N, C]
         __syncthreads();  // s_rstd holds the rows'; of s_x a thread reads what it will load into again
         if ((int)threadIdx.x < live) rstd[first + threadIdx.x] = s_rstd[threadIdx.x];
         T* to = y + first * dim;
+        const float* of_rows = s_rstd;  // an array would be copied into the body on the emulator
         each_vector<N>(live, dim, [=](int i, int at, int column) {
-            float r = s_rstd[i / dim];
+            float r = of_rows[i / dim];
             Pack<T, N> v = load_pack<N>(s_x + at), u = load_pack<N>(s_w + column);
 #pragma unroll
             for (int e = 0; e < N; e++) v.v[e] = from_f32<T>(to_f32(v.v[e]) * r * to_f32(u.v[e]));
@@ -61,14 +64,14 @@ __device__ __forceinline__ void rmsnorm_fwd(const T* x, const T* __restrict__ w,
             : rmsnorm_fwd<1>(x, w, y, rstd, n_rows, dim, eps, rows, passes);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     rmsnorm_fwd_f32(const float* x, const float* __restrict__ w, float* __restrict__ y,
                     float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t passes,
                     int32_t vectors) {
     rmsnorm_fwd(x, w, y, rstd, n_rows, dim, eps, rows, passes, vectors);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     rmsnorm_fwd_bf16(const bf16* x, const bf16* __restrict__ w, bf16* __restrict__ y,
                      float* __restrict__ rstd, int64_t n_rows, int32_t dim, float eps, int32_t rows, int32_t passes,
                     int32_t vectors) {

@@ -5,18 +5,22 @@ use crate::device::{DType, View, ViewMut};
 use crate::error::Result;
 use std::fmt::Display;
 
-/// Lanes of a row's sum, and threads of a block.
+/// Lanes of a row's sum, and threads of a block, of rmsnorm_fwd at least and at most.
 const LANES: usize = 16;
 const THREADS: u32 = 128;
+const MOST_THREADS: usize = 512;
 /// Elements of the rows of a pass, about: of rmsnorm_fwd, and of rmsnorm_bwd, which has two tensors of them.
 const TILE: usize = 8192;
 const BWD_TILE: usize = 4096;
 /// Passes of a block at most.
 const MOST_PASSES: usize = 8;
 
-/// Rows of a pass: half a warp sums one.
+/// Rows of a pass at most: half a warp sums one.
+const MOST_ROWS: usize = 8;
+
+/// Rows of a pass.
 fn rows_of(tile: usize, c: usize) -> usize {
-    (tile / c.max(1)).clamp(1, THREADS as usize / LANES)
+    (tile / c.max(1)).clamp(1, MOST_ROWS)
 }
 
 /// Passes of a block over its rows, one after another, so that there are no more than four blocks a multiprocessor: a
@@ -27,15 +31,21 @@ fn passes_of(gpu: &Gpu, n: usize, rows: usize) -> usize {
 
 /// See [`crate::ops::norm::rmsnorm_fwd`].
 pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, eps: f32) -> Result<()> {
-    let (n, c, rows) = (rstd.len(), w.len(), rows_of(TILE, w.len()));
+    let (n, c) = (rstd.len(), w.len());
+    // Fewer than eight rows share w badly: where they are few as well, each multiprocessor has some.
+    let rows = match rows_of(TILE, c) {
+        MOST_ROWS => MOST_ROWS,
+        fit => fit.min(n.div_ceil(gpu.multiprocessors())).max(1),
+    };
     let passes = passes_of(gpu, n, rows);
     let width = vector_width(c, x.dtype(), &[x.address(), w.address(), y.address()]);
+    let threads = (rows * c).div_ceil(2 * width).next_multiple_of(THREADS as usize).min(MOST_THREADS);
     gpu.launch_dependent(
         &Launch {
             kernel: if x.dtype() == DType::Bf16 { "rmsnorm_fwd_bf16" } else { "rmsnorm_fwd_f32" },
             op: "rmsnorm_fwd",
             grid: [n.div_ceil(rows * passes) as u32, 1, 1],
-            block: [THREADS, 1, 1],
+            block: [threads as u32, 1, 1],
             // The rows, and w.
             shared_bytes: ((rows + 1) * (c + LANES) * x.dtype().size()) as u32,
             shape: &format_args!("N={n} C={c}"),
