@@ -214,15 +214,34 @@ __device__ __forceinline__ void wgmma_k16_bf16(float (&d)[N / 8][4], const uint3
 
 #ifdef HAGGLE_SM90
 
-// Waits for the phase of this parity. With HAGGLE_WATCHDOG (the tests that tools/gpu_check packs) a wait of two seconds
-// traps: a wrong parity is a fault with the kernel's name, not a hung GPU. A message from here would be a call, and calls
-// serialise the wgmma around them.
+#if defined(HAGGLE_WATCHDOG) && defined(__CUDA_ARCH__)
+// Where a wait that does not end is written down: a place of the host's, which outlives the fault. The host sets it, or it is null.
+extern "C" {
+__device__ uint4* haggle_overdue;
+}
+
+// Which thread of which block waits at which mbarrier (a shared address) for which parity (and 1: there is one), then a fault. A
+// message from here would be a call, and calls serialise the wgmma around them.
+__device__ __forceinline__ void fail_overdue(const uint64_t* s_bar, uint32_t parity) {
+    if (haggle_overdue != nullptr) {
+        uint32_t block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+        asm volatile("st.volatile.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(haggle_overdue), "r"(block), "r"(threadIdx.x),
+                     "r"(shared_address(s_bar)), "r"(parity + 1)
+                     : "memory");
+        __threadfence_system();
+    }
+    __trap();
+}
+#endif
+
+// Waits for the phase of this parity. With HAGGLE_WATCHDOG (the tests that tools/gpu_check packs) a wait of two seconds is a
+// fault that names its place (src/device/gpu/cuda_overdue.rs), not a hung GPU.
 __device__ __forceinline__ void mbarrier_wait(uint64_t* s_bar, uint32_t parity) {
 #if defined(HAGGLE_WATCHDOG) && defined(__CUDA_ARCH__)
     if (mbarrier_try_wait_parity(s_bar, parity)) return;
     uint64_t since = global_nanoseconds();
     while (!mbarrier_try_wait_parity(s_bar, parity)) {
-        if (global_nanoseconds() - since > 2000000000u) __trap();
+        if (global_nanoseconds() - since > 2000000000u) fail_overdue(s_bar, parity);
     }
 #else
     while (!mbarrier_try_wait_parity(s_bar, parity)) {

@@ -194,7 +194,7 @@ impl Cuda {
     /// Waits until everything asked for is done.
     pub(super) fn wait(&self) -> Result<()> {
         let fail = |what| Error::Device { device: self.name.clone(), what };
-        self.owner.enter().and_then(|()| self.owner.wait()).map_err(|e| fail(text(e)))?;
+        self.owner.enter().and_then(|()| self.owner.wait()).map_err(|e| fail(self.owner.text(e)))?;
         self.well()
     }
 
@@ -254,7 +254,7 @@ impl Cuda {
         done.and_then(|()| if self.wait { self.owner.wait() } else { Ok(()) }).map_err(|e| {
             let what = format!(
                 "{} (grid {:?}, block {:?}, {} bytes shared)",
-                text(e),
+                self.owner.text(e),
                 launch.grid,
                 launch.block,
                 launch.shared_bytes
@@ -297,8 +297,9 @@ impl Cuda {
             return Err(format!("not launched: {fault}"));
         }
         exec.launch().map_err(|e| {
-            self.owner.set_fault(format!("graph {name} failed before: {}", text(e)));
-            text(e)
+            let what = self.owner.text(e);
+            self.owner.set_fault(format!("graph {name} failed before: {what}"));
+            what
         })?;
         self.owner.note(name);
         Ok(())

@@ -4,10 +4,11 @@
 //! their size. Copies and kernels share one stream, so a block may be reused at once. A failure is kept as the device's
 //! fault: later launches answer with it.
 
+use super::cuda_overdue::Overdue;
 use crate::device::Room;
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes before and behind each block: guards, and the alignment kernels may count on.
 const GUARD_BYTES: usize = 256;
@@ -30,6 +31,7 @@ pub(super) struct Owner {
     staging: Mutex<Pinned>,
     fault: Mutex<Option<String>>,
     last_kernel: Mutex<String>,
+    overdue: OnceLock<Overdue>,
 }
 
 struct Pinned {
@@ -60,7 +62,32 @@ impl Owner {
             staging: Mutex::new(Pinned { start: staging.cast(), used: 0 }),
             fault: Mutex::default(),
             last_kernel: Mutex::default(),
+            overdue: OnceLock::new(),
         })
+    }
+
+    /// Has a module with a watchdog say here which wait did not end. An aid: without it the fault is told without its place.
+    ///
+    /// # Safety
+    /// The module is loaded, the context current.
+    pub(super) unsafe fn watch(&self, module: sys::CUmodule) {
+        // SAFETY: the caller's promise.
+        let Some(symbol) = (unsafe { Overdue::symbol_of(module) }) else { return };
+        if let (None, Ok(place)) = (self.overdue.get(), Overdue::new()) {
+            let _ = self.overdue.set(place);
+        }
+        if let Some(place) = self.overdue.get() {
+            // SAFETY: as above.
+            let _ = unsafe { place.tell(symbol) };
+        }
+    }
+
+    /// An error of the driver in its own words, and the wait that did not end, where that was it.
+    pub(super) fn text(&self, error: result::DriverError) -> String {
+        match self.overdue.get().and_then(Overdue::told) {
+            Some(wait) => format!("{}: {wait}", text(error)),
+            None => text(error),
+        }
     }
 
     /// Makes the context this thread's.
@@ -113,7 +140,7 @@ impl Owner {
         if let Err(e) = done {
             let last = lock(&self.last_kernel).clone();
             let after = if last.is_empty() { String::new() } else { format!(" (kernel {last}, or one before it)") };
-            self.set_fault(format!("{what}: {}{after}", text(e)));
+            self.set_fault(format!("{what}: {}{after}", self.text(e)));
         }
     }
 

@@ -164,6 +164,8 @@ pub(super) fn load(owner: &Owner, name: &str) -> Result<HashMap<&'static str, Fu
         let fail = |e| format!("{}: cannot be loaded on {name}: {}", module.file, text(e));
         // SAFETY: the image is a whole fatbin, as nvcc wrote it.
         let handle = unsafe { result::module::load_data(module.fatbin.as_ptr().cast()) }.map_err(fail)?;
+        // SAFETY: it was just loaded, into this context.
+        unsafe { owner.watch(handle) };
         for kernel in module.kernels {
             let symbol = CString::new(*kernel).map_err(|e| e.to_string())?;
             // SAFETY: the module was just loaded and is never unloaded.

@@ -9,6 +9,7 @@ pub mod cuda;
 mod cuda_graph;
 pub mod cuda_memory;
 pub mod cuda_modules;
+mod cuda_overdue;
 mod cuda_time;
 pub mod emu;
 pub mod graph;
