@@ -7,7 +7,7 @@ use super::{Floats, prefetch_rows, strides};
 use crate::device::cpu::Cpu;
 use crate::device::cpu::math;
 use crate::device::cpu::pool::Shared;
-use crate::ops::attn::{CHUNK, Heads, SEGMENT, Sequences};
+use crate::ops::attn::{CHUNK, Heads, Sequences};
 use std::ops::Range;
 
 /// See [`crate::ops::attn::attn_fwd`].
@@ -32,42 +32,19 @@ pub fn attn_fwd(
         at.map(|at| (at, kv * group + first..kv * group + group.min(first + together)))
     };
     cpu.pool.run(n_slots * heads.kv * walks, |task| {
-        let Some(this) = part(task) else { return };
-        // Rooms that few tiles need are not on every tile's stack, whose pages are touched.
-        if this.0.at < SEGMENT && !seam_of(&this, heads).at_seam() {
-            return cpu.isa.run(
+        if let Some(this) = part(task) {
+            cpu.isa.run(
                 #[inline(always)]
-                || one_tile(tools, q, k, v, o, lse, this, part(task + 1), heads, [&mut [], &mut [], &mut []]),
-            );
+                || one_tile(tools, q, k, v, o, lse, this, part(task + 1), heads),
+            )
         }
-        cpu.isa.run(
-            #[inline(always)]
-            || {
-                let mut rooms = [Floats::new(), Floats::new(), Floats::new()];
-                let rooms = rooms.each_mut().map(|room| room.zeroed(this.1.len() * CHUNK * heads.dim));
-                one_tile(tools, q, k, v, o, lse, this, part(task + 1), heads, rooms)
-            },
-        )
     });
 }
 
 /// A task's queries, and their heads.
 type Part = (Place, Range<usize>);
 
-/// The kv head of a task.
-#[inline(always)]
-fn kv_of(these: &Range<usize>, heads: Heads) -> usize {
-    these.start / (heads.q / heads.kv)
-}
-
-/// The chunk of keys in which a task's sequence goes on from rows of another one.
-#[inline(always)]
-fn seam_of((place, these): &Part, heads: Heads) -> Keys {
-    Keys { seq: place.seq, at: place.seq.prefix / CHUNK * CHUNK, kv: kv_of(these, heads), heads }
-}
-
-/// All of a tile's queries of some heads of a group over all of their keys. The rooms are for sums of segments, and for the
-/// keys and values at a seam; empty where there are none.
+/// All of a tile's queries of some heads of a group over all of their keys.
 #[inline(always)]
 fn one_tile(
     tools: Tools,
@@ -76,28 +53,28 @@ fn one_tile(
     v: &[f32],
     o: Shared<f32>,
     lse: Shared<f32>,
-    this: Part,
+    (place, these): Part,
     next: Option<Part>,
     heads: Heads,
-    [room, k_seam, v_seam]: [&mut [f32]; 3],
 ) {
-    let at_seam = seam_of(&this, heads);
-    let (place, these) = this;
     let (dim, (q_stride, k_stride), seq) = (heads.dim, strides(heads), place.seq);
+    let kv_of = |head: usize| head / (heads.q / heads.kv);
     let at = |row: usize| row * q_stride + these.start * dim;
     let fetch = |place: &Place, these: &Range<usize>| {
         let (row, rows) = (place.row(), place.lanes.len());
         prefetch_rows(q, row * q_stride + these.start * dim, q_stride, rows, these.len() * dim);
         for x in [k, v] {
-            prefetch_rows(x, row * k_stride + kv_of(these, heads) * dim, k_stride, rows, dim);
+            prefetch_rows(x, row * k_stride + kv_of(these.start) * dim, k_stride, rows, dim);
         }
     };
-    let keys = |chunk: usize| Keys { seq, at: chunk, kv: kv_of(&these, heads), heads };
-    if at_seam.at_seam() {
-        at_seam.gather(k, &mut k_seam[..CHUNK * dim]);
-        at_seam.gather(v, &mut v_seam[..CHUNK * dim]);
+    let keys = |chunk: usize| Keys { seq, at: chunk, kv: kv_of(these.start), heads };
+    let (mut k_seam, mut v_seam, at_seam) = (Floats::new(), Floats::new(), keys(seq.prefix / CHUNK * CHUNK));
+    let len = if at_seam.at_seam() { CHUNK * dim } else { 0 };
+    let (k_seam, v_seam) = (k_seam.zeroed(len), v_seam.zeroed(len));
+    if len > 0 {
+        at_seam.gather(k, k_seam);
+        at_seam.gather(v, v_seam);
     }
-    let (k_seam, v_seam) = (&*k_seam, &*v_seam);
     let queries = Tile {
         q: &q[at(place.row())..],
         stride: q_stride,
@@ -110,7 +87,6 @@ fn one_tile(
     walk(
         tools,
         queries,
-        room,
         #[inline(always)]
         |chunk| {
             if let (0, Some((next, heads))) = (chunk, &next) {

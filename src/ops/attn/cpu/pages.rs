@@ -104,12 +104,9 @@ impl Call<'_> {
             dim,
             scale: self.heads.scale,
         };
-        let mut room = Floats::new();
-        let room = room.zeroed(queries.room());
         tile::walk(
             self.tools,
             queries,
-            room,
             #[inline(always)]
             |chunk| {
                 let (k, v) = self.page(page_at(self.tools, pages[chunk / CHUNK], kv, self.heads));

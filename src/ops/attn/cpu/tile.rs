@@ -28,14 +28,6 @@ pub(super) struct Tile<'a> {
     pub scale: f32,
 }
 
-impl Tile<'_> {
-    /// Floats of the sums of segments before the last `[heads, CHUNK, D]`, none where the tile sees one.
-    #[inline(always)]
-    pub fn room(&self) -> usize {
-        if self.start < SEGMENT { 0 } else { self.heads * CHUNK * self.dim }
-    }
-}
-
 /// Where the keys and values of a chunk lie.
 pub(super) enum Chunk<'a> {
     /// Rows of floats, so many apart.
@@ -100,30 +92,32 @@ impl<'a> Sums<'a> {
 }
 
 /// Calls `out(head, lane, o * sum, max, sum)` for every query; `chunk_at(c)` is where the keys from position c on lie, as
-/// many as the sequence has, up to [`CHUNK`]. `room` is for the sums of segments before the last: [`Tile::room`] floats.
+/// many as the sequence has, up to [`CHUNK`].
 #[inline(always)]
 pub(super) fn walk<'a>(
     tools: Tools,
     t: Tile,
-    room: &mut [f32],
     chunk_at: impl Fn(usize) -> Chunk<'a>,
     mut out: impl FnMut(usize, usize, &[f32], f32, f32),
 ) {
     let (dim, len, spare) = (t.dim, CHUNK * t.dim, tools.steps - 1);
-    let (mut qt, mut acc, mut k, mut v) = (Floats::new(), Floats::new(), Pairs::new(), Pairs::new());
+    let (mut qt, mut acc, mut total, mut k, mut v) =
+        (Floats::new(), Floats::new(), Floats::new(), Pairs::new(), Pairs::new());
     let qt = qt.zeroed(t.heads * len);
     let (k, v) = (k.zeroed(spare * tools.elements(dim) * CHUNK), v.zeroed(spare * panels_len(dim)));
     let (mut s, mut p) = (Scores([[0.0; CHUNK]; CHUNK]), Room::<{ CHUNK * CHUNK / 2 }>::new());
     let p_room = p.zeroed(spare * CHUNK * CHUNK / 2);
     // Of one segment the sums are the total.
-    let (mut part, mut total) = (Sums::new(acc.zeroed(t.heads * len)), (t.room() > 0).then(|| Sums::new(room)));
+    let one = t.start < SEGMENT;
+    let (mut part, mut total) =
+        (Sums::new(acc.zeroed(t.heads * len)), Sums::new(total.zeroed(if one { 0 } else { t.heads * len })));
     for (head, qt) in qt.chunks_exact_mut(len).enumerate() {
         turn(tools, &t.q[head * dim..], t.stride, t.lanes.clone(), dim, qt);
         pair_turned(tools, qt, dim);
     }
     for chunk in (0..=t.start).step_by(CHUNK) {
         let (diagonal, gathered) = (chunk == t.start, !chunk.is_multiple_of(SEGMENT));
-        if let (Some(total), true) = (&mut total, chunk > 0 && !gathered) {
+        if chunk > 0 && !gathered {
             total.take(&mut part, chunk == SEGMENT, &t);
         }
         let keys = if diagonal { t.lanes.end } else { CHUNK };
@@ -147,13 +141,10 @@ pub(super) fn walk<'a>(
             unsafe { over_keys(tools, p, v, acc, dim, t.lanes.clone(), [CHUNK, dim], gathered, diagonal) };
         }
     }
-    let sums = match &mut total {
-        None => &part,
-        Some(total) => {
-            total.take(&mut part, false, &t);
-            total
-        }
-    };
+    if !one {
+        total.take(&mut part, false, &t);
+    }
+    let sums = if one { part } else { total };
     for (head, acc) in sums.acc.chunks_exact(len).enumerate() {
         for lane in t.lanes.clone() {
             out(head, lane, &acc[lane * dim..][..dim], sums.max[head].0[lane], sums.sum[head].0[lane]);
