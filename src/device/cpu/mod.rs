@@ -17,8 +17,6 @@ use super::Precision;
 pub struct Cpu {
     /// The threads ops run on.
     pub pool: pool::Pool,
-    /// What their tasks pack into.
-    pub(crate) rooms: rooms::Rooms,
     /// The instruction set loops are compiled for; bits do not depend on it.
     pub isa: math::Isa,
     /// What matrix products multiply.
@@ -37,8 +35,7 @@ impl Cpu {
     pub fn with_isa(threads: usize, isa: math::Isa) -> Cpu {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = pool::Pool::new(if threads == 0 { cores } else { threads });
-        let rooms = rooms::Rooms::new(pool.threads());
-        Cpu { pool, rooms, isa: isa.or_less(), precision: Precision::Highest, recorder: Default::default() }
+        Cpu { pool, isa: isa.or_less(), precision: Precision::Highest, recorder: Default::default() }
     }
 
     /// The same device with products of another precision.

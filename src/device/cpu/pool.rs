@@ -8,6 +8,7 @@
 //! nothing, so nobody ever waits for a thread that is asleep. Waiting is a short spin, then yielding, then sleep: ops
 //! follow each other within microseconds, but cores may be shared.
 
+use super::rooms::Room;
 use std::any::Any;
 use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -32,8 +33,12 @@ impl Pool {
     pub fn new(threads: usize) -> Pool {
         let shared = Arc::new(State::new(threads.max(1)));
         let spawn = |i| {
-            let state = shared.clone();
-            thread::Builder::new().name(format!("cpu-{i}")).spawn(move || state.work(i))
+            let (state, room) = (shared.clone(), Room::new());
+            let work = move || {
+                drop(room); // its own from now on
+                state.work(i)
+            };
+            thread::Builder::new().name(format!("cpu-{i}")).spawn(work)
         };
         // A thread the system refuses is a thread less: results do not depend on their number.
         let workers = (1..threads.max(1)).map_while(|i| spawn(i).ok()).collect();

@@ -1,51 +1,68 @@
-//! Memory for what tasks of an op pack: one room a thread, there from the start, so that no op takes memory.
+//! Memory for what a task makes of what it reads: a room a thread, there from its start, so that no op takes memory.
+//!
+//! Not on the stack: a frame of many pages is touched page by page whenever a task is entered, and those touches, 4 KiB
+//! apart, share a few cache sets. Of attention's short tasks that was a tenth of the time.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::cell::Cell;
 
-/// Floats of a room: 1.75 MiB, which with what a task reads beside it is about a second-level cache.
-pub const LEN: usize = 448 << 10;
+/// Floats of a room: 2.25 MiB, of which a task fills what it needs.
+const LEN: usize = 576 << 10;
+/// Floats of a cache line.
+const LINE: usize = 16;
 
-/// As many rooms as threads.
-pub struct Rooms(Mutex<Vec<Box<[f32]>>>);
-
-/// A room, given back when it is dropped.
-pub struct Room<'a> {
-    rooms: &'a Rooms,
-    floats: Box<[f32]>,
+thread_local! {
+    /// The thread's own, while no task has it.
+    static OWN: Cell<Option<Box<[f32]>>> = const { Cell::new(None) };
 }
 
-impl Rooms {
-    /// Rooms for so many threads. The system gives memory to pages that are written.
-    pub fn new(threads: usize) -> Rooms {
-        Rooms(Mutex::new((0..threads).map(|_| vec![0.0; LEN].into()).collect()))
+/// A room. Dropped, it is the room of the thread that drops it.
+pub struct Room(Box<[f32]>);
+
+impl Room {
+    /// Another one. The system gives memory to pages that are written.
+    pub fn new() -> Room {
+        Room(vec![0.0; LEN].into())
     }
 
-    /// A room, `LEN` floats of any values; none where as many are taken as there are threads.
-    pub fn take(&self) -> Option<Room<'_>> {
-        let floats = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-        Some(Room { rooms: self, floats })
+    /// The thread's own; another one where it has none or a task has it already.
+    pub fn take() -> Room {
+        OWN.take().map_or_else(Room::new, Room)
+    }
+
+    /// All of it, to be cut into parts.
+    #[inline(always)]
+    pub fn parts(&mut self) -> Parts<'_> {
+        let first = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
+        Parts(&mut self.0[first..])
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Room {
     fn drop(&mut self) {
-        let floats = std::mem::take(&mut self.floats);
-        self.rooms.0.lock().unwrap_or_else(PoisonError::into_inner).push(floats);
+        // A thread that ends has no use for one.
+        let _ = OWN.try_with(|own| own.set(Some(std::mem::take(&mut self.0))));
     }
 }
 
-impl Deref for Room<'_> {
-    type Target = [f32];
+/// What of a room is not taken.
+pub struct Parts<'a>(&'a mut [f32]);
 
-    fn deref(&self) -> &[f32] {
-        &self.floats
+impl<'a> Parts<'a> {
+    /// The next `len` floats, of any values, from a cache line on. A line is left between two parts, so that parts of whole
+    /// pages do not share cache sets.
+    #[inline(always)]
+    pub fn floats(&mut self, len: usize) -> &'a mut [f32] {
+        let (part, rest) = std::mem::take(&mut self.0).split_at_mut(len.next_multiple_of(LINE) + LINE);
+        self.0 = rest;
+        &mut part[..len]
     }
-}
 
-impl DerefMut for Room<'_> {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.floats
+    /// The same, zeroed.
+    #[inline(always)]
+    pub fn zeroed(&mut self, len: usize) -> &'a mut [f32] {
+        let part = self.floats(len);
+        part.fill(0.0);
+        part
     }
 }
 
@@ -54,11 +71,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_as_many_as_threads_and_they_come_back() {
-        let rooms = Rooms::new(2);
-        let [a, b] = [rooms.take(), rooms.take()];
-        assert!(a.as_ref().is_some_and(|room| room.len() == LEN) && b.is_some() && rooms.take().is_none());
-        drop(a);
-        assert!(rooms.take().is_some());
+    fn a_thread_has_one_and_gets_it_back() {
+        let at = |room: &Room| room.0.as_ptr();
+        let own = Room::take();
+        let (first, other) = (at(&own), Room::take());
+        assert_ne!(at(&other), first);
+        drop(other);
+        drop(own);
+        for _ in 0..2 {
+            assert_eq!(at(&Room::take()), first);
+        }
+    }
+
+    #[test]
+    fn parts_begin_lines_and_are_apart() {
+        let mut room = Room::new();
+        let mut parts = room.parts();
+        let [a, b, c] = [1, 1024, 0].map(|len| parts.zeroed(len));
+        assert!([&a, &b, &c].iter().all(|part| (part.as_ptr() as usize).is_multiple_of(64)));
+        assert_eq!((a.len(), b.len(), c.len()), (1, 1024, 0));
+        assert_eq!((b.as_ptr() as usize - a.as_ptr() as usize, c.as_ptr() as usize - b.as_ptr() as usize), (128, 4160));
     }
 }

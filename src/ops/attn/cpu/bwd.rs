@@ -9,8 +9,9 @@ use super::factors::{HEADS, Tools, by_rows, by_steps, columns, pair_turned, pane
 use super::operands::{Left, Right};
 use super::places::{Keys, Place};
 use super::products::{over_keys, over_queries, scores};
-use super::{Floats, Pairs, Queries, Scores, prefetch_rows, strides};
+use super::{Queries, Scores, prefetch_rows, strides};
 use crate::device::cpu::pool::Shared;
+use crate::device::cpu::rooms::{Parts, Room};
 use crate::device::cpu::{Cpu, math};
 use crate::ops::attn::{CHUNK, Heads, Sequence, Sequences};
 use std::ops::Range;
@@ -37,9 +38,10 @@ pub fn attn_bwd(
         if seqs.at(stem).prefix > 0 {
             return; // of the family of another
         }
+        let mut room = Room::take();
         cpu.isa.run(
             #[inline(always)]
-            || call.family(seqs.family(stem), !seqs.prefixes.is_empty(), kv),
+            || call.family(room.parts(), seqs.family(stem), !seqs.prefixes.is_empty(), kv),
         )
     });
 }
@@ -106,35 +108,29 @@ struct ChunkAt<'a> {
 
 impl Call<'_> {
     #[inline(always)]
-    fn family(&self, family: impl Iterator<Item = Sequence>, shares: bool, kv: usize) {
+    fn family(&self, mut room: Parts, family: impl Iterator<Item = Sequence>, shares: bool, kv: usize) {
         let (dim, group) = (self.heads.dim, self.heads.q / self.heads.kv);
         let together = self.tools.heads(group, dim);
         let (floats, panels) = (CHUNK * dim, panels_len(dim));
         let pairs = (self.tools.steps - 1) * self.tools.elements(dim) * CHUNK;
-        let (mut qt, mut dot, mut ot) = (Floats::new(), Floats::new(), Floats::new());
-        let (mut q, mut d_o) = (Floats::new(), Floats::new());
-        let (mut k, mut v, mut k_steps, mut left) = (Pairs::new(), Pairs::new(), Pairs::new(), Pairs::new());
-        let (mut k_seam, mut v_seam, mut dk_seam, mut dv_seam) =
-            (Floats::new(), Floats::new(), Floats::new(), Floats::new());
-        let (mut q_rows, mut d_o_rows) = (Floats::new(), Floats::new());
         let inside = shares as usize * floats;
         let mut rooms = Rooms {
-            qt: qt.zeroed(together * floats),
-            dot: dot.zeroed(together * floats),
-            ot: ot.zeroed(floats),
-            q: q.zeroed(together * panels),
-            d_o: d_o.zeroed(together * panels),
-            k: k.zeroed(pairs),
-            v: v.zeroed(pairs),
-            k_steps: k_steps.zeroed(panels),
-            seam: [&mut k_seam, &mut v_seam, &mut dk_seam, &mut dv_seam].map(|room| room.zeroed(inside)),
-            q_rows: q_rows.zeroed(together * inside),
-            d_o_rows: d_o_rows.zeroed(together * inside),
+            qt: room.zeroed(together * floats),
+            dot: room.zeroed(together * floats),
+            ot: room.zeroed(floats),
+            q: room.zeroed(together * panels),
+            d_o: room.zeroed(together * panels),
+            k: room.zeroed(pairs),
+            v: room.zeroed(pairs),
+            k_steps: room.zeroed(panels),
+            seam: [inside; 4].map(|len| room.zeroed(len)),
+            q_rows: room.zeroed(together * inside),
+            d_o_rows: room.zeroed(together * inside),
             lse: [Queries([0.0; CHUNK]); HEADS],
             delta: [Queries([0.0; CHUNK]); HEADS],
         };
         let zero = Scores([[0.0; CHUNK]; CHUNK]);
-        let mut part = Part { p: zero, ds: zero, pairs: left.zeroed(CHUNK * CHUNK / 2) };
+        let mut part = Part { p: zero, ds: zero, pairs: room.zeroed(CHUNK * CHUNK / 2) };
         for seq in family {
             for at in (seq.prefix / CHUNK * CHUNK..seq.len()).step_by(CHUNK) {
                 let Some(place) = Place::of(seq, at) else { continue };

@@ -3,10 +3,11 @@
 use super::factors::Tools;
 use super::places::{Keys, Place, n_slots, tile_at};
 use super::tile::{Chunk, Tile, walk};
-use super::{Floats, prefetch_rows, strides};
+use super::{prefetch_rows, strides};
 use crate::device::cpu::Cpu;
 use crate::device::cpu::math;
 use crate::device::cpu::pool::Shared;
+use crate::device::cpu::rooms::{Parts, Room};
 use crate::ops::attn::{CHUNK, Heads, Sequences};
 use std::ops::Range;
 
@@ -33,9 +34,10 @@ pub fn attn_fwd(
     };
     cpu.pool.run(n_slots * heads.kv * walks, |task| {
         if let Some(this) = part(task) {
+            let mut room = Room::take();
             cpu.isa.run(
                 #[inline(always)]
-                || one_tile(tools, q, k, v, o, lse, this, part(task + 1), heads),
+                || one_tile(tools, room.parts(), q, k, v, o, lse, this, part(task + 1), heads),
             )
         }
     });
@@ -48,6 +50,7 @@ type Part = (Place, Range<usize>);
 #[inline(always)]
 fn one_tile(
     tools: Tools,
+    mut room: Parts,
     q: &[f32],
     k: &[f32],
     v: &[f32],
@@ -68,9 +71,9 @@ fn one_tile(
         }
     };
     let keys = |chunk: usize| Keys { seq, at: chunk, kv: kv_of(these.start), heads };
-    let (mut k_seam, mut v_seam, at_seam) = (Floats::new(), Floats::new(), keys(seq.prefix / CHUNK * CHUNK));
+    let at_seam = keys(seq.prefix / CHUNK * CHUNK);
     let len = if at_seam.at_seam() { CHUNK * dim } else { 0 };
-    let (k_seam, v_seam) = (k_seam.zeroed(len), v_seam.zeroed(len));
+    let [k_seam, v_seam] = [k, v].map(|_| room.zeroed(len));
     if len > 0 {
         at_seam.gather(k, k_seam);
         at_seam.gather(v, v_seam);
@@ -86,6 +89,7 @@ fn one_tile(
     };
     walk(
         tools,
+        &mut room,
         queries,
         #[inline(always)]
         |chunk| {

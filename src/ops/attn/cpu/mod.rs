@@ -31,9 +31,8 @@ pub use fwd::attn_fwd;
 pub use pages::attn_decode;
 
 use crate::device::cpu::math;
-use crate::ops::attn::{CHUNK, Heads, MAX_DIM};
+use crate::ops::attn::{CHUNK, Heads};
 use factors::Tools;
-use std::mem::MaybeUninit;
 
 /// Row, position, table, columns of the table: where rows of a paged call live.
 pub type Paged<'a> = (&'a [i32], &'a [i32], &'a [i32], usize);
@@ -47,34 +46,6 @@ struct Scores([[f32; CHUNK]; CHUNK]);
 #[repr(align(64))]
 #[derive(Clone, Copy)]
 struct Queries([f32; CHUNK]);
-
-/// Room on the stack for N floats; what is not used costs nothing.
-#[repr(align(64))]
-struct Room<const N: usize>(MaybeUninit<[f32; N]>);
-
-/// Room for `[D, CHUNK]` or `[CHUNK, D]` floats.
-type Floats = Room<{ CHUNK * MAX_DIM }>;
-
-/// Room for as many steps in pairs.
-type Pairs = Room<{ CHUNK * MAX_DIM / 2 }>;
-
-impl<const N: usize> Room<N> {
-    const fn new() -> Room<N> {
-        Room(MaybeUninit::uninit())
-    }
-
-    /// Its first `len` elements, zeroed.
-    #[inline(always)]
-    fn zeroed(&mut self, len: usize) -> &mut [f32] {
-        assert!(len <= N);
-        let to = self.0.as_mut_ptr().cast::<f32>();
-        // SAFETY: `len` elements are inside the room and initialised here.
-        unsafe {
-            to.write_bytes(0, len);
-            std::slice::from_raw_parts_mut(to, len)
-        }
-    }
-}
 
 /// Where, in pages of elements, (page, kv head) starts.
 fn page_at(tools: Tools, page: i32, kv: usize, heads: Heads) -> usize {

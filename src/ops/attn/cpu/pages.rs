@@ -3,8 +3,9 @@
 use super::factors::{Tools, narrow};
 use super::tile::{self, Chunk, Tile};
 use super::walk::{QUERIES, Walk};
-use super::{Floats, Paged, page_at, strides};
+use super::{Paged, page_at, strides};
 use crate::device::cpu::pool::Shared;
+use crate::device::cpu::rooms::{Parts, Room};
 use crate::device::cpu::{Cpu, math};
 use crate::ops::attn::{CHUNK, Heads, SEGMENT};
 use std::ops::Range;
@@ -21,9 +22,10 @@ pub fn attn_decode(cpu: &Cpu, q: &[f32], k_pages: &[f32], v_pages: &[f32], at: P
     let rows = n.div_ceil(cpu.pool.threads()).clamp(1, (QUERIES * heads.kv / heads.q).max(1));
     cpu.pool.run(n.div_ceil(rows) * heads.kv, |task| {
         let (first, kv) = (task / heads.kv * rows, task % heads.kv);
+        let mut room = Room::take();
         cpu.isa.run(
             #[inline(always)]
-            || call.rows(first, n.min(first + rows), kv),
+            || call.rows(&mut room, first, n.min(first + rows), kv),
         )
     });
 }
@@ -49,7 +51,7 @@ struct Query {
 impl Call<'_> {
     /// The runs that start in rows `row..end`, of one kv head: long ones as tiles, all others together.
     #[inline(always)]
-    fn rows(&self, row: usize, end: usize, kv: usize) {
+    fn rows(&self, room: &mut Room, row: usize, end: usize, kv: usize) {
         let (seq, pos, ..) = self.at;
         let (stride, dim, group) = (strides(self.heads).0, self.heads.dim, self.heads.q / self.heads.kv);
         let together = self.tools.heads(group, dim);
@@ -61,7 +63,7 @@ impl Call<'_> {
             let n = 1 + (row + 1..pos.len()).take_while(|row| self.continues(*row)).count();
             if n > SHORT {
                 for first in (0..group).step_by(together) {
-                    self.tile(row, n, kv, first..group.min(first + together));
+                    self.tile(room.parts(), row, n, kv, first..group.min(first + together));
                 }
                 continue;
             }
@@ -71,12 +73,12 @@ impl Call<'_> {
                 queries[n_queries] = Query { at, seq: seq[row] as usize, keys: pos[row] as usize + 1 };
                 n_queries += 1;
                 if n_queries == QUERIES {
-                    self.walk(&queries, kv);
+                    self.walk(room.parts(), &queries, kv);
                     n_queries = 0;
                 }
             }
         }
-        self.walk(&queries[..n_queries], kv);
+        self.walk(room.parts(), &queries[..n_queries], kv);
     }
 
     /// Whether a row is the next position of the row before, in the same chunk: a run walks together, head by head.
@@ -91,7 +93,7 @@ impl Call<'_> {
 
     /// A long run of `n` rows, some heads of a group: lanes are its queries, as in packed sequences.
     #[inline(always)]
-    fn tile(&self, row: usize, n: usize, kv: usize, these: Range<usize>) {
+    fn tile(&self, mut room: Parts, row: usize, n: usize, kv: usize, these: Range<usize>) {
         let (dim, stride, (seq, pos, table, max_pages)) = (self.heads.dim, strides(self.heads).0, self.at);
         let (pages, group) = (&table[seq[row] as usize * max_pages..], self.heads.q / self.heads.kv);
         let (first, lane) = (row * stride + (kv * group + these.start) * dim, pos[row] as usize % CHUNK);
@@ -106,6 +108,7 @@ impl Call<'_> {
         };
         tile::walk(
             self.tools,
+            &mut room,
             queries,
             #[inline(always)]
             |chunk| {
@@ -137,17 +140,16 @@ impl Call<'_> {
     /// Few queries, of any sequences: chunk by chunk, those that read the same page together. Neighbours whose
     /// sequences share a prompt's pages load its keys once for all.
     #[inline(always)]
-    fn walk(&self, queries: &[Query], kv: usize) {
+    fn walk(&self, mut room: Parts, queries: &[Query], kv: usize) {
         let (dim, (_, _, table, max_pages)) = (self.heads.dim, self.at);
         let page = |query: &Query, chunk: usize| {
             let at = |page| page_at(self.tools, page, kv, self.heads);
             (query.keys > chunk).then(|| at(table[query.seq * max_pages + chunk / CHUNK]))
         };
-        let (mut q, mut acc, mut total) = (Floats::new(), Floats::new(), Floats::new());
         let len = self.tools.elements(dim);
         let longest = queries.iter().map(|query| query.keys).max().unwrap_or(0);
-        let (q, acc) = (q.zeroed(queries.len() * len), acc.zeroed(queries.len() * dim));
-        let total = total.zeroed(if longest > SEGMENT { queries.len() * dim } else { 0 });
+        let n_total = if longest > SEGMENT { dim } else { 0 };
+        let [q, acc, total] = [len, dim, n_total].map(|len| room.zeroed(queries.len() * len));
         for (query, to) in queries.iter().zip(q.chunks_exact_mut(len)) {
             let from = &self.q[query.at..][..dim];
             if self.tools.steps == 1 { to.copy_from_slice(from) } else { narrow(self.tools, from, to) }

@@ -6,7 +6,8 @@ use super::factors::{HEADS, Tools, by_rows, by_steps, columns, even_only, pair_t
 use super::merge::{Row, Sees, merge, merge_segment};
 use super::operands::{Left, Right};
 use super::products::{over_keys, scores};
-use super::{Floats, Pairs, Queries, Room, Scores};
+use super::{Queries, Scores};
+use crate::device::cpu::rooms::Parts;
 use crate::ops::attn::{CHUNK, SEGMENT};
 use std::ops::Range;
 
@@ -96,21 +97,18 @@ impl<'a> Sums<'a> {
 #[inline(always)]
 pub(super) fn walk<'a>(
     tools: Tools,
+    room: &mut Parts,
     t: Tile,
     chunk_at: impl Fn(usize) -> Chunk<'a>,
     mut out: impl FnMut(usize, usize, &[f32], f32, f32),
 ) {
     let (dim, len, spare) = (t.dim, CHUNK * t.dim, tools.steps - 1);
-    let (mut qt, mut acc, mut total, mut k, mut v) =
-        (Floats::new(), Floats::new(), Floats::new(), Pairs::new(), Pairs::new());
-    let qt = qt.zeroed(t.heads * len);
-    let (k, v) = (k.zeroed(spare * tools.elements(dim) * CHUNK), v.zeroed(spare * panels_len(dim)));
-    let (mut s, mut p) = (Scores([[0.0; CHUNK]; CHUNK]), Room::<{ CHUNK * CHUNK / 2 }>::new());
-    let p_room = p.zeroed(spare * CHUNK * CHUNK / 2);
     // Of one segment the sums are the total.
     let one = t.start < SEGMENT;
-    let (mut part, mut total) =
-        (Sums::new(acc.zeroed(t.heads * len)), Sums::new(total.zeroed(if one { 0 } else { t.heads * len })));
+    let [qt, acc, total] = [1, 1, !one as usize].map(|n| room.zeroed(n * t.heads * len));
+    let [k, v, p_room] =
+        [tools.elements(dim) * CHUNK, panels_len(dim), CHUNK * CHUNK / 2].map(|len| room.zeroed(spare * len));
+    let (mut s, mut part, mut total) = (Scores([[0.0; CHUNK]; CHUNK]), Sums::new(acc), Sums::new(total));
     for (head, qt) in qt.chunks_exact_mut(len).enumerate() {
         turn(tools, &t.q[head * dim..], t.stride, t.lanes.clone(), dim, qt);
         pair_turned(tools, qt, dim);

@@ -29,7 +29,7 @@ pub(crate) fn run_groups<'a>(cpu: &Cpu, n_groups: usize, product: impl Fn(usize)
         // Groups are found anew in each task: a list of them would be an allocation.
         if let Some(p) = (0..n_groups).filter_map(&product).nth(task / across) {
             let j = task % across * width;
-            block(&p, kernels, &cpu.rooms, 0..p.m, j..n.min(j + width));
+            block(&p, kernels, 0..p.m, j..n.min(j + width));
         }
     };
     if work < INLINE { (0..n_products * across).for_each(task) } else { cpu.pool.run(n_products * across, task) }

@@ -29,7 +29,7 @@ use crate::device::cpu::Cpu;
 use crate::device::cpu::float::Narrow;
 use crate::device::cpu::math::Isa;
 use crate::device::cpu::pool::Shared;
-use crate::device::cpu::rooms::Rooms;
+use crate::device::cpu::rooms::Room;
 use crate::ops::gemm::Store;
 use ahead::{Ahead, Place};
 pub(crate) use groups::run_groups;
@@ -208,8 +208,8 @@ pub fn gemm_pack(cpu: &Cpu, b: Factor, panels: &mut [f32], n: usize, k: usize) {
     cpu.pool.run(n_panels * k.div_ceil(most), |task| {
         let (k0, j) = (task / n_panels * most, task % n_panels * kernels.nr);
         let (kc, width) = (most.min(k - k0), kernels.nr.min(n - j));
-        let (mut scratch, len) = (pack::Scratch::new(), kernels.panel_len(kc));
-        let (_, packed) = scratch.get();
+        let (mut room, len) = (Room::take(), kernels.panel_len(kc));
+        let packed = pack::Scratch::new(&mut room).b;
         // SAFETY: `width` rows of B from j on, kc steps from k0 on; one panel fits the scratch; this task's own panel.
         unsafe {
             match b {
@@ -248,7 +248,7 @@ pub(crate) fn run(cpu: &Cpu, p: Product) {
     let (down, across) = (p.m.div_ceil(rows), p.n.div_ceil(cols));
     cpu.pool.run(down * across, |task| {
         let (i, j) = (task / across * rows, task % across * cols);
-        block(&p, kernels, &cpu.rooms, i..p.m.min(i + rows), j..p.n.min(j + cols));
+        block(&p, kernels, i..p.m.min(i + rows), j..p.n.min(j + cols));
     });
 }
 
@@ -277,9 +277,9 @@ fn split_evenly(m: usize, n: usize, kernels: &Kernels, threads: usize) -> (usize
 }
 
 /// One block of C.
-fn block(p: &Product, kernels: &Kernels, rooms: &Rooms, rows: Range<usize>, cols: Range<usize>) {
-    let mut scratch = pack::Scratch::new();
-    let (a, b) = scratch.get();
+fn block(p: &Product, kernels: &Kernels, rows: Range<usize>, cols: Range<usize>) {
+    let mut room = Room::take();
+    let pack::Scratch { a, b, tiles } = pack::Scratch::new(&mut room);
     let tall = if p.a_by_k { pack::Tiles::most(kernels) * kernels.mr } else { rows.len().max(1) };
     let chunks = rows.clone().step_by(tall).map(|top| top..rows.end.min(top + tall));
     let most = kernels.kc();
@@ -289,8 +289,7 @@ fn block(p: &Product, kernels: &Kernels, rooms: &Rooms, rows: Range<usize>, cols
         let wide = (NC * KC / kernels.elements(kc).max(1)).min(WIDE) / kernels.nr * kernels.nr;
         // Of columns that come in several parts, tiles of A are not packed for each.
         let again = p.a_by_k && cols.len() > wide;
-        let room = if again { rooms.take() } else { None };
-        let whole = room.map(|room| pack::Tiles::of(p, kernels, k0, kc, &rows, room));
+        let whole = again.then(|| pack::Tiles::of(p, kernels, k0, kc, &rows, tiles));
         for j0 in cols.clone().step_by(wide) {
             let cols = j0..cols.end.min(j0 + wide);
             let b = match p.panels {

@@ -3,8 +3,7 @@
 use super::ahead::Place;
 use super::{A_STRIDE, Factor, KC, Kernels, NC, Packs, Product};
 use crate::device::cpu::float::Float;
-use crate::device::cpu::rooms::{self, Room};
-use std::mem::MaybeUninit;
+use crate::device::cpu::rooms::Room;
 use std::ops::Range;
 
 /// Rows of the tallest tile of any instruction set.
@@ -14,22 +13,24 @@ const MAX_STEP: usize = 16;
 /// Columns of the widest.
 pub(super) const MAX_NR: usize = 32;
 
-/// Room for one packed tile of A and the packed panels of one block of B, the last of them in floats while it is made pairs: on
-/// the stack, never initialised.
-#[repr(C, align(64))]
-pub(super) struct Scratch {
-    a: MaybeUninit<[f32; MAX_STEP * A_STRIDE]>,
-    b: MaybeUninit<[f32; (NC + MAX_NR) * KC]>,
+/// Floats of [`Tiles`]: 1.75 MiB, which with what a task reads beside it is about a second-level cache.
+const TILES: usize = 448 << 10;
+
+/// Where a task packs.
+pub(super) struct Scratch<'a> {
+    /// One tile of A.
+    pub a: *mut f32,
+    /// The panels of one block of B, the last of them in floats while it is made pairs.
+    pub b: *mut f32,
+    /// The tiles of some rows of A.
+    pub tiles: &'a mut [f32],
 }
 
-impl Scratch {
-    pub(super) const fn new() -> Scratch {
-        Scratch { a: MaybeUninit::uninit(), b: MaybeUninit::uninit() }
-    }
-
-    /// Where A and B go.
-    pub(super) fn get(&mut self) -> (*mut f32, *mut f32) {
-        (self.a.as_mut_ptr().cast(), self.b.as_mut_ptr().cast())
+impl Scratch<'_> {
+    pub(super) fn new(room: &mut Room) -> Scratch<'_> {
+        let mut parts = room.parts();
+        let [a, b] = [MAX_STEP * A_STRIDE, (NC + MAX_NR) * KC].map(|len| parts.floats(len).as_mut_ptr());
+        Scratch { a, b, tiles: parts.floats(TILES) }
     }
 }
 
@@ -90,7 +91,7 @@ unsafe fn pack_rows<T>(
 
 /// The tiles of some rows of an A stored `[K, M]`, packed.
 pub(super) struct Tiles<'a> {
-    room: Room<'a>,
+    packed: &'a [f32],
     /// Floats of a tile.
     len: usize,
 }
@@ -98,7 +99,7 @@ pub(super) struct Tiles<'a> {
 impl<'a> Tiles<'a> {
     /// How many there is room for.
     pub(super) fn most(kernels: &Kernels) -> usize {
-        rooms::LEN / (KC * kernels.step)
+        TILES / (KC * kernels.step)
     }
 
     /// Steps `k0..k0 + kc` of `rows`, tile by tile.
@@ -108,7 +109,7 @@ impl<'a> Tiles<'a> {
         k0: usize,
         kc: usize,
         rows: &Range<usize>,
-        mut room: Room<'a>,
+        room: &'a mut [f32],
     ) -> Tiles<'a> {
         let place = Place::new(k0, kc, rows.clone(), 0..0, kernels);
         let len = kernels.elements(kc) * kernels.step;
@@ -116,12 +117,12 @@ impl<'a> Tiles<'a> {
             // SAFETY: inside A, at most mr rows; a tile by steps is `elements(kc) step` floats.
             unsafe { pack_a(p, kernels, k0, kc, place.tile(t), room[t * len..][..len].as_mut_ptr()) };
         }
-        Tiles { room, len }
+        Tiles { packed: room, len }
     }
 
     /// A tile as [`pack_a`] tells it.
     pub(super) fn tile(&self, t: usize) -> (*const f32, usize) {
-        (self.room[t * self.len..].as_ptr(), 0)
+        (self.packed[t * self.len..].as_ptr(), 0)
     }
 }
 
