@@ -6,6 +6,7 @@
 //! a config.json. The CPU device computes in f32 only.
 
 use haggle::device::{DType, Device};
+use haggle::ops::case::Shapes;
 use haggle::profile::kernels::{Bench, Timed};
 use haggle::profile::work::shape;
 use std::io::Write;
@@ -47,7 +48,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             trouble.get_or_insert(e);
         }
     };
-    let mut bench = Bench::open(dev, dtype, shape(&model)?, only, &mut show)?;
+    let mut bench = Bench::open(dev, dtype, Shapes::from(&shape(&model)?), only, &mut show)?;
     let peaks = bench.peaks();
     println!("copy {:.1} GB/s, multiply-add {:.1} GFLOP/s", peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);
     println!("{}", Timed::head());

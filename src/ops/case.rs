@@ -83,16 +83,25 @@ pub const EXACT: Floor = [0.0; 2];
 /// What runs and times a call: `(call, its op)`.
 pub type Clock<'a> = dyn FnMut(&Call, &mut dyn FnMut(&Device) -> Result<()>) -> Result<()> + 'a;
 
+/// Shapes at which ops are timed or counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shapes {
+    /// The few that reach every kernel's way, [`Purpose::Few`]'s.
+    Few,
+    /// A model's.
+    Of(Dims),
+}
+
 /// What the cases are walked for.
 pub enum Purpose<'a> {
     /// Few shapes that reach every kernel.
     Few,
     /// Odd ones too: one row, one column, the widest.
     Odd,
-    /// Timing, at a model's shapes.
+    /// Timing or counting.
     Time {
-        /// The model.
-        dims: Dims,
+        /// At which shapes.
+        shapes: Shapes,
         /// Stems that are wanted.
         wants: &'a dyn Fn(&str) -> bool,
         /// The clock.
@@ -141,9 +150,9 @@ impl<'a> Stage<'a> {
     /// The shapes of this walk: few, or those and the odd ones, or a model's; of a model's the emulator takes the first.
     pub fn shapes<S: Clone>(&self, few: &[S], odd: &[S], model: impl FnOnce(Dims) -> Vec<S>) -> Vec<S> {
         match &self.purpose {
-            Purpose::Few => few.to_vec(),
+            Purpose::Few | Purpose::Time { shapes: Shapes::Few, .. } => few.to_vec(),
             Purpose::Odd => [few, odd].concat(),
-            Purpose::Time { dims, .. } => {
+            Purpose::Time { shapes: Shapes::Of(dims), .. } => {
                 let mut all = model(*dims);
                 all.truncate(if self.dev.name() == "emu" { 1 } else { usize::MAX });
                 all
@@ -151,9 +160,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// True when calls are timed, and nothing is held to the oracle.
+    /// True when calls are timed at a model's shapes: each of them alone, of one number type where a check has several.
     pub fn times(&self) -> bool {
-        matches!(self.purpose, Purpose::Time { .. })
+        matches!(self.purpose, Purpose::Time { shapes: Shapes::Of(_), .. })
+    }
+
+    /// The last call, where outputs are held to the oracle.
+    fn held(&self) -> Option<&Call> {
+        self.last.as_ref().filter(|_| !matches!(self.purpose, Purpose::Time { .. }))
     }
 
     /// `len` numbers of the stage's type, normal or, for a clock, uniform in (-0.5, 0.5).
@@ -255,9 +269,10 @@ impl<'a> Stage<'a> {
         let shape = if what.is_empty() { cost.shape() } else { format!("{} {what}", cost.shape()) };
         let call = Call { stem, shape, cost };
         match &mut self.purpose {
-            Purpose::Few | Purpose::Odd => op(&self.dev)?,
             Purpose::Time { wants, clock, .. } if wants(stem) => clock(&call, &mut op)?,
-            Purpose::Time { .. } => {}
+            Purpose::Time { shapes: Shapes::Of(_), .. } => {}
+            // What is called next may take what this makes.
+            Purpose::Few | Purpose::Odd | Purpose::Time { shapes: Shapes::Few, .. } => op(&self.dev)?,
         }
         self.calls.push(call.clone());
         self.last = Some(call);
@@ -266,7 +281,7 @@ impl<'a> Stage<'a> {
 
     /// Holds an output of the last call to the oracle.
     pub fn holds(&mut self, output: &str, got: &Buffer, floor: Floor, want: impl FnOnce() -> Vec<f64>) {
-        let (false, Some(call)) = (self.times(), &self.last) else { return };
+        let Some(call) = self.held() else { return };
         let read = match got.dtype() {
             DType::Bf16 => self.dev.download::<bf16>(got.view()).map(|x| x.iter().map(|x| x.to_f64()).collect()),
             _ => self.dev.download::<f32>(got.view()).map(|x| x.iter().map(|x| *x as f64).collect()),
@@ -281,7 +296,7 @@ impl<'a> Stage<'a> {
 
     /// Notes of the last call something that holds or does not; the question is asked only when checking.
     pub fn exactly(&mut self, output: &str, is_right: impl FnOnce(&Device) -> Result<bool>) -> Result<()> {
-        let (false, Some(call)) = (self.times(), &self.last) else { return Ok(()) };
+        let Some(call) = self.held() else { return Ok(()) };
         let error = if is_right(&self.dev)? { 0.0 } else { f64::INFINITY };
         let what = format!("{} {output}, {}", self.dtype.name(), call.shape);
         self.checks.push(Check { stem: call.stem, what, error, limit: 0.0 });

@@ -1,7 +1,6 @@
 //! What single ops do to memory, shared memory and tensor cores, counted on the emulator, beside their formulas: for
 //! `haggle profile kernel STEM --device emu --counters`. Times are predicted ([`super::predict`]), never measured.
 
-use super::kernels::dims_of;
 use super::predict::{H100, Prediction, predict};
 use crate::device::gpu::Gpu;
 use crate::device::gpu::counts::{Counted, SECTOR_BYTES};
@@ -9,8 +8,7 @@ use crate::device::gpu::emu::Emu;
 use crate::device::record::Cost;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
-use crate::model::ModelConfig;
-use crate::ops::case::{Call, Purpose, Stage};
+use crate::ops::case::{Call, Purpose, Shapes, Stage};
 use crate::ops::cases;
 use serde_json::{Value, json};
 
@@ -123,13 +121,7 @@ pub(super) fn counting(dev: &Device) -> Result<&Emu> {
 /// # Errors
 /// [`Error::Config`] when the device is not the emulator; [`Error::Device`] when this build has no counted kernels; what
 /// an op refuses.
-pub fn count(
-    dev: &Device,
-    dtype: DType,
-    model: &ModelConfig,
-    only: &[String],
-    show: &mut dyn FnMut(&Row),
-) -> Result<()> {
+pub fn count(dev: &Device, dtype: DType, shapes: Shapes, only: &[String], show: &mut dyn FnMut(&Row)) -> Result<()> {
     let emu = counting(dev)?;
     let wants = |stem: &str| only.is_empty() || only.iter().any(|part| stem.contains(part.as_str()));
     let mut clock = |call: &Call, op: &mut dyn FnMut(&Device) -> Result<()>| -> Result<()> {
@@ -140,7 +132,7 @@ pub fn count(
         rows(call, &launches).iter().for_each(&mut *show);
         Ok(())
     };
-    let purpose = Purpose::Time { dims: dims_of(model), wants: &wants, clock: &mut clock };
+    let purpose = Purpose::Time { shapes, wants: &wants, clock: &mut clock };
     cases(&mut Stage::new(dev, dtype, purpose))
 }
 
@@ -185,9 +177,8 @@ mod tests {
 
     #[test]
     fn a_device_that_counts_nothing_is_refused() {
-        let model = crate::profile::work::shape("tiny").unwrap();
         let dev = Device::open("cpu", 1).unwrap();
-        let refusal = count(&dev, DType::F32, &model, &[], &mut |_| {}).unwrap_err().to_string();
+        let refusal = count(&dev, DType::F32, Shapes::Few, &[], &mut |_| {}).unwrap_err().to_string();
         assert!(refusal.contains("--device emu"), "{refusal}");
     }
 }

@@ -1,13 +1,14 @@
 //! What every elementwise op asks of memory, counted: at most 1.1 times the bytes of its formula, all launches of a
 //! call together.
 
-use crate::support::gpu;
+use crate::support::{counts, gpu};
 use haggle::device::gpu::counts::{Counted, SECTOR_BYTES};
 use haggle::device::gpu::{Gpu, emu::Emu};
 use haggle::device::record::Cost;
 use haggle::device::{DType, Device};
 use haggle::error::Result;
 use haggle::noise::Noise;
+use haggle::ops::case::Shapes;
 use haggle::ops::{embed, norm};
 use haggle::profile::{counters, work};
 use std::sync::Arc;
@@ -42,38 +43,32 @@ const OPS: [&str; 22] = [
 ];
 
 /// An emulator that counts; none where the build does not.
-fn counting(blocks: Option<u64>) -> Option<Device> {
-    let emu = Emu::with_seed(2, 0).unwrap();
-    if !emu.sees_accesses() {
-        eprintln!("SKIPPED: a build without HAGGLE_EMU_COUNT=1 counts nothing");
-        return None;
-    }
-    Some(Device::Gpu(Arc::new(Gpu::Emu(match blocks {
-        Some(n) => emu.spread_blocks(n),
-        None => emu,
-    }))))
+fn counting(of: impl FnOnce(Emu) -> Emu) -> Option<Device> {
+    let emu = of(Emu::with_seed(2, 0).unwrap());
+    counts(&emu).then(|| Device::Gpu(Arc::new(Gpu::Emu(emu))))
 }
 
 /// The model's own shapes, f32 and bf16, heads normed and not.
 #[test]
 fn elementwise_ops_ask_for_their_formulas_bytes() {
-    let Some(dev) = counting(None) else { return };
-    for shape in ["tiny", "qwen3-0.6b"] {
+    let Some(dev) = counting(|emu| emu) else { return };
+    for (shape, ops) in [("tiny", &OPS[..]), ("qwen3-0.6b", &OPS)] {
+        let only: Vec<String> = ops.iter().map(|op| op.to_string()).collect();
         let mut model = work::shape(shape).unwrap();
         // Of a table each id has a row, however many there are.
         model.vocab_size = model.vocab_size.min(2048);
         for dtype in [DType::F32, DType::Bf16] {
             let (mut seen, mut bad) = (vec![], vec![]);
-            counters::count(&dev, dtype, &model, &OPS.map(String::from), &mut |row| {
+            counters::count(&dev, dtype, Shapes::from(&model), &only, &mut |row| {
                 let [asked, _] = row.bytes_of_formula();
-                if OPS.contains(&row.op) {
+                if ops.contains(&row.op) {
                     seen.push(row.op);
                     bad.extend((asked > MOST).then(|| format!("{} {}: {asked:.3}", row.launch.kernel, row.shape)));
                 }
             })
             .unwrap();
             assert!(bad.is_empty(), "{shape}: {bad:#?}");
-            let missing: Vec<_> = OPS.iter().filter(|op| !seen.contains(op)).collect();
+            let missing: Vec<_> = ops.iter().filter(|op| !seen.contains(op)).collect();
             assert!(missing.is_empty(), "{shape} {dtype:?} never called {missing:?}");
         }
     }
@@ -92,7 +87,7 @@ fn asked(dev: &Device, cost: Cost, op: impl FnOnce(&Device) -> Result<()>) -> f6
 /// A batch of training: there blocks of the norms make more passes, the more the wider rows are. Some blocks run.
 #[test]
 fn norms_of_many_rows_read_the_weight_for_many() {
-    let Some(dev) = counting(Some(24)) else { return };
+    let Some(dev) = counting(|emu| emu.spread_blocks(24)) else { return };
     for (n, c) in [(4096, 1024), (4096, 2048), (4096, 4096), (16384, 2048)] {
         for dtype in [DType::F32, DType::Bf16] {
             let zeros = |len| dev.zeros(dtype, len).unwrap();
@@ -119,7 +114,7 @@ fn norms_of_many_rows_read_the_weight_for_many() {
 /// A batch of tokens of which some come often: rows of a token are found by few looks.
 #[test]
 fn embed_bwd_of_many_rows_looks_up_little() {
-    let Some(dev) = counting(None) else { return };
+    let Some(dev) = counting(|emu| emu) else { return };
     let (n, vocab, c) = (2048, 8192, 256);
     let noise = Noise::new(5, 1);
     // Half of them are one of eight.

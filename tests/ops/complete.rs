@@ -3,7 +3,7 @@
 
 use crate::support::*;
 use haggle::device::{DType, Device};
-use haggle::ops::case::{Call, Check, Dims, Experts, Purpose, Stage};
+use haggle::ops::case::{Call, Check, Dims, Experts, Purpose, Shapes, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -157,13 +157,13 @@ fn a_family_without_cases_a_stem_without_a_case_and_a_kernel_without_a_row_are_s
 fn the_profiler_names_the_stems_that_are_timed() {
     let mut stems = BTreeSet::new();
     let experts = Some(Experts { n_experts: 4, n_active: 2, mlp: 24 });
-    let dims = Dims { width: 32, mlp: 64, heads: 2, kv_heads: 1, head_dim: 16, vocab: 50, experts };
+    let shapes = Shapes::Of(Dims { width: 32, mlp: 64, heads: 2, kv_heads: 1, head_dim: 16, vocab: 50, experts });
     for dev in [cpu(1), Device::open("emu", 1).unwrap()] {
         let mut clock = |call: &Call, _: &mut dyn FnMut(&Device) -> haggle::Result<()>| {
             stems.insert(call.stem);
             Ok(())
         };
-        let purpose = Purpose::Time { dims, wants: &|_| true, clock: &mut clock };
+        let purpose = Purpose::Time { shapes, wants: &|_| true, clock: &mut clock };
         haggle::ops::cases(&mut Stage::new(&dev, DType::F32, purpose)).unwrap();
     }
     assert_eq!(stems.into_iter().collect::<Vec<_>>(), haggle::profile::kernels::STEMS);

@@ -56,6 +56,23 @@ pub fn kernel_devices() -> Vec<(String, Device)> {
     emus().into_iter().chain(cuda().map(|dev| ("cuda:0".to_string(), dev))).collect()
 }
 
+/// Devices with Hopper's kernels, clusters of blocks among them: emulated ones, the threads of the second in a random order, and the
+/// first GPU where it has them.
+pub fn hoppers() -> Vec<(String, Device)> {
+    let emu = |seed| Device::Gpu(Arc::new(Gpu::Emu(Emu::with_seed(2, seed).unwrap().with_hopper(true))));
+    let emus = [0, 5].map(|seed| (format!("emu, Hopper's kernels, seed {seed}"), emu(seed)));
+    let real = cuda().filter(|dev| gpu(dev).hopper()).map(|dev| ("cuda:0, Hopper's kernels".into(), dev));
+    emus.into_iter().chain(real).collect()
+}
+
+/// True where the emulator's launches are counted; else it says that a test is skipped.
+pub fn counts(emu: &Emu) -> bool {
+    if !emu.sees_accesses() {
+        eprintln!("SKIPPED: a build without HAGGLE_EMU_COUNT=1 counts nothing");
+    }
+    emu.sees_accesses()
+}
+
 /// A device that runs our kernels, for tests that need one: the first GPU where there is one, else the emulator.
 pub fn kernel_device() -> Device {
     cuda().unwrap_or_else(|| Device::open("emu", 2).unwrap())

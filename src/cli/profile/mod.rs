@@ -10,6 +10,7 @@ use crate::device::{DType, Device};
 use crate::disk::try_file;
 use crate::error::{Error, Result};
 use crate::model::{ModelConfig, Plan, Weights};
+use crate::ops::case::{Dims, Shapes};
 use crate::profile::counters::{self, Row};
 use crate::profile::forecast::{Step, forecast};
 use crate::profile::kernels::{Bench, Timed};
@@ -63,8 +64,8 @@ pub struct ProfileArgs {
     /// Model folder or run directory (default: the embedded model)
     #[arg(long, value_name = "DIR", conflicts_with = "shape", value_parser = super::path())]
     model: Option<PathBuf>,
-    /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train. With ladder: letters and sizes,
-    /// M=256,K=64
+    /// Random weights of a shape instead: tiny, qwen3-0.6b or a config.json; not in train. With kernel also few: the small
+    /// shapes that doctor checks, of every op. With ladder: letters and sizes, M=256,K=64
     #[arg(long, value_name = "NAME")]
     shape: Option<String>,
     /// Number type to compute in: f32 or bf16 (default: the config's model.dtype); the cpu has f32 only
@@ -209,11 +210,13 @@ fn check(args: &ProfileArgs) -> Result<()> {
 }
 
 /// `Ok` when something whose stem contains STEM is timed at the shapes of the model.
-fn timed(stem: &str, shape: &ModelConfig, model: &str) -> Result<()> {
+fn timed(stem: &str, shapes: Shapes, model: &str) -> Result<()> {
     let named: Vec<&str> = kernels::STEMS.into_iter().filter(|s| s.contains(stem)).collect();
     let problem = if named.is_empty() {
         format!("no timed kernel is named `{stem}`; there are {}", kernels::STEMS.join(", "))
-    } else if shape.experts.is_none() && named.iter().all(|s| kernels::is_of_experts(s)) {
+    } else if matches!(shapes, Shapes::Of(Dims { experts: None, .. }))
+        && named.iter().all(|s| kernels::is_of_experts(s))
+    {
         format!("`{stem}` is timed where a model has experts, and {model} has none; use --shape qwen3-30b-a3b")
     } else {
         return Ok(());
@@ -221,20 +224,23 @@ fn timed(stem: &str, shape: &ModelConfig, model: &str) -> Result<()> {
     Err(Error::Config { problems: vec![problem] })
 }
 
+/// The name of the shapes that reach most kernels.
+const FEW: &str = "few";
+
 /// Times every op whose stem contains STEM.
 fn kernel(args: &ProfileArgs, globals: &Globals, dev: Device, dtype: DType) -> Result<Exit> {
     let (only, model): (Vec<String>, _) =
         (args.stem.iter().cloned().collect(), args.shape.as_deref().unwrap_or("tiny"));
-    let shape = work::shape(model)?;
+    let shapes = if model == FEW { Shapes::Few } else { Shapes::from(&work::shape(model)?) };
     if let Some(stem) = &args.stem {
-        timed(stem, &shape, model)?;
+        timed(stem, shapes, model)?;
     }
     let as_json = globals.json;
     if args.counters {
-        return count(&dev, dtype, &shape, &only, as_json);
+        return count(&dev, dtype, shapes, &only, as_json);
     }
     let mut show = |row: &Timed| out::line(&if as_json { row.json().to_string() } else { row.line() });
-    let mut bench = Bench::open(dev, dtype, shape, only, &mut show)?;
+    let mut bench = Bench::open(dev, dtype, shapes, only, &mut show)?;
     if !as_json {
         let peaks = bench.peaks();
         let (copy, fma) = (peaks.bytes_per_s / 1e9, peaks.flops_per_s / 1e9);
@@ -293,9 +299,9 @@ fn marks(args: &ProfileArgs, globals: &Globals, dev: &Device) -> Result<Exit> {
 }
 
 /// Counts them instead.
-fn count(dev: &Device, dtype: DType, shape: &ModelConfig, only: &[String], as_json: bool) -> Result<Exit> {
+fn count(dev: &Device, dtype: DType, shapes: Shapes, only: &[String], as_json: bool) -> Result<Exit> {
     let mut headed = as_json;
-    counters::count(dev, dtype, shape, only, &mut |row: &Row| {
+    counters::count(dev, dtype, shapes, only, &mut |row: &Row| {
         if !headed {
             out::line(&format!("{COUNTED}\n{}", Row::head()));
             headed = true;

@@ -160,7 +160,8 @@ fn product(
     let mut c =
         if store == Store::Add { s.tensor(&host(s, &start.buffer)?, out)?.buffer } else { s.out_as(m * n, out)? };
     let (adds, floor) = (store == Store::Add, floor(k, out));
-    s.call(stem, "", cost::gemm(m, n, k, [s.dtype; 2], out, adds), |dev| {
+    let added = if adds { "added to" } else { "" };
+    s.call(stem, added, cost::gemm(m, n, k, [s.dtype; 2], out, adds), |dev| {
         gemm(dev, a.buffer.view(), b.buffer.view(), c.view_mut(), m, n, k, store)
     })?;
     let what = format!("{} c{}", out.name(), if adds { ", added to" } else { "" });

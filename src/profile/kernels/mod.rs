@@ -8,7 +8,7 @@ use crate::device::record::Cost;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
-use crate::ops::case::{Call, Dims, Experts, Purpose, Stage};
+use crate::ops::case::{Call, Dims, Experts, Purpose, Shapes, Stage};
 use crate::ops::cases;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -153,7 +153,7 @@ fn told(x: Option<f64>) -> String {
 pub struct Bench<'a> {
     dev: Device,
     dtype: DType,
-    model: ModelConfig,
+    shapes: Shapes,
     only: Vec<String>,
     show: &'a mut dyn FnMut(&Timed),
     peaks: Peaks,
@@ -169,7 +169,7 @@ impl<'a> Bench<'a> {
     pub fn open(
         dev: Device,
         dtype: DType,
-        model: ModelConfig,
+        shapes: Shapes,
         only: Vec<String>,
         show: &'a mut dyn FnMut(&Timed),
     ) -> Result<Bench<'a>> {
@@ -179,7 +179,7 @@ impl<'a> Bench<'a> {
         }
         let peaks = Peaks::measure(&dev, dtype)?;
         let flusher = cold::Flusher::new(&dev)?;
-        Ok(Bench { dev, dtype, model, only, show, peaks, flusher, rows: 0 })
+        Ok(Bench { dev, dtype, shapes, only, show, peaks, flusher, rows: 0 })
     }
 
     /// The ceilings.
@@ -197,7 +197,7 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// What the device refuses.
     pub fn run(&mut self) -> Result<()> {
-        let Bench { dev, dtype, model, only, show, peaks, flusher, rows } = self;
+        let Bench { dev, dtype, shapes, only, show, peaks, flusher, rows } = self;
         let (device, dtype, peaks) = (dev.name(), *dtype, *peaks);
         let wants = |stem: &str| only.is_empty() || only.iter().any(|part| stem.contains(part.as_str()));
         // Of the naive rung that was timed just before.
@@ -214,21 +214,26 @@ impl<'a> Bench<'a> {
             *rows += 1;
             Ok(())
         };
-        let purpose = Purpose::Time { dims: dims_of(model), wants: &wants, clock: &mut clock };
+        let purpose = Purpose::Time { shapes: *shapes, wants: &wants, clock: &mut clock };
         cases(&mut Stage::new(dev, dtype, purpose))
     }
 }
 
-/// The sizes of a model that ops see.
-pub(super) fn dims_of(model: &ModelConfig) -> Dims {
-    Dims {
-        width: model.hidden_size,
-        mlp: model.intermediate_size,
-        heads: model.num_attention_heads,
-        kv_heads: model.num_key_value_heads,
-        head_dim: model.head_dim,
-        vocab: model.vocab_size,
-        experts: model.experts.map(|x| Experts { n_experts: x.count, n_active: x.active, mlp: x.intermediate_size }),
+impl From<&ModelConfig> for Shapes {
+    fn from(model: &ModelConfig) -> Shapes {
+        Shapes::Of(Dims {
+            width: model.hidden_size,
+            mlp: model.intermediate_size,
+            heads: model.num_attention_heads,
+            kv_heads: model.num_key_value_heads,
+            head_dim: model.head_dim,
+            vocab: model.vocab_size,
+            experts: model.experts.map(|x| Experts {
+                n_experts: x.count,
+                n_active: x.active,
+                mlp: x.intermediate_size,
+            }),
+        })
     }
 }
 

@@ -12,13 +12,13 @@ pub use bought::{Bought, bought};
 pub use shape::Ladder;
 pub use sums::{Busy, Sums};
 
-use super::kernels::{dims_of, time};
+use super::kernels::time;
 use super::work;
 use crate::device::gpu::Gpu;
 use crate::device::record::Cost;
 use crate::device::{DType, Device};
 use crate::error::{Error, Result};
-use crate::ops::case::{Call, Purpose, Stage};
+use crate::ops::case::{Call, Purpose, Shapes, Stage};
 use crate::ops::ladder::{Rung, gpu_of};
 use serde_json::{Value, json};
 
@@ -99,8 +99,8 @@ pub fn climb(dev: &Device, ladder: &Ladder) -> Result<Vec<Climbed>> {
         climbed.push(Climbed { rung, shape: call.shape.clone(), cost: call.cost, scratch_bytes, did });
         Ok(())
     };
-    let dims = dims_of(&work::shape("tiny")?);
-    let purpose = Purpose::Time { dims, wants: &|_| true, clock: &mut clock };
+    let shapes = Shapes::from(&work::shape("tiny")?);
+    let purpose = Purpose::Time { shapes, wants: &|_| true, clock: &mut clock };
     ladder.calls(&mut Stage::new(dev, DType::Bf16, purpose))?;
     Ok(climbed)
 }
