@@ -17,7 +17,7 @@ use std::sync::Arc;
 const MOST: f64 = 1.1;
 
 /// Ops whose rows or elements have nothing to do with each other, and the sums of columns and groups beside them.
-const OPS: [&str; 22] = [
+const OPS: [&str; 25] = [
     "adamw_step",
     "add",
     "bias_bwd",
@@ -29,12 +29,15 @@ const OPS: [&str; 22] = [
     "group_advantage",
     "kv_append",
     "kv_copy_page",
+    "noise_bits",
+    "policy_loss",
     "qk_rope_append",
     "qk_rope_fwd",
     "rmsnorm_bwd",
     "rmsnorm_fwd",
     "rope_bwd",
     "rope_fwd",
+    "sample_mask",
     "scale",
     "shapley_max",
     "shapley_table",
@@ -107,6 +110,41 @@ fn norms_of_many_rows_read_the_weight_for_many() {
             for (what, asked) in [("fwd", fwd), ("bwd", bwd(true)), ("bwd, w frozen", bwd(false))] {
                 assert!((0.99..=MOST).contains(&asked), "rmsnorm_{what} N {n} C {c} {dtype:?}: {asked:.3}");
             }
+        }
+    }
+}
+
+/// A small batch of wide rows of a model that is frozen: a block has four rows at least.
+#[test]
+fn backward_norms_of_few_wide_rows_read_the_weight_for_four() {
+    let Some(dev) = counting(|emu| emu) else { return };
+    for (n, c) in [(528, 2048), (600, 4096), (1000, 2048), (528, 8192)] {
+        for dtype in [DType::F32, DType::Bf16] {
+            let zeros = |len| dev.zeros(dtype, len).unwrap();
+            let floats = |len| dev.zeros(DType::F32, len).unwrap();
+            let (x, dy, w, mut dx) = (zeros(n * c), zeros(n * c), zeros(c), zeros(n * c));
+            let (rstd, mut parts) = (floats(n), floats(norm::rmsnorm_parts_len(&dev, n, c)));
+            let asked = asked(&dev, norm::cost::rmsnorm_bwd(n, c, dtype, false), |dev| {
+                let [dy, x, w, rstd] = [&dy, &x, &w, &rstd].map(|x| x.view());
+                norm::rmsnorm_bwd(dev, dy, x, w, rstd, dx.view_mut(), None, parts.view_mut())
+            });
+            assert!((0.99..=MOST).contains(&asked), "N {n} C {c} {dtype:?}: {asked:.3}");
+        }
+    }
+}
+
+/// A step of decode: there a cluster of Hopper's blocks shares the weight.
+#[test]
+fn norms_of_few_wide_rows_share_the_weight() {
+    let Some(dev) = counting(|emu| emu.with_hopper(true)) else { return };
+    for (n, c) in [(1, 4096), (2, 4096), (9, 4096), (64, 2048), (64, 8192), (150, 4096), (600, 2048)] {
+        for dtype in [DType::F32, DType::Bf16] {
+            let zeros = |len| dev.zeros(dtype, len).unwrap();
+            let (x, w, mut y, mut rstd) = (zeros(n * c), zeros(c), zeros(n * c), dev.zeros(DType::F32, n).unwrap());
+            let asked = asked(&dev, norm::cost::rmsnorm_fwd(n, c, dtype, dtype), |dev| {
+                norm::rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), 1e-6)
+            });
+            assert!((0.99..=MOST).contains(&asked), "N {n} C {c} {dtype:?}: {asked:.3}");
         }
     }
 }

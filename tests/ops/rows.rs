@@ -89,6 +89,25 @@ fn row_ops_on_kernels_equal_the_cpu() {
     }
 }
 
+/// On Hopper blocks of few wide rows share the weight: rows of one and of two clusters, of two to a block, vectors and none.
+#[test]
+fn a_cluster_s_norms_have_the_bits_of_the_cpu() {
+    for [n, c] in [[2, 8192], [9, 1096], [17, 1031], [140, 2048]] {
+        let inputs = Inputs::new(n, c, <[f32]>::to_vec);
+        let want = rmsnorm(&cpu(1), &inputs.x, &inputs.w);
+        for (name, dev) in hoppers() {
+            let got = rmsnorm(&dev, &inputs.x, &inputs.w);
+            same("rmsnorm_fwd y", &name, &[n, c], &want.0, &got.0);
+            same("rmsnorm_fwd rstd", &name, &[n], &want.1, &got.1);
+            // The plain kernels are held to the oracle.
+            let in_bf16 = |dev: &Device| row_ops_in_bf16(dev, &inputs, c)[..2].to_vec();
+            for ((op, want), (_, got)) in in_bf16(&kernel_device()).iter().zip(&in_bf16(&dev)) {
+                same(op, &name, &[n, c], want, got);
+            }
+        }
+    }
+}
+
 /// What the ops of this file take on `[N, C]`.
 struct Inputs {
     x: Vec<f32>,

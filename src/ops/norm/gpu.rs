@@ -17,6 +17,8 @@ const MOST_PASSES: usize = 8;
 
 /// Rows of a pass at most: half a warp sums one.
 const MOST_ROWS: usize = 8;
+/// Blocks of a cluster that shares w.
+const CLUSTER: usize = 8;
 
 /// Rows of a pass.
 fn rows_of(tile: usize, c: usize) -> usize {
@@ -32,19 +34,27 @@ fn passes_of(gpu: &Gpu, n: usize, rows: usize) -> usize {
 /// See [`crate::ops::norm::rmsnorm_fwd`].
 pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, eps: f32) -> Result<()> {
     let (n, c) = (rstd.len(), w.len());
-    // Fewer than eight rows share w badly: where they are few as well, each multiprocessor has some.
+    // Wide rows are few to a pass; where they are few as well, each multiprocessor has some.
     let rows = match rows_of(TILE, c) {
         MOST_ROWS => MOST_ROWS,
         fit => fit.min(n.div_ceil(gpu.multiprocessors())).max(1),
     };
     let passes = passes_of(gpu, n, rows);
+    let blocks = n.div_ceil(rows * passes);
+    // Fewer than eight rows share w badly: the blocks of a cluster share it as well.
+    let cluster = gpu.hopper() && rows * passes < MOST_ROWS && blocks > 1;
     let width = vector_width(c, x.dtype(), &[x.address(), w.address(), y.address()]);
     let threads = (rows * c).div_ceil(2 * width).next_multiple_of(THREADS as usize).min(MOST_THREADS);
     gpu.launch_dependent(
         &Launch {
-            kernel: if x.dtype() == DType::Bf16 { "rmsnorm_fwd_bf16" } else { "rmsnorm_fwd_f32" },
+            kernel: match (x.dtype() == DType::Bf16, cluster) {
+                (false, false) => "rmsnorm_fwd_f32",
+                (false, true) => "rmsnorm_fwd_sm90_f32",
+                (true, false) => "rmsnorm_fwd_bf16",
+                (true, true) => "rmsnorm_fwd_sm90_bf16",
+            },
             op: "rmsnorm_fwd",
-            grid: [n.div_ceil(rows * passes) as u32, 1, 1],
+            grid: [if cluster { blocks.next_multiple_of(CLUSTER) } else { blocks } as u32, 1, 1],
             block: [threads as u32, 1, 1],
             // The rows, and w.
             shared_bytes: ((rows + 1) * (c + LANES) * x.dtype().size()) as u32,
@@ -81,6 +91,9 @@ pub fn parts_len(n: usize, dim: usize) -> usize {
     n.div_ceil(BLOCK) * CHAINS * dim
 }
 
+/// Rows of a block that makes no sums for dw, at least, where each multiprocessor has one.
+const FROZEN_ROWS: usize = 4;
+
 /// See [`crate::ops::norm::rmsnorm_bwd`]; dw is f32.
 pub fn rmsnorm_bwd(
     gpu: &Gpu,
@@ -92,7 +105,8 @@ pub fn rmsnorm_bwd(
     let (n, c) = (rstd.len(), w.len());
     let is_bf16 = by_dtype("rmsnorm_bwd", &[dy.dtype(), x.dtype(), w.dtype(), dx.dtype()])? == DType::Bf16;
     let (shape, rows) = (format_args!("N={n} C={c}"), rows_of(BWD_TILE, c));
-    let passes = passes_of(gpu, n, rows);
+    let least = if n < FROZEN_ROWS * gpu.multiprocessors() { 1 } else { FROZEN_ROWS.div_ceil(rows) };
+    let passes = passes_of(gpu, n, rows).max(least);
     // dy and x of the rows, and w; the sums of columns stand beside them where there is room.
     let (of_rows, sums) = ((2 * rows + 1) * (c + LANES) * x.dtype().size(), c * size_of::<f32>());
     let staged = dw.is_some() && of_rows + sums <= STAGED_BYTES;
