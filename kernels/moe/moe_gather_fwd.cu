@@ -1,44 +1,49 @@
-// moe_gather_fwd  xs_r = x[order[r] / A]: a token's row for each of its experts, expert by expert
+// moe_gather_fwd  xs[place[n, i]] = x_n: a token's row for each of its experts, expert by expert
 //
-// Shapes          x [N, C] f32 or bf16   order [R] i32, of moe_sort, R = N A   xs [R, C] like x
+// Shapes          x [N, C] f32 or bf16   place [N, A] i32, of moe_sort, R = N A   xs [R, C] like x
 // Numerics        a copy.
-// Parallel        one block a row; 16-byte vectors where rows allow them.
-// Cost            reads NC elements (A times, from cache) and 4R bytes, writes RC elements. Memory bound.
+// Parallel        one block a token; 16-byte vectors where rows allow them.
+// Cost            reads NC elements and 4R bytes, writes RC elements. Memory bound.
 // Sass sm_90a     gather: PREEXIT ACQBULK
 // Determinism     a row's bits depend on that row alone.
-// Requires        order in 0..R; a row of another number is filled with NaN.
+// Requires        place in 0..R, each once
 // Oracle          src/ops/moe/oracle.rs
 #include "common/dependent.cuh"
 #include "common/math.cuh"
 
-template <typename T>
+template <int W, typename T>
 __device__ __forceinline__ void moe_gather_fwd(const T* x,            // [N, C]
-                                               const int32_t* order,  // [R]
-                                               T* __restrict__ xs,                 // [R, C]
-                                               int32_t n_rows, int32_t n_active, int32_t dim, int32_t vectors) {
+                                               const int32_t* place,  // [N, A]
+                                               T* __restrict__ xs,    // [R, C]
+                                               int32_t n_active, int32_t dim) {
     await_predecessors();
-    int32_t row = order[blockIdx.x];
-    T* to = xs + (int64_t)blockIdx.x * dim;
-    if (row < 0 || row >= n_rows) {
-        for (int32_t i = threadIdx.x; i < dim; i += blockDim.x) to[i] = from_f32<T>(__uint_as_float(0x7fc00000u));
-        return;
+    int64_t row = blockIdx.x;
+    for (int32_t c = threadIdx.x * W; c < dim; c += blockDim.x * W) {
+        Pack<T, W> v = load_pack<W>(x + row * dim + c);
+        for (int32_t rank = 0; rank < n_active; rank++) {
+            store_pack<W>(xs + (int64_t)place[row * n_active + rank] * dim + c, v);
+        }
     }
-    const T* from = x + (int64_t)(row / n_active) * dim;
+}
+
+template <typename T>
+__device__ __forceinline__ void moe_gather_fwd(const T* x, const int32_t* place, T* __restrict__ xs, int32_t n_active,
+                                               int32_t dim, int32_t vectors) {
     if (vectors) {
-        for (int32_t i = threadIdx.x * PACK<T>; i < dim; i += blockDim.x * PACK<T>) store_pack<PACK<T>>(to + i, load_pack<PACK<T>>(from + i));
+        moe_gather_fwd<PACK<T>>(x, place, xs, n_active, dim);
     } else {
-        for (int32_t i = threadIdx.x; i < dim; i += blockDim.x) to[i] = from[i];
+        moe_gather_fwd<1>(x, place, xs, n_active, dim);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    moe_gather_fwd_f32(const float* x, const int32_t* order, float* __restrict__ xs,
-                       int32_t n_rows, int32_t n_active, int32_t dim, int32_t vectors) {
-    moe_gather_fwd(x, order, xs, n_rows, n_active, dim, vectors);
+    moe_gather_fwd_f32(const float* x, const int32_t* place, float* __restrict__ xs, int32_t n_active, int32_t dim,
+                       int32_t vectors) {
+    moe_gather_fwd(x, place, xs, n_active, dim, vectors);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-    moe_gather_fwd_bf16(const bf16* x, const int32_t* order, bf16* __restrict__ xs,
-                        int32_t n_rows, int32_t n_active, int32_t dim, int32_t vectors) {
-    moe_gather_fwd(x, order, xs, n_rows, n_active, dim, vectors);
+    moe_gather_fwd_bf16(const bf16* x, const int32_t* place, bf16* __restrict__ xs, int32_t n_active, int32_t dim,
+                        int32_t vectors) {
+    moe_gather_fwd(x, place, xs, n_active, dim, vectors);
 }

@@ -5,9 +5,9 @@
 //                 is that of probabilities and finer; among equals the lower one comes first. gates are divided by their sum
 //                 in the order of ranks. NaN ranks last, so that ids are valid and distinct; it makes all of a token's
 //                 probs and gates NaN.
-// Parallel        half a warp a token: lane l has the experts l, l + 16, ...; A rounds of arg-max, each over what comes after
-//                 the expert found before.
-// Cost            reads 4NE bytes (again A + 2 times from cache), writes 4NE + 8NA. Latency bound.
+// Parallel        half a warp a token, whose logits stand in shared memory: lane l has the experts l, l + 16, ...; A rounds of
+//                 arg-max, each over what comes after the expert found before.
+// Cost            reads 4NE bytes, writes 4NE + 8NA. Latency bound.
 // Sass sm_90a     route: PREEXIT ACQBULK
 // Determinism     a token's bits depend on its logits alone; those of the CPU device.
 // Requires        A <= E <= 256.
@@ -17,6 +17,7 @@
 #include "common/dependent.cuh"
 #include "common/order.cuh"
 #include "common/softmax.cuh"
+#include "moe/route.cuh"
 
 constexpr int32_t FIRST = 0x7fffffff, LAST = -FIRST - 1;  // ranks before all, and after
 
@@ -31,15 +32,20 @@ extern "C" __global__ void __launch_bounds__(128)
     route_topk_fwd(const float* logits,        // [N, E]
                    float* __restrict__ probs,         // [N, E]
                    int32_t* __restrict__ experts,     // [N, A]
-                   float* gates,                      // [N, A]
+                   float* __restrict__ gates,         // [N, A]
                    int64_t n_rows, int32_t n_experts, int32_t n_active, int32_t normalise) {
+    static_assert(SPAN_LANES == ROUTE_LANES, "half a warp");
+    __shared__ OfTokens<float> s_logits, s_gates;
+    __shared__ OfTokens<int32_t> s_experts;
     await_predecessors();
-    int64_t row = (int64_t)blockIdx.x * (blockDim.x / SPAN_LANES) + threadIdx.x / SPAN_LANES;
-    int lane = threadIdx.x % SPAN_LANES;
+    int of_block = threadIdx.x / SPAN_LANES, lane = threadIdx.x % SPAN_LANES;
+    int64_t row = (int64_t)blockIdx.x * ROUTE_ROWS + of_block;
     bool live = row < n_rows;
     // Rows past the end walk along with no experts: every lane of a warp takes part in the shuffles.
     int32_t width = live ? n_experts : 0;
-    const float* z = logits + (live ? row * n_experts : 0);
+    float* z = s_logits[of_block];
+    load_token(z, logits + (live ? row * n_experts : 0), width);
+    __syncwarp();  // z is the token's logits
     SoftmaxSums s = piece_sums(z, width, lane, 1.0f);
     float base = s.max > NEG_INF ? s.max : 0.0f, total = 0.0f;
     for (int32_t i = lane; i < width; i += SPAN_LANES) probs[row * n_experts + i] = exp_log_prob_f32(z[i] - base) / s.sum;
@@ -59,12 +65,15 @@ extern "C" __global__ void __launch_bounds__(128)
         if (!live) continue;
         float p = exp_log_prob_f32(z[id] - base) / s.sum;
         total += p;
+        // Each lane reads what it wrote itself.
         if (lane == rank % SPAN_LANES) {
-            experts[row * n_active + rank] = id;
-            gates[row * n_active + rank] = p;
+            s_experts[of_block][rank] = id;
+            s_gates[of_block][rank] = p;
         }
     }
-    if (!live || !normalise) return;
-    // Each lane divides what it wrote itself.
-    for (int32_t rank = lane; rank < n_active; rank += SPAN_LANES) gates[row * n_active + rank] /= total;
+    for (int32_t rank = lane; rank < (live ? n_active : 0); rank += SPAN_LANES) {
+        experts[row * n_active + rank] = s_experts[of_block][rank];
+        float p = s_gates[of_block][rank];
+        gates[row * n_active + rank] = normalise ? p / total : p;
+    }
 }

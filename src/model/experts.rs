@@ -101,7 +101,7 @@ pub(super) fn experts_fwd(
     route_topk_fwd(dev, logits, probs, m.experts.at_mut(0..r), m.gates.at_mut(0..r), [e, a], normalise)?;
     let (order, place) = (m.order.at_mut(0..r), m.place.at_mut(0..r));
     moe_sort(dev, m.experts.at(0..r), order, place, m.offsets.view_mut())?;
-    moe_gather_fwd(dev, h, m.order.at(0..r), m.xs.at_mut(0..r * c), c)?;
+    moe_gather_fwd(dev, h, [m.order.at(0..r), m.place.at(0..r)], m.xs.at_mut(0..r * c), c)?;
     match away {
         Away { spread: Some(spread), guests: Some(guests) } => spread_fwd(dev, w, ids, (spread, guests), m, [l, r])?,
         Away { guests, .. } => {

@@ -45,6 +45,18 @@ const OPS: [&str; 25] = [
     "swiglu_fwd",
 ];
 
+/// The same of a mixture of experts: moves of rows, and what a token has for each expert.
+const OPS_OF_EXPERTS: [&str; 8] = [
+    "moe_combine_bwd",
+    "moe_combine_fwd",
+    "moe_gather_bwd",
+    "moe_gather_fwd",
+    "route_balance_bwd",
+    "route_balance_fwd",
+    "route_topk_bwd",
+    "route_topk_fwd",
+];
+
 /// An emulator that counts; none where the build does not.
 fn counting(of: impl FnOnce(Emu) -> Emu) -> Option<Device> {
     let emu = of(Emu::with_seed(2, 0).unwrap());
@@ -55,7 +67,7 @@ fn counting(of: impl FnOnce(Emu) -> Emu) -> Option<Device> {
 #[test]
 fn elementwise_ops_ask_for_their_formulas_bytes() {
     let Some(dev) = counting(|emu| emu) else { return };
-    for (shape, ops) in [("tiny", &OPS[..]), ("qwen3-0.6b", &OPS)] {
+    for (shape, ops) in [("tiny", &OPS[..]), ("qwen3-0.6b", &OPS), ("qwen3-30b-a3b", &OPS_OF_EXPERTS)] {
         let only: Vec<String> = ops.iter().map(|op| op.to_string()).collect();
         let mut model = work::shape(shape).unwrap();
         // Of a table each id has a row, however many there are.

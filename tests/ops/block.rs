@@ -97,7 +97,7 @@ pub fn run(dev: &Device, dtype: DType, i: &Inputs<f32>, Sizes { e, a, c, f, bala
     let (mut order, mut place, mut offsets) = (ids(r), ids(r), ids(e + 1));
     moe_sort(dev, experts.view(), order.view_mut(), place.view_mut(), offsets.view_mut()).unwrap();
     let (at, mut xs) = (offsets.view(), none(r * c, factor));
-    moe_gather_fwd(dev, x.view(), order.view(), xs.view_mut(), c).unwrap();
+    moe_gather_fwd(dev, x.view(), [order.view(), place.view()], xs.view_mut(), c).unwrap();
     let (mut g, mut u, mut s) = (none(r * f, dtype), none(r * f, dtype), none(r * f, factor));
     gemm_grouped_nt(dev, xs.view(), w_gate.view(), g.view_mut(), at, f, c, Store::Set).unwrap();
     gemm_grouped_nt(dev, xs.view(), w_up.view(), u.view_mut(), at, f, c, Store::Set).unwrap();

@@ -448,7 +448,7 @@ fn rows_of_experts() {
         let at = dev.upload(&(0..n as i32).collect::<Vec<_>>()).unwrap();
         let (x, gates) = (ending(dev, n * c, &x), ending(dev, n, &gates));
         let mut rows_of = dev.zeros(DType::Bf16, n * c).unwrap();
-        moe_gather_fwd(dev, x.view(), at.view(), rows_of.view_mut(), c).unwrap();
+        moe_gather_fwd(dev, x.view(), [at.view(), at.view()], rows_of.view_mut(), c).unwrap();
         let mut all = end::<bf16>(dev, &rows_of, rows * c);
         let mut dx = ending(dev, n * c, &y);
         moe_gather_bwd(dev, rows_of.view(), at.view(), dx.view_mut(), c, Store::Add).unwrap();

@@ -188,7 +188,7 @@ fn moved(dev: &Device, [n, e, a, c]: [usize; 4], dtype: DType) -> Vec<(&'static 
     let (x, out, dxs, mut y, mut more) =
         (input(n * c, 1), input(r * c, 2), input(r * c, 3), input(n * c, 4), input(n * c, 5));
     let (mut xs, mut dx, mut dout, mut dgates) = (none(r * c), none(n * c), none(r * c), poisoned(dev, r));
-    moe_gather_fwd(dev, x.view(), order.view(), xs.view_mut(), c).unwrap();
+    moe_gather_fwd(dev, x.view(), [order.view(), place.view()], xs.view_mut(), c).unwrap();
     moe_gather_bwd(dev, dxs.view(), place.view(), dx.view_mut(), c, Store::Set).unwrap();
     moe_gather_bwd(dev, dxs.view(), place.view(), more.view_mut(), c, Store::Add).unwrap();
     moe_combine_fwd(dev, out.view(), gates.view(), place.view(), y.view_mut(), c).unwrap();
@@ -226,7 +226,7 @@ fn medium_precision_rounds_what_products_read_and_nothing_else() {
         let (mut xs, mut dout) =
             (upload(&dev, &[f32::NAN; 12], DType::Bf16), upload(&dev, &[f32::NAN; 12], DType::Bf16));
         let (mut whole, mut dgates, mut again) = (poisoned(&dev, 12), poisoned(&dev, 4), poisoned(&dev, 4));
-        moe_gather_fwd(&dev, x.view(), order.view(), xs.view_mut(), 3).unwrap();
+        moe_gather_fwd(&dev, x.view(), [order.view(), place.view()], xs.view_mut(), 3).unwrap();
         let rows: Vec<f32> =
             [0, 1, 1, 0].iter().flat_map(|t| floats(&round(&normal(6, 1)))[t * 3..][..3].to_vec()).collect();
         assert_eq!(numbers(&dev, &xs), rows);
@@ -287,7 +287,7 @@ fn nobody_waits_for_counts_and_a_captured_step_runs_again_for_other_experts() {
             let to = (probs.view_mut(), experts.view_mut(), gates.view_mut());
             route_topk_fwd(&dev, logits.view(), to.0, to.1, to.2, [e, a], true)?;
             moe_sort(&dev, experts.view(), order.view_mut(), place.view_mut(), at.view_mut())?;
-            moe_gather_fwd(&dev, from, order.view(), xs.view_mut(), c)?;
+            moe_gather_fwd(&dev, from, [order.view(), place.view()], xs.view_mut(), c)?;
             gemm_grouped_nt(&dev, xs.view(), w_up.view(), h.view_mut(), at.view(), f, c, Store::Set)?;
             gemm_grouped_nt(&dev, h.view(), w_down.view(), out.view_mut(), at.view(), c, f, Store::Set)?;
             moe_combine_fwd(&dev, out.view(), gates.view(), place.view(), y, c)
@@ -344,12 +344,13 @@ fn wrong_shapes_and_numbers_are_refused() {
     }
     refused(grouped(&[0, 2]), "gemm_grouped_nt", "b has E N K elements");
     let mut xs = f(8);
-    refused(
-        moe_gather_fwd(&dev, f(4).view(), i(&[0, 1, 2, 4]).view(), xs.view_mut(), 2),
-        "moe_gather_fwd",
-        "order below R",
-    );
-    refused(moe_gather_fwd(&dev, f(6).view(), i(&[0, 1, 2, 3]).view(), xs.view_mut(), 2), "moe_gather_fwd", "R = N A");
+    let mut gather = |x: &Buffer, order: &[i32], place: &[i32]| {
+        let at = [i(order), i(place)];
+        moe_gather_fwd(&dev, x.view(), at.each_ref().map(Buffer::view), xs.view_mut(), 2)
+    };
+    refused(gather(&f(4), &[0, 1, 2, 4], &[0, 1, 2, 3]), "moe_gather_fwd", "order below R");
+    refused(gather(&f(4), &[0, 1, 2, 3], &[0, 1, 2]), "moe_gather_fwd", "place [R]");
+    refused(gather(&f(6), &[0, 1, 2, 3], &[0, 1, 2, 3]), "moe_gather_fwd", "R = N A");
     let (mut counts, mut mean, mut loss) = (i(&[0; 4]), f(4), f(1));
     let none =
         route_balance_fwd(&dev, f(0).view(), i(&[0; 5]).view(), counts.view_mut(), mean.view_mut(), loss.view_mut());

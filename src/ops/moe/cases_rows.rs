@@ -35,7 +35,7 @@ fn gather(s: &mut Stage, routed: &Routed, order: &[i32], place: &[i32]) -> Resul
     let (at, to) = (s.dev.upload(order)?, s.dev.upload(place)?);
     let (x, mut xs) = (s.input(n * c)?, s.out(r * c)?);
     s.call("moe_gather_fwd", "", cost::moe_gather_fwd(n, r, c, dtype), |dev| {
-        moe_gather_fwd(dev, x.buffer.view(), at.view(), xs.view_mut(), c)
+        moe_gather_fwd(dev, x.buffer.view(), [at.view(), to.view()], xs.view_mut(), c)
     })?;
     s.holds("xs", &xs, EXACT, || oracle::moe_gather_fwd(&x.values, order, a, c));
     for store in [Store::Set, Store::Add] {

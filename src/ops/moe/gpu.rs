@@ -95,15 +95,15 @@ fn blocks<'a>(kernel: &'static str, op: &'static str, rows: usize, shape: &'a dy
 }
 
 /// See [`crate::ops::moe::moe_gather_fwd`].
-pub fn moe_gather_fwd(gpu: &Gpu, x: View, order: View, mut xs: ViewMut, [n, r, c]: [usize; 3]) -> Result<()> {
+pub fn moe_gather_fwd(gpu: &Gpu, x: View, place: View, mut xs: ViewMut, [n, r, c]: [usize; 3]) -> Result<()> {
     let (op, dtype) = ("moe_gather_fwd", by_dtype("moe_gather_fwd", &[x.dtype(), xs.dtype()])?);
-    holds(op, DType::I32, &[("order", order.dtype())])?;
+    holds(op, DType::I32, &[("place", place.dtype())])?;
     let kernel = if dtype == DType::Bf16 { "moe_gather_fwd_bf16" } else { "moe_gather_fwd_f32" };
     let vectors = vectors(c, dtype, &[x.address(), xs.address()]);
-    let [n_rows, a, dim] = [r, r / n.max(1), c].map(|dim| Arg::I32(dim as i32));
+    let [a, dim] = [r / n.max(1), c].map(|x| Arg::I32(x as i32));
     gpu.launch_dependent(
-        &blocks(kernel, op, r, &format_args!("N={n} R={r} C={c}")),
-        &mut [Arg::In(x), Arg::In(order), Arg::Out(xs), n_rows, a, dim, vectors],
+        &blocks(kernel, op, n, &format_args!("N={n} R={r} C={c}")),
+        &mut [Arg::In(x), Arg::In(place), Arg::Out(xs), a, dim, vectors],
     )
 }
 
@@ -141,10 +141,10 @@ pub fn moe_combine_fwd(gpu: &Gpu, [out, gates, place]: [View; 3], mut y: ViewMut
     )
 }
 
-/// See [`crate::ops::moe::moe_combine_bwd`]; dy, out, gates, order.
+/// See [`crate::ops::moe::moe_combine_bwd`]; dy, out, gates, place.
 pub fn moe_combine_bwd(
     gpu: &Gpu,
-    [dy, out, gates, order]: [View; 4],
+    [dy, out, gates, place]: [View; 4],
     mut dout: ViewMut,
     dgates: ViewMut,
     [n, r, c]: [usize; 3],
@@ -152,14 +152,16 @@ pub fn moe_combine_bwd(
     let op = "moe_combine_bwd";
     let dtype = by_dtype(op, &[dy.dtype(), out.dtype(), dout.dtype()])?;
     holds(op, DType::F32, &[("gates", gates.dtype()), ("dgates", dgates.dtype())])?;
-    holds(op, DType::I32, &[("order", order.dtype())])?;
+    holds(op, DType::I32, &[("place", place.dtype())])?;
     let kernel = if dtype == DType::Bf16 { "moe_combine_bwd_bf16" } else { "moe_combine_bwd_f32" };
     let vectors = vectors(c, dtype, &[dy.address(), out.address(), dout.address()]);
     let [a, dim] = [r / n.max(1), c].map(|x| Arg::I32(x as i32));
-    let [dy, out, gates, order] = [dy, out, gates, order].map(Arg::In);
+    let [dy, out, gates, place] = [dy, out, gates, place].map(Arg::In);
+    let shape = &format_args!("N={n} R={r} C={c}");
     gpu.launch(
-        &Launch { op, shape: &format_args!("N={n} R={r} C={c}"), ..halves(kernel, r) },
-        &mut [dy, out, gates, order, Arg::Out(dout), Arg::Out(dgates), Arg::I64(r as i64), a, dim, vectors],
+        // The token's dy.
+        &Launch { shared_bytes: (c * dtype.size()) as u32, ..blocks(kernel, op, n, shape) },
+        &mut [dy, out, gates, place, Arg::Out(dout), Arg::Out(dgates), a, dim, vectors],
     )
 }
 

@@ -137,11 +137,12 @@ pub fn moe_sort(
     Ok(())
 }
 
-/// `xs_r = x[order[r] / A]`; x `[N, C]`, order `[R]`, xs `[R, C]` like x; on the CPU both may be bf16 (see
-/// [`Device::factor_dtype`]).
-pub fn moe_gather_fwd(dev: &Device, x: View, order: View, mut xs: ViewMut, dim: usize) -> Result<()> {
+/// `xs_r = x[order[r] / A]`, or `xs[place[n, i]] = x_n`; x `[N, C]`, order and place `[R]`, xs `[R, C]` like x; on the CPU both
+/// may be bf16 (see [`Device::factor_dtype`]).
+pub fn moe_gather_fwd(dev: &Device, x: View, [order, place]: [View; 2], mut xs: ViewMut, dim: usize) -> Result<()> {
     let (op, r) = ("moe_gather_fwd", order.len());
     let n = tokens(op, r, x.len(), xs.len(), dim)?;
+    want(op, "place [R]", place.len(), r)?;
     let _span = dev.op("moe_gather_fwd", || cost::moe_gather_fwd(n, r, dim, x.dtype()));
     match dev {
         Device::Cpu(cpu) => {
@@ -151,7 +152,7 @@ pub fn moe_gather_fwd(dev: &Device, x: View, order: View, mut xs: ViewMut, dim: 
                 _ => cpu::moe_gather_fwd::<f32>(cpu, x.host(), order.host(), xs.host_mut(), dim),
             }
         }
-        Device::Gpu(gpu) => gpu::moe_gather_fwd(gpu, x, order, xs, [n, r, dim])?,
+        Device::Gpu(gpu) => gpu::moe_gather_fwd(gpu, x, place, xs, [n, r, dim])?,
     }
     Ok(())
 }
@@ -219,7 +220,7 @@ pub fn moe_combine_bwd(
                 _ => cpu::moe_combine_bwd::<f32>(cpu, from, at, dout.host_mut(), dgates.host_mut(), dim),
             }
         }
-        Device::Gpu(gpu) => gpu::moe_combine_bwd(gpu, [dy, out, gates, order], dout, dgates, [n, r, dim])?,
+        Device::Gpu(gpu) => gpu::moe_combine_bwd(gpu, [dy, out, gates, place], dout, dgates, [n, r, dim])?,
     }
     Ok(())
 }
