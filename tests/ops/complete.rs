@@ -1,5 +1,5 @@
 //! Nothing is missing of an op: its room has its oracle, its cases and its cost, every stem is called and held to something,
-//! every kernel has its row in `kernels/table.tsv`, and the profiler names what is timed.
+//! every kernel has its rows in `kernels/table.tsv` and `kernels/counters.tsv`, and the profiler names what is timed.
 
 use crate::support::*;
 use haggle::device::{DType, Device};
@@ -20,6 +20,8 @@ struct Found {
     kernels: Vec<String>,
     /// Kernel and architecture of each row of the table.
     rows: BTreeSet<(String, String)>,
+    /// Kernels that are counted.
+    counted: BTreeSet<String>,
 }
 
 /// The stems whose spans a family's ops open: `dev.op("stem"`.
@@ -59,6 +61,9 @@ fn missing(found: &Found) -> Vec<String> {
         }
     }
     for kernel in &found.kernels {
+        if !found.counted.contains(kernel) {
+            missing.push(format!("kernels/counters.tsv: no row for {kernel} (tools/kernel_table writes them)"));
+        }
         let archs = if kernel.contains("_sm90") { &["sm_90a"][..] } else { &["sm_80", "sm_90a"] };
         for arch in archs {
             if !found.rows.contains(&(kernel.clone(), arch.to_string())) {
@@ -102,6 +107,8 @@ fn found() -> Found {
         line.split_once('\t').map(|(kernel, rest)| (kernel.to_string(), rest.split('\t').next().unwrap().to_string()))
     };
     found.rows = table.lines().skip(1).filter_map(row).collect();
+    let counters = std::fs::read_to_string(root.join("kernels/counters.tsv")).unwrap();
+    found.counted = counters.lines().skip(1).filter_map(row).map(|(kernel, _)| kernel).collect();
     found
 }
 
@@ -128,6 +135,7 @@ fn a_family_without_cases_a_stem_without_a_case_and_a_kernel_without_a_row_are_s
             held: BTreeSet::from(["route_topk".to_string()]),
             kernels: vec!["route_topk_f32".into()],
             rows: [("route_topk_f32".into(), "sm_80".into()), ("route_topk_f32".into(), "sm_90a".into())].into(),
+            counted: ["route_topk_f32".into()].into(),
         }
     };
     assert_eq!(missing(&planted()), [""; 0]);
@@ -151,6 +159,7 @@ fn a_family_without_cases_a_stem_without_a_case_and_a_kernel_without_a_row_are_s
     seen(&|f| f.called = BTreeMap::from([("route_topk".into(), String::new())]), "names no letters");
     seen(&|f| f.held.clear(), "nothing holds route_topk to its oracle");
     seen(&|f| f.rows.clear(), "no row for route_topk_f32 on sm_80");
+    seen(&|f| f.counted.clear(), "kernels/counters.tsv: no row for route_topk_f32");
 }
 
 #[test]
