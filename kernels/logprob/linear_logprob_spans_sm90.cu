@@ -58,10 +58,10 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
                                                           int64_t part_at, int64_t hit_at, int64_t n_rows, int32_t vocab,
                                                           int32_t dim, float inv_temperature) {
     using T = Sm90Tile128x256;
-    constexpr int PIECES = SPAN / PIECE;
+    constexpr int PIECES = SPAN / PIECE, ROW = PIECES * 3 + 1;  // odd: lanes with a row each read from different banks
     static_assert(T::N == PIECE, "a tile's columns are a piece");
     SHARED_DYNAMIC(bf16, s_dynamic);
-    __shared__ float s_part[T::M * PIECES * 3];  // [M, PIECES, 3]
+    __shared__ float s_part[T::M * ROW];  // [M, PIECES, 3], rows ROW apart
     RingSm90 ring = start_ring<T>(s_dynamic);
     // Rows first: blocks that run together read the same spans of w.
     int64_t down = ceil_div(n_rows, T::M * T::DOWN) * T::DOWN, i0 = blockIdx.x % down * T::M;
@@ -94,7 +94,7 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
         for (int half = 0; half < 2; half++) {
             int64_t i = i0 + row + half * 8;
             if (lane % 4 == 0) {
-                float* s_to = s_part + ((row + half * 8) * PIECES + piece) * 3;
+                float* s_to = s_part + (row + half * 8) * ROW + piece * 3;
                 s_to[0] = sums[half].max;
                 s_to[1] = sums[half].sum;
                 s_to[2] = sums[half].dot;
@@ -111,7 +111,7 @@ __device__ __forceinline__ void linear_logprob_spans_sm90(const TensorMap& x,   
     }
     int64_t i = i0 + warp * 16 + lane;
     if (lane >= 16 || i >= n_rows) return;
-    SoftmaxSums sums = merge_parts(s_part + (warp * 16 + lane) * PIECES * 3, pieces);
+    SoftmaxSums sums = merge_parts(s_part + (warp * 16 + lane) * ROW, pieces);
     float* to = work + part_at + (i * n_spans + span) * 3;
     to[0] = sums.max;
     to[1] = sums.sum;

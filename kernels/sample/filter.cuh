@@ -239,7 +239,7 @@ __device__ __forceinline__ int32_t rank_of_kth_part(const Row& row, int k) {
     if (k > n || n > MOST) return LOWEST;
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         float max = NEG_INF;
-        for (int p = i * each; p < min((i + 1) * each, row.n_pieces); p++) max = fmaxf(max, row.s_max[p]);
+        for (int p = i * each; p < min((i + 1) * each, row.n_pieces); p++) max = fmaxf(max, row.s_max[row.place(p)]);
         row.s_part[i] = max;
     }
     if (threadIdx.x == 0) row.s.first = EVERY;

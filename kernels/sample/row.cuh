@@ -89,15 +89,17 @@ struct Row {
     float max, sum;  // of its softmax
     bool vectors;    // z is on a boundary of 16 bytes
     bool ordered;    // it has no NaN, and something to draw
-    float* s_max;    // [n_pieces] the largest of each, and
-    float* s_sum;    // [n_pieces] its sum of exp(z - largest)
+    float* s_max;    // [place(n_pieces)] the largest of each, and
+    float* s_sum;    // [place(n_pieces)] its sum of exp(z - largest)
     float* s_part;   // [n_spans, CUTS]
     Board& s;
     __device__ __forceinline__ int piece() const { return 1 << piece_bits; }
     __device__ __forceinline__ int pieces_of_span() const { return SPAN >> piece_bits; }
+    // Where a piece's numbers stand: those of spans that threads walk side by side, eight pieces each, in different banks.
+    static __device__ __forceinline__ int place(int piece) { return piece + piece / 8; }
     // Whether the piece of this logit has one of rank `least` or more.
     __device__ __forceinline__ bool reaches(int id, int32_t least) const {
-        return rank_f32(s_max[id >> piece_bits]) >= least;
+        return rank_f32(s_max[place(id >> piece_bits)]) >= least;
     }
     __device__ __forceinline__ Pack<float, 4> four(int at, int end) const { return load_four(z, at, end, vectors); }
 };
@@ -136,8 +138,11 @@ __device__ __forceinline__ void merge_pieces(Row& row) {
     for (int c = threadIdx.x; c < row.n_spans; c += blockDim.x) {
         SoftmaxSums span = {NEG_INF, 0.0f, 0.0f};
         int first = c * row.pieces_of_span(), end = min(first + row.pieces_of_span(), row.n_pieces);
-        for (int i = first; i < end; i++) span.max = row.s_max[i] > span.max ? row.s_max[i] : span.max;
-        for (int i = first; i < end; i++) add_part(span, {row.s_max[i], row.s_sum[i], 0.0f});
+        for (int i = first; i < end; i++) {
+            float max = row.s_max[row.place(i)];
+            span.max = max > span.max ? max : span.max;
+        }
+        for (int i = first; i < end; i++) add_part(span, {row.s_max[row.place(i)], row.s_sum[row.place(i)], 0.0f});
         row.s_part[2 * c] = span.max;
         row.s_part[2 * c + 1] = span.sum;
     }

@@ -21,7 +21,8 @@ struct Ask {
 // The first `len` logits of a row, whose pieces' sums are to come.
 __device__ __forceinline__ Row row_of(const Ask& ask, int len, float* s_dynamic, Board& s) {
     bool cut = len > SPAN;
-    int n_pieces = cut ? (int)ceil_div(len, PIECE) : 1, most = ask.vocab > SPAN ? (int)ceil_div(ask.vocab, PIECE) : 1;
+    int n_pieces = cut ? (int)ceil_div(len, PIECE) : 1;
+    int most = Row::place(ask.vocab > SPAN ? (int)ceil_div(ask.vocab, PIECE) : 1);
     return {ask.z,       len,  (int)ceil_div(len, SPAN), n_pieces,         cut ? 8 : 11,         0.0f, 0.0f,
             ask.vectors, true, s_dynamic,                s_dynamic + most, s_dynamic + 2 * most, s};
 }
@@ -34,8 +35,8 @@ __device__ __forceinline__ void scale_and_sum(Row& row, float scale) {
         int from = i * row.piece();
         SoftmaxSums sums = quad_sums<true>(row.z + from, max(0, min(row.piece(), row.len - from)), scale, row.vectors);
         if (threadIdx.x % 4 == 0 && i < row.n_pieces) {
-            give(&row.s_max[i], sums.max);
-            give(&row.s_sum[i], sums.sum);
+            give(&row.s_max[row.place(i)], sums.max);
+            give(&row.s_sum[row.place(i)], sums.sum);
         }
     }
     row_meets();  // z is scaled, s_max and s_sum hold the pieces' sums
@@ -48,8 +49,8 @@ __device__ __forceinline__ void sum_again(Row& row) {
     if (threadIdx.x < 32) {
         SoftmaxSums sums = quad_sums<false>(row.z + from, threadIdx.x < 4 ? row.len - from : 0, 1.0f, row.vectors);
         if (threadIdx.x == 0) {
-            row.s_max[last] = sums.max;
-            row.s_sum[last] = sums.sum;
+            row.s_max[row.place(last)] = sums.max;
+            row.s_sum[row.place(last)] = sums.sum;
         }
     }
     __syncthreads();  // s_max, s_sum are those of the beginning
@@ -61,7 +62,7 @@ __device__ __forceinline__ void find_order(Row& row) {
     row.ordered = row.sum > 0.0f && row.sum < -NEG_INF;
     __syncthreads();  // s_max is read
     for (int i = threadIdx.x; i < row.n_pieces && !row.ordered; i += blockDim.x) {
-        row.s_max[i] = __uint_as_float(0x7fffffffu);
+        row.s_max[row.place(i)] = __uint_as_float(0x7fffffffu);
     }
     __syncthreads();  // s_max is the row's; s.max, s.sum, s_part are free
 }
@@ -137,7 +138,7 @@ __device__ __forceinline__ void sample_row(float* logits,                       
                                            int32_t end,      // ids from here on are not drawn
                                            int32_t vectors,  // rows begin on boundaries of 16 bytes
                                            int32_t n_seqs) {
-    SHARED_DYNAMIC(float, s_dynamic);  // [n_pieces] twice, [n_spans, CUTS]
+    SHARED_DYNAMIC(float, s_dynamic);  // [place(n_pieces)] twice, [n_spans, CUTS]
     __shared__ Board s;
     int64_t n = blockIdx.x / BLOCKS, n_rows = gridDim.x / BLOCKS;
     int32_t at = rows != nullptr ? rows[4 * n_rows + n] : pos[n];

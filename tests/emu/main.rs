@@ -6,6 +6,7 @@
 mod support;
 
 mod cluster;
+mod conflicts;
 mod counters;
 mod decode_sectors;
 mod dependent;

@@ -56,8 +56,8 @@ pub fn sample(
             op: "sample",
             grid: [(n * blocks) as u32, 1, 1],
             block: [vocab.div_ceil(LOGITS).next_multiple_of(32).min(THREADS) as u32, 1, 1],
-            // Two numbers of each piece, and of each span its sums.
-            shared_bytes: (4 * (2 * pieces + CUTS * spans)) as u32,
+            // Two numbers of each piece, a place left free behind eight, and of each span its sums.
+            shared_bytes: (4 * (2 * (pieces + pieces / 8) + CUTS * spans)) as u32,
             shape: &format_args!("N={n} V={vocab}"),
         },
         &mut [
