@@ -3,8 +3,8 @@
 // Shapes          experts [N, A] i32, R = N A rows   order [R] i32: the row at a place   place [R] i32: its inverse
 //                 offsets [E + 1] i32: the first place of each expert
 // Numerics        integers.
-// Parallel        one block of 32 warps, each with a stretch of the rows: every warp counts its experts, counts become places,
-//                 every warp puts its rows there. The sort of common/counting_sort.cuh, which a pass of embed_order is too.
+// Parallel        one block of 32 warps, each with a stretch of the rows: every warp counts its experts by votes, counts become
+//                 places, every warp puts its rows there. The sort of common/counting_sort.cuh, which a pass of embed_order is too.
 // Cost            reads 8R bytes (4R of them from L2), writes 8R. Latency bound: 2R / 1024 turns of a warp.
 // Sass sm_90a     sort: PREEXIT ACQBULK
 // Determinism     no atomics; there is one result.

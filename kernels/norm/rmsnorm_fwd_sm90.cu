@@ -12,7 +12,7 @@
 // Oracle          src/ops/norm/oracle.rs
 constexpr int BLOCKS = 8;
 
-#include "norm/rmsnorm_rows.cuh"
+#include "norm/rmsnorm_fwd_rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(MOST_THREADS) CLUSTER(8)
     rmsnorm_fwd_sm90_f32(const float* x, const float* __restrict__ w, float* __restrict__ y,

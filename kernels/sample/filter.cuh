@@ -1,7 +1,7 @@
 // The shortest beginning of the order of likelihood that reaches something: what top-k and top-p keep.
 //
 // A beginning ends at a rank. Walks of two kinds look for it. A histogram of the ranks that are still possible adds weights
-// as integers, which have no order, and leaves of 2048 parts of them one, or as many as lie within the error of a float sum
+// as integers, which have no order, and leaves of 128 parts of them one, or as many as lie within the error of a float sum
 // from what is wanted. Where many ranks are left, those that occur are listed. Then sums in the row's own order, above eight
 // ranks at a time, decide: so the beginning is to the bit what the CPU finds by halving. Such sums do not fall when a rank
 // does, so any search finds the same.
@@ -96,11 +96,12 @@ __device__ __forceinline__ bool narrow(const Row& row, float want, float error, 
     bool sure = range.least == LOWEST;
     while (!(sure && range.width() < CUTS)) {
         uint32_t width = range.width(), from = (uint32_t)range.least;
-        int shift = max(0, 21 - __clz((int)width));
+        int shift = max(0, 32 - BIN_BITS - __clz((int)width));
         histogram(row, range.least, range.most, [=](int, int32_t key) { return ((uint32_t)key - from) >> shift; },
                      [&](float z) { return (unsigned long long)(weight(z) * UNIT); });
         if (threadIdx.x < 32) {
-            Place last = place_of(row.s, surely - over), first = place_of(row.s, perhaps - over);
+            Bins bins(row.s);
+            Place last = bins.place_of(surely - over), first = bins.place_of(perhaps - over);
             if (threadIdx.x == 0) {
                 row.s.last = last.bin;
                 row.s.first = first.bin;

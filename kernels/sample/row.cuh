@@ -13,14 +13,16 @@
 #include "common/softmax.cuh"
 
 constexpr int CUTS = 8;     // sums of one exact walk
-constexpr int BINS = 2048;  // of a histogram
+constexpr int BIN_BITS = 7, BINS = 1 << BIN_BITS;  // of a histogram
+constexpr int COUNTERS = 16;                       // of a bin
 constexpr int AHEAD = 4;    // loads of a thread that are under way together
 constexpr int CHUNKS = SPAN / SPAN_LANES;
 constexpr int32_t EVERY = 0x7fffffff, LOWEST = -EVERY - 1;  // above and below each rank
 
 // What the threads of a block tell each other, and blocks of a row.
 struct Board {
-    unsigned low[BINS], high[BINS];  // halves of sums
+    unsigned low[(BINS + 1) * COUNTERS], high[(BINS + 1) * COUNTERS];  // halves of sums
+    unsigned long long bins[BINS], given_bins[BLOCKS > 1 ? BINS : 1];
     float chunk[CHUNKS], cut[CUTS];
     int32_t ties[CUTS], row_ties[CUTS];
     unsigned long long over;

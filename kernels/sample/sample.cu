@@ -12,7 +12,7 @@
 // Parallel        one block a row, 16 logits a thread, at most 512 threads: four of them a piece of 256 logits, then a span
 //                 of 2048, 16 bytes each where rows allow it.
 // Cost            reads 12 V bytes, writes 4V a row (all but the first 4V from cache), of a decode step 12 and 12 more. top-k and
-//                 top-p: two or three walks for a histogram each and one for sums, up to four where top-p is near 1, over the
+//                 top-p: three or four walks for a histogram each and one for sums, up to four where top-p is near 1, over the
 //                 pieces alone that reach where the beginning may end, which is known beforehand: by the largest of each piece,
 //                 or by what top-p may leave out. Bound by instructions where one row has the card: two exponentials a logit on
 //                 one multiprocessor.

@@ -4,8 +4,8 @@
 // Numerics        as sample.
 // Parallel        a cluster of 8 blocks a row, 512 threads each. A walk's logits are divided among them, by pieces where their sums
 //                 have no order, by spans where they have one, a warp each (sample/wide.cuh); what each has found it gives to all
-//                 by their shared memory, and all go on alike. The cluster meets four times where nothing is filtered, three times
-//                 more a histogram and a sum.
+//                 by their shared memory, and all go on alike. The cluster meets four times where nothing is filtered, twice
+//                 more a histogram, three times a sum.
 // Cost            as sample, with the row's logits read by eight multiprocessors. Bound by the meetings and by the chain of a
 //                 span's sums.
 // Sass sm_90a     sample: LDG.E.128 STG.E.128 UCGABAR_ARV UCGABAR_WAIT PREEXIT ACQBULK

@@ -126,17 +126,22 @@ fn norms_of_many_rows_read_the_weight_for_many() {
     }
 }
 
-/// A small batch of wide rows of a model that is frozen: a block has four rows at least.
+/// A small batch of wide rows of a model that is frozen: a block has four rows at least where there are enough, on Hopper, where
+/// there may be fewer, a cluster shares the weight.
 #[test]
-fn backward_norms_of_few_wide_rows_read_the_weight_for_four() {
+fn backward_norms_of_few_wide_rows_share_the_weight() {
     let Some(dev) = counting(|emu| emu) else { return };
-    for (n, c) in [(528, 2048), (600, 4096), (1000, 2048), (528, 8192)] {
+    let Some(hopper) = counting(|emu| emu.with_hopper(true)) else { return };
+    let (many, few) =
+        ([(528, 2048), (600, 4096), (1000, 2048), (528, 8192)], [(1, 4096), (9, 4096), (64, 8192), (400, 2048)]);
+    let on = |dev, shapes: [(usize, usize); 4]| shapes.map(|shape| (dev, shape));
+    for (dev, (n, c)) in [on(&dev, many), on(&hopper, many), on(&hopper, few)].concat() {
         for dtype in [DType::F32, DType::Bf16] {
             let zeros = |len| dev.zeros(dtype, len).unwrap();
             let floats = |len| dev.zeros(DType::F32, len).unwrap();
             let (x, dy, w, mut dx) = (zeros(n * c), zeros(n * c), zeros(c), zeros(n * c));
-            let (rstd, mut parts) = (floats(n), floats(norm::rmsnorm_parts_len(&dev, n, c)));
-            let asked = asked(&dev, norm::cost::rmsnorm_bwd(n, c, dtype, false), |dev| {
+            let (rstd, mut parts) = (floats(n), floats(norm::rmsnorm_parts_len(dev, n, c)));
+            let asked = asked(dev, norm::cost::rmsnorm_bwd(n, c, dtype, false), |dev| {
                 let [dy, x, w, rstd] = [&dy, &x, &w, &rstd].map(|x| x.view());
                 norm::rmsnorm_bwd(dev, dy, x, w, rstd, dx.view_mut(), None, parts.view_mut())
             });

@@ -32,6 +32,15 @@ fn rmsnorm_back(dev: &Device, dy: &[f32], x: &[f32], w: &[f32], dx: &[f32], dw: 
     (take(dev, &dx), take(dev, &dw))
 }
 
+/// dx under a frozen weight.
+fn rmsnorm_back_frozen(dev: &Device, dy: &[f32], x: &[f32], w: &[f32], dx: &[f32]) -> Vec<f32> {
+    let rstd = dev.upload(&rmsnorm(dev, x, w).1).unwrap();
+    let [dy, x, w, mut dx] = [dy, x, w, dx].map(|x| dev.upload(x).unwrap());
+    let mut parts = poisoned(dev, rmsnorm_parts_len(dev, rstd.len(), w.len()));
+    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), dx.view_mut(), None, parts.view_mut()).unwrap();
+    take(dev, &dx)
+}
+
 fn rope(dev: &Device, x: &[f32], pos: &[i32], dims: [usize; 2], back: bool) -> Vec<f32> {
     let (mut x, pos, table) = (
         dev.upload(x).unwrap(),
@@ -94,15 +103,18 @@ fn row_ops_on_kernels_equal_the_cpu() {
 fn a_cluster_s_norms_have_the_bits_of_the_cpu() {
     for [n, c] in [[2, 8192], [9, 1096], [17, 1031], [140, 2048]] {
         let inputs = Inputs::new(n, c, <[f32]>::to_vec);
-        let want = rmsnorm(&cpu(1), &inputs.x, &inputs.w);
+        let norms = |dev: &Device| {
+            let (y, rstd) = rmsnorm(dev, &inputs.x, &inputs.w);
+            let dx = rmsnorm_back_frozen(dev, &inputs.dy, &inputs.x, &inputs.w, &inputs.up);
+            [("rmsnorm_fwd y", y), ("rmsnorm_fwd rstd", rstd), ("rmsnorm_bwd dx, w frozen", dx)]
+        };
+        // The plain kernels in bf16 are held to the oracle.
+        let in_bf16 = |dev: &Device| row_ops_in_bf16(dev, &inputs, c)[..4].to_vec();
+        let want = [norms(&cpu(1)).to_vec(), in_bf16(&kernel_device())].concat();
         for (name, dev) in hoppers() {
-            let got = rmsnorm(&dev, &inputs.x, &inputs.w);
-            same("rmsnorm_fwd y", &name, &[n, c], &want.0, &got.0);
-            same("rmsnorm_fwd rstd", &name, &[n], &want.1, &got.1);
-            // The plain kernels are held to the oracle.
-            let in_bf16 = |dev: &Device| row_ops_in_bf16(dev, &inputs, c)[..2].to_vec();
-            for ((op, want), (_, got)) in in_bf16(&kernel_device()).iter().zip(&in_bf16(&dev)) {
-                same(op, &name, &[n, c], want, got);
+            let got = [norms(&dev).to_vec(), in_bf16(&dev)].concat();
+            for ((op, want), (_, got)) in want.iter().zip(&got) {
+                same(op, &format!("N={n} C={c} on {name}"), &[got.len()], want, got);
             }
         }
     }
@@ -145,6 +157,7 @@ fn row_ops(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec<f32>)> 
         ("rmsnorm_fwd y", y),
         ("rmsnorm_fwd rstd", rstd),
         ("rmsnorm_bwd dx", dx),
+        ("rmsnorm_bwd dx, w frozen", rmsnorm_back_frozen(dev, &i.dy, &i.x, &i.w, &i.up)),
         ("rmsnorm_bwd dw", dw),
         ("swiglu_fwd", swiglu(dev, &i.gate, &i.up)),
         ("swiglu_bwd dgate", dgate),
@@ -167,23 +180,26 @@ fn row_ops_in_bf16(dev: &Device, i: &Inputs, c: usize) -> Vec<(&'static str, Vec
     let [x, gate, dy, w, rows] = [&i.x, &i.gate, &i.dy, &i.w, &i.start].map(|x| up(x));
     let (more, ids, pos) = (up(&i.up), dev.upload(&i.ids).unwrap(), dev.upload(&i.pos).unwrap());
     let (mut y, mut rstd, mut dx, mut dw) = (nan(), poisoned(dev, i.ids.len()), up(&i.up), dev.upload(&i.w).unwrap());
+    let mut frozen = up(&i.up);
     let (mut h, mut dgate, mut dup, mut e) = (nan(), nan(), nan(), nan());
     let (mut dtable, mut scatter) = (dev.upload(&i.start).unwrap(), up(&i.start));
     rmsnorm_fwd(dev, x.view(), w.view(), y.view_mut(), rstd.view_mut(), EPS).unwrap();
     let mut parts = poisoned(dev, rmsnorm_parts_len(dev, i.ids.len(), c));
     let to = (dx.view_mut(), dw.view_mut(), parts.view_mut());
     rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), to.0, to.1, to.2).unwrap();
+    rmsnorm_bwd(dev, dy.view(), x.view(), w.view(), rstd.view(), frozen.view_mut(), None, parts.view_mut()).unwrap();
     swiglu_fwd(dev, gate.view(), more.view(), h.view_mut()).unwrap();
     swiglu_bwd(dev, dy.view(), gate.view(), more.view(), dgate.view_mut(), dup.view_mut()).unwrap();
     embed_fwd(dev, ids.view(), rows.view(), e.view_mut(), c).unwrap();
     let mut order = order(dev, i.ids.len());
     embed_bwd(dev, ids.view(), dy.view(), dtable.view_mut(), order.view_mut(), c).unwrap();
     embed_bwd(dev, ids.view(), dy.view(), scatter.view_mut(), order.view_mut(), c).unwrap();
-    assert!([&y, &dx, &h, &dgate, &dup, &e, &scatter].iter().all(|b| b.guard_intact()));
+    assert!([&y, &dx, &frozen, &h, &dgate, &dup, &e, &scatter].iter().all(|b| b.guard_intact()));
     let mut all = vec![
         ("rmsnorm_fwd y", got(&y)),
         ("rmsnorm_fwd rstd", take(dev, &rstd)),
         ("rmsnorm_bwd dx", got(&dx)),
+        ("rmsnorm_bwd dx, w frozen", got(&frozen)),
         ("rmsnorm_bwd dw", take(dev, &dw)),
         ("swiglu_fwd", got(&h)),
         ("swiglu_bwd dgate", got(&dgate)),

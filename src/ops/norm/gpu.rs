@@ -20,6 +20,11 @@ const MOST_ROWS: usize = 8;
 /// Blocks of a cluster that shares w.
 const CLUSTER: usize = 8;
 
+/// Whether blocks of so many rows share w among a cluster: alone they would read it for too few.
+fn share_weight(gpu: &Gpu, rows: usize, blocks: usize) -> bool {
+    gpu.hopper() && rows < MOST_ROWS && blocks > 1
+}
+
 /// Rows of a pass.
 fn rows_of(tile: usize, c: usize) -> usize {
     (tile / c.max(1)).clamp(1, MOST_ROWS)
@@ -41,8 +46,7 @@ pub fn rmsnorm_fwd(gpu: &Gpu, x: View, w: View, mut y: ViewMut, rstd: ViewMut, e
     };
     let passes = passes_of(gpu, n, rows);
     let blocks = n.div_ceil(rows * passes);
-    // Fewer than eight rows share w badly: the blocks of a cluster share it as well.
-    let cluster = gpu.hopper() && rows * passes < MOST_ROWS && blocks > 1;
+    let cluster = share_weight(gpu, rows * passes, blocks);
     let width = vector_width(c, x.dtype(), &[x.address(), w.address(), y.address()]);
     let threads = (rows * c).div_ceil(2 * width).next_multiple_of(THREADS as usize).min(MOST_THREADS);
     gpu.launch_dependent(
@@ -91,7 +95,7 @@ pub fn parts_len(n: usize, dim: usize) -> usize {
     n.div_ceil(BLOCK) * CHAINS * dim
 }
 
-/// Rows of a block that makes no sums for dw, at least, where each multiprocessor has one.
+/// Rows of a block that makes no sums for dw and reads w alone, at least, where each multiprocessor has one.
 const FROZEN_ROWS: usize = 4;
 
 /// See [`crate::ops::norm::rmsnorm_bwd`]; dw is f32.
@@ -105,18 +109,24 @@ pub fn rmsnorm_bwd(
     let (n, c) = (rstd.len(), w.len());
     let is_bf16 = by_dtype("rmsnorm_bwd", &[dy.dtype(), x.dtype(), w.dtype(), dx.dtype()])? == DType::Bf16;
     let (shape, rows) = (format_args!("N={n} C={c}"), rows_of(BWD_TILE, c));
-    let least = if n < FROZEN_ROWS * gpu.multiprocessors() { 1 } else { FROZEN_ROWS.div_ceil(rows) };
-    let passes = passes_of(gpu, n, rows).max(least);
+    let alone = !gpu.hopper() && n >= FROZEN_ROWS * gpu.multiprocessors();
+    let passes = passes_of(gpu, n, rows).max(if alone { FROZEN_ROWS.div_ceil(rows) } else { 1 });
     // dy and x of the rows, and w; the sums of columns stand beside them where there is room.
     let (of_rows, sums) = ((2 * rows + 1) * (c + LANES) * x.dtype().size(), c * size_of::<f32>());
     let staged = dw.is_some() && of_rows + sums <= STAGED_BYTES;
     let blocks = if dw.is_some() { n.div_ceil(BLOCK) * CHAINS } else { n.div_ceil(rows * passes) };
+    let cluster = dw.is_none() && share_weight(gpu, rows * passes, blocks);
     let width = vector_width(c, x.dtype(), &[dy.address(), x.address(), w.address(), dx.address(), parts.address()]);
     gpu.launch(
         &Launch {
-            kernel: if is_bf16 { "rmsnorm_bwd_bf16" } else { "rmsnorm_bwd_f32" },
+            kernel: match (is_bf16, cluster) {
+                (false, false) => "rmsnorm_bwd_f32",
+                (false, true) => "rmsnorm_bwd_sm90_f32",
+                (true, false) => "rmsnorm_bwd_bf16",
+                (true, true) => "rmsnorm_bwd_sm90_bf16",
+            },
             op: "rmsnorm_bwd",
-            grid: [blocks as u32, 1, 1],
+            grid: [if cluster { blocks.next_multiple_of(CLUSTER) } else { blocks } as u32, 1, 1],
             block: [THREADS, 1, 1],
             shared_bytes: (of_rows + if staged { sums } else { 0 }) as u32,
             shape: &shape,
