@@ -59,7 +59,7 @@ pub fn code_for<'a>(targets: &[&'a str], major: i32, minor: i32) -> Option<&'a s
 
 /// The CUDA version kernels are built for, as the driver counts: 13.0.
 const CUDA_VERSION: i32 = 13_000;
-/// Dynamic shared memory a kernel gets without asking.
+/// Shared memory a block gets without asking: its static arrays and the dynamic together.
 const PLAIN_SHARED_BYTES: u32 = 48 * 1024;
 
 #[derive(Clone, Copy)]
@@ -74,12 +74,19 @@ unsafe impl Sync for Function {}
 /// # Safety
 /// The function is of a loaded module, its context current.
 pub(super) unsafe fn allow_shared(function: Function, bytes: u32) -> Result<(), result::DriverError> {
-    if bytes <= PLAIN_SHARED_BYTES {
+    use sys::CUfunction_attribute::{
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MOST, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC,
+    };
+    if bytes == 0 {
         return Ok(());
     }
-    let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     // SAFETY: the caller's promise.
-    unsafe { result::function::set_function_attribute(function.0, most, bytes as i32) }
+    let arrays = unsafe { result::function::get_function_attribute(function.0, STATIC) }? as u32;
+    if arrays + bytes <= PLAIN_SHARED_BYTES {
+        return Ok(());
+    }
+    // SAFETY: the same.
+    unsafe { result::function::set_function_attribute(function.0, MOST, bytes as i32) }
 }
 
 /// `Ok` when there is a driver, new enough for the kernels.
