@@ -1,7 +1,7 @@
 // Sums by ranges of ranks or of ids: integers in 128 bins of shared memory, which have no order.
 //
-// A bin is sixteen counters, of which lanes l and l + 16 add to the l-th: two lanes of a warp meet in a bank at most, whatever
-// their bins are, and at a counter.
+// A bin is a counter for each lane of a warp: no two lanes meet in a bank, nor at a counter, whatever their bins are. Where blocks
+// share a row, lanes l and l + 16 have one: a block has so few logits that clearing more costs more than two lanes' meeting.
 #pragma once
 
 #include "sample/row.cuh"
@@ -24,7 +24,7 @@ __device__ __forceinline__ void add_counters(Board& s) {
         // Half warps have bins of other parity, side by side other counters: each lane reads from a bank of its own.
         int lane = i % 32, nth = (i / 32 + lane / 16) % OF_LANE;
         unsigned long long sum = 0;
-#pragma unroll
+#pragma unroll 16
         for (int c = 0; c < COUNTERS; c++) {
             int at = (lane * OF_LANE + nth) * COUNTERS + (c + lane) % COUNTERS;
             sum += (unsigned long long)s.high[at] << 32;

@@ -14,7 +14,7 @@
 
 constexpr int CUTS = 8;     // sums of one exact walk
 constexpr int BIN_BITS = 7, BINS = 1 << BIN_BITS;  // of a histogram
-constexpr int COUNTERS = 16;                       // of a bin
+constexpr int COUNTERS = BLOCKS > 1 ? 16 : 32;     // of a bin
 constexpr int AHEAD = 4;    // loads of a thread that are under way together
 constexpr int CHUNKS = SPAN / SPAN_LANES;
 constexpr int32_t EVERY = 0x7fffffff, LOWEST = -EVERY - 1;  // above and below each rank
