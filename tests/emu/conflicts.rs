@@ -1,5 +1,5 @@
-//! Bank conflicts at the shapes of a real layer: none above 2-way, whatever the data. The tables' shapes are small: a stride of
-//! eight is no conflict there.
+//! Bank conflicts at the shapes of a real layer: none above 2-way. The tables' shapes are small: a stride of eight is no conflict
+//! there. Not reached here: the one store by which sampling puts a list of ranks in order (kernels/README.md).
 
 use crate::support;
 use haggle::device::gpu::{Gpu, emu::Emu};
